@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv
 
 from bandits.errors import DataSetError
 from bandits.types import frozen
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.data_set import DataSet
 from policies.data.manifest import WeightOptions
-from policies.data.writer import write_data_set
 from simulator.data import datasets
-from simulator.imports.presets import preset_tables
+from simulator.imports import Cleaning, import_data
 
 LIKED = 4.0
 RATINGS = WeightOptions(rating_scale=(1.0, 5.0))
+AS_IT_IS = Cleaning(duplicates="keep", most_a_minute=0)
+"""Nothing is left out: the ratings of a study are no clicks of a robot."""
 AGE_BANDS = ((18, "under-18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (1000, "45-and-over"))
 
 
@@ -216,16 +214,7 @@ def movielens_data(folder: Path | None = None) -> DataSet:
         return DataSet.open(home)
     except DataSetError:
         home.parent.mkdir(parents=True, exist_ok=True)
-        raw = preset_tables("recbole", [str(datasets.get("ml-100k"))])
-        rows = csv.read_csv(
-            str(raw.events[0].file), parse_options=csv.ParseOptions(delimiter="\t")
-        ).rename_columns(["user", "item", "value", "time"])
-        times = pc.multiply(rows["time"].cast(pa.int64()), 1000)
-        return write_data_set(
-            home,
-            rows.set_column(3, "time", times),
-            items=raw.items,
-            users=raw.users,
-            weights=RATINGS,
-            name="movielens",
+        files = [str(datasets.get("ml-100k"))]
+        return import_data(
+            home, files, preset="recbole", weights=RATINGS, cleaning=AS_IT_IS, name="movielens"
         )

@@ -37,6 +37,9 @@ def train(
         str | None,
         typer.Option(help="Columns of --events, e.g. '{user: visitor, item: sku, time: at}'"),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A published layout that --events are in, or a folder of it")
+    ] = None,
     sources: Annotated[
         str | None,
         typer.Option(
@@ -68,8 +71,8 @@ def train(
 
     if events and data:
         raise typer.BadParameter("name a data set or files of events, not both: leave --data out")
-    if not events and (items or users or columns):
-        raise typer.BadParameter("--items, --users and --columns go with --events")
+    if not events and (items or users or columns or preset):
+        raise typer.BadParameter("--items, --users, --columns and --preset go with --events")
 
     train_and_report(
         SourceTraining(
@@ -79,6 +82,7 @@ def train(
             items=tuple(items or ()),
             users=tuple(users or ()),
             columns=columns,
+            preset=preset,
             sources=_names(sources),
             spec_out=spec_out if spec_out or not events else out / "policy.yaml",
             seed=seed,

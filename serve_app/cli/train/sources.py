@@ -1,19 +1,19 @@
 """The course of ``banditloop train``: data set, sources, artifact, profiles, spec."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bandits.errors import DataSetError
 from policies.spec import load_spec
-from serve_app.cli.terminal import progress_count, ray_kept_quiet, say
-from serve_app.cli.train.specs import spec_text
+from serve_app.cli.terminal import ray_kept_quiet, say
+from serve_app.cli.train.specs import SpecPaths, choose_text, write_text
 
 if TYPE_CHECKING:
     from policies.data.coded import CodedEvents
     from policies.data.data_set import DataSet
+    from policies.data.manifest import WeightOptions
     from policies.training.train import MapTasks
 
 PROFILES = "profiles.parquet"
@@ -30,6 +30,7 @@ class SourceTraining:
     items: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     columns: str | None = None
+    preset: str | None = None
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
@@ -51,7 +52,7 @@ def train_and_report(asked: SourceTraining) -> None:
 
     # A salt that cannot be had is said before the work, not after it.
     salt = Settings.with_options(data_dir=asked.data_dir).secret()
-    name, events, items, data = _data_of(asked)
+    name, events, items, weights, data = _data_of(asked)
 
     with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
         run = run_training(
@@ -73,84 +74,54 @@ def train_and_report(asked: SourceTraining) -> None:
     say(f"profiles of {len(run.histories.users):,} users in {profiles}")
 
     if asked.spec_out is not None:
-        text = spec_text(name, list(run.artifact.sources), asked.out, profiles, asked.spec_out)
-        asked.spec_out.write_text(text, encoding="utf-8")
+        paths = SpecPaths(asked.spec_out, asked.out, profiles)
+        text = choose_text(
+            name, events, items, weights, list(run.artifact.sources), paths, asked.seed
+        )
+        write_text(asked.spec_out, text)
         load_spec(asked.spec_out)
+        say(("chosen", "green"), f"  {asked.spec_out}, each choice with what was measured")
         say(f"banditloop serve {asked.spec_out}")
 
 
 def _data_of(
     asked: SourceTraining,
-) -> "tuple[str, CodedEvents, list[dict[str, Any]], str]":
-    """Return the name, the events to learn from, the catalogue and the digest of the data."""
+) -> "tuple[str, CodedEvents, list[dict[str, Any]], WeightOptions, str]":
+    """Return the name, the events, the catalogue, what events are worth, and the data's digest."""
     from policies.data.data_set import DataSet
 
     if asked.events:
-        return _all_of(_imported(asked))
+        return asked.out.absolute().name, *_all_of(_imported(asked))[1:]
     if asked.data is not None:
         return _all_of(DataSet.open(asked.data))
 
     from simulator.worlds.demo import load_world
+    from simulator.worlds.movielens import RATINGS
 
     world = load_world()
-    return "movielens", world.train_events, list(world.catalogue), world.digest
+    return "movielens", world.train_events, list(world.catalogue), RATINGS, world.digest
 
 
-def _all_of(data: "DataSet") -> "tuple[str, CodedEvents, list[dict[str, Any]], str]":
-    return data.manifest.name, data.coded(), data.items(), data.digest
+def _all_of(data: "DataSet") -> "tuple[str, CodedEvents, list[dict[str, Any]], WeightOptions, str]":
+    manifest = data.manifest
+    return manifest.name, data.coded(), data.items(), manifest.weights, data.digest
 
 
 def _imported(asked: SourceTraining) -> "DataSet":
-    from importlib import import_module
+    """Import the files of events as ``banditloop data import`` does."""
+    from policies.data.data_set import DataSet
+    from serve_app.cli.data.imports import import_tables
 
-    import_data: Any = import_module("simulator.imports").import_data
-
-    with progress_count("rows") as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(doing: str, rows: int) -> None:
-            if doing not in tasks:
-                tasks[doing] = bar.add_task(doing, total=None)
-            bar.update(tasks[doing], advance=rows)
-
-        data: DataSet = import_data(
-            asked.out / "data",
-            asked.events,
-            items=asked.items,
-            users=asked.users,
-            columns=_columns(asked.columns),
-            name=asked.out.absolute().name,
-            progress=show,
-        )
-
-    manifest, counts = data.manifest, data.manifest.counts
-    say(
-        f"imported {counts.events:,} events of {counts.users:,} users and {counts.items:,} items"
-        f" into {data.root}"
+    folder = asked.out / "data"
+    import_tables(
+        folder=folder,
+        events=list(asked.events),
+        items=list(asked.items),
+        users=list(asked.users),
+        columns=asked.columns,
+        preset=asked.preset,
     )
-    columns = (f"{field} is {column}" for field, column in manifest.columns.items())
-    say(f"columns: {', '.join(columns)}")
-    for reason, dropped in manifest.dropped.items():
-        say(f"left out: {dropped.rows:,} rows: {reason}")
-    for note in manifest.notes:
-        say(note)
-    return data
-
-
-def _columns(text: str | None) -> Mapping[str, Any]:
-    """Return the columns in the text of an option, YAML."""
-    from bandits.errors import InvalidFieldError
-    from policies.typed_yaml import parse_yaml
-
-    if text is None:
-        return {}
-    try:
-        columns = parse_yaml(text.encode())
-    except InvalidFieldError as error:
-        raise DataSetError(f"--columns: {error.message}", "columns") from error
-    if not isinstance(columns, dict):
-        raise DataSetError("--columns is like '{user: visitor, item: sku, time: at}'", "columns")
-    return columns
+    return DataSet.open(folder)
 
 
 @contextmanager

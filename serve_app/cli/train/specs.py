@@ -1,47 +1,120 @@
-"""The spec that ``banditloop train`` writes for what it has trained."""
+"""The spec that ``banditloop train`` writes for what it has trained, chosen by measurement."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-TEXT = """\
-# What banditloop train has made of the data set {data}: banditloop serve {file}
-name: {name}
-sources:
-{sources}
-artifact: {artifact}
-profiles: {profiles}
-limit: 30
-learner:
-  kind: ridge
-  interactions: [[context, scores], [context, features]]
-  max_features: 512
-exploration: {{kind: lints, scale: 0.3, draws: 64}}
-floor: 0.02
-# How long a decision waits for its reward, in seconds: as long as most of them take to come.
-join: {{window_s: 600, default_reward: 0, aggregation: first}}
-"""
+from bandits.errors import DataSetError
+from serve_app.cli.terminal import progress_bar, say
+
+if TYPE_CHECKING:
+    from policies.data.coded import CodedEvents
+    from policies.data.manifest import WeightOptions
+    from simulator.ranking.asking import TrainedModels
+    from simulator.ranking.report import RankingReport
+
+USUAL: Mapping[str, Any] = {
+    "exploration": {"kind": "lints", "scale": 0.3, "draws": 64},
+    "floor": 0.02,
+    "join": {"window_s": 600, "default_reward": 0, "aggregation": "first"},
+}
+"""What no data set tells: how much to explore, and how long a decision waits for its reward."""
+LEARNER: Mapping[str, Any] = {
+    "kind": "ridge",
+    "interactions": [["context", "scores"], ["context", "features"]],
+    "max_features": 512,
+}
 
 
-def spec_text(data: str, sources: Sequence[str], artifact: Path, profiles: Path, file: Path) -> str:
-    """Return a policy's YAML; its paths are relative to the file, so that all can be moved.
+@dataclass(frozen=True, slots=True)
+class SpecPaths:
+    """Where a spec will be, and what it names."""
+
+    spec: Path
+    artifact: Path
+    profiles: Path
+
+    def relative(self, path: Path) -> str:
+        """Return a path as the spec has it: relative, so that all can be moved together."""
+        return os.path.relpath(path.absolute(), self.spec.absolute().parent)
+
+
+def choose_text(
+    data: str,
+    events: "CodedEvents",
+    items: Sequence[Mapping[str, Any]],
+    weights: "WeightOptions",
+    sources: Sequence[str],
+    paths: SpecPaths,
+    seed: int,
+) -> str:
+    """Return a policy's YAML, chosen by what users did after the first part of the events.
+
+    Where that cannot be measured it names all sources, and says why.
 
     Args:
         data: the data set's name, which becomes the policy's.
+        events: all of them.
+        items: the catalogue.
+        weights: what events are worth.
         sources: the names of those trained.
-        artifact: the folder of the artifact's versions.
-        profiles: the file of profiles.
-        file: where the text will be.
+        paths: where the spec will be, and what it names.
+        seed: of all random numbers.
     """
-    return TEXT.format(
-        data=data,
-        file=file,
-        name=policy_name(data),
-        sources="\n".join(f"  - {{kind: artifact, name: {name}}}" for name in sources),
-        artifact=_relative(artifact, file),
-        profiles=_relative(profiles, file),
-    )
+    from simulator.ranking.choose import ChosenSpec, choose_spec
+
+    name, artifact = policy_name(data), paths.relative(paths.artifact)
+    try:
+        report = _measure(data, events, items, weights, sources, seed)
+        chosen = choose_spec(report, name=name, artifact=artifact)
+    except DataSetError as error:
+        say(f"the spec names every source, for nothing can be measured: {error.message}")
+        listed = [{"kind": "artifact", "name": source} for source in sources]
+        chosen = ChosenSpec(
+            {"name": name, "sources": listed, "artifact": artifact, "limit": 30},
+            {"": (f"Every source that could be trained: {error.message}",)},
+        )
+
+    fields = {"profiles": paths.relative(paths.profiles), **USUAL}
+    if "learner" not in chosen.fields:
+        fields["learner"] = LEARNER
+    missing = {name: value for name, value in fields.items() if name not in chosen.fields}
+    return chosen.with_fields(**missing).yaml
+
+
+def _measure(
+    data: str,
+    events: "CodedEvents",
+    items: Sequence[Mapping[str, Any]],
+    weights: "WeightOptions",
+    sources: Sequence[str],
+    seed: int,
+) -> "RankingReport":
+    from simulator.ranking.evaluate import RankingOptions, evaluate_sources
+    from simulator.ranking.training import train_on
+
+    with progress_bar(transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        def train(part: "CodedEvents", purpose: str) -> "TrainedModels":
+            return train_on(
+                part,
+                items,
+                sources=sources,
+                seed=seed,
+                progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
+            )
+
+        options = RankingOptions(seed=seed)
+        return evaluate_sources(data, events, items, weights, options, train, progress=show)
 
 
 def policy_name(data: str) -> str:
@@ -50,6 +123,13 @@ def policy_name(data: str) -> str:
     return name or "policy"
 
 
-def _relative(path: Path, file: Path) -> str:
-    found = os.path.relpath(path.absolute(), file.absolute().parent)
-    return f'"{found}"' if re.search(r"[^\w./-]", found) else found
+def write_text(path: Path, text: str) -> None:
+    """Write a file; whoever reads it meanwhile sees the old one or the new one.
+
+    Args:
+        path: the file.
+        text: what it will hold.
+    """
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
