@@ -35,7 +35,7 @@ from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
-from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
+from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep
 from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
 from policies.training.train import train_sources
@@ -135,8 +135,9 @@ def peer_als(histories: Histories, config: AlsConfig, seed: int) -> Ranking:
 
 def peer_autoencoder(histories: Histories, config: DeepConfig, seed: int) -> Ranking:
     """The torch model's own forward pass."""
-    matrix = interaction_matrix(histories)
-    model = fit_autoencoder(matrix, config, seed=seed, step=_quiet)
+    interactions = user_items(histories)
+    matrix = torch.from_numpy(interactions.toarray())
+    model = fit_autoencoder(interactions, config, seed=seed, step=_quiet)
     with torch.no_grad():
         logits = model(matrix)
     for user in range(len(histories.users)):

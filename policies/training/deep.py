@@ -6,26 +6,32 @@ Liang, Krishnan, Hoffman & Jebara 2018, "Variational Autoencoders for Collaborat
 https://arxiv.org/abs/1802.05814; the denoising variant (their Mult-DAE).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Final
 
-import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional
 
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
+from policies.training.cf import Step, user_items
 
-Step = Callable[[int, int], None]
+LEAST_BATCHES: Final = 100
+"""Batches that are shown whatever the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeepConfig:
     """The autoencoder and its fit.
 
-    The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
+    It sees each user ``epochs`` times; or less often, and the last time a part of them, if that
+    many histories times items are more than the ``budget``. With more than ``max_items`` items it
+    is not fitted: too much memory for too few batches. The defaults of the network and its steps
+    were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
 
     hidden: int = 200
@@ -34,6 +40,8 @@ class DeepConfig:
     weight_decay: float = 0.0
     batch: int = 128
     epochs: int = 50
+    budget: int = 3_000_000_000
+    max_items: int = 100_000
 
 
 class Autoencoder(nn.Module):  # type: ignore[misc]
@@ -65,9 +73,9 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
         histories: who interacted with what.
         config: see DeepConfig.
         seed: of all random numbers.
-        step: told after each epoch.
+        step: told after each batch.
     """
-    model = fit_autoencoder(interaction_matrix(histories), config, seed=seed, step=step)
+    model = fit_autoencoder(user_items(histories), config, seed=seed, step=step)
     arrays = {
         "weight_0": model.encode.weight.detach().numpy().T,
         "bias_0": model.encode.bias.detach().numpy(),
@@ -77,40 +85,39 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
     return TrainedSource("deep", arrays, asdict(config))
 
 
-def interaction_matrix(histories: Histories) -> Tensor:
-    """Return the interaction weights, float32[users, items]."""
-    matrix = np.zeros((len(histories.users), len(histories.items)), np.float32)
-    matrix[
-        np.repeat(np.arange(len(histories.users)), np.diff(histories.starts)), histories.indices
-    ] = histories.weights
-    return torch.from_numpy(matrix)
-
-
-def fit_autoencoder(matrix: Tensor, config: DeepConfig, *, seed: int, step: Step) -> Autoencoder:
+def fit_autoencoder(
+    interactions: csr_matrix, config: DeepConfig, *, seed: int, step: Step
+) -> Autoencoder:
     """Return a fitted model, in evaluation mode: the same for the same seed.
 
     Args:
-        matrix: interaction weights, float32[users, items].
+        interactions: weights, float32[users, items]; only a batch of users is ever dense.
         config: see DeepConfig.
         seed: of all random numbers, which are its own.
-        step: told after each epoch.
+        step: told after each batch.
     """
+    users, items = interactions.shape
+    affordable = max(LEAST_BATCHES, config.budget // (config.batch * items))
+    batches = min(config.epochs * -(-users // config.batch), affordable)
+
     # The caller's random numbers go on as if nothing had been drawn.
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
-        model = Autoencoder(matrix.shape[1], config)
+        model = Autoencoder(items, config)
         optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
 
-        for epoch in range(config.epochs):
-            for rows in torch.randperm(len(matrix)).split(config.batch):
-                batch = matrix[rows]
+        done = 0
+        while done < batches:
+            for rows in torch.randperm(users).split(config.batch)[: batches - done]:
+                batch = torch.from_numpy(interactions[rows.numpy()].toarray())
                 loss = -(functional.log_softmax(model(batch), dim=1) * batch).sum(dim=1).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            step(epoch + 1, config.epochs)
+                done += 1
+                step(done, batches)
     model.eval()
     return model
 

@@ -65,12 +65,24 @@ def _too_few(histories: Histories, config: TrainConfig) -> str:
     return _no_weight(histories, config)
 
 
-def _too_many_items(histories: Histories, config: TrainConfig) -> str:
+def _too_many_for_ease(histories: Histories, config: TrainConfig) -> str:
     items, most = len(histories.items), config.ease.max_items
     if items > most:
         return (
             f"{items:,} items are more than {most:,}: it would take"
             f" {4 * items**2 / 2**30:,.1f} GiB of memory"
+        )
+    return _too_few(histories, config)
+
+
+def _too_many_for_deep(histories: Histories, config: TrainConfig) -> str:
+    items, most = len(histories.items), config.deep.max_items
+    if items > most:
+        # Two layers; each weight has a gradient and two moments.
+        memory = 2 * 4 * 4 * items * config.deep.hidden
+        return (
+            f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB of"
+            " memory, and see too few users in the time there is"
         )
     return _too_few(histories, config)
 
@@ -94,7 +106,7 @@ FITS: Final[Mapping[str, SourceFit]] = {
     ),
     "ease": SourceFit(
         lambda histories, config, _seed, step: fit_ease(histories, config.ease, step=step),
-        _too_many_items,
+        _too_many_for_ease,
     ),
     "rp3beta": SourceFit(
         lambda histories, config, _seed, step: fit_rp3beta(histories, config.rp3beta, step=step),
@@ -104,7 +116,7 @@ FITS: Final[Mapping[str, SourceFit]] = {
         lambda histories, config, seed, step: fit_deep(
             histories, config.deep, seed=seed, step=step
         ),
-        _too_few,
+        _too_many_for_deep,
     ),
     "popular": SourceFit(
         lambda histories, _config, _seed, step: fit_popular(histories, step=step), _no_weight

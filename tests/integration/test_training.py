@@ -18,7 +18,7 @@ from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.sources import LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, user_items
-from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep, interaction_matrix
+from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep
 from policies.training.histories import histories_of
 from policies.training.train import (
     TrainConfig,
@@ -71,9 +71,11 @@ def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
     """Log-probabilities within 1e-5, relative."""
     histories = histories_of(make_events())
     model = load_model(fit_deep(histories, CONFIG.deep, seed=3, step=_quiet), N_ITEMS)
-    peer = fit_autoencoder(interaction_matrix(histories), CONFIG.deep, seed=3, step=_quiet)
+    peer = fit_autoencoder(user_items(histories), CONFIG.deep, seed=3, step=_quiet)
     with torch.no_grad():
-        expected = torch.log_softmax(peer(interaction_matrix(histories)), dim=1).numpy()
+        expected = torch.log_softmax(
+            peer(torch.from_numpy(user_items(histories).toarray())), dim=1
+        ).numpy()
     for user in range(N_USERS):
         indices, weights = histories.row(user)
         np.testing.assert_allclose(

@@ -105,7 +105,9 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
     chosen, left_out = choose_sources(None, histories, CONFIG)
     assert "ease" not in chosen
     assert left_out == {
-        "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory"
+        "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory",
+        "deep": "1,000,000 items are more than 100,000: it would take 6.0 GiB of memory, and see too"
+        " few users in the time there is",
     }
     with pytest.raises(ArtifactError, match=r"ease: .* 3,725\.3 GiB"):
         choose_sources(["ease"], histories, CONFIG)

@@ -1,0 +1,177 @@
+"""How long does each source train, and how much memory does it take? Synthetic events, sparse, seeded.
+
+    python -m benchmarks.sources.training_time                                  1M events: ours
+    pip install lenskit==2025.8.1
+    python -m benchmarks.sources.training_time --peers                          1M events: ours beside the libraries'
+    python -m benchmarks.sources.training_time --events 1000000 10000000 --items 10000 50000
+
+A user has 20 events on average, log-normally spread; 70% of them are with items of the user's own
+of 50 tastes, and popularity falls as in a catalogue. Every source has one BLAS thread, as in
+training; so has a peer, whose fit ours is divided by. The memory is the highest of the process so
+far, the events included.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import numpy as np
+import threadpoolctl  # type: ignore[import-untyped]
+
+from policies.artifacts.histories import Histories
+from policies.training.cf import user_items
+from policies.training.fits import FITS, TrainConfig, calibrate, choose_sources
+
+EVENTS_BY_USER = 20
+TASTES = 50
+DAY_MS = 86_400_000
+
+
+def main() -> None:
+    """Print a table for each number of events."""
+    parser = argparse.ArgumentParser(description="Training time of the candidate sources")
+    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--sources", nargs="+", help="by default all that can be fitted")
+    parser.add_argument("--peers", action="store_true", help="time the libraries' own fits, too")
+    asked = parser.parse_args()
+
+    names = ("numpy", "scipy", "implicit", "torch", "lenskit")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; "
+        + ", ".join(f"{name} {_version(name)}" for name in names)
+    )
+    print(f"$ python {' '.join(sys.argv)}")
+    items = asked.items * len(asked.events) if len(asked.items) == 1 else asked.items
+    with threadpoolctl.threadpool_limits(1, "blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n_events, n_items in zip(asked.events, items, strict=True):
+            _table(n_events, n_items, asked.sources, peers=asked.peers)
+
+
+def make_histories(n_events: int, n_items: int, *, seed: int = 0) -> Histories:
+    """Interactions of users with tastes, over a year; about so many, since nobody has an item twice."""
+    rng = np.random.default_rng(seed)
+    n_users = n_events // EVENTS_BY_USER
+    activity = rng.lognormal(0, 1, n_users)
+    per_user = rng.poisson(activity * n_events / activity.sum())
+    user = np.repeat(np.arange(n_users), per_user)
+
+    # The rank of an item within its taste falls off like 1 / (rank + 5).
+    own = rng.integers(TASTES, size=n_users)[user]
+    taste = np.where(rng.random(user.size) < 0.7, own, rng.integers(TASTES, size=user.size))
+    ranks = n_items // TASTES
+    rank = (5 * ((1 + ranks / 5) ** rng.random(user.size) - 1)).astype(np.int64)
+    cells, first = np.unique(user * n_items + rank * TASTES + taste, return_index=True)
+    return Histories(
+        items=tuple(map(str, range(n_items))),
+        users=tuple(map(str, range(n_users))),
+        starts=np.searchsorted(cells, np.arange(n_users + 1) * n_items),
+        indices=(cells % n_items).astype(np.int32),
+        weights=rng.choice(np.array([1, 1, 1, 3], np.float32), cells.size),
+        times=rng.integers(365 * DAY_MS, size=user.size)[first],
+    )
+
+
+def _table(n_events: int, n_items: int, names: list[str] | None, *, peers: bool) -> None:
+    started = time.perf_counter()
+    histories = make_histories(n_events, n_items)
+    print(
+        f"\n{n_events:,} events, {histories.indices.size:,} of them a user's first with the item;"
+        f" {n_items:,} items, {len(histories.users):,} users"
+        f" (made in {time.perf_counter() - started:.0f} s, {_peak_gib():.2f} GiB)\n"
+    )
+
+    config = TrainConfig()
+    chosen, left_out = choose_sources(names, histories, config)
+    print("| source | fit s | calibration s | µs per event | peer s | ours / peer | peak GiB |")
+    print("|---|---|---|---|---|---|---|")
+    total = 0.0
+    for name in chosen:
+        started = time.perf_counter()
+        source = FITS[name].fit(histories, config, 0, _quiet)
+        fitted = time.perf_counter()
+        calibrate(source, histories)
+        taken, fit = time.perf_counter() - started, fitted - started
+        total += taken
+
+        peak = _peak_gib()
+        peer = PEERS[name](histories, config) if peers and name in PEERS else None
+        beside = " | " if peer is None else f"{peer:.1f} | {fit / peer:.2f}"
+        print(
+            f"| {name} | {fit:.1f} | {taken - fit:.1f} | {taken / n_events * 1e6:.1f} | {beside} |"
+            f" {peak:.2f} |",
+            flush=True,
+        )
+    print(f"| all | {total:.1f} | | {total / n_events * 1e6:.1f} | | | {_peak_gib():.2f} |\n")
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+
+
+def _peer_als(histories: Histories, config: TrainConfig) -> float:
+    from implicit.als import AlternatingLeastSquares  # noqa: PLC0415
+
+    interactions = user_items(histories)
+    model = AlternatingLeastSquares(**asdict(config.als), random_state=0)
+    return _timed(lambda: model.fit(interactions, show_progress=False))
+
+
+def _peer_item_knn(histories: Histories, config: TrainConfig) -> float:
+    from implicit.nearest_neighbours import TFIDFRecommender  # noqa: PLC0415
+
+    interactions = user_items(histories)
+    model = TFIDFRecommender(K=config.item_knn.neighbours)
+    return _timed(lambda: model.fit(interactions, show_progress=False))
+
+
+def _peer_ease(histories: Histories, config: TrainConfig) -> float | None:
+    if find_spec("lenskit") is None:
+        return None
+    import pandas as pd  # noqa: PLC0415
+    from lenskit.data import from_interactions_df  # noqa: PLC0415
+    from lenskit.knn import EASEScorer  # noqa: PLC0415
+
+    rows = np.repeat(np.arange(len(histories.users)), np.diff(histories.starts))
+    data = from_interactions_df(pd.DataFrame({"user_id": rows, "item_id": histories.indices}))
+    model = EASEScorer(regularization=config.ease.regularization)
+    return _timed(lambda: model.train(data))
+
+
+PEERS: dict[str, Callable[[Histories, TrainConfig], float | None]] = {
+    "als": _peer_als,
+    "item_knn": _peer_item_knn,
+    "ease": _peer_ease,
+}
+
+
+def _timed(fit: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    fit()
+    return time.perf_counter() - started
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _quiet(_done: int, _total: int) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()
