@@ -5,8 +5,8 @@
     python -m benchmarks.sources.source_quality --scores      validation part: are scores comparable across users?
 
 The validation part is the last 20% of each user's training ratings. The test part decides nothing.
-A peer is `implicit`'s own model.recommend, or the torch model's own forward pass, each with the
-best configuration of its grid; ours is what a request gets: numpy, through a written and reloaded
+A peer is `implicit`'s own model.recommend, LensKit's EASE (pip install lenskit==2025.8.1), or the
+torch model's own forward pass, each with the best configuration of its grid; ours is what a request gets: numpy, through a written and reloaded
 artifact.
 """
 
@@ -30,14 +30,25 @@ from implicit.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from benchmarks.sources.quality_peers import (
+    BEST_PEER_EASE,
+    BEST_PEER_KNN,
+    PEER_EASE,
+    PEER_KNN,
+    has_ease,
+    peer_ease,
+    peer_knn,
+)
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn, user_items
 from policies.training.deep import DeepConfig, fit_autoencoder, fit_deep
+from policies.training.ease import EaseConfig, fit_ease
 from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
+from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
 from policies.training.train import train_sources
 from simulator.worlds.movielens import (
     LIKED,
@@ -186,6 +197,14 @@ OUR_KNN = [
     *(KnnConfig(neighbours, "tfidf") for neighbours in (50, 100, 200)),
     *(KnnConfig(neighbours, "bm25") for neighbours in (50, 100, 200)),
 ]
+OUR_EASE = [
+    *(EaseConfig(penalty) for penalty in (50, 100, 200, 300, 500)),
+    *(EaseConfig(200, neighbours) for neighbours in (50, 100, 200, 800)),
+]
+OUR_RP3BETA = [
+    *(Rp3betaConfig(alpha, beta) for alpha in (0.2, 0.4, 0.6, 1) for beta in (0.4, 0.5, 0.6)),
+    *(Rp3betaConfig(neighbours=neighbours) for neighbours in (50, 200, 400)),
+]
 OUR_DEEP = [
     DeepConfig(),
     DeepConfig(hidden=100),
@@ -206,19 +225,8 @@ def _validate(world: MovieLensWorld) -> None:
         print(f"{model:<12}{weighting:<9}{ndcg:>8.4f}{first:>7.3f}  {_text(config)}", flush=True)
 
     for weighting, make in WEIGHTINGS.items():
-        histories = make(part)
-        show("popular", weighting, [ours(fit_popular(histories, step=_quiet), histories)], None)
-        for knn in OUR_KNN:
-            show(
-                "item_knn",
-                weighting,
-                [ours(fit_item_knn(histories, knn, step=_quiet), histories)],
-                knn,
-            )
-        for als in PEER_ALS:
-            show("peer als", weighting, [peer_als(histories, als, seed) for seed in SEEDS], als)
-        for deep in PEER_DEEP:
-            show("peer deep", weighting, [peer_autoencoder(histories, deep, 0)], deep)
+        _validate_matrices(make(part), weighting, show)
+        _validate_peers(make(part), weighting, show)
     histories = histories_of(rating_events(part))
     for als in OUR_ALS:
         fits = [fit_als(histories, als, seed=seed, step=_quiet) for seed in SEEDS]
@@ -232,16 +240,46 @@ def _validate(world: MovieLensWorld) -> None:
         )
 
 
+Show = Callable[[str, str, list[Ranking], object], None]
+"""Prints a row: the model, its weights, its rankings with each seed, and its configuration."""
+
+
+def _validate_matrices(histories: Histories, weighting: str, show: Show) -> None:
+    """Our sources that take no seed."""
+    fits = [
+        ("popular", None, fit_popular(histories, step=_quiet)),
+        *(("item_knn", knn, fit_item_knn(histories, knn, step=_quiet)) for knn in OUR_KNN),
+        *(("ease", ease, fit_ease(histories, ease, step=_quiet)) for ease in OUR_EASE),
+        *(("rp3beta", walk, fit_rp3beta(histories, walk, step=_quiet)) for walk in OUR_RP3BETA),
+    ]
+    for name, config, fit in fits:
+        show(name, weighting, [ours(fit, histories)], config)
+
+
+def _validate_peers(histories: Histories, weighting: str, show: Show) -> None:
+    for neighbours in PEER_KNN:
+        show("peer knn", weighting, [peer_knn(histories, neighbours)], {"K": neighbours})
+    for penalty in PEER_EASE if has_ease() and weighting != "graded" else ():
+        show("peer ease", weighting, [peer_ease(histories, penalty)], {"lambda": penalty})
+    for als in PEER_ALS:
+        show("peer als", weighting, [peer_als(histories, als, seed) for seed in SEEDS], als)
+    for deep in PEER_DEEP:
+        show("peer deep", weighting, [peer_autoencoder(histories, deep, 0)], deep)
+
+
 def _test(world: MovieLensWorld) -> None:
     liked = _liked(world, world.test_ratings)
-    als, deep = (
+    als, deep, knn, ease = (
         WEIGHTINGS[weighting](world.train_ratings)
-        for weighting, _ in (BEST_PEER_ALS, BEST_PEER_DEEP)
+        for weighting, _ in (BEST_PEER_ALS, BEST_PEER_DEEP, BEST_PEER_KNN, BEST_PEER_EASE)
     )
     peers = {
         "als": [quality(peer_als(als, BEST_PEER_ALS[1], seed), liked) for seed in SEEDS],
         "deep": [quality(peer_autoencoder(deep, BEST_PEER_DEEP[1], seed), liked) for seed in SEEDS],
+        "item_knn": [quality(peer_knn(knn, BEST_PEER_KNN[1]), liked)],
     }
+    if has_ease():
+        peers["ease"] = [quality(peer_ease(ease, BEST_PEER_EASE[1]), liked)]
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in SEEDS:
         started = time.perf_counter()
@@ -330,7 +368,8 @@ def _liked(world: MovieLensWorld, ratings: NDArray[Any]) -> dict[str, frozenset[
 
 
 def _text(config: Any) -> str:
-    return " ".join(f"{name}={value}" for name, value in asdict(config).items()) if config else ""
+    values = config if isinstance(config, dict) else asdict(config) if config else {}
+    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _versions() -> str:

@@ -1,6 +1,6 @@
 """The most similar items of each item, and what is kept of a matrix of similarities."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from implicit.nearest_neighbours import ItemItemRecommender
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from bandits.types import Float32
+
+ROWS_AT_ONCE: Final = 16_384
+"""Items that are put in order at once, which bounds the memory."""
 
 
 def most_similar(user_items: csr_matrix, count: int) -> dict[str, NDArray[Any]]:
@@ -28,29 +31,34 @@ def most_similar(user_items: csr_matrix, count: int) -> dict[str, NDArray[Any]]:
     # One more, since an item is its own nearest.
     model = ItemItemRecommender(K=count + 1)
     model.fit(user_items, show_progress=False)
-    found = model.similarity.tocoo()
+    found = model.similarity
+    found.sort_indices()
 
-    others = (found.row != found.col) & (found.data != 0)
-    item, other, value = found.row[others], found.col[others], found.data[others]
-    return _best(item, other, value, user_items.shape[1], count)
+    items = user_items.shape[1]
+    parts = [_best(found[i : i + ROWS_AT_ONCE], i, count) for i in range(0, items, ROWS_AT_ONCE)]
+    neighbours, similarities = map(np.concatenate, zip(*parts, strict=True))
+    width = max(1, int(np.count_nonzero(similarities, axis=1).max(initial=0)))
+    return {
+        "neighbours": np.ascontiguousarray(neighbours[:, :width]),
+        "similarities": np.ascontiguousarray(similarities[:, :width]),
+    }
 
 
-def _best(
-    item: NDArray[Any], other: NDArray[Any], value: NDArray[Any], items: int, count: int
-) -> dict[str, NDArray[Any]]:
-    """Return the rows of ``most_similar`` of triples."""
-    order = np.lexsort((other, -value, item))
-    item, other, value = item[order], other[order], value[order]
+def _best(rows: csr_matrix, first: int, count: int) -> tuple[NDArray[np.int32], Float32]:
+    """Return neighbours and similarities of some items, from ``first`` on, padded to ``count``."""
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    at = row, np.arange(row.size) - rows.indptr[row]
+    others = np.zeros((rows.shape[0], count + 1), np.int32)
+    values = np.full(others.shape, -np.inf)
+    others[at] = rows.indices
+    values[at] = np.where((rows.indices == row + first) | (rows.data == 0), -np.inf, rows.data)
 
-    rank = np.arange(item.size) - np.searchsorted(item, item)
-    kept = rank < count
-    width = max(1, int(rank[kept].max(initial=0)) + 1)
-
-    neighbours = np.zeros((items, width), np.int32)
-    similarities = np.zeros((items, width), np.float32)
-    neighbours[item[kept], rank[kept]] = other[kept]
-    similarities[item[kept], rank[kept]] = value[kept]
-    return {"neighbours": neighbours, "similarities": similarities}
+    # Stable, so that ties stay in the order of the items.
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    others, values = (np.take_along_axis(array, order, axis=1) for array in (others, values))
+    missing = values == -np.inf
+    others[missing], values[missing] = 0, 0
+    return others, values.astype(np.float32)
 
 
 def largest_of_rows(matrix: Float32, count: int) -> dict[str, NDArray[Any]]:

@@ -102,7 +102,7 @@ def test_a_source_that_is_named_must_be_possible() -> None:
 def test_ease_is_left_out_where_there_are_many_items() -> None:
     """Named explicitly, the error says what memory it would take; the limit can be raised."""
     histories = make_histories([{0: 1.0, 999_999: 1.0}], 1_000_000)
-    chosen, left_out = choose_sources(None, histories, CONFIG)
+    chosen, left_out = choose_sources(None, histories, TrainConfig())
     assert "ease" not in chosen
     assert left_out == {
         "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory",
@@ -110,9 +110,9 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
         " few users in the time there is",
     }
     with pytest.raises(ArtifactError, match=r"ease: .* 3,725\.3 GiB"):
-        choose_sources(["ease"], histories, CONFIG)
+        choose_sources(["ease"], histories, TrainConfig())
 
-    wider = replace(CONFIG, ease=EaseConfig(max_items=1_000_000))
+    wider = replace(TrainConfig(), ease=EaseConfig(max_items=1_000_000))
     assert choose_sources(["ease"], histories, wider) == (("ease",), {})
 
 
