@@ -86,10 +86,10 @@ class ChartSums:
             self._hours.add(*_summed(batch.times_ms // HOUR_MS, counts * columns))
 
         if batch.actions is not None and not self._crowded:
-            codes = batch.actions.ids[batch.actions.chosen_at]
+            codes, names = batch.actions.chosen_ids
             columns = np.vstack([np.ones((2, len(batch))), weights])
             places, sums = _summed(codes, counts * columns)
-            self._actions.add([batch.actions.names[place] for place in places], sums)
+            self._actions.add([names[place] for place in places], sums)
             self._drop_crowd()
 
     def merge(self, other: "ChartSums") -> None:

@@ -106,7 +106,7 @@ def hash_rows(batch: LogBatch, *, chosen: bool = False) -> HashedFeatures:
     rows, n = np.arange(len(actions)), len(actions)
     at, place, width = actions.chosen_at, np.zeros(n, np.int64), 1
     if not chosen:
-        at, rows = np.arange(len(actions.ids)), np.repeat(rows, actions.counts)
+        at, rows = np.arange(actions.total), np.repeat(rows, actions.counts)
         place, width = at - actions.offsets[rows], int(actions.counts.max())
 
     ids, there = np.zeros((n, width), np.uint32), np.full((n, width), np.nan)

@@ -165,7 +165,7 @@ class LoggingTarget(RowTarget):
             return actions.pmf
 
         lacking = np.repeat(actions.lacking, actions.counts)
-        out = np.zeros(len(actions.ids)) if actions.pmf is None else actions.pmf.copy()
+        out = np.zeros(actions.total) if actions.pmf is None else actions.pmf.copy()
         out[lacking] = 0.0
         out[actions.chosen_at[actions.lacking]] = 1.0
         return out

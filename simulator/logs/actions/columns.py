@@ -18,6 +18,8 @@ from bandits.values import FeatureMap, Value
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+CodedTexts = tuple[Int32, Sequence[str]]
+"""The places of texts in a list, and the list."""
 Places = NDArray[np.integer] | NDArray[np.bool_] | slice
 """Which rows or maps: their numbers, a mask, or a slice."""
 
@@ -93,33 +95,59 @@ class SourceScores(NamedTuple):
 class ActionColumns:
     """The actions of n rows, and what the log says of each.
 
-    Scores and features are made when they are first asked for: an estimate by weights never looks
-    at a feature, so that whoever reads them from a file need not.
+    Ids, scores and features are made when they are first asked for: an estimate by weights looks at
+    no feature and at no id but those of chosen actions, so that whoever reads a file need not.
 
     Attributes:
         offsets: int64[n + 1]; row i has the actions ``offsets[i]`` to ``offsets[i + 1]``, one or
             more, total = ``offsets[n]``. ``offsets[0]`` is 0.
-        ids: int32[total], the place of each action's id in ``names``.
-        names: the distinct ids; there may be some that no row has.
+        make_ids: gives ``ids`` and ``names``.
         chosen: int64[n], the index of each row's chosen action among its own.
         pmf: float64[total], the logging policy's, NaN throughout a row whose PMF is not known;
             None where no row's is.
         make_scores: gives the scores by source.
         make_context: gives the rows' contexts, n maps.
         make_features: gives the actions' own features, total maps; None where none has any.
+        make_chosen_ids: gives ``chosen_ids``, where these are at hand without the others.
     """
 
     offsets: Int64
-    ids: Int32
-    names: Sequence[str]
+    make_ids: Callable[[], CodedTexts]
     chosen: Int64
     pmf: Float64 | None = None
     make_scores: Callable[[], Mapping[str, SourceScores]] = dict
     make_context: Callable[[], FeatureColumns | None] = lambda: None
     make_features: Callable[[], FeatureColumns | None] = lambda: None
+    make_chosen_ids: Callable[[], CodedTexts] | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def total(self) -> int:
+        """How many actions all rows have."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def _coded_ids(self) -> CodedTexts:
+        return self.make_ids()
+
+    @property
+    def ids(self) -> Int32:
+        """The place of each action's id in ``names``, int32[total]."""
+        return self._coded_ids[0]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The distinct ids; there may be some that no row has."""
+        return self._coded_ids[1]
+
+    @cached_property
+    def chosen_ids(self) -> CodedTexts:
+        """The ids of the chosen actions: int32[n], and the texts that these are the places of."""
+        if self.make_chosen_ids is not None:
+            return self.make_chosen_ids()
+        return self.ids[self.chosen_at], self.names
 
     @cached_property
     def scores(self) -> Mapping[str, SourceScores]:
@@ -167,15 +195,18 @@ class ActionColumns:
         def features() -> FeatureColumns | None:
             return None if self.features is None else self.features.take(actions)
 
+        def chosen_ids() -> CodedTexts:
+            return self.chosen_ids[0][rows], self.chosen_ids[1]
+
         return ActionColumns(
             offsets,
-            self.ids[actions],
-            self.names,
+            lambda: (self.ids[actions], self.names),
             self.chosen[rows],
             None if self.pmf is None else self.pmf[actions],
             scores,
             lambda: self.context.take(rows),
             features,
+            chosen_ids,
         )
 
 

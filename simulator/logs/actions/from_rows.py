@@ -34,8 +34,7 @@ def columns_from_rows(rows: Sequence[LoggedDecision]) -> ActionColumns:
     offsets, ids, names = _coded_ids(rows)
     return ActionColumns(
         offsets,
-        ids,
-        names,
+        lambda: (ids, names),
         np.fromiter((row.chosen for row in rows), np.int64, len(rows)),
         _pmf(rows, offsets),
         lambda: _scores(rows, offsets),

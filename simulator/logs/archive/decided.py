@@ -21,7 +21,12 @@ from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
 from policies.catalogue import Catalogue
-from simulator.logs.actions.columns import ActionColumns, FeatureColumns, SourceScores
+from simulator.logs.actions.columns import (
+    ActionColumns,
+    CodedTexts,
+    FeatureColumns,
+    SourceScores,
+)
 from simulator.logs.actions.records import (
     ChosenActions,
     ChosenFeatures,
@@ -38,7 +43,7 @@ from simulator.logs.archive.features import (
 )
 from simulator.logs.archive.settled import Settled
 
-EVALUATED = ("catalogue", "chosen", "action_ids", "pmf")
+EVALUATED = ("catalogue", "chosen", "action", "actions", "pmf")
 """The columns of decisions that an evaluation reads."""
 LEARNED = ("catalogue", "chosen", "event_id", "action", "actions", "propensity")
 """The columns that a learner of chosen actions reads, beside those of features."""
@@ -149,9 +154,13 @@ class Decided:
         return np.concatenate([part.to_numpy() for part in parts])
 
     @cached_property
-    def _actions(self) -> tuple[Int64, Int32, list[str]]:
-        counts, ids = self._flat("action_ids")
-        return offsets_of(counts), *merge_codes([coded(each) for each in ids])
+    def _offsets(self) -> Int64:
+        """Where the actions of each decision begin, int64[m + 1]."""
+        return offsets_of(self._counts)
+
+    @cached_property
+    def _ids(self) -> CodedTexts:
+        return merge_codes([coded(each) for each in self._flat("action_ids")[1]])
 
     def _flat(self, name: str) -> tuple[Int64, list[pa.Array]]:
         """Return the lengths of a column's lists, and their elements."""
@@ -199,7 +208,7 @@ class Decided:
         counts = np.concatenate([each.counts for each in lists])
 
         # A decision has a map for each action, or for none.
-        actions = np.diff(self._actions[0])
+        actions = self._counts
         there = np.repeat(counts > 0, actions)
         sizes, all_given = np.zeros(len(there), np.int64), np.zeros(len(there), np.bool_)
         sizes[there], all_given[there] = np.diff(made.offsets), given
@@ -211,7 +220,7 @@ class Decided:
     @cached_property
     def scores(self) -> Mapping[str, SourceScores]:
         """By source, the scores of all A actions, and the m decisions in which it answered."""
-        offsets = offsets_of(self._counts)
+        offsets = self._offsets
         columns = self._column("scores")
         lists = [Lists.of(column, places) for column, places in columns]
         sources, names = merge_codes(
@@ -304,7 +313,7 @@ class Decided:
             self.chosen_actions,
             lambda: self.event_ids().take(self.decisions),
             lambda: self.context,
-            lambda: RecordScores(offsets_of(self._counts), self.scores),
+            lambda: RecordScores(self._offsets, self.scores),
             self.chosen_features,
         )
 
@@ -316,12 +325,15 @@ class Decided:
     def chosen_actions(self) -> ChosenActions:
         """Return what each slot chose."""
         if self.has_slates:
-            actions = self.actions
-            return ChosenActions(actions.names, actions.ids[actions.chosen_at], actions.counts)
-        columns = self._column("action")
-        ids = [coded(column).take(pa.array(places)) for column, places in columns]
-        codes, names = merge_codes(ids)
+            codes, names = self.actions.chosen_ids
+            return ChosenActions(names, codes, self.actions.counts)
+        codes, names = self._chosen_ids()
         return ChosenActions(names, codes, self._counts)
+
+    def _chosen_ids(self) -> CodedTexts:
+        """Return what each decision chose, none of which has several slots."""
+        columns = self._column("action")
+        return merge_codes([coded(column).take(pa.array(places)) for column, places in columns])
 
     def propensities(self, *, from_pmf: bool) -> Float64:
         """Return the probability of what each slot chose, float64[S].
@@ -338,17 +350,17 @@ class Decided:
     @cached_property
     def actions(self) -> ActionColumns:
         """A row for each slot, among the actions that earlier slots have left."""
-        offsets, ids, names = self._actions
-        if len(self.chosen) == len(offsets) - 1:
+        offsets = self._offsets
+        if not self.has_slates:
             return ActionColumns(
                 offsets,
-                ids,
-                names,
+                lambda: self._ids,
                 self.chosen.astype(np.int64),
                 self._pmf,
                 lambda: self.scores,
                 lambda: self.context,
                 lambda: None if self.features is None else self.features[0],
+                self._chosen_ids,
             )
 
         slot = np.arange(len(self.chosen)) - self.slots[self.decisions]
@@ -377,8 +389,7 @@ class Decided:
 
         return ActionColumns(
             rows,
-            ids[action],
-            names,
+            lambda: (self._ids[0][action], self._ids[1]),
             index,
             self._pmf[place],
             scores,

@@ -64,7 +64,10 @@ def merge_codes(parts: Sequence[pa.DictionaryArray]) -> tuple[Int32, list[str]]:
     if not parts:
         return np.zeros(0, np.int32), []
     merged = pa.chunked_array(parts).unify_dictionaries().chunks
-    codes = [pc.fill_null(part.indices, -1).to_numpy() for part in merged]
+    codes = [
+        (pc.fill_null(part.indices, -1) if part.null_count else part.indices).to_numpy()
+        for part in merged
+    ]
     return np.concatenate(codes).astype(np.int32, copy=False), merged[0].dictionary.to_pylist()
 
 

@@ -204,32 +204,34 @@ class EntryReader:
         era: Int32,
     ) -> JoinEntries:
         """Return the decisions, rewards and activations of a batch."""
+        # Mostly there is nothing else.
         joined = kind > 0
-        mask = pa.array(joined)
-        kind, ms, sequence, rule = kind[joined], ms[joined], sequence[joined], rule[joined]
+        if not joined.all():
+            batch, era = batch.filter(pa.array(joined)), era[joined]
+            kind, ms, sequence, rule = kind[joined], ms[joined], sequence[joined], rule[joined]
         decisions = kind == joins.DECISION
 
         mine = decisions & (sequence >= 0) & (sequence < self.end)
         closes = ms[mine] + self.windows()[rule[mine]]
         self.last_close = max(self.last_close, int(closes.max(initial=0)))
 
-        slots = np.where(decisions, _numbers_of(batch["slots"], mask, 0), 0).astype(np.int32)
-        slot = np.minimum(_numbers_of(batch["slot"], mask, joins.NO_SLOT), INT32_MAX)
-        named = coded(batch["action_id"].filter(mask))
+        slots = np.where(decisions, _numbers_of(batch["slots"], 0), 0).astype(np.int32)
+        slot = np.minimum(_numbers_of(batch["slot"], joins.NO_SLOT), INT32_MAX)
+        named = coded(batch["action_id"])
         return JoinEntries(
             sequence=sequence,
             kind=kind,
             ms=ms,
             rule=rule,
-            era=era[joined],
-            deferred=_numbers_of(batch["deferred"], mask, False).astype(np.bool_),
+            era=era,
+            deferred=_numbers_of(batch["deferred"], False).astype(np.bool_),
             done=np.zeros(len(kind), np.bool_),
             slots=slots,
-            value=_numbers_of(batch["reward"], mask, 0.0),
+            value=_numbers_of(batch["reward"], 0.0),
             slot=slot.astype(np.int32),
             action=self.actions_of(named),
-            event=batch["event_id"].filter(mask),
-            reward=batch["reward_id"].filter(mask),
+            event=batch["event_id"],
+            reward=batch["reward_id"],
             chosen=np.full(int(slots.sum()), UNKNOWN_ACTION, np.int32),
         )
 
@@ -255,8 +257,8 @@ def _places_through(ids: pa.StringArray, position: str) -> int:
     )
 
 
-def _numbers_of(column: pa.Array, mask: pa.BooleanArray, otherwise: Any) -> NDArray[Any]:
-    """Return a column of numbers, where there is one."""
-    filled = pc.fill_null(column.filter(mask), otherwise)
+def _numbers_of(column: pa.Array, otherwise: Any) -> NDArray[Any]:
+    """Return a column of numbers, and something else where there is none."""
+    filled = pc.fill_null(column, otherwise)
     values: NDArray[Any] = filled.to_numpy(zero_copy_only=False)
     return values

@@ -189,7 +189,7 @@ def test_what_nobody_asks_for_is_not_read_and_then_it_is_read_along(tmp_path, mo
             )
             assert batch.actions.context.codes.size
             assert read.pop() == ("context",)
-    assert ("catalogue", "chosen", "action_ids", "pmf", "context") in read
+    assert ("catalogue", "chosen", "action", "actions", "pmf", "context") in read
     assert ("context",) not in read
 
 
