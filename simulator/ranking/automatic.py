@@ -1,14 +1,15 @@
-"""A spec for a data set without being told how to measure: what ``banditloop train`` writes."""
+"""An evaluation without being told how: by the first split that there is, for a spec's choice."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from bandits.errors import BanditloopError, DataSetError
 from bandits.values import FeatureMap
+from policies.data.coded import CodedEvents
 from policies.data.data_set import DataSet
-from simulator.ranking.choose import ChosenSpec, choose_spec
+from policies.data.manifest import WeightOptions
 from simulator.ranking.evaluate import (
     Progress,
     RankingOptions,
@@ -19,47 +20,47 @@ from simulator.ranking.evaluate import (
 from simulator.ranking.report import RankingReport
 from simulator.ranking.splits import SPLITS
 
-USERS: Final = 2_000
-"""Users that a spec is chosen by at most."""
 CONTEXT_KINDS: Final = frozenset({"category", "flag", "number", "list"})
 """Kinds of columns of users that a caller could send as context."""
 
 
-def choose_automatically(
-    data: DataSet,
+def evaluate_by_first_split(
+    name: str,
+    events: CodedEvents,
+    items: Sequence[Mapping[str, Any]],
+    weights: WeightOptions,
+    options: RankingOptions,
     train: Train,
     *,
-    name: str,
-    artifact: str,
-    seed: int = 0,
+    contexts: Mapping[str, FeatureMap] | None = None,
     progress: Progress = silent,
-) -> tuple[RankingReport, ChosenSpec]:
-    """Evaluate sources by the first split that the data set allows, and choose a spec by it.
+) -> RankingReport:
+    """Evaluate sources by the first split that the data set allows.
 
     Splits are tried in their order: by global time, by each user's time, the last event of each
     user.
 
     Args:
-        data: the data set.
-        train: trains the sources on a part of its events.
-        name: of the policy.
-        artifact: the path or URI that the spec names.
-        seed: of all random choices.
+        name: of the data set.
+        events: all of its events.
+        items: of the data set, ``{"id", "features"}``.
+        weights: what its events are worth.
+        options: how to judge, whatever their split.
+        train: trains the sources on a part of the events.
+        contexts: by user, what a caller would say of each with a request.
         progress: told of steps.
 
     Raises:
         DataSetError: no split judges anybody; it says why of each.
     """
-    events, items, contexts = data.coded(), data.items(), user_contexts(data)
     reasons = list[str]()
-    options = RankingOptions(seed=seed, most_users=USERS)
     for split in SPLITS:
         try:
-            report = evaluate_sources(
-                data.manifest.name,
+            return evaluate_sources(
+                name,
                 events,
                 items,
-                data.manifest.weights,
+                weights,
                 replace(options, split=split),
                 train,
                 contexts=contexts,
@@ -67,8 +68,6 @@ def choose_automatically(
             )
         except BanditloopError as error:
             reasons.append(error.message)
-        else:
-            return report, choose_spec(report, name=name, artifact=artifact)
     raise DataSetError(f"nothing can be measured: {'; '.join(dict.fromkeys(reasons))}", "data")
 
 

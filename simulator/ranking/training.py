@@ -8,6 +8,7 @@ from bandits.errors import ArtifactError
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.sources import load_model
+from policies.training.histories import histories_of
 from policies.typed_yaml import nearest
 from simulator.ranking.asking import TrainedModels
 
@@ -27,15 +28,26 @@ def train_on(
     Args:
         events: the part.
         items: the data set's items, ``{"id", "features"}``.
-        sources: which; all by default.
+        sources: which; all by default. Those that the part is too small for are left out.
         seed: of all random numbers.
         progress: told of each source's steps.
-    """
-    from policies.training.train import run_training  # noqa: PLC0415 - torch
 
-    run = run_training(events, items, sources=sources, seed=seed, progress=progress)
-    notes = tuple(f"{name} is left out: {reason}" for name, reason in run.left_out.items())
-    return replace(models_of(run.artifact), notes=notes)
+    Raises:
+        ArtifactError: a source is unknown, or none can be trained.
+    """
+    from policies.training.fits import TrainConfig, choose_sources  # noqa: PLC0415 - torch
+    from policies.training.train import run_training  # noqa: PLC0415
+
+    fitted, left_out = sources, dict[str, str]()
+    if sources is not None:
+        # A part may be too small for what all events are enough for.
+        known = choose_sources(None, histories_of(events), TrainConfig())[1]
+        left_out = {name: known[name] for name in sources if name in known}
+        fitted = [name for name in sources if name not in left_out] or sources
+
+    run = run_training(events, items, sources=fitted, seed=seed, progress=progress)
+    notes = [f"{name} is left out: {why}" for name, why in {**run.left_out, **left_out}.items()]
+    return replace(models_of(run.artifact), notes=tuple(notes))
 
 
 def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> TrainedModels:

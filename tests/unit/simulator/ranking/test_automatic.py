@@ -12,7 +12,9 @@ from bandits.errors import DataSetError
 from policies.artifacts import source_artifact
 from policies.data.writer import write_data_set
 from serve_app.cli.main import main
-from simulator.ranking.automatic import choose_automatically, user_contexts
+from simulator.ranking.automatic import evaluate_by_first_split, user_contexts
+from simulator.ranking.choose import choose_spec
+from simulator.ranking.evaluate import RankingOptions
 from simulator.ranking.splits import split_events
 
 
@@ -28,11 +30,24 @@ def written(folder, events, *, timed=True, users=None):
     return write_data_set(folder, table, users=users, name="crowds")
 
 
+def measured(data):
+    return evaluate_by_first_split(
+        data.manifest.name,
+        data.coded(),
+        data.items(),
+        data.manifest.weights,
+        RankingOptions(),
+        train_small,
+        contexts=user_contexts(data),
+    )
+
+
 def test_the_first_split_that_the_data_allows_decides(tmp_path):
     events = crowds(users=120)
     for timed, split in ((True, "global-time"), (False, "user-time")):
         data = written(tmp_path / split, events, timed=timed)
-        report, chosen = choose_automatically(data, train_small, name="home", artifact="shop")
+        report = measured(data)
+        chosen = choose_spec(report, name="home", artifact="shop")
         assert report.split.name == split
         assert "item_knn" in [source.name for source in chosen.spec.sources]
         assert f"split {split}" in chosen.yaml
@@ -52,7 +67,7 @@ def test_users_columns_are_the_context_that_learners_are_judged_with(tmp_path):
     assert contexts[events.user_ids[0]] == {"band": "young"}
     assert contexts[events.user_ids[3]] == {"band": "old", "visits": 2.0}
 
-    report, _ = choose_automatically(data, train_small, name="home", artifact="shop")
+    report = measured(data)
     assert "ridge, nothing crossed with the context" in [row.name for row in report.learners]
 
 
@@ -60,7 +75,7 @@ def test_what_cannot_be_measured_says_why_of_each_split(tmp_path):
     one = crowds(users=1, each=1)
     data = written(tmp_path / "one", one)
     with pytest.raises(DataSetError, match=r"one and the same time.*needs a user with two events"):
-        choose_automatically(data, train_small, name="home", artifact="shop")
+        measured(data)
 
 
 def run(monkeypatch, *arguments):
