@@ -27,6 +27,8 @@ LEARNER: Mapping[str, Any] = {
     "interactions": [["context", "scores"], ["context", "features"]],
     "max_features": 512,
 }
+USERS = 2_000
+"""Users that a spec is chosen by at most: as many as intervals of a hundredth need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def _measure(
     sources: Sequence[str],
     seed: int,
 ) -> "RankingReport":
-    from simulator.ranking.evaluate import RankingOptions, evaluate_sources
+    from simulator.ranking.automatic import evaluate_by_first_split
+    from simulator.ranking.evaluate import RankingOptions
     from simulator.ranking.training import train_on
 
     with progress_bar(transient=True) as bars:
@@ -113,8 +116,8 @@ def _measure(
                 progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
             )
 
-        options = RankingOptions(seed=seed)
-        return evaluate_sources(data, events, items, weights, options, train, progress=show)
+        options = RankingOptions(seed=seed, most_users=USERS)
+        return evaluate_by_first_split(data, events, items, weights, options, train, progress=show)
 
 
 def policy_name(data: str) -> str:
