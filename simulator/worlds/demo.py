@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import StartupError
+from bandits.errors import ArtifactError, StartupError
+from bandits.values import FeatureMap
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.profile_file import write_profiles
 from policies.artifacts.profiles import Profiles
@@ -30,6 +31,8 @@ Array = NDArray[np.float64]
 CONTEXT_FIELDS = ("group",)
 SALT = b"bench"
 SOURCES = ("als", "item_knn", "deep", "popular")
+BLENDED = ("als", "deep", "popular")
+"""The sources of the example policy, whose candidates its prior is about."""
 PROFILES = "profiles.parquet"
 """The name of the file of profiles in the folder of an artifact's versions."""
 WINDOW = 2000
@@ -142,6 +145,13 @@ def load_world() -> MovieLensWorld:
     return MovieLensWorld.of(movielens_data())
 
 
+def contexts_of_users(world: MovieLensWorld) -> dict[str, FeatureMap]:
+    """Return what requests say of each user."""
+    return {
+        user: {name: world.context(user)[name] for name in CONTEXT_FIELDS} for user in world.users
+    }
+
+
 def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes = SALT) -> str:
     """Fit the sources with a progress bar, write artifact and profiles, and return the version.
 
@@ -151,13 +161,24 @@ def train_movielens(world: MovieLensWorld, out: Path, *, seed: int, salt: bytes 
         seed: Seed of the training.
         salt: The key of the users' pseudonyms.
     """
+    from policies.training.prior import make_prior
     from policies.training.train import progress_bars, run_training
 
     with progress_bars() as progress:
         run = run_training(
             world.train_events, world.catalogue, sources=SOURCES, seed=seed, progress=progress
         )
-    version = artifact.write(run.artifact, out)
+        made = make_prior(
+            world.train_events,
+            world.catalogue,
+            sources=BLENDED,
+            contexts=contexts_of_users(world),
+            seed=seed,
+            progress=lambda step, done, total: progress(f"prior: {step}", done, total),
+        )
+    if made.rows is None:
+        raise ArtifactError(f"MovieLens has no prior: {made.reason}", "prior")
+    version = artifact.write(replace(run.artifact, prior=made.rows.encoded), out)
     write_profiles(out / PROFILES, run.histories, salt=salt, data=world.digest, artifact=version)
     return version
 
@@ -257,9 +278,17 @@ class Traffic:
     acknowledged: int = 0
 
 
+STARTS = (2_000, 10_000)
+"""Rounds from the first one on that a report has the mean reward of."""
+
+
 def summary(rewards: Array) -> dict[str, float]:
-    """Return the mean reward overall and over the last quarter of the rounds."""
+    """Return the mean reward of the first rounds, overall, and over the last quarter of the rounds.
+
+    A run of fewer rounds than one of STARTS has the mean of all of them.
+    """
     return {
+        **{f"first_{rounds}": float(rewards[:rounds].mean()) for rounds in STARTS},
         "overall": float(rewards.mean()),
         "last_quarter": float(rewards[-max(1, len(rewards) // 4) :].mean()),
     }
@@ -290,10 +319,13 @@ def draw_curves(curves: Mapping[str, Array], path: Path, title: str) -> None:
     figure, axes = plt.subplots(figsize=(9, 5), dpi=120)
     for name, rewards in curves.items():
         width = min(WINDOW, max(1, len(rewards) // 5))
-        means = np.convolve(rewards, np.ones(width) / width, "valid")
+        # At the start the mean is over what there is, so that the first decisions are seen, too.
+        ends = np.arange(max(1, width // 10), len(rewards) + 1)
+        sums = np.concatenate([[0.0], np.cumsum(rewards)])
+        begins = np.maximum(ends - width, 0)
         axes.plot(
-            np.arange(len(means)) + width,
-            means,
+            ends,
+            (sums[ends] - sums[begins]) / (ends - begins),
             label=name,
             linewidth=2.5 if name == "bandit" else 1.2,
         )

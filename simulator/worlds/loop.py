@@ -26,6 +26,7 @@ from bandits.log.records import (
 from bandits.log.versions import FOLD
 from bandits.types import Snapshot
 from policies.artifacts.prior import PriorRows
+from policies.artifacts.profiles import Profiles
 from policies.candidate_pool import Pool, explicit_pool
 from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
@@ -93,6 +94,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
     pools: Mapping[str, Pool] | None = None,
     catalogue: Catalogue | None = None,
     prior: PriorRows | None = None,
+    profiles: Profiles | None = None,
     timing: Timing | None = None,
     publish_every: int = 50,
     salt: bytes = SALT,
@@ -112,6 +114,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
         catalogue: The policy's catalogue; None: an empty one.
         prior: What the policy's model is taught before its first decision, as strongly as the spec
             says.
+        profiles: What sources know of users, by their pseudonyms under ``salt``.
         timing: How long rounds and rewards take.
         publish_every: Rounds from one snapshot to the next.
         salt: What the policy's own chance derives from.
@@ -128,7 +131,8 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
     rng = np.random.default_rng(seed)
     catalogue = catalogue or Catalogue()
     blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
-    fold, ranker = Fold(blobs.__getitem__, salt=salt), Ranker(spec, sources, salt=salt)
+    fold = Fold(blobs.__getitem__, salt=salt)
+    ranker = Ranker(spec, sources, salt=salt, profiles=profiles)
     run = Run(np.zeros(rounds), fold)
     due_rewards: list[tuple[int, int, RewardRecord]] = []
     asked_pools = dict(pools or {})
@@ -196,13 +200,13 @@ def _pool(
 ) -> Pool:
     """Return the candidates of a request.
 
-    A user's candidates do not change within a run, so the sources are asked once per user. A
-    request that brings its actions waits for nobody: an event loop's turn would be a quarter of its
-    round.
+    A user's candidates do not change within a run, so the sources are asked once per user, unless
+    requests say what else they are to look at. A request that brings its actions waits for nobody:
+    an event loop's turn would be a quarter of its round.
     """
     if request.actions is not None:
         return explicit_pool(request.actions, frozenset(request.exclude))
-    if request.user_id is None:
+    if request.user_id is None or request.history or request.exclude:
         return runner.run(ranker.pool(request))
     if request.user_id not in pools:
         pools[request.user_id] = runner.run(ranker.pool(request))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rich.console import Group
 
 from serve_app.cli.terminal import empty_table
-from simulator.worlds.demo import Traffic, percentiles, summary
+from simulator.worlds.demo import STARTS, Traffic, percentiles, summary
 
 Curves = dict[str, NDArray[np.float64]]
 """By policy, the reward of every round."""
@@ -46,11 +46,16 @@ def make_report(
 
 def demo_tables(report: Mapping[str, Any]) -> Group:
     """Return the report for a person."""
-    numbers = ("overall", "last quarter")
+    columns = {
+        **{f"first_{rounds}": f"first {rounds:,}" for rounds in STARTS},
+        "overall": "overall",
+        "last_quarter": "last quarter",
+    }
+    numbers = tuple(columns.values())
     rewards = empty_table("policy", *numbers, title="mean reward", numbers=numbers)
     best_first = sorted(report["reward"].items(), key=lambda item: -item[1]["last_quarter"])
     for name, means in best_first:
-        cells = (f"{means['overall']:.4f}", f"{means['last_quarter']:.4f}")
+        cells = (f"{means[column]:.4f}" for column in columns)
         rewards.add_row(name, *cells, style="bold green" if name == "bandit" else "")
 
     audit, latency, freshness = (

@@ -55,6 +55,14 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    no_prior: Annotated[
+        bool,
+        typer.Option(
+            "--no-prior",
+            help="Leave out what a policy's model is taught before its first decision, which takes"
+            " as long again as the sources",
+        ),
+    ] = False,
     jobs: Jobs = 1,
     address: Address = None,
     data_dir: DataDir = None,
@@ -86,6 +94,7 @@ def train(
             sources=_names(sources),
             spec_out=spec_out if spec_out or not events else out / "policy.yaml",
             seed=seed,
+            no_prior=no_prior,
             jobs=jobs,
             address=address,
             data_dir=data_dir,

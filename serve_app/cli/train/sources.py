@@ -1,8 +1,8 @@
 """The course of ``banditloop train``: data set, sources, artifact, profiles, spec."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from serve_app.cli.terminal import ray_kept_quiet, say
 from serve_app.cli.train.specs import SpecPaths, choose_text, write_text
 
 if TYPE_CHECKING:
+    from bandits.values import FeatureMap
     from policies.data.coded import CodedEvents
     from policies.data.data_set import DataSet
     from policies.data.manifest import WeightOptions
@@ -34,6 +35,7 @@ class SourceTraining:
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
+    no_prior: bool = False
     jobs: int = 1
     address: str | None = None
     data_dir: Path | None = None
@@ -52,12 +54,12 @@ def train_and_report(asked: SourceTraining) -> None:
 
     # A salt that cannot be had is said before the work, not after it.
     salt = Settings.with_options(data_dir=asked.data_dir).secret()
-    name, events, items, weights, data = _data_of(asked)
+    what = _data_of(asked)
 
     with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
         run = run_training(
-            events,
-            items,
+            what.events,
+            what.items,
             sources=asked.sources,
             seed=asked.seed,
             progress=progress,
@@ -66,45 +68,129 @@ def train_and_report(asked: SourceTraining) -> None:
     for source, reason in run.left_out.items():
         say(f"left out: {source}: {reason}")
 
-    version = source_artifact.write(run.artifact, asked.out)
-    say(("trained", "green"), f"  {', '.join(run.artifact.sources)}  {asked.out}  {version}")
-
-    profiles = asked.out / PROFILES
-    write_profiles(profiles, run.histories, salt=salt, data=data, artifact=version)
-    say(f"profiles of {len(run.histories.users):,} users in {profiles}")
-
+    # The prior is about the candidates of the policy that will be served.
+    names, profiles, text = list(run.artifact.sources), asked.out / PROFILES, None
     if asked.spec_out is not None:
         paths = SpecPaths(asked.spec_out, asked.out, profiles)
         text = choose_text(
-            name, events, items, weights, list(run.artifact.sources), paths, asked.seed
+            what.name, what.events, what.items, what.weights, names, paths, asked.seed
         )
+    prior = None if asked.no_prior else _prior(asked, what, names, text)
+
+    version = source_artifact.write(replace(run.artifact, prior=prior), asked.out)
+    say(("trained", "green"), f"  {', '.join(names)}  {asked.out}  {version}")
+
+    write_profiles(profiles, run.histories, salt=salt, data=what.digest, artifact=version)
+    say(f"profiles of {len(run.histories.users):,} users in {profiles}")
+
+    if asked.spec_out is not None and text is not None:
         write_text(asked.spec_out, text)
         load_spec(asked.spec_out)
         say(("chosen", "green"), f"  {asked.spec_out}, each choice with what was measured")
         say(f"banditloop serve {asked.spec_out}")
 
 
-def _data_of(
-    asked: SourceTraining,
-) -> "tuple[str, CodedEvents, list[dict[str, Any]], WeightOptions, str]":
-    """Return the name, the events, the catalogue, what events are worth, and the data's digest."""
+def _prior(
+    asked: SourceTraining, what: "_LearnedFrom", names: list[str], text: str | None
+) -> bytes | None:
+    """Return what a policy's model is taught before its first decision; say what became of it.
+
+    Args:
+        asked: the options.
+        what: is trained on.
+        names: the sources that were trained.
+        text: the policy's spec, if one was chosen.
+    """
+    from policies.training.prior import LIMIT, make_prior, weights_as_rewards
+    from policies.training.train import progress_bars
+    from policies.typed_yaml import parse_yaml
+
+    blended, limit = [name for name in names if name in what.blended] or names, LIMIT
+    if text is not None:
+        spec = parse_yaml(text.encode())
+        blended, limit = [source["name"] for source in spec["sources"]], spec["limit"]
+
+    with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
+        made = make_prior(
+            what.events,
+            what.items,
+            sources=blended,
+            limit=limit,
+            contexts=what.contexts,
+            worth=weights_as_rewards(what.events, what.weights),
+            seed=asked.seed,
+            progress=lambda step, done, total: progress(f"prior: {step}", done, total),
+            map_tasks=map_tasks,
+        )
+    if made.rows is None:
+        say(f"no prior: {made.reason}")
+        return None
+    say(
+        f"prior: {len(made.rows):,} rows of {made.users:,} users, {made.rewarded:.1%} of them with"
+        " a reward"
+    )
+    return made.rows.encoded
+
+
+@dataclass(frozen=True, slots=True)
+class _LearnedFrom:
+    """What is trained on.
+
+    Attributes:
+        name: its name.
+        events: what users did.
+        items: the catalogue.
+        weights: what events are worth.
+        digest: of the data.
+        contexts: by user, what a caller will send.
+        blended: the sources that will be served together, where that is known.
+    """
+
+    name: str
+    events: "CodedEvents"
+    items: list[dict[str, Any]]
+    weights: "WeightOptions"
+    digest: str
+    contexts: "Mapping[str, FeatureMap]"
+    blended: tuple[str, ...] = ()
+
+
+def _data_of(asked: SourceTraining) -> _LearnedFrom:
+    """Return what is trained on."""
     from policies.data.data_set import DataSet
 
     if asked.events:
-        return asked.out.absolute().name, *_all_of(_imported(asked))[1:]
+        return replace(_all_of(_imported(asked)), name=asked.out.absolute().name)
     if asked.data is not None:
         return _all_of(DataSet.open(asked.data))
 
-    from simulator.worlds.demo import load_world
+    from simulator.worlds.demo import BLENDED, contexts_of_users, load_world
     from simulator.worlds.movielens import RATINGS
 
     world = load_world()
-    return "movielens", world.train_events, list(world.catalogue), RATINGS, world.digest
+    return _LearnedFrom(
+        "movielens",
+        world.train_events,
+        list(world.catalogue),
+        RATINGS,
+        world.digest,
+        contexts_of_users(world),
+        BLENDED,
+    )
 
 
-def _all_of(data: "DataSet") -> "tuple[str, CodedEvents, list[dict[str, Any]], WeightOptions, str]":
+def _all_of(data: "DataSet") -> _LearnedFrom:
+    from policies.training.prior import contexts_of
+
     manifest = data.manifest
-    return manifest.name, data.coded(), data.items(), manifest.weights, data.digest
+    return _LearnedFrom(
+        manifest.name,
+        data.coded(),
+        data.items(),
+        manifest.weights,
+        data.digest,
+        contexts_of(data),
+    )
 
 
 def _imported(asked: SourceTraining) -> "DataSet":

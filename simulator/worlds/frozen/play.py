@@ -4,6 +4,7 @@ import numpy as np
 
 from policies.requests import ActionRequest, Item, RankRequest
 from simulator.worlds.frozen.base import FrozenWorld
+from simulator.worlds.frozen.parts import Indexes
 
 
 class FrozenRequests:
@@ -57,6 +58,44 @@ class FrozenRequests:
             rng: Left as it is: nothing is drawn.
         """
         return self.world.reward(self.world.outcome(self.number, [action_id]))
+
+
+class FrozenVisitors(FrozenRequests):
+    """The visits of a frozen world as requests of users, for whom a policy's sources propose items.
+
+    What is not on offer at the visit is excluded. Else they are as those of ``FrozenRequests``.
+
+    Args:
+        world: The world.
+        first: The visit to begin with.
+    """
+
+    def __init__(self, world: FrozenWorld, first: int = 0) -> None:
+        super().__init__(world, first)
+        self._offered: Indexes | None = None
+        self._excluded: list[str] = []
+
+    def request(self, rng: np.random.Generator) -> RankRequest:  # noqa: ARG002 - see the class
+        """Return the next visit's request.
+
+        Raises:
+            InvalidFieldError: The world has ended.
+        """
+        visit = self.world.visit(self._next)
+        self._next += 1
+        # The same items are on offer all day.
+        if visit.offered is not self._offered:
+            self._offered, people = visit.offered, self.world.people
+            gone = np.ones(len(people.item_ids), np.bool_)
+            gone[visit.offered] = False
+            self._excluded = [people.item_ids[at] for at in np.flatnonzero(gone).tolist()]
+
+        return RankRequest(
+            user_id=visit.user_id,
+            context=visit.context,
+            history=list(visit.recent),
+            exclude=self._excluded,
+        )
 
 
 def items_on_offer(world: FrozenWorld, number: int) -> list[Item]:
