@@ -1,0 +1,75 @@
+"""From somebody's events.csv to a personal answer and its reward, by two commands."""
+
+import contextlib
+import csv
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from banditloop_client import Client, wait_until_ready
+from serve_app.host.environment import free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+BANDITLOOP = str(Path(sys.executable).parent / "banditloop")
+TASTES = 3
+
+
+def write_events(path: Path) -> None:
+    """Each of 90 users looks at and buys what belongs to the user's taste, one of three."""
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["customer_id", "product_id", "event", "timestamp"])
+        for user in range(90):
+            for item in rng.permutation(np.arange(user % TASTES, 60, TASTES))[:12]:
+                kind = rng.choice(["view", "purchase"])
+                at = 1_700_000_000 + int(rng.integers(30 * 86_400))
+                rows.writerow([f"customer {user}", f"product {item}", kind, at])
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[str]:
+    port = free_port()
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [BANDITLOOP, "serve", *arguments, "--port", str(port)],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url, timeout_s=120)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_two_commands(tmp_path: Path) -> None:
+    """A known user gets what suits the user, a stranger what is popular, and a reward is taken."""
+    write_events(tmp_path / "events.csv")
+    train = [BANDITLOOP, "train", "--events", "events.csv", "--sources", "als,popular"]
+    subprocess.run([*train, "--out", "shop"], cwd=tmp_path, check=True, timeout=100)
+
+    with serving(tmp_path, "shop/policy.yaml") as url, Client(url, "shop") as client:
+        suits = []
+        for user in range(TASTES):
+            answer = client.rank(user_id=f"customer {user}", return_pmf=True)
+            assert answer.logged
+            pmf = {each.id: each.probability for each in answer.pmf or ()}
+            suits.append(
+                sum(p for item, p in pmf.items() if int(item.split()[1]) % TASTES == user % TASTES)
+            )
+        assert np.mean(suits) > 0.4, "chance is a third, and nothing has been learned yet"
+
+        answer = client.rank(user_id="nobody knows me")
+        assert answer.chosen[0].id.startswith("product ")
+        client.reward(answer.event_id, 1.0)
+    assert "stranger" not in (tmp_path / "output").read_text()

@@ -1,0 +1,154 @@
+"""banditloop train on a data set: what it writes, the same bytes wherever it fits, and bad input."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from bandits.errors import ArtifactError, BanditloopError, DataSetError
+from policies.artifacts import source_artifact
+from policies.artifacts.profile_file import open_profiles
+from policies.data.manifest import WeightOptions
+from policies.data.writer import write_data_set
+from policies.pseudonyms import pseudonym
+from policies.spec import load_spec
+from serve_app.cli.train import app
+from serve_app.settings import Settings
+
+USERS, ITEMS = 60, 30
+
+
+def events(users: int = USERS, items: int = ITEMS, **columns: pa.Array) -> pa.Table:
+    """Even users like even items, odd ones odd ones; one event an hour."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", 3_600_000 * (1 + step * users + user))
+        for user in range(users)
+        for step, item in enumerate(rng.permutation(np.arange(user % 2, items, 2))[:8])
+    ]
+    user, item, time_ms = zip(*rows, strict=True)
+    return pa.table({"user": user, "item": item, "time": time_ms, **columns})
+
+
+def run(*arguments: object) -> str:
+    """What the command prints; what it raises, it raises here."""
+    done = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_data_set(tmp_path / "data", events())
+    return tmp_path / "data"
+
+
+def test_an_artifact_profiles_and_a_spec_that_names_them(data: Path, tmp_path: Path) -> None:
+    """All of it can be moved, and none of it holds the id of a user."""
+    spec_file = tmp_path / "shop" / "policy.yaml"
+    spec_file.parent.mkdir()
+    run("--data", data, "--out", tmp_path / "shop", "--sources", "als,popular",
+        "--spec-out", spec_file)  # fmt: skip
+
+    moved = (tmp_path / "shop").rename(tmp_path / "elsewhere")
+    spec = load_spec(moved / "policy.yaml")
+    artifact = source_artifact.load(Path(str(spec.artifact)))
+    assert list(artifact.sources) == ["als", "popular"]
+    assert {source.name for source in spec.sources} <= {"als", "popular"}
+
+    salt = Settings().secret()
+    profiles, note = open_profiles(spec.profiles, artifact, salt)
+    assert note == ""
+    assert profiles is not None
+    profile = profiles.find(pseudonym(salt, "u7"))
+    assert profile is not None
+    assert len(profile.indices) == 8
+    assert all(int(artifact.items[at][1:]) % 2 == 1 for at in profile.indices)
+    for path in moved.rglob("*"):
+        assert path.is_dir() or b"u7" not in path.read_bytes(), path
+
+
+def test_several_processes_write_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    for out, jobs in (("one", 1), ("two", 2)):
+        run("--data", data, "--out", tmp_path / out, "--sources", "als,popular", "--jobs", jobs)
+    one, two = ((tmp_path / name / "current").read_text() for name in ("one", "two"))
+    assert one == two
+    for name in ("one", "two"):
+        assert source_artifact.load(tmp_path / name).version == one.strip()
+
+
+def test_a_killed_training_leaves_the_old_artifact(data: Path, tmp_path: Path) -> None:
+    """It dies when all files of the new one are written, and none is where it belongs."""
+    out = tmp_path / "shop"
+    run("--data", data, "--out", out, "--sources", "popular")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    arguments = ["--data", str(data), "--out", str(out), "--sources", "popular", "--seed", "1"]
+    code = f"""
+import os, signal
+from policies.artifacts import source_artifact
+source_artifact._sync = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+from serve_app.cli.train import app
+app({arguments!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    assert {path: path.read_bytes() for path in before} == before
+    assert source_artifact.load(out).seed == 0
+
+    run(*arguments)
+    assert source_artifact.load(out).seed == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (["--data", "nothing"], DataSetError, "nothing is not a data set"),
+        (["--data", "data", "--sources", "alz"], ArtifactError, "no source 'alz'.*als"),
+        (["--events", "none.csv"], BanditloopError, "none.csv"),
+    ],
+    ids=["no data set", "unknown source", "no events"],
+)
+def test_bad_input_is_one_readable_line(
+    data: Path, arguments: list[str], kind: type[BanditloopError], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        run(*arguments, "--out", data.parent / "out")
+    assert "\n" not in str(caught.value)
+    assert not (data.parent / "out" / "current").exists()
+
+
+def test_one_source_of_data_at_a_time(data: Path) -> None:
+    done = CliRunner().invoke(app, ["--data", str(data), "--events", "x.csv"])
+    assert done.exit_code == 2
+    assert "not both" in done.output
+
+
+def test_sources_that_the_data_cannot_support_are_said_to_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user, and one item: what can be trained is; of no weight at all nothing can be."""
+    monkeypatch.chdir(tmp_path)
+    one_item = pa.table({"user": ["a", "b"], "item": ["x", "x"]})
+    write_data_set(tmp_path / "item", one_item)
+    said = run("--data", "item", "--out", "out", "--spec-out", "policy.yaml")
+    assert "left out: als: there is one item" in said
+    assert "left out: trending: the events have no times" in said
+    assert list(source_artifact.load(tmp_path / "out").sources) == ["popular"]
+    assert [source.name for source in load_spec(tmp_path / "policy.yaml").sources] == ["popular"]
+
+    write_data_set(tmp_path / "user", events(users=1))
+    run("--data", "user", "--out", "out", "--sources", "popular,ease")
+    assert list(source_artifact.load(tmp_path / "out").sources) == ["ease", "popular"]
+
+    write_data_set(tmp_path / "none", events(), weights=WeightOptions(types={"event": 0.0}))
+    before = (tmp_path / "out" / "current").read_bytes()
+    with pytest.raises(ArtifactError, match="weight above 0"):
+        run("--data", "none", "--out", "out")
+    assert (tmp_path / "out" / "current").read_bytes() == before
