@@ -114,8 +114,7 @@ def event_writer(path: Path, schema: "pa.Schema" = EVENT_SCHEMA) -> "pq.ParquetW
     return pq.ParquetWriter(
         path,
         schema,
-        compression="zstd",
-        compression_level=1,
+        compression="lz4",
         use_dictionary=["user", "item", "type", "value"],
         column_encoding={"time": "DELTA_BINARY_PACKED"},
         dictionary_pagesize_limit=DICTIONARY_BYTES,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from bandits.kernels.compiled import compiled, i8, inlined
+from bandits.kernels.compiled import compiled, f8s, i4s, i8, i8s, inlined, read_only, truths
 
 EVENT = np.dtype(
     [
@@ -33,8 +33,51 @@ MINUTE_MS = 60_000
 _event = from_dtype(EVENT)
 _events = types.Array(_event, 1, "C")
 _i4, _u1 = types.int32[::1], types.uint8[::1]
+u2s = read_only(types.uint16)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(33)
+
+
+@compiled(i4s, i4s, u2s, i8s, f8s, i8s, i8, i8, truths, _events, returns=i8)
+def pack_events(
+    user: Any,
+    item: Any,
+    kind: Any,
+    time: Any,
+    value: Any,
+    rows: Any,
+    first_row: int,
+    file: int,
+    dropped: Any,
+    out: Any,
+) -> int:
+    """Make records of columns; return how many there are.
+
+    Args:
+        user: int32[n].
+        item: int32[n].
+        kind: uint16[n], or one for all.
+        time: int64[n], or one for all.
+        value: float64[n], or one for all.
+        rows: int64[n]; empty where rows follow each other.
+        first_row: the first of them.
+        file: of all.
+        dropped: bool[n], which are left out; empty where none is.
+        out: n events.
+    """
+    kept = 0
+    by_kind, by_time, by_value = kind.size > 1, time.size > 1, value.size > 1
+    for at in range(user.size):
+        if dropped.size == 0 or not dropped[at]:
+            event = out[kept]
+            event.user, event.item = user[at], item[at]
+            event.type = kind[at if by_kind else 0]
+            event.time = time[at if by_time else 0]
+            event.value = value[at if by_value else 0]
+            event.row = first_row + at if rows.size == 0 else rows[at]
+            event.file = file
+            kept += 1
+    return kept
 
 
 @compiled(_events, i8, _events, types.int64[::1])
@@ -241,20 +284,58 @@ def put_in_order(  # noqa: C901, PLR0912 - the steps of one pass over the users
                     fate[at] = BOT
 
 
+@compiled(_events, _i4, _u1, _events, returns=i8)
+def take_kept(events: Any, order: Any, fate: Any, out: Any) -> int:
+    """Copy the events that are kept, in order; return how many there are.
+
+    Args:
+        events: of a part.
+        order: their places, in order.
+        fate: what becomes of each, in that order.
+        out: as many events.
+    """
+    kept = 0
+    for at in range(order.size):
+        if fate[at] == KEPT:
+            out[kept] = events[order[at]]
+            kept += 1
+    return kept
+
+
 @compiled(
     _events,
+    _i4,
+    _u1,
     _i4,
     _i4,
     types.uint16[::1],
     types.int64[::1],
     types.float64[::1],
+    returns=i8,
 )
-def event_columns(events: Any, user: Any, item: Any, kind: Any, time: Any, value: Any) -> None:
-    """Write the fields of events to columns as long as they are."""
-    for at in range(events.size):
-        event = events[at]
-        user[at], item[at], kind[at] = event.user, event.item, event.type
-        time[at], value[at] = event.time, event.value
+def kept_columns(
+    events: Any, order: Any, fate: Any, user: Any, item: Any, kind: Any, time: Any, value: Any
+) -> int:
+    """Write the fields of the events that are kept, in order; return how many there are.
+
+    Args:
+        events: of a part.
+        order: their places, in order.
+        fate: what becomes of each, in that order.
+        user: int32[n].
+        item: int32[n].
+        kind: uint16[n].
+        time: int64[n].
+        value: float64[n].
+    """
+    kept = 0
+    for at in range(order.size):
+        if fate[at] == KEPT:
+            event = events[order[at]]
+            user[kept], item[kept], kind[kept] = event.user, event.item, event.type
+            time[kept], value[kept] = event.time, event.value
+            kept += 1
+    return kept
 
 
 @compiled(_i4, _i4, _i4, returns=i8)

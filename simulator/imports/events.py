@@ -1,5 +1,6 @@
 """The first pass: ids become numbers, and rows that are wrong by themselves are left out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from bandits.errors import DataSetError
 from policies.data.writer import DEFAULT_TYPE
 from simulator.imports import cleaning as reasons
-from simulator.imports.arrange import EVENT, NO_TIME
+from simulator.imports.arrange import EVENT, NO_TIME, pack_events
 from simulator.imports.cleaning import Cleaning, DroppedRows
 from simulator.imports.ids import TOO_LONG, IdTable
 from simulator.imports.raw import ColumnMapping, RawRows
@@ -35,6 +36,7 @@ class EventColumns:
     left_out: DroppedRows = field(default_factory=DroppedRows)
     rows_read: int = 0
     whole_days: bool = True
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
 
     def __post_init__(self) -> None:
         """Number the listed items first, so that a number says whether an item is listed."""
@@ -70,35 +72,41 @@ class EventColumns:
         if not self.files or self.files[-1] != rows.file:
             self.files.append(rows.file)
 
-        events = np.empty(count, EVENT)
-        events["file"] = len(self.files) - 1
-        events["row"] = (
-            np.arange(rows.first_row, rows.first_row + count)
-            if rows.numbers is None
-            else rows.numbers
-        )
         drop = _Drop(rows, count, self.left_out)
-
-        for name, table in (("user", self.users), ("item", self.items)):
-            column = getattr(mapping, name)
-            codes = table.numbers(_ids(batch.column(column), column, rows.file))
-            events[name] = codes
+        # The two tables have nothing in common, so two threads fill them at once.
+        names = (mapping.user, mapping.item)
+        texts = [_ids(batch.column(name), name, rows.file) for name in names]
+        user, item = self._threads.map(IdTable.numbers, (self.users, self.items), texts)
+        for codes, column in zip((user, item), names, strict=True):
             if codes.size and codes.min() < 0:
                 drop.where(codes == TOO_LONG, reasons.LONG_ID, column)
                 drop.where((codes < 0) & (codes != TOO_LONG), reasons.NO_ID, column)
         if self.cleaning.unlisted == "drop" and self.listed_items is not None:
-            drop.where(events["item"] >= len(self.listed_items), reasons.UNLISTED, mapping.item)
+            drop.where(item >= len(self.listed_items), reasons.UNLISTED, mapping.item)
 
-        events["time"] = self._times(rows, mapping, unit, drop)
-        events["value"] = self._values(rows, mapping, drop)
-        events["type"] = self._types(rows, mapping)
-        return events if drop.mask is None else events[~drop.mask]
+        time = self._times(rows, mapping, unit, drop)
+        value = self._values(rows, mapping, drop)
+        kind = self._types(rows, mapping)
+        events = np.empty(count, EVENT)
+        kept = pack_events(
+            user,
+            item,
+            kind,
+            time,
+            value,
+            np.zeros(0, np.int64) if rows.numbers is None else rows.numbers,
+            rows.first_row,
+            len(self.files) - 1,
+            np.zeros(0, np.bool_) if drop.mask is None else drop.mask,
+            events,
+        )
+        return events[:kept]
 
     def _times(
         self, rows: RawRows, mapping: ColumnMapping, unit: str | None, drop: "_Drop"
-    ) -> NDArray[np.int64] | int:
+    ) -> NDArray[np.int64]:
         if mapping.time is None or unit is None:
-            return NO_TIME
+            return np.full(1, NO_TIME)
         given = rows.batch.column(mapping.time)
         read = read_times(given, unit)
         time: NDArray[np.int64] = np.array(read.view(pa.int64()).fill_null(NO_TIME))
@@ -120,11 +128,9 @@ class EventColumns:
             self.whole_days = self.whole_days and not np.any(bounds % DAY_MS)
         return time
 
-    def _values(
-        self, rows: RawRows, mapping: ColumnMapping, drop: "_Drop"
-    ) -> NDArray[np.float64] | float:
+    def _values(self, rows: RawRows, mapping: ColumnMapping, drop: "_Drop") -> NDArray[np.float64]:
         if mapping.value is None:
-            return np.nan
+            return np.full(1, np.nan)
         given = rows.batch.column(mapping.value)
         read = _numbers(given, mapping.value, rows.file)
         value: NDArray[np.float64] = np.array(read.fill_null(np.nan))
@@ -139,9 +145,10 @@ class EventColumns:
             drop.where(off, reasons.OFF_SCALE, mapping.value)
         return value
 
-    def _types(self, rows: RawRows, mapping: ColumnMapping) -> NDArray[np.uint16] | int:
+    def _types(self, rows: RawRows, mapping: ColumnMapping) -> NDArray[np.uint16]:
         if mapping.type is None:
-            return self._type(mapping.event_type or DEFAULT_TYPE, rows.file, "")
+            code = self._type(mapping.event_type or DEFAULT_TYPE, rows.file, "")
+            return np.full(1, code, np.uint16)
         coded = _ids(rows.batch.column(mapping.type), mapping.type, rows.file).dictionary_encode()
         numbers = [
             self._type(name or mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type)

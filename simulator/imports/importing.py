@@ -23,7 +23,7 @@ from policies.data.writer import (
 from simulator.imports.cleaning import Cleaning
 from simulator.imports.columns import GivenColumn, recognise_columns
 from simulator.imports.events import DAY_MS, EventColumns
-from simulator.imports.files.chunks import name_of, table_files
+from simulator.imports.files.chunks import failures_of, name_of, table_files
 from simulator.imports.files.parsing import OpenTable
 from simulator.imports.files.tables import open_table, rows_of_table
 from simulator.imports.item_tables import ReadItems, read_items
@@ -33,11 +33,12 @@ from simulator.imports.times import UNITS, TimeReading, recognise_times, time_re
 from simulator.imports.writing import EventWriting
 from simulator.logs.files import LogFile, size_of
 
-PART_BYTES = 48 << 20
+PART_BYTES = 12 << 20
 """Bytes of files for which there is a part of the events: some million rows of them."""
 COMPRESSED = 6
 """How many times larger a compressed file may be than it is stored."""
 MOST_PARTS = 256
+PLAIN = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 ImportProgress = Callable[[str, int], None]
 """Told (``reading`` or ``writing``, rows since it was last told)."""
@@ -267,8 +268,9 @@ def _parts(readings: Sequence[_Reading]) -> int:
     size = 0
     for reading in readings:
         file: LogFile = reading.given.file
-        plain = file.suffix in {".csv", ".tsv", ".txt", ".jsonl", ".ndjson"}
-        size += size_of(file) * (1 if plain else COMPRESSED)
+        is_plain = name_of(file).lower().endswith(PLAIN)
+        with failures_of(file):
+            size += size_of(file) * (1 if is_plain else COMPRESSED)
     return min(MOST_PARTS, 1 + size // PART_BYTES)
 
 

@@ -22,9 +22,10 @@ from simulator.imports.arrange import (
     KEPT,
     NO_TIME,
     REPEATED,
-    event_columns,
+    kept_columns,
     put_in_order,
     recode,
+    take_kept,
 )
 from simulator.imports.events import EventColumns
 from simulator.imports.ids import IdTable
@@ -121,10 +122,10 @@ class EventWriting:
 
         def work(number: int) -> _Part:
             events = self._spilled.take(number)
-            if is_arranged:
-                return self._write(number, events, _Part())
-            kept, part = self._arranged(number, events)
-            return self._write(number, kept, part)
+            if not is_arranged:
+                return self._write(number, events, *self._in_order(number, events))
+            order = np.arange(len(events), dtype=np.int32)
+            return self._write(number, events, order, np.full(len(events), KEPT, np.uint8), _Part())
 
         waiting: list[Future[_Part]] = []
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -135,8 +136,10 @@ class EventWriting:
             for job in waiting:
                 yield job.result()
 
-    def _arranged(self, number: int, events: NDArray[np.void]) -> tuple[NDArray[np.void], _Part]:
-        """Return the events of a part that are kept, by user and time."""
+    def _in_order(
+        self, number: int, events: NDArray[np.void]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8], _Part]:
+        """Return the order of a part's events, what becomes of each, and what is left out."""
         cleaning, part = self._columns.cleaning, _Part()
         order, fate = np.empty(len(events), np.int32), np.empty(len(events), np.uint8)
         most = 0 if self._columns.whole_days else cleaning.most_a_minute
@@ -156,16 +159,24 @@ class EventWriting:
             if at.size:
                 first = events[order[at]]["row"].argmin()
                 part.dropped.append((reason, at.size, events[order[at[first]]]))
-        return events[order[fate == KEPT]], part
+        return order, fate, part
 
-    def _write(self, number: int, events: NDArray[np.void], part: _Part) -> _Part:
-        """Write events that are in order."""
-        if not len(events):
+    def _write(
+        self,
+        number: int,
+        events: NDArray[np.void],
+        order: NDArray[np.int32],
+        fate: NDArray[np.uint8],
+        part: _Part,
+    ) -> _Part:
+        """Write the events of a part that are kept, in order."""
+        n = int(np.count_nonzero(fate == KEPT))
+        if not n:
             return part
-        columns, n = self._columns, len(events)
+        columns = self._columns
         user, item = np.empty(n, np.int32), np.empty(n, np.int32)
         kind, time, value = np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.float64)
-        event_columns(events, user, item, kind, time, value)
+        kept_columns(events, order, fate, user, item, kind, time, value)
 
         with event_writer(self._scratch / self._name(number), CODED_SCHEMA) as writer:
             for start in range(0, n, ROW_GROUP):
@@ -204,9 +215,11 @@ class EventWriting:
         """Leave out users and items with too few events, until none has too few."""
         columns, spilled = self._columns, self._spilled
         for number in range(spilled.parts):
-            kept, part = self._arranged(number, spilled.take(number))
+            events = spilled.take(number)
+            order, fate, part = self._in_order(number, events)
             self._count(part)
-            spilled.put(number, kept)
+            kept = np.empty_like(events)
+            spilled.put(number, kept[: take_kept(events, order, fate, kept)])
 
         while True:
             users = np.zeros(len(columns.users), np.int64)

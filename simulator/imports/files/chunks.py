@@ -4,21 +4,26 @@ import codecs
 import contextlib
 import gzip
 import io
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
+from pyarrow import fs
 
-from bandits.errors import DataSetError, ReplayError, plain
-from policies.storage import shown
-from simulator.logs.files import LogFile, files_of, open_bytes
+from bandits.errors import ArchiveError, DataSetError, ReplayError, plain
+from policies.storage import filesystem_of, shown
+from simulator.logs.files import LogFile, RemoteFile, files_of, open_bytes
 
-CHUNK = 8 << 20
+CHUNK = 2 << 20
 """Bytes that are parsed at a time."""
 LONGEST_ROW = 64 << 20
 
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_WILD = frozenset("*[")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -33,15 +38,42 @@ def table_files(pattern: str, option: str) -> list[LogFile]:
         DataSetError: there is no such file.
     """
     try:
-        return files_of(pattern)
-    except ReplayError as error:
-        said = error.message.replace(pattern, shown(pattern))
-        raise DataSetError(f"{option} {said}", option.strip("-")) from None
+        return _by_uri(pattern) if "://" in pattern else files_of(pattern)
+    except (ReplayError, ArchiveError) as error:
+        raise DataSetError(f"{option} {error.message}", option.strip("-")) from None
+    except OSError as error:
+        raise DataSetError(
+            f"{option} {shown(pattern)} cannot be read: {plain(error)}", option.strip("-")
+        ) from None
+
+
+def _by_uri(pattern: str) -> list[LogFile]:
+    """Return the files of a URI; its last name may have ``*`` and ``[]``, and options follow it."""
+    path, mark, options = pattern.partition("?")
+    if not _WILD.intersection(path):
+        return [RemoteFile(pattern)]
+
+    folder, _, name = path.rpartition("/")
+    system, base = filesystem_of(folder + mark + options)
+    found = sorted(
+        info.base_name
+        for info in system.get_file_info(fs.FileSelector(base))
+        if info.type == fs.FileType.File and fnmatchcase(info.base_name, name)
+    )
+    if not found:
+        raise DataSetError(f"{shown(pattern)} cannot be read: no file of such a name", "events")
+    return [RemoteFile(f"{folder}/{each}{mark}{options}") for each in found]
 
 
 def name_of(file: LogFile) -> str:
     """Return what errors and reports call a file."""
     return shown(str(file))
+
+
+def stored_as(file: LogFile) -> str:
+    """Return the last part of a file's name, in small letters, without its compression."""
+    name = posixpath.basename(name_of(file)).lower()
+    return name.removesuffix(".gz").removesuffix(".zst")
 
 
 @contextmanager
@@ -144,7 +176,7 @@ def _end_of_rows(data: bytes, quote: bytes) -> int:
         return end
 
     # Up to the end of a row there is an even number of quotes; a doubled one counts twice.
-    quotes, at = data.count(quote, 0, end), end
+    quotes, at = int(np.count_nonzero(np.frombuffer(data, np.uint8, end) == quote[0])), end
     while quotes % 2 and at:
         before = data.rfind(b"\n", 0, at - 1) + 1
         quotes -= data.count(quote, before, at)

@@ -136,7 +136,7 @@ def read_delimited(
                 pacsv.ParseOptions(
                     delimiter=form.separator,
                     quote_char=form.quote or False,
-                    newlines_in_values=bool(quote) and quote in chunk,
+                    newlines_in_values=False,
                     invalid_row_handler=refuse,
                 ),
                 pacsv.ConvertOptions(

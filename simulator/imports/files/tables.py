@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandits.errors import DataSetError
-from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of
+from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of, stored_as
 from simulator.imports.files.delimited import open_delimited, read_delimited
 from simulator.imports.files.json_lines import open_json, read_json
 from simulator.imports.files.parsing import SAMPLE_ROWS, OpenTable
@@ -41,7 +41,7 @@ def open_table(file: LogFile, form: TableFormat) -> OpenTable:
         kind = "json" if text.lstrip()[:1] == b"{" else "delimited"
     if kind == "json":
         return open_json(file, form, text)
-    if text.lstrip()[:1] == b"[" and file.suffix in {".json", ".jsonl"}:
+    if text.lstrip()[:1] == b"[" and stored_as(file).endswith((".json", ".jsonl")):
         raise DataSetError(
             f"{name} is one JSON list: write one object a line (jq -c '.[]' FILE)", "events"
         )
@@ -75,7 +75,7 @@ def _kind_of(file: LogFile) -> str | None:
     with failures_of(file), open_bytes(file) as raw:
         if raw.read(4) == PARQUET:
             return "parquet"
-    stem = file.name.removesuffix(".gz").removesuffix(".zst")
+    stem = stored_as(file)
     if stem.endswith((".jsonl", ".ndjson")):
         return "json"
     if stem.endswith(".parquet"):
