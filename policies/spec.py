@@ -211,8 +211,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def without_prior(self) -> "PolicySpec":
-        """The spec of a policy that begins with nothing."""
-        return self if self.artifact is None else msgspec.structs.replace(self, prior="none")
+        """The spec of a policy that begins with nothing; itself where nobody would teach it."""
+        if self.artifact is None or not self.learner.learns:
+            return self
+        return msgspec.structs.replace(self, prior="none")
 
     @property
     def digest(self) -> str:

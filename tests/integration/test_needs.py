@@ -10,20 +10,28 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 import redis
 from support.servers import Server, binary_of
+from support.small_artifact import make_artifact
 
 from bandits.errors import BanditloopError
-from policies.spec import PolicySpec
+from policies.artifacts.fetch import load_artifact
+from policies.artifacts.prior import PriorDecision, PriorRows
+from policies.artifacts.source_artifact import write
+from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.preflight import demand_all
 from serve_app.host.embedded import alone
 from serve_app.host.environment import free_port
 from serve_app.host.requirements import demand_cluster
 from serve_app.settings import Settings
 from serve_app.store.reachable import demand_redis
+from serve_app.workers.learner_factory import learner_of_service
 
 SECRET = "sikkrit-9f2"  # noqa: S105 - of nothing
 SPEC = PolicySpec("home")
@@ -46,6 +54,33 @@ def refused(
     assert "rrno" not in said
     assert ": " in said  # what to do
     return said
+
+
+def test_what_becomes_of_an_artifacts_prior_is_said_before_the_start(tmp_path):
+    """Brought, left out by --no-prior, and damaged: the service starts in each case."""
+    rows = PriorRows.of(
+        [PriorDecision.of({}, ["i00", "i01"], {}, np.array([1.0, 0.0], np.float32))]
+    )
+    spec = PolicySpec("home", sources=[ArtifactSource("als")], artifact="here")
+    notes = {}
+    for name, prior in (("whole", rows.encoded), ("cut", rows.encoded[:-1]), ("none", None)):
+        write(replace(make_artifact(), prior=prior), tmp_path / name)
+        asked = msgspec.structs.replace(spec, artifact=str(tmp_path / name))
+        notes[name] = " ".join(demand_all(Settings(port=free_port()), [asked]))
+        learner = learner_of_service(
+            Settings(redis_url="redis://127.0.0.1:1", archive="none"),
+            asked,
+            0,
+            load_artifact(str(tmp_path / name)),
+        )
+        assert (learner._declaration.prior is not None) == (name == "whole")
+
+    whole = msgspec.structs.replace(spec, artifact=str(tmp_path / "whole"))
+    (said,) = demand_all(Settings(port=free_port()), [whole.without_prior])
+    assert "no prior: the spec says prior: none" in said
+    assert "policy home: prior: 2 rows, each worth" in notes["whole"]
+    assert "policy home: no prior: the artifact brings none" in notes["none"]
+    assert "policy home: the artifact's prior is refused: no rows of a prior" in notes["cut"]
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.snapshots import Published
-from serve_app.store.sweep import Sweep
+from serve_app.store.sweep import Sweep, is_made
 from serve_app.workers.archiver import Archiver
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
@@ -127,6 +127,8 @@ def test_what_is_served_first_knows_the_prior_and_every_snapshot_is_derived_agai
     gone = Sweep(client, one.KEYS, newer.lease, archive).sweep(newer.fold)
     assert PRIOR.digest in gone
     assert _rows(2).digest not in gone
+    assert is_made(msgspec.msgpack.encode(newer.fold.state()))
+    assert not is_made(PRIOR.encoded)
     client.delete(one.KEYS.blob(PRIOR.digest))
     found = verify_policy(
         LogAddress(one.url_of(client), "home", str(tmp_path), one.SALT),

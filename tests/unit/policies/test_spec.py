@@ -49,6 +49,8 @@ def test_a_prior_is_said_to_count_or_to_be_none():
         assert spec.digest != bare.digest
         assert spec.model_digest == bare.model_digest
         assert spec.prior_strength == strength
+    assert bare.without_prior.prior == "none"
+    assert PolicySpec("home").without_prior == PolicySpec("home")
 
 
 def test_there_are_examples():
