@@ -107,7 +107,7 @@ def recognise_times(values: pa.Array, column: str, file: str, *, first_row: int 
     if not kinds:
         raise DataSetError(
             f"{file}: the time column {column!r} is empty in its first {len(values):,} rows; name"
-            " another, or write {time: null} where there are no times",
+            " another, or say --columns '{time: null}' where there are no times",
             "columns.time",
         )
 
@@ -126,7 +126,7 @@ def recognise_times(values: pa.Array, column: str, file: str, *, first_row: int 
                 f"{file}: the time column {column!r} mixes units: {spoken_unit(unit)}"
                 f" ({at[unit][1]!r} in row {at[unit][0]:,}) and {spoken_unit(other)}"
                 f" ({at[other][1]!r} in row {at[other][0]:,}); write them in one, or say which to"
-                f" keep with {{time_unit: {unit}}}",
+                f" keep: --columns '{{time_unit: {unit}}}'",
                 "columns.time",
             )
     return TimeReading(unit, spoken_unit(unit) + _zone_note(unit, [t for _, t in kinds.values()]))
@@ -170,18 +170,21 @@ def _no_times(
     start = f"{file}: the time column {column!r} holds"
     if kind == _YEAR:
         return DataSetError(
-            f"{start} years ({text} in row {row:,}), which say too little; name another, or write"
-            " {time: null}",
+            f"{start} years ({text} in row {row:,}), which say too little; name another, or say"
+            " --columns '{time: null}'",
             "columns.time",
         )
     if kind == _SMALL:
         return DataSetError(
             f"{start} numbers that are no times between 1980 and 2100 ({text} in row {row:,}); name"
-            " another, say what they count with {time_unit: s}, or write {time: null}",
+            " another, say what they count, as in --columns '{time_unit: s}', or that there are no"
+            " times, '{time: null}'",
             "columns.time",
         )
     if kind == _SLASHES:
-        likely = " or ".join(f'{{time_unit: "{pattern}"}}' for pattern in _patterns(texts))
+        likely = " or ".join(
+            f"--columns '{{time_unit: \"{pattern}\"}}'" for pattern in _patterns(texts)
+        )
         return DataSetError(
             f"{start} dates in another order than ISO 8601 ({text!r} in row {row:,}); say which:"
             f" {likely}",
@@ -189,7 +192,7 @@ def _no_times(
         )
     return DataSetError(
         f"{start} words ({text!r} in row {row:,}); name another, give its pattern as in"
-        ' {time_unit: "%d %b %Y %H:%M"}, or write {time: null}',
+        " --columns '{time_unit: \"%d %b %Y %H:%M\"}', or say '{time: null}'",
         "columns.time",
     )
 

@@ -116,8 +116,11 @@ def test_a_rare_value_of_another_unit_comes_out_absurd_and_many_are_an_error():
             ["3/4/2014 9:05", "5/6/2014 10:00"],
             r'time_unit: "%d/%m/%Y %H:%M".* or .*"%m/%d/%Y %H:%M"',
         ),
-        (["11/13/2019 8:36:57 AM"], r'say which: \{time_unit: "%m/%d/%Y %I:%M:%S %p"\}$'),
-        (["13.11.19"], r'say which: \{time_unit: "%d.%m.%y"\}$'),
+        (
+            ["11/13/2019 8:36:57 AM"],
+            r"say which: --columns '\{time_unit: \"%m/%d/%Y %I:%M:%S %p\"\}'$",
+        ),
+        (["13.11.19"], r"say which: --columns '\{time_unit: \"%d.%m.%y\"\}'$"),
     ],
 )
 def test_what_is_no_time_is_one_line_that_says_what_to_write(values, message):
