@@ -5,9 +5,9 @@ older_decisions.py. What is taught depends on neither.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import Protocol
 
 from bandits.log.deadlines import NEVER, Deadlines
@@ -131,11 +131,21 @@ class Windows:
         positions = [
             self._closed[event_id].position for event_id in self._deadlines.first_of("forget")
         ]
-        positions += [decision.position for decision in next_of(self._open.values())]
+        positions += [] if (first := self._first_open()) is None else [first.position]
         older = self._older.first()
         if older is not None:
             positions.append(older)
         return min(positions, key=log_order, default=None)
+
+    def _first_open(self) -> RememberedDecision | None:
+        """Return the oldest open decision that is no older one.
+
+        A dict would look for its first item among all that were removed before it.
+        """
+        firsts = [self._open[event_id] for event_id in self._deadlines.first_of("close")]
+        if len(firsts) == 1:
+            return firsts[0]
+        return min(firsts, key=lambda each: log_order(each.position), default=None)
 
     # Time
 
@@ -238,12 +248,13 @@ class Windows:
 
     def _make_room(self) -> None:
         """Keep the oldest decisions without their records, until the others have room."""
-        while self._open and self._taken_bytes > self.recent_bytes:
-            event_id = next(iter(self._open))
-            decision = self._open.pop(event_id)
-            self._deadlines.drop_first("close", decision.rule.window_s)
-
+        while self._taken_bytes > self.recent_bytes:
+            decision = self._first_open()
+            if decision is None:
+                return
             assert decision.record is not None  # noqa: S101 - it is open, and no older one
+            del self._open[decision.record.event_id]
+            self._deadlines.drop_first("close", decision.rule.window_s)
             self._give_back(decision.record)
             self._older.add(Opening.of(decision.record), decision)
             decision.record = None
@@ -414,11 +425,6 @@ class Windows:
         self._sequence += 1
         self._deadlines.add((at_ms, self._sequence, kind, event_id), rule.window_s)
         return self._sequence
-
-
-def next_of(decisions: Iterable[RememberedDecision]) -> list[RememberedDecision]:
-    """Return the first of some decisions, if there is one."""
-    return list(islice(decisions, 1))
 
 
 def weight_of(record: Decision) -> int:

@@ -11,9 +11,12 @@ service     a real Valkey, a learner and an archiver, step by step: the learner'
             per entry, a checkpoint's and its bytes, Redis's memory when all is trimmed that may
             be, and a resume from the last checkpoint. With fewer decisions, and windows as much
             shorter, so that as many close as open
+rank        beside either window, in turn: a slate as a replica makes it, from the request to its
+            entry in that log; the processor time of replica and Valkey
 """
 
 import argparse
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -47,11 +50,15 @@ from bandits.log.records import (
     SpecRecord,
 )
 from bandits.ridge.config import RidgeConfig
+from bandits.types import Snapshot
 from benchmarks.table import Table
 from policies.archive.archive import ArchiveReader
+from policies.candidate_pool import explicit_pool
 from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.store.archived import ArchivedStream
 from serve_app.store.event_log import FIELD
@@ -70,6 +77,8 @@ CHECKPOINT_EVERY = 60_000 // STEP_MS
 RETAIN_MS = 900_000
 START_MS = 1_000_000
 NAME = "0" * 32
+RANKS, RANK_ROUNDS = 100, 21
+"""So many slates in a turn, so many turns."""
 DISTINCT = 1009
 """So many decisions differ in more than their name."""
 
@@ -178,7 +187,47 @@ class Cost:
     resume_s: float
 
 
-def run_service(window_s: float, count: int, folder: Path) -> Cost:
+class Rank:
+    """Makes slates from a learner's model, and appends them to its log."""
+
+    def __init__(self, client: "redis.Redis", log: Log, model: Snapshot) -> None:
+        self._client, self._key = client, Keys("slates").log
+        self._ranker = Ranker(log.spec, [], salt=SALT)
+        self._ranker.serve("s" * 32, model, Catalogue())
+        self._requests = [
+            RankRequest(
+                context={"hour": number / RANKS, "device": "phone"},
+                actions=[ActionRequest(f"item{(number + k) % 1000:04}") for k in range(ACTIONS)],
+                slots=SLOTS,
+            )
+            for number in range(RANKS)
+        ]
+
+    def processor_s(self) -> float:
+        """Return what a slate takes, the mean of some."""
+        before, began = self._valkey_s(), time.process_time()
+        for request in self._requests:
+            record = self._ranker.decide(request, explicit_pool(request.actions or []))
+            self._client.xadd(self._key, {FIELD: encode(record)})
+        spent = time.process_time() - began
+        return (spent + self._valkey_s() - before) / RANKS
+
+    def _valkey_s(self) -> float:
+        found: Any = self._client.info("cpu")
+        return float(found["used_cpu_user"] + found["used_cpu_sys"])
+
+
+def ranking(table: Table, short: Rank, long: Rank) -> None:
+    """Compare a rank beside two windows, in turn."""
+    times = np.array([[rank.processor_s() for rank in (short, long)] for _ in range(RANK_ROUNDS)])
+    apart = float(np.median(times[:, 1] / times[:, 0]))
+    said = " / ".join(f"{1e6 * each:.0f}" for each in np.median(times, axis=0)[::-1])
+    said = f"{said} us = {apart:.2f} x"
+    table.add("rank, beside a long window to beside one of 10 s", said, apart, at_most=1.1)
+
+
+@contextlib.contextmanager
+def run_service(window_s: float, count: int, folder: Path) -> Iterator[tuple[Cost, Rank]]:
     """Run a learner and an archiver over ``count`` decisions, on a clock that is ahead of ours."""
     log, keys = Log(spec_of(window_s)), Keys("slates")
     shift = round(time.time() * 1000) + 60_000 - START_MS
@@ -228,9 +277,10 @@ def run_service(window_s: float, count: int, folder: Path) -> Cost:
     began = time.process_time()
     again.start()
     resume_s = time.process_time() - began
+    cost = Cost(spent_s / entries, checkpoint_s, len(made), redis_bytes, resume_s)
+    yield cost, Rank(client, log, loop.fold.snapshot())
     client.close()
     server.stop()
-    return Cost(spent_s / entries, checkpoint_s, len(made), redis_bytes, resume_s)
 
 
 def learner(client: "redis.Redis", spec: PolicySpec, archive: ArchiveReader) -> LearnerLoop[Fold]:
@@ -261,19 +311,21 @@ def add_rows(table: Table, count: int, decisions: int) -> None:
 
     ``count`` windows are open for the memory; the service logs so many ``decisions``.
     """
-    costs: list[Cost] = []
-    for window_s in (10.0, decisions * 3 // 8 * STEP_MS / 1000):
-        with tempfile.TemporaryDirectory() as folder:
-            cost = run_service(window_s, decisions, Path(folder))
-        costs.append(cost)
-        print(
-            f"window of {window_s:,.0f} s: learner {cost.entry_s * 1e6:.0f} us per entry, a"
-            f" checkpoint {cost.checkpoint_s * 1e3:.2f} ms and {cost.checkpoint_bytes:,} bytes,"
-            f" Redis {cost.redis_bytes / 1e6:.1f} MB, resumed in {cost.resume_s:.1f} s",
-            flush=True,
-        )
+    with contextlib.ExitStack() as running:
+        ran: list[tuple[Cost, Rank]] = []
+        for window_s in (10.0, decisions * 3 // 8 * STEP_MS / 1000):
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            ran.append(running.enter_context(run_service(window_s, decisions, folder)))
+            cost = ran[-1][0]
+            print(
+                f"window of {window_s:,.0f} s: learner {cost.entry_s * 1e6:.0f} us per entry, a"
+                f" checkpoint {cost.checkpoint_s * 1e3:.2f} ms and {cost.checkpoint_bytes:,} bytes,"
+                f" Redis {cost.redis_bytes / 1e6:.1f} MB, resumed in {cost.resume_s:.1f} s",
+                flush=True,
+            )
+        ranking(table, ran[0][1], ran[1][1])
 
-    short, long = costs
+    short, long = ran[0][0], ran[1][0]
     apart = long.entry_s / short.entry_s
     table.add("learner, a long window to one of 10 s", f"{apart:.2f} x", apart, at_most=1.1)
     apart = long.checkpoint_s / short.checkpoint_s
