@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
 from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
 from policies.training.train import train_sources
+from policies.training.trending import TrendingConfig, fit_trending
 from simulator.worlds.movielens import (
     LIKED,
     MovieLensWorld,
@@ -73,7 +75,9 @@ def main() -> None:
         "--validate", dest="show", action="store_const", const=_validate, default=_test
     )
     table.add_argument("--scores", dest="show", action="store_const", const=_scores, default=_test)
-    show = parser.parse_args().show
+    parser.add_argument("--sources", nargs="+", help="rows of the table of the test part; else all")
+    asked = parser.parse_args()
+    show = partial(_test, names=asked.sources) if asked.show is _test else asked.show
     # The peers warn about BLAS threads; both sides get one.
     with threadpoolctl.threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -205,6 +209,7 @@ OUR_RP3BETA = [
     *(Rp3betaConfig(alpha, beta) for alpha in (0.2, 0.4, 0.6, 1) for beta in (0.4, 0.5, 0.6)),
     *(Rp3betaConfig(neighbours=neighbours) for neighbours in (50, 200, 400)),
 ]
+OUR_TRENDING = [TrendingConfig(days) for days in (None, 1, 7, 30, 90)]
 OUR_DEEP = [
     DeepConfig(),
     DeepConfig(hidden=100),
@@ -250,6 +255,7 @@ def _validate_matrices(histories: Histories, weighting: str, show: Show) -> None
         ("popular", None, fit_popular(histories, step=_quiet)),
         *(("item_knn", knn, fit_item_knn(histories, knn, step=_quiet)) for knn in OUR_KNN),
         *(("ease", ease, fit_ease(histories, ease, step=_quiet)) for ease in OUR_EASE),
+        *(("trending", age, fit_trending(histories, age, step=_quiet)) for age in OUR_TRENDING),
         *(("rp3beta", walk, fit_rp3beta(histories, walk, step=_quiet)) for walk in OUR_RP3BETA),
     ]
     for name, config, fit in fits:
@@ -267,23 +273,27 @@ def _validate_peers(histories: Histories, weighting: str, show: Show) -> None:
         show("peer deep", weighting, [peer_autoencoder(histories, deep, 0)], deep)
 
 
-def _test(world: MovieLensWorld) -> None:
+def _test(world: MovieLensWorld, names: list[str] | None = None) -> None:
     liked = _liked(world, world.test_ratings)
     als, deep, knn, ease = (
         WEIGHTINGS[weighting](world.train_ratings)
         for weighting, _ in (BEST_PEER_ALS, BEST_PEER_DEEP, BEST_PEER_KNN, BEST_PEER_EASE)
     )
-    peers = {
-        "als": [quality(peer_als(als, BEST_PEER_ALS[1], seed), liked) for seed in SEEDS],
-        "deep": [quality(peer_autoencoder(deep, BEST_PEER_DEEP[1], seed), liked) for seed in SEEDS],
-        "item_knn": [quality(peer_knn(knn, BEST_PEER_KNN[1]), liked)],
+    rankings: dict[str, Callable[[int], Ranking]] = {
+        "als": lambda seed: peer_als(als, BEST_PEER_ALS[1], seed),
+        "deep": lambda seed: peer_autoencoder(deep, BEST_PEER_DEEP[1], seed),
+        "item_knn": lambda _seed: peer_knn(knn, BEST_PEER_KNN[1]),
+        "ease": lambda _seed: peer_ease(ease, BEST_PEER_EASE[1]),
     }
-    if has_ease():
-        peers["ease"] = [quality(peer_ease(ease, BEST_PEER_EASE[1]), liked)]
+    peers = {
+        name: [quality(ranking(seed), liked) for seed in SEEDS]
+        for name, ranking in rankings.items()
+        if (names is None or name in names) and (name != "ease" or has_ease())
+    }
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in SEEDS:
         started = time.perf_counter()
-        trained = train_sources(world.train_events, world.catalogue, seed=seed)
+        trained = train_sources(world.train_events, world.catalogue, sources=names, seed=seed)
         histories = histories_of(world.train_events)
         print(f"training with seed {seed}: {time.perf_counter() - started:.1f} s")
         with tempfile.TemporaryDirectory() as root:

@@ -196,7 +196,7 @@ def test_progress_is_told() -> None:
         "item_knn": (1, 1),
         "ease": (3, 3),
         "rp3beta": (1, 1),
-        "deep": (30, 30),
+        "deep": (120, 120),
         "popular": (1, 1),
     }
     with progress_bars() as show:
