@@ -21,7 +21,7 @@ from policies.data.writer import (
     write_table,
 )
 from simulator.imports.cleaning import Cleaning
-from simulator.imports.columns import GivenColumn, recognise_columns
+from simulator.imports.columns import GivenColumn, listed, recognise_columns
 from simulator.imports.events import DAY_MS, EventColumns
 from simulator.imports.files.chunks import failures_of, name_of, table_files
 from simulator.imports.files.parsing import OpenTable
@@ -365,6 +365,13 @@ def _notes(
             f"values ({first['value']}) are kept, but do not change what an event is worth; if they"
             " are ratings, say so: --rating-scale 1:5"
         )
+    if (table := readings[0].table) is not None:
+        taken = readings[0].given.mapping.columns.values()
+        if unused := [name for name in table.names if name not in taken]:
+            notes.append(
+                f"columns of events that are not used: {listed(unused, 'and')}; what describes an"
+                " item or a user is a column of --items or --users"
+            )
     if state.whole_days and "time" in first:
         notes.append("times are whole days, so nobody has too many events a minute")
     for read in tables:

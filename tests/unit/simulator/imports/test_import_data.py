@@ -60,6 +60,16 @@ def as_json(text: str) -> str:
     )
 
 
+def test_columns_that_are_not_used_are_named(tmp_path):
+    file = tmp_path / "events.csv"
+    file.write_text("user_id,item_id,brand,price\nann,x,acme,3\n")
+    notes = import_data(tmp_path / "data", str(file)).manifest.notes
+    assert any("not used: brand and price" in note for note in notes)
+    file.write_text("user_id,item_id\nann,x\n")
+    notes = import_data(tmp_path / "data", str(file)).manifest.notes
+    assert not any("not used" in note for note in notes)
+
+
 def test_a_csv_becomes_events_by_user_and_time(tmp_path: Path):
     data_set = run(tmp_path, CSV)
     assert rows_of(data_set) == EXPECTED
