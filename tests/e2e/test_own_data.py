@@ -14,7 +14,7 @@ import pytest
 from banditloop_client import Client, wait_until_ready
 from serve_app.host.environment import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 BANDITLOOP = str(Path(sys.executable).parent / "banditloop")
 TASTES = 3
@@ -56,7 +56,7 @@ def test_two_commands(tmp_path: Path) -> None:
     """A known user gets what suits the user, a stranger what is popular, and a reward is taken."""
     write_events(tmp_path / "events.csv")
     train = [BANDITLOOP, "train", "--events", "events.csv", "--sources", "als,popular"]
-    subprocess.run([*train, "--out", "shop"], cwd=tmp_path, check=True, timeout=100)
+    subprocess.run([*train, "--out", "shop"], cwd=tmp_path, check=True, timeout=150)
 
     with serving(tmp_path, "shop/policy.yaml") as url, Client(url, "shop") as client:
         suits = []
@@ -73,3 +73,10 @@ def test_two_commands(tmp_path: Path) -> None:
         assert answer.chosen[0].id.startswith("product ")
         client.reward(answer.event_id, 1.0)
     assert "stranger" not in (tmp_path / "output").read_text()
+
+    # On Ray the same bytes.
+    version = (tmp_path / "shop" / "current").read_text()
+    again = [BANDITLOOP, "train", "--data", "shop/data", "--sources", "als,popular"]
+    on_ray = [*again, "--out", "again", "--address", "local"]
+    subprocess.run(on_ray, cwd=tmp_path, check=True, timeout=150)
+    assert (tmp_path / "again" / "current").read_text() == version

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from bandits.errors import ArtifactError, BanditloopError, DataSetError
@@ -17,7 +18,9 @@ from policies.data.manifest import WeightOptions
 from policies.data.writer import write_data_set
 from policies.pseudonyms import pseudonym
 from policies.spec import load_spec
+from serve_app.admin.preflight import demand_all
 from serve_app.cli.train import app
+from serve_app.host.environment import free_port
 from serve_app.settings import Settings
 
 USERS, ITEMS = 60, 30
@@ -74,6 +77,30 @@ def test_an_artifact_profiles_and_a_spec_that_names_them(data: Path, tmp_path: P
         assert path.is_dir() or b"u7" not in path.read_bytes(), path
 
 
+def test_profiles_of_no_use_are_said_and_do_not_keep_a_service_from_starting(
+    data: Path, tmp_path: Path
+) -> None:
+    """None, or under another salt; a damaged file is no start."""
+    run("--data", data, "--out", "shop", "--sources", "popular", "--spec-out", "policy.yaml")
+    spec, own = load_spec(tmp_path / "policy.yaml"), Settings(port=free_port())
+
+    def notes(settings: Settings) -> list[str]:
+        return [note for note in demand_all(settings, [spec]) if "profiles:" in note]
+
+    assert notes(own) == []
+    (note,) = notes(Settings(port=free_port(), salt=SecretStr("another salt of many bytes")))
+    assert "was written under another salt, so every user is a stranger" in note
+
+    profiles = Path(str(spec.profiles))
+    profiles.write_bytes(profiles.read_bytes()[:-9])
+    with pytest.raises(ArtifactError, match="no file of profiles"):
+        notes(own)
+
+    profiles.unlink()
+    (note,) = notes(own)
+    assert f"there is no file {profiles}, so every user is a stranger" in note
+
+
 def test_several_processes_write_the_same_bytes(data: Path, tmp_path: Path) -> None:
     for out, jobs in (("one", 1), ("two", 2)):
         run("--data", data, "--out", tmp_path / out, "--sources", "als,popular", "--jobs", jobs)
@@ -94,7 +121,9 @@ def test_a_killed_training_leaves_the_old_artifact(data: Path, tmp_path: Path) -
 import os, signal
 from policies.artifacts import source_artifact
 source_artifact._sync = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+from serve_app.admin.preflight import demand_all
 from serve_app.cli.train import app
+from serve_app.host.environment import free_port
 app({arguments!r})
 """
     killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=100)

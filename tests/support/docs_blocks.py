@@ -42,6 +42,10 @@ NOT_RUN = {
         "how-to/read-the-archive.md",
         "export AWS",
     ): "needs a bucket: tests/integration/test_object_store.py has a server",
+    (
+        "how-to/use-your-recommenders.md",
+        "banditloop train --events",
+    ): "needs the reader's files: tests/e2e/test_own_data.py has some",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
