@@ -16,6 +16,7 @@ from bandits.errors import ArchiveError, DataSetError, plain
 from policies.data.manifest import WeightOptions
 from policies.storage import filesystem_of, shown
 from simulator.imports.columns import listed, recognise_columns
+from simulator.imports.files.chunks import table_files
 from simulator.imports.presets.reading import check_values, read_texts, whole_table
 from simulator.imports.raw import (
     ColumnMapping,
@@ -25,7 +26,7 @@ from simulator.imports.raw import (
     TableFormat,
     Unreadable,
 )
-from simulator.logs.files import LogFile, RemoteFile
+from simulator.logs.files import WILDCARDS, LogFile, RemoteFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -228,13 +229,13 @@ def _recognised(part: RawRows) -> ColumnMapping:
 
 
 def _files_in(path: str) -> list[LogFile]:
-    """Return a file, or the files in a folder and the folders in it, by name."""
+    """Return a file, those of a glob, or those in a folder and the folders in it, by name."""
     try:
-        if "://" in path:
+        if "://" in path and not WILDCARDS.intersection(path):
             return _remote_files_in(path)
         local = Path(path)
-        if not local.exists():
-            raise DataSetError(f"{path}: there is no such file or folder", "preset")
+        if "://" in path or not local.exists():
+            return table_files(path, "--events")
         inside = [local] if local.is_file() else sorted(local.rglob("*"))
         return [file.absolute() for file in inside if file.is_file()]
     except (OSError, ArchiveError) as error:

@@ -390,6 +390,10 @@ def test_files_may_be_compressed_and_named_one_by_one(tmp_path):
     )
     tables = preset_tables("yoochoose", [str(tmp_path / "yoochoose-buys.dat.gz")])
     assert [event[2] for event in all_events(tables)] == ["buy"]
+    assert len(all_events(preset_tables("yoochoose", [f"{tmp_path}/*.dat.gz"]))) == 4
+    assert len(all_events(preset_tables("yoochoose", [f"file://{tmp_path}/*clicks*"]))) == 3
+    with pytest.raises(DataSetError, match="no such file"):
+        preset_tables("yoochoose", [f"{tmp_path}/absent"])
     tables = preset_tables("yoochoose", [f"file://{tmp_path}"])
     assert len(all_events(tables)) == 4
 
