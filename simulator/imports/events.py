@@ -15,7 +15,7 @@ from simulator.imports.arrange import EVENT, NO_TIME, pack_events
 from simulator.imports.cleaning import Cleaning, DroppedRows
 from simulator.imports.ids import TOO_LONG, IdTable
 from simulator.imports.raw import ColumnMapping, RawRows
-from simulator.imports.times import read_times
+from simulator.imports.times import UTC_MS, read_times
 
 DAY_MS = 86_400_000
 MOST_TYPES = 1000
@@ -108,6 +108,8 @@ class EventColumns:
         if mapping.time is None or unit is None:
             return np.full(1, NO_TIME)
         given = rows.batch.column(mapping.time)
+        if unit == "ms" and given.type == pa.int64():
+            given = given.view(UTC_MS)  # it is what it is read as
         read = read_times(given, unit)
         time: NDArray[np.int64] = np.array(read.view(pa.int64()).fill_null(NO_TIME))
         if read.null_count:

@@ -141,6 +141,7 @@ def read_delimited(
                 ),
                 pacsv.ConvertOptions(
                     include_columns=list(columns),
+                    null_values=[""],  # NaN is a value, and one that is counted
                     column_types={column: kinds.get(column, pa.string()) for column in columns},
                 ),
             )

@@ -189,6 +189,12 @@ def test_each_wrong_row_is_counted_under_one_reason_with_an_example(tmp_path: Pa
     assert data_set.manifest.rows_read == 13
 
 
+def test_a_rating_that_is_nan_is_counted_whatever_else_the_file_holds(tmp_path: Path):
+    data_set = run(tmp_path, "user,item,rating\na,x,NaN\na,y,4\na,z,\na,w,inf\n")
+    assert dropped(data_set) == {"value_not_finite": 2}
+    assert [row[1] for row in rows_of(data_set)] == ["y", "z"]
+
+
 def test_events_of_items_that_are_not_listed_and_without_a_time_are_dropped_if_asked(
     tmp_path: Path,
 ):
