@@ -29,7 +29,7 @@ from bandits.values import MAX_STRENGTH
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
-PRIOR_STRENGTH = 0.3
+PRIOR_STRENGTH = 0.1
 """How many interactions a row of a prior is worth where the spec does not say."""
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]

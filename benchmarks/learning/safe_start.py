@@ -31,6 +31,7 @@ import numpy as np
 from scipy import stats
 
 from bandits.exploration import LinTs, LinUcb, SquareCB
+from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from benchmarks.table import Table
 from policies.artifacts import source_artifact
@@ -53,8 +54,16 @@ from simulator.worlds.loop import Run, run_loop
 from simulator.worlds.movielens import MovieLensWorld
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
-BEFORE = LinTs(scale=0.3, draws=64)
-"""How the example explored before there was a prior."""
+BEFORE: dict[str, Any] = {
+    "learner": RidgeConfig(
+        bias_l2=10.0,
+        interactions=[("context", "scores"), ("context", "features")],
+        max_features=512,
+    ),
+    "exploration": LinTs(scale=0.3, draws=64),
+    "floor": 0.02,
+}
+"""What the example was before there was a prior."""
 STARTS = (2_000, 10_000)
 SWEEP = [(s, scale) for s in (0.03, 0.1, 0.3, 1.0) for scale in (0.03, 0.1, 0.15, 0.3)]
 SWEEP_SEEDS = 100
@@ -326,7 +335,7 @@ def main() -> int:
             changes["exploration"] = LinTs(scale=arguments.scale, draws=64)
         builds = {
             "prior": Build(example(folder, **changes), True),
-            "before": Build(example(folder, exploration=BEFORE), False),
+            "before": Build(example(folder, **BEFORE), False),
         }
         first = arguments.first_seed
         if arguments.specs:

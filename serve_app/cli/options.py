@@ -165,6 +165,9 @@ Address = Annotated[
 Jobs = Annotated[
     int, typer.Option("--jobs", min=1, help="Number of processes, unless Ray does the work")
 ]
+NoPrior = Annotated[
+    bool, typer.Option("--no-prior", help="Policies begin with nothing: make or use no prior")
+]
 Publish = Annotated[
     bool,
     typer.Option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bandits.errors import BanditloopError, StartupError, plain
-from serve_app.cli.options import Archive, DataDir, KeysFile, one_command
+from serve_app.cli.options import Archive, DataDir, KeysFile, NoPrior, one_command
 from serve_app.cli.terminal import say, screen_of_ours
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def serve(
         str | None,
         typer.Option(help="Serve on this Ray cluster: auto or HOST:PORT [default: one of its own]"),
     ] = None,
-    no_prior: Annotated[
-        bool, typer.Option("--no-prior", help="Begin with nothing, whatever prior an artifact has")
-    ] = False,
+    no_prior: NoPrior = False,
 ) -> None:
     """Serve policies over HTTP until interrupted."""
     from serve_app.settings import Settings

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli.options import Address, DataDir, Jobs, command_group, out_file, out_folder
+from serve_app.cli.options import (
+    Address,
+    DataDir,
+    Jobs,
+    NoPrior,
+    command_group,
+    out_file,
+    out_folder,
+)
 
 app = command_group(
     "Fit candidate sources, a policy on a log, or a policy of whole sessions.", runs_alone=True
@@ -55,14 +63,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
-    no_prior: Annotated[
-        bool,
-        typer.Option(
-            "--no-prior",
-            help="Leave out what a policy's model is taught before its first decision, which takes"
-            " as long again as the sources",
-        ),
-    ] = False,
+    no_prior: NoPrior = False,
     jobs: Jobs = 1,
     address: Address = None,
     data_dir: DataDir = None,

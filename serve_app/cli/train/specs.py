@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from simulator.ranking.report import RankingReport
 
 USUAL: Mapping[str, Any] = {
-    "exploration": {"kind": "lints", "scale": 0.3, "draws": 64},
-    "floor": 0.02,
+    "exploration": {"kind": "lints", "scale": 0.12, "draws": 64},
+    "floor": 0.01,
     "join": {"window_s": 600, "default_reward": 0, "aggregation": "first"},
 }
 """What no data set tells: how much to explore, and how long a decision waits for its reward."""
 LEARNER: Mapping[str, Any] = {
     "kind": "ridge",
+    "l2": 30.0,
     "interactions": [["context", "scores"], ["context", "features"]],
     "max_features": 512,
 }
