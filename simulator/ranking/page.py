@@ -30,7 +30,8 @@ def ranking_page(report: RankingReport) -> str:
             " content='width=device-width'>"
         ),
         f"<title>Sources on {escape(report.data)}</title><style>{STYLE}",
-        ".wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap }</style><body>",
+        ".wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap }",
+        "th.n { text-align: right }</style><body>",
         f"<h1>What each source is worth on {escape(report.data)}</h1>",
         f"<p><b>{escape(significance_sentence(report))}.</b></p>",
         "".join(f"<p class='soft'>{escape(fact)}.</p>" for fact in report_facts(report)),
@@ -69,8 +70,8 @@ def _metrics(report: RankingReport) -> str:
     names = metric_names(report)
     lines = [
         "<div class='wide'><table><tr><th>ranked by"
-        + "".join(f"<th>{escape(name)}" for name in names.values())
-        + "<th>ms<th></tr>"
+        + "".join(f"<th class='n'>{escape(name)}" for name in names.values())
+        + "<th class='n'>ms<th></tr>"
     ]
     for row in report.results:
         cells = "".join(
@@ -90,7 +91,13 @@ def _metrics(report: RankingReport) -> str:
 
 
 def _pools(report: RankingReport) -> str:
-    lines = ["<table><tr><th>pool of<th>limit<th>candidates<th>recall<th>adds<th>nDCG</tr>"]
+    lines = [
+        "<table><tr><th>pool of"
+        + "".join(
+            f"<th class='n'>{head}" for head in ("limit", "candidates", "recall", "adds", "nDCG")
+        )
+        + "</tr>"
+    ]
     for rows in (report.pools, report.limits):
         for row in rows:
             name = "all" if rows is report.limits else " + ".join(row.sources)
@@ -109,7 +116,7 @@ def _pools(report: RankingReport) -> str:
 
 
 def _learners(report: RankingReport) -> str:
-    lines = ["<table><tr><th>learner<th>nDCG<th>95% interval<th>s</tr>"]
+    lines = ["<table><tr><th>learner<th class='n'>nDCG<th>95% interval<th class='n'>s</tr>"]
     for row in report.learners:
         low, high = row.ndcg.low or 0.0, row.ndcg.high or 0.0
         lines.append(
@@ -125,7 +132,12 @@ def _learners(report: RankingReport) -> str:
 
 
 def _tests(report: RankingReport) -> str:
-    lines = ["<table><tr><th>left less right<th>nDCG<th>95% interval<th>p<th>p (Holm)</tr>"]
+    lines = [
+        (
+            "<table><tr><th>left less right<th class='n'>nDCG<th>95% interval<th class='n'>p"
+            "<th class='n'>p (Holm)</tr>"
+        )
+    ]
     for test in sorted(report.tests, key=lambda test: test.adjusted):
         weight = "b" if test.adjusted < SIGNIFICANT else "span"
         lines.append(
