@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
-from bandits.types import Float32
+from bandits.kernels.compiled import compiled, read_only
+from bandits.types import Float32, Float64
 from policies.artifacts.source_artifact import Calibration
 from policies.sources import Model
 from simulator.ranking.metrics.lists import ItemSets, Lists
@@ -121,19 +123,27 @@ def best_of(scores: NDArray[np.floating], length: int) -> Lists:
         scores: float[users, items].
         length: of the lists.
     """
-    users, items = scores.shape
-    lists = np.full((users, length), -1, np.int32)
-    if 0 < length < items:
-        least = np.partition(scores, items - length, axis=1)[:, [items - length]]
-        row, place = np.nonzero((scores >= least) & (scores > -np.inf))
-    else:
-        row, place = np.nonzero(scores > -np.inf)
-
-    # Places ascend within a row, so a stable sort by score leaves ties in their order.
-    order = np.lexsort((-scores[row, place], row))
-    row, place = row[order], place[order]
-    starts = np.searchsorted(row, np.arange(users))
-    rank = np.arange(row.size) - starts[row]
-    kept = rank < length
-    lists[row[kept], rank[kept]] = place[kept]
+    lists = np.full((len(scores), length), -1, np.int32)
+    if length > 0:
+        _best_of(np.ascontiguousarray(scores, np.float64), lists)
     return lists
+
+
+@compiled(read_only(types.float64, 2), types.int32[:, ::1])
+def _best_of(scores: Float64, lists: Lists) -> None:
+    """Fill lists with the places of each row's best scores; an equal one stands behind."""
+    length = lists.shape[1]
+    for row in range(scores.shape[0]):
+        kept, best = 0, lists[row]
+        for place in range(scores.shape[1]):
+            score = scores[row, place]
+            if score == -np.inf or (kept == length and score <= scores[row, best[length - 1]]):
+                continue
+
+            # Those that are worse move back by one, and the last of a full list falls out.
+            at = kept if kept < length else length - 1
+            while at > 0 and scores[row, best[at - 1]] < score:
+                best[at] = best[at - 1]
+                at -= 1
+            best[at] = place
+            kept = min(kept + 1, length)

@@ -210,10 +210,10 @@ def _fit(
         votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
         return _Fitted(votes, {}, ["nothing is fitted: the validation part supports other sources"])
     pools = gather_pools(task, trained)
-    found = gather(task, trained, [], k, lambda _: None)
+    rated = gather(task, trained, [], k, silent).rated if task.ratings.size else {}
     return _Fitted(
         fusions(names, pools, task.relevant, k, limit=FUSED_LIMIT, seed=seed),
-        fit_ratings(found.rated, task.ratings),
+        fit_ratings(rated, task.ratings),
         [],
         PoolsOfUsers(pools, task.relevant, _contexts_of(early, task, contexts)),
         trained.items,
