@@ -46,7 +46,7 @@ def train(
         typer.Option(help="Columns of --events, e.g. '{user: visitor, item: sku, time: at}'"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="A published layout that --events are in, or a folder of it")
+        str | None, typer.Option(help="A published layout, such as movielens-1m")
     ] = None,
     sources: Annotated[
         str | None,
