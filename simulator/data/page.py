@@ -282,7 +282,7 @@ def _dropped(summary: DataSummary) -> str:
     )
 
 
-def columns_of(summary: DataSummary) -> list[tuple[str, str]]:
+def columns_read(summary: DataSummary) -> list[tuple[str, str]]:
     """Return which columns were taken for what, and the features there are."""
     rows = [(f"events: {name}", column) for name, column in summary.columns.items()]
     rows += [(f"items: {name}", kind) for name, kind in summary.item_columns.items()]
@@ -291,7 +291,7 @@ def columns_of(summary: DataSummary) -> list[tuple[str, str]]:
 
 
 def _columns(summary: DataSummary) -> str:
-    rows = columns_of(summary)
+    rows = columns_read(summary)
     parts = []
     if rows:
         parts.append(_table(("field", "column of the file, or kind of feature"), rows))

@@ -114,7 +114,7 @@ class DataSummary(msgspec.Struct, frozen=True):
     remarks: list[str]
 
 
-def summarise(data: DataSet, progress: Callable[[int], None] | None = None) -> DataSummary:
+def summary_of(data: DataSet, progress: Callable[[int], None] | None = None) -> DataSummary:
     """Return what is in a data set.
 
     Args:

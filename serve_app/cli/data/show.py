@@ -27,12 +27,12 @@ def show(
     """Show what is in a data set, and what that means for recommendations."""
     from policies.data.data_set import DataSet
     from simulator.data.page import data_page
-    from simulator.data.statistics import summarise
+    from simulator.data.statistics import summary_of
 
     data = DataSet.open(folder)
     with progress_bar(console=messages, transient=True) as bar:
         task = bar.add_task("counting events", total=data.manifest.counts.events)
-        summary = summarise(data, lambda count: bar.advance(task, count))
+        summary = summary_of(data, lambda count: bar.advance(task, count))
 
     if html is not None:
         html.write_text(data_page(summary), encoding="utf-8")
@@ -43,7 +43,7 @@ def show(
 
 def summary_tables(summary: "DataSummary") -> list[Table | Text]:
     """Return the summary for a person: the figures, then what they mean."""
-    from simulator.data.page import columns_of, dropped_rows, facts_of, origin_of
+    from simulator.data.page import columns_read, dropped_rows, facts_of, origin_of
 
     parts: list[Table | Text] = [Text(f"{summary.name}: {origin_of(summary)}")]
     facts = empty_table("what", "how many", numbers=("how many",), show_header=False)
@@ -66,7 +66,7 @@ def summary_tables(summary: "DataSummary") -> list[Table | Text]:
         for left_out in dropped:
             table.add_row(*left_out)
         parts.append(table)
-    if columns := columns_of(summary):
+    if columns := columns_read(summary):
         table = empty_table("field", "column of the file, or kind of feature", title="Columns")
         for row in columns:
             table.add_row(*row)

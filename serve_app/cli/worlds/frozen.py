@@ -63,7 +63,11 @@ def write_world_tables(
                 task, description=f"playing {world}", completed=events
             ),
         )
-    print_report(written, [_tables_table(written)], None, as_json=as_json)
+    line = Text(
+        f"{written.visits:,} visits until {written.ends} · digest {written.digest}\n"
+        f"written to {written.folder}"
+    )
+    print_report(written, [_tables_table(written), line], None, as_json=as_json)
 
 
 @app.command("parameters", short_help="Show the parameters of the frozen worlds.")
@@ -102,10 +106,9 @@ def _tables_table(written: "WorldTables") -> Table:
         *("file", "rows"),
         title=f"{written.world} · version {written.version}, seed {written.seed}",
         numbers=("rows",),
-        caption=f"{written.visits:,} visits until {written.ends} · digest {written.digest}",
     )
     for name, rows in written.rows.items():
-        table.add_row(str(Path(written.folder) / name), f"{rows:,}")
+        table.add_row(name, f"{rows:,}")
     return table
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from simulator.imports.columns import EVENT_COLUMNS, ColumnNames, recognise_columns
 from simulator.imports.presets.forms import LIST
-from simulator.imports.presets.layouts import numbers_of, split_lines
+from simulator.imports.presets.layouts import parsed_numbers, split_lines
 from simulator.imports.presets.preset import Reshape
 from simulator.imports.presets.reading import with_columns
 from simulator.imports.raw import RawRows
@@ -183,7 +183,7 @@ atomic_users = functools.partial(atomic_rows, wanted={"user": EVENT_COLUMNS["use
 def _atomic_column(values: pa.Array, name: str, kind: str) -> pa.Array:
     text = values.cast(pa.string())
     if kind == "float":
-        return numbers_of(text)
+        return parsed_numbers(text)
     if kind.endswith("_seq") and not TEXTS.search(name):
         cells = [None if cell is None else cell.split() for cell in text.to_pylist()]
         if kind == "float_seq":
@@ -254,4 +254,4 @@ def titled_movies(rows: Iterator[RawRows]) -> Iterator[RawRows]:
     """Yield the films of Netflix: id, year and title, which may hold commas."""
     for part in split_lines(",", ("id", "year", "title"), most=2)(rows):
         columns = {name: part.batch.column(name) for name in ("id", "title")}
-        yield with_columns(part, {**columns, "year": numbers_of(part.batch.column("year"))})
+        yield with_columns(part, {**columns, "year": parsed_numbers(part.batch.column("year"))})

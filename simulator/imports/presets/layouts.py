@@ -115,7 +115,7 @@ def implicit_zeros(value: str) -> Reshape:
     return reshape
 
 
-def records(
+def from_records(
     make: Callable[[dict[str, Any]], dict[str, Any]], columns: Mapping[str, pa.DataType]
 ) -> Reshape:
     """Return what makes a row of each line that is an object: JSON, or a Python dict.
@@ -183,7 +183,7 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-def numbers_of(texts: pa.Array) -> pa.Array:
+def parsed_numbers(texts: pa.Array) -> pa.Array:
     """Return texts as numbers; null where one is none."""
     return pa.array([as_number(text) for text in texts.to_pylist()], NUMBER)
 
@@ -201,7 +201,7 @@ def renamed(numbers: Collection[str] = (), **names: str) -> Reshape:
             there = part.batch.schema.names
             columns = {new: part.batch.column(old) for new, old in names.items() if old in there}
             for name in numbers:
-                columns[name] = numbers_of(columns[name])
+                columns[name] = parsed_numbers(columns[name])
             yield with_columns(part, columns)
 
     return reshape

@@ -5,8 +5,8 @@ from simulator.imports.presets.item_rows import escaped_books, news_items, steam
 from simulator.imports.presets.layouts import (
     clicked_impressions,
     fields_of,
+    from_records,
     implicit_zeros,
-    records,
     renamed,
 )
 from simulator.imports.presets.preset import Layout, Preset, PresetTable
@@ -125,7 +125,7 @@ STEAM = Preset(
                     ColumnMapping(
                         user="user", item="item", time="time", time_unit="iso", event_type="review"
                     ),
-                    records(
+                    from_records(
                         fields_of(user="username", item="product_id", time="date"),
                         {"user": TEXT, "item": TEXT, "time": TEXT},
                     ),
@@ -134,7 +134,7 @@ STEAM = Preset(
             items=PresetTable(
                 ("steam_games.json*",),
                 LINES,
-                reshape=records(steam_item, STEAM_GAME),
+                reshape=from_records(steam_item, STEAM_GAME),
             ),
         ),
     ),

@@ -13,7 +13,7 @@ from simulator.imports.presets.forms import (
     bare_table,
 )
 from simulator.imports.presets.item_rows import amazon_item, latest_properties
-from simulator.imports.presets.layouts import fields_of, records
+from simulator.imports.presets.layouts import fields_of, from_records
 from simulator.imports.presets.preset import Layout, Preset, PresetTable
 from simulator.imports.raw import ColumnMapping
 
@@ -64,7 +64,7 @@ AMAZON_2014 = Preset(
                     ("reviews_*.json",),
                     LINES,
                     RATED,
-                    records(
+                    from_records(
                         fields_of(
                             user="reviewerID", item="asin", rating="overall", time="unixReviewTime"
                         ),
@@ -75,7 +75,7 @@ AMAZON_2014 = Preset(
             items=PresetTable(
                 ("meta_*.json",),
                 LINES,
-                reshape=records(partial(amazon_item, key="asin"), AMAZON_ITEM),
+                reshape=from_records(partial(amazon_item, key="asin"), AMAZON_ITEM),
             ),
         ),
         Layout(
@@ -87,7 +87,7 @@ AMAZON_2014 = Preset(
             items=PresetTable(
                 ("meta_*.json",),
                 LINES,
-                reshape=records(partial(amazon_item, key="asin"), AMAZON_ITEM),
+                reshape=from_records(partial(amazon_item, key="asin"), AMAZON_ITEM),
             ),
         ),
     ),
@@ -96,7 +96,7 @@ AMAZON_2014 = Preset(
 AMAZON_2023_ITEMS = PresetTable(
     ("meta_*.jsonl",),
     LINES,
-    reshape=records(partial(amazon_item, key="parent_asin"), AMAZON_ITEM),
+    reshape=from_records(partial(amazon_item, key="parent_asin"), AMAZON_ITEM),
 )
 AMAZON_2023 = Preset(
     name="amazon-2023",
@@ -116,7 +116,7 @@ AMAZON_2023 = Preset(
                     ColumnMapping(
                         user="user", item="item", value="rating", time="time", time_unit="ms"
                     ),
-                    records(
+                    from_records(
                         fields_of(
                             user="user_id", item="parent_asin", rating="rating", time="timestamp"
                         ),

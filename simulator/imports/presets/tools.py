@@ -2,7 +2,7 @@
 
 from simulator.imports.presets.forms import COMMAS, LINES, LIST, TABS, TEXT, TIME
 from simulator.imports.presets.item_rows import atomic_items, atomic_users, gorse_item, gorse_user
-from simulator.imports.presets.layouts import clicked_rows, fields_of, records, renamed
+from simulator.imports.presets.layouts import clicked_rows, fields_of, from_records, renamed
 from simulator.imports.presets.preset import Layout, Preset, PresetTable
 from simulator.imports.raw import ColumnMapping
 
@@ -43,7 +43,7 @@ GORSE = Preset(
                     ColumnMapping(
                         user="user", item="item", time="time", type="type", time_unit="iso"
                     ),
-                    records(
+                    from_records(
                         fields_of(
                             user="UserId", item="ItemId", type="FeedbackType", time="Timestamp"
                         ),
@@ -54,10 +54,12 @@ GORSE = Preset(
             items=PresetTable(
                 ("items*.json*",),
                 LINES,
-                reshape=records(gorse_item, GORSE_ITEM),
+                reshape=from_records(gorse_item, GORSE_ITEM),
             ),
             users=PresetTable(
-                ("users*.json*",), LINES, reshape=records(gorse_user, {"id": TEXT, "labels": LIST})
+                ("users*.json*",),
+                LINES,
+                reshape=from_records(gorse_user, {"id": TEXT, "labels": LIST}),
             ),
         ),
     ),

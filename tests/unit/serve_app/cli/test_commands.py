@@ -423,7 +423,7 @@ def test_an_errors_message_has_no_number_of_the_systems():
 
 
 OF_THEIR_OWN = {
-    *("columns", "data", "users", "items", "events"),
+    *("columns", "data", "users", "items", "events", "sources", "no-prior"),
     *(
         "address",
         "archive",

@@ -10,7 +10,7 @@ import pytest
 from policies.data.manifest import WeightOptions
 from policies.data.writer import write_data_set
 from simulator.data.page import data_page
-from simulator.data.statistics import activity_of, popularity_of, summarise
+from simulator.data.statistics import activity_of, popularity_of, summary_of
 
 DAY = 86_400_000
 START = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -50,7 +50,7 @@ class Cut:
 @pytest.mark.parametrize("rows", [1, 3, 17, 1000])
 def test_the_figures_are_those_of_a_plain_count(tmp_path, rows):
     events = some_events(rows)
-    found = summarise(Cut(data_set_of(tmp_path / "data", events), rows))
+    found = summary_of(Cut(data_set_of(tmp_path / "data", events), rows))
 
     whole = list(zip(*(events[name] for name in ("user", "item", "type", "time")), strict=True))
     users, items = Counter(events["user"]), Counter(events["item"])
@@ -110,7 +110,7 @@ def test_bands_begin_where_their_names_say():
 def test_what_should_be_known_is_said(tmp_path):
     events = {"user": ["a", "b"], "item": ["x", "y"], "time": [None, None], "value": [1.0, 2.0]}
     items = [{"id": name, "features": {}} for name in ("x", "y", "z")]
-    said = " ".join(summarise(data_set_of(tmp_path / "data", events, items=items)).remarks)
+    said = " ".join(summary_of(data_set_of(tmp_path / "data", events, items=items)).remarks)
     assert "No event has a time" in said
     assert "--rating-scale 1:2" in said
     assert "100% of the users have fewer than 5 events" in said
@@ -126,13 +126,13 @@ def test_nothing_is_said_where_all_is_well(tmp_path):
         "time": [START + n * DAY for n in range(200)],
     }
     weights = WeightOptions(types={"cart": 3.0})
-    assert summarise(data_set_of(tmp_path / "data", events, weights=weights)).remarks == []
+    assert summary_of(data_set_of(tmp_path / "data", events, weights=weights)).remarks == []
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path):
     events = some_events(1)
     events["type"] = ["<b>" if kind == "cart" else kind for kind in events["type"]]
-    page = data_page(summarise(data_set_of(tmp_path / "data", events, name="<i>shop")))
+    page = data_page(summary_of(data_set_of(tmp_path / "data", events, name="<i>shop")))
     assert "<b>" not in page.replace("<div><b>", "").replace(" <b>", "")
     assert "&lt;i&gt;shop" in page
     assert "http" not in page
@@ -145,5 +145,5 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path):
 )
 def test_long_times_are_drawn_by_longer_spans(tmp_path, days, title):
     events = {"user": ["a"] * 9, "item": ["x"] * 9, "time": [START] * 8 + [START + days * DAY]}
-    page = data_page(summarise(data_set_of(tmp_path / "data", events)))
+    page = data_page(summary_of(data_set_of(tmp_path / "data", events)))
     assert f"Events {title}</h2>" in page
