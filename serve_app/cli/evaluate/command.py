@@ -33,7 +33,9 @@ def evaluate_data(
     ] = None,
     sources: Annotated[
         str | None,
-        typer.Option(help="Sources to evaluate, separated by commas [default: all]"),
+        typer.Option(
+            help="Sources, separated by commas [default: all that the data is enough for]"
+        ),
     ] = None,
     split: Annotated[
         str, typer.Option(help="How events are split: global-time, user-time or last-one")

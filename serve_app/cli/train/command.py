@@ -51,7 +51,7 @@ def train(
     sources: Annotated[
         str | None,
         typer.Option(
-            help="Sources to fit, separated by commas [default: all that the data is enough for]"
+            help="Sources, separated by commas [default: all that the data is enough for]"
         ),
     ] = None,
     spec_out: Annotated[
