@@ -7,9 +7,12 @@ LensKit's EASE takes no weights: what it is given is who interacted with what.
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from implicit.nearest_neighbours import TFIDFRecommender
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from policies.artifacts.histories import Histories
@@ -46,15 +49,29 @@ def has_ease() -> bool:
     return find_spec("lenskit") is not None
 
 
+def lenskit_data(users: NDArray[Any], items: NDArray[Any]) -> Any:
+    """Return LensKit's data set of who interacted with what, by number."""
+    from lenskit.data import DatasetBuilder  # noqa: PLC0415
+
+    builder = DatasetBuilder()
+    builder.add_interactions(
+        "interaction",
+        pa.table({"user_id": users, "item_id": items}),
+        entities=["user", "item"],
+        missing="insert",
+        default=True,
+    )
+    return builder.build()
+
+
 def peer_ease(histories: Histories, regularization: float) -> Ranking:
     """LensKit's fit and scores."""
-    import pandas as pd  # noqa: PLC0415
-    from lenskit.data import ItemList, RecQuery, from_interactions_df  # noqa: PLC0415
+    from lenskit.data import ItemList, RecQuery  # noqa: PLC0415
     from lenskit.knn import EASEScorer  # noqa: PLC0415
 
     interactions = user_items(histories)
     rows = np.repeat(np.arange(len(histories.users)), np.diff(interactions.indptr))
-    data = from_interactions_df(pd.DataFrame({"user_id": rows, "item_id": interactions.indices}))
+    data = lenskit_data(rows, interactions.indices)
     model = EASEScorer(regularization=regularization)
     model.train(data)
 

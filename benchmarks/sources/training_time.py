@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl  # type: ignore[import-untyped]
 
+from benchmarks.sources.quality_peers import lenskit_data
 from policies.artifacts.histories import Histories
 from policies.training.cf import user_items
 from policies.training.fits import FITS, TrainConfig, calibrate, choose_sources
@@ -138,12 +139,10 @@ def _peer_item_knn(histories: Histories, config: TrainConfig) -> Taken:
 def _peer_ease(histories: Histories, config: TrainConfig) -> Taken | None:
     if find_spec("lenskit") is None:
         return None
-    import pandas as pd  # noqa: PLC0415
-    from lenskit.data import from_interactions_df  # noqa: PLC0415
     from lenskit.knn import EASEScorer  # noqa: PLC0415
 
     rows = np.repeat(np.arange(len(histories.users)), np.diff(histories.starts))
-    data = from_interactions_df(pd.DataFrame({"user_id": rows, "item_id": histories.indices}))
+    data = lenskit_data(rows, histories.indices)
     model = EASEScorer(regularization=config.ease.regularization)
     return _timed(lambda: model.train(data))[0]
 

@@ -46,7 +46,8 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
 
     - Sources: the one with the most relevant items among its candidates; then, in the order of what
       each adds, those that add no less than as many more candidates of the ones before would (up to
-      what these users can tell). A source that answers strangers, if none of these does.
+      what these users can tell). The best source that answers strangers, if none of these does, and
+      the best that knows a user's history, if none of these does.
     - Limit: the smallest whose pool is ordered nearly as well as any, and holds half of what the
       largest holds.
     - Learner: the usual one, unless another orders pools of test users significantly better.
@@ -95,14 +96,17 @@ def _sources(report: RankingReport) -> tuple[list[str], tuple[str, ...]]:
             break
         taken.append(row.sources[-1])
 
-    # Somebody who asks for the first time gets an answer, too.
+    # Somebody who asks for the first time gets an answer, and everybody else one of their own.
     by_name = {row.name: row for row in report.results if row.kind == "source"}
-    if all(by_name[source].needs_history for source in taken):
-        others = [row for row in by_name.values() if not row.needs_history]
-        if others:
+    for needs, because in (
+        (False, "answers users without a history"),
+        (True, "knows what each user did: without it, all would be offered the same"),
+    ):
+        others = [row for row in by_name.values() if row.needs_history is needs]
+        if others and all(by_name[source].needs_history is not needs for source in taken):
             best = max(others, key=lambda row: row.metrics["ndcg"].value or 0.0)
             taken.append(best.name)
-            why.append(f"  {best.name}: answers users without a history")
+            why.append(f"  {best.name}: {because} (nDCG {_value(best.metrics['ndcg'])})")
     return taken, tuple(why)
 
 

@@ -129,8 +129,9 @@ def test_on_data_sets_with_different_best_sources_the_specs_differ(crowd_report,
         for report in (crowd_report, fashion_report)
     )
     assert [source.name for source in crowd.spec.sources] == ["item_knn", "popular"]
-    assert [source.name for source in fashion.spec.sources] == ["popular"]
+    assert [source.name for source in fashion.spec.sources] == ["popular", "item_knn"]
     assert crowd.spec.limit != fashion.spec.limit
+    assert "#   item_knn: knows what each user did" in fashion.yaml
 
 
 def test_a_chosen_spec_names_the_rows_it_rests_on(crowd_report):
