@@ -62,7 +62,7 @@ def banditloop(
         "data",
         *arguments,
     ]
-    with _running(folder, serve, environment or {}) as service:
+    with running(folder, serve, environment or {}) as service:
         yield service
 
 
@@ -70,16 +70,17 @@ def banditloop(
 def empty(folder: Path) -> Iterator[Service]:
     """An application that reads the body and answers {}, in the configuration that banditloop runs in."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _running(
+    with running(
         folder, [sys.executable, str(Path(__file__).with_name("empty_app.py"))], {}
     ) as service:
         yield service
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     folder: Path, command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[Service]:
+    """A command that serves, with a free port beside it, from its start to its end."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     began = time.monotonic()

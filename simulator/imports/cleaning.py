@@ -18,7 +18,7 @@ RARE_USER, RARE_ITEM = "user_below_minimum", "item_below_minimum"
 
 REASONS = {
     UNREADABLE: "rows with more or fewer cells than columns, or lines that are no JSON object",
-    NO_ID: "rows without a user or an item",
+    NO_ID: "rows without a user or an item, or with a text that stands for none",
     LONG_ID: "rows whose user or item id is longer than the longest id",
     BAD_TIME: "rows whose time is no time",
     NO_TIME_GIVEN: "rows whose time is empty",
@@ -37,11 +37,16 @@ REASONS = {
 """Every reason for which a row is left out, in the order in which the steps look."""
 
 
+ABSENT = "NA,N/A,null,NULL,None,nan,NaN,\\N"
+"""Texts by which programs write that there is nothing."""
+
+
 class Cleaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is left out of a data set.
 
-    ``longest_id``: in bytes. ``earliest``: events before that day are left out. ``future_days``:
-    how far ahead of the import a time may be.
+    ``absent``: texts that stand for no id, separated by commas; an item that the table of items
+    lists is one all the same. ``longest_id``: in bytes. ``earliest``: events before that day are
+    left out. ``future_days``: how far ahead of the import a time may be.
 
     ``keep`` or ``drop``: ``untimed``, events whose time is empty; ``unlisted``, those whose item
     the table of items lacks; ``duplicates``, those that repeat another one in everything.
@@ -52,6 +57,7 @@ class Cleaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     none has fewer.
     """
 
+    absent: str = ABSENT
     longest_id: int = 1024
     earliest: str = "1980-01-01"
     future_days: float = 1.0
@@ -80,6 +86,11 @@ class Cleaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if value is not None and not least <= value < 2**31:
                 raise DataSetError(f"{name} is at least {least}, not {value}", name)
         _ = self.earliest_ms
+
+    @property
+    def absent_ids(self) -> frozenset[str]:
+        """The texts that stand for no id."""
+        return frozenset(filter(None, self.absent.split(",")))
 
     @property
     def earliest_ms(self) -> int:

@@ -44,6 +44,7 @@ class EventColumns:
         self.items = IdTable(self.cleaning.longest_id)
         if self.listed_items is not None:
             self.items.numbers(self.listed_items)
+        self.users.absent = self.items.absent = self.cleaning.absent_ids
 
     def unreadable(self, file: str, row: int, said: str) -> None:
         """Count a row that cannot be read.

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import types
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import compiled, i4s, i8, inlined, read_only
 
 MISSING = -1
-"""The number of an id that is empty or not there."""
+"""The number of an id that is empty, not there, or a text that stands for none."""
 TOO_LONG = -2
 """The number of an id that is longer than a table takes."""
 
@@ -173,7 +174,12 @@ def _move_slots(slots: Any, old: Any) -> None:
 
 
 class IdTable:
-    """The distinct texts of a column, by number: some 100 bytes each beside the text itself."""
+    """The distinct texts of a column, by number: some 100 bytes each beside the text itself.
+
+    ``absent``: texts that stand for no id, unless they have a number already.
+    """
+
+    absent: frozenset[str] = frozenset()
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -181,6 +187,7 @@ class IdTable:
         self._starts = np.zeros(1 << 11, np.int64)
         self._kept = np.zeros(1 << 15, np.uint8)
         self._count = np.zeros(2, np.int64)
+        self._stand_for_none: list[int] = []
 
     def __len__(self) -> int:
         return int(self._count[0])
@@ -198,7 +205,7 @@ class IdTable:
         offsets = np.frombuffer(where, np.int32)[texts.offset : texts.offset + len(texts) + 1]
         data = np.frombuffer(held, np.uint8) if held is not None else np.zeros(0, np.uint8)
 
-        row = 0
+        row, known = 0, len(self)
         while True:
             row = _number(
                 codes,
@@ -215,6 +222,12 @@ class IdTable:
                 break
             self._grow(int(offsets[row + 1] - offsets[row]))
 
+        if self.absent and len(self) > known:
+            fresh = np.arange(known, len(self))
+            none = pc.is_in(self.texts(fresh), value_set=pa.array(sorted(self.absent)))
+            self._stand_for_none += fresh[np.asarray(none)].tolist()
+        if self._stand_for_none:
+            codes[np.isin(codes, self._stand_for_none)] = MISSING
         if texts.null_count:
             codes[np.asarray(texts.is_null())] = MISSING
         return codes

@@ -131,7 +131,7 @@ def import_data(
 
         manifest = Manifest(
             format=FORMAT,
-            name=name or folder.absolute().name,
+            name=name or _name_of(folder.absolute()),
             files={},
             counts=msgspec.structs.replace(
                 written.counts,
@@ -329,6 +329,11 @@ def _check_types(weights: WeightOptions, types: Mapping[str, int]) -> None:
             f"every type of event ({', '.join(types)}) has weight 0: nothing would be learned from",
             "weights",
         )
+
+
+def _name_of(folder: Path) -> str:
+    """Return the name of a data set in a folder; ``shop/data`` is the shop's."""
+    return folder.parent.name if folder.name == "data" and folder.parent.name else folder.name
 
 
 def _nothing_left(state: EventColumns) -> str:

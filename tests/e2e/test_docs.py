@@ -38,13 +38,14 @@ RUN = [
 ]
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
-    r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+)?) +(&|#).*$",
+    r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+| shop/\S+)?) +(&|#).*$",
+    r"(?m)^banditloop (worlds tables|data import|train --data) shop.*(\\\n.*)?$",
     # with a Redis and a proxy of its own
     r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",
 ]
-"""Lines that train sources or start a service, which the fixture has done for both examples."""
+"""Lines that train sources or start a service, which the fixture has done for all three policies."""
 WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
-"""Commands that take the only policy there is; the fixture serves two."""
+"""Commands that take the only policy there is; the fixture serves three."""
 SHORTER = [
     (r"(?m)^(banditloop worlds\b(?! tables| parameters)[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
     ("seeds=5", "seeds=1, rounds=200"),
@@ -114,11 +115,16 @@ def town(tmp_path_factory) -> Iterator[Town]:
     port = free_port()
     town = Town(folder, f"http://127.0.0.1:{port}")
     town.shell("banditloop train", timeout_s=240)
+    # As the tutorial says it, but for the sources that take longest.
+    town.shell(own_tables("worlds tables") + own_tables("data import"))
+    short = own_tables("train --data").strip() + " --sources ease,popular,trending\n"
+    town.shell(short, timeout_s=200)
     command = [
         str(BIN / "banditloop"),
         "serve",
         "examples/home.yaml",
         "examples/movielens.yaml",
+        "shop/policy.yaml",
         "--port",
         str(port),
     ]
@@ -144,6 +150,17 @@ def town(tmp_path_factory) -> Iterator[Town]:
             process.wait(60)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def own_tables(begins: str) -> str:
+    """Return the block of the tutorial of one's own tables that begins with this command."""
+    [text] = [
+        block.text
+        for block in blocks()
+        if block.page == "tutorials/your-own-tables.md"
+        and block.text.startswith(f"banditloop {begins}")
+    ]
+    return f"{text}\n"
 
 
 def traffic(town: Town) -> None:

@@ -14,12 +14,21 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 # By page, or the folder of pages, and by how a block begins. Listed blocks are parsed all the same.
 NOT_RUN = {
     ("README.md", "python3 -m venv"): "installs packages",
+    (
+        "README.md",
+        ".venv/bin/pip install -c constraints.txt '.[train]'",
+    ): "installs packages: tests/e2e/test_own_data.py runs both commands",
     ("README.md", "make demo"): "what CI does besides: the demo has a test of its own",
     ("CONTRIBUTING.md", "make"): "what CI does besides, and what takes hours",
     ("benchmarks/", ""): "a benchmark: minutes",
     ("tutorials/first-model.md", "python3 -m venv"): "installs packages",
     ("tutorials/first-model.md", "kill"): "ends the service that the other blocks need",
     ("tutorials/recommend-films.md", ".venv/bin/pip"): "installs packages",
+    ("tutorials/your-own-tables.md", "pip install"): "installs packages",
+    (
+        "tutorials/your-own-tables.md",
+        "banditloop evaluate",
+    ): "trains everything twice: tests/unit/simulator/ranking has small data",
     ("how-to/call-the-api.md", "pip install"): "installs packages",
     (
         "how-to/call-from-a-web-page.md",

@@ -71,6 +71,13 @@ class ImportOptions:
     ] = None
     quote: Annotated[str, typer.Option(help="What encloses cells; empty: nothing does")] = '"'
     encoding: Annotated[str, typer.Option(help="Encoding of text, e.g. latin-1")] = "utf-8"
+    absent: Annotated[
+        str | None,
+        typer.Option(
+            help="Texts that stand for no id, separated by commas; empty: none does [default: NA,"
+            " N/A, null, NULL, None, nan, NaN and \\N]"
+        ),
+    ] = None
     longest_id: Annotated[int, typer.Option(help="Leave out ids of more bytes")] = 1024
     earliest: Annotated[str, typer.Option(help="Leave out events before this day")] = "1980-01-01"
     future_days: Annotated[
@@ -137,6 +144,7 @@ class ImportOptions:
         from simulator.imports import Cleaning
 
         return Cleaning(
+            **({} if self.absent is None else {"absent": self.absent}),
             longest_id=self.longest_id,
             earliest=self.earliest,
             future_days=self.future_days,

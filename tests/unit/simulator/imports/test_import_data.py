@@ -381,3 +381,17 @@ def test_a_users_file_and_columns_of_lists_are_kept(tmp_path: Path):
     }
     assert data_set.items()[0] == {"id": "x", "features": {"genres": ["a", "b"]}}
     assert data_set.users().to_pylist() == [{"id": "ann", "age": 30}]
+
+
+def test_texts_that_stand_for_nothing_are_no_ids_unless_they_are_listed(tmp_path: Path):
+    pairs = ["ann,tea", "NA,tea", "NA,mug", "bob,null", "bob,NA", "bob,tea"]
+    text = "\n".join(["user,item,time", *(f"{pair},{T0 + i}" for i, pair in enumerate(pairs))])
+    events = str(write(tmp_path, f"{text}\n"))
+
+    data_set = import_data(tmp_path / "a", events)
+    assert dropped(data_set) == {"no_id": 4}
+    assert (data_set.manifest.counts.users, data_set.manifest.counts.items) == (2, 1)
+
+    items = str(write(tmp_path, "id,land\nNA,Namibia\ntea,Assam\n", "items.csv"))
+    assert dropped(import_data(tmp_path / "b", events, items=items)) == {"no_id": 3}
+    assert dropped(import_data(tmp_path / "c", events, cleaning=Cleaning(absent=""))) == {}
