@@ -202,7 +202,8 @@ class PartitionFold(Fold):
 
     def _teach_prior(self, learner: Learner, spec: PolicySpec) -> bool:
         """Teach a fresh learner the log's prior, which is then given to the next merge."""
-        self.uncut += 1
+        if self.prior is not None:
+            self.uncut += 1
         return super()._teach_prior(learner, spec)
 
     def _take_cut(self, record: CutRecord) -> None:

@@ -114,7 +114,7 @@ def test_what_is_served_first_knows_the_prior_and_every_snapshot_is_derived_agai
     done = CliRunner().invoke(app, ["doctor", "--redis-url", server_url, "--json"])
     found = {each["check"]: each for each in msgspec.json.decode(done.stdout)["findings"]}
     assert found["prior"]["severity"] == "ok"
-    assert found["prior"]["message"].startswith("the model was taught 120 rows, each worth 0.3")
+    assert f"was taught 120 rows, each worth {PRIOR_STRENGTH} " in found["prior"]["message"]
     assert found["gaps"]["severity"] == "ok"
 
     archiver = Archiver(client, "home", tmp_path, max_age_s=0.0, retain_s=3600.0)

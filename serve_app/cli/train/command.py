@@ -57,8 +57,8 @@ def train(
     spec_out: Annotated[
         Path | None,
         out_file(
-            "File to write a spec to that serves the artifact [default: OUT/policy.yaml, beside"
-            " --events]",
+            "File to write a spec to that serves the artifact [default: OUT/policy.yaml, with"
+            " --events or --data]",
             "--spec-out",
         ),
     ] = None,
@@ -93,7 +93,7 @@ def train(
             columns=columns,
             preset=preset,
             sources=_names(sources),
-            spec_out=spec_out if spec_out or not events else out / "policy.yaml",
+            spec_out=spec_out or (out / "policy.yaml" if events or data else None),
             seed=seed,
             no_prior=no_prior,
             jobs=jobs,
