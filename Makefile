@@ -44,7 +44,7 @@ unit: $(READY)
 
 test: $(READY)
 	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
-	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
 	$(BIN)/pytest -q tests/cluster -m "not slow"
 
 cluster-test: $(READY)

@@ -39,7 +39,7 @@ RUN = [
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
     r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+| shop/\S+)?) +(&|#).*$",
-    r"(?m)^banditloop (worlds tables|data import|train --data) shop.*(\\\n.*)?$",
+    r"(?m)^banditloop train --data shop/data .*$",
     # with a Redis and a proxy of its own
     r"(?m)^BANDITLOOP_REDIS_URL=.*\\\n.*banditloop serve .*$",
 ]
@@ -48,6 +48,7 @@ WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
 """Commands that take the only policy there is; the fixture serves three."""
 SHORTER = [
     (r"(?m)^(banditloop worlds\b(?! tables| parameters)[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
+    (r"(?m)^(banditloop evaluate\b[^#\n]*)", r"\1 --sources ease,popular --no-fusion "),
     ("seeds=5", "seeds=1, rounds=200"),
 ]
 """What would take minutes as it is written, and its short form."""

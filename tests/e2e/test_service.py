@@ -172,6 +172,7 @@ def test_of_more_requests_than_it_holds_some_are_turned_away_and_the_client_trie
 ):
     url, _ = service
     answers: list[tuple[int, str]] = []
+    asked = 0
 
     def crowd(number: int) -> None:
         with (
@@ -188,11 +189,15 @@ def test_of_more_requests_than_it_holds_some_are_turned_away_and_the_client_trie
                     if patient.rank(ACTIONS, event_id=event_id).logged:
                         answers.append((200, "later"))
 
+    # On a busy machine the crowd is slow, too: it comes again until the service holds no more.
+    deadline = time.monotonic() + 60
     with ThreadPoolExecutor(64) as pool:
-        list(pool.map(crowd, range(64)))
+        while (429, "overloaded") not in answers and time.monotonic() < deadline:
+            list(pool.map(crowd, range(asked, asked + 64)))
+            asked += 64
     times = Counter(answers)
     assert set(times) == {(200, "at once"), (429, "overloaded"), (200, "later")}
-    assert times[200, "at once"] + times[200, "later"] == 640
+    assert times[200, "at once"] + times[200, "later"] == 10 * asked
 
 
 def test_unless_told_otherwise_all_of_it_listens_on_loopback(service):
