@@ -428,7 +428,7 @@ def test_it_outlives_what_it_cannot_reach_and_counts_it(client, tmp_path, monkey
     assert list(ArchiveReader(root, "home").raw()) == log
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

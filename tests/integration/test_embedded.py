@@ -29,7 +29,7 @@ def pid_of(folder: Path) -> int:
     return msgspec.json.decode((folder / "running.json").read_bytes())["pid"]
 
 
-def eventually(condition, timeout_s: float = 20.0):
+def eventually(condition, timeout_s: float = 60.0):
     deadline = time.monotonic() + timeout_s
     while True:
         with contextlib.suppress(OSError, redis.RedisError, msgspec.MsgspecError):

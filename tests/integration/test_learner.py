@@ -319,7 +319,7 @@ def test_a_learner_goes_on_from_a_model_trained_on_another_log_and_the_replay_ag
         str(tmp_path),
     ]
     with running(server_url, spec) as loop:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while StoredPolicy(client, "home").stats() is None:
             assert time.monotonic() < deadline
         decide(client, 6, spec=spec)

@@ -45,7 +45,7 @@ def served(api) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -62,7 +62,7 @@ VW_SPEC = PolicySpec(
 ACTIONS = [ActionRequest(name, {"x": x}) for name, x in [("a", 1.0), ("b", 0.5), ("c", -1.0)]]
 
 
-def eventually(condition, timeout_s: float = 20.0):
+def eventually(condition, timeout_s: float = 60.0):
     """The first truthy value of ``condition``."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -72,7 +72,7 @@ def start(folder: Path, kind: str, *options: str) -> subprocess.Popen[bytes]:
     with (folder / "log").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     port = int(options[options.index("--tls-port" if "--tls-port" in options else "--port") + 1])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

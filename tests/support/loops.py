@@ -52,7 +52,7 @@ def make(client: redis.Redis, spec: PolicySpec = SPEC, **options) -> LearnerLoop
 
 def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
     """What ``run`` does, in this thread, until nothing is left to do."""
-    deadline, steps = time.monotonic() + 20, 0
+    deadline, steps = time.monotonic() + 60, 0
     while steps < at_least or (lead and not quiet(loop)):
         assert time.monotonic() < deadline, "it never came to rest"
         steps += 1
