@@ -13,13 +13,18 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.sources import load_model
-from policies.training.cf import AlsConfig, KnnConfig, Step, fit_als, fit_item_knn
-from policies.training.deep import DeepConfig, fit_deep
-from policies.training.ease import EaseConfig, fit_ease
-from policies.training.popular import fit_popular
-from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
-from policies.training.trending import TrendingConfig, fit_trending, timed_events
 from policies.typed_yaml import nearest
+
+try:
+    from policies.training.cf import AlsConfig, KnnConfig, Step, fit_als, fit_item_knn
+    from policies.training.deep import DeepConfig, fit_deep
+    from policies.training.ease import EaseConfig, fit_ease
+    from policies.training.popular import fit_popular
+    from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
+    from policies.training.trending import TrendingConfig, fit_trending, timed_events
+except ModuleNotFoundError as missing:
+    package = str(missing.name).partition(".")[0]
+    raise ArtifactError(f"training needs {package}: pip install 'banditloop[train]'") from missing
 
 CALIBRATION_TOP: Final = 50
 """Best candidates by user that scores are calibrated on: about as many as a request asks for."""

@@ -16,14 +16,8 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.coded import CodedEvents
+from policies.training.fits import TrainConfig, choose_sources, fit_source
 from policies.training.histories import histories_of
-
-try:
-    from policies.training.fits import TrainConfig, choose_sources, fit_source
-except ModuleNotFoundError as missing:
-    raise ArtifactError(
-        f"training needs {missing.name}: pip install 'banditloop[train]'"
-    ) from missing
 
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""

@@ -227,19 +227,5 @@ def test_an_item_of_an_event_must_be_in_the_catalogue() -> None:
         train_sources(make_events(), CATALOGUE[:-1], config=CONFIG)
 
 
-@pytest.mark.parametrize("library", ["torch", "implicit"])
-def test_without_the_train_extra_the_error_says_what_to_install(library: str) -> None:
-    code = f"""
-import sys; sys.modules[{library!r}] = None
-from bandits.errors import ArtifactError
-try:
-    import policies.training.train
-except ArtifactError as error:
-    sys.exit("pip install 'banditloop[train]'" not in error.message)
-sys.exit(1)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=100).returncode == 0
-
-
 def _quiet(_done: int, _total: int) -> None:
     pass
