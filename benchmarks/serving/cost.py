@@ -291,7 +291,13 @@ def main() -> int:
     what = f"this build / {given.against}: where the interval {which}"
     table.add(what, str(ratio), bound, at_most=given.at_most)
     return table.finish(
-        given.out, starts=starts, turns=turns, seconds=seconds, against=given.against
+        given.out,
+        starts=starts,
+        turns=turns,
+        seconds=seconds,
+        against=given.against,
+        turn_us={who: [[each.us for each in one] for one in by] for who, by in found.items()},
+        resting=resting,
     )
 
 
