@@ -50,7 +50,7 @@ from policies.training.ease import EaseConfig, fit_ease
 from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
 from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
-from policies.training.train import train_sources
+from policies.training.train import run_training
 from policies.training.trending import TrendingConfig, fit_trending
 from simulator.worlds.movielens import (
     LIKED,
@@ -293,7 +293,8 @@ def _test(world: MovieLensWorld, names: list[str] | None = None) -> None:
     found: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in SEEDS:
         started = time.perf_counter()
-        trained = train_sources(world.train_events, world.catalogue, sources=names, seed=seed)
+        run = run_training(world.train_events, world.catalogue, sources=names, seed=seed)
+        trained = run.artifact
         histories = histories_of(world.train_events)
         print(f"training with seed {seed}: {time.perf_counter() - started:.1f} s")
         with tempfile.TemporaryDirectory() as root:
@@ -327,7 +328,7 @@ def _scores(world: MovieLensWorld) -> None:
     part, rest = split_by_time(world.train_ratings, 0.8)
     liked = _liked(world, rest)
     fitted, histories = (
-        train_sources(rating_events(part), world.catalogue),
+        run_training(rating_events(part), world.catalogue).artifact,
         histories_of(rating_events(part)),
     )
     activity = {

@@ -27,7 +27,7 @@ MapTasks = Callable[[Callable[[str], TrainedSource], Sequence[str]], Iterable[Tr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRun:
-    """What training made of events.
+    """The sources that training made of events, as an artifact.
 
     ``histories``: who interacted with what, which what is known of users is made of; ``left_out``:
     why a source that was not asked for by name could not be fitted, by name.
@@ -36,41 +36,6 @@ class TrainingRun:
     artifact: Artifact
     histories: Histories
     left_out: Mapping[str, str]
-
-
-def train_sources(
-    events: CodedEvents,
-    items: Sequence[Mapping[str, Any]],
-    *,
-    sources: Sequence[str] | None = None,
-    config: TrainConfig | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    map_tasks: MapTasks | None = None,
-) -> Artifact:
-    """Fit sources, and return them as an artifact; see ``run_training`` for what else there is.
-
-    Args:
-        events: what users did; see ``policies.data``.
-        items: the catalogue, ``{"id": str, "features": {…}}`` each.
-        sources: their names; every one that the events are enough for, by default.
-        config: what each source is fitted with; defaults that were measured.
-        seed: of all random numbers.
-        progress: told of each source's steps.
-        map_tasks: where sources are fitted; by default one after the other, in this process.
-
-    Raises:
-        ArtifactError: an item is not in the catalogue, or a source that was named cannot be fitted.
-    """
-    return run_training(
-        events,
-        items,
-        sources=sources,
-        config=config,
-        seed=seed,
-        progress=progress,
-        map_tasks=map_tasks,
-    ).artifact
 
 
 def run_training(
@@ -86,16 +51,16 @@ def run_training(
     """Fit sources, and return them with what they were fitted on.
 
     Args:
-        events: what users did.
-        items: the catalogue.
+        events: what users did; see ``policies.data``.
+        items: the catalogue, ``{"id": str, "features": {…}}`` each.
         sources: their names; every one that the events are enough for, by default.
-        config: what each source is fitted with.
+        config: what each source is fitted with; defaults that were measured.
         seed: of all random numbers.
         progress: told of each source's steps.
-        map_tasks: where sources are fitted.
+        map_tasks: where sources are fitted; by default one after the other, in this process.
 
     Raises:
-        ArtifactError: as ``train_sources``.
+        ArtifactError: an item is not in the catalogue, or a source that was named cannot be fitted.
     """
     config, say = config or TrainConfig(), progress or (lambda *_: None)
     histories = histories_of(events)

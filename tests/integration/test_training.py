@@ -23,7 +23,7 @@ from policies.training.histories import histories_of
 from policies.training.train import (
     TrainConfig,
     progress_bars,
-    train_sources,
+    run_training,
 )
 
 N_USERS, N_ITEMS = 120, 60
@@ -49,7 +49,7 @@ def make_events(seed: int = 0, disliked: float = 0.1) -> CodedEvents:
 
 @pytest.fixture(scope="module")
 def trained() -> Artifact:
-    return train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
+    return run_training(make_events(), CATALOGUE, config=CONFIG, seed=1).artifact
 
 
 @pytest.mark.parametrize("name", ["als", "item_knn", "ease", "rp3beta", "deep"])
@@ -131,12 +131,14 @@ def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -
     """Training neither uses nor changes torch's global generator and number of threads."""
     torch.manual_seed(99)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    again = train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
+    again = run_training(make_events(), CATALOGUE, config=CONFIG, seed=1).artifact
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert artifact.write(trained, tmp_path) == artifact.write(again, tmp_path)
     assert (
-        artifact.write(train_sources(make_events(), CATALOGUE, config=CONFIG, seed=2), tmp_path)
+        artifact.write(
+            run_training(make_events(), CATALOGUE, config=CONFIG, seed=2).artifact, tmp_path
+        )
         != trained.version
     )
 
@@ -148,7 +150,7 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
 import sys, torch; sys.path[:0] = {[str(path) for path in Path(__file__).parents[:2]]!r}; torch.set_num_threads(3)
 from pathlib import Path
 from test_training import *
-trained = train_sources(make_events(), CATALOGUE, config=CONFIG, seed=1)
+trained = run_training(make_events(), CATALOGUE, config=CONFIG, seed=1).artifact
 print(artifact.write(trained, Path({str(tmp_path)!r})))
 """
     other = subprocess.run(
@@ -161,12 +163,12 @@ def test_the_order_of_users_and_events_does_not_matter(trained: Artifact) -> Non
     events = make_events()
     order = np.random.default_rng(0).permutation(len(events))
     users = np.argsort(np.random.default_rng(1).permutation(N_USERS)[events.user[order]])
-    shuffled = train_sources(
+    shuffled = run_training(
         events.select(order[users]),
         CATALOGUE,
         config=replace(CONFIG, deep=replace(CONFIG.deep, epochs=1)),
         seed=1,
-    )
+    ).artifact
     assert shuffled.data == trained.data
     assert np.array_equal(
         shuffled.sources["als"].arrays["item_factors"],
@@ -189,7 +191,7 @@ def test_scores_are_calibrated(trained: Artifact, name: str, tmp_path: Path) -> 
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    train_sources(make_events(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step))
+    run_training(make_events(), CATALOGUE, config=CONFIG, progress=lambda *step: told.append(step))
     last = {source: (done, total) for source, done, total in told}
     assert last == {
         "als": (5, 5),
@@ -206,7 +208,7 @@ def test_progress_is_told() -> None:
 def test_seen_but_not_liked(tmp_path: Path) -> None:
     """An interaction of weight 0 teaches nothing, and is still never proposed."""
     events = make_events(disliked=0.0)
-    made = train_sources(events, CATALOGUE, config=CONFIG)
+    made = run_training(events, CATALOGUE, config=CONFIG).artifact
     histories = histories_of(events)
     assert (histories.weights == 0).sum() == 3 * N_USERS
     assert len(user_items(histories).data) == 10 * N_USERS
@@ -224,7 +226,7 @@ def test_seen_but_not_liked(tmp_path: Path) -> None:
 
 def test_an_item_of_an_event_must_be_in_the_catalogue() -> None:
     with pytest.raises(ArtifactError, match="item '59' has events, but is not in the catalogue"):
-        train_sources(make_events(), CATALOGUE[:-1], config=CONFIG)
+        run_training(make_events(), CATALOGUE[:-1], config=CONFIG)
 
 
 def _quiet(_done: int, _total: int) -> None:
