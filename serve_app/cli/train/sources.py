@@ -160,7 +160,7 @@ def _data_of(asked: SourceTraining) -> _LearnedFrom:
     from policies.data.data_set import DataSet
 
     if asked.events:
-        return replace(_all_of(_imported(asked)), name=asked.out.absolute().name)
+        return _all_of(_imported(asked))
     if asked.data is not None:
         return _all_of(DataSet.open(asked.data))
 

@@ -395,3 +395,10 @@ def test_texts_that_stand_for_nothing_are_no_ids_unless_they_are_listed(tmp_path
     items = str(write(tmp_path, "id,land\nNA,Namibia\ntea,Assam\n", "items.csv"))
     assert dropped(import_data(tmp_path / "b", events, items=items)) == {"no_id": 3}
     assert dropped(import_data(tmp_path / "c", events, cleaning=Cleaning(absent=""))) == {}
+
+
+def test_a_data_set_is_named_after_its_folder_and_a_shops_data_after_the_shop(tmp_path: Path):
+    events = write(tmp_path, f"user,item,time\nann,tea,{T0}\n")
+    for folder, name in (("june", "june"), ("shop/data", "shop")):
+        assert import_data(tmp_path / folder, events).manifest.name == name
+    assert import_data(tmp_path / "june", events, name="summer").manifest.name == "summer"
