@@ -1,4 +1,4 @@
-"""What every page of a report is drawn with: its style, colours, axes and pictures, as SVG."""
+"""Parts that every page of a report is drawn with: style, colours, axes and pictures, as SVG."""
 
 import math
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ print(json.dumps(dict(rows=rows, wall=time.perf_counter() - wall, cpu=time.proce
 
 
 class Reading(msgspec.Struct):
-    """What one process measured of itself: seconds of wall and processor, and its peak memory."""
+    """The measurements of one process by itself: seconds of wall and processor, and its peak memory."""
 
     rows: int
     wall: float

@@ -63,7 +63,7 @@ BEFORE: dict[str, Any] = {
     "exploration": LinTs(scale=0.3, draws=64),
     "floor": 0.02,
 }
-"""What the example was before there was a prior."""
+"""The example as it was before there was a prior."""
 STARTS = (2_000, 10_000)
 SWEEP = [(s, scale) for s in (0.03, 0.1, 0.3, 1.0) for scale in (0.03, 0.1, 0.15, 0.3)]
 SWEEP_SEEDS = 100
@@ -174,7 +174,7 @@ def _histories(data: DataSet) -> Any:
 
 
 def _sources_in_shop(requests: FrozenVisitors, run: Run) -> dict[str, Rewards]:
-    """What each source's best candidate would have earned at the visits of a run."""
+    """Return what each source's best candidate would have earned at the visits of a run."""
     earned: dict[str, list[float]] = {}
     for entry in run.log:
         record = getattr(entry.record, "whole", entry.record)

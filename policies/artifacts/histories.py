@@ -17,7 +17,7 @@ HISTORIES = "histories.safetensors"
 
 
 class Profile(NamedTuple):
-    """What is known of one user.
+    """A user's history, as sources read it.
 
     ``key``: two profiles with the same key are the same. ``indices``: int32[h], places of the items
     that the user interacted with, ascending; ``weights``: float32[h], how strongly each speaks for

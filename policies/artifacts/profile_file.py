@@ -41,11 +41,11 @@ USERS_A_GROUP = 50_000
 ABOUT = b"banditloop"
 TARGET = "profiles"
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OSError, msgspec.MsgspecError)
-"""What reading a damaged Parquet file raises: pyarrow's own errors are ValueErrors or OSErrors."""
+"""Errors of reading a damaged Parquet file: pyarrow's own are ValueErrors or OSErrors."""
 
 
 class AboutProfiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file of profiles says of itself.
+    """The metadata of a file of profiles.
 
     ``salt``: tells the salt of its pseudonyms from another; ``data``: the digest of the data set;
     ``artifact``: the version that was trained on it.

@@ -1,4 +1,4 @@
-"""What is known of users before they ask, found by pseudonym.
+"""Profiles: users' histories before they ask, found by pseudonym.
 
 The file is written and read by ``policies.artifacts.profile_file``.
 """

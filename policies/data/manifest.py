@@ -1,4 +1,4 @@
-"""What a data set says of itself: its files, counts, where it came from, and what was left out."""
+"""The manifest of a data set: its files, counts, where it came from, and what was left out."""
 
 import msgspec
 
@@ -18,7 +18,7 @@ class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is in a data set.
+    """The counts of a data set.
 
     ``users`` and ``items`` are those with events, ``listed_items`` and ``listed_users`` the rows of
     the tables. Times are in ms since 1970, None where no event has one.

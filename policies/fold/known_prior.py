@@ -1,4 +1,4 @@
-"""What a fold knows of the prior of its log, as checkpoints and counts have it."""
+"""The prior of a log as its fold knows it, in checkpoints and counts."""
 
 import msgspec
 
@@ -44,7 +44,7 @@ class KnownPrior(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def said(self) -> str:
-        """What became of it, in words."""
+        """The outcome of teaching it, in words."""
         taught, reason = self.taught, f"not the newest, because {self.reason}"
         if taught is None:
             return f"the model was taught no prior; {reason}"

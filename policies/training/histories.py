@@ -1,4 +1,4 @@
-"""What sources are fitted on, made of events. Without torch."""
+"""Histories, which sources are fitted on, made of events. Without torch."""
 
 from collections.abc import Sequence
 

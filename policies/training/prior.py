@@ -145,7 +145,7 @@ class _NoPriorError(Exception):
 
 
 _SALT = b"prior"
-"""Of pseudonyms that never leave this function."""
+"""The salt of pseudonyms that never leave this module."""
 
 
 def _parted(events: CodedEvents) -> tuple[NDArray[np.bool_], str, NDArray[np.int32]]:

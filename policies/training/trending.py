@@ -1,4 +1,4 @@
-"""What is popular now: each event counts for less the older it is."""
+"""Popularity now: each event counts for less the older it is."""
 
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -31,7 +31,7 @@ class TrendingConfig:
 
 
 class ItemEvents(NamedTuple):
-    """What happened to items, in the order of time.
+    """Events of items, in the order of time.
 
     ``item``: int[n], places of items; ``time``: int64[n], ms since 1970; ``weight``: float32[n].
     """

@@ -1,4 +1,4 @@
-"""What a summary of a data set means for recommendations: a sentence for each thing to know."""
+"""Remarks on a data set: a sentence for each thing that matters for recommendations."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

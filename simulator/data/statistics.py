@@ -1,4 +1,4 @@
-"""What is in a data set: counted in one pass over its events, in bounded memory.
+"""Statistics of a data set: counted in one pass over its events, in bounded memory.
 
 Memory: a batch, the events of the user with most of them, and some bytes for each user and item.
 """
@@ -74,7 +74,7 @@ class Values(msgspec.Struct, frozen=True):
 
 
 class DataSummary(msgspec.Struct, frozen=True):
-    """What ``banditloop data show`` says of a data set.
+    """The summary of a data set that ``banditloop data show`` prints.
 
     ``pairs``: different pairs of user and item; ``density``: their share of all pairs. ``repeats``:
     the share of events whose user had one with the item before; ``duplicates``: events that equal

@@ -27,7 +27,7 @@ counted from 1; the others are numbers in the tables of the import."""
 
 NO_TIME = -(2**62)
 KEPT, EXACT_DUPLICATE, REPEATED, BOT = 0, 1, 2, 3
-"""What becomes of an event; see ``arranged``."""
+"""Fates of an event; see ``arranged``."""
 MINUTE_MS = 60_000
 
 _event = from_dtype(EVENT)

@@ -1,4 +1,4 @@
-"""What is left out of an import and why: each step is an option, each row counted by its reason."""
+"""Cleaning: each step is an option, and each row that it leaves out is counted by its reason."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ ABSENT = "NA,N/A,null,NULL,None,nan,NaN,\\N"
 
 
 class Cleaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is left out of a data set.
+    """Options of what is left out of a data set.
 
     ``absent``: texts that stand for no id, separated by commas; an item that the table of items
     lists is one all the same. ``longest_id``: in bytes. ``earliest``: events before that day are

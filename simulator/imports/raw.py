@@ -1,4 +1,4 @@
-"""What stands between files and a data set: raw batches, how to read a table, which column is what.
+"""Between files and a data set: raw batches, how to read a table, which column is what.
 
 A preset, or the recognition of columns, says a ``TableFormat`` and a ``ColumnMapping``. Whatever
 reads a layout that no ``TableFormat`` describes yields ``RawRows`` itself.
@@ -95,7 +95,7 @@ class EventTable:
 
 @dataclass(frozen=True, slots=True)
 class RawTables:
-    """What a data set is made of, as a preset finds it.
+    """The tables that a data set is made of, as a preset finds them.
 
     ``items`` and ``users`` have a column ``id`` of texts, and any others. ``weights`` are the
     preset's: what its types are worth, and the scale if its values are ratings; the import's

@@ -1,4 +1,4 @@
-"""What a column of times holds: recognised from a sample, then read batch by batch.
+"""Columns of times: recognised from a sample, then read batch by batch.
 
 Numbers are told by their magnitude: between 1980 and 2100, seconds, milliseconds, microseconds and
 nanoseconds since 1970 do not overlap, nor do dates written as ``20240131`` or ``20240131235959``.

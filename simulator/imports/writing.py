@@ -39,7 +39,7 @@ _REASONS = {EXACT_DUPLICATE: reasons.EXACT, REPEATED: reasons.REPEAT, BOT: reaso
 
 @dataclass(slots=True)
 class WrittenEvents:
-    """What was written: ``stored``, the rows of each file; ``items``, the numbers with events."""
+    """A finished writing: ``stored``, the rows of each file; ``items``, the numbers with events."""
 
     counts: Counts
     stored: dict[str, int]
@@ -48,7 +48,7 @@ class WrittenEvents:
 
 @dataclass(slots=True)
 class _Part:
-    """What one part says of itself; it is added up in the order of the parts."""
+    """Counts and dropped rows of one part; they are added up in the order of the parts."""
 
     rows: int = 0
     users: int = 0

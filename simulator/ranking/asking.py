@@ -1,4 +1,4 @@
-"""What trained sources answer for many users: the scores of all items, and the best lists."""
+"""Answers of trained sources for many users: the scores of all items, and the best lists."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class TrainedModels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownItems:
-    """What is known of each user: the history, and float32[n] how strongly each item speaks.
+    """Histories of users, and float32[n] how strongly each item speaks.
 
     No item of the history is ranked.
     """
@@ -55,7 +55,7 @@ class KnownItems:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """What every source answers for some consecutive users.
+    """The answers of every source for some consecutive users.
 
     ``raw``: by source, the raw scores of all items, float32[users, items], 0 where it has no answer
     for the user. ``open``: the same with -inf where the source does not propose the item, because

@@ -64,7 +64,7 @@ class RankingOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fitted:
-    """What was fitted on the validation part."""
+    """Fusions and ratings that were fitted on the validation part, and pools of its users."""
 
     fusions: list[Fusion]
     ratings: Mapping[str, RatingFit]

@@ -1,4 +1,4 @@
-"""What a task's users would have been recommended by each source and fusion, a batch at a time."""
+"""Lists that each source and fusion would have recommended to a task's users, batch by batch."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ BY_LIMIT: Final = "stack_ridge"
 
 @dataclass(slots=True, eq=False)
 class Gathered:
-    """What every row would have recommended, by its name.
+    """The lists of every row, by its name.
 
     ``lists``: int32[users, k]. ``deep``: of the sources, int32[users, DEPTH]. ``auc``: float64[
     users]. ``answered``: bool[users]. ``by_limit``: lists of pools of each limit. ``rated``: raw

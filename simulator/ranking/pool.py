@@ -1,4 +1,4 @@
-"""What a pool of several sources' candidates holds of the relevant items, by sources and limit."""
+"""Relevant items in a pool of several sources' candidates, by sources and limit."""
 
 from collections.abc import Sequence
 from typing import Final

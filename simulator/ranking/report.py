@@ -67,7 +67,7 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class RankerResult(msgspec.Struct, frozen=True):
-    """What one source, or a fusion of all, would have recommended.
+    """The result of one source, or of a fusion of all.
 
     Attributes:
         name: of the source, or of the way of fusing.
@@ -111,7 +111,7 @@ class PairedTest(msgspec.Struct, frozen=True):
 
 
 class PoolRow(msgspec.Struct, frozen=True):
-    """What a pool of candidates holds of the relevant items.
+    """A pool of candidates, and the relevant items in it.
 
     Attributes:
         sources: whose best candidates make the pool.
@@ -131,7 +131,7 @@ class PoolRow(msgspec.Struct, frozen=True):
 
 
 class LearnerRow(msgspec.Struct, frozen=True):
-    """What a learner makes of test pools, taught what users of the validation part did.
+    """A learner, taught what users of the validation part did, on test pools.
 
     Attributes:
         name: of what was tried.

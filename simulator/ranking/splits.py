@@ -30,7 +30,7 @@ class Split:
 
     @property
     def sentence(self) -> str:
-        """What was split how, for a reader."""
+        """The split in words."""
         return {
             "global-time": "the last events of all, by time, test; those before them train",
             "user-time": "the last events of each user, by time, test; those before them train",

@@ -204,7 +204,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class PriorInfo(msgspec.Struct, frozen=True):
-    """What the served model was taught before its first decision.
+    """The rows that the served model was taught before its first decision.
 
     ``rows`` were taught, each worth ``strength`` interactions, and ``skipped`` were not: the
     catalogue or the sources lack their items. ``reason``: why the newest prior of the log was not

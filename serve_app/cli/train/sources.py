@@ -23,7 +23,7 @@ PROFILES = "profiles.parquet"
 
 @dataclass(frozen=True, slots=True)
 class SourceTraining:
-    """What ``banditloop train`` was asked for; the fields are its options."""
+    """A request of ``banditloop train``; the fields are its options."""
 
     out: Path
     data: str | None = None
@@ -134,7 +134,7 @@ def _prior(
 
 @dataclass(frozen=True, slots=True)
 class _LearnedFrom:
-    """What is trained on.
+    """The events and items that sources are trained on.
 
     Attributes:
         name: its name.

@@ -21,7 +21,7 @@ USUAL: Mapping[str, Any] = {
     "floor": 0.01,
     "join": {"window_s": 600, "default_reward": 0, "aggregation": "first"},
 }
-"""What no data set tells: how much to explore, and how long a decision waits for its reward."""
+"""Fields that no data set tells: how much to explore, how long a decision waits for a reward."""
 LEARNER: Mapping[str, Any] = {
     "kind": "ridge",
     "l2": 30.0,

@@ -1,4 +1,4 @@
-"""What people read, heard and played: MIND, Last.fm, Book-Crossing, Steam."""
+"""Presets of what people read, heard and played: MIND, Last.fm, Book-Crossing, Steam."""
 
 from simulator.imports.presets.forms import LATIN_LINES, LINES, LIST, NUMBER, TABS, TEXT, bare_table
 from simulator.imports.presets.item_rows import escaped_books, news_items, steam_item

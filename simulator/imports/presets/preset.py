@@ -1,4 +1,4 @@
-"""What a preset is: a table of facts about a published layout, and where its files are found."""
+"""A preset: a table of facts about a published layout, and where its files are found."""
 
 import difflib
 import fnmatch

@@ -1,4 +1,4 @@
-"""What people did in shops: RetailRocket, Amazon, Yoochoose, Taobao."""
+"""Presets of what people did in shops: RetailRocket, Amazon, Yoochoose, Taobao."""
 
 from functools import partial
 

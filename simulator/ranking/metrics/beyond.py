@@ -1,4 +1,4 @@
-"""What is recommended, beside how well: coverage, popularity, novelty, diversity, inequality."""
+"""Metrics of what is recommended: coverage, popularity, novelty, diversity, inequality."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +10,7 @@ from bandits.types import Float32, Float64
 from simulator.ranking.metrics.lists import ItemSets, Lists
 
 DIMENSIONS: Final = 128
-"""Of the vectors that items are compared by."""
+"""The dimensions of vectors that items are compared by."""
 AT_ONCE: Final = 1 << 22
 """Numbers that are gathered at a time, which bounds the memory."""
 
@@ -76,7 +76,7 @@ def self_information(shares: Float64, users: int) -> Float64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemVectors:
-    """What items are compared by: float32[items, d], whose products are cosines.
+    """The vectors that items are compared by: float32[items, d], whose products are cosines.
 
     ``by`` says what of: the items' own features, or who has them in the history. ``squares``,
     float32[items], is each vector's product with itself.

@@ -68,7 +68,7 @@ class ItemSets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """What metrics of a list are made of: bool[users, k] hits, int64[users] relevant items."""
+    """Hits, bool[users, k], and relevant items, int64[users]: metrics are made of them."""
 
     hits: Bools
     relevant: NDArray[np.int64]
