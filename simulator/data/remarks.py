@@ -71,16 +71,19 @@ def _on_spread(summary: "DataSummary") -> Iterator[str]:
             f"{summary.items.few:.0%} of the items have fewer than 5 events: collaborative sources"
             " know little of them."
         )
+
     if summary.listed_without_events:
         yield (
             f"{summary.listed_without_events:,} of {summary.listed_items:,} items have no event:"
             " only exploration, or a source that reads features, can propose them."
         )
+
     if summary.popularity.top and summary.popularity.top["1%"] > 0.5:
         yield (
             f"1% of the items have {summary.popularity.top['1%']:.0%} of the events: a source that"
             " proposes what is popular is hard to beat, and says little."
         )
+
     if summary.users.count == 1 or summary.items.count == 1:
         what = "user" if summary.users.count == 1 else "item"
         yield f"There is one {what}: nothing can be learned from what others did."

@@ -200,10 +200,12 @@ def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
     if pa.types.is_dictionary(kind):
         values = values.dictionary_decode()
         kind = values.type
+
     if pa.types.is_string(kind):
         return values
     if pa.types.is_null(kind):
         return pa.nulls(len(values), pa.string())
+
     if pa.types.is_floating(kind):
         # pandas makes 12.0 of 12 as soon as a value is missing.
         try:
@@ -213,6 +215,7 @@ def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
                 f"{file}: column {column!r} has fractions, which are no ids: name another",
                 "columns",
             ) from None
+
     if pa.types.is_integer(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
         return values.cast(pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

@@ -365,11 +365,13 @@ def _notes(
         for reading in readings[1:]
         if (spoken := _spoken(reading)) != first
     ]
+
     if "value" in first and weights.rating_scale is None:
         notes.append(
             f"values ({first['value']}) are kept, but do not change what an event is worth; if they"
             " are ratings, say so: --rating-scale 1:5"
         )
+
     if (table := readings[0].table) is not None:
         taken = readings[0].given.mapping.columns.values()
         if unused := [name for name in table.names if name not in taken]:
@@ -377,8 +379,10 @@ def _notes(
                 f"columns of events that are not used: {listed(unused, 'and')}; what describes an"
                 " item or a user is a column of --items or --users"
             )
+
     if state.whole_days and "time" in first:
         notes.append("times are whole days, so nobody has too many events a minute")
+
     for read in tables:
         if read is not None:
             notes += read.notes

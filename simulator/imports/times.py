@@ -168,12 +168,14 @@ def _no_times(
     """Return the error for a column most of whose values are no times that can be read."""
     row, text = where
     start = f"{file}: the time column {column!r} holds"
+
     if kind == _YEAR:
         return DataSetError(
             f"{start} years ({text} in row {row:,}), which say too little; name another, or say"
             " --columns '{time: null}'",
             "columns.time",
         )
+
     if kind == _SMALL:
         return DataSetError(
             f"{start} numbers that are no times between 1980 and 2100 ({text} in row {row:,}); name"
@@ -181,6 +183,7 @@ def _no_times(
             " times, '{time: null}'",
             "columns.time",
         )
+
     if kind == _SLASHES:
         likely = " or ".join(
             f"--columns '{{time_unit: \"{pattern}\"}}'" for pattern in _patterns(texts)
@@ -190,6 +193,7 @@ def _no_times(
             f" {likely}",
             "columns.time_unit",
         )
+
     return DataSetError(
         f"{start} words ({text!r} in row {row:,}); name another, give its pattern as in"
         " --columns '{time_unit: \"%d %b %Y %H:%M\"}', or say '{time: null}'",

@@ -154,6 +154,7 @@ class EventWriting:
             order,
             fate,
         )
+
         for code, reason in _REASONS.items():
             at = np.flatnonzero(fate == code)
             if at.size:

@@ -61,6 +61,7 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
     limit, why_limit = _limit(report)
     learned, why_learner = _learner(report)
     split = report.split
+
     return ChosenSpec(
         {
             "name": name,
@@ -123,6 +124,7 @@ def _limit(report: RankingReport) -> tuple[int, tuple[str, ...]]:
         )
         or row is rows[-1]
     )
+
     return chosen.limit, (
         (
             f"the smallest whose pool is ordered within {1 - NEARLY:.0%} of the best and holds"

@@ -41,6 +41,7 @@ def _quality(report: RankingReport) -> Table:
         numbers=heads,
         whole=["ranked by"],
     )
+
     best = max(result.metrics["ndcg"].value or 0.0 for result in report.results)
     for result in report.results:
         ndcg = result.metrics["ndcg"]
@@ -99,6 +100,7 @@ def _pools(report: RankingReport) -> Table:
         " interval; nDCG: of a ridge regression on the sources' scores",
         numbers=heads,
     )
+
     for row in report.pools:
         table.add_row(
             " + ".join(row.sources),
@@ -107,6 +109,7 @@ def _pools(report: RankingReport) -> Table:
             f"{row.recall:.4f}",
             *(_shown(Metric(value)) for value in (row.gain.value, row.gain.low, row.gain.high)),
         )
+
     for row in report.limits:
         cells = (str(row.limit), f"{row.size:.0f}", f"{row.recall:.4f}", "", "", "")
         table.add_row("all", *cells, _shown(row.ndcg))

@@ -145,8 +145,10 @@ def atomic_films(rows: Iterator[RawRows]) -> Iterator[RawRows]:
             [genre for genre in (cell or "").split() if genre != "unknown"]
             for cell in columns["class:token_seq"].to_pylist()
         ]
+
         known = pc.match_substring_regex(year, r"^\d{4}$")
         decade = pc.binary_join_element_wise(pc.utf8_slice_codeunits(year, 0, 3), "0", "")
+
         yield with_columns(
             part,
             {
