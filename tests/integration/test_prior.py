@@ -1,10 +1,12 @@
 """A prior on a real server: declared, served before the first decision, verified byte for byte."""
 
+from functools import partial
+
 import msgspec
-import numpy as np
 import pytest
 from support import loops as one
 from support import partition_loops as several
+from support.priors import prior_rows
 from typer.testing import CliRunner
 
 from banditloop_client.schemas import PriorInfo
@@ -12,7 +14,6 @@ from bandits.log.codec import digest, encode
 from bandits.log.records import CheckpointRecord, PriorRecord
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.known_prior import LEARNED_BEFORE
@@ -36,19 +37,7 @@ pytestmark = pytest.mark.usefixtures("hurried_learner")
 CATALOGUE = Catalogue([Item(name, {"x": float(n)}) for n, name in enumerate("abc")])
 
 
-def _rows(seed: int = 1) -> PriorRows:
-    rng = np.random.default_rng(seed)
-    return PriorRows.of(
-        PriorDecision.of(
-            {"hour": float(rng.integers(24))},
-            ["a", "b", "c"],
-            {},
-            (rng.random(3) < [0.1, 0.4, 0.8]).astype(np.float32),
-        )
-        for _ in range(40)
-    )
-
-
+_rows = partial(prior_rows, decisions=40, chances=(0.1, 0.4, 0.8))
 PRIOR = _rows()
 BROUGHT = {"artifact": "v1", "catalogue": CATALOGUE, "prior": PRIOR.encoded}
 

@@ -1,11 +1,14 @@
 """A prior in the log: a model that has learned nothing is taught it, and no other model is."""
 
+from functools import partial
+
 import msgspec
 import numpy as np
 import pytest
 from support.fake_partitions import BUILD, Partitions
 from support.fakes import SALT, FakeLog, FakePast
 from support.logs import RULE, WINDOW, decision
+from support.priors import prior_rows
 
 from bandits.errors import StalledError
 from bandits.exploration import EpsilonGreedy, LinTs
@@ -23,7 +26,7 @@ from bandits.ridge.config import RidgeConfig
 from bandits.ridge.learner import decode_sums
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
-from policies.artifacts.prior import PriorDecision, PriorRows
+from policies.artifacts.prior import PriorRows
 from policies.blend import make_learner
 from policies.catalogue import Catalogue
 from policies.fold.all_partitions import verify_partitions
@@ -46,19 +49,7 @@ AS_IT_ARRIVES = msgspec.structs.replace(
 SPECS = {"ridge": RIDGE, "vw": VW, "as it arrives": AS_IT_ARRIVES}
 
 
-def _rows(seed: int = 1) -> PriorRows:
-    rng = np.random.default_rng(seed)
-    return PriorRows.of(
-        PriorDecision.of(
-            {"hour": float(rng.integers(24))},
-            ["a", "b", "c"],
-            {},
-            (rng.random(3) < [0.2, 0.5, 0.8]).astype(np.float32),
-        )
-        for _ in range(30)
-    )
-
-
+_rows = partial(prior_rows, decisions=30, chances=(0.2, 0.5, 0.8))
 PRIOR = _rows()
 CATALOGUE = Catalogue([Item("a", {"genre": "jazz"}), Item("c", {"genre": "rock"})])
 
