@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bandits.ridge.config import RidgeConfig
     from bandits.vw.config import VwConfig
     from policies.archive.archive import ArchiveReader
-    from policies.catalogue import Catalogue
+    from policies.items.catalogue import Catalogue
     from policies.ranker import Ranker
     from policies.requests import ActionRequest, RankRequest
     from policies.sources.base import Candidates, CandidateSource, SourceRequest
@@ -43,7 +43,7 @@ else:
             "bandits.ridge.config": ["RidgeConfig"],
             "bandits.vw.config": ["VwConfig"],
             "policies.archive.archive": ["ArchiveReader"],
-            "policies.catalogue": ["Catalogue"],
+            "policies.items.catalogue": ["Catalogue"],
             "policies.ranker": ["Ranker"],
             "policies.requests": ["ActionRequest", "RankRequest"],
             "policies.sources.base": ["Candidates", "CandidateSource", "SourceRequest"],

@@ -22,8 +22,8 @@ from bandits.types import (
     frozen,
 )
 from bandits.values import FeatureMap
-from policies.catalogue import Catalogue
 from policies.encoding import coded_rows, namespace_of
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
 _SPACES = (CONTEXT, ITEM, FEATURES, SCORES)

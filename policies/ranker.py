@@ -31,10 +31,10 @@ from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from policies.artifacts.profiles import Profiles
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
-from policies.catalogue import Catalogue
 from policies.encoding import check_features
 from policies.features import featurise
 from policies.holdout import FixedPolicy, in_holdout
+from policies.items.catalogue import Catalogue
 from policies.mixture import Mixture
 from policies.pseudonyms import pseudonym
 from policies.requests import MAX_ACTIONS, RankRequest

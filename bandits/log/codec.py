@@ -14,6 +14,7 @@ from bandits.log.records import (
     Credit,
     CutRecord,
     DecisionRecord,
+    ItemsRecord,
     LogEntry,
     LogRecord,
     MergeInput,
@@ -37,6 +38,7 @@ VERSION = 1
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+ITEM_CHANGES = ("put", "patch", "delete")
 MAX_MERGES = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
 
@@ -86,6 +88,8 @@ def decode(data: bytes) -> LogRecord:
         _check_merge(record)
     elif isinstance(record, PriorRecord) and not 0.0 < record.strength <= MAX_STRENGTH:
         raise CodecError(f"a strength is above 0, at most {MAX_STRENGTH:g}", "strength")
+    elif isinstance(record, ItemsRecord):
+        _check_changes(record)
     return record
 
 
@@ -152,6 +156,19 @@ def _check_merge(record: CutRecord | MergeRecord) -> None:
     for given in inputs:
         if not POSITION.fullmatch(given.position):
             raise _no_position(given.position)
+
+
+def _check_changes(record: ItemsRecord) -> None:
+    if not record.changes:
+        raise CodecError("at least one change", "changes")
+    for at, change in enumerate(record.changes):
+        if change.op not in ITEM_CHANGES:
+            raise CodecError(
+                f"an item is changed by {', '.join(ITEM_CHANGES)}, not by {change.op!r}",
+                f"changes[{at}].op",
+            )
+        if not change.id:
+            raise CodecError("an item's id is not empty", f"changes[{at}].id")
 
 
 def _check_event_id(event_id: str) -> None:

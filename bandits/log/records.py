@@ -283,6 +283,44 @@ class MergeRecord(Record, frozen=True, tag="merge"):
     restores: bool = False
 
 
+class ItemChange(msgspec.Struct, frozen=True, array_like=True):
+    """One change of what there is to offer.
+
+    Attributes:
+        op: ``put`` (the item is this, whether or not there was one), ``patch`` (some of its fields
+            are these) or ``delete``.
+        id: the item.
+        fields: JSON: of a put the item, of a patch what changes; empty for a delete.
+    """
+
+    op: str
+    id: str
+    fields: bytes = b""
+
+
+class ItemsRecord(Record, frozen=True, tag="items"):
+    """Items change, in this order, at once; an entry of a log of items.
+
+    Attributes:
+        changes: at least one.
+    """
+
+    changes: list[ItemChange]
+
+
+class ItemsBaseRecord(Record, frozen=True, tag="items_base"):
+    """All items there are; an entry of a log of items.
+
+    Attributes:
+        digest: the digest of the blob that holds them.
+        version: None: they replace what there was. Else they are what the entries before have made,
+            at this version, so that whoever reads the log may begin here.
+    """
+
+    digest: str
+    version: str | None = None
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -299,6 +337,8 @@ LogRecord = (
     | PriorRecord
     | CutRecord
     | MergeRecord
+    | ItemsRecord
+    | ItemsBaseRecord
 )
 
 

@@ -56,8 +56,8 @@ from bandits.values import FeatureMap
 from bandits.vw.config import VwConfig
 from benchmarks.replay.peers_env import LEARNER_NEEDS, LEARNER_PEERS, Peers, peers, peers_python
 from benchmarks.table import Table
-from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.host.environment import collect_rarely
 

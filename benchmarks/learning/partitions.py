@@ -47,9 +47,9 @@ from bandits.types import Interaction, Learner
 from bandits.vw.config import VwConfig
 from benchmarks.machine import describe
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.partition import merge_models
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.event_log import FIELD

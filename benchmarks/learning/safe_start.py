@@ -37,8 +37,8 @@ from benchmarks.table import Table
 from policies.artifacts import source_artifact
 from policies.artifacts.prior import PriorRows, decode_prior
 from policies.artifacts.profiles import Profiles
-from policies.catalogue import Catalogue
 from policies.data.data_set import DataSet
+from policies.items.catalogue import Catalogue
 from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, Prior, load_spec

@@ -46,7 +46,7 @@ from bandits.log.records import (
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.archive.archive import ArchiveReader
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy

@@ -54,9 +54,9 @@ from bandits.types import Snapshot
 from benchmarks.table import Table
 from policies.archive.archive import ArchiveReader
 from policies.candidate_pool import explicit_pool
-from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

@@ -28,7 +28,7 @@ from bandits.log.versions import FOLD
 from bandits.types import Float64
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec, RemoteSource
 
 POLICY = "long"

@@ -17,7 +17,7 @@ from bandits.exploration import LinUcb
 from bandits.ridge.config import RidgeConfig
 from bandits.statistics.intervals import Bootstrap, Normal
 from bandits.vw.log_reader import LogFormat
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.learners.progressive import progressive, vw_progressive
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of

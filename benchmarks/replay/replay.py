@@ -27,7 +27,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.csv_columns import CsvColumns
 from simulator.logs.formats import open_log

@@ -44,8 +44,8 @@ from benchmarks.table import Table
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
 from policies.blend import make_learner
-from policies.catalogue import Catalogue, Item
 from policies.features import chosen_rows
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from simulator.learners.trained import rows_to_learn, train_on_log
 from simulator.logs.archive.pieces import policy_pieces

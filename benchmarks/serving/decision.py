@@ -38,8 +38,8 @@ from bandits.vw.learner import VwLearner, VwModel
 from benchmarks.table import Table
 from policies.blend import load_policy, make_learner
 from policies.candidate_pool import Pool, explicit_pool
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise
+from policies.items.catalogue import Catalogue, Item
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

@@ -34,7 +34,7 @@ from benchmarks.serving.decision import (
 from benchmarks.table import Table
 from policies.blend import make_learner
 from policies.candidate_pool import explicit_pool
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.spec import PolicySpec
 

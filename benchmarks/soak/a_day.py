@@ -38,7 +38,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import CatalogueRecord, DecisionRecord, RewardRecord
 from bandits.ridge.config import RidgeConfig
 from policies.archive.archive import ArchiveReader
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.host.embedded import embedded_valkey
 from serve_app.store.event_log import FIELD, RedisLog

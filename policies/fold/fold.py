@@ -53,13 +53,13 @@ from bandits.log.versions import fold_version
 from bandits.types import ChosenRow, Interaction, Learner, Snapshot
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
 from policies.fold.checkpoint import FoldState, Past, PriorState, Refusal, with_prior
 from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED, KnownPrior
 from policies.fold.named_blobs import NamedBlobs
 from policies.fold.prior import begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
 EVENTS = (*DECISIONS, RewardRecord)

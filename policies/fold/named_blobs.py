@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from bandits.errors import ArtifactError, MissingBlobError, RefusedError, SpecError
 from bandits.log.codec import digest
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec, decode_spec
 
 Kind = TypeVar("Kind")

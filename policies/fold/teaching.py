@@ -9,8 +9,8 @@ from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.records import EncodedDecision
 from bandits.types import ChosenRow, Interaction, Learner
-from policies.catalogue import Catalogue
 from policies.features import chosen_rows, featurise_record, rows_of_chosen
+from policies.items.catalogue import Catalogue
 from policies.mixture import source_actions
 from policies.spec import PolicySpec
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.artifacts.histories import Profile
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 

@@ -12,7 +12,7 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Calibration, TrainedSource
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als

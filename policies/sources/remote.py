@@ -17,7 +17,7 @@ from bandits.errors import SourceError, SpecError
 from bandits.log.codec import MALFORMED
 from bandits.types import frozen
 from policies.artifacts.histories import Profile
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.sources.base import Candidates, SourceRequest
 from policies.spec import RemoteSource
 

@@ -16,8 +16,8 @@ from bandits.rl.network import decode_network
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap
 from policies.artifacts.learner_model import decode_trained
-from policies.catalogue import Catalogue
 from policies.features import featurise
+from policies.items.catalogue import Catalogue
 from policies.spec import RlSource
 
 

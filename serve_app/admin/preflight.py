@@ -8,7 +8,7 @@ from policies.artifacts.fetch import load_artifact
 from policies.artifacts.prior import prior_of
 from policies.artifacts.profile_file import open_profiles
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from policies.spec_checks import admit

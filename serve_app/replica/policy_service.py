@@ -23,8 +23,8 @@ from policies.artifacts.fetch import load_artifact
 from policies.artifacts.profile_file import open_profiles
 from policies.artifacts.profiles import Profiles
 from policies.artifacts.source_artifact import Artifact
-from policies.catalogue import Catalogue
 from policies.fold.known_prior import KnownPrior
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources

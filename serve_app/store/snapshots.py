@@ -13,7 +13,7 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.event_log import reason_of
 from serve_app.store.keys import Keys

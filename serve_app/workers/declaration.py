@@ -13,8 +13,8 @@ from bandits.log.records import (
     SpecRecord,
 )
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.spec import PRIOR_STRENGTH, PolicySpec
 from serve_app.host.build import this_build
 from serve_app.store.event_log import RedisLog

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.prior import prior_of
 from policies.artifacts.source_artifact import Artifact
-from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client

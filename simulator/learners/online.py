@@ -8,8 +8,8 @@ from bandits.errors import InvalidFieldError, ReplayError
 from bandits.log.positions import START
 from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue
 from policies.features import featurise, featurise_record
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from policies.spec_checks import check_learner
 from simulator.logs.rows import LoggedDecision

@@ -23,7 +23,7 @@ from bandits.features.hashing import UInt64
 from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import ActionColumns, Places
 from simulator.logs.actions.records import RecordColumns
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, left_out_of

@@ -13,9 +13,9 @@ from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.fold.prior import teach_prior
+from policies.items.catalogue import Catalogue
 from policies.requests import Item
 from policies.spec import PolicySpec, spec_of
 from simulator.ranking.fusion import Pools

@@ -21,7 +21,7 @@ from bandits.errors import InvalidFieldError
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import Float64
 from bandits.values import FeatureMap
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
 from simulator.sessions.world import Step
 from simulator.worlds.movielens import LIKED, MovieLensWorld, movielens_data

@@ -12,8 +12,8 @@ from bandits.features.namespaces import CONTEXT, FEATURES, SCORES, NamespaceName
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import ActionSet, Context
 from policies.candidate_pool import explicit_pool
-from policies.catalogue import Catalogue
 from policies.features import featurise
+from policies.items.catalogue import Catalogue
 from policies.requests import RankRequest
 from policies.spec import PolicySpec
 

@@ -18,7 +18,7 @@ from policies.artifacts import source_artifact as artifact
 from policies.artifacts.profile_file import write_profiles
 from policies.artifacts.profiles import Profiles
 from policies.candidate_pool import Pool
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources

@@ -28,8 +28,8 @@ from bandits.types import Snapshot
 from policies.artifacts.prior import PriorRows
 from policies.artifacts.profiles import Profiles
 from policies.candidate_pool import Pool, explicit_pool
-from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policies.artifacts.histories import Histories, Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
 from policies.sources.remote import ROUNDS
 from policies.spec import RemoteSource

@@ -24,7 +24,7 @@ from support.replica import (
 )
 from support.servers import PATIENCE_S, Forwarder, Server, binary_of
 
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.replica import deployment as deployments
 from serve_app.replica.deployment import RankReplica

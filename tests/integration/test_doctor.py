@@ -20,7 +20,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, RewardRecord, TickRecord
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.cli.main import app

@@ -37,7 +37,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app

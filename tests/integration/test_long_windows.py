@@ -16,7 +16,7 @@ from bandits.log.codec import encode
 from bandits.log.join import JoinRule
 from bandits.log.records import CheckpointRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy

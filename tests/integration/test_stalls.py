@@ -22,7 +22,7 @@ from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.replica import learning_watch as learning

@@ -21,7 +21,7 @@ from bandits.log.records import (
 from policies.archive.archive import ArchiveReader
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.event_log import FIELD, RedisLog

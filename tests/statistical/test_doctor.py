@@ -26,7 +26,7 @@ from bandits.log.records import (
     SpecRecord,
 )
 from bandits.types import Snapshot
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.doctor.audit import FALSE_ALARM, WeightTest
 from simulator.doctor.checks.findings import DoctorReport

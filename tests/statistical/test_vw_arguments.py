@@ -30,8 +30,8 @@ from bandits.vw.accepted_arguments import (
 )
 from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue
 from policies.features import featurise
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec, spec_of
 
 THOROUGH = bool(os.environ.get("BANDITLOOP_THOROUGH"))

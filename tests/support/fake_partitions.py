@@ -18,11 +18,11 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from policies.catalogue import Catalogue
 from policies.fold.all_partitions import AllPartitionsFold
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
 BUILD = {"machine": "test"}

@@ -12,9 +12,9 @@ from bandits.errors import BanditloopError, LogUnavailableError, SourceError
 from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
-from policies.catalogue import Catalogue, Item
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec

@@ -20,7 +20,7 @@ from bandits.log.records import (
 )
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
 WINDOW = 10_000

@@ -11,8 +11,8 @@ from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue
 from policies.fold.verify import Verified
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy

@@ -13,9 +13,9 @@ from bandits.log.join import JoinRule
 from bandits.log.records import MergeRecord, RewardRecord
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue
 from policies.fold.all_partitions import AllPartitionsFold, verify_partitions
 from policies.fold.verify import Verified
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.admin.stored_policy import StoredPolicy

@@ -4,7 +4,7 @@ import numpy as np
 from support.logs import decision
 
 from bandits.log.join import JoinedDecision
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from simulator.logs.archive.rows import decision_rows
 from simulator.logs.rows import LoggedDecision
 

@@ -16,7 +16,7 @@ from support.fakes import FakeLog
 from support.servers import PATIENCE_S, Server
 
 from bandits.log.records import DecisionRecord, RewardRecord
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.replica import deployment as deployments

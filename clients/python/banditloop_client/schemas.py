@@ -5,12 +5,14 @@ The service decodes and answers these very types, and makes its OpenAPI document
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]
@@ -54,12 +56,35 @@ class RankRequest(
     return_pmf: bool = False
 
 
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item: ``features`` are learned from, ``metadata`` (a title, say) is carried along."""
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+Vector = list[float]
 
-    id: str
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item: ``features`` are learned from, ``metadata`` (a title, say) is carried along.
+
+    ``vectors`` say by name what it is like, for sources that compare items. It is offered from
+    ``available_from`` until just before ``available_until``, unless it is ``hidden``.
+    """
+
+    id: ActionId
     features: FeatureMap = msgspec.field(default_factory=dict)
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    vectors: dict[str, Vector] | UnsetType = UNSET
+    available_from: Time | UnsetType = UNSET
+    available_until: Time | UnsetType = UNSET
+    hidden: bool | UnsetType = UNSET
+
+
+class ItemPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some fields of an item, as a JSON merge patch (RFC 7386): ``null`` takes one away."""
+
+    features: dict[str, Value | None] | UnsetType = UNSET
+    metadata: dict[str, str | None] | UnsetType = UNSET
+    vectors: dict[str, Vector | None] | UnsetType = UNSET
+    available_from: Time | UnsetType | None = UNSET
+    available_until: Time | UnsetType | None = UNSET
+    hidden: bool | UnsetType | None = UNSET
 
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]

@@ -10,9 +10,9 @@ from bandits.decide import Decision
 from bandits.errors import BanditloopError
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry
 from bandits.types import ActionSet, Context, Float64, Policy
-from policies.catalogue import Catalogue
 from policies.features import featurise_record
 from policies.holdout import FixedPolicy
+from policies.items.catalogue import Catalogue
 from policies.mixture import Mixture
 from policies.ranker import Ranker
 from simulator.doctor.audit import redraws

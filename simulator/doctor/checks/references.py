@@ -16,7 +16,7 @@ from bandits.log.records import (
     WarmStartRecord,
 )
 from bandits.types import Snapshot
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec, decode_spec
 from simulator.doctor.checks.findings import Finding, make_finding
 

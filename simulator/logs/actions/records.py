@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import (
     Bools,
     FeatureColumns,

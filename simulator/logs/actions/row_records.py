@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bandits.types import Float32
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import SourceScores
 from simulator.logs.actions.from_rows import columns_from_maps
 from simulator.logs.actions.records import (

@@ -12,7 +12,7 @@ from bandits.log.join import JoinedDecision
 from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.archive.decided import Decided, DecisionReader, Part
 from simulator.logs.archive.entries import Bools, offsets_of
 from simulator.logs.archive.features import coded

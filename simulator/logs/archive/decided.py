@@ -20,7 +20,7 @@ from bandits.log.records import DecisionRecord
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import (
     ActionColumns,
     CodedTexts,

@@ -7,7 +7,7 @@ import numpy as np
 from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from simulator.logs.rows import LoggedDecision
 
 

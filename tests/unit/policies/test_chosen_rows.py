@@ -11,8 +11,8 @@ from bandits.log.codec import encode
 from bandits.log.encoded_decisions import starts_of
 from bandits.log.records import DecisionRecord
 from bandits.types import Row
-from policies.catalogue import Catalogue, Item
 from policies.features import chosen_rows, rows_of_chosen
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 
 IDS = ("a", "b", "c", "d\u00e9", "")

@@ -10,9 +10,9 @@ from bandits.errors import ArtifactError
 from bandits.features.hashing import hash_feature
 from bandits.log.codec import decode, encode
 from bandits.types import ActionSet, Context, Namespace
-from policies.catalogue import Catalogue, Item
 from policies.encoding import hash_pairs, namespace_of
 from policies.features import featurise, featurise_record, score_features
+from policies.items.catalogue import Catalogue, Item
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 

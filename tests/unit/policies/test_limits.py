@@ -11,9 +11,9 @@ from support.small_artifact import HISTORIES, ITEMS, NAMES, make_artifact
 from bandits.errors import NoCandidatesError, SourceError, UnknownUserError
 from bandits.exploration import EpsilonGreedy
 from policies.artifacts.profiles import Profiles
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
 from policies.holdout import FixedPolicy
+from policies.items.catalogue import Catalogue, Item
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources

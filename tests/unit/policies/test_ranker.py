@@ -29,8 +29,8 @@ from bandits.kernels.actions import draw
 from bandits.log.codec import decode, encode
 from bandits.types import Snapshot
 from policies.blend import load_policy
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
+from policies.items.catalogue import Catalogue, Item
 from policies.pseudonyms import pseudonym
 from policies.ranker import Ranker
 from policies.requests import MAX_ACTIONS, ActionRequest, RankRequest

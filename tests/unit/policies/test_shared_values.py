@@ -16,7 +16,7 @@ from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
 from policies.candidate_pool import explicit_pool
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

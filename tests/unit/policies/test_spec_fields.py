@@ -20,9 +20,9 @@ from bandits.exploration import EpsilonGreedy
 from bandits.log.records import RewardRecord, TickRecord
 from bandits.vw.config import VwConfig
 from policies.blend import load_policy
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, decode_spec, spec_of

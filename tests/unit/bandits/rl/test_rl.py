@@ -20,9 +20,9 @@ from bandits.rl.network import Network, RlScores, encode_network, shapes
 from bandits.types import Snapshot
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue
 from policies.features import featurise
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.mixture import Mixture
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
@@ -277,7 +277,7 @@ import sys
 from pathlib import Path
 import serve_app.app, serve_app.replica.policy_service
 from bandits.types import Snapshot
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.candidate_pool import explicit_pool
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest

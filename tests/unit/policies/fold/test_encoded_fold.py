@@ -21,8 +21,8 @@ from bandits.log.records import (
 )
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue, Item
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 
 ARRIVES = JoinRule(window_s=WINDOW / 1000, default_reward=-1.0, learn="as_it_arrives")

@@ -29,9 +29,9 @@ from bandits.types import Interaction, Learner
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner
 from policies.blend import load_policy
-from policies.catalogue import Catalogue, Item
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=5), join=RULE)

@@ -33,9 +33,9 @@ from bandits.log.records import (
 )
 from bandits.log.versions import FOLD, fold_version
 from bandits.ridge.config import RidgeConfig
-from policies.catalogue import Catalogue
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.archive.pieces import archive_pieces
 

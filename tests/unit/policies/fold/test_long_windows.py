@@ -24,9 +24,9 @@ from bandits.log.records import (
 from bandits.log.remembered_decisions import RememberedDecision
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue
 from policies.fold.checkpoint import EARLIER, decode_state
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec("home", learner=RidgeConfig(l2=2.0), exploration=LinTs(draws=3), join=RULE)

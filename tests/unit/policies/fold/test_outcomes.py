@@ -25,12 +25,12 @@ from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import make_learner
-from policies.catalogue import Catalogue, Item
 from policies.fold import fold as folding
 from policies.fold.checkpoint import Refusal, decode_state
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.fold.verify import ServedSnapshot, verify
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec, RemoteSource
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.logs.archive.pieces import policy_pieces

@@ -28,12 +28,12 @@ from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.prior import PriorRows
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
 from policies.fold.all_partitions import verify_partitions
 from policies.fold.checkpoint import FoldState, PartitionState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.partition import merge_models
 from policies.fold.prior import teach_prior
+from policies.items.catalogue import Catalogue
 from policies.requests import Item
 from policies.spec import PolicySpec, Prior
 

@@ -7,7 +7,7 @@ from bandits.errors import ArtifactError
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
 from policies.training.blocks import arrange

@@ -13,7 +13,7 @@ import pytest
 
 from bandits.errors import ArtifactError, SourceError, SpecError
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource
 from policies.spec import ArtifactSource, RemoteSource

@@ -16,7 +16,7 @@ from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.codec import digest
 from bandits.values import MAX_FEATURE
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, Holdout, PolicySpec, RemoteSource, decode_spec
 from serve_app.store.snapshots import Published, decode_published
 

@@ -14,8 +14,8 @@ from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecor
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.candidate_pool import Pool
-from policies.catalogue import Catalogue
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec

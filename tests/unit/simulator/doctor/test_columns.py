@@ -11,7 +11,7 @@ from bandits.log.records import BuildRecord, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.store.stats import Stats, summed
 from simulator.doctor.checks.findings import Finding

@@ -11,8 +11,8 @@ from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner, load_vw
 from policies.candidate_pool import explicit_pool
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise_record
+from policies.items.catalogue import Catalogue, Item
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from simulator.doctor.checks.magnitudes import Magnitudes

@@ -19,7 +19,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, LogEntry, RewardRecord, SpecRecord, TickRecord
 from benchmarks.table import Table
 from policies.candidate_pool import Pool
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 from serve_app.cli.doctor.command import exit_status as status

@@ -23,7 +23,7 @@ from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.blend import make_learner
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.learners.chosen import decision_columns
 from simulator.learners.online import featurise_row

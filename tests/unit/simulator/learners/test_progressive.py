@@ -22,8 +22,8 @@ from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue
 from policies.features import featurise
+from policies.items.catalogue import Catalogue
 from policies.spec import ArtifactSource, PolicySpec
 from simulator.learners.curve import MAX_POINTS, Curve
 from simulator.learners.online import OnlinePolicy, salt_of

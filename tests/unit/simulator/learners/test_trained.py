@@ -24,10 +24,10 @@ from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.blend import load_policy, make_learner
-from policies.catalogue import Catalogue, Item
 from policies.features import featurise, featurise_record
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app

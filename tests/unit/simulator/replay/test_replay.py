@@ -23,7 +23,7 @@ from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.records import DecisionRecord, LogEntry
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from serve_app.cli.main import app
 from simulator.logs.archive.rows import decision_rows
 from simulator.logs.archive.rules import evaluation_rule

@@ -10,7 +10,7 @@ from bandits.errors import ArchiveError, BadRowError
 from bandits.log.codec import digest
 from bandits.log.join import Join, JoinRule
 from bandits.log.records import LogEntry, RewardRecord, TickRecord
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.actions.from_rows import columns_from_rows
 from simulator.logs.actions.row_records import records_from_rows

@@ -7,7 +7,7 @@ import pytest
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.join_rule import JoinRule
 from bandits.ridge.config import RidgeConfig
-from policies.catalogue import Catalogue
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.worlds.frozen.make import FROZEN_WORLDS, frozen_world
 from simulator.worlds.frozen.play import FrozenRequests, items_on_offer

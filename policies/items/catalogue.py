@@ -1,6 +1,6 @@
 """The catalogue: features of items, hashed once, named by digest, replaceable while served."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any
 
@@ -13,9 +13,12 @@ from bandits.features.namespaces import FEATURES
 from bandits.kernels.actions import take_rows
 from bandits.log.codec import MALFORMED, digest
 from bandits.types import Float32, Namespace, UInt32, frozen
-from policies.encoding import check_features, code_pairs, hash_pairs
+from policies.encoding import check_features
+from policies.items.table import FeatureTable
 from policies.requests import Item
 
+RowOf = Callable[[str, int], int]
+"""Gives an item's row, or what it is given for an item that is not there."""
 PART = 10_000
 """Items taken in at a time: a million Python objects are several times what is kept of them."""
 EMPTIED = b"[ ]"
@@ -32,25 +35,17 @@ class Catalogue:
     """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
-        texts, ids, seen = [], [], dict[int, int]()
-        codes, values = [np.zeros((0, 0), np.int32)], [np.zeros((0, 0), np.float32)]
+        self._features = FeatureTable()
+        texts, ids = [], []
 
         iterator = iter(items)
         while part := list(islice(iterator, PART)):
             for item in part:
-                try:
-                    check_features(item.features, "features")
-                except InvalidInputError as error:
-                    raise ArtifactError(
-                        f"item {item.id!r}: {error.message}", error.target
-                    ) from error
+                check_item_features(item)
             texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
             ids += [item.id for item in part]
-            part_codes, part_values = code_pairs(
-                [hash_pairs(item.features, FEATURES) for item in part], seen
-            )
-            codes.append(part_codes)
-            values.append(part_values)
+            self._features.extend([item.features for item in part])
+        self._features.trim()
 
         self.encoded = b"[" + b",".join(texts) + b"]"
         self.digest = digest(self.encoded)
@@ -58,12 +53,7 @@ class Catalogue:
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
         if len(self._rows) != len(self.ids):
             raise ArtifactError("two items share an id", "catalogue")
-
-        self._names, self._codes = np.array(list(seen), np.uint32), _stacked(codes)
-        self._values = frozen(_stacked(values))
-        # Items that all have the same features share one row of hashes.
-        alike = bool(ids) and bool((self._codes == self._codes[0]).all())
-        self._alike = frozen(self._names[self._codes[0]]) if alike else None
+        self._row: RowOf = self._rows.get
         self._lacking: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
 
     def __len__(self) -> int:
@@ -105,8 +95,13 @@ class Catalogue:
         """
         return self.digest != _NEVER_PUT
 
+    @property
+    def features(self) -> FeatureTable:
+        """The rows of features, those of later versions included."""
+        return self._features
+
     def __contains__(self, item_id: str) -> bool:
-        return item_id in self._rows
+        return self._row(item_id, -1) >= 0
 
     def lacking(self, items: tuple[str, ...]) -> NDArray[np.intp]:
         """Return the places of a source's ``items`` that are not here, ascending.
@@ -123,23 +118,23 @@ class Catalogue:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each id, -1 for one that is not here."""
-        return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
+        return np.fromiter(map(self._row, ids, repeat(-1)), np.intp, len(ids))
 
     def namespace(self, ids: Sequence[str]) -> Namespace:
         """Return the features of some items; an unknown item has none."""
-        rows = self.rows(ids)
-        if not len(self.ids):
+        rows, table = self.rows(ids), self._features
+        if not table.rows:
             return Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros((len(ids), 0), np.float32))
-        values = take_rows(self._values, rows)
-        if self._alike is not None:
-            return Namespace(FEATURES, self._alike, values)
+        values, alike = take_rows(table.values, rows), table.alike
+        if alike is not None:
+            return Namespace(FEATURES, alike, values)
 
         # Of more names than there are values, those that occur are enough.
-        codes = self._codes[rows]
-        if self._names.size <= codes.size:
-            return Namespace(FEATURES, self._names, values, codes)
+        hashes, codes = table.hashes, table.codes[rows]
+        if hashes.size <= codes.size:
+            return Namespace(FEATURES, hashes, values, codes)
         kept, which = np.unique(codes, return_inverse=True)
-        return Namespace(FEATURES, self._names[kept], values, which.reshape(values.shape))
+        return Namespace(FEATURES, hashes[kept], values, which.reshape(values.shape))
 
     @property
     def table(self) -> tuple[UInt32, NDArray[np.int32], Float32]:
@@ -147,30 +142,33 @@ class Catalogue:
 
         And the values, float32[N, F]. Where all items are alike, one row of codes does for all.
         """
-        if self._alike is None:
-            return self._names, self._codes, self._values
-        return self._names, self._codes[:1], self._values
+        table = self._features
+        alike = table.alike is not None
+        return table.hashes, table.codes[:1] if alike else table.codes, table.values
 
     def one(self, item_id: str) -> Namespace:
         """Return the features of one item, [n]; an unknown item has none."""
-        row = self._rows.get(item_id)
-        if row is None:
+        row, table = self._row(item_id, -1), self._features
+        if row < 0:
             return _NO_FEATURES
-        hashes = self._names[self._codes[row]] if self._alike is None else self._alike
-        return Namespace(FEATURES, hashes, self._values[row])
+        alike = table.alike
+        hashes = table.hashes[table.codes[row]] if alike is None else alike
+        return Namespace(FEATURES, hashes, table.values[row])
+
+
+def check_item_features(item: Item) -> None:
+    """Refuse an item whose features are too many, or not finite.
+
+    Raises:
+        ArtifactError: it names the item.
+    """
+    try:
+        check_features(item.features, "features")
+    except InvalidInputError as error:
+        raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
 
 
 _NEVER_PUT = digest(b"[]")
-
-
-def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the parts one below the other, filled up with zeros to the widest."""
-    stacked = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), parts[0].dtype)
-    at = 0
-    for part in parts:
-        stacked[at : at + len(part), : part.shape[1]] = part
-        at += len(part)
-    return stacked
 
 
 _item = msgspec.json.Decoder(Item).decode

@@ -1,0 +1,128 @@
+"""One item changed: put, or patched as a JSON merge patch (RFC 7386); and what no item may be."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from banditloop_client.schemas import Item, ItemPatch
+from bandits.errors import ArtifactError, InvalidFieldError, InvalidInputError, NonFiniteNumberError
+from bandits.log.codec import MALFORMED
+from policies.encoding import check_features
+
+MAX_ID_BYTES = 1_000
+MAX_TEXT_BYTES = 100_000
+"""Bytes of an item's metadata, all values together."""
+MAX_VECTOR = 4_096
+"""Numbers of a vector."""
+
+T = TypeVar("T")
+
+encode_item = msgspec.json.Encoder(order="deterministic").encode
+_item = msgspec.json.Decoder(Item)
+_patch = msgspec.json.Decoder(ItemPatch)
+
+
+def decode_item(fields: bytes | msgspec.Raw) -> Item:
+    """Return the item in JSON.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    try:
+        return _item.decode(fields)
+    except MALFORMED as error:
+        raise ArtifactError(f"not an item: {error}", "item") from error
+
+
+def decode_patch(fields: bytes) -> ItemPatch:
+    """Return the patch in JSON.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    try:
+        return _patch.decode(fields)
+    except MALFORMED as error:
+        raise ArtifactError(f"not a patch of an item: {error}", "item") from error
+
+
+def patched(item: Item, patch: ItemPatch) -> Item:
+    """Return an item with what a patch says; what it leaves out stays as it is.
+
+    Args:
+        item: as it was.
+        patch: its maps are merged name by name, and ``None`` takes a name away.
+    """
+    vectors = _merged({} if item.vectors is UNSET else item.vectors, patch.vectors)
+    return Item(
+        item.id,
+        _merged(item.features, patch.features),
+        _merged(item.metadata, patch.metadata),
+        vectors or UNSET,
+        _replaced(item.available_from, patch.available_from),
+        _replaced(item.available_until, patch.available_until),
+        _replaced(item.hidden, patch.hidden),
+    )
+
+
+def _merged(before: Mapping[str, T], after: "Mapping[str, T | None] | UnsetType") -> dict[str, T]:
+    merged: dict[str, Any] = {**before, **({} if after is UNSET else after)}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _replaced(before: "T | UnsetType", after: "T | UnsetType | None") -> "T | UnsetType":
+    if after is UNSET:
+        return before
+    return UNSET if after is None else after
+
+
+def check_item(item: Item, target: str = "") -> Item:
+    """Return the item, if it is one that can be offered.
+
+    Args:
+        item: one that decodes.
+        target: its path in the request, which errors begin with, and a dot; or nothing.
+
+    Raises:
+        InvalidInputError: it names the field.
+    """
+    if not 0 < len(item.id.encode(errors="replace")) <= MAX_ID_BYTES:
+        raise InvalidFieldError(f"an item's id has 1 to {MAX_ID_BYTES:,} bytes", f"{target}id")
+    check_features(item.features, f"{target}features")
+
+    size = sum(len(text.encode(errors="replace")) for text in item.metadata.values())
+    if size > MAX_TEXT_BYTES:
+        raise InvalidFieldError(
+            f"metadata has {size:,} bytes, at most {MAX_TEXT_BYTES:,}", f"{target}metadata"
+        )
+
+    for name, vector in ({} if item.vectors is UNSET else item.vectors).items():
+        if not 0 < len(vector) <= MAX_VECTOR:
+            raise InvalidFieldError(
+                f"a vector has 1 to {MAX_VECTOR:,} numbers, not {len(vector)}",
+                f"{target}vectors.{name}",
+            )
+        if not all(map(math.isfinite, vector)):
+            raise NonFiniteNumberError("a vector's numbers are finite", f"{target}vectors.{name}")
+
+    begins, ends = item.available_from, item.available_until
+    if isinstance(begins, datetime) and isinstance(ends, datetime) and begins >= ends:
+        raise InvalidFieldError(
+            f"available_until ({ends.isoformat()}) is not after available_from"
+            f" ({begins.isoformat()})",
+            f"{target}available_until",
+        )
+    return item
+
+
+def refusal_of(item: Item) -> str:
+    """Return why an item cannot be offered; empty if it can."""
+    try:
+        check_item(item)
+    except InvalidInputError as error:
+        return f"{error.target}: {error.message}"
+    return ""
