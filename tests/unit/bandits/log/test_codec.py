@@ -63,6 +63,9 @@ EXAMPLES: list[LogRecord] = [
     records.MergeRecord(
         3, [records.MergeInput(3, "7-0", "d", 5), None], "m", "spec", restores=True
     ),
+    records.ItemsRecord([records.ItemChange("put", "a", b"{}"), records.ItemChange("delete", "b")]),
+    records.ItemsBaseRecord("d"),
+    records.ItemsBaseRecord("d", "5-0~v"),
 ]
 
 
@@ -426,6 +429,8 @@ def promises(data: bytes) -> None:
         merge_promises(fields[0], [])
     elif kind == "merge":
         merge_promises(fields[0], fields[1])
+    elif kind in {"items", "items_base"}:
+        items_promises(kind, fields)
     else:
         named = {
             "tick": 0,
@@ -442,6 +447,20 @@ def promises(data: bytes) -> None:
         )
     if kind == "rollback":
         position_promises(fields[1])
+
+
+def items_promises(kind: str, fields: list) -> None:
+    if kind == "items_base":
+        digest, version = [*fields, None][:2]
+        assert type(digest) in TEXT
+        assert type(version) in OPTIONAL_TEXT
+        return
+    assert fields[0]
+    for op, item_id, *rest in fields[0]:
+        assert op in {"put", "patch", "delete"}
+        assert type(item_id) in TEXT
+        assert item_id
+        assert type([*rest, b""][0]) is bytes
 
 
 def position_promises(position: str) -> None:

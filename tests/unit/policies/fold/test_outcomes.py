@@ -168,6 +168,8 @@ APPLIED: dict[str, Make] = {
     "merge": lambda _, __: MergeRecord(
         1, [None, MergeInput(1, "1-0", "x", 0)], "y", "another model"
     ),
+    "items": lambda _, __: records.ItemsRecord([records.ItemChange("delete", "a")]),
+    "items_base": lambda _, __: records.ItemsBaseRecord("nowhere"),
 }
 
 
