@@ -85,6 +85,12 @@ class InvalidEventIdError(InvalidInputError):
     code = "invalid_event_id"
 
 
+class IncomparableError(InvalidInputError):
+    """A source is asked which items are alike, and cannot say."""
+
+    code = "incomparable"
+
+
 class EventConflictError(InvalidInputError):
     """The event_id has answered another request already."""
 
@@ -157,6 +163,12 @@ class UnknownUserError(BanditloopError):
     """No source knows this user, and the request brought no history."""
 
     code = "unknown_user"
+
+
+class UnknownItemError(BanditloopError):
+    """There is no item of this id."""
+
+    code = "unknown_item"
 
 
 class NoCandidatesError(BanditloopError):

@@ -1,6 +1,6 @@
 """The actions that one decision chooses from, before they have features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -31,6 +31,18 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     features: list[FeatureMap | None] | None
     scores: Mapping[str, Float32]
     failed: dict[str, str] | None = None
+
+    def within(self, offered: Container[str]) -> "Pool":
+        """Return the pool of those that are offered."""
+        kept = [at for at, item in enumerate(self.ids) if item in offered]
+        if len(kept) == len(self.ids):
+            return self
+        return Pool(
+            tuple(self.ids[at] for at in kept),
+            None if self.features is None else [self.features[at] for at in kept],
+            {name: column[kept] for name, column in self.scores.items()},
+            self.failed,
+        )
 
 
 def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = frozenset()) -> Pool:

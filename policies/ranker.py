@@ -1,33 +1,21 @@
 """The decision path as a plain object: request, candidates, features, PMF, decision, record."""
 
-import asyncio
-import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
 
-import msgspec
-import numpy as np
-
-from banditloop_client.schemas import Trouble
 from bandits.decide import decide
 from bandits.errors import (
-    BanditloopError,
-    EmptyActionsError,
     InvalidEventIdError,
     InvalidFieldError,
-    NoCandidatesError,
     NotReadyError,
     SourceError,
     TooManyFeaturesError,
-    UnknownUserError,
 )
 from bandits.log.records import DecisionRecord
-from bandits.types import ActionSet, Context, Float32, Policy, Snapshot
-from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
+from bandits.types import ActionSet, Context, Policy, Snapshot
+from bandits.values import MAX_EVENT_ID_BYTES
 from policies.artifacts.profiles import Profiles
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
@@ -35,45 +23,35 @@ from policies.encoding import check_features
 from policies.features import featurise
 from policies.holdout import FixedPolicy, in_holdout
 from policies.items.catalogue import Catalogue
+from policies.items.offering import Offering
+from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
+from policies.proposers import Offered, Proposers
 from policies.pseudonyms import pseudonym
-from policies.requests import MAX_ACTIONS, RankRequest
-from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
+from policies.requests import RankRequest
+from policies.sources.base import Candidates, Source
+from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
 MAX_PAIRS = 8_000_000
 """Pairs of features of one decision that a learner may have to cross."""
-MAX_REASON = 200
-"""Characters that are kept of a source's failure."""
-WARN_EVERY_S = 30.0
-"""The process's log tells at most this often what is wrong with a source."""
-
-log = logging.getLogger("banditloop.sources")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """Everything that is swapped at once when a new snapshot arrives.
-
-    ``sources`` propose only what the catalogue holds.
-    """
+    """What is swapped at once when a new snapshot arrives."""
 
     snapshot_id: str
     policy: Policy
-    catalogue: Catalogue
     snapshot: Snapshot
-    sources: tuple[CandidateSource, ...]
 
 
 class Ranker:
     """Makes decisions for one policy.
 
     It holds no connection: sources are given to it, with what is known of users, and its caller
-    logs the decisions.
-
-    By source, ``source_failures`` counts the decisions that it fell out of, ``source_partial``
-    those for which only a part of its answer could be used, and ``source_troubles`` keeps what was
-    last wrong.
+    logs the decisions. The model (``serve``) and the items (``offer``) come independently, each
+    whenever it is new.
     """
 
     def __init__(
@@ -83,27 +61,30 @@ class Ranker:
         *,
         salt: bytes,
         profiles: Profiles | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Make a ranker that has no model, and whose sources may propose anything.
+
+        Args:
+            spec: the policy.
+            sources: those that it names.
+            salt: draws and pseudonyms are hashed with it.
+            profiles: what is known of users.
+            clock: seconds since 1970; items are offered by it.
+        """
         self.spec = spec
-        self.profiles = profiles
-        self.sources = tuple(source for source in sources if not isinstance(source, ContextScorer))
-        self._scorers = tuple(source for source in sources if isinstance(source, ContextScorer))
         self.serving: Serving | None = None
-        self.source_failures: Counter[str] = Counter()
-        self.source_partial: Counter[str] = Counter()
-        self.source_troubles: dict[str, Trouble] = {}
-        self._warned_at: dict[str, float] = {}
+        self.proposers = Proposers(spec, SourceSet.of(sources, profiles), clock)
         self._spec_digest = spec.digest
         self._salt = salt
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
 
-    def serve(self, snapshot_id: str, snapshot: Snapshot, catalogue: Catalogue) -> None:
+    def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot.
 
         Args:
             snapshot_id: the name that decisions are logged with.
             snapshot: the model.
-            catalogue: what the sources may propose, and the features of it.
 
         Raises:
             SnapshotError: it cannot be loaded; the previous one keeps serving.
@@ -111,17 +92,39 @@ class Ranker:
         policy = load_policy(self.spec, snapshot)
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
-        sources = self._limited_to(catalogue)
-        self.serving = Serving(snapshot_id, policy, catalogue, snapshot, sources)
+        self.serving = Serving(snapshot_id, policy, snapshot)
 
-    def _limited_to(self, catalogue: Catalogue) -> tuple[CandidateSource, ...]:
-        """Return the sources, proposing nothing that the catalogue lacks."""
-        if not catalogue.limits:
-            return self.sources
-        # Most snapshots come with the catalogue of the one before.
-        if self.serving is not None and self.serving.catalogue.digest == catalogue.digest:
-            return self.serving.sources
-        return tuple(source.within(catalogue) for source in self.sources)
+    def offer(
+        self,
+        catalogue: Catalogue,
+        timeline: ItemTimeline | None = None,
+        changed: Collection[str] | None = None,
+    ) -> None:
+        """Take over a newer version of the items: from now on nothing else is proposed.
+
+        Called on the event loop after each batch of changes, at their cost.
+
+        Args:
+            catalogue: the newest.
+            timeline: what it is of; made of it if there is none.
+            changed: the items that were put, patched or deleted since the last version; with None
+                anything may be another (at the start, after a whole catalogue): everything is made
+                anew, which may be done in a thread while requests are answered.
+        """
+        self.proposers.offer(catalogue, timeline, changed)
+
+    def equip(self, sources: SourceSet) -> None:
+        """Swap in the sources of another artifact, from the next decision on.
+
+        They are made ready here, in a thread while requests are answered; what changes meanwhile
+        they are told when they are swapped in.
+        """
+        self.proposers.equip(sources)
+
+    @property
+    def offering(self) -> Offering:
+        """What may be offered, as of the last change."""
+        return self.proposers.offered.offering
 
     async def rank(self, request: RankRequest) -> DecisionRecord:
         """Ask the sources, choose, and return the record of the decision.
@@ -132,10 +135,12 @@ class Ranker:
             UnknownUserError, NoCandidatesError: nothing to choose from.
             SourceError: every source failed.
         """
-        # A snapshot may be swapped in while sources are asked. The candidates are limited to the
-        # catalogue that the record names.
-        serving, user = self._ready(), self._user(request)
-        return self._decide(request, await self._pool(request, serving, user), serving, user)
+        # While sources are asked, a snapshot or items may be swapped in: the decision is made of
+        # what is the newest then.
+        self._ready()
+        user = self._user(request)
+        pool, offered = await self._pool(request, user)
+        return self._decide(request, pool, offered, user)
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
@@ -150,7 +155,7 @@ class Ranker:
             NotReadyError: no snapshot yet.
             InvalidInputError: a field of the request is wrong.
         """
-        return self._decide(request, pool, self._ready(), self._user(request))
+        return self._decide(request, pool, self.proposers.offered, self._user(request))
 
     def _user(self, request: RankRequest) -> str | None:
         """Return the pseudonym of who asks."""
@@ -162,8 +167,9 @@ class Ranker:
         return self.serving
 
     def _decide(
-        self, request: RankRequest, pool: Pool, serving: Serving, user: str | None
+        self, request: RankRequest, pool: Pool, offered: Offered, user: str | None
     ) -> DecisionRecord:
+        serving, catalogue = self._ready(), offered.offering.catalogue
         if request.slots > len(pool.ids):
             raise InvalidFieldError(
                 f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots"
@@ -179,10 +185,10 @@ class Ranker:
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
-        if self._scorers:
-            pool = self._scored(pool, request, serving.catalogue)
+        if offered.sources.scorers:
+            pool = self._scored(pool, request, offered)
         context, actions = featurise(
-            self.spec, serving.catalogue, request.context, pool.ids, pool.features, pool.scores
+            self.spec, catalogue, request.context, pool.ids, pool.features, pool.scores
         )
         _check_crosses(context, actions)
 
@@ -204,7 +210,7 @@ class Ranker:
             policy=name,
             spec=self._spec_digest,
             snapshot_id=serving.snapshot_id,
-            catalogue=serving.catalogue.digest,
+            catalogue=catalogue.digest,
             context=request.context,
             action_ids=list(pool.ids),
             features=pool.features,
@@ -226,130 +232,58 @@ class Ranker:
     async def pool(self, request: RankRequest) -> Pool:
         """Return the explicit actions, or the union of what the sources propose.
 
-        What the request excludes is gone before any PMF. Before a snapshot is served, sources
-        propose whatever they know.
+        What the request excludes is gone before any PMF. Explicit actions are the caller's affair:
+        they may be anything.
+
+        Raises:
+            InvalidInputError: an action is wrong.
+            NoCandidatesError, UnknownUserError: nothing to choose from.
+            SourceError: every source failed.
         """
-        return await self._pool(request, self.serving, self._user(request))
-
-    async def _pool(self, request: RankRequest, serving: Serving | None, user: str | None) -> Pool:
-        excluded = frozenset(request.exclude)
-        if request.actions is not None:
-            return explicit_pool(request.actions, excluded)
-
-        sources = self.sources if serving is None else serving.sources
-        if not sources:
-            raise EmptyActionsError(
-                f"policy {self.spec.name} has no sources: send the actions to choose from",
-                "actions",
-            )
-
-        # Whatever each source is told of the user is looked up once.
-        known = None if user is None or self.profiles is None else self.profiles.find(user)
-        asked = SourceRequest(request.user_id, tuple(request.history), excluded, known)
-        answers = dict(await asyncio.gather(*(self._ask(source, asked) for source in sources)))
-
-        # One source that answers is enough; the record says which failed.
-        pool = self._union(
-            {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)}
-        )
-        if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
-            pool = msgspec.structs.replace(pool, failed=failed)
-        if not pool.ids:
-            raise _no_candidates(request, failed, serving)
+        pool, _ = await self._pool(request, self._user(request))
         return pool
 
-    async def _ask(
-        self, source: CandidateSource, request: SourceRequest
-    ) -> tuple[str, Candidates | str]:
-        """Return the source's name with what it proposes, or why it failed."""
-        try:
-            candidates = _checked(await source.candidates(request, self.spec.limit))
-        except SourceError as error:
-            return source.name, self._failed(source.name, error)
+    async def _pool(self, request: RankRequest, user: str | None) -> tuple[Pool, Offered]:
+        """Return the pool, and what may be offered once it is made."""
+        if request.actions is not None:
+            return explicit_pool(request.actions, frozenset(request.exclude)), self.proposers.now()
+        return await self.proposers.pool(request, user)
 
-        if candidates.trouble:
-            self.source_partial[source.name] += 1
-            self._keep_trouble(source.name, candidates.trouble)
-        return source.name, candidates
+    def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
+        """Return the source that says it, and the items most like one that may be offered.
 
-    def _failed(self, name: str, error: SourceError) -> str:
-        self.source_failures[name] += 1
-        return self._keep_trouble(name, error.message)
+        Args:
+            item_id: the one.
+            source: who is asked; None: all that can say, and the first that knows any answers.
+            limit: how many at most.
 
-    def _keep_trouble(self, name: str, reason: str) -> str:
-        """Keep what is wrong with a source, warn of it now and then, and return it shortened."""
-        now_s, reason = time.time(), reason[:MAX_REASON]
-        self.source_troubles[name] = Trouble(reason, now_s)
-
-        if abs(now_s - self._warned_at.get(name, 0.0)) >= WARN_EVERY_S:
-            self._warned_at[name] = now_s
-            log.warning(
-                "policy %s: %s (%d failures, %d answers used in part)",
-                self.spec.name,
-                reason,
-                self.source_failures[name],
-                self.source_partial[name],
-            )
-        return reason
-
-    def _union(self, answers: Mapping[str, Candidates]) -> Pool:
-        ids = tuple(dict.fromkeys(item for answer in answers.values() for item in answer.ids))
-        if len(ids) > MAX_ACTIONS:
-            ids = self._cut(answers)
-        rows = {item: row for row, item in enumerate(ids)}
-
-        scores: dict[str, Float32] = {}
-        for name, candidates in answers.items():
-            # In a blend a source also scores what others propose. In a mixture it stands only for
-            # its own candidates.
-            if candidates.score_items is not None and self.spec.kind != "mixture":
-                scores[name] = candidates.score_items(ids)
-                continue
-            column = np.full(len(ids), np.nan, np.float32)
-            for item, score in zip(candidates.ids, candidates.scores.tolist(), strict=True):
-                if item in rows:
-                    column[rows[item]] = score
-            scores[name] = column
-        return Pool(ids, None, scores)
-
-    def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
-        """Return as many ids as a decision may have, from each source in turn, best first.
-
-        What is left out is counted.
+        Raises:
+            UnknownItemError: the catalogue has no such item.
+            IncomparableError: the source cannot say of any item; it lists those that can.
         """
-        in_turn = chain.from_iterable(zip_longest(*(answer.ids for answer in answers.values())))
-        ids = tuple(
-            islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS)
-        )
+        return self.proposers.similar(item_id, source, limit)
 
-        kept = set(ids)
-        for name, answer in answers.items():
-            if lost := sum(item not in kept for item in answer.ids):
-                self.source_partial[name] += 1
-                self._keep_trouble(
-                    name,
-                    f"{lost} of its candidates are beyond the {MAX_ACTIONS:,} actions of a"
-                    " decision: lower limit",
-                )
-        return ids
-
-    def _scored(self, pool: Pool, request: RankRequest, catalogue: Catalogue) -> Pool:
+    def _scored(self, pool: Pool, request: RankRequest, offered: Offered) -> Pool:
         """Return the pool with the scores of the sources that look at the context.
 
         Each of them sees the scores that candidate sources gave, and not those of the others.
         """
         scores, failed = dict(pool.scores), dict(pool.failed or {})
-        for scorer in self._scorers:
+        for scorer in offered.sources.scorers:
             if scorer.name in pool.scores:
                 raise InvalidFieldError(
                     "this source scores actions itself", f"actions.scores.{scorer.name}"
                 )
             try:
                 scores[scorer.name] = scorer.score_actions(
-                    catalogue, request.context, pool.ids, pool.features, pool.scores
+                    offered.offering.catalogue,
+                    request.context,
+                    pool.ids,
+                    pool.features,
+                    pool.scores,
                 )
             except SourceError as error:
-                failed[scorer.name] = self._failed(scorer.name, error)
+                failed[scorer.name] = self.proposers.failed(scorer.name, error)
         return Pool(pool.ids, pool.features, scores, failed or None)
 
     def _held_out(self, request: RankRequest, event_id: str) -> bool:
@@ -363,37 +297,6 @@ class Ranker:
         return in_holdout(
             holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id
         )
-
-
-def _no_candidates(
-    request: RankRequest, failed: Mapping[str, str], serving: Serving | None
-) -> BanditloopError:
-    """Return the error that says why there is no candidate."""
-    if failed:
-        why = "; ".join(failed.values())
-        return SourceError(f"no source proposed anything ({why}): try again in a moment", "sources")
-
-    # An empty catalogue, an unknown user and an exclusion are mended in different places.
-    limited = serving is not None and serving.catalogue.limits
-    if limited and serving is not None and not len(serving.catalogue):
-        return NoCandidatesError(
-            "the catalogue has no items: put some, or send the actions to choose from", "actions"
-        )
-
-    beside = " that the catalogue holds" if limited else ""
-    if request.user_id is not None and not request.history:
-        return UnknownUserError(
-            f"no source proposed anything{beside} for this user: send a history, or configure a"
-            " source for everyone (popular)",
-            "user_id",
-        )
-    return NoCandidatesError(f"no source proposed anything{beside} that is not excluded", "exclude")
-
-
-def _checked(candidates: Candidates) -> Candidates:
-    if not (np.abs(candidates.scores) <= MAX_NUMBER).all():  # also catches NaN
-        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
-    return candidates
 
 
 def _check_crosses(context: Context, actions: ActionSet) -> None:

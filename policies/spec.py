@@ -82,7 +82,21 @@ class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl"
     digest: Digest
 
 
-Source = ArtifactSource | RemoteSource | RlSource
+class FreshSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fresh", tag_field="kind"
+):
+    """The newest items among what a user likes, by their texts; it needs no training.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        half_life_days: the age at which an item's score is half of that of a new one.
+    """
+
+    name: Name
+    half_life_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
+
+
+Source = ArtifactSource | RemoteSource | RlSource | FreshSource
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -193,7 +193,7 @@ class Rank:
     def __init__(self, client: "redis.Redis", log: Log, model: Snapshot) -> None:
         self._client, self._key = client, Keys("slates").log
         self._ranker = Ranker(log.spec, [], salt=SALT)
-        self._ranker.serve("s" * 32, model, Catalogue())
+        self._ranker.serve("s" * 32, model)
         self._requests = [
             RankRequest(
                 context={"hour": number / RANKS, "device": "phone"},

@@ -232,7 +232,8 @@ def per_action_us(rng: np.random.Generator, rounds: int) -> dict[int, float]:
     spec = SPECS["VW, epsilon-greedy"]
     learner = taught(spec, catalogue, make_requests(rng, 300), rng)
     ranker = Ranker(spec, [], salt=SALT)
-    ranker.serve("s", learner.snapshot("1-0"), catalogue)
+    ranker.serve("s", learner.snapshot("1-0"))
+    ranker.offer(catalogue)
     found = {}
     for count in MANY:
         pools = [
@@ -277,7 +278,8 @@ def main() -> int:
     for name, spec in SPECS.items():
         learner = taught(spec, catalogue, make_requests(rng, 300), rng)
         ranker = Ranker(spec, [], salt=SALT)
-        ranker.serve("s", learner.snapshot("1-0"), catalogue)
+        ranker.serve("s", learner.snapshot("1-0"))
+        ranker.offer(catalogue)
         median, high = median_us(
             lambda r, ranker=ranker: encode(ranker.decide(r, explicit_pool(r.actions or []))),
             make_requests(rng, arguments.rounds),

@@ -63,7 +63,8 @@ def rankers(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, Ranker]
     out = {}
     for name, (spec, learner) in learners.items():
         out[name] = Ranker(spec, [], salt=SALT)
-        out[name].serve("s", learner.snapshot("1-0"), catalogue)
+        out[name].serve("s", learner.snapshot("1-0"))
+        out[name].offer(catalogue)
     return out
 
 

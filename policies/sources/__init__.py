@@ -11,22 +11,37 @@ from collections.abc import Sequence
 
 from bandits.errors import SpecError
 from policies.artifacts.source_artifact import Artifact
-from policies.sources.base import Candidates, CandidateSource, ContextScorer, Source, SourceRequest
-from policies.sources.local import ItemOrder, LocalSource, Model, load_model
+from policies.sources.base import (
+    Candidates,
+    CandidateSource,
+    ComparingSource,
+    ContextScorer,
+    OfferingFollower,
+    Source,
+    SourceRequest,
+)
+from policies.sources.cf import LargeAlsModel
+from policies.sources.live.fresh import FreshItems
+from policies.sources.local import LocalSource, Model, load_model
+from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
-from policies.spec import ArtifactSource, RemoteSource, RlSource
+from policies.sources.similar import ComparingModel, SimilarItems
+from policies.spec import ArtifactSource, FreshSource, RemoteSource, RlSource
 from policies.spec import Source as SourceConfig
 from policies.typed_yaml import nearest
 
 __all__ = [
     "CandidateSource",
     "Candidates",
+    "ComparingSource",
     "ContextScorer",
+    "FreshItems",
     "HttpSource",
     "ItemOrder",
     "LocalSource",
     "Model",
+    "OfferingFollower",
     "RlScorer",
     "SourceRequest",
     "load_model",
@@ -61,6 +76,8 @@ def _load(config: SourceConfig, artifact: Artifact | None, items: ItemOrder) -> 
         return HttpSource(config, items.ids)
     if isinstance(config, RlSource):
         return RlScorer(config)
+    if isinstance(config, FreshSource):
+        return FreshItems(config, items)
     return _trained(config, artifact, items)
 
 
@@ -71,4 +88,7 @@ def _trained(config: ArtifactSource, artifact: Artifact | None, items: ItemOrder
         raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
 
     trained = artifact.sources[config.name]
-    return LocalSource(config.name, load_model(trained, len(items)), items, trained.scale)
+    model = load_model(trained, len(items))
+    compares = isinstance(model, ComparingModel | LargeAlsModel)
+    made = SimilarItems if compares else LocalSource
+    return made(config.name, model, items, trained.scale)

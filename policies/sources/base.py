@@ -1,13 +1,14 @@
 """Protocols of sources: one proposes items with its own scores, or scores what others propose."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.artifacts.histories import Profile
 from policies.items.catalogue import Catalogue
+from policies.items.offering import Offering
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 
@@ -45,18 +46,11 @@ class Candidates:
 class CandidateSource(Protocol):
     """Proposes up to ``limit`` items, never an excluded one.
 
-    Returns no candidates for a user it knows nothing of.
+    Returns no candidates for a user it knows nothing of. What may not be offered is dropped from
+    its answer; a source that fills its limit all the same is an ``OfferingFollower``.
     """
 
     name: str
-
-    def within(self, catalogue: Catalogue) -> "CandidateSource":
-        """Return the same source, proposing only items that the catalogue holds.
-
-        It is made once for a catalogue, off the path of requests, and proposes as many as if the
-        other items did not exist.
-        """
-        ...
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first.
@@ -67,6 +61,52 @@ class CandidateSource(Protocol):
 
         Raises:
             SourceError: it has no answer. The caller decides without it.
+        """
+        ...
+
+
+@runtime_checkable
+class OfferingFollower(CandidateSource, Protocol):
+    """A candidate source that proposes what may be offered, as much as if nothing else existed."""
+
+    def over(self, offering: Offering) -> Self:
+        """Return the source over all that may be offered now.
+
+        It is made when an artifact or a whole catalogue comes, off the path of requests and
+        possibly in a thread, while the source itself answers on.
+        """
+        ...
+
+    def update(self, changed: Collection[str]) -> None:
+        """Take in what has changed since: called on the event loop, at the cost of the changes.
+
+        Args:
+            changed: items that were put, patched or deleted, and those whose time has come or is
+                over. What each is now, the offering tells.
+        """
+        ...
+
+    @property
+    def known(self) -> int | None:
+        """How many of the items that may be offered it could propose; None: it cannot say."""
+        ...
+
+
+@runtime_checkable
+class ComparingSource(Protocol):
+    """A source that can say which items are like another."""
+
+    name: str
+
+    def similar(self, item_id: str, limit: int) -> Candidates | None:
+        """Return the items most like one, best first, of those that may be offered; not itself.
+
+        Args:
+            item_id: the one, whether or not it may be offered.
+            limit: how many at most.
+
+        Returns:
+            Items with how alike each is; None where the source does not know the one.
         """
         ...
 

@@ -6,7 +6,6 @@ promising blocks are looked at: approximate, at a few percent of the work
 (docs/explanation/sources.md).
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,16 +20,53 @@ SPARSE: Final = 0.3
 """Share of the items below which those that may be proposed are multiplied one by one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ItemSubset:
     """Some of the items: ``places`` bool[items], in the order of memory.
 
-    ``blocks``, int[b], are those that hold any of them; ``share`` of all items they are.
+    Args:
+        place: int[items], the place in memory of each item.
+        starts: int[blocks + 1], the place at which each block begins.
+        lacking: the items that are not among them.
     """
 
-    places: NDArray[np.bool_]
-    blocks: NDArray[np.intp]
-    share: float
+    def __init__(self, place: NDArray[Any], starts: NDArray[Any], lacking: NDArray[Any]) -> None:
+        self._place, self._starts = place, starts
+        self.places = np.ones(place.size, np.bool_)
+        self.places[place[lacking]] = False
+        self._counts = np.add.reduceat(self.places, starts[:-1], dtype=np.intp)
+        self._count = int(self._counts.sum())
+        self._blocks: NDArray[np.intp] | None = None
+
+    @property
+    def blocks(self) -> NDArray[np.intp]:
+        """The blocks that hold any of them, ascending."""
+        if self._blocks is None:
+            self._blocks = np.flatnonzero(self._counts)
+        return self._blocks
+
+    @property
+    def share(self) -> float:
+        """How many of all items they are, as a part of one."""
+        return self._count / self.places.size
+
+    def change(self, item: int, *, held: bool) -> None:
+        """Let an item be one of them, or none.
+
+        Args:
+            item: its place among the source's items.
+            held: whether it is one of them.
+        """
+        at = int(self._place[item])
+        if self.places[at] == held:
+            return
+        self.places[at] = held
+        block, one = int(np.searchsorted(self._starts, at, "right")) - 1, 1 if held else -1
+        self._counts[block] += one
+        self._count += one
+
+        # Blocks come and go with their first and last item.
+        if self._counts[block] == (1 if held else 0):
+            self._blocks = None
 
 
 class Blocks:
@@ -74,6 +110,10 @@ class Blocks:
             apart = self._rows[starts[b] : starts[b + 1]] - mean
             self._reach[b] = np.sqrt(np.vecdot(apart, apart).max() / mean.size)
 
+        self._lengths = np.maximum(np.sqrt(np.vecdot(self._rows, self._rows)), np.float32(1e-12))
+        means = np.sqrt(np.vecdot(self._means, self._means))
+        self._directions = self._means / np.maximum(means, np.float32(1e-12))[:, None]
+
     def rows(self, items: NDArray[Any]) -> Float32:
         """Return the factors of these items, float32[n, d]."""
         rows: Float32 = self._rows[self._place[items]]
@@ -96,10 +136,7 @@ class Blocks:
 
     def part(self, lacking: NDArray[Any]) -> ItemSubset:
         """Return all items but those."""
-        places = np.ones(self._order.size, np.bool_)
-        places[self._place[lacking]] = False
-        blocks = np.flatnonzero(np.logical_or.reduceat(places, self._starts[:-1]))
-        return ItemSubset(places, blocks, float(places.mean()))
+        return ItemSubset(self._place, self._starts, lacking)
 
     def nearest(
         self, user: Float32, barred: NDArray[Any], limit: int, part: ItemSubset | None = None
@@ -116,6 +153,44 @@ class Blocks:
         """
         # What the best item of a block may be worth.
         hoped = self._means @ user + np.sqrt(user @ user) * self._reach
+        return self._nearest(hoped, user, barred, limit, part)
+
+    def alike(
+        self, item: int, limit: int, part: ItemSubset | None = None
+    ) -> tuple[NDArray[Any], Float32]:
+        """Return about ``limit`` items whose factors have the highest cosine with those of one.
+
+        As ``nearest``, in no order, with the cosines. Those of one cluster have one direction.
+
+        Args:
+            item: the one, which is not found.
+            limit: how many are wanted.
+            part: the only items that may be found; None for all.
+        """
+        row: Float32 = self._rows[self._place[item]]
+        unit = row / max(np.sqrt(row @ row), np.float32(1e-12))
+        barred = np.array([item])
+        return self._nearest(self._directions @ unit, unit, barred, limit, part, self._lengths)
+
+    def _nearest(
+        self,
+        hoped: Float32,
+        user: Float32,
+        barred: NDArray[Any],
+        limit: int,
+        part: ItemSubset | None,
+        lengths: Float32 | None = None,
+    ) -> tuple[NDArray[Any], Float32]:
+        """Return the items with the highest products in the blocks of which most is hoped.
+
+        Args:
+            hoped: float32[blocks], which blocks are looked at.
+            user: what an item's factors are multiplied by.
+            barred: items that are left out.
+            limit: how many are wanted.
+            part: the only items that may be found; None for all.
+            lengths: float32[items], in the order of memory, that products are divided by.
+        """
         blocks, count = np.arange(hoped.size), LOOK_AT
         if part is not None:
             # So many more blocks are looked at that as many items of the part are.
@@ -126,12 +201,12 @@ class Blocks:
         closed = np.unique(self._place[barred])
         while count < hoped.size:
             best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
-            items, products = self._look(best, user, closed, part)
+            items, products = self._look(best, user, closed, part, lengths)
             if items.size >= limit:
                 break
             count *= 4
         else:
-            items, products = self._look(blocks, user, closed, part)
+            items, products = self._look(blocks, user, closed, part, lengths)
 
         if 0 < limit < items.size:
             best = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
@@ -139,11 +214,16 @@ class Blocks:
         return items, products
 
     def _look(
-        self, blocks: NDArray[Any], user: Float32, closed: NDArray[Any], part: ItemSubset | None
+        self,
+        blocks: NDArray[Any],
+        user: Float32,
+        closed: NDArray[Any],
+        part: ItemSubset | None,
+        lengths: Float32 | None,
     ) -> tuple[NDArray[Any], Float32]:
         """Return the items of these blocks and their products, without the places ``closed``.
 
-        ``blocks`` and ``closed`` ascend.
+        ``blocks`` and ``closed`` ascend. Products are divided by ``lengths``, if there are any.
         """
         if not blocks.size:
             return self._order[:0], np.zeros(0, np.float32)
@@ -176,4 +256,6 @@ class Blocks:
         met = at < places.size
         met[met] = places[at[met]] == closed[met]
         kept[at[met]] = False
+        if lengths is not None:
+            products /= lengths[places]
         return self._order[places[kept]], products[kept]

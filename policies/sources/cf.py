@@ -51,6 +51,7 @@ class AlsModel:
 
     def __init__(self, item_factors: Float32, fold_in: FoldIn) -> None:
         self._items = item_factors
+        self._lengths = np.sqrt(np.vecdot(item_factors, item_factors))
         self._fold_in = fold_in
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
@@ -62,6 +63,15 @@ class AlsModel:
         """
         scores: Float32 = self._items @ self._fold_in.user(self._items[indices], weights)
         return scores
+
+    def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
+        """Return every item's place, and the cosine of its factors with those of one.
+
+        Args:
+            item: the place of the one.
+        """
+        lengths = np.maximum(self._lengths * self._lengths[item], np.float32(1e-12))
+        return np.arange(len(self._items)), self._items @ self._items[item] / lengths
 
 
 class LargeAlsModel:
@@ -154,6 +164,15 @@ class NeighboursModel:
         to = self._neighbours[indices].ravel()
         by = (self._similarities[indices] * weights[:, None]).ravel()
         return np.bincount(to, by, minlength=len(self._neighbours)).astype(np.float32)
+
+    def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
+        """Return the places of an item's neighbours, and its similarities to them, above 0.
+
+        Args:
+            item: its place.
+        """
+        kept = self._similarities[item] > 0
+        return self._neighbours[item][kept], self._similarities[item][kept]
 
 
 def positive(source: TrainedSource, name: str) -> float:

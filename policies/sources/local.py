@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -12,11 +12,12 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Calibration, TrainedSource
-from policies.items.catalogue import Catalogue
+from policies.items.offering import Offering
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
+from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 
 
@@ -53,17 +54,6 @@ CACHE_BYTES = 32 * 2**20
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 
-class ItemOrder:
-    """The items of one artifact's sources: each knows them by their places here."""
-
-    def __init__(self, ids: tuple[str, ...]) -> None:
-        self.ids = ids
-        self.places = {item: place for place, item in enumerate(ids)}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class LocalSource:
     """A trained model as a candidate source: from a history to items, best first, calibrated.
 
@@ -87,21 +77,36 @@ class LocalSource:
         # bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
         self._cache_size = CACHE_BYTES // (4 * max(1, len(items)))
-        self._lacking: NDArray[np.intp] | None = None
+        self._closed: ClosedPlaces | None = None
         self._part: ItemSubset | None = None
 
-    def within(self, catalogue: Catalogue) -> Self:
-        """Return the source limited to a catalogue; itself while that holds all its items."""
-        lacking = catalogue.lacking(self._items.ids)
-        if not lacking.size:
-            return self
-
-        # The cache is shared: it holds scores of every item.
-        limited = copy.copy(self)
-        limited._lacking = lacking  # noqa: SLF001 - its own class
+    def over(self, offering: Offering) -> Self:
+        """Return the source over what may be offered; the cache is shared, it is of every item."""
+        source = copy.copy(self)
+        source._closed = closed = self._items.closed(offering)  # noqa: SLF001 - its own class
         if isinstance(self._model, LargeAlsModel):
-            limited._part = self._model.blocks.part(lacking)  # noqa: SLF001
-        return limited
+            lacking = np.flatnonzero(closed.shade)
+            source._part = self._model.blocks.part(lacking)  # noqa: SLF001
+        return source
+
+    def update(self, changed: Collection[str]) -> None:
+        """Take in what has changed."""
+        if self._closed is None:
+            return
+        places = self._closed.update(changed)
+        if self._part is not None:
+            for place in places:
+                self._part.change(place, held=place not in self._closed)
+
+    @property
+    def known(self) -> int:
+        """How many of the items that may be offered it could propose."""
+        return len(self._items) - (0 if self._closed is None else self._closed.count)
+
+    @property
+    def _shade(self) -> Float32 | None:
+        """What to add to the scores of all items; None while all may be proposed."""
+        return self._closed.shade if self._closed is not None and self._closed.count else None
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, as ``propose`` does.
@@ -141,10 +146,12 @@ class LocalSource:
                 [stored, np.array([index[i] for i in request.exclude if i in index], np.int32)]
             )
 
+        shade = self._shade
         scores_at: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeAlsModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
-            near, products = blocks.nearest(vector, barred, limit, self._part)
+            part = None if shade is None else self._part
+            near, products = blocks.nearest(vector, barred, limit, part)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
             best, best_scores = near[ranked], calibrated[ranked]
@@ -155,7 +162,7 @@ class LocalSource:
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, "" if fresh.size else key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
-            best = _best(scores, barred, limit, floor, self._lacking)
+            best = _best(scores, barred, limit, floor, shade)
             best_scores, scores_at = scores[best], scores.__getitem__
 
         def score_items(ids: Sequence[str]) -> Float32:
@@ -192,16 +199,14 @@ def _best(
     barred: NDArray[Any],
     limit: int,
     floor: np.float32,
-    lacking: NDArray[np.intp] | None,
+    shade: Float32 | None,
 ) -> NDArray[np.intp]:
     """Return the places of the ``limit`` highest scores above ``floor``, best first, ties by place.
 
-    None of them is barred or lacking.
+    None of them is barred, or has a shade of -inf.
     """
-    open_scores = scores.copy()
+    open_scores = scores.copy() if shade is None else scores + shade
     open_scores[barred] = -np.inf
-    if lacking is not None:
-        open_scores[lacking] = -np.inf
 
     # Only what reaches the last place is sorted.
     if 0 < limit < open_scores.size:

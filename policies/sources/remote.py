@@ -6,7 +6,7 @@ answer    {"candidates": [{"id": str, "score": number}]}
 
 import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Self
 
 import httpx
@@ -17,16 +17,16 @@ from bandits.errors import SourceError, SpecError
 from bandits.log.codec import MALFORMED
 from bandits.types import frozen
 from policies.artifacts.histories import Profile
-from policies.items.catalogue import Catalogue
+from policies.items.offering import Offering
 from policies.sources.base import Candidates, SourceRequest
 from policies.spec import RemoteSource
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 BACKOFF_S: Final = 0.01
 ROUNDS: Final = 6
-"""Times a source is asked for one decision, while it proposes what the catalogue lacks."""
+"""Times a source is asked for one decision, while it proposes what may not be offered."""
 REMEMBERED: Final = 1000
-"""Items that the catalogue lacks which a source is told not to propose."""
+"""Items that may not be offered which a source is told not to propose."""
 _SERVER_ERROR: Final = 500
 
 
@@ -73,22 +73,31 @@ class HttpSource:
         self.name = config.name
         self._config = config
         self._items = items
-        self._catalogue: Catalogue | None = None
+        self._offering: Offering | None = None
         self._lacking = set[str]()
         # The spec names the URL. A proxy or credentials from the environment would make it another.
         self._client = httpx.AsyncClient(
             timeout=config.timeout_ms / 1000, trust_env=False, follow_redirects=False
         )
 
-    def within(self, catalogue: Catalogue) -> Self:
-        """Return the source limited to a catalogue.
+    def over(self, offering: Offering) -> Self:
+        """Return the source over what may be offered.
 
-        What the catalogue lacks is dropped from an answer, and more are asked for instead. It is
-        remembered, so that the next time one question is enough, which excludes it.
+        What may not be is dropped from an answer, and more are asked for instead. It is remembered,
+        so that the next time one question is enough, which excludes it.
         """
-        limited = copy.copy(self)
-        limited._catalogue, limited._lacking = catalogue, set()  # noqa: SLF001 - its own class
-        return limited
+        source = copy.copy(self)
+        source._offering, source._lacking = offering, set()  # noqa: SLF001 - its own class
+        return source
+
+    def update(self, changed: Collection[str]) -> None:
+        """Take in what has changed: it may propose again what is offered again."""
+        if self._lacking and self._offering is not None:
+            self._lacking.difference_update([each for each in changed if each in self._offering])
+
+    @property
+    def known(self) -> None:
+        """Only the other side knows its items."""
 
     async def aclose(self) -> None:
         """Close its connections."""
@@ -102,7 +111,7 @@ class HttpSource:
 
         Args:
             request: what is sent; its user_id only if the source is configured to get it.
-            limit: how many at most; the remote is asked for more where the catalogue lacks some.
+            limit: how many at most; the remote is asked for more where some may not be offered.
 
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
@@ -119,7 +128,7 @@ class HttpSource:
             trouble = error.message if isinstance(error, SourceError) else self._named(late)
             if not found:
                 raise SourceError(trouble, f"sources.{self.name}") from error
-            trouble = f"{trouble}, when asked for more than {len(found)} that the catalogue holds"
+            trouble = f"{trouble}, when asked for more than {len(found)} that may be offered"
         return self._rank(found, limit, trouble)
 
     async def _fill(
@@ -129,7 +138,7 @@ class HttpSource:
 
         Returns what was wrong with the answers; "" if nothing was.
         """
-        catalogue, lacking, trouble = self._catalogue, self._lacking, ""
+        offering, lacking, trouble = self._offering, self._lacking, ""
         for number in range(ROUNDS):
             # More are asked for each time, since a remote may not heed what it is told to exclude.
             asked = (limit + len(lacking)) << number
@@ -142,15 +151,15 @@ class HttpSource:
             kept = [
                 item
                 for item in scores
-                if item not in barred and (catalogue is None or item in catalogue)
+                if item not in barred and (offering is None or item in offering)
             ]
             found.update((item, scores[item]) for item in kept[:asked])
 
-            # What the catalogue lacks is excluded the next time.
+            # What may not be offered is excluded the next time.
             new = [
                 item
                 for item in scores
-                if catalogue is not None and item not in catalogue and item not in lacking
+                if offering is not None and item not in offering and item not in lacking
             ]
             lacking.update(new[: REMEMBERED - len(lacking)])
             if not new or len(found) >= limit or len(scores) < limit or len(lacking) == REMEMBERED:

@@ -261,7 +261,7 @@ class RedisPolicyService:
 
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""
-        serving, troubles, stats = self.ranker.serving, self.ranker.source_troubles, None
+        serving, troubles, stats = self.ranker.serving, self.ranker.proposers.troubles, None
 
         # Without Redis the answer is what this process knows by itself.
         with contextlib.suppress(*FAILURES, msgspec.MsgspecError):
@@ -275,7 +275,7 @@ class RedisPolicyService:
             snapshot_id=serving.snapshot_id if serving else None,
             position=serving.snapshot.position if serving else None,
             learned=serving.snapshot.learned if serving else 0,
-            items=len(serving.catalogue) if serving else 0,
+            items=len(self.ranker.offering.catalogue),
             sources=list(self.sources),
             spec=_spec_fields(self.spec),
             outcomes=stats.outcomes if stats else {},
@@ -293,7 +293,10 @@ class RedisPolicyService:
     def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
         if published.spec != self.spec.digest:
             raise SnapshotError("it was learned for another spec than this replica serves", "spec")
-        self.ranker.serve(snapshot_id, published.snapshot, catalogue)
+        self.ranker.serve(snapshot_id, published.snapshot)
+        # Most snapshots come with the catalogue of the one before.
+        if catalogue.digest != self.ranker.offering.catalogue.digest:
+            self.ranker.offer(catalogue)
         self.loaded_at = time.monotonic()
 
 

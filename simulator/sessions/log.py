@@ -32,7 +32,8 @@ def log_sessions(
         seed: Seed of the sessions.
     """
     ranker = Ranker(spec, [], salt=SALT)
-    ranker.serve("log", snapshot, world.catalogue)
+    ranker.serve("log", snapshot)
+    ranker.offer(world.catalogue)
 
     rows = []
     for number in range(sessions):

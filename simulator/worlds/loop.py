@@ -133,6 +133,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
     blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
     fold = Fold(blobs.__getitem__, salt=salt)
     ranker = Ranker(spec, sources, salt=salt, profiles=profiles)
+    ranker.offer(catalogue)
     run = Run(np.zeros(rounds), fold)
     due_rewards: list[tuple[int, int, RewardRecord]] = []
     asked_pools = dict(pools or {})
@@ -155,7 +156,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
 
             if number % publish_every == 0:
                 snapshot = fold.snapshot()
-                ranker.serve(f"r{number}", snapshot, fold.catalogue)
+                ranker.serve(f"r{number}", snapshot)
                 if on_snapshot is not None:
                     on_snapshot(f"r{number}", snapshot)
 

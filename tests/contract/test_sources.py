@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,12 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.histories import Histories, Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
-from policies.sources import CandidateSource, LocalSource, SourceRequest, load_sources
+from policies.items.offering import Offering
+from policies.items.timeline import ItemTimeline
+from policies.proposers import Proposers
+from policies.sources import (
+    CandidateSource,
+    ComparingSource,
+    LocalSource,
+    OfferingFollower,
+    SourceRequest,
+    load_sources,
+)
 from policies.sources.remote import ROUNDS
-from policies.spec import RemoteSource
+from policies.sources.source_set import SourceSet
+from policies.spec import PolicySpec, RemoteSource
 
 N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
@@ -81,6 +94,16 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
 
 RANDOM = np.random.default_rng(7)
 HISTORIES, ARTIFACT = make_histories(RANDOM), make_artifact(RANDOM)
+BLOCKS = TrainedSource(
+    "als",
+    {
+        **ARTIFACT.sources["als"].arrays,
+        "order": np.random.default_rng(8).permutation(N_ITEMS).astype(np.int32),
+        "starts": np.array([0, 3, 10, 11, 25, N_ITEMS], np.int32),
+    },
+    dict(ARTIFACT.sources["als"].config),
+)
+WITH_BLOCKS = Artifact((), ITEMS, {**ARTIFACT.sources, "als in blocks": BLOCKS})
 KNOWN = [HISTORIES.profile(f"user-{user}") for user in range(N_USERS)]
 
 
@@ -192,7 +215,8 @@ async def test_a_source_proposes_what_the_catalogue_holds_and_as_much_of_it_as_t
     """The same, in the same order with the same scores, as if what was removed did not exist."""
     catalogue = Catalogue.put([Item(item) for item in held])
     async with open_source(name) as source:
-        limited = source.within(catalogue)
+        assert isinstance(source, OfferingFollower)
+        limited = source.over(Offering(catalogue))
         for request in REQUESTS:
             every = await source.candidates(request, 2 * N_ITEMS)
             open_ = [
@@ -229,20 +253,93 @@ async def test_a_source_proposes_what_the_catalogue_holds_and_as_much_of_it_as_t
         ), "the source itself is as it was"
 
 
-async def open_everything(source: CandidateSource) -> tuple[str, ...]:
+async def open_everything(source: OfferingFollower) -> tuple[str, ...]:
     """What it proposes under a catalogue of all."""
-    return (
-        await source.within(Catalogue.put([Item(item) for item in ITEMS])).candidates(
-            REQUESTS[0], 2 * N_ITEMS
-        )
-    ).ids
+    everything = Offering(Catalogue.put([Item(item) for item in ITEMS]))
+    return (await source.over(everything).candidates(REQUESTS[0], 2 * N_ITEMS)).ids
 
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_a_catalogue_of_everything_costs_nothing(name: str) -> None:
+    """As many items are known as without a catalogue, so nothing is looked at."""
     source = load_sources(ARTIFACT)[name]
     assert isinstance(source, LocalSource)
-    assert source.within(Catalogue.put([Item(item) for item in ITEMS])) is source
+    over = source.over(Offering(Catalogue.put([Item(item) for item in ITEMS])))
+    assert over.known == source.known == N_ITEMS
+
+
+# --- items that come, go, hide and expire
+# ------------------------------------------------------------
+
+AT_S = 1_800_000_000
+TIMES = [None, *(datetime.fromtimestamp(AT_S + minute * 60, UTC) for minute in range(-2, 6))]
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> ItemChange:
+    """A put, a patch or a deletion of an item that the sources know, or of another."""
+    item_id = draw(st.sampled_from([*ITEMS[:12], "not an item"]))
+    op = draw(st.sampled_from(["put", "put", "patch", "delete"]))
+    if op == "delete":
+        return ItemChange("delete", item_id, b"")
+    begins, ends = draw(st.sampled_from(TIMES)), draw(st.sampled_from(TIMES))
+    if begins and ends and begins >= ends:
+        begins, ends = ends, begins
+    fields: dict[str, Any] = {
+        "available_from": begins,
+        "available_until": ends if ends != begins else None,
+        "hidden": draw(st.sampled_from([None, False, True])),
+    }
+    if op == "put":
+        fields = {name: value for name, value in fields.items() if value is not None}
+        fields["id"] = item_id
+    return ItemChange(op, item_id, msgspec.json.encode(fields))
+
+
+@given(
+    first=st.one_of(st.none(), st.sets(st.sampled_from(ITEMS[:20]))),
+    steps=st.lists(
+        st.one_of(st.lists(changes(), min_size=1, max_size=4), st.integers(1, 150)), max_size=12
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_source_that_is_told_of_changes_is_as_if_it_were_made_anew(
+    first: set[str] | None, steps: list[list[ItemChange] | int]
+) -> None:
+    """After any changes and at any time: the same candidates as over the items that are left."""
+    clock = [float(AT_S)]
+    sources: list[Any] = list(load_sources(WITH_BLOCKS).values())
+    proposers = Proposers(PolicySpec("p"), SourceSet.of(sources), lambda: clock[0])
+    timeline = ItemTimeline(None if first is None else Catalogue.put([*map(Item, sorted(first))]))
+    proposers.offer(timeline.newest, timeline)
+
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            clock[0] += step
+        else:
+            timeline.apply(LogEntry(f"{number + 1}-0", ItemsRecord(step)), {}.__getitem__)
+            changed = {change.id for change in step}
+            proposers.offer(timeline.newest, timeline, changed)
+
+        offered = proposers.now()
+        left = [
+            item
+            for item in timeline
+            if item not in timeline.offers or timeline.offers[item].holds(clock[0] * 1000)
+        ]
+        if not timeline.newest.limits:
+            left = [*ITEMS, "anything"]
+        assert [item in offered.offering for item in (*ITEMS, "anything")] == [
+            item in left for item in (*ITEMS, "anything")
+        ]
+        for told, source in zip(offered.sources.proposing, sources, strict=True):
+            anew = source.over(Offering(Catalogue.put([*map(Item, left)])))
+            assert told.known == anew.known
+            for request in REQUESTS[:4]:
+                for limit in (1, 7, 2 * N_ITEMS):
+                    one, two = told.propose(request, limit), anew.propose(request, limit)
+                    assert one.ids == two.ids
+                    assert np.array_equal(one.scores, two.scores)
 
 
 async def test_a_remote_that_ignores_what_it_is_asked_is_not_asked_for_ever() -> None:
@@ -261,7 +358,7 @@ async def test_a_remote_that_ignores_what_it_is_asked_is_not_asked_for_ever() ->
                 return await ask(body)
 
             source._ask = counted  # type: ignore[attr-defined]
-            limited = source.within(Catalogue.put([Item(item) for item in held]))
+            limited = source.over(Offering(Catalogue.put([Item(item) for item in held])))  # type: ignore[attr-defined]
             for _ in range(3):
                 await limited.candidates(SourceRequest(), 2)
             assert questions <= 3 * ROUNDS
@@ -342,3 +439,45 @@ def test_what_is_cached_changes_nothing(name: str) -> None:
                 assert one.ids == two.ids
                 assert np.array_equal(one.scores, two.scores)
     assert len(warm._cache) <= 2
+
+
+# --- items that are like another
+# ------------------------------------------------------------
+
+COMPARING = ["als", "als in blocks", "item_knn", "ease", "rp3beta"]
+
+
+def test_sources_of_factors_or_neighbours_compare_and_no_others() -> None:
+    loaded = load_sources(WITH_BLOCKS)
+    assert [name for name in loaded if isinstance(loaded[name], ComparingSource)] == [
+        name for name in loaded if name in COMPARING
+    ]
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_what_is_similar_is_of_what_may_be_offered_and_never_the_item_itself(name: str) -> None:
+    """Best first; what may not be offered makes room for the next."""
+    source: Any = load_sources(WITH_BLOCKS)[name]
+    held = {*ITEMS[::2], ITEMS[7]}
+    limited = source.over(Offering(Catalogue.put([*map(Item, sorted(held))])))
+    for item in (*ITEMS[:6], ITEMS[-1]):
+        every = source.similar(item, 2 * N_ITEMS)
+        assert item not in every.ids
+        assert len(set(every.ids)) == len(every.ids) > 0
+        assert np.all(np.diff(every.scores) <= 0)
+        for limit in (0, 1, 4, N_ITEMS):
+            found = limited.similar(item, limit)
+            left = [each for each in zip(every.ids, every.scores, strict=True) if each[0] in held]
+            assert list(zip(found.ids, found.scores, strict=True)) == left[:limit]
+    assert limited.similar("not an item", 3) is None
+
+
+def test_items_of_one_direction_have_similar_factors_whatever_their_length() -> None:
+    """The cosine, also of blocks."""
+    factors = ARTIFACT.sources["als"].arrays["item_factors"]
+    units = factors / np.linalg.norm(factors, axis=1, keepdims=True)
+    for name in ("als", "als in blocks"):
+        found = load_sources(WITH_BLOCKS)[name].similar("item-3", 5)  # type: ignore[union-attr]
+        expected = np.argsort(-(units @ units[3]), kind="stable")[1:6]
+        assert found.ids == tuple(ITEMS[i] for i in expected)
+        np.testing.assert_allclose(found.scores, (units @ units[3])[expected], rtol=1e-5)

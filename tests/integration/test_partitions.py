@@ -483,7 +483,7 @@ async def test_a_replica_finds_the_log_of_each_event_and_serves_merged_models_on
         20,
         20,
     )
-    assert service.ranker.serving.catalogue.digest == catalogue
+    assert service.ranker.offering.catalogue.digest == catalogue
     samples = metrics(
         (await collect(async_client, Metrics("p").sample(), ["home"], {"home": COUNT})).decode()
     )

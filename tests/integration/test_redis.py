@@ -397,7 +397,7 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
         await asyncio.to_thread(eventually, lambda: service.ranker.serving.snapshot.learned == 20)
         digest_ = await service.replace_catalogue([Item("a", {"x": 2.0})])
         await asyncio.to_thread(
-            eventually, lambda: service.ranker.serving.catalogue.digest == digest_
+            eventually, lambda: service.ranker.offering.catalogue.digest == digest_
         )
         info = await service.info()
     assert (info.learned, info.items, info.ready) == (20, 1, True)
@@ -429,7 +429,7 @@ async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(
     async def put(*ids: str) -> None:
         digest_ = await service.replace_catalogue([Item(each) for each in ids])
         await asyncio.to_thread(
-            eventually, lambda: service.ranker.serving.catalogue.digest == digest_
+            eventually, lambda: service.ranker.offering.catalogue.digest == digest_
         )
 
     trained = {"artifact": version, "catalogue": Catalogue.of(make_artifact().catalogue)}

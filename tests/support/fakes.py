@@ -1,7 +1,7 @@
 """Stand-ins that behave: a log with a clock, a source that can fail, a service without Redis."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -15,6 +15,7 @@ from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
+from policies.items.offering import Offering
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
@@ -97,20 +98,28 @@ class FakeSource:
         self.failing = False
         self.requests: list[SourceRequest] = []
         self._score_items = score_items
+        self._offering = Offering()
         self._original: FakeSource | None = None
 
-    def within(self, catalogue: Catalogue) -> "FakeSource":
-        limited = copy.copy(self)
-        limited.scores = {item: score for item, score in self.scores.items() if item in catalogue}
-        limited._original = self._original or self
-        return limited
+    def over(self, offering: Offering) -> "FakeSource":
+        source = copy.copy(self)
+        source._offering, source._original = offering, self._original or self
+        return source
+
+    def update(self, changed: Collection[str]) -> None:
+        """What is offered is looked up."""
+
+    @property
+    def known(self) -> int:
+        return sum(item in self._offering for item in self.scores)
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         self.requests.append(request)
         if (self._original or self).failing:
             raise SourceError(f"{self.name} is down", "source")
         ranked = sorted(
-            (i for i in self.scores if i not in request.exclude), key=lambda i: -self.scores[i]
+            (i for i in self.scores if i in self._offering and i not in request.exclude),
+            key=lambda i: -self.scores[i],
         )[:limit]
         return Candidates(
             tuple(ranked), np.array([self.scores[i] for i in ranked], np.float32), self._score_items
@@ -122,7 +131,9 @@ def fresh_ranker(
 ) -> Ranker:
     """A ranker that serves the snapshot of an empty log."""
     ranker = Ranker(spec, list(sources), salt=SALT)
-    ranker.serve("s0", FakeLog(spec).fold().snapshot(), catalogue or Catalogue())
+    ranker.serve("s0", FakeLog(spec).fold().snapshot())
+    if catalogue is not None:
+        ranker.offer(catalogue)
     return ranker
 
 

@@ -162,7 +162,7 @@ class Derivations:
             if spec is None or snapshot is None:
                 return None
             ranker = Ranker(spec, (), salt=b"")
-            ranker.serve(record.snapshot_id, snapshot, Catalogue())
+            ranker.serve(record.snapshot_id, snapshot)
         except BanditloopError:
             return None
         return ranker

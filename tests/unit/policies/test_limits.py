@@ -1,5 +1,7 @@
 """What the catalogue lacks is no candidate, whoever proposes it, however a decision is asked for."""
 
+from datetime import UTC, datetime
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,15 +10,26 @@ from hypothesis import strategies as st
 from support.fakes import SALT, FakeLog, FakeSource, fresh_ranker
 from support.small_artifact import HISTORIES, ITEMS, NAMES, make_artifact
 
-from bandits.errors import NoCandidatesError, SourceError, UnknownUserError
+from bandits.errors import (
+    IncomparableError,
+    NoCandidatesError,
+    SourceError,
+    UnknownItemError,
+    UnknownUserError,
+)
 from bandits.exploration import EpsilonGreedy
+from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.profiles import Profiles
 from policies.features import featurise_record
 from policies.holdout import FixedPolicy
 from policies.items.catalogue import Catalogue, Item
+from policies.items.changes import encode_item
+from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
-from policies.sources import load_sources
+from policies.sources import Candidates, load_sources
+from policies.sources.local import EMPTY
+from policies.sources.source_set import SourceSet
 from policies.spec import ArtifactSource, Holdout, PolicySpec
 
 ARTIFACT = make_artifact()
@@ -32,7 +45,8 @@ WAYS = {
 def serving(spec: PolicySpec, catalogue: Catalogue) -> Ranker:
     sources = list(load_sources(ARTIFACT, spec.sources).values())
     ranker = Ranker(spec, sources, salt=SALT, profiles=Profiles.of(HISTORIES, SALT))
-    ranker.serve("s0", FakeLog(spec).fold().snapshot(), catalogue)
+    ranker.serve("s0", FakeLog(spec).fold().snapshot())
+    ranker.offer(catalogue)
     return ranker
 
 
@@ -67,7 +81,7 @@ async def test_of_any_catalogue_every_source_fills_its_part_of_the_pool(way, hel
     assert not record.unserved
     assert record.failed is None
     if record.holdout and spec.holdout is not None and not (record.chosen[1:]):
-        context, actions = featurise_record(spec, ranker.serving.catalogue, record)
+        context, actions = featurise_record(spec, ranker.offering.catalogue, record)
         np.testing.assert_array_equal(
             FixedPolicy(spec.holdout.policy).pmf(context, actions), record.pmfs()[0]
         )
@@ -100,49 +114,178 @@ async def test_while_no_catalogue_was_ever_put_nobody_said_what_there_is():
     source = FakeSource("cf", {"a": 3.0, "b": 2.0, "c": 1.0})
     ranker = fresh_ranker(spec, [source])
     assert (await ranker.rank(RankRequest())).action_ids == ["a", "b"]
-    ranker.serve("s1", ranker.serving.snapshot, holding("b", "c"))
+    ranker.offer(holding("b", "c"))
     assert (await ranker.rank(RankRequest())).action_ids == ["b", "c"]
-    ranker.serve("s2", ranker.serving.snapshot, Catalogue.put([]))
+    ranker.offer(Catalogue.put([]))
     with pytest.raises(NoCandidatesError):
         await ranker.rank(RankRequest())
-    ranker.serve("s3", ranker.serving.snapshot, holding("a"))
+    ranker.offer(holding("a"))
     assert (await ranker.rank(RankRequest())).action_ids == ["a"]
 
 
-async def test_a_decision_is_made_of_the_catalogue_that_its_record_names():
-    """Also if another is served while the sources are asked."""
-    spec = PolicySpec("home")
-    swapped = []
+# --- items that change while the sources are asked
+# ------------------------------------------------------------
 
-    class Slow(FakeSource):
+
+class Meanwhile(FakeSource):
+    """Something happens once while it is asked."""
+
+    def __init__(self, scores, happens):
+        super().__init__("cf", scores)
+        self.happens = [happens]
+
+    async def candidates(self, request, limit):
+        found = await super().candidates(request, limit)
+        while self.happens:
+            self.happens.pop()()
+        return found
+
+
+def put(item_id: str, **fields) -> ItemChange:
+    return ItemChange("put", item_id, encode_item(Item(item_id, **fields)))
+
+
+class Shop:
+    """A ranker whose items change, entry by entry, and a clock that a test sets."""
+
+    def __init__(self, sources, *items: Item, spec: PolicySpec | None = None) -> None:
+        self.now_s = 1_800_000_000.0
+        self.timeline = ItemTimeline(Catalogue.put(items))
+        spec = spec or PolicySpec("home")
+        self.ranker = Ranker(spec, sources, salt=SALT, clock=lambda: self.now_s)
+        self.ranker.serve("s0", FakeLog(spec).fold().snapshot())
+        self.ranker.offer(self.timeline.newest, self.timeline)
+        self._entries = 0
+
+    def change(self, *changes: ItemChange) -> None:
+        self._entries += 1
+        self.timeline.apply(LogEntry(f"{self._entries}-0", ItemsRecord([*changes])), {}.__getitem__)
+        self.ranker.offer(self.timeline.newest, self.timeline, {each.id for each in changes})
+
+    def time(self, after_s: float) -> datetime:
+        return datetime.fromtimestamp(self.now_s + after_s, UTC)
+
+
+async def test_what_goes_while_sources_are_asked_is_no_candidate_and_the_record_names_that_version():
+    source = Meanwhile(
+        {"a": 3.0, "b": 2.0, "c": 1.0},
+        lambda: shop.change(ItemChange("delete", "a", b""), put("c", features={"x": 2.0})),
+    )
+    shop = Shop([source], *map(Item, "abc"))
+    before = shop.timeline.version
+    record = await shop.ranker.rank(RankRequest())
+    assert record.action_ids == ["b", "c"]
+    assert record.source_scores()["cf"].tolist() == [2.0, 1.0]
+    assert record.catalogue == shop.timeline.version != before
+    _, actions = featurise_record(shop.ranker.spec, shop.timeline.newest, record)
+    assert actions.namespaces[1].values.tolist() == [[0.0], [2.0]]
+    again = await shop.ranker.rank(RankRequest())
+    assert again.action_ids == record.action_ids
+
+
+@pytest.mark.parametrize("how", ["deleted", "hidden", "over", "replaced"])
+async def test_when_all_go_while_sources_are_asked_the_error_says_so(how):
+    def happens() -> None:
+        if how == "deleted":
+            shop.change(ItemChange("delete", "a", b""))
+        elif how == "hidden":
+            shop.change(ItemChange("patch", "a", b'{"hidden": true}'))
+        elif how == "over":
+            shop.now_s += 60
+        else:
+            shop.ranker.offer(holding("c"))
+
+    shop = Shop([Meanwhile({"a": 3.0}, happens)], Item("b"))
+    shop.change(put("a", available_until=shop.time(60)))
+    with pytest.raises(NoCandidatesError, match=r"none of the 1 items .* any more") as caught:
+        await shop.ranker.rank(RankRequest(user_id="u"))
+    assert caught.value.target == "actions"
+
+
+async def test_what_a_source_of_ones_own_proposes_is_held_to_the_items_all_the_same():
+    """It need not know what may be offered: its answer is shorter then."""
+
+    class Own:
+        name = "own"
+
         async def candidates(self, request, limit):
-            found = await super().candidates(request, limit)
-            if not swapped:
-                swapped.append(1)
-                ranker.serve("s2", ranker.serving.snapshot, holding("c"))
-            return found
+            return Candidates(("a", "b", "c")[:limit], np.ones(3, np.float32)[:limit])
 
-    ranker = fresh_ranker(spec, [Slow("cf", {"a": 3.0, "c": 1.0})], holding("a"))
-    first, second = await ranker.rank(RankRequest()), await ranker.rank(RankRequest())
-    assert (first.action_ids, first.catalogue, first.snapshot_id) == (
-        ["a"],
-        holding("a").digest,
-        "s0",
-    )
-    assert (second.action_ids, second.catalogue, second.snapshot_id) == (
-        ["c"],
-        holding("c").digest,
-        "s2",
-    )
+    shop = Shop([Own()], *map(Item, "bcd"))
+    assert (await shop.ranker.rank(RankRequest())).action_ids == ["b", "c"]
+    shop.change(ItemChange("delete", "c"))
+    assert (await shop.ranker.rank(RankRequest())).action_ids == ["b"]
 
 
-def test_what_may_be_proposed_is_found_once_for_a_catalogue_not_for_each_snapshot():
+async def test_an_item_is_offered_from_its_time_until_just_before_it_is_over():
+    spec = msgspec.structs.replace(BLEND, limit=len(ITEMS))
+    sources = list(load_sources(ARTIFACT, spec.sources).values())
+    shop = Shop(sources, *map(Item, ITEMS[2:]), spec=spec)
+    began_s = shop.now_s
+    shop.change(put(ITEMS[3], available_from=shop.time(10), available_until=shop.time(20)))
+    for at, offered in ((0, False), (9.9, False), (10, True), (19.9, True), (20, False)):
+        shop.now_s = began_s + at
+        record = await shop.ranker.rank(RankRequest(history=["i01"]))
+        assert (ITEMS[3] in record.action_ids) is offered
+        assert ITEMS[4] in record.action_ids
+    shop.change(put(ITEMS[3], hidden=True))
+    assert ITEMS[3] not in (await shop.ranker.rank(RankRequest(history=["i01"]))).action_ids
+    shop.change(put(ITEMS[3]))
+    assert ITEMS[3] in (await shop.ranker.rank(RankRequest(history=["i01"]))).action_ids
+
+
+async def test_why_there_is_no_candidate_is_said():
+    """Nothing may be offered, nothing that a source knows, nothing that this user may be shown."""
+    sources = list(load_sources(ARTIFACT, BLEND.sources).values())
+    for items, request, why in (
+        (
+            [Item("i04", hidden=True)],
+            RankRequest(user_id="known"),
+            r"none of the catalogue's 1 items",
+        ),
+        ([Item("x"), Item("y")], RankRequest(user_id="known"), r"no source knows any of the 2"),
+        (
+            [Item("i04")],
+            RankRequest(user_id="known", exclude=["i04"]),
+            "not excluded|for this user",
+        ),
+    ):
+        with pytest.raises((NoCandidatesError, UnknownUserError), match=why):
+            await Shop(sources, *items, spec=BLEND).ranker.rank(request)
+
+
+async def test_other_sources_are_made_ready_beside_and_miss_no_change():
+    """Items change between the moment that they are made ready and the one they are swapped in."""
+    spec = msgspec.structs.replace(BLEND, limit=len(ITEMS))
+
+    def loaded() -> SourceSet:
+        return SourceSet.of(list(load_sources(make_artifact(), spec.sources).values()))
+
+    shop = Shop(loaded().all, *map(Item, ITEMS), spec=spec)
+    before = shop.ranker.proposers.offered.sources
+    shop.ranker.equip(loaded())
+    shop.change(ItemChange("delete", "i05", b""), put("i06", available_from=shop.time(5)))
+    request = RankRequest(history=["i01"])
+    record = await shop.ranker.rank(request)
+    assert shop.ranker.proposers.offered.sources is not before
+    assert set(record.action_ids) == {*ITEMS} - {"i01", "i05", "i06"}
+    shop.now_s += 5
+    assert "i06" in (await shop.ranker.rank(request)).action_ids
+
+    other = loaded()
+    shop.ranker.equip(other)
+    shop.ranker.offer(holding("i07"))
+    assert (await shop.ranker.rank(request)).action_ids == ["i07"]
+    assert [each._items for each in shop.ranker.proposers.offered.sources.proposing] == [
+        each._items for each in other.proposing
+    ]
+
+
+def test_a_snapshot_leaves_the_items_as_they_are():
     ranker = serving(BLEND, holding("i04", "i05"))
-    before = ranker.serving.sources
-    ranker.serve("s1", ranker.serving.snapshot, holding("i04", "i05"))
-    assert ranker.serving.sources is before
-    whole = serving(BLEND, holding(*ITEMS))
-    assert whole.serving.sources == whole.sources, "nothing is removed, so nothing is looked at"
+    before = ranker.proposers.offered
+    ranker.serve("s1", ranker.serving.snapshot)
+    assert ranker.proposers.offered is before
 
 
 def test_an_emptied_catalogue_is_another_than_none_and_comes_back_from_its_bytes():
@@ -220,8 +363,8 @@ async def test_what_is_wrong_with_a_source_is_kept_counted_and_in_the_record(cap
         record = await ranker.rank(RankRequest())
         assert record.failed == {"cf": "cf is down"}
         assert record.holdout is record.unserved is False
-    assert ranker.source_failures == {"cf": 50}
-    assert ranker.source_troubles["cf"].reason == "cf is down"
+    assert ranker.proposers.failures == {"cf": 50}
+    assert ranker.proposers.troubles["cf"].reason == "cf is down"
     assert len([each for each in caplog.records if "cf is down" in each.getMessage()]) == 1, (
         "not fifty times"
     )
@@ -230,3 +373,41 @@ async def test_what_is_wrong_with_a_source_is_kept_counted_and_in_the_record(cap
     deep.failing = cf.failing = True
     with pytest.raises(SourceError, match=r"cf is down; deep is down"):
         await ranker.rank(RankRequest())
+
+
+# --- what is similar
+# ------------------------------------------------------------
+
+
+async def test_what_is_similar_is_asked_of_a_source_or_of_the_first_that_knows_the_item():
+    sources = list(load_sources(ARTIFACT, BLEND.sources).values())
+    shop = Shop(sources, *map(Item, (*ITEMS, "new")), spec=BLEND)
+    name, found = shop.ranker.similar("i05", None, 3)
+    assert (name, found.ids) == ("als", shop.ranker.similar("i05", "als", 3)[1].ids)
+    assert shop.ranker.similar("i05", "item_knn", 3)[0] == "item_knn"
+
+    first = found.ids[0]
+    shop.change(ItemChange("patch", first, b'{"hidden": true}'))
+    assert first not in shop.ranker.similar("i05", "als", 30)[1].ids
+    assert shop.ranker.similar("i05", "als", 2)[1].ids == found.ids[1:]
+    assert shop.ranker.similar(first, "als", 3)[1].ids, "also of an item that is not offered now"
+
+    assert shop.ranker.similar("new", None, 3) == ("als", EMPTY)
+    shop.change(ItemChange("delete", "i05", b""))
+    for unknown in ("i05", "nothing"):
+        with pytest.raises(UnknownItemError, match=unknown):
+            shop.ranker.similar(unknown, None, 3)
+
+
+def test_a_source_that_cannot_say_what_is_similar_names_those_that_can():
+    sources = list(load_sources(ARTIFACT, BLEND.sources).values())
+    ranker = Shop(sources, *map(Item, ITEMS), spec=BLEND).ranker
+    for source in ("popular", "nobody"):
+        with pytest.raises(IncomparableError, match="these can: als, item_knn") as caught:
+            ranker.similar("i05", source, 3)
+        assert caught.value.target == "source"
+    alone = Shop([FakeSource("cf", {"a": 1.0})], Item("a")).ranker
+    with pytest.raises(IncomparableError, match="no source of policy home"):
+        alone.similar("a", None, 3)
+    with pytest.raises(IncomparableError, match="none of this policy's"):
+        alone.similar("a", "cf", 3)

@@ -135,7 +135,7 @@ SOURCES = [FakeSource("cf", {"a": 3.0, "b": 2.0}), FakeSource("deep", {"b": 1.0,
 async def test_the_source_learner_trains_with_the_probability_of_the_credited_source():
     ranker, log = fresh_ranker(SPEC, SOURCES), FakeLog(SPEC)
     record = await ranker.rank(RankRequest(event_id="e", user_id="u", slots=2))
-    log.blobs[record.catalogue] = ranker.serving.catalogue.encoded
+    log.blobs[record.catalogue] = ranker.offering.catalogue.encoded
     entry = log.append(decode(encode(record)), at=2)
     log.append(RewardRecord("e", 1.0), at=3)
     log.append(TickRecord(), at=2002)
@@ -175,7 +175,7 @@ async def test_a_slate_that_runs_out_of_scored_actions_still_makes_a_valid_recor
     again = decode(encode(record))
     assert again == record
     log = FakeLog(SPEC)
-    log.blobs[record.catalogue] = ranker.serving.catalogue.encoded
+    log.blobs[record.catalogue] = ranker.offering.catalogue.encoded
     log.append(again, at=2)
     log.append(TickRecord(), at=2002)
     assert log.fold().join.counts["closed"] == 1

@@ -111,7 +111,7 @@ async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(
     ranker = fresh_ranker(SPEC, sources())
     for bad in (Snapshot("ridge", "1-0", 0, b"junk"), Snapshot("vw-weights", "1-0", 0, b"")):
         with pytest.raises(SnapshotError):
-            ranker.serve("bad", bad, Catalogue())
+            ranker.serve("bad", bad)
     assert (await ranker.rank(explicit())).snapshot_id == "s0"
 
 
@@ -177,7 +177,7 @@ async def test_a_failing_source_drops_out_and_is_counted():
     record = await ranker.rank(RankRequest(user_id="u"))
     assert record.action_ids == ["b", "c"]
     assert list(record.scores) == ["deep"]
-    assert ranker.source_failures == {"cf": 1}
+    assert ranker.proposers.failures == {"cf": 1}
     cf.failing = False
     assert list((await ranker.rank(RankRequest(user_id="u"))).scores) == ["cf", "deep"]
 
@@ -187,7 +187,7 @@ async def test_a_source_that_scores_with_what_is_no_number_has_failed(score):
     _, deep = sources()
     ranker = fresh_ranker(SPEC, [FakeSource("cf", {"a": score}), deep])
     assert list((await ranker.rank(RankRequest(user_id="u"))).scores) == ["deep"]
-    assert ranker.source_failures == {"cf": 1}
+    assert ranker.proposers.failures == {"cf": 1}
 
 
 async def test_when_every_source_failed_the_user_is_not_called_unknown():
@@ -227,9 +227,9 @@ async def test_each_source_keeps_its_best_of_too_many_candidates_and_the_rest_is
         own = [action_id for action_id in record.action_ids if action_id.startswith(f"{name}.")]
         assert own == [f"{name}.{i}" for i in range(len(own))]
         assert len(own) >= min(count, MAX_ACTIONS // len(counts))
-        assert ranker.source_partial[name] == (len(own) < count)
+        assert ranker.proposers.partial[name] == (len(own) < count)
         if len(own) < count:
-            assert f"{count - len(own)} of its candidates" in ranker.source_troubles[name].reason
+            assert f"{count - len(own)} of its candidates" in ranker.proposers.troubles[name].reason
 
 
 async def test_concurrent_requests_do_not_disturb_each_other():

@@ -69,7 +69,7 @@ class Taught:
         self.serve(self.snapshot)
 
     def serve(self, snapshot: Snapshot) -> None:
-        self.ranker.serve("s", snapshot, Catalogue())
+        self.ranker.serve("s", snapshot)
 
     def decide(
         self, context: FeatureMap, actions: dict[str, FeatureMap | None], event_id: str = "q"

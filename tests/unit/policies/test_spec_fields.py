@@ -183,6 +183,7 @@ def played(spec: PolicySpec) -> bytes:
         for each in spec.sources
     ]
     ranker, log = Ranker(spec, sources, salt=SALT), FakeLog(spec)
+    ranker.offer(ITEMS)
     log.blobs[ITEMS.digest] = ITEMS.encoded
     fold, applied = Fold(log.blobs.__getitem__, salt=SALT), 0
     seen: list[bytes] = []
@@ -203,7 +204,7 @@ def played(spec: PolicySpec) -> bytes:
             now = 1000 * (10 + number)
             catch_up(now)
             if number % 8 == 0:
-                ranker.serve(f"s{number}", fold.snapshot(), ITEMS)
+                ranker.serve(f"s{number}", fold.snapshot())
             actions = None if sources else [ActionRequest(name) for name in IDS]
             context = {"hour": float(number % 5), "device": f"d{number % 2}"}
             request = RankRequest(

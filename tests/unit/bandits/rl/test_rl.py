@@ -98,7 +98,7 @@ def test_a_schema_names_each_feature_once():
 
 async def test_its_pmf_is_a_softmax_above_the_floor_and_is_what_is_logged():
     ranker = Ranker(spec_of(), [], salt=SALT)
-    ranker.serve("s0", snapshot(network()), Catalogue())
+    ranker.serve("s0", snapshot(network()))
     record = await ranker.rank(REQUEST)
     pool = [action.features for action in ACTIONS]
     features = featurise(
@@ -114,7 +114,7 @@ async def test_its_pmf_is_a_softmax_above_the_floor_and_is_what_is_logged():
 
 async def test_before_there_is_a_network_all_actions_are_alike():
     ranker = Ranker(spec_of(), [], salt=SALT)
-    ranker.serve("s0", make_learner(spec_of(), salt=SALT).snapshot("0-0"), Catalogue())
+    ranker.serve("s0", make_learner(spec_of(), salt=SALT).snapshot("0-0"))
     np.testing.assert_allclose((await ranker.rank(REQUEST)).pmfs()[0], 1 / 8, rtol=1e-12)
 
 
@@ -147,10 +147,10 @@ async def test_what_cannot_be_served_is_refused_and_the_previous_policy_keeps_se
     make, target = BAD[name]
     payload = make()
     ranker = Ranker(spec_of(), [], salt=SALT)
-    ranker.serve("good", snapshot(network()), Catalogue())
+    ranker.serve("good", snapshot(network()))
     before = (await ranker.rank(REQUEST)).pmf
     with pytest.raises(SnapshotError) as refused:
-        ranker.serve("bad", snapshot(payload), Catalogue())
+        ranker.serve("bad", snapshot(payload))
     assert refused.value.target == target
     after = await ranker.rank(REQUEST)
     assert (after.snapshot_id, after.pmf) == ("good", before)
@@ -212,12 +212,12 @@ async def test_in_a_mixture_it_is_one_of_the_actions(tmp_path):
     )
     loaded = load_sources(None, [source])
     ranker = Ranker(spec, list(loaded.values()), salt=SALT)
-    ranker.serve("s", make_learner(spec, salt=SALT).snapshot("0-0"), Catalogue())
+    ranker.serve("s", make_learner(spec, salt=SALT).snapshot("0-0"))
     record = await ranker.rank(REQUEST)
     assert set(record.scores) == {"cf", "longterm"}
     assert record.credit.sources == ["cf", "longterm"]
     alone = Ranker(spec_of(), [], salt=SALT)
-    alone.serve("s", snapshot(network()), Catalogue())
+    alone.serve("s", snapshot(network()))
     scores = record.source_scores()
     weights = np.exp(scores["longterm"].astype(np.float64) / 0.5)
     np.testing.assert_allclose(
@@ -240,10 +240,10 @@ async def test_a_score_that_is_no_number_drops_the_source_and_is_counted(tmp_pat
     source = written(tmp_path)
     spec = PolicySpec("mixed", kind="mixture", sources=[RemoteSource("cf", "http://x"), source])
     ranker = Ranker(spec, list(load_sources(None, [source]).values()), salt=SALT)
-    ranker.serve("s", make_learner(spec, salt=SALT).snapshot("0-0"), Catalogue())
+    ranker.serve("s", make_learner(spec, salt=SALT).snapshot("0-0"))
     record = await ranker.rank(msgspec.structs.replace(REQUEST, context={"hour": 1e12}))
     assert set(record.scores) == {"cf"}
-    assert ranker.source_failures == {"longterm": 1}
+    assert ranker.proposers.failures == {"longterm": 1}
 
 
 def test_a_source_whose_file_is_another_is_refused(tmp_path):
@@ -277,7 +277,6 @@ import sys
 from pathlib import Path
 import serve_app.app, serve_app.replica.policy_service
 from bandits.types import Snapshot
-from policies.items.catalogue import Catalogue
 from policies.candidate_pool import explicit_pool
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
@@ -285,7 +284,7 @@ from policies.spec import decode_spec
 spec = decode_spec(bytes.fromhex({spec_of().encoded.hex()!r}))
 ranker = Ranker(spec, [], salt=b"x")
 payload = Path({str(tmp_path / "payload")!r}).read_bytes()
-ranker.serve("s", Snapshot("rl", "1-0", 1, payload), Catalogue())
+ranker.serve("s", Snapshot("rl", "1-0", 1, payload))
 request = RankRequest(context={{"hour": 1.0}}, actions=[ActionRequest("a"), ActionRequest("b")])
 print(ranker.decide(request, explicit_pool(request.actions)).chosen)
 print(sorted(name for name in sys.modules if name in {{"torch", "gymnasium", "ray.rllib"}}))
@@ -324,7 +323,7 @@ async def test_a_warm_start_is_an_entry_of_the_log_and_a_bad_one_changes_nothing
 
     start(encode_network(network(), 500), 10, spec_of())
     ranker = Ranker(spec_of(), [], salt=SALT)
-    ranker.serve("s", log.fold().snapshot(), Catalogue())
+    ranker.serve("s", log.fold().snapshot())
     record = await ranker.rank(REQUEST)
     log.append(record, at=20)
     log.append(RewardRecord("e", 1.0), at=21)

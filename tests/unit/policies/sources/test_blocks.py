@@ -8,6 +8,7 @@ from policies.artifacts import source_artifact as artifact
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
+from policies.items.offering import Offering
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
 from policies.training.blocks import arrange
@@ -175,7 +176,8 @@ def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_
     """
     held = [ITEMS[i] for i in np.flatnonzero(np.random.default_rng(9).random(N) < share)]
     catalogue = Catalogue.put([Item(item) for item in held])
-    large, exact, open_ = LARGE.within(catalogue), EXACT.within(catalogue), set(held)
+    offering, open_ = Offering(catalogue), set(held)
+    large, exact = LARGE.over(offering), EXACT.over(offering)
     hits = 0
     for request in [SourceRequest(profile=KNOWN), *make_requests(10)]:
         found, expected = large.propose(request, TOP), exact.propose(request, TOP)

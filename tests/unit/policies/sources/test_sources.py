@@ -14,6 +14,7 @@ import pytest
 from bandits.errors import ArtifactError, SourceError, SpecError
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
+from policies.items.offering import Offering
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model, load_sources
 from policies.sources.remote import MAX_ANSWER_BYTES, HttpSource
 from policies.spec import ArtifactSource, RemoteSource
@@ -278,7 +279,7 @@ async def test_when_only_the_question_for_more_fails_what_was_found_is_used() ->
     for second in ((500, b""), (400, b""), (200, b"<html>")):
         server = Server(answer(("a", 3), ("gone", 2)), second)
         async with server.source(retries=0) as source:
-            limited = source.within(Catalogue.put([Item("a"), Item("b")]))
+            limited = source.over(Offering(Catalogue.put([Item("a"), Item("b")])))
             found = await limited.candidates(SourceRequest("u"), 2)
         assert found.ids == ("a",)
         assert "when asked for more" in found.trouble

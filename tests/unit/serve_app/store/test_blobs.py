@@ -143,7 +143,7 @@ def test_a_damaged_model_is_refused_and_the_previous_one_serves_on(spec, data):
     ranker = fresh_ranker(spec)
     before = ranker.serving
     try:
-        ranker.serve("damaged", replace(model, payload=payload), Catalogue())
+        ranker.serve("damaged", replace(model, payload=payload))
     except SnapshotError as error:
         assert error.target  # noqa: PT017 - that it is this error and no other is the test
         assert ranker.serving is before

@@ -263,7 +263,7 @@ def living(spec: PolicySpec, rounds: int = 900) -> FakeLog:
         if number % 50 == 0:
             fold.apply(log.entries[applied:])
             applied = len(log.entries)
-            ranker.serve(f"s{number}", fold.snapshot(), Catalogue())
+            ranker.serve(f"s{number}", fold.snapshot())
         record = ranker.decide(RankRequest(event_id=f"e{number}"), Pool(("a", "b", "c"), None, {}))
         log.append(record, at=now)
         if rng.random() < (0.1, 0.8, 0.3)[record.chosen[0]]:

@@ -75,7 +75,7 @@ def test_features_of_the_catalogue_count_and_other_learners_do_not():
     for learner, expected in ((VwConfig(CROSSED), ["warning"]), (RidgeConfig(), [])):
         spec = PolicySpec("home", learner=learner, exploration=EpsilonGreedy())
         ranker = fresh_ranker(spec)
-        ranker.serve("s", ranker.serving.snapshot, catalogue)
+        ranker.offer(catalogue)
         record = ranker.decide(RankRequest(context={"now": 1.7e12}), explicit_pool(actions))
         blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
         check = Magnitudes(ReferencedBlobs(blobs.get), limit=10)

@@ -1,0 +1,168 @@
+"""What may be offered now: the newest items but those that are hidden, or outside their time."""
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from banditloop_client.schemas import Item
+from policies.items.catalogue import Catalogue
+from policies.items.timeline import ItemTimeline, Offer
+
+SPARE = 64
+"""Entries of the queue beyond twice those that are due, before it is made anew."""
+
+
+class Offering:
+    """The items that a policy may offer at this moment: ``in`` tells of each whether it is one.
+
+    It is told what has changed, and when it is to look at the time again; both cost what has
+    changed, however many items there are. Whatever keeps something of its own by what may be
+    offered (``OfferingFollower``) is told the same ids.
+
+    Attributes:
+        catalogue: the newest version of the items.
+        timeline: the items as they are now.
+        limits: whether only they may be offered: not before a catalogue was ever put.
+        now_ms: the time that was looked at last, in ms since 1970.
+        changes: goes up whenever an item has changed, or its time has come or is over.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue | None = None,
+        timeline: ItemTimeline | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Begin with a catalogue.
+
+        Args:
+            catalogue: the items; without one, none was ever put.
+            timeline: what the catalogue is the newest version of; made of it if there is none.
+            clock: seconds since 1970.
+        """
+        catalogue = Catalogue() if catalogue is None else catalogue
+        self.timeline = ItemTimeline(catalogue) if timeline is None else timeline
+        self.catalogue = catalogue
+        self.limits = catalogue.limits
+        self.changes = 0
+        self.now_ms = clock() * 1000
+
+        self._clock = clock
+        self._offers: dict[str, Offer] = {}
+        self._closed = set[str]()
+        self._records: list[set[str]] = []
+
+        # When an item's time comes next, and the same as a queue, which also has what is no more.
+        self._due: dict[str, float] = {}
+        self._queue: list[tuple[float, str]] = []
+        for item_id, offer in list(self.timeline.offers.items()):
+            self._look(item_id, offer)
+
+    def __contains__(self, item_id: object) -> bool:
+        if not self.limits:
+            return True
+        return (
+            isinstance(item_id, str) and item_id in self.catalogue and item_id not in self._closed
+        )
+
+    def __len__(self) -> int:
+        return len(self.catalogue) - len(self._closed)
+
+    @property
+    def closed(self) -> Collection[str]:
+        """The items of the catalogue that may not be offered now."""
+        return self._closed
+
+    @property
+    def ids(self) -> list[str]:
+        """All items, those that may not be offered now among them, as they came."""
+        return list(self.timeline)
+
+    def item(self, item_id: str) -> Item | None:
+        """Return an item as it is now, also one that may not be offered; None: there is none."""
+        return self.timeline.item(item_id)
+
+    def offer_of(self, item_id: str) -> Offer | None:
+        """Return when an item is offered; None: always, or there is no such item."""
+        return self._offers.get(item_id)
+
+    def change(
+        self, catalogue: Catalogue, timeline: ItemTimeline, changed: Collection[str]
+    ) -> None:
+        """Take over a newer version.
+
+        Args:
+            catalogue: the newest.
+            timeline: what it is of.
+            changed: the items that were put, patched or deleted since the last one.
+        """
+        self.catalogue, self.timeline = catalogue, timeline
+        for item_id in changed:
+            self._look(item_id, timeline.offers.get(item_id))
+        self._note(changed)
+
+    def pass_time(self) -> Collection[str]:
+        """Let it be now; return the items whose time has come, or is over."""
+        self.now_ms = now_ms = self._clock() * 1000
+        if not self._queue or now_ms < self._queue[0][0]:
+            return ()
+
+        turned = set[str]()
+        while self._queue and self._queue[0][0] <= now_ms:
+            due_ms, item_id = heappop(self._queue)
+            if self._due.get(item_id) == due_ms:
+                self._look(item_id, self._offers[item_id])
+                turned.add(item_id)
+        if turned:
+            self._note(turned)
+        return turned
+
+    def record(self) -> set[str]:
+        """Return a set that collects what changes from now on, until ``stop`` is given it."""
+        self._records.append(set())
+        return self._records[-1]
+
+    def stop(self, record: set[str]) -> None:
+        """Let a record be as it is."""
+        self._records = [each for each in self._records if each is not record]
+
+    def _note(self, changed: Iterable[str]) -> None:
+        self.changes += 1
+        for record in self._records:
+            record.update(changed)
+
+    def _look(self, item_id: str, offer: Offer | None) -> None:
+        """Find out whether an item may be offered now, and when that changes by itself."""
+        if offer is None or item_id not in self.catalogue:
+            self._offers.pop(item_id, None)
+            self._closed.discard(item_id)
+            self._due.pop(item_id, None)
+            return
+
+        self._offers[item_id] = offer
+        if offer.holds(self.now_ms):
+            self._closed.discard(item_id)
+        else:
+            self._closed.add(item_id)
+        self._wait(item_id, _next_ms(offer, self.now_ms))
+
+    def _wait(self, item_id: str, due_ms: float) -> None:
+        if due_ms == inf:
+            self._due.pop(item_id, None)
+        elif self._due.get(item_id) != due_ms:
+            self._due[item_id] = due_ms
+            heappush(self._queue, (due_ms, item_id))
+
+        # What is due no more goes with the others when its time comes, or here.
+        if len(self._queue) > 2 * len(self._due) + SPARE:
+            self._queue = [(due_ms, item_id) for item_id, due_ms in self._due.items()]
+            heapify(self._queue)
+
+
+def _next_ms(offer: Offer, now_ms: float) -> float:
+    """Return when it changes next whether an item is offered; infinite if it never does."""
+    if offer.hidden or now_ms >= offer.until_ms:
+        return inf
+    return offer.until_ms if now_ms >= offer.from_ms else offer.from_ms

@@ -1,0 +1,361 @@
+"""The candidate sources of a policy over what it may offer now, and what they propose together."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain, islice, zip_longest
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from banditloop_client.schemas import Trouble
+from bandits.errors import (
+    BanditloopError,
+    EmptyActionsError,
+    IncomparableError,
+    NoCandidatesError,
+    SourceError,
+    UnknownItemError,
+    UnknownUserError,
+)
+from bandits.types import Float32
+from bandits.values import MAX_NUMBER
+from policies.candidate_pool import Pool
+from policies.items.catalogue import Catalogue
+from policies.items.offering import Offering
+from policies.items.timeline import ItemTimeline
+from policies.requests import MAX_ACTIONS, RankRequest
+from policies.sources.base import Candidates, CandidateSource, SourceRequest
+from policies.sources.local import EMPTY
+from policies.sources.source_set import SourceSet
+from policies.spec import PolicySpec
+
+MAX_REASON = 200
+"""Characters that are kept of a source's failure."""
+WARN_EVERY_S = 30.0
+"""The process's log tells at most this often what is wrong with a source."""
+
+log = logging.getLogger("banditloop.sources")
+
+
+class Offered:
+    """What may be offered, and the sources over it: they are swapped at once."""
+
+    def __init__(self, offering: Offering, sources: SourceSet) -> None:
+        """Join the two.
+
+        Args:
+            offering: what may be.
+            sources: those over it, or, before a catalogue was ever put, as they were loaded.
+        """
+        self.offering = offering
+        self.sources = sources
+        self._followers = sources.followers
+        self.all_follow = len(self._followers) == len(sources.proposing)
+
+    def tell(self, changed: Collection[str]) -> None:
+        """Tell the sources what has changed."""
+        for follower in self._followers:
+            follower.update(changed)
+
+
+class _Ready(NamedTuple):
+    """Sources that are to be swapped in, and what has changed since they were made ready."""
+
+    offered: Offered
+    since: set[str]
+
+
+class Proposers:
+    """The candidate sources of one policy.
+
+    By source, ``failures`` counts the decisions that it fell out of, ``partial`` those for which
+    only a part of its answer could be used, and ``troubles`` keeps what was last wrong.
+
+    Args:
+        spec: the policy.
+        sources: all of its sources, as they were loaded.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, spec: PolicySpec, sources: SourceSet, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.offered = Offered(Offering(clock=clock), sources)
+        self.failures: Counter[str] = Counter()
+        self.partial: Counter[str] = Counter()
+        self.troubles: dict[str, Trouble] = {}
+        self._spec = spec
+        self._clock = clock
+        self._warned_at: dict[str, float] = {}
+
+        # Threads make ready what the event loop swaps in.
+        self._making = threading.Lock()
+        self._ready: _Ready | None = None
+
+    # What may be offered
+
+    def offer(
+        self,
+        catalogue: Catalogue,
+        timeline: ItemTimeline | None = None,
+        changed: Collection[str] | None = None,
+    ) -> None:
+        """Take over a newer version of the items; see ``Ranker.offer``."""
+        limits = self.offered.offering.limits
+        if changed is not None and timeline is not None and catalogue.limits == limits:
+            self.offered.offering.change(catalogue, timeline, changed)
+            self.offered.tell(changed)
+            return
+
+        with self._making:
+            offering = Offering(catalogue, timeline, clock=self._clock)
+            ready, self._ready = self._ready, None
+            newest = self.offered if ready is None else ready.offered
+            self.offered = Offered(offering, newest.sources.over(offering))
+
+    def equip(self, sources: SourceSet) -> None:
+        """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
+        with self._making:
+            offering = self.offered.offering
+            if self._ready is not None:
+                offering.stop(self._ready.since)
+            since = offering.record()
+            self._ready = _Ready(Offered(offering, sources.over(offering)), since)
+
+    def now(self) -> Offered:
+        """Return what may be offered now, and the sources over it."""
+        if self._ready is not None:
+            self._swap()
+        offered = self.offered
+        if turned := offered.offering.pass_time():
+            offered.tell(turned)
+        return offered
+
+    def _swap(self) -> None:
+        """Swap in the sources that are ready, with what has changed since."""
+        ready, self._ready = self._ready, None
+        if ready is None or ready.offered.offering is not self.offered.offering:
+            return  # a whole catalogue has come, and took them along
+        self.offered.offering.stop(ready.since)
+        if ready.since:
+            ready.offered.tell(ready.since)
+        self.offered = ready.offered
+
+    # What is proposed
+
+    async def pool(self, request: RankRequest, user: str | None) -> tuple[Pool, Offered]:
+        """Return the union of what the sources propose, and what may be offered once they have.
+
+        Args:
+            request: it brings no actions.
+            user: the pseudonym of who asks.
+
+        Raises:
+            NoCandidatesError, UnknownUserError: nothing to choose from.
+            SourceError: every source failed.
+        """
+        offered = self.now()
+        sources = offered.sources
+        if not sources.proposing:
+            raise EmptyActionsError(
+                f"policy {self._spec.name} has no sources: send the actions to choose from",
+                "actions",
+            )
+
+        # Whatever each source is told of the user is looked up once.
+        known = None if user is None or sources.profiles is None else sources.profiles.find(user)
+        asked = SourceRequest(
+            request.user_id, tuple(request.history), frozenset(request.exclude), known
+        )
+        changes = offered.offering.changes
+        answers = dict(
+            await asyncio.gather(*(self._ask(source, asked) for source in sources.proposing))
+        )
+
+        # One source that answers is enough; the record says which failed.
+        pool = self._union(
+            {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)}
+        )
+        if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
+            pool = msgspec.structs.replace(pool, failed=failed)
+        if not pool.ids:
+            raise self._nothing(request, failed)
+
+        # While the sources answered, items may have gone. What follows the offering has looked at
+        # everything else already.
+        now = self.now()
+        same = now.offering is offered.offering and now.offering.changes == changes
+        if same and offered.all_follow:
+            return pool, now
+        kept = pool.within(now.offering)
+        if not kept.ids:
+            raise NoCandidatesError(
+                f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
+                " they were deleted or hidden, or their time is over",
+                "actions",
+            )
+        return kept, now
+
+    def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
+        """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
+        offered = self.now()
+        offering, can = offered.offering, offered.sources.comparing
+        if source not in {None, *can}:
+            raise IncomparableError(
+                f"source {source!r} cannot say what is similar: {_those(can)}", "source"
+            )
+        if not can:
+            raise IncomparableError(
+                f"no source of policy {self._spec.name} can say what is similar: add one that is"
+                " trained (als, item_knn, ease, rp3beta) or compares contents",
+                "source",
+            )
+
+        asked = list(can) if source is None else [source]
+        answers = {name: can[name].similar(item_id, limit) for name in asked}
+        known = {name: answer for name, answer in answers.items() if answer is not None}
+        if item_id not in offering.catalogue and (offering.limits or not known):
+            raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
+
+        # The first that has any answer to it; an item that nobody has seen yet has none.
+        name = next((name for name, answer in known.items() if answer.ids), asked[0])
+        return name, known.get(name, EMPTY)
+
+    async def _ask(
+        self, source: CandidateSource, request: SourceRequest
+    ) -> tuple[str, Candidates | str]:
+        """Return the source's name with what it proposes, or why it failed."""
+        try:
+            candidates = _checked(await source.candidates(request, self._spec.limit))
+        except SourceError as error:
+            return source.name, self.failed(source.name, error)
+
+        if candidates.trouble:
+            self.partial[source.name] += 1
+            self._keep_trouble(source.name, candidates.trouble)
+        return source.name, candidates
+
+    def failed(self, name: str, error: SourceError) -> str:
+        """Count a failure; return why, shortened.
+
+        Args:
+            name: the source's.
+            error: what it raised.
+        """
+        self.failures[name] += 1
+        return self._keep_trouble(name, error.message)
+
+    def _keep_trouble(self, name: str, reason: str) -> str:
+        """Keep what is wrong with a source, warn of it now and then, and return it shortened."""
+        now_s, reason = time.time(), reason[:MAX_REASON]
+        self.troubles[name] = Trouble(reason, now_s)
+
+        if abs(now_s - self._warned_at.get(name, 0.0)) >= WARN_EVERY_S:
+            self._warned_at[name] = now_s
+            log.warning(
+                "policy %s: %s (%d failures, %d answers used in part)",
+                self._spec.name,
+                reason,
+                self.failures[name],
+                self.partial[name],
+            )
+        return reason
+
+    def _union(self, answers: Mapping[str, Candidates]) -> Pool:
+        ids = tuple(dict.fromkeys(item for answer in answers.values() for item in answer.ids))
+        if len(ids) > MAX_ACTIONS:
+            ids = self._cut(answers)
+        rows = {item: row for row, item in enumerate(ids)}
+
+        scores: dict[str, Float32] = {}
+        for name, candidates in answers.items():
+            # In a blend a source also scores what others propose. In a mixture it stands only for
+            # its own candidates.
+            if candidates.score_items is not None and self._spec.kind != "mixture":
+                scores[name] = candidates.score_items(ids)
+                continue
+            column = np.full(len(ids), np.nan, np.float32)
+            for item, score in zip(candidates.ids, candidates.scores.tolist(), strict=True):
+                if item in rows:
+                    column[rows[item]] = score
+            scores[name] = column
+        return Pool(ids, None, scores)
+
+    def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
+        """Return as many ids as a decision may have, from each source in turn, best first.
+
+        What is left out is counted.
+        """
+        in_turn = chain.from_iterable(zip_longest(*(answer.ids for answer in answers.values())))
+        ids = tuple(
+            islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS)
+        )
+
+        kept = set(ids)
+        for name, answer in answers.items():
+            if lost := sum(item not in kept for item in answer.ids):
+                self.partial[name] += 1
+                self._keep_trouble(
+                    name,
+                    f"{lost} of its candidates are beyond the {MAX_ACTIONS:,} actions of a"
+                    " decision: lower limit",
+                )
+        return ids
+
+    def _nothing(self, request: RankRequest, failed: Mapping[str, str]) -> BanditloopError:
+        """Return the error that says why nothing was proposed; each is mended in another place."""
+        if failed:
+            why = "; ".join(failed.values())
+            message = f"no source proposed anything ({why}): try again in a moment"
+            return SourceError(message, "sources")
+
+        offered = self.offered
+        limits = offered.offering.limits
+        if limits and (why := _none_for_anybody(offered)):
+            return NoCandidatesError(why, "actions")
+
+        beside = " that may be offered" if limits else ""
+        if request.user_id is not None and not request.history:
+            return UnknownUserError(
+                f"no source proposed anything{beside} for this user: send a history, or configure"
+                " a source for everyone (popular)",
+                "user_id",
+            )
+        return NoCandidatesError(
+            f"no source proposed anything{beside} that is not excluded", "exclude"
+        )
+
+
+def _none_for_anybody(offered: Offered) -> str:
+    """Return why no source can propose anything to anybody; empty if one could."""
+    offering = offered.offering
+    if not len(offering.catalogue):
+        return "the catalogue has no items: put some, or send the actions to choose from"
+    if not len(offering):
+        return (
+            f"none of the catalogue's {len(offering.catalogue):,} items may be offered now:"
+            " each is hidden, or outside its time"
+        )
+
+    known = [follower.known for follower in offered.sources.followers]
+    if offered.all_follow and not any(each is None or each for each in known):
+        return (
+            f"no source knows any of the {len(offering):,} items that may be offered: train the"
+            " sources on them, or add one that needs no training (fresh, content)"
+        )
+    return ""
+
+
+def _those(can: Collection[str]) -> str:
+    return f"these can: {', '.join(can)}" if can else "none of this policy's can"
+
+
+def _checked(candidates: Candidates) -> Candidates:
+    if not (np.abs(candidates.scores) <= MAX_NUMBER).all():  # also catches NaN
+        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
+    return candidates

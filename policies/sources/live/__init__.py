@@ -1,0 +1,1 @@
+"""Sources over the items as they are now, whatever an artifact was trained on."""

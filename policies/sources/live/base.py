@@ -1,0 +1,21 @@
+"""What sources over the items of now share: the user's history, by item."""
+
+from policies.sources.base import SourceRequest
+from policies.sources.places import ItemOrder
+
+
+def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
+    """Return the user's items, those known first, and how strongly each speaks for itself.
+
+    Args:
+        request: its profile is joined with the history sent, whose items weigh 1 where the profile
+            lacks them.
+        items: those that profiles name, in their order.
+    """
+    history: dict[str, float] = {}
+    if request.profile is not None:
+        places, weights = request.profile.indices.tolist(), request.profile.weights.tolist()
+        history = dict(zip(map(items.ids.__getitem__, places), weights, strict=True))
+    for item_id in request.history:
+        history.setdefault(item_id, 1.0)
+    return history

@@ -1,0 +1,229 @@
+"""The newest items among what a user likes: each is proposed from the moment it is there."""
+
+import copy
+from collections.abc import Collection, Sequence
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.log.positions import position_ms
+from bandits.types import Float32, Float64, Namespace, UInt32, frozen
+from policies.items.offering import Offering
+from policies.sources.base import Candidates, SourceRequest
+from policies.sources.live.base import history_of
+from policies.sources.live.newest import NewestIndex, idf
+from policies.sources.places import ItemOrder
+from policies.spec import FreshSource
+
+DAY_MS: Final = 86_400_000.0
+TASTES: Final = 8
+"""Traits that are looked at of all that a user's items have: those that tell the most."""
+HISTORY: Final = 100
+"""Items of a history that are looked at, the last ones."""
+PART: Final = 10_000
+"""Items looked up at a time: in between, the thread that answers requests gets its turns."""
+_NONE: Final = Candidates((), frozen(np.empty(0, np.float32)))
+
+
+class FreshItems:
+    """Proposes the newest items that have what the user's items have.
+
+    An item is as old as its ``available_from``; one without is as old as the entry that put it, or
+    as the whole catalogue that it came with, in its order there. Its traits are its features that
+    are texts, lists of texts or flags, as the learner sees them: a category, a genre, a brand. A
+    user likes a trait as much as it occurs in the history, by weight, times log(items / items that
+    have it). An item's score is the part of the user's TASTES best liked traits that it has, times
+    2^(-age / half-life): from 0 to 1, whoever asks. Whoever has no history likes everything alike.
+
+    Args:
+        config: what the spec says of it.
+        items: those that profiles name, in their order.
+    """
+
+    def __init__(self, config: FreshSource, items: ItemOrder) -> None:
+        self.name = config.name
+        self._half_life_ms = config.half_life_days * DAY_MS
+        self._items = items
+        self._offering: Offering | None = None
+        self._index = NewestIndex(np.zeros(0), np.zeros(0, np.intp), np.zeros(0, np.uint32))
+        self._number: dict[str, int] = {}
+        self._ids: list[str] = []
+        self._numbers: UInt32 = np.zeros(0, np.uint32)
+        self._base_ms = 0.0
+        self._put_ms: dict[str, float] = {}
+
+    def over(self, offering: Offering) -> Self:
+        """Return the source over what may be offered."""
+        source = copy.copy(self)
+        source._begin(offering)  # noqa: SLF001 - its own class
+        return source
+
+    def _begin(self, offering: Offering) -> None:
+        catalogue = offering.catalogue
+        self._base_ms = float(position_ms(offering.timeline.position))
+        self._offering = offering
+        self._put_ms = dict.fromkeys(list(offering.closed), self._base_ms)
+        self._ids = ids = [item for item in offering.ids if item in offering and offering.limits]
+        self._number = dict(zip(ids, range(len(ids)), strict=True))
+        times = np.fromiter(map(self._time_of, ids), np.float64, len(ids))
+
+        parts = [ids[at : at + PART] for at in range(0, len(ids), PART)]
+        self._numbers = np.zeros(0, np.uint32)
+        for part in parts:
+            self._learn_numbers(catalogue.namespace(part))
+        pairs: list[tuple[NDArray[np.intp], UInt32]] = []
+        for at, part in enumerate(parts):
+            rows, traits = self._traits(catalogue.namespace(part))
+            pairs.append((rows + at * PART, traits))
+        self._index = NewestIndex(
+            times,
+            np.concatenate([rows for rows, _ in pairs]) if pairs else np.zeros(0, np.intp),
+            np.concatenate([traits for _, traits in pairs]) if pairs else np.zeros(0, np.uint32),
+        )
+
+    def _time_of(self, item_id: str) -> float:
+        """Return when an item begins to age, ms."""
+        offer = None if self._offering is None else self._offering.offer_of(item_id)
+        if offer is not None and np.isfinite(offer.from_ms):
+            return offer.from_ms
+        return self._put_ms.get(item_id, self._base_ms)
+
+    def update(self, changed: Collection[str]) -> None:
+        """Take in what has changed; of several that were put at once, in this order."""
+        offering = self._offering
+        if offering is None:
+            return
+        now_ms = float(position_ms(offering.timeline.position))
+        for item_id in changed:
+            number = self._number.get(item_id)
+            if item_id not in offering.catalogue:
+                self._put_ms.pop(item_id, None)
+                self._remove(item_id)
+                continue
+
+            # An item that changes is as old as before.
+            self._put_ms.setdefault(item_id, now_ms if number is None else self._base_ms)
+            if item_id not in offering:
+                self._remove(item_id)
+                continue
+            features = offering.catalogue.namespace([item_id])
+            self._learn_numbers(features)
+            _, traits = self._traits(features)
+            self._put(item_id, self._time_of(item_id), tuple(traits.tolist()))
+
+    def _remove(self, item_id: str) -> None:
+        number = self._number.pop(item_id, None)
+        if number is not None:
+            self._index.remove(number)
+
+    def _put(self, item_id: str, time_ms: float, traits: tuple[int, ...]) -> None:
+        """Let an item be there, as new as it is; most changes are of a price or a stock."""
+        number, index = self._number.get(item_id), self._index
+        if number is not None:
+            if index.traits(number) == traits and index.times([number])[0] == time_ms:
+                return
+            self._remove(item_id)
+        self._number[item_id] = index.add(time_ms, traits)
+        self._ids.append(item_id)
+
+    @property
+    def known(self) -> int:
+        """How many of the items that may be offered it could propose: all."""
+        return self._index.count
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return candidates, best first, as ``propose`` does.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most.
+        """
+        return self.propose(request, limit)
+
+    def propose(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return the best of the newest items of each trait that the user likes, and of all.
+
+        None is an item of the history, known or sent, or an excluded one.
+
+        Args:
+            request: its user's profile, if there is one, is joined with the history sent.
+            limit: how many at most; none if it is not above 0.
+        """
+        offering = self._offering
+        if offering is None or limit <= 0:
+            return _NONE
+
+        history = history_of(request, self._items)
+        likes = self._likes(history, offering)
+        number, index = self._number, self._index
+        barred = [number[item] for item in {*history, *request.exclude} if item in number]
+        found = [index.newest(trait, limit, barred) for trait in (None, *likes)]
+        items = np.unique(np.concatenate(found))
+        ids = [self._ids[item] for item in items.tolist()]
+
+        # Of equal scores, in float32, the newest first.
+        times = index.times(items)
+        scores = self._scores(ids, times, likes, offering)
+        best = np.lexsort((-items, -times, -scores))[:limit]
+
+        def score_items(asked: Sequence[str]) -> Float32:
+            places = [number.get(item, -1) for item in asked]
+            known = np.array([place >= 0 for place in places], np.bool_)
+            values = np.full(len(asked), np.nan, np.float32)
+            there = [item for item, place in zip(asked, places, strict=True) if place >= 0]
+            at = index.times([place for place in places if place >= 0])
+            values[known] = self._scores(there, at, likes, offering)
+            return values
+
+        return Candidates(tuple(ids[at] for at in best.tolist()), frozen(scores[best]), score_items)
+
+    def _likes(self, history: dict[str, float], offering: Offering) -> dict[int, float]:
+        """Return how much the user likes each of the traits that tell the most: together 1."""
+        last = list(history.items())[-HISTORY:]
+        rows, traits = self._traits(offering.catalogue.namespace([item for item, _ in last]))
+        weights = np.array([weight for _, weight in last], np.float64)
+        each, which = np.unique(traits, return_inverse=True)
+        liked = np.bincount(which, weights[rows], minlength=each.size)
+
+        index = self._index
+        rare = [idf(index.count_of(trait), index.count) for trait in each.tolist()]
+        liked = liked * np.array(rare, np.float64)
+        best = np.argsort(-liked, kind="stable")[:TASTES]
+        best = best[liked[best] > 0]
+        shares = liked[best] / liked[best].sum()
+        return dict(zip(each[best].tolist(), shares.tolist(), strict=True))
+
+    def _scores(
+        self, ids: Sequence[str], times: Float64, likes: dict[int, float], offering: Offering
+    ) -> Float32:
+        """Return the score of each item, float32[n], by its time."""
+        freshness = np.exp2(-np.maximum(offering.now_ms - times, 0.0) / self._half_life_ms)
+        if not likes:
+            return freshness.astype(np.float32)
+
+        rows, traits = self._traits(offering.catalogue.namespace(ids))
+        shares = np.array([likes.get(trait, 0.0) for trait in traits.tolist()])
+        liked = np.bincount(rows, shares, minlength=len(ids))
+        return (liked * freshness).astype(np.float32)
+
+    def _learn_numbers(self, features: Namespace) -> None:
+        """Note which features are numbers: those with a value other than 0 and 1."""
+        values = features.values
+        rows, columns = np.nonzero((values != 0.0) & (values != 1.0))
+        if rows.size:
+            cells = np.broadcast_to(features.cells(), values.shape)
+            found = np.setdiff1d(cells[rows, columns], self._numbers)
+            if found.size:
+                self._numbers = np.union1d(self._numbers, found)
+
+    def _traits(self, features: Namespace) -> tuple[NDArray[np.intp], UInt32]:
+        """Return the features that are texts or flags: int[p], which row has it, and uint32[p]."""
+        rows, columns = np.nonzero(features.values == 1.0)
+        cells = np.broadcast_to(features.cells(), features.values.shape)[rows, columns]
+        kept = ~np.isin(cells, self._numbers)
+
+        # Each once, by row.
+        pairs = np.unique((rows[kept].astype(np.uint64) << np.uint64(32)) | cells[kept])
+        low = pairs & np.uint64(0xFFFFFFFF)
+        return (pairs >> np.uint64(32)).astype(np.intp), low.astype(np.uint32)

@@ -1,0 +1,177 @@
+"""The newest items by what they have in common, as items come and go."""
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float64, UInt32
+
+LEAST_ROOM = 64
+"""Items for which there is room at first; it doubles."""
+LOOK = 64
+"""Places of a list that are looked at first, from its new end; four times as many each time."""
+
+
+class NewestIndex:
+    """Items by time, all of them and those with each trait, newest last.
+
+    A trait is a number (the hash of ``genre=drama``, say). An item has a number of its own, in the
+    order in which items were added; of two of the same time, the later one is newer. What an index
+    was made with lies in arrays, by trait; what was added since in lists, by trait, in order. An
+    item that goes is marked, and passed over.
+
+    Args:
+        times: float64[n], ms, of the items that it begins with, numbered from 0.
+        items: int[p], an item of each pair of an item and one of its traits.
+        traits: uint32[p], the trait of each pair.
+    """
+
+    def __init__(self, times: Float64, items: NDArray[Any], traits: UInt32) -> None:
+        self._times = times.astype(np.float64)
+        self._there = np.ones(times.size, np.bool_)
+        self._first = self._next = times.size
+        self.count = times.size
+
+        # By item, to take the traits of one away; by trait and age, to find the newest.
+        by_item = np.argsort(items, kind="stable")
+        self._own = traits[by_item]
+        self._own_starts = np.searchsorted(items[by_item], np.arange(times.size + 1))
+        order = np.lexsort((items, times[items], traits))
+        self._traits, starts = np.unique(traits[order], return_index=True)
+        self._starts = np.append(starts, order.size)
+        self._order = items[order].astype(np.int32)
+
+        # Of a list that has been looked at: what is left of it, newest last, in parts.
+        every = np.argsort(times, kind="stable").astype(np.int32)
+        self._parts: dict[int | None, list[NDArray[np.int32]]] = {None: [every]}
+        self._crowded: dict[int | None, list[NDArray[np.int32]]] = {}
+        self._added: dict[int | None, list[tuple[float, int]]] = {None: []}
+        self._added_traits: dict[int, tuple[int, ...]] = {}
+        self._more: Counter[int] = Counter()
+
+    def add(self, time_ms: float, traits: Iterable[int]) -> int:
+        """Add an item; return its number.
+
+        Args:
+            time_ms: its time.
+            traits: those that it has.
+        """
+        item, own = self._next, tuple(traits)
+        self._next += 1
+        if item >= self._times.size:
+            room = np.zeros(max(LEAST_ROOM, self._times.size))
+            self._times = np.concatenate([self._times, room])
+            self._there = np.concatenate([self._there, room.astype(np.bool_)])
+        self._times[item], self._there[item] = time_ms, True
+
+        self.count += 1
+        self._more.update(own)
+        self._added_traits[item] = own
+        for trait in (None, *own):
+            insort(self._added.setdefault(trait, []), (time_ms, item))
+        return item
+
+    def remove(self, item: int) -> None:
+        """Take an item away, by its number."""
+        self._there[item] = False
+        self.count -= 1
+        own = self.traits(item)
+        self._more.subtract(own)
+        if item < self._first:
+            return
+
+        del self._added_traits[item]
+        key = float(self._times[item]), item
+        for trait in (None, *own):
+            added = self._added[trait]
+            del added[bisect_left(added, key)]
+            if not added and trait is not None:
+                del self._added[trait]
+
+    def traits(self, item: int) -> tuple[int, ...]:
+        """Return the traits of an item that is there, by its number."""
+        if item >= self._first:
+            return self._added_traits[item]
+        return tuple(self._own[self._own_starts[item] : self._own_starts[item + 1]].tolist())
+
+    def count_of(self, trait: int) -> int:
+        """Return how many items have a trait."""
+        return self._first_with(trait).size + self._more[trait]
+
+    def newest(self, trait: int | None, limit: int, barred: Sequence[int] = ()) -> NDArray[np.intp]:
+        """Return the numbers of the newest items, newest first.
+
+        Args:
+            trait: one that they have; None: of all.
+            limit: how many at most.
+            barred: numbers of items that are passed over.
+        """
+        there, out = self._there, [item for item in barred if self._there[item]]
+        there[out] = False
+        found = [self._first_newest(trait, limit)]
+        for _, item in reversed(self._added.get(trait, ())):
+            if len(found) > limit:
+                break
+            if there[item]:
+                found.append(np.array([item], np.int32))
+        there[out] = True
+        self._thin()
+
+        items = np.concatenate(found)
+        return items[np.lexsort((-items, -self._times[items]))][: max(limit, 0)].astype(np.intp)
+
+    def _first_newest(self, trait: int | None, limit: int) -> NDArray[np.int32]:
+        """Return the newest of those that the index began with, in no order."""
+        parts = self._parts.get(trait)
+        if parts is None:
+            parts = [self._order[:0] if trait is None else self._first_with(trait)]
+
+        looked: list[NDArray[np.int32]] = []
+        count, look, left = 0, LOOK, list(parts)
+        while left and count < limit:
+            part = left.pop()
+            looked.append(part[-look:])
+            count += int(np.count_nonzero(self._there[looked[-1]]))
+            if part.size > look:
+                left.append(part[:-look])
+            look *= 4
+        if not looked:
+            return self._order[:0]
+
+        # What has gone is not looked at again and again.
+        seen = np.concatenate(looked[::-1])
+        if seen.size > LOOK + 4 * limit:
+            self._crowded[trait] = [*left, seen]
+        return seen[self._there[seen]]
+
+    def _first_with(self, trait: int) -> NDArray[np.int32]:
+        """Return the items with a trait that the index began with, newest last."""
+        at = int(np.searchsorted(self._traits, np.uint32(trait)))
+        if at == self._traits.size or self._traits[at] != trait:
+            return self._order[:0]
+        return self._order[self._starts[at] : self._starts[at + 1]]
+
+    def _thin(self) -> None:
+        """Let lists whose newest items have gone begin with those that are there."""
+        for trait, (*left, seen) in self._crowded.items():
+            self._parts[trait] = [*left, seen[self._there[seen]]]
+        self._crowded.clear()
+
+    def times(self, items: Sequence[int] | NDArray[Any]) -> Float64:
+        """Return the times of some items, float64[n]."""
+        times: Float64 = self._times[items]
+        return times
+
+
+def idf(count: int, of: int) -> float:
+    """Return how much it tells of an item that it has a trait: log(of / count), at least 0.
+
+    Args:
+        count: how many items have it.
+        of: how many items there are.
+    """
+    return float(np.log(of / count)) if 0 < count < of else 0.0

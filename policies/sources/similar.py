@@ -1,0 +1,59 @@
+"""Which items are like another, as a trained model has them."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.types import Float32, frozen
+from policies.sources.base import Candidates
+from policies.sources.cf import LargeAlsModel
+from policies.sources.local import LocalSource
+
+
+@runtime_checkable
+class ComparingModel(Protocol):
+    """A model that knows how alike items are."""
+
+    def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
+        """Return places of items, in no order, and how alike each is to one.
+
+        Args:
+            item: the place of the one.
+        """
+        ...
+
+
+class SimilarItems(LocalSource):
+    """A trained model as a candidate source that also says which items are like another."""
+
+    def similar(self, item_id: str, limit: int) -> Candidates | None:
+        """Return the items most like one, best first, of those that may be offered; not itself.
+
+        Args:
+            item_id: the one, whether or not it may be offered.
+            limit: how many at most.
+        """
+        item = self._items.places.get(item_id)
+        if item is None:
+            return None
+
+        shade, part = self._shade, self._part
+        if isinstance(self._model, LargeAlsModel):
+            places, alike = self._model.blocks.alike(item, limit, None if shade is None else part)
+        elif isinstance(self._model, ComparingModel):
+            places, alike = self._model.alike(item)
+            kept = places != item
+            if shade is not None:
+                kept &= shade[places] == 0
+            places, alike = places[kept], alike[kept]
+        else:
+            raise TypeError(f"a model of {type(self._model).__name__} compares nothing")
+
+        # Ties stand in the order of items; only what reaches the last place is sorted.
+        if 0 < limit < alike.size:
+            reached = np.flatnonzero(alike >= np.partition(alike, -limit)[-limit])
+            places, alike = places[reached], alike[reached]
+        best = np.lexsort((places, -alike))[: max(limit, 0)]
+        ids = tuple(map(self._items.ids.__getitem__, places[best].tolist()))
+        return Candidates(ids, frozen(alike[best]))
