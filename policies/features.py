@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,19 @@ _SPACES = (CONTEXT, ITEM, FEATURES, SCORES)
 """The namespaces as ``bandits.kernels.lessons`` numbers them."""
 _SEEDS: UInt32 = frozen(np.array([hash_namespace(name) for name in _SPACES], np.uint32))
 _ONE: Float32 = frozen(np.ones(1, np.float32))
+
+
+class ItemRows(Protocol):
+    """The rows of items in a table of features, as a catalogue has them."""
+
+    @property
+    def table(self) -> tuple[UInt32, NDArray[np.int32], Float32]:
+        """All features; see ``Catalogue.table``."""
+        ...
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each id, -1 for one that is not there."""
+        ...
 
 
 def featurise(
@@ -117,7 +131,7 @@ def chosen_rows(
 
 def rows_of_chosen(
     spec: PolicySpec,
-    catalogue: Catalogue,
+    catalogue: ItemRows,
     data: bytes,
     starts: NDArray[np.int64],
     slots: NDArray[np.int64],
@@ -128,7 +142,7 @@ def rows_of_chosen(
 
     Args:
         spec: the one that the records name.
-        catalogue: the one that the records name.
+        catalogue: the one that the records name; it is asked for the rows of all at once.
         data: the bytes of valid records, as EncodedDecision has them.
         starts: int64[L], by row, where its record begins; rows of one record are side by side.
         slots: int64[L], by row, the slot that it is of.

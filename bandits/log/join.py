@@ -91,6 +91,12 @@ class Join(PlainRuns):
         records = [decision.record for decision in recent if decision.record is not None]
         return self._older.names() | {(record.spec, record.catalogue) for record in records}
 
+    def catalogues(self) -> set[str]:
+        """Return the catalogue of each decision of which something can still be taught."""
+        recent = chain(self._open.values(), self._closed.values())
+        records = [decision.record for decision in recent if decision.record is not None]
+        return self._older.catalogues() | {record.catalogue for record in records}
+
     def read_again(self, event_ids: Iterable[str]) -> list[str]:
         """Return the positions of the decisions of which a reward, now, reads the record again.
 

@@ -142,11 +142,13 @@ class OlderDecisions:
         self._more: dict[int, bytes] = {}
         self._count = self._first = self._end = 0
 
-        # By number: spec and catalogue, its rule, and how many rows name it.
+        # By number: spec and catalogue, its rule, and how many rows name it; of how many of them
+        # something can be taught.
         self._numbers: dict[tuple[str, str], int] = {}
         self._named: dict[int, tuple[str, str]] = {}
         self._rules: dict[int, JoinRule] = {}
         self._uses: dict[int, int] = {}
+        self._taught_of: dict[int, int] = {}
         self._numbered = 0
 
         # Open addressing: a row, plus one, at the first free place from its low hash on.
@@ -259,6 +261,7 @@ class OlderDecisions:
         if not slots and not flags & BARE:
             flags |= BARE
             block.taught -= 1
+            self._taught_of[block.named[offset]] -= 1
             if not block.taught and len(block.flags) == ROWS:
                 block.actions = array("q")
         block.flags[offset] = flags
@@ -318,6 +321,10 @@ class OlderDecisions:
         """Return the spec and catalogue of every decision."""
         return set(self._numbers)
 
+    def catalogues(self) -> set[str]:
+        """Return the catalogues of the decisions of which something can be taught."""
+        return {self._named[number][1] for number, count in self._taught_of.items() if count}
+
     # Rows
 
     def _is_gone(self, row: int) -> bool:
@@ -335,7 +342,9 @@ class OlderDecisions:
             number = self._numbered = self._numbered + 1
             self._numbers[name], self._named[number] = number, name
             self._rules[number], self._uses[number] = self._rule_of(spec), 0
+            self._taught_of[number] = 0
         self._uses[number] += 1
+        self._taught_of[number] += 1
         return number
 
     def _forget(self, row: int) -> None:
@@ -343,7 +352,9 @@ class OlderDecisions:
         self._remove(block.low[offset], row)
         if block.flags[offset] & MORE:
             del self._more[row]
-        block.taught -= not block.flags[offset] & BARE
+        if not block.flags[offset] & BARE:
+            block.taught -= 1
+            self._taught_of[block.named[offset]] -= 1
         block.flags[offset] = GONE | BARE
         block.there -= 1
         self._count -= 1
@@ -353,7 +364,7 @@ class OlderDecisions:
         number = block.named[offset]
         self._uses[number] -= 1
         if not self._uses[number]:
-            del self._uses[number], self._rules[number]
+            del self._uses[number], self._taught_of[number], self._rules[number]
             del self._numbers[self._named.pop(number)]
 
     # Deadlines

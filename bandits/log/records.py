@@ -231,10 +231,13 @@ class PriorRecord(Record, frozen=True, tag="prior"):
     Attributes:
         digest: the digest of the blob that holds the rows.
         strength: how many interactions each row is worth, unless the spec says it.
+        catalogue: the version of the items whose features the rows take; empty: the newest
+            catalogue of the policy's own log.
     """
 
     digest: str
     strength: float
+    catalogue: str = ""
 
 
 class MergeInput(msgspec.Struct, frozen=True, array_like=True):

@@ -3,6 +3,7 @@
     <root>/<policy>/date=YYYY-MM-DD/hour=HH/<first id>_<last id>.parquet
     <root>/<policy>/_blobs/<digest>
     <root>/<policy>/partition=<number>/...           the same, by partition, where there are several
+    <root>/<policy>/_items/...                       the same of the log of its items
 
 policies/archive/listing.py says which of the files are read.
 
@@ -27,7 +28,7 @@ from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import digest
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, has_reached
-from bandits.log.records import BuildRecord, LogEntry
+from bandits.log.records import BuildRecord, ItemsBaseRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS
 from policies.archive.parts.rebuild import StoredEntries
@@ -36,7 +37,10 @@ from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 
 BLOBS = "_blobs"
+ITEMS = "_items"
+"""Readers of the policy's log as partitioned data pass over names that start with _."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
+ITEMS_BASE = str(ItemsBaseRecord.__struct_config__.tag)
 
 Entry = tuple[str, bytes]
 """The id and the record bytes of an entry."""
@@ -60,6 +64,15 @@ def archive_folder(policy: str, partition: int, partitions: int) -> str:
         partitions: how many the policy has.
     """
     return policy if partitions == 1 else f"{policy}/partition={partition}"
+
+
+def items_folder(policy: str) -> str:
+    """Return the archive's folder of the log of a policy's items.
+
+    Args:
+        policy: its name, or the folder of one of its partitions, which share that log.
+    """
+    return f"{policy.partition('/')[0]}/{ITEMS}"
 
 
 def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str]:
@@ -307,6 +320,14 @@ class ArchiveReader:
         to_its_end = through is None or has_reached(through, file.range.last)
         if to_its_end and kinds is None and last != file.range.last:
             raise self.chain.damaged(file.listed, f"it ends with entry {last}")
+
+    def bases(self, through: str | None = None) -> Iterator[LogEntry]:
+        """Yield the entries that say what all items are, newest first; no other is decoded.
+
+        Args:
+            through: up to this one; None for all.
+        """
+        yield from reversed(list(self.entries(START, through, kinds=[ITEMS_BASE])))
 
     def encoded(self, after: str = START, through: str | None = None) -> Iterator[LogEntry]:
         """Yield archived entries as a fold takes them, with decisions encoded.

@@ -13,7 +13,13 @@ import pyarrow.parquet as pq
 from bandits.errors import ArchiveError, CodecError, UnknownKindError
 from bandits.log.codec import decode
 from bandits.log.positions import position_ms
-from bandits.log.records import CatalogueRecord, PriorRecord, SpecRecord, WarmStartRecord
+from bandits.log.records import (
+    CatalogueRecord,
+    ItemsBaseRecord,
+    PriorRecord,
+    SpecRecord,
+    WarmStartRecord,
+)
 from policies.archive.columns import COLUMNS, UNDECODABLE, EntryRows
 from policies.archive.layouts import (
     CODED_LEAVES,
@@ -25,6 +31,8 @@ from policies.archive.layouts import (
 )
 from policies.archive.parts.shredded import rows_of
 
+NAMING = (SpecRecord, CatalogueRecord, WarmStartRecord, PriorRecord, ItemsBaseRecord)
+"""Records whose ``digest`` is that of a blob."""
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""
 GROUP_ENTRIES = 8192
@@ -158,9 +166,7 @@ def write_range(
             for kind, record, whole in zip(rows.kinds, rows.records, data, strict=True):
                 if kind == UNDECODABLE:
                     perhaps |= _perhaps_named(whole)
-                elif isinstance(
-                    record, SpecRecord | CatalogueRecord | WarmStartRecord | PriorRecord
-                ):
+                elif isinstance(record, NAMING):
                     named.add(record.digest)
             count, size = count + len(ids), size + sum(map(len, data))
             first, last = first or ids[0], ids[-1]

@@ -12,6 +12,7 @@ from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot, Verified, compare
+from policies.items.past import ItemsLog, ItemsPast
 
 REPORTED = 5
 """How many merges that differ are named; the first says it all."""
@@ -65,14 +66,26 @@ class AllPartitionsFold:
         logs: one of each partition, in their order.
         salt: the secret.
         ends: by partition, where to stop; None for the end of its log.
+        items: the log of the policy's items, if it has one.
     """
 
     def __init__(
-        self, logs: Sequence[PartitionLog], *, salt: bytes, ends: Sequence[str | None] | None = None
+        self,
+        logs: Sequence[PartitionLog],
+        *,
+        salt: bytes,
+        ends: Sequence[str | None] | None = None,
+        items: ItemsLog | None = None,
     ) -> None:
+        self._items, catalogues = items, ItemsPast(items)
         self.folds = [
             PartitionFold(
-                log.blob, salt=salt, partition=number, merged=self._model_of, past=_WholePast(log)
+                log.blob,
+                salt=salt,
+                partition=number,
+                merged=self._model_of,
+                past=_WholePast(log),
+                items=catalogues,
             )
             for number, log in enumerate(logs)
         ]
@@ -166,7 +179,7 @@ class AllPartitionsFold:
 
     def _go_back(self, record: MergeRecord) -> None:
         """Be as at an earlier merge of these inputs."""
-        then = AllPartitionsFold(self._logs, salt=self._salt)
+        then = AllPartitionsFold(self._logs, salt=self._salt, items=self._items)
         for earlier in then.merges():
             if (earlier.digest, earlier.inputs) == (record.digest, record.inputs):
                 model = then._model_of(earlier)

@@ -123,7 +123,7 @@ class PriorState(PartitionState, frozen=True, array_like=True):
 def with_prior(state: FoldState, prior: KnownPrior) -> PriorState:
     """Return a checkpoint's state with the prior of its log."""
     fields = msgspec.structs.asdict(state)
-    return PriorState(**{"merging": None, **fields, "prior": prior})
+    return PriorState(**{"merging": None, **fields, "prior": prior.stored})
 
 
 _state = msgspec.msgpack.Decoder(PriorState)

@@ -60,6 +60,7 @@ from policies.fold.prior import begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
 
 EVENTS = (*DECISIONS, RewardRecord)
@@ -83,6 +84,7 @@ class Fold:
         salt: the secret.
         past: the log behind the fold, for rollbacks, and for the records of decisions that are open
             for long; None: all of these are kept in memory.
+        items: the versions of the items that decisions name; None: only whole catalogues are named.
         on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes,
             to call at once.
         on_refused: is told of each entry that is refused.
@@ -94,10 +96,12 @@ class Fold:
         *,
         salt: bytes,
         past: Past | None = None,
+        items: ItemsPast | None = None,
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
         on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
-        self._blobs = NamedBlobs(blob)
+        self._blobs = NamedBlobs(blob, items)
+        self._blobs.items.asked_by(self._needed_versions)
         self._salt = salt
         self._past = past
         self._on_checkpoint = on_checkpoint
@@ -116,7 +120,7 @@ class Fold:
         self.refused_warm_starts = 0
 
         self._learner: Learner | None = None
-        self._lessons = Lessons()
+        self._lessons = Lessons(self._blobs.catalogue_alike)
         behind = None if past is None else ReadBehind(past)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
         self.position = START
@@ -144,7 +148,8 @@ class Fold:
             state.refused_warm_starts,
         )
 
-        self.prior = state.prior if isinstance(state, PriorState) else None
+        known = state.prior if isinstance(state, PriorState) else None
+        self.prior = None if known is None else KnownPrior.restored(known)
 
         self.catalogue = self._blobs.catalogue(state.catalogue)
         self.join.behind = ReadBehind(past)
@@ -180,6 +185,14 @@ class Fold:
                 except Exception as error:
                     raise _stalled(batch[place], error) from error
                 place += 1
+            self._blobs.items.tidy()
+
+    def _needed_versions(self) -> set[str]:
+        """Return the versions of the items that open decisions name."""
+        # What waits to be learned is learned first: its decisions are not open any more.
+        if self._learner is not None:
+            self._lessons.teach(self._learner)
+        return self.join.catalogues()
 
     def _read_ahead(self, entries: list[LogEntry]) -> None:
         """Read the records that rewards in these entries will ask for."""
@@ -477,7 +490,8 @@ class Fold:
 
     def _empty(self, *, models: bool = True) -> "Fold":  # noqa: ARG002 - of several partitions
         """Return another fold of the same log, with nothing in it."""
-        return Fold(self._blobs.fetch, salt=self._salt, past=self._past)
+        items = ItemsPast(self._blobs.items.log)
+        return Fold(self._blobs.fetch, salt=self._salt, past=self._past, items=items)
 
     def _warm_start(self, record: WarmStartRecord) -> None:
         """Go on from a trained model, which replaces what was learned."""
@@ -511,7 +525,7 @@ class Fold:
         demand_prior(self._blobs.data(record.digest))
         knows_nothing = self._knows_nothing()
         taught = None if self.prior is None else self.prior.taught
-        self.prior = KnownPrior(record.digest, record.strength, taught)
+        self.prior = KnownPrior(record.digest, record.strength, taught, catalogue=record.catalogue)
 
         if self.spec is None:
             return
@@ -535,10 +549,14 @@ class Fold:
         """Teach a fresh learner the log's prior, if there is one; return whether that failed."""
         if self.prior is None:
             return False
-        self.prior, refused = begin_with(
-            self.prior, learner, spec, self.catalogue, self._blobs.data
-        )
         self.changes += 1
+        named = self.prior.catalogue
+        try:
+            catalogue = self._blobs.catalogue(named) if named else self.catalogue
+        except RefusedError as error:
+            self.prior = self.prior.without(error.message)
+            return True
+        self.prior, refused = begin_with(self.prior, learner, spec, catalogue, self._blobs.data)
         return refused
 
     def _prior_as_of(self, then: "Fold | None") -> None:

@@ -26,16 +26,35 @@ class TaughtPrior(msgspec.Struct, frozen=True, array_like=True):
     counted: int
 
 
-class KnownPrior(msgspec.Struct, frozen=True, array_like=True):
-    """The newest prior of a log, and the one that the model in force was taught.
-
-    ``reason``: why the model in force was not taught the newest; empty if it was.
-    """
+class StoredPrior(msgspec.Struct, frozen=True, array_like=True):
+    """A KnownPrior as checkpoints hold one whose entry names no catalogue."""
 
     digest: str
     strength: float
     taught: TaughtPrior | None = None
     reason: str = ""
+
+
+class KnownPrior(StoredPrior, frozen=True, array_like=True):
+    """The newest prior of a log, and the one that the model in force was taught.
+
+    ``reason``: why the model in force was not taught the newest; empty if it was. ``catalogue``:
+    the version of the items that its rows are of; empty where its entry names none.
+    """
+
+    catalogue: str = ""
+
+    @classmethod
+    def restored(cls, stored: StoredPrior) -> "KnownPrior":
+        """Return it from a checkpoint."""
+        return cls(**msgspec.structs.asdict(stored))
+
+    @property
+    def stored(self) -> StoredPrior:
+        """Return it for a checkpoint, which is what it ever was where no catalogue is named."""
+        if self.catalogue:
+            return self
+        return StoredPrior(self.digest, self.strength, self.taught, self.reason)
 
     @property
     def counted(self) -> int:
@@ -60,4 +79,4 @@ class KnownPrior(msgspec.Struct, frozen=True, array_like=True):
 
     def without(self, reason: str) -> "KnownPrior":
         """Return it beside a model that was taught none, and why it was not."""
-        return KnownPrior(self.digest, self.strength, None, reason)
+        return KnownPrior(self.digest, self.strength, None, reason, self.catalogue)

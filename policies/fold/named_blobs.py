@@ -1,16 +1,13 @@
-"""The specs and catalogues that a log's entries name by digest, decoded once, kept for a while."""
+"""The specs and catalogues that a log's entries name, decoded once, kept for a while."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from bandits.errors import ArtifactError, MissingBlobError, RefusedError, SpecError
 from bandits.log.codec import digest
 from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
 from policies.spec import PolicySpec, decode_spec
 
-Kind = TypeVar("Kind")
-
-CATALOGUES_KEPT = 8
 SPECS_KEPT = 64
 
 _NO_ITEMS = Catalogue()
@@ -19,14 +16,15 @@ _NO_ITEMS = Catalogue()
 class NamedBlobs:
     """The blobs behind a fold.
 
-    ``fetch`` returns the bytes that are stored under a digest, or raises what it likes.
+    ``fetch`` returns the bytes that are stored under a digest, or raises what it likes. ``items``
+    has the catalogues of the log of items.
     """
 
-    def __init__(self, fetch: Callable[[str], bytes]) -> None:
+    def __init__(self, fetch: Callable[[str], bytes], items: ItemsPast | None = None) -> None:
         self.fetch = fetch
+        self.items = ItemsPast() if items is None else items
         self._specs: dict[str, PolicySpec] = {}
         self._model_digests: dict[str, str] = {}
-        self._catalogues: dict[str, Catalogue] = {}
 
     def holds_spec(self, name: str) -> bool:
         """Return whether a spec is kept, so that it is known to decode."""
@@ -41,7 +39,7 @@ class NamedBlobs:
         """
         if name not in self._specs:
             _make_room(self._specs, SPECS_KEPT)
-            self._specs[name] = _demanded(decode_spec, self.data(name))
+            self._specs[name] = _demanded(self.data(name))
         return self._specs[name]
 
     def model_digest(self, name: str) -> str:
@@ -51,18 +49,32 @@ class NamedBlobs:
         return self._model_digests[name]
 
     def catalogue(self, name: str) -> Catalogue:
-        """Return the catalogue of a digest; the one without items needs no blob.
+        """Return the catalogue of a version; the one without items needs no blob.
 
         Raises:
-            RefusedError: its bytes are no catalogue.
-            MissingBlobError: other bytes are stored under its name.
+            RefusedError: it is a digest of bytes that are no catalogue.
+            MissingBlobError: other bytes are stored under its name, or the log of items has no such
+                version.
         """
         if name == _NO_ITEMS.digest:
             return _NO_ITEMS
-        if name not in self._catalogues:
-            _make_room(self._catalogues, CATALOGUES_KEPT)
-            self._catalogues[name] = _demanded(Catalogue.decode, self.data(name))
-        return self._catalogues[name]
+        try:
+            return self.items.catalogue(name, self.fetch)
+        except ArtifactError as error:
+            raise RefusedError(error.message, error.target) from error
+
+    def catalogue_alike(self, name: str, other: Catalogue) -> Catalogue | None:
+        """Return the catalogue of a version, if it shares its rows with another one; else None.
+
+        Args:
+            name: the version.
+            other: a catalogue.
+        """
+        try:
+            catalogue = self.catalogue(name)
+        except Exception:  # noqa: BLE001 - whoever needs it finds out why it is not there
+            return None
+        return catalogue if catalogue.features is other.features else None
 
     def data(self, name: str) -> bytes:
         """Return the bytes of a digest.
@@ -78,14 +90,14 @@ class NamedBlobs:
         return data
 
 
-def _demanded(decode: Callable[[bytes], Kind], data: bytes) -> Kind:
-    """Decode the bytes of a blob, or refuse the entry that names them."""
+def _demanded(data: bytes) -> PolicySpec:
+    """Decode the bytes of a spec, or refuse the entry that names them."""
     try:
-        return decode(data)
-    except (SpecError, ArtifactError) as error:
+        return decode_spec(data)
+    except SpecError as error:
         raise RefusedError(error.message, error.target) from error
 
 
-def _make_room(cache: dict[str, PolicySpec] | dict[str, Catalogue], limit: int) -> None:
+def _make_room(cache: dict[str, PolicySpec], limit: int) -> None:
     while len(cache) >= limit:
         del cache[next(iter(cache))]

@@ -43,6 +43,7 @@ from policies.fold.checkpoint import (
     Refusal,
 )
 from policies.fold.fold import Fold
+from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
 
 
@@ -78,6 +79,7 @@ class PartitionFold(Fold):
         partition: the number of this partition.
         merged: returns the model of a merge, by its entry.
         past: the log behind the fold, which only a rollback asks.
+        items: see ``Fold``.
         on_checkpoint: see ``Fold``.
         on_refused: see ``Fold``.
         on_merge: is told of each merge when it was adopted.
@@ -92,13 +94,19 @@ class PartitionFold(Fold):
         partition: int,
         merged: Callable[[MergeRecord], bytes],
         past: Past | None = None,
+        items: ItemsPast | None = None,
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
         on_refused: Callable[[Refusal], None] = lambda _: None,
         on_merge: Callable[[MergeRecord], None] = lambda _: None,
         models: bool = True,
     ) -> None:
         super().__init__(
-            blob, salt=salt, past=past, on_checkpoint=on_checkpoint, on_refused=on_refused
+            blob,
+            salt=salt,
+            past=past,
+            items=items,
+            on_checkpoint=on_checkpoint,
+            on_refused=on_refused,
         )
         self.partition = partition
         self.number = 0
@@ -304,5 +312,6 @@ class PartitionFold(Fold):
             partition=self.partition,
             merged=self._merged,
             past=self._past,
+            items=ItemsPast(self._blobs.items.log),
             models=models,
         )

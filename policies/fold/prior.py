@@ -1,7 +1,7 @@
 """Teaching a prior: the rows that an artifact brings, to a model that has learned nothing.
 
 A row's features are made as a decision's are, by the same functions, from the spec in force and the
-log's own catalogue. Each row is worth ``strength`` interactions.
+catalogue that the log names for it. Each row is worth ``strength`` interactions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ def begin_with(
         known: the prior.
         learner: of this spec; it has learned nothing.
         spec: the one in force; what it says of strength counts, else what the log says.
-        catalogue: the log's newest.
+        catalogue: the one that its rows are of.
         fetch: returns the bytes of a digest.
     """
     said = spec.prior_strength
@@ -64,7 +64,7 @@ def begin_with(
     except RefusedError as error:
         return known.without(error.message), True
     taught = TaughtPrior(known.digest, strength, rows, skipped, learner.learned)
-    return KnownPrior(known.digest, known.strength, taught), False
+    return msgspec.structs.replace(known, taught=taught, reason=""), False
 
 
 class _Candidates(msgspec.Struct, frozen=True, gc=False):
@@ -88,7 +88,7 @@ def teach_prior(
     Args:
         learner: of this spec; it has learned nothing.
         spec: the one in force.
-        catalogue: the log's newest.
+        catalogue: the one that they are of.
         rows: what is taught, in order.
         strength: how many interactions each row is worth.
 

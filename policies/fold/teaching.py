@@ -1,15 +1,17 @@
 """From a joined decision to lessons: its interactions, or the chosen actions alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import RefusedError
 from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.records import EncodedDecision
-from bandits.types import ChosenRow, Interaction, Learner
-from policies.features import chosen_rows, featurise_record, rows_of_chosen
+from bandits.types import ChosenRow, Float32, Interaction, Learner, UInt32
+from policies.features import ItemRows, chosen_rows, featurise_record, rows_of_chosen
 from policies.items.catalogue import Catalogue
 from policies.mixture import source_actions
 from policies.spec import PolicySpec
@@ -18,13 +20,45 @@ AT_ONCE = 1024
 """Lessons that are taught at a time."""
 
 
-class Lessons:
-    """Lessons that wait to be learned together, all of decisions of one spec and one catalogue."""
+class _Versions:
+    """Catalogues that share their rows, each of some lessons one after the other.
 
-    def __init__(self) -> None:
-        self._of: tuple[PolicySpec, Catalogue] | None = None
+    Args:
+        catalogues: in the order of the lessons.
+        bounds: where the lessons of each begin, and where those of the last end.
+    """
+
+    def __init__(self, catalogues: Sequence[Catalogue], bounds: Sequence[int]) -> None:
+        self._catalogues, self._bounds = catalogues, bounds
+
+    @property
+    def table(self) -> tuple[UInt32, NDArray[np.int32], Float32]:
+        """All features; see ``Catalogue.table``."""
+        return self._catalogues[-1].table
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each lesson's item, -1 for one that its catalogue lacks."""
+        parts = zip(self._catalogues, pairwise(self._bounds), strict=True)
+        return np.concatenate([each.rows(ids[begin:end]) for each, (begin, end) in parts])
+
+
+class Lessons:
+    """Lessons that wait to be learned together.
+
+    All are of decisions of one spec, whose catalogues share their rows: they are versions of one.
+
+    Args:
+        alike: returns the catalogue of a version, if it shares its rows with another one.
+    """
+
+    def __init__(self, alike: Callable[[str, Catalogue], Catalogue | None]) -> None:
+        self._alike = alike
+        self._of: PolicySpec | None = None
         self._spec: str | None = None
         self._catalogue: str | None = None
+        # The catalogues by name; and from which lesson on which is that of the decisions.
+        self._known: dict[str, Catalogue] = {}
+        self._runs: list[tuple[int, Catalogue]] = []
         self._data: list[bytes] = []
         self._joined: list[JoinedDecision] = []
 
@@ -39,23 +73,31 @@ class Lessons:
             How many were added, and how many interactions they are; a correction is none.
         """
         added = learned = 0
-        end = min(len(joined), first + AT_ONCE - len(self._data)) if self._of else first
-        spec, catalogue, data = self._spec, self._catalogue, self._data
+        end = min(len(joined), first + AT_ONCE - len(self._data)) if self._of is not None else first
+        spec, data = self._spec, self._data
         for place in range(first, end):
             each = joined[place]
             record = each.record
-            if (
-                type(record) is not EncodedDecision
-                or record.spec != spec
-                or record.catalogue != catalogue
-                or record.holdout
-            ):
+            if type(record) is not EncodedDecision or record.spec != spec or record.holdout:
+                break
+            if record.catalogue != self._catalogue and not self._turn_to(record.catalogue):
                 break
             data.append(record.data)
             self._joined.append(each)
             added += 1
             learned += 0 if each.correction else len(each.slots)
         return added, learned
+
+    def _turn_to(self, name: str) -> bool:
+        """Let the lessons to come be of decisions of another version; return whether they may."""
+        catalogue = self._known.get(name)
+        if catalogue is None:
+            catalogue = self._alike(name, self._runs[-1][1])
+        if catalogue is None:
+            return False
+        self._catalogue, self._known[name] = name, catalogue
+        self._runs.append((len(self._data), catalogue))
+        return True
 
     def begin(
         self,
@@ -72,7 +114,8 @@ class Lessons:
             spec: the one it was made with.
             catalogue: the one it was made from.
         """
-        self._of, self._spec, self._catalogue = (spec, catalogue), record.spec, record.catalogue
+        self._of, self._spec, self._catalogue = spec, record.spec, record.catalogue
+        self._known, self._runs = {record.catalogue: catalogue}, [(0, catalogue)]
         self._data.append(record.data)
         self._joined.append(joined)
 
@@ -80,10 +123,16 @@ class Lessons:
         """Teach what waits, in order, and forget it."""
         if self._of is None:
             return
-        (spec, catalogue), data, joined = self._of, self._data, self._joined
+        spec, runs, data, joined = self._of, self._runs, self._data, self._joined
         self._of, self._spec, self._data, self._joined = None, None, [], []
+        self._known, self._runs = {}, []
 
         counts = [len(each.slots) for each in joined]
+        catalogue: ItemRows = runs[0][1]
+        if len(runs) > 1:
+            ends = [0, *accumulate(counts)]
+            bounds = [*(ends[begin] for begin, _ in runs), ends[-1]]
+            catalogue = _Versions([each for _, each in runs], bounds)
         learns = np.array([not each.correction for each in joined], np.bool_)
         rows = rows_of_chosen(
             spec,

@@ -23,6 +23,8 @@ PART = 10_000
 """Items taken in at a time: a million Python objects are several times what is kept of them."""
 EMPTIED = b"[ ]"
 """How a catalogue that was put without items is stored: a log in which none was put has b"[]"."""
+NEVER_PUT = digest(b"[]")
+"""The digest of the catalogue of a log in which none was put."""
 
 _NO_FEATURES = Namespace(FEATURES, np.zeros(0, np.uint32), np.zeros(0, np.float32))
 
@@ -93,7 +95,7 @@ class Catalogue:
 
         They may propose anything while no catalogue was ever put.
         """
-        return self.digest != _NEVER_PUT
+        return self.digest != NEVER_PUT
 
     @property
     def features(self) -> FeatureTable:
@@ -166,9 +168,6 @@ def check_item_features(item: Item) -> None:
         check_features(item.features, "features")
     except InvalidInputError as error:
         raise ArtifactError(f"item {item.id!r}: {error.message}", error.target) from error
-
-
-_NEVER_PUT = digest(b"[]")
 
 
 _item = msgspec.json.Decoder(Item).decode

@@ -13,6 +13,8 @@ from policies.encoding import code_pairs, hash_pairs
 
 LEAST_ROWS = 64
 """Rows for which there is room at first; it doubles."""
+MOST_WAITING = 1_000
+"""Rows that wait to be hashed together, until somebody looks: one by one is many times as slow."""
 
 
 class FeatureTable:
@@ -29,19 +31,31 @@ class FeatureTable:
         self._codes = np.zeros((0, 0), np.int32)
         self._values = np.zeros((0, 0), np.float32)
         self._alike = True
+        self._waiting: list[FeatureMap] = []
 
     def extend(self, features: Sequence[FeatureMap]) -> int:
         """Append a row for each item's features; return the number of the first."""
-        codes, values = code_pairs([hash_pairs(each, FEATURES) for each in features], self._seen)
         first, self.rows = self.rows, self.rows + len(features)
+        self._waiting += features
+        if len(self._waiting) >= MOST_WAITING:
+            self.catch_up()
+        return first
+
+    def catch_up(self) -> None:
+        """Hash the rows that wait, as whoever looks at them does."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        # By name, as a catalogue's blob has them: so whoever makes a row makes the same.
+        rows = [hash_pairs(dict(sorted(each.items())), FEATURES) for each in waiting]
+        codes, values = code_pairs(rows, self._seen)
         self._make_room(codes.shape[1])
 
+        first = self.rows - len(waiting)
         into = slice(first, self.rows), slice(0, codes.shape[1])
         self._codes[into], self._values[into] = codes, values
-        if len(features):
-            added = self._codes[first : self.rows]
-            self._alike = self._alike and bool((added == self._codes[0]).all())
-        return first
+        added = self._codes[first : self.rows]
+        self._alike = self._alike and bool((added == self._codes[0]).all())
 
     def _make_room(self, width: int) -> None:
         room, wide = self._codes.shape
@@ -53,17 +67,36 @@ class FeatureTable:
 
     def trim(self) -> None:
         """Give the room back that no row has taken yet."""
+        self.catch_up()
         self._codes = self._codes[: self.rows].copy()
         self._values = self._values[: self.rows].copy()
+
+    def taken(self, rows: NDArray[np.intp]) -> "FeatureTable":
+        """Return a table of some rows, in this order, without what only the others have needed."""
+        made, codes, values = FeatureTable(), self.codes[rows], self.values[rows]
+        used = np.flatnonzero(values.any(axis=0))
+        width = int(used[-1]) + 1 if used.size else 0
+        codes, values = codes[:, :width], values[:, :width].copy()
+
+        kept = np.zeros(self.hashes.size, np.bool_)
+        kept[codes] = True
+        numbers = np.cumsum(kept, dtype=np.int32) - np.int32(1)
+        made.rows = len(rows)
+        made._seen = {name: code for code, name in enumerate(self.hashes[kept].tolist())}
+        made._codes, made._values = numbers[codes], values
+        made._alike = not made.rows or bool((made._codes == made._codes[0]).all())
+        return made
 
     @property
     def alike(self) -> UInt32 | None:
         """The hashes that all rows share, uint32[F], if each row has the same, in one order."""
+        self.catch_up()
         return self.hashes[self._codes[0]] if self._alike and self.rows else None
 
     @property
     def hashes(self) -> UInt32:
         """The distinct hashes, uint32[U], in the order in which they came."""
+        self.catch_up()
         if len(self._hashes) != len(self._seen):
             self._hashes = frozen(np.array(list(self._seen), np.uint32))
         return self._hashes
@@ -71,11 +104,13 @@ class FeatureTable:
     @property
     def codes(self) -> NDArray[np.int32]:
         """Which hash each value is of, int32[rows, F]."""
+        self.catch_up()
         return self._codes[: self.rows]
 
     @property
     def values(self) -> Float32:
         """The values, float32[rows, F]."""
+        self.catch_up()
         return self._values[: self.rows]
 
 

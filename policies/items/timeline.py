@@ -9,26 +9,33 @@ was before: its digest.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from math import inf
 
 import msgspec
+import numpy as np
 
 from banditloop_client.schemas import Item
 from bandits.errors import ArtifactError, MissingBlobError
-from bandits.log.codec import digest, encode
-from bandits.log.positions import START
+from bandits.log.codec import digest
+from bandits.log.positions import START, has_reached
 from bandits.log.records import (
     ItemChange,
     ItemsBaseRecord,
     ItemsRecord,
     LogEntry,
 )
-from policies.items.catalogue import Catalogue
+from policies.items.catalogue import EMPTIED, NEVER_PUT, Catalogue
 from policies.items.changes import decode_item, decode_patch, encode_item, patched, refusal_of
+from policies.items.stored import StoredItems
 
 SEPARATOR = "~"
 ABSENT = -1
 """The row of an item that is not there."""
+LEAST_DEAD = 1_000
+"""Rows that nobody needs any more are taken out once they are more than these, and than half."""
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def version_after(previous: str, position: str, record: ItemsRecord) -> str:
@@ -39,7 +46,9 @@ def version_after(previous: str, position: str, record: ItemsRecord) -> str:
         position: the entry's.
         record: the entry's.
     """
-    return f"{position}{SEPARATOR}{digest(previous.encode() + b' ' + encode(record))}"
+    # Of what every build reads in it, also where a later one has appended fields.
+    content = _encode([(change.op, change.id, change.fields) for change in record.changes])
+    return f"{position}{SEPARATOR}{digest(previous.encode() + b' ' + content)}"
 
 
 def position_of(version: str) -> str | None:
@@ -109,19 +118,20 @@ class ItemTimeline:
         self.version = catalogue.digest if version is None else version
         self._table = catalogue.features
         self._rows = dict(zip(catalogue.ids, range(len(catalogue.ids)), strict=True))
-        texts = msgspec.json.decode(catalogue.encoded, type=list[msgspec.Raw])
-        self._texts: dict[str, bytes | msgspec.Raw] = dict(zip(catalogue.ids, texts, strict=True))
+        self._stored = StoredItems(catalogue.encoded)
         self.offers = {
-            item_id: offer
-            for item_id, text in self._texts.items()
-            if (offer := Offer.of(decode_item(text))) is not None
+            item.id: offer
+            for item in self._stored.perhaps_absent()
+            if (offer := Offer.of(item)) is not None
         }
 
-        # What became of each item that has changed: from which step on it had which row.
+        # What became of each item that has changed: from which step on it had which row. And how
+        # many items there were after each step, from the first that is not forgotten.
         self._changed: dict[str, list[tuple[int, int]]] = {}
         self._steps = {self.version: 0}
         self._counts = [len(self._rows)]
-        self._newest = CatalogueVersion(self, self.version, 0)
+        self._first = self._dead = 0
+        self._newest: CatalogueVersion | None = None
 
     def apply(self, entry: LogEntry, blob: Callable[[str], bytes]) -> list[RefusedChange]:
         """Apply the next entry; return the changes that were refused, alike by whoever reads them.
@@ -131,19 +141,26 @@ class ItemTimeline:
             blob: gives the bytes that an entry names by digest.
 
         Raises:
-            ArtifactError: a whole catalogue is none.
-            MissingBlobError: it is not stored, or is another.
+            MissingBlobError: a whole catalogue is not stored, or is another.
         """
         record, refused = entry.record, list[RefusedChange]()
         if isinstance(record, ItemsRecord):
             refused = self._change(record)
             self._step(version_after(self.version, entry.id, record))
         elif isinstance(record, ItemsBaseRecord) and record.version is None:
-            self._begin(Catalogue.decode(_whole(blob, record.digest)), None)
+            try:
+                self._begin(Catalogue.decode(whole_catalogue(blob, record.digest)), None)
+            except ArtifactError as error:
+                refused = [RefusedChange(0, "", error.message)]
         self.position = entry.id
         return refused
 
     def _change(self, record: ItemsRecord) -> list[RefusedChange]:
+        # Whoever has the newest version keeps it as it is.
+        if self._newest is not None:
+            self._newest.freeze()
+            self._newest = None
+
         refused: list[RefusedChange] = []
         put: dict[str, Item | None] = {}
         for at, change in enumerate(record.changes):
@@ -154,19 +171,23 @@ class ItemTimeline:
 
         kept = [item for item in put.values() if item is not None]
         row = self._table.extend([item.features for item in kept])
-        step = len(self._counts)
+        step = self._first + len(self._counts)
         for item_id, item in put.items():
-            history = self._changed.setdefault(item_id, [(0, self._rows.get(item_id, ABSENT))])
+            if item is None and item_id not in self._rows:
+                continue
+            history = self._changed.setdefault(item_id, [])
+            if not history:
+                history.append((self._first, self._rows.get(item_id, ABSENT)))
             self.offers.pop(item_id, None)
             if item is None:
                 history.append((step, ABSENT))
                 self._rows.pop(item_id, None)
-                self._texts.pop(item_id, None)
+                self._stored.changed.pop(item_id, None)
                 continue
 
             history.append((step, row))
             self._rows[item_id] = row
-            self._texts[item_id] = encode_item(item)
+            self._stored.changed[item_id] = encode_item(item)
             if (offer := Offer.of(item)) is not None:
                 self.offers[item_id] = offer
             row += 1
@@ -194,11 +215,9 @@ class ItemTimeline:
         return item
 
     def _step(self, version: str) -> None:
-        self._newest.freeze()
-        self._steps[version] = len(self._counts)
+        self._steps[version] = self._first + len(self._counts)
         self._counts.append(len(self._rows))
         self.version = version
-        self._newest = CatalogueVersion(self, version, self._steps[version])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -206,14 +225,24 @@ class ItemTimeline:
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._rows
+
+    def holds(self, version: str) -> bool:
+        """Return whether a version can be asked for."""
+        return version in self._steps
+
     def item(self, item_id: str) -> Item | None:
         """Return an item as it is now; None: there is none."""
-        text = self._texts.get(item_id)
-        return None if text is None else decode_item(text)
+        row = self._rows.get(item_id)
+        return None if row is None else decode_item(self._stored.text(item_id, row))
 
     @property
     def newest(self) -> Catalogue:
         """The catalogue as of the newest version; it stays as it is when more entries come."""
+        if self._newest is None:
+            self._table.catch_up()
+            self._newest = CatalogueVersion(self, self.version, self._steps[self.version])
         return self._newest
 
     def at(self, version: str) -> Catalogue:
@@ -223,7 +252,7 @@ class ItemTimeline:
             MissingBlobError: it is none of the versions since this timeline was begun.
         """
         if version == self.version:
-            return self._newest
+            return self.newest
         if version not in self._steps:
             raise MissingBlobError(f"the log of items has no version {version}", "catalogue")
         older = CatalogueVersion(self, version, self._steps[version])
@@ -233,7 +262,75 @@ class ItemTimeline:
     @property
     def encoded(self) -> bytes:
         """The items as they are now, as the blob of a whole catalogue holds them."""
-        return b"[" + b",".join(map(bytes, self._texts.values())) + b"]"
+        # A log in which some were put says so, even if none is left.
+        if not self._rows and self.version != NEVER_PUT:
+            return EMPTIED
+        texts = (self._stored.text(item_id, row) for item_id, row in self._rows.items())
+        return b"[" + b",".join(texts) + b"]"
+
+    @property
+    def oldest(self) -> str:
+        """The oldest version that can be asked for."""
+        return next(iter(self._steps))
+
+    def forget(self, position: str) -> None:
+        """Forget what no version needs that is in force at a position, or comes later.
+
+        A catalogue of a version before must no longer be used.
+
+        Args:
+            position: in the log of items; one before its first version forgets nothing.
+        """
+        kept, gone = self._first, list[str]()
+        for version, step in self._steps.items():
+            made = position_of(version)
+            if made is not None and not has_reached(position, made):
+                break
+            kept = step
+            gone.append(version)
+
+        if kept == self._first:
+            return
+        for version in gone[:-1]:
+            del self._steps[version]
+        del self._counts[: kept - self._first]
+        self._first = kept
+        self._forget_rows(kept)
+        if self._dead > max(LEAST_DEAD, self._table.rows // 2):
+            self._make_anew()
+
+    def _forget_rows(self, kept: int) -> None:
+        """Drop the rows that items had before a step, and no longer at it."""
+        as_ever: list[str] = []
+        for item_id, history in self._changed.items():
+            at = bisect_right(history, kept, key=_step_of) - 1
+            self._dead += sum(row != ABSENT for _, row in islice(history, at))
+            del history[:at]
+            if len(history) == 1:
+                as_ever.append(item_id)
+        for item_id in as_ever:
+            del self._changed[item_id]
+
+    def _make_anew(self) -> None:
+        """Keep the rows that some version needs, and no others.
+
+        Catalogues that were given out keep what they have.
+        """
+        self._stored = StoredItems(self.encoded)
+        live = np.fromiter(self._rows.values(), np.intp, len(self._rows))
+        needed = {row for history in self._changed.values() for _, row in history} - {ABSENT}
+        older = np.fromiter(needed.difference(live.tolist()), np.intp)
+        rows = np.concatenate([live, np.sort(older)])
+
+        places = np.full(self._table.rows + 1, ABSENT)  # that of ABSENT is the last
+        places[rows] = np.arange(len(rows))
+        self._table = self._table.taken(rows)
+        self._rows = {item_id: row for row, item_id in enumerate(self._rows)}
+        self._changed = {
+            item_id: [(step, int(places[row])) for step, row in history]
+            for item_id, history in self._changed.items()
+        }
+        self._dead, self._newest = 0, None
 
 
 class CatalogueVersion(Catalogue):
@@ -245,7 +342,7 @@ class CatalogueVersion(Catalogue):
         self._features = timeline._table  # noqa: SLF001 - two parts of one thing
         self._rows = timeline._rows  # noqa: SLF001
         self._changed = timeline._changed  # noqa: SLF001
-        self._count = timeline._counts[step]  # noqa: SLF001
+        self._count = timeline._counts[step - timeline._first]  # noqa: SLF001
         self._row = self._rows.get
         self._lacking = None
 
@@ -254,10 +351,12 @@ class CatalogueVersion(Catalogue):
         self._row = self._row_then
 
     def _row_then(self, item_id: str, default: int) -> int:
+        if self._step < self._timeline._first:  # noqa: SLF001
+            raise MissingBlobError(f"version {self.digest} of the items is forgotten", "catalogue")
         history = self._changed.get(item_id)
         if history is None:
             return self._rows.get(item_id, default)
-        row = history[bisect_right(history, self._step, key=lambda each: each[0]) - 1][1]
+        row = history[bisect_right(history, self._step, key=_step_of) - 1][1]
         return default if row == ABSENT else row
 
     def __len__(self) -> int:
@@ -265,15 +364,30 @@ class CatalogueVersion(Catalogue):
 
     @property
     def ids(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The items, in the order in which they came."""
+        """The items; those of the newest version in the order in which they came."""
+        if self._row != self._row_then:
+            return tuple(self._rows)
         every = dict.fromkeys((*self._rows, *self._changed))
         return tuple(item_id for item_id in every if item_id in self)
 
 
-def _whole(blob: Callable[[str], bytes], name: str) -> bytes:
+def whole_catalogue(blob: Callable[[str], bytes], name: str) -> bytes:
+    """Return the bytes of a whole catalogue.
+
+    Args:
+        blob: gives the bytes that an entry names by digest.
+        name: its digest.
+
+    Raises:
+        MissingBlobError: other bytes are stored under its name; or whatever ``blob`` raises.
+    """
     data = blob(name)
     if digest(data) != name:
         raise MissingBlobError(
             f"what is stored as blob {name} are other bytes: restore it", "digest"
         )
     return data
+
+
+def _step_of(change: tuple[int, int]) -> int:
+    return change[0]

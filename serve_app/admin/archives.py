@@ -8,7 +8,7 @@ import msgspec
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order, position_ms
-from policies.archive.archive import ArchiveReader, archive_folders, archived
+from policies.archive.archive import ArchiveReader, archive_folders, archived, items_folder
 from policies.archive.compaction import Compactor, Usage
 from policies.storage import shown
 
@@ -20,12 +20,21 @@ class ArchiveEnd(msgspec.Struct, frozen=True):
     id: str
 
 
+class ArchivedItems(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
+    """How much of the log of a policy's items is archived. ``size``: bytes of the files."""
+
+    ranges: int
+    entries: int
+    size: int
+
+
 class ArchiveSummary(
     msgspec.Struct, frozen=True, rename={"first": "from", "last": "to", "size": "bytes"}
 ):
     """How much of a policy's log is archived, over all its partitions.
 
     ``size``: bytes of the files; ``record_bytes``: bytes of the same records in the stream.
+    ``items``: the log of its items, which is not counted in the rest.
     """
 
     policy: str
@@ -35,6 +44,7 @@ class ArchiveSummary(
     record_bytes: int
     first: ArchiveEnd
     last: ArchiveEnd
+    items: ArchivedItems
 
 
 class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
@@ -45,7 +55,7 @@ class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
 
 
 class ArchiveCompaction(msgspec.Struct, frozen=True):
-    """The result of a compaction of a policy's archive, over all its partitions.
+    """The result of a compaction of a policy's archive: its partitions, and the log of its items.
 
     ``before`` and ``after``: the files that are read. ``written``: how many of those after are new.
     ``covered``: older files that lie beside and are not read any more. ``removed``: those of them
@@ -125,6 +135,7 @@ def archive_summary(
         raise ArchiveError(
             f"no range of {name} is archived in {shown(root)}: say where with --archive", "archive"
         )
+    of_items = list(ArchiveReader(root, items_folder(name)).each_range())
     return ArchiveSummary(
         policy=name,
         ranges=ranges,
@@ -133,6 +144,11 @@ def archive_summary(
         record_bytes=record_bytes,
         first=ArchiveEnd(_time(first), first),
         last=ArchiveEnd(_time(last), last),
+        items=ArchivedItems(
+            len(of_items),
+            sum(stored.range.count for stored in of_items),
+            sum(stored.size for stored in of_items),
+        ),
     )
 
 
@@ -157,7 +173,8 @@ def compact_archive(
         ArchiveError: Nothing of the policy is archived, or a file is damaged or missing.
     """
     name = archived_policy_name(root, policy)
-    compactors = [Compactor(root, folder) for folder in archive_folders(root, name)]
+    folders = [*archive_folders(root, name), items_folder(name)]
+    compactors = [Compactor(root, folder) for folder in folders]
     before, _ = _usage(compactors)
 
     what, done, groups = ("planning" if dry_run else "compacting"), 0, []

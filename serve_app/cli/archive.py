@@ -129,3 +129,6 @@ def _lines(summary: "ArchiveSummary") -> Iterator[str]:
     yield f"bytes    {size} ({size / entries:.0f} per entry, {in_stream:.0f} in the stream)"
     yield f"from     {summary.first.time}  {summary.first.id}"
     yield f"to       {summary.last.time}  {summary.last.id}"
+    items = summary.items
+    if items.ranges:
+        yield f"items    {items.ranges} ranges, {items.entries} entries, {items.size} bytes"

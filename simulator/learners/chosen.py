@@ -4,6 +4,7 @@ They are those that ``policies.features.chosen_rows`` makes of one record after 
 """
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -209,17 +210,21 @@ def _features(names: Sequence[str], chosen: Int64, records: RecordColumns) -> _C
     if given.all():
         return _Cells(starts, counts, hashes, values)
 
-    # An item of a catalogue is looked up once.
-    for at, catalogue in enumerate(records.known):
-        here = np.flatnonzero(~given & (records.catalogues == at))
+    # An item of a catalogue is looked up once. The rows of each catalogue are side by side.
+    rows = np.flatnonzero(~given)
+    rows = rows[np.argsort(records.catalogues[rows], kind="stable")]
+    bounds = np.searchsorted(records.catalogues[rows], np.arange(len(records.known) + 1))
+    all_hashes, all_values, filled = [hashes], [values], values.size
+    for catalogue, (begin, end) in zip(records.known, pairwise(bounds.tolist()), strict=True):
+        here = rows[begin:end]
         codes, which = distinct_codes(chosen[here], len(names))
         known = catalogue.namespace([names[code] for code in codes.tolist()])
         width = known.values.shape[1]
-        starts[here], counts[here] = values.size + width * which, width
-        cells = np.broadcast_to(known.cells(), known.values.shape)
-        hashes = np.concatenate([hashes, cells.ravel()])
-        values = np.concatenate([values, known.values.ravel()])
-    return _Cells(starts, counts, hashes, values)
+        starts[here], counts[here] = filled + width * which, width
+        all_hashes.append(np.broadcast_to(known.cells(), known.values.shape).ravel())
+        all_values.append(known.values.ravel())
+        filled += known.values.size
+    return _Cells(starts, counts, np.concatenate(all_hashes), np.concatenate(all_values))
 
 
 def _scores(records: RecordColumns) -> _Cells:

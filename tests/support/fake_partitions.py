@@ -22,7 +22,8 @@ from policies.fold.all_partitions import AllPartitionsFold
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.fold.verify import ServedSnapshot
-from policies.items.catalogue import Catalogue
+from policies.items.catalogue import NEVER_PUT, Catalogue
+from policies.items.past import ItemsLog, ItemsPast
 from policies.spec import PolicySpec
 
 BUILD = {"machine": "test"}
@@ -54,8 +55,8 @@ class WholeLog:
 class Partitions:
     """P logs and the folds of their learners, which read every entry at once."""
 
-    def __init__(self, spec: PolicySpec) -> None:
-        self.spec, self.now, self.number = spec, 1, 0
+    def __init__(self, spec: PolicySpec, items: ItemsLog | None = None) -> None:
+        self.spec, self.now, self.number, self.items = spec, 1, 0, items
         self.logs = [Log(spec) for _ in range(spec.partitions)]
         self.pasts = [FakePast(log) for log in self.logs]
         self.models: dict[str, bytes] = {}
@@ -74,6 +75,7 @@ class Partitions:
             partition=partition,
             merged=lambda record: self.models[record.digest],
             past=past,
+            items=ItemsPast(self.items),
             on_checkpoint=past.keep,
         )
         if state is not None:
@@ -91,13 +93,18 @@ class Partitions:
         return entry.id
 
     def decide(
-        self, event_id: str, chosen: int = 0, reward: float | None = 1.0, hour: float = 1.0
+        self,
+        event_id: str,
+        chosen: int = 0,
+        reward: float | None = 1.0,
+        hour: float = 1.0,
+        catalogue: str = NEVER_PUT,
     ) -> None:
         """A decision and its reward, in their log."""
         self.now += 50
         partition = partition_of(event_id, self.spec.partitions)
         record = decision(event_id, chosen=(chosen,), context={"hour": hour})
-        named = msgspec.structs.replace(record, spec=self.spec.digest, catalogue=Catalogue().digest)
+        named = msgspec.structs.replace(record, spec=self.spec.digest, catalogue=catalogue)
         self.append(partition, named)
         if reward is not None:
             self.append(partition, RewardRecord(event_id, reward))
@@ -158,4 +165,4 @@ class Partitions:
         )
 
     def together(self) -> AllPartitionsFold:
-        return AllPartitionsFold([log.whole for log in self.logs], salt=SALT)
+        return AllPartitionsFold([log.whole for log in self.logs], salt=SALT, items=self.items)

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from hypothesis import strategies as st
 from support.fakes import FakeLog
+from support.items import MemoryItems
 
 from bandits.log.codec import encode
 from bandits.log.join import JoinRule
@@ -18,7 +19,7 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from policies.archive.archive import ArchiveWriter
+from policies.archive.archive import ArchiveWriter, items_folder
 from policies.archive.range_file import Range, hour_of
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
@@ -120,11 +121,23 @@ def archived(
         if blobs is None
         else blobs
     )
-    writer, previous = ArchiveWriter(root, "p"), "0-0"
+    _write(ArchiveWriter(root, "p"), log, files, blobs)
+    return root
+
+
+def archived_items(root: Path, policy: str, items: MemoryItems, files: int = 5) -> None:
+    """The log of a policy's items as an archive beside the policy's own."""
+    _write(ArchiveWriter(root, items_folder(policy)), items.entries, files, items.blobs)
+
+
+def _write(
+    writer: ArchiveWriter, log: Sequence[LogEntry], files: int, blobs: Mapping[str, bytes]
+) -> None:
+    previous = "0-0"
     for part in np.array_split(np.arange(len(log)), files):
         entries = [(log[i].id, encode(log[i].record)) for i in part]
         for hour in sorted({hour_of(entry_id) for entry_id, _ in entries}):
             own = [entry for entry in entries if hour_of(entry[0]) == hour]
-            writer.write(Range(previous, own[0][0], own[-1][0], len(own)), own, blobs.get)
+            missing = writer.write(Range(previous, own[0][0], own[-1][0], len(own)), own, blobs.get)
+            assert not missing
             previous = own[-1][0]
-    return root

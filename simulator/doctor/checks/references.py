@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bandits.errors import BanditloopError
+from bandits.errors import BanditloopError, MissingBlobError
 from bandits.log.codec import digest
 from bandits.log.records import (
     CatalogueRecord,
@@ -17,6 +17,7 @@ from bandits.log.records import (
 )
 from bandits.types import Snapshot
 from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
 from policies.spec import PolicySpec, decode_spec
 from simulator.doctor.checks.findings import Finding, make_finding
 
@@ -33,12 +34,13 @@ class ReferencedBlobs:
     ``blob`` gives the bytes under a digest, None when they are gone. ``snapshot`` gives the one of
     an id, None when it has been forgotten, as all but the newest are; it raises SnapshotError when
     the bytes are not those that the id names. ``listed`` gives the snapshots that should be there
-    when it is asked: those of a live policy move on.
+    when it is asked: those of a live policy move on. ``items`` has the versions of the items.
     """
 
     blob: Callable[[str], bytes | None] = lambda _: None
     snapshot: Callable[[str], Snapshot | None] = lambda _: None
     listed: Callable[[], Collection[str]] = frozenset
+    items: ItemsPast = field(default_factory=ItemsPast)
     _held: dict[str, bool] = field(default_factory=dict)
     _specs: dict[str, PolicySpec | None] = field(default_factory=dict)
     _catalogues: dict[str, Catalogue | None] = field(
@@ -59,10 +61,22 @@ class ReferencedBlobs:
         return self._specs[name]
 
     def catalogue(self, name: str) -> Catalogue | None:
-        """Return the catalogue of a digest; None when it is gone or is not what its digest says."""
+        """Return the catalogue of a version; None when it is gone or is not what its name says."""
         if name not in self._catalogues:
-            self._catalogues[name] = _decoded(self.blob(name), name, Catalogue.decode)
+            self._catalogues[name] = self._catalogue(name)
         return self._catalogues[name]
+
+    def _catalogue(self, name: str) -> Catalogue | None:
+        try:
+            return self.items.catalogue(name, self._demanded)
+        except BanditloopError:
+            return None
+
+    def _demanded(self, name: str) -> bytes:
+        data = self.blob(name)
+        if data is None:
+            raise MissingBlobError(f"blob {name} is gone", "digest")
+        return data
 
 
 class MissingBlobs:

@@ -13,6 +13,7 @@ from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
 from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
 from simulator.logs.archive.decided import Decided, DecisionReader, Part
 from simulator.logs.archive.entries import Bools, offsets_of
 from simulator.logs.archive.features import coded
@@ -29,7 +30,7 @@ COLUMN_CELLS = 1 << 20
 
 
 def settled_batches(
-    reader: ArchiveReader, piece: PieceBounds, join: ArchiveJoin
+    reader: ArchiveReader, piece: PieceBounds, join: ArchiveJoin, catalogues: "Catalogues"
 ) -> Iterator[LogBatch]:
     """Yield the rows of a piece, in the order of its decisions and their slots.
 
@@ -37,9 +38,10 @@ def settled_batches(
         reader: The archive.
         piece: Which part of it.
         join: The join of that piece.
+        catalogues: Those that its decisions name.
     """
     decisions = DecisionReader(reader, piece.after, piece.through, piece.columns)
-    catalogues, settled = Catalogues(reader), SettledRows(join.spans())
+    settled = SettledRows(join.spans())
     groups: list[tuple[str, RowGroup]] = []
     start, stop, cells = 0, 0, 0
 
@@ -83,22 +85,29 @@ def _batches_of(
 
 
 class Catalogues:
-    """The catalogues that decisions name, by digest."""
+    """The catalogues that decisions name, by version.
 
-    def __init__(self, reader: ArchiveReader) -> None:
+    Args:
+        reader: The archive of the decisions.
+        items: That of the log of their policy's items, which may be empty.
+    """
+
+    def __init__(self, reader: ArchiveReader, items: ArchiveReader) -> None:
         self._reader = reader
+        self._past = ItemsPast(items)
         self._known = {Catalogue().digest: Catalogue()}
 
-    def __getitem__(self, digest: str) -> Catalogue:
+    def __getitem__(self, version: str) -> Catalogue:
         """Return a catalogue.
 
         Raises:
             ArtifactError: The blob of that name is none.
             ArchiveError: There is no such blob, or it is damaged.
+            MissingBlobError: The log of items has no such version.
         """
-        if digest not in self._known:
-            self._known[digest] = Catalogue.decode(self._reader.blob(digest))
-        return self._known[digest]
+        if version not in self._known:
+            self._known[version] = self._past.catalogue(version, self._reader.blob)
+        return self._known[version]
 
     def known(
         self, part: Part, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]

@@ -14,9 +14,9 @@ from bandits.features.namespaces import CONTEXT, FEATURES, SCORES
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.versions import fold_version
-from policies.archive.archive import ArchiveReader, archive_folders
+from policies.archive.archive import ArchiveReader, archive_folders, items_folder
 from policies.storage import shown
-from simulator.logs.archive.batches import settled_batches
+from simulator.logs.archive.batches import Catalogues, settled_batches
 from simulator.logs.archive.decided import EVALUATED, LEARNED
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.rules import evaluation_rule, spec_in_force
@@ -72,7 +72,8 @@ class ArchivePiece:
         self.skipped, self.waiting = 0, NO_WAITING
         reader = ArchiveReader(self.root, self.policy)
         join = ArchiveJoin(reader, self, self._refuse)
-        yield from settled_batches(reader, self, join)
+        items = ArchiveReader(self.root, items_folder(self.policy))
+        yield from settled_batches(reader, self, join, Catalogues(reader, items))
         self.waiting = join.waiting
 
     def _refuse(self, entry_id: str, error: BanditloopError) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from support.logs import archived
+from support.items import MemoryItems, put
+from support.logs import archived, archived_items
 from support.records import CATALOGUE, random_rows
 
 from bandits.exploration import EpsilonGreedy, VwExploration
@@ -14,6 +15,7 @@ from bandits.log.join import JoinRule
 from bandits.log.records import (
     ActivationRecord,
     CatalogueRecord,
+    DecisionRecord,
     LogEntry,
     RewardRecord,
     SpecRecord,
@@ -23,7 +25,7 @@ from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.blend import make_learner
-from policies.items.catalogue import Catalogue
+from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from simulator.learners.chosen import decision_columns
 from simulator.learners.online import featurise_row
@@ -160,3 +162,40 @@ def test_rows_are_known_again_by_whoever_reads_them_as_objects(root):
             expected = hashes_of(read, replace(same, records=None))
             for found in (hashes_of(learned, batch), hashes_of(read, same)):
                 np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory) -> tuple[Path, Path]:
+    """An archive whose decisions name versions of items, and one that names whole catalogues."""
+    items = MemoryItems()
+    items.replace([Item(f"i{n}", {"price": float(n)}) for n in range(9)])
+    then = [Catalogue.decode(items.timeline.encoded)]
+    for number in range(100):
+        items.append(put(Item(f"i{number % 9}", {"price": float(number), "tags": ["t"] * 2})))
+        then.append(Catalogue.decode(items.timeline.encoded))
+
+    named_first = [
+        LogEntry(f"1-{3 + place}", CatalogueRecord(each.digest)) for place, each in enumerate(then)
+    ]
+    versions, wholes = [], named_first
+    for number, entry in enumerate(entries(slates=True, inline=False)):
+        record = entry.record
+        place = number * len(then) // 1000
+        for out, name in ((versions, items.versions[place]), (wholes, then[place].digest)):
+            named = isinstance(record, DecisionRecord)
+            said = msgspec.structs.replace(record, catalogue=name) if named else record
+            out.append(LogEntry(entry.id, said))
+
+    blobs = {each.digest: each.encoded for each in (RIDGE, *then, CATALOGUE, Catalogue())}
+    first = archived(tmp_path_factory.mktemp("versions"), versions, RIDGE, 4, blobs)
+    archived_items(first, "p", items)
+    return first, archived(tmp_path_factory.mktemp("wholes"), wholes, RIDGE, 4, blobs)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_row_has_the_features_of_the_version_that_its_decision_saw(changing, name, count):
+    versions, wholes = changing
+    expected = train_on_log(SPECS[name], pieces(wholes))
+    assert expected.rows.rows > 150
+    assert train_on_log(SPECS[name], pieces(versions, count)).checkpoint == expected.checkpoint

@@ -1,0 +1,259 @@
+"""Catalogues of the past, by version: what a decision's features are made of when it is learned.
+
+A version that has a position is looked for in the log of items, which is read from the newest whole
+catalogue at or before it, and then on. A version without one is a whole catalogue, so a blob.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from bandits.errors import ArchiveError, ArtifactError, MissingBlobError
+from bandits.log.positions import has_reached, is_after, log_order, position_at, position_ms
+from bandits.log.records import ItemsBaseRecord, LogEntry
+from policies.items.catalogue import Catalogue
+from policies.items.timeline import ItemTimeline, position_of, whole_catalogue
+
+WHOLES_KEPT = 8
+ERAS_KEPT = 4
+SLACK_MS = 600_000
+"""A decision to come may name a version that is so much older than those that are needed."""
+LEAST_READ = 5_000
+"""Entries to read before it is worth while to forget."""
+
+Blob = Callable[[str], bytes]
+
+
+class ItemsLog(Protocol):
+    """A log of items, all of it: the stream and the archive behind it."""
+
+    def encoded(self, after: str, through: str | None = None) -> Iterable[LogEntry]:
+        """Yield its entries, in order.
+
+        Args:
+            after: entries past this position; "0-0" is before the first.
+            through: up to this one, included; None for the end of the log.
+        """
+        ...
+
+    def bases(self, through: str) -> Iterable[LogEntry]:
+        """Yield the entries at or before a position that say what all items are, newest first."""
+        ...
+
+    def blob(self, digest: str) -> bytes:
+        """Return a blob that an entry names."""
+        ...
+
+
+class NoItems:
+    """The log of items of those who have none."""
+
+    def encoded(self, after: str, through: str | None = None) -> Iterable[LogEntry]:  # noqa: ARG002
+        """Yield nothing, whatever the positions."""
+        return ()
+
+    def bases(self, through: str) -> Iterable[LogEntry]:  # noqa: ARG002 - as ItemsLog has it
+        """Yield nothing."""
+        return ()
+
+    def blob(self, digest: str) -> bytes:
+        """Raise MissingBlobError: there is none."""
+        raise MissingBlobError(f"there is no log of items that names blob {digest}", "digest")
+
+
+class _Era:
+    """A timeline, from the catalogue that it began with on to the one that replaces all items.
+
+    ``end`` is the position of that one, None until it is met. ``used``: higher, the later.
+    """
+
+    def __init__(self, timeline: ItemTimeline) -> None:
+        self.timeline = timeline
+        self.begin = timeline.position
+        self.end: str | None = None
+        self.reader: Iterator[LogEntry] = iter(())
+        self.ahead: LogEntry | None = None
+        self.used = 0
+
+    def covers(self, position: str) -> bool:
+        """Return whether the versions at a position are those of this timeline."""
+        oldest = position_of(self.timeline.oldest) or self.begin
+        if not has_reached(position, oldest):
+            return False
+        return self.end is None or is_after(self.end, position)
+
+
+class ItemsPast:
+    """The catalogues of a log of items, by version.
+
+    What was read is kept: the timelines of the newest eras that were asked for (an era ends where a
+    whole catalogue replaces all items), as far as ``tidy`` leaves it. What is forgotten and asked
+    for again is read again.
+
+    Args:
+        log: the log of items.
+    """
+
+    def __init__(self, log: ItemsLog | None = None) -> None:
+        self.log: ItemsLog = NoItems() if log is None else log
+        self._wholes: dict[str, Catalogue] = {}
+        self._eras: list[_Era] = []
+        self._uses = 0
+        self._read = 0
+        self._needed: list[Callable[[], Iterable[str]]] = []
+
+    def catalogue(self, version: str, blob: Blob | None = None) -> Catalogue:
+        """Return the catalogue of a version.
+
+        Args:
+            version: as a decision names it.
+            blob: gives whole catalogues that the log of items has not.
+
+        Raises:
+            ArtifactError: it is a digest, and what it names is no catalogue.
+            MissingBlobError: it is none of the log's versions, or a blob is missing; or whatever
+                reading the log, or ``blob``, raises.
+        """
+        position = position_of(version)
+        if position is None:
+            return self._whole(version, blob)
+
+        era = self._era_at(position) or self._begin(position)
+        while is_after(position, era.timeline.position):
+            entry = self._next(era)
+            if entry is None or is_after(entry.id, position):
+                era.ahead = entry
+                break
+            era = self._apply(era, entry)
+        return era.timeline.at(version)
+
+    def _whole(self, name: str, blob: Blob | None) -> Catalogue:
+        for era in self._eras:
+            if era.timeline.holds(name):
+                return era.timeline.at(name)
+
+        if name not in self._wholes:
+            catalogue = Catalogue.decode(self._data(name, blob))
+            while len(self._wholes) >= WHOLES_KEPT:
+                del self._wholes[next(iter(self._wholes))]
+            self._wholes[name] = catalogue
+        return self._wholes[name]
+
+    def _data(self, name: str, blob: Blob | None) -> bytes:
+        """Return the bytes of a whole catalogue, wherever they are."""
+        if blob is None:
+            return whole_catalogue(self.log.blob, name)
+        if isinstance(self.log, NoItems):
+            return whole_catalogue(blob, name)
+        try:
+            return whole_catalogue(self.log.blob, name)
+        except (MissingBlobError, ArchiveError):
+            return whole_catalogue(blob, name)
+
+    # Eras
+
+    def _era_at(self, position: str) -> _Era | None:
+        """Return the era that has the versions of a position, the latest begun if several do."""
+        found = [era for era in self._eras if era.covers(position)]
+        if not found:
+            return None
+        era = max(found, key=lambda each: log_order(each.begin))
+        self._uses += 1
+        era.used = self._uses
+        return era
+
+    def _begin(self, position: str) -> _Era:
+        """Begin a timeline at the newest whole catalogue that a position can be reached from."""
+        for entry in self.log.bases(position):
+            record = entry.record
+            if not isinstance(record, ItemsBaseRecord):
+                continue
+
+            # One that says which version it is may stand behind later ones.
+            version = record.version
+            begin = entry.id if version is None else position_of(version)
+            if begin is None or is_after(begin, position):
+                continue
+            try:
+                catalogue = self._taken(record.digest)
+            except ArtifactError:
+                continue  # it changes nothing, for anybody
+            except (MissingBlobError, ArchiveError):
+                if version is None:
+                    raise
+                continue
+            return self._add(ItemTimeline(catalogue, version=version, at=begin))
+        return self._add(ItemTimeline())
+
+    def _taken(self, name: str) -> Catalogue:
+        """Return a whole catalogue, for a timeline, which is asked for it from now on."""
+        known = self._wholes.pop(name, None)
+        return Catalogue.decode(whole_catalogue(self.log.blob, name)) if known is None else known
+
+    def _add(self, timeline: ItemTimeline) -> _Era:
+        while len(self._eras) >= ERAS_KEPT:
+            self._eras.remove(min(self._eras, key=lambda era: era.used))
+        self._uses += 1
+        era = _Era(timeline)
+        era.used = self._uses
+        self._eras.append(era)
+        return era
+
+    def _next(self, era: _Era) -> LogEntry | None:
+        """Return the next entry of an era; None: the log ends here, by now."""
+        ahead, era.ahead = era.ahead, None
+        entry = next(era.reader, None) if ahead is None else ahead
+        if entry is None:
+            era.reader = iter(self.log.encoded(era.timeline.position))
+            entry = next(era.reader, None)
+        return entry
+
+    def _apply(self, era: _Era, entry: LogEntry) -> _Era:
+        """Apply an entry; return the era that it is of, which it may have begun."""
+        record = entry.record
+        self._read += 1
+        if not isinstance(record, ItemsBaseRecord) or record.version is not None:
+            era.timeline.apply(entry, self.log.blob)
+            return era
+
+        try:
+            catalogue = self._taken(record.digest)
+        except ArtifactError:
+            era.timeline.position = entry.id
+            return era
+        era.end, reader = entry.id, era.reader
+        era.reader = iter(())
+        era = self._add(ItemTimeline(catalogue, at=entry.id))
+        era.reader = reader
+        return era
+
+    # Forgetting
+
+    def asked_by(self, needed: Callable[[], Iterable[str]]) -> None:
+        """Let somebody ask from now on.
+
+        Args:
+            needed: gives the versions that he may ask for again.
+        """
+        self._needed.append(needed)
+
+    def tidy(self) -> None:
+        """Forget what nobody needs who asks this object, if it is worth while.
+
+        No catalogue that was returned before may be used afterwards.
+        """
+        if self._read < LEAST_READ:
+            return
+        self._read = 0
+        versions = {version for needed in self._needed for version in needed()}
+        positions = [made for version in versions if (made := position_of(version)) is not None]
+        oldest = min(positions, key=log_order, default=None)
+
+        self._eras = [
+            era
+            for era in self._eras
+            if era.end is None or (oldest is not None and is_after(era.end, oldest))
+        ]
+        for era in self._eras:
+            reached = era.timeline.position
+            kept = reached if oldest is None else min(oldest, reached, key=log_order)
+            era.timeline.forget(position_at(position_ms(kept) - SLACK_MS))
