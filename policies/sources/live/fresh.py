@@ -12,7 +12,7 @@ from bandits.types import Float32, Float64, Namespace, UInt32, frozen
 from policies.items.offering import Offering
 from policies.sources.base import Candidates, SourceRequest
 from policies.sources.live.base import history_of
-from policies.sources.live.newest import NewestIndex, idf
+from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder
 from policies.spec import FreshSource
 
@@ -155,57 +155,67 @@ class FreshItems:
             return _NONE
 
         history = history_of(request, self._items)
-        likes = self._likes(history, offering)
+        traits, shares = self._likes(history, offering)
         number, index = self._number, self._index
         barred = [number[item] for item in {*history, *request.exclude} if item in number]
-        found = [index.newest(trait, limit, barred) for trait in (None, *likes)]
+        found = [index.newest(trait, limit, barred) for trait in (None, *traits.tolist())]
         items = np.unique(np.concatenate(found))
-        ids = [self._ids[item] for item in items.tolist()]
 
         # Of equal scores, in float32, the newest first.
-        times = index.times(items)
-        scores = self._scores(ids, times, likes, offering)
-        best = np.lexsort((-items, -times, -scores))[:limit]
+        scores = self._scores(items, traits, shares, offering.now_ms)
+        best = np.lexsort((-items, -index.times(items), -scores))[:limit]
 
         def score_items(asked: Sequence[str]) -> Float32:
-            places = [number.get(item, -1) for item in asked]
-            known = np.array([place >= 0 for place in places], np.bool_)
+            places = np.array([number.get(item, -1) for item in asked], np.intp)
             values = np.full(len(asked), np.nan, np.float32)
-            there = [item for item, place in zip(asked, places, strict=True) if place >= 0]
-            at = index.times([place for place in places if place >= 0])
-            values[known] = self._scores(there, at, likes, offering)
+            known = places >= 0
+            values[known] = self._scores(places[known], traits, shares, offering.now_ms)
             return values
 
-        return Candidates(tuple(ids[at] for at in best.tolist()), frozen(scores[best]), score_items)
+        ids = tuple(map(self._ids.__getitem__, items[best].tolist()))
+        return Candidates(ids, frozen(scores[best]), score_items)
 
-    def _likes(self, history: dict[str, float], offering: Offering) -> dict[int, float]:
-        """Return how much the user likes each of the traits that tell the most: together 1."""
+    def _likes(self, history: dict[str, float], offering: Offering) -> tuple[UInt32, Float64]:
+        """Return the traits of which the history tells most, ascending, and the share of each."""
         last = list(history.items())[-HISTORY:]
-        rows, traits = self._traits(offering.catalogue.namespace([item for item, _ in last]))
         weights = np.array([weight for _, weight in last], np.float64)
+        rows, traits = self._traits(offering.catalogue.namespace([item for item, _ in last]))
         each, which = np.unique(traits, return_inverse=True)
-        liked = np.bincount(which, weights[rows], minlength=each.size)
+        liked = np.bincount(which, weights[rows], minlength=each.size).astype(np.float64)
 
+        # Inverse document frequency: what all items have tells nothing.
         index = self._index
-        rare = [idf(index.count_of(trait), index.count) for trait in each.tolist()]
-        liked = liked * np.array(rare, np.float64)
+        counts = index.counts(each)
+        there = (counts > 0) & (counts < index.count)
+        liked[~there] = 0.0
+        liked[there] *= np.log(index.count / counts[there])
         best = np.argsort(-liked, kind="stable")[:TASTES]
-        best = best[liked[best] > 0]
-        shares = liked[best] / liked[best].sum()
-        return dict(zip(each[best].tolist(), shares.tolist(), strict=True))
+        best = np.sort(best[liked[best] > 0])
+        return each[best], liked[best] / liked[best].sum()
 
     def _scores(
-        self, ids: Sequence[str], times: Float64, likes: dict[int, float], offering: Offering
+        self, items: NDArray[np.intp], traits: UInt32, shares: Float64, now_ms: float
     ) -> Float32:
-        """Return the score of each item, float32[n], by its time."""
-        freshness = np.exp2(-np.maximum(offering.now_ms - times, 0.0) / self._half_life_ms)
-        if not likes:
+        """Return the scores of items.
+
+        Args:
+            items: their numbers, int[n].
+            traits: those that the user likes, ascending; none if nothing is known of the user.
+            shares: how much each is liked, together 1.
+            now_ms: the time, by which items are as old as they are.
+
+        Returns:
+            float32[n].
+        """
+        ages_ms = np.maximum(now_ms - self._index.times(items), 0.0)
+        freshness = np.exp2(-ages_ms / self._half_life_ms)
+        if not traits.size:
             return freshness.astype(np.float32)
 
-        rows, traits = self._traits(offering.catalogue.namespace(ids))
-        shares = np.array([likes.get(trait, 0.0) for trait in traits.tolist()])
-        liked = np.bincount(rows, shares, minlength=len(ids))
-        return (liked * freshness).astype(np.float32)
+        places, own = self._index.traits_of(items)
+        at = np.minimum(np.searchsorted(traits, own), traits.size - 1)
+        of_each = np.where(traits[at] == own, shares[at], 0.0)
+        return (np.bincount(places, of_each, minlength=items.size) * freshness).astype(np.float32)
 
     def _learn_numbers(self, features: Namespace) -> None:
         """Note which features are numbers: those with a value other than 0 and 1."""

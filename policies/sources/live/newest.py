@@ -98,9 +98,32 @@ class NewestIndex:
             return self._added_traits[item]
         return tuple(self._own[self._own_starts[item] : self._own_starts[item + 1]].tolist())
 
-    def count_of(self, trait: int) -> int:
-        """Return how many items have a trait."""
-        return self._first_with(trait).size + self._more[trait]
+    def traits_of(self, items: NDArray[np.intp]) -> tuple[NDArray[np.intp], UInt32]:
+        """Return pairs of an item and one of its traits: int[p], its place, and uint32[p].
+
+        Args:
+            items: the numbers of some that are there, int[n].
+        """
+        first = np.flatnonzero(items < self._first)
+        begin, end = self._own_starts[items[first]], self._own_starts[items[first] + 1]
+        lengths = end - begin
+        starts = np.cumsum(lengths) - lengths
+        pairs = np.arange(int(lengths.sum())) + np.repeat(begin - starts, lengths)
+        places, traits = [np.repeat(first, lengths)], [self._own[pairs]]
+
+        for place in np.flatnonzero(items >= self._first).tolist():
+            own = self._added_traits[int(items[place])]
+            places.append(np.full(len(own), place))
+            traits.append(np.array(own, np.uint32))
+        return np.concatenate(places), np.concatenate(traits)
+
+    def counts(self, traits: UInt32) -> NDArray[np.intp]:
+        """Return how many items have each trait, int[n]."""
+        if not self._traits.size:
+            return np.array([self._more[trait] for trait in traits.tolist()], np.intp)
+        at = np.minimum(np.searchsorted(self._traits, traits), self._traits.size - 1)
+        first = np.where(self._traits[at] == traits, self._starts[at + 1] - self._starts[at], 0)
+        return first + np.array([self._more[trait] for trait in traits.tolist()], np.intp)
 
     def newest(self, trait: int | None, limit: int, barred: Sequence[int] = ()) -> NDArray[np.intp]:
         """Return the numbers of the newest items, newest first.
@@ -165,13 +188,3 @@ class NewestIndex:
         """Return the times of some items, float64[n]."""
         times: Float64 = self._times[items]
         return times
-
-
-def idf(count: int, of: int) -> float:
-    """Return how much it tells of an item that it has a trait: log(of / count), at least 0.
-
-    Args:
-        count: how many items have it.
-        of: how many items there are.
-    """
-    return float(np.log(of / count)) if 0 < count < of else 0.0

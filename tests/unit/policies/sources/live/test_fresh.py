@@ -216,11 +216,17 @@ def test_the_index_finds_the_newest_of_each_trait_whatever_has_gone(times, added
         del there[item]
 
     assert index.count == len(there)
+    places, traits = index.traits_of(np.array(sorted(there), np.intp))
+    assert sorted(zip(places.tolist(), traits.tolist(), strict=True)) == [
+        (place, trait)
+        for place, item in enumerate(sorted(there))
+        for trait in sorted(there[item][1])
+    ]
     barred = sorted(there)[::3]
     for trait in (None, 1, 2, 3, 4, 9):
         having = [i for i, (_, traits) in there.items() if trait is None or trait in traits]
         if trait is not None:
-            assert index.count_of(trait) == len(having)
+            assert index.counts(np.array([trait], np.uint32)).tolist() == [len(having)]
         expected = sorted(set(having) - set(barred), key=lambda i: (-there[i][0], -i))
         for limit in (1, 3, 100):
             for _ in range(2):
