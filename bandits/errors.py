@@ -97,6 +97,36 @@ class EventConflictError(InvalidInputError):
     code = "event_conflict"
 
 
+class TooManyItemsError(InvalidInputError):
+    """More items than one request may change."""
+
+    code = "too_many_items"
+
+
+class InvalidItemIdError(InvalidInputError):
+    """An item's id is empty, too long, or another than that of the path."""
+
+    code = "invalid_item_id"
+
+
+class TextTooLongError(InvalidInputError):
+    """The texts of an item's metadata are longer than is kept of an item."""
+
+    code = "text_too_long"
+
+
+class InvalidVectorError(InvalidInputError):
+    """A vector of an item is empty, too long, or holds what is no finite number."""
+
+    code = "invalid_vector"
+
+
+class InvalidTimesError(InvalidInputError):
+    """An item would be offered until a time that is not after the one from which it is offered."""
+
+    code = "invalid_times"
+
+
 class BodyTooLargeError(InvalidInputError):
     """The request body exceeds the limit."""
 

@@ -9,6 +9,15 @@ REWARD = {
     "slot": "The slot that is rewarded; without one, the action's, or 0.",
     "action_id": "The action that is rewarded; it must have been chosen.",
 }
+ITEM = {
+    "features": "What is learned from.",
+    "metadata": "What is only carried along, such as a title.",
+    "vectors": "What it is like, by the vector's name, for sources that compare items.",
+    "available_from": "When it is offered first (RFC 3339, with a time zone).",
+    "available_until": "When it is offered no more.",
+    "hidden": "Whether it is not offered, for now.",
+}
+VERSION = "The version of the items."
 STATUS = {
     "status": "`ok`, or what is missing.",
     "waiting_for": "The policies that have no snapshot yet.",
@@ -59,10 +68,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "RewardsRequest": {"rewards": "The rewards."},
     "Accepted": {"accepted": "How many events are now in the log."},
     "CatalogueRequest": {"items": "All items there are from now on."},
-    "Item": {
-        "id": "The item's name.",
-        "features": "What is learned from.",
-        "metadata": "What is only carried along, such as a title.",
+    "Item": {"id": "The item's name.", **ITEM},
+    "ItemRequest": {"id": "The name in the path; it may be left out.", **ITEM},
+    "ItemPatch": ITEM,
+    "ItemsRequest": {"items": "The items, each of another id."},
+    "ItemsVersion": {"version": VERSION, "items": "How many items there are."},
+    "ItemResponse": {"version": VERSION, "item": "The item as it is now."},
+    "ItemsPage": {
+        "version": VERSION,
+        "items": "The items of this page, in the order of their ids.",
     },
     "CatalogueResponse": {
         "catalogue": "The version of the catalogue.",

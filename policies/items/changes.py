@@ -9,8 +9,16 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from banditloop_client.schemas import Item, ItemPatch
-from bandits.errors import ArtifactError, InvalidFieldError, InvalidInputError, NonFiniteNumberError
+from bandits.errors import (
+    ArtifactError,
+    InvalidInputError,
+    InvalidItemIdError,
+    InvalidTimesError,
+    InvalidVectorError,
+    TextTooLongError,
+)
 from bandits.log.codec import MALFORMED
+from bandits.log.records import ItemChange
 from policies.encoding import check_features
 
 MAX_ID_BYTES = 1_000
@@ -80,6 +88,21 @@ def _replaced(before: "T | UnsetType", after: "T | UnsetType | None") -> "T | Un
     return UNSET if after is None else after
 
 
+def check_item_id(item_id: str, target: str = "id") -> str:
+    """Return an item's id, if it can be one.
+
+    Args:
+        item_id: as it was given.
+        target: its path in the request.
+
+    Raises:
+        InvalidItemIdError: it is empty, or too long.
+    """
+    if not 0 < len(item_id.encode(errors="replace")) <= MAX_ID_BYTES:
+        raise InvalidItemIdError(f"an item's id has 1 to {MAX_ID_BYTES:,} bytes", target)
+    return item_id
+
+
 def check_item(item: Item, target: str = "") -> Item:
     """Return the item, if it is one that can be offered.
 
@@ -90,33 +113,46 @@ def check_item(item: Item, target: str = "") -> Item:
     Raises:
         InvalidInputError: it names the field.
     """
-    if not 0 < len(item.id.encode(errors="replace")) <= MAX_ID_BYTES:
-        raise InvalidFieldError(f"an item's id has 1 to {MAX_ID_BYTES:,} bytes", f"{target}id")
+    check_item_id(item.id, f"{target}id")
     check_features(item.features, f"{target}features")
 
     size = sum(len(text.encode(errors="replace")) for text in item.metadata.values())
     if size > MAX_TEXT_BYTES:
-        raise InvalidFieldError(
+        raise TextTooLongError(
             f"metadata has {size:,} bytes, at most {MAX_TEXT_BYTES:,}", f"{target}metadata"
         )
 
     for name, vector in ({} if item.vectors is UNSET else item.vectors).items():
         if not 0 < len(vector) <= MAX_VECTOR:
-            raise InvalidFieldError(
+            raise InvalidVectorError(
                 f"a vector has 1 to {MAX_VECTOR:,} numbers, not {len(vector)}",
                 f"{target}vectors.{name}",
             )
         if not all(map(math.isfinite, vector)):
-            raise NonFiniteNumberError("a vector's numbers are finite", f"{target}vectors.{name}")
+            raise InvalidVectorError("a vector's numbers are finite", f"{target}vectors.{name}")
 
     begins, ends = item.available_from, item.available_until
     if isinstance(begins, datetime) and isinstance(ends, datetime) and begins >= ends:
-        raise InvalidFieldError(
+        raise InvalidTimesError(
             f"available_until ({ends.isoformat()}) is not after available_from"
             f" ({begins.isoformat()})",
             f"{target}available_until",
         )
     return item
+
+
+def check_change(change: ItemChange) -> None:
+    """Refuse a change that whoever reads the log would refuse, whatever the items are by then.
+
+    Raises:
+        ArtifactError: its fields are no item, or no patch of one.
+        InvalidInputError: the item cannot be offered; it names the field.
+    """
+    check_item_id(change.id)
+    if change.op == "put" and check_item(decode_item(change.fields)).id != change.id:
+        raise InvalidItemIdError(f"the change is of {change.id!r}, its item is another", "id")
+    if change.op == "patch":
+        decode_patch(change.fields)
 
 
 def refusal_of(item: Item) -> str:

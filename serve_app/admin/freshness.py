@@ -8,15 +8,15 @@ from bandits.log.positions import START
 from bandits.log.records import DecisionRecord, LogEntry
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
-from serve_app.store.keys import Keys
+from serve_app.store.keys import Keys, LogKeys
 
 
-def read_all(client: Redis, keys: Keys) -> Iterable[LogEntry]:
+def read_all(client: Redis, keys: LogKeys) -> Iterable[LogEntry]:
     """Yield the whole log in order, read a thousand entries at a time.
 
     Args:
         client: a connection, used while entries are taken.
-        keys: those of the partition whose log it is.
+        keys: the log's.
     """
     reader, position = RedisLog(client, keys), START
     while entries := reader.read(position):

@@ -18,17 +18,19 @@ import msgspec
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import has_reached, is_after, log_order
-from policies.archive.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder, items_folder
 from policies.fold.all_partitions import AllPartitionsFold, verify_partitions
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.fold.verify import ServedSnapshot, Verified, verify
+from policies.items.past import ItemsPast
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
 from serve_app.store.checkpoints import StoredCheckpoint
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History
-from serve_app.store.keys import partitions
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, partitions
 
 POLL_S = 0.1
 OnLearned = Callable[[int], None]
@@ -79,6 +81,11 @@ class LogAddress(msgspec.Struct, frozen=True):
             History(client, keys, archive)
             for keys, archive in zip(partitions(self.policy, count), archives, strict=True)
         ]
+
+    def items(self) -> ItemsHistory:
+        """Open the log of the policy's items."""
+        archive = ArchiveReader(self.archive, items_folder(self.policy)) if self.archive else None
+        return ItemsHistory(blocking_client(self.url), ItemsKeys(self.policy), archive)
 
 
 class ProvenPast:
@@ -198,7 +205,7 @@ def _verify_partitions(
     histories = address.histories(count)
     # Partition 0 first: what its merges name is in the others by then.
     ends = [history.end() for history in histories]
-    folds = AllPartitionsFold(histories, salt=address.salt, ends=ends)
+    folds = AllPartitionsFold(histories, salt=address.salt, ends=ends, items=address.items())
     verified = list(verify_partitions(folds, served, build=this_build(), progress=progress))
     return verified, sum(fold.learned for fold in folds.folds)
 
@@ -249,7 +256,13 @@ def _verify_segment(
         if segment.end is not None and position == segment.end.position:
             last.append((position, digest(data())))
 
-    fold = Fold(stored.history.blob, salt=address.salt, past=past, on_checkpoint=note_last)
+    fold = Fold(
+        stored.history.blob,
+        salt=address.salt,
+        past=past,
+        items=ItemsPast(address.items()),
+        on_checkpoint=note_last,
+    )
     if segment.start is not None:
         fold.resume(proven[0], past)
     first = fold.learned

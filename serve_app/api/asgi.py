@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
+from types import NoneType
 
 from bandits import errors
 from bandits.errors import BanditloopError
 from serve_app.api.api_keys import KeyRing, error_headers
-from serve_app.api.bodies import decode_body
+from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.api.ports import Backend, Counters, PolicyService
@@ -97,14 +98,16 @@ class Api:
             )
 
         # A parameter is checked before a body is waited for.
-        parameters = resource.parameters(parts)
+        parameters, asked = resource.parameters(parts), route.endpoint.query
+        query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
         body, decoder = b"", route.decoder
         if decoder is not None:
             body = await read_body(scope, receive, route.limit)
         started = time.perf_counter()
         request = None if decoder is None else decode_body(body, decoder)
 
-        answer = await route.handler(Call(self.backend, policy or "", parameters, request, started))
+        call = Call(self.backend, policy or "", parameters, request, started, query)
+        answer = await route.handler(call)
         if isinstance(answer, tuple):
             return answer
         return route.endpoint.status, encode(answer), JSON

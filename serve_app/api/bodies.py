@@ -1,5 +1,7 @@
 """Reading a request's body: strictly first, then leniently where features are in another form.
 
+And reading what is asked behind its path.
+
 The second reading costs time only those whose features are not as a record has them. It also finds
 the name of the entry at fault, which msgspec writes as ``[...]``.
 """
@@ -10,8 +12,10 @@ import sys
 import types
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import UnsetType
 
 from bandits.errors import (
     InvalidFieldError,
@@ -19,10 +23,12 @@ from bandits.errors import (
     MalformedBodyError,
     NonFiniteNumberError,
 )
-from bandits.values import FeatureMap
+from bandits.values import FeatureMap, Value
 from policies.requests import plain_features
 
 T = TypeVar("T")
+FeaturesPatch = dict[str, Value | None]
+"""Features of which some change; those that are null go."""
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _any = msgspec.json.Decoder()
@@ -57,6 +63,23 @@ def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -
         return msgspec.convert(_plain(raw, decoder.type, ""), decoder.type)
     except msgspec.ValidationError as error:
         raise _refused(*_readable(error)) from error
+
+
+def decode_query(raw: bytes, kind: type[T]) -> T:
+    """Decode what is asked behind a path.
+
+    Args:
+        raw: as it was sent: ``name=value&…``.
+        kind: the type that is expected.
+
+    Raises:
+        InvalidFieldError: a field is wrong, or not known; it names it.
+    """
+    fields = dict(parse_qsl(raw.decode("ascii", "replace"), keep_blank_values=True))
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidFieldError(*_readable(error)) from error
 
 
 def _readable(error: Exception) -> tuple[str, str]:
@@ -117,6 +140,9 @@ def _plain(value: Any, hint: Any, target: str) -> Any:
         }
     if isinstance(value, dict) and hint == FeatureMap:
         return plain_features(value, target)
+    if isinstance(value, dict) and hint == FeaturesPatch:
+        gone = {name: None for name, entry in value.items() if entry is None}
+        return {**plain_features(value, target), **gone}
     if isinstance(value, dict) and origin is dict:
         return _entries(value, get_args(hint)[1], target)
     if isinstance(value, list) and origin is list:
@@ -137,11 +163,11 @@ def _entries(value: dict[str, Any], hint: Any, target: str) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> Any:
-    """Return a type without what Annotated adds, and without None."""
+    """Return a type without what Annotated adds, and without what says that there is none."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in {Union, types.UnionType}:
-        kinds = [kind for kind in get_args(hint) if kind is not types.NoneType]
+        kinds = [kind for kind in get_args(hint) if kind not in {types.NoneType, UnsetType}]
         if len(kinds) == 1:
             return _unwrapped(kinds[0])
     return hint

@@ -14,6 +14,7 @@ from policies.ranker import check_event_id
 from policies.requests import RankRequest
 from serve_app.api.bodies import decode_body
 from serve_app.api.docs_page import DOCS_HTML
+from serve_app.api.item_endpoints import ITEM_ROUTES
 from serve_app.api.readiness import readiness
 from serve_app.api.routes import Call, Route
 from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
@@ -266,6 +267,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
         failures=(*_BODY, 503),
         limit=CATALOGUE_LIMIT,
     ),
+    *ITEM_ROUTES,
     Route(
         schemas.POLICY,
         "A policy: its spec, snapshot and counts",

@@ -1,17 +1,20 @@
 """The OpenAPI document, made of the route table."""
 
 from collections.abc import Iterable, Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
 
 from banditloop_client.schemas import ErrorResponse
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
+from policies.items.changes import MAX_ID_BYTES
+from serve_app.api.bodies import FeaturesPatch
 from serve_app.api.routes import Route
 
 FAILURES: dict[int, str] = {
     400: "The body is not JSON",
-    404: "No such policy, or a user whom no source knows",
+    404: "No such policy or item, or a user whom no source knows",
     408: "The body did not arrive in time",
     409: "The event_id has answered another request, or no candidate is left",
     413: "The body is too large",
@@ -24,6 +27,7 @@ FAILURES: dict[int, str] = {
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "policy": {"type": "string", "minLength": 1},
     "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_EVENT_ID_BYTES},
+    "item_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES},
 }
 
 # A service that runs without keys needs none of these, and answers none of their failures.
@@ -83,7 +87,8 @@ def _operation(route: Route[Any, Any], schemas: dict[type, Any]) -> dict[str, An
             {"name": name, "in": "path", "required": True, "schema": schema}
             for name, schema in _PATH_PARAMETERS.items()
             if f"{{{name}}}" in endpoint.path
-        ],
+        ]
+        + _query_parameters(endpoint.query),
     }
 
     responses: dict[str, Any] = {
@@ -106,6 +111,19 @@ def _operation(route: Route[Any, Any], schemas: dict[type, Any]) -> dict[str, An
     if endpoint.request in schemas:
         operation["requestBody"] = {"required": True, "content": _json(schemas[endpoint.request])}
     return operation
+
+
+def _query_parameters(kind: type) -> list[dict[str, Any]]:
+    """Return the parameters behind the path, as the fields of their type say."""
+    if kind is NoneType:
+        return []
+    _, components = msgspec.json.schema_components([kind], ref_template="{name}")
+    fields = components[kind.__name__]
+    required = fields.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": schema}
+        for name, schema in fields["properties"].items()
+    ]
 
 
 def _content(route: Route[Any, Any], schemas: dict[type, Any]) -> dict[str, Any]:
@@ -159,9 +177,12 @@ _FEATURE_VALUE: dict[str, Any] = {
         _FEATURES,
     ],
 }
-_AS_RECORDED = msgspec.json.schema(FeatureMap)["additionalProperties"]
+_AS_RECORDED, _AS_PATCHED = (
+    msgspec.json.schema(kind)["additionalProperties"] for kind in (FeatureMap, FeaturesPatch)
+)
 _AS_SENT: tuple[tuple[Any, Any], ...] = (
     (_AS_RECORDED, _FEATURE),
+    (_AS_PATCHED, _FEATURE),
     # scores: null means that the source has none
     ({"type": "number"}, {"type": ["number", "null"]}),
 )

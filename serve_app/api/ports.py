@@ -6,7 +6,7 @@ from typing import Protocol
 
 from banditloop_client import schemas
 from bandits.errors import BanditloopError
-from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.requests import Item, RankRequest
 from serve_app.store.progress import LearningHealth
 
@@ -30,6 +30,18 @@ class PolicyService(Protocol):
 
     async def replace_catalogue(self, items: list[Item]) -> str:
         """Make a new catalogue part of the log, and return its digest."""
+        ...
+
+    async def change_items(self, changes: Sequence[ItemChange]) -> schemas.ItemsVersion:
+        """Make changes part of the log, at once; return the version that they have made."""
+        ...
+
+    async def item(self, item_id: str) -> schemas.ItemResponse:
+        """Return an item as it is now, or raise UnknownItemError."""
+        ...
+
+    async def items(self, query: schemas.ItemsQuery) -> schemas.ItemsPage:
+        """Return a page of the items there are now."""
         ...
 
     async def info(self) -> schemas.PolicyInfo:

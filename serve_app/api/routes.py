@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import NoneType
 from typing import Any, Generic
 
 import msgspec
 
 from banditloop_client.schemas import POLICY_PATH, A, Endpoint, Q
+from policies.items.changes import check_item_id
 from policies.ranker import check_event_id
 from serve_app.api.api_keys import ScopeName
 from serve_app.api.ports import Backend, PolicyService
@@ -17,7 +18,10 @@ from serve_app.api.wire import ORDINARY, Answer, BodyLimit
 POLICY_PREFIX = POLICY_PATH.split("/")[:-1]
 POLICY_AT = len(POLICY_PREFIX)
 
-PARAMETER_CHECKS: Mapping[str, Callable[[str], str]] = {"event_id": check_event_id}
+PARAMETER_CHECKS: Mapping[str, Callable[[str], str]] = {
+    "event_id": check_event_id,
+    "item_id": partial(check_item_id, target="item_id"),
+}
 """By parameter of a path, the check that it passes before its route's body is read."""
 
 
@@ -29,10 +33,11 @@ class Call(Generic[Q]):
         policy: the name in the path; "" where it names none.
         parameters: the others of the path, by name, unquoted.
         request: the decoded body.
+        query: what is asked behind the path, decoded; None where nothing is.
         started: when the body had arrived, of ``time.perf_counter``.
     """
 
-    __slots__ = ("backend", "parameters", "policy", "request", "started")
+    __slots__ = ("backend", "parameters", "policy", "query", "request", "started")
 
     def __init__(
         self,
@@ -41,11 +46,13 @@ class Call(Generic[Q]):
         parameters: Mapping[str, str],
         request: Q,
         started: float,
+        query: Any = None,
     ) -> None:
         self.backend = backend
         self.policy = policy
         self.parameters = parameters
         self.request = request
+        self.query = query
         self.started = started
 
     @property

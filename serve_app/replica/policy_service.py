@@ -5,12 +5,20 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
-from banditloop_client.schemas import PolicyInfo, PriorInfo, Refused
+from banditloop_client.schemas import (
+    ItemResponse,
+    ItemsPage,
+    ItemsQuery,
+    ItemsVersion,
+    PolicyInfo,
+    PriorInfo,
+    Refused,
+)
 from bandits.errors import (
     ArtifactError,
     BanditloopError,
@@ -18,23 +26,24 @@ from bandits.errors import (
     SnapshotError,
 )
 from bandits.features.hashing import partition_of
-from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.artifacts.fetch import load_artifact
 from policies.artifacts.profile_file import open_profiles
 from policies.artifacts.profiles import Profiles
 from policies.artifacts.source_artifact import Artifact
 from policies.fold.known_prior import KnownPrior
-from policies.items.catalogue import Catalogue
+from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from serve_app.api.readiness import stalled_at
+from serve_app.replica.items import ReplicaItems
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.scrape import read_learner_stats, read_troubles
 from serve_app.store.clients import FAILURES, AsyncRedis
-from serve_app.store.event_log import LogWriter, reason_of
-from serve_app.store.keys import Keys, partitions
+from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.progress import LearningHealth
 from serve_app.store.snapshots import Follower, Published
 
@@ -84,8 +93,16 @@ class RedisPolicyService:
         profiles = self._profiles(trained, salt)
         self.ranker = Ranker(spec, list(self.sources.values()), salt=salt, profiles=profiles)
 
+        self.items_log = ReplicaItems(
+            client, writer, ItemsKeys(spec.name), self._offer, older=self._keys
+        )
         self.follower = Follower(
-            client, self._keys, self._accept, replica=replica, interval_s=follow_interval_s
+            client,
+            self._keys,
+            self._accept,
+            self.items_log,
+            replica=replica,
+            interval_s=follow_interval_s,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -117,8 +134,8 @@ class RedisPolicyService:
 
     @property
     def ready(self) -> bool:
-        """Whether a snapshot is loaded."""
-        return self.ranker.serving is not None
+        """Whether a snapshot is loaded, and the items."""
+        return self.ranker.serving is not None and self.items_log.loaded
 
     @property
     def learning(self) -> LearningHealth:
@@ -238,26 +255,21 @@ class RedisPolicyService:
             if isinstance(outcome, BaseException):
                 raise outcome
 
+    async def change_items(self, changes: Sequence[ItemChange]) -> ItemsVersion:
+        """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""
+        return await self.items_log.change(changes)
+
     async def replace_catalogue(self, items: list[Item]) -> str:
-        """Store a catalogue, and note it in every log; return its digest.
+        """Replace all items; see ``ReplicaItems.replace``."""
+        return await self.items_log.replace(items)
 
-        Replicas serve it with the learner's next snapshot.
+    async def item(self, item_id: str) -> ItemResponse:
+        """Return an item as it is now; see ``ReplicaItems.item``."""
+        return await self.items_log.item(item_id)
 
-        Raises:
-            ArtifactError: two items share an id.
-            LogUnavailableError: Redis did not confirm it.
-        """
-        catalogue = await asyncio.to_thread(Catalogue.put, items)
-        try:
-            for keys in self._logs:
-                await self._client.set(keys.blob(catalogue.digest), catalogue.encoded)
-        except FAILURES as error:
-            raise self._writer.failed(reason_of(error)) from error
-
-        # Partition 0 comes last: the catalogue is served once all partitions know it.
-        for keys in reversed(self._logs):
-            await self._writer.append(keys.log, CatalogueRecord(catalogue.digest))
-        return catalogue.digest
+    async def items(self, query: ItemsQuery) -> ItemsPage:
+        """Return a page of the items there are now; see ``ReplicaItems.page``."""
+        return await self.items_log.page(query)
 
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""
@@ -275,7 +287,7 @@ class RedisPolicyService:
             snapshot_id=serving.snapshot_id if serving else None,
             position=serving.snapshot.position if serving else None,
             learned=serving.snapshot.learned if serving else 0,
-            items=len(self.ranker.offering.catalogue),
+            items=len(self.items_log.timeline),
             sources=list(self.sources),
             spec=_spec_fields(self.spec),
             outcomes=stats.outcomes if stats else {},
@@ -290,14 +302,15 @@ class RedisPolicyService:
             prior=None if stats is None else _prior_info(stats.prior),
         )
 
-    def _accept(self, snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
+    def _accept(self, snapshot_id: str, published: Published) -> None:
         if published.spec != self.spec.digest:
             raise SnapshotError("it was learned for another spec than this replica serves", "spec")
         self.ranker.serve(snapshot_id, published.snapshot)
-        # Most snapshots come with the catalogue of the one before.
-        if catalogue.digest != self.ranker.offering.catalogue.digest:
-            self.ranker.offer(catalogue)
+        self.items_log.of_snapshot = published.catalogue
         self.loaded_at = time.monotonic()
+
+    def _offer(self, timeline: ItemTimeline, changed: Collection[str] | None) -> None:
+        self.ranker.offer(timeline.newest, timeline, changed)
 
 
 def _prior_info(known: KnownPrior | None) -> PriorInfo | None:

@@ -18,7 +18,7 @@ from bandits.log.positions import START
 from policies.archive.range_file import Range
 from serve_app.store.clients import Redis, now_ms
 from serve_app.store.event_log import FIELD
-from serve_app.store.keys import Keys
+from serve_app.store.keys import LogKeys
 
 READ = 256
 """Entries read at a time: no more of them are in memory."""
@@ -76,7 +76,7 @@ class Committed:
     trimmed: str
 
     @classmethod
-    def read(cls, client: Redis, keys: Keys) -> "Committed":
+    def read(cls, client: Redis, keys: LogKeys) -> "Committed":
         """Read the hash.
 
         Args:
@@ -103,7 +103,7 @@ class ArchivedStream:
     Any number of archivers may change the hash: each change is a compare-and-set.
     """
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: LogKeys) -> None:
         self._client = client
         self._keys = keys
 

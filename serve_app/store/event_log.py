@@ -16,7 +16,7 @@ from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, look_again_if, now_ms, wire
-from serve_app.store.keys import Keys
+from serve_app.store.keys import Keys, LogKeys
 
 FIELD = b"r"
 MAX_BATCH = 512
@@ -169,6 +169,18 @@ class LogWriter:
             return []
         entries = await self._send(key, [encode(record) for record in records])
         return [entry.decode() for entry in entries]
+
+    async def append_by(self, key: str, command: tuple[Any, ...]) -> Any:
+        """Append by a command of its own; return its answer.
+
+        Args:
+            key: the name of the log in Redis.
+            command: appends one entry, or none.
+
+        Raises:
+            LogUnavailableError: not known to be logged.
+        """
+        return await self._send(key, [b""], command)
 
     async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
         """Append a decision unless one of its event_id is remembered; return what the log holds.
@@ -327,12 +339,12 @@ class LogWriter:
 
 
 class RedisLog:
-    """The log of one partition: read in order, and appended to by learners and commands.
+    """One log: read in order, and appended to by learners and commands.
 
     Calls block. Replicas append by ``LogWriter``.
     """
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: LogKeys) -> None:
         self._client = client
         self._keys = keys
         self.undecodable = 0

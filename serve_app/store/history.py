@@ -15,7 +15,7 @@ from serve_app.store.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
-from serve_app.store.keys import Keys
+from serve_app.store.keys import LogKeys
 
 BATCH = 1000
 BEHIND = 200
@@ -28,10 +28,10 @@ class History:
     Blocking.
     """
 
-    def __init__(self, client: Redis, keys: Keys, archive: ArchiveReader | None) -> None:
+    def __init__(self, client: Redis, keys: LogKeys, archive: ArchiveReader | None) -> None:
         self._client = client
         self._keys = keys
-        self._archive = archive
+        self.archive = archive
         self._log = RedisLog(client, keys)
 
     def encoded(
@@ -53,7 +53,7 @@ class History:
             # What the stream lacks by now, the archive has to hold.
             if is_after(trimmed, position_after(position)):
                 until = self._archived_until(position, trimmed, through)
-                yield from self._archive.encoded(position, until) if self._archive else ()
+                yield from self.archive.encoded(position, until) if self.archive else ()
                 position = until
                 continue
 
@@ -80,9 +80,9 @@ class History:
         """
         # Of the archive few columns are read.
         position, trimmed = after, self._trimmed()
-        if self._archive is not None and is_after(trimmed, position_after(position)):
+        if self.archive is not None and is_after(trimmed, position_after(position)):
             position = self._archived_until(position, trimmed, through)
-            yield from openings(self._archive, after, position)
+            yield from openings(self.archive, after, position)
         yield from opened_of(self.encoded(position, through))
 
     def _trimmed(self) -> str:
@@ -91,7 +91,7 @@ class History:
     def _archived_until(self, position: str, trimmed: str, through: str | None) -> str:
         """Return how far to read the archive, which has to hold what the stream lacks."""
         needed = trimmed if through is None else min(trimmed, through, key=log_order)
-        end = START if self._archive is None else self._archive.end_with(needed)
+        end = START if self.archive is None else self.archive.end_with(needed)
         if is_after(needed, end):
             raise LogGapError(
                 f"the log of {self._keys.policy} has a gap: the stream holds entries from {trimmed}"
@@ -106,7 +106,7 @@ class History:
         newest: Any = self._client.xrevrange(self._keys.log, count=1)
         if newest:
             return str(newest[0][0].decode())
-        return START if self._archive is None else self._archive.end
+        return START if self.archive is None else self.archive.end
 
     def blob(self, name: str) -> bytes:
         """Return the blob an entry names; from the archive, if Redis has lost or damaged it.
@@ -117,9 +117,9 @@ class History:
         try:
             return self._log.blob(name)
         except MissingBlobError:
-            if self._archive is None:
+            if self.archive is None:
                 raise
-            return self._archive.blob(name)
+            return self.archive.blob(name)
 
 
 class LogPast:

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from banditloop_client.schemas import Item, ItemPatch
 from bandits.errors import BanditloopError, CodecError
 from bandits.features.hashing import partition_of
 from bandits.log.codec import MALFORMED, decode, encode
-from bandits.log.records import ActivationRecord, RewardRecord
+from bandits.log.records import ActivationRecord, ItemChange, ItemsRecord, RewardRecord
+from policies.items.changes import check_change, encode_item
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import FIELD, REMEMBERED_S
-from serve_app.store.keys import Keys
+from serve_app.store.event_log import APPEND_REMEMBERED, FIELD, REMEMBERED_S
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.lease import Lease
 
 JSON_FIELD = b"json"
@@ -59,11 +61,41 @@ class InboxActivation(
     event_id: str
 
 
-_json = msgspec.json.Decoder(InboxReward | InboxActivation)
+class InboxItem(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="item", tag_field="type"
+):
+    """``{"type": "item", "op": "put", "item": {…}}``: an item as the HTTP API takes it.
+
+    Or ``{"type": "item", "op": "patch", "id": …, "patch": {…}}``, or, with ``"op": "delete"``, the
+    ``id`` alone.
+    """
+
+    op: Literal["put", "patch", "delete"]
+    id: str | None = None
+    item: Item | None = None
+    patch: ItemPatch | None = None
+
+    def change(self) -> ItemChange:
+        """Return the change of items that it asks for.
+
+        Raises:
+            CodecError: it lacks a field.
+        """
+        if self.op == "put" and self.item is not None:
+            return ItemChange("put", self.item.id, encode_item(self.item))
+        if self.op == "patch" and self.patch is not None and self.id is not None:
+            return ItemChange("patch", self.id, encode_item(self.patch))
+        if self.op == "delete" and self.id is not None:
+            return ItemChange("delete", self.id)
+        lacks = {"put": "item", "patch": "id and patch", "delete": "id"}[self.op]
+        raise CodecError(f"an item is {self.op} with {lacks}", "op")
+
+
+_json = msgspec.json.Decoder(InboxReward | InboxActivation | InboxItem)
 
 
 class Inbox:
-    """Moves events from the inbox to the log.
+    """Moves events from the inbox to the log, and changes of items to the log of items.
 
     ``refused`` counts what was no valid event, and was dropped.
     """
@@ -71,6 +103,7 @@ class Inbox:
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._items = ItemsKeys(keys.policy)
         self.moved = 0
         self.refused = 0
 
@@ -102,7 +135,9 @@ class Inbox:
                     error.message,
                 )
             else:
-                if not self._passed_on(entry_id.decode(), record):
+                if isinstance(record, ItemsRecord):
+                    self._change_items(entry_id.decode(), record)
+                elif not self._passed_on(entry_id.decode(), record):
                     moved = encode(record)
             moves += [entry_id, moved]
 
@@ -110,6 +145,12 @@ class Inbox:
         self.refused += refused
         self.moved += len(raw) - refused
         return len(raw)
+
+    def _change_items(self, entry_id: str, record: ItemsRecord) -> None:
+        """Append a change of items once, though this leader may die before it is gone from here."""
+        keys = self._items
+        memory = keys.appended(f"inbox:{self._keys.partition}:{entry_id}")
+        self._client.eval(APPEND_REMEMBERED, 2, keys.log, memory, encode(record), REMEMBERED_S)
 
     def _passed_on(self, _entry_id: str, _record: RewardRecord | ActivationRecord) -> bool:
         """Pass an event on that is for another inbox; say whether it was."""
@@ -137,12 +178,16 @@ class PartitionInbox(Inbox):
         return True
 
 
-def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
+InboxEvent = RewardRecord | ActivationRecord | ItemsRecord
+
+
+def event_of(fields: dict[bytes, bytes]) -> InboxEvent:
     """Return an inbox entry's event: a record in field ``r``, or a JSON object in field ``json``.
 
     Raises:
-        CodecError: it is neither, or no reward and no activation; it names the field. A decision is
-            refused because only a replica knows its propensity.
+        CodecError: it is neither, or no reward, activation or change of items; it names the field.
+            A decision is refused because only a replica knows its propensity.
+        ArtifactError, InvalidInputError: an item is none, or cannot be offered.
     """
     if JSON_FIELD in fields:
         try:
@@ -153,9 +198,11 @@ def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
                 message, where.rstrip("`").removeprefix("$").removeprefix(".") or "json"
             ) from error
 
-        event: RewardRecord | ActivationRecord
+        event: InboxEvent
         if isinstance(asked, InboxActivation):
             event = ActivationRecord(asked.event_id)
+        elif isinstance(asked, InboxItem):
+            event = ItemsRecord([asked.change()])
         else:
             event = RewardRecord(
                 asked.event_id, asked.value, asked.reward_id, asked.slot, asked.action_id
@@ -164,6 +211,9 @@ def event_of(fields: dict[bytes, bytes]) -> RewardRecord | ActivationRecord:
     else:
         record = decode(fields.get(FIELD, b""))
 
-    if not isinstance(record, RewardRecord | ActivationRecord):
-        raise CodecError("an inbox takes rewards and activations", "type")
+    if isinstance(record, ItemsRecord):
+        for change in record.changes:
+            check_change(change)
+    elif not isinstance(record, RewardRecord | ActivationRecord):
+        raise CodecError("an inbox takes rewards, activations and changes of items", "type")
     return record

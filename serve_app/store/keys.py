@@ -14,19 +14,73 @@ def process_metrics(process: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of one partition of a policy."""
+class LogKeys:
+    """The keys of one log, whatever it is a log of."""
 
     policy: str
-    partition: int = 0
+
+    @property
+    def tag(self) -> str:
+        """What is in the braces."""
+        raise NotImplementedError
 
     def _key(self, suffix: str) -> str:
-        return f"bl:{{{self.policy}.{self.partition}}}:{suffix}"
+        return f"bl:{{{self.tag}}}:{suffix}"
 
     @property
     def log(self) -> str:
         """The one ordered log: a stream whose entries hold a record in field ``r``."""
         return self._key("log")
+
+    def appended(self, name: str) -> str:
+        """Name the memory of an entry that was appended once, however often asked: its position."""
+        return self._key(f"said:{name}")
+
+    @property
+    def needed(self) -> str:
+        """The position from which a reader may have to read: nothing from there on is trimmed."""
+        return self._key("needed")
+
+    @property
+    def archive(self) -> str:
+        """Hash of what is committed to the archive, written and trimmed; see archiver.py."""
+        return self._key("archive")
+
+    def blob(self, digest: str) -> str:
+        """Name a content-addressed blob."""
+        return self._key(f"blob:{digest}")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsKeys(LogKeys):
+    """The keys of a policy's log of items, which all of its partitions share."""
+
+    @property
+    def tag(self) -> str:
+        """What is in the braces; a partition's number is never this."""
+        return f"{self.policy}.items"
+
+    @property
+    def base(self) -> str:
+        """Hash of the newest whole catalogue, where whoever reads the log may begin."""
+        return self._key("base")
+
+    @property
+    def bases(self) -> str:
+        """Positions of the entries with whole catalogues, newest first."""
+        return self._key("bases")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(LogKeys):
+    """The keys of one partition of a policy."""
+
+    partition: int = 0
+
+    @property
+    def tag(self) -> str:
+        """What is in the braces."""
+        return f"{self.policy}.{self.partition}"
 
     @property
     def inbox(self) -> str:
@@ -39,10 +93,6 @@ class Keys:
     def passed_on(self, name: str) -> str:
         """Name the memory of an event that another partition's inbox has passed on."""
         return self._key(f"passed_on:{name}")
-
-    def appended(self, name: str) -> str:
-        """Name the memory of an entry that a command has appended: its position."""
-        return self._key(f"said:{name}")
 
     @property
     def lease(self) -> str:
@@ -63,11 +113,6 @@ class Keys:
     def checkpoints(self) -> str:
         """Checkpoints still stored, newest first."""
         return self._key("checkpoints")
-
-    @property
-    def needed(self) -> str:
-        """The position from which a resume may have to read: nothing from there on is trimmed."""
-        return self._key("needed")
 
     @property
     def head(self) -> str:
@@ -105,11 +150,6 @@ class Keys:
         return self._key("refusals")
 
     @property
-    def archive(self) -> str:
-        """Hash of what is committed to the archive, written and trimmed; see archiver.py."""
-        return self._key("archive")
-
-    @property
     def offer(self) -> str:
         """The gift of this partition of several to the next merge."""
         return self._key("offer")
@@ -128,10 +168,6 @@ class Keys:
     def merged(self) -> str:
         """Hash from a merge's number to the digest of its stored model; partition 0 has it."""
         return self._key("merged")
-
-    def blob(self, digest: str) -> str:
-        """Name a content-addressed blob."""
-        return self._key(f"blob:{digest}")
 
     @property
     def decisions_prefix(self) -> str:

@@ -10,6 +10,7 @@ from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.all_partitions import AllPartitionsFold, PartitionLog
 from policies.fold.checkpoint import Cut
+from policies.items.past import ItemsLog
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
@@ -35,7 +36,7 @@ return 1
 """
 
 
-class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PartitionOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A partition's gift to merge ``number``; ``input`` None: nothing new.
 
     ``model`` is the ``model_digest`` of the spec that it was learned under.
@@ -46,7 +47,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: MergeInput | None
 
     @classmethod
-    def of(cls, number: int, model: str, cut: Cut | None) -> "Offer":
+    def of(cls, number: int, model: str, cut: Cut | None) -> "PartitionOffer":
         """Return the offer of a cut.
 
         Args:
@@ -60,7 +61,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(number, model, MergeInput(cut.number, cut.position, name, cut.learned))
 
 
-def read_offer(client: Redis, keys: Keys) -> Offer | None:
+def read_offer(client: Redis, keys: Keys) -> PartitionOffer | None:
     """Return what a partition offers now; None if it never offered.
 
     Args:
@@ -68,7 +69,7 @@ def read_offer(client: Redis, keys: Keys) -> Offer | None:
         keys: the partition's.
     """
     raw: Any = client.get(keys.offer)
-    return None if raw is None else msgspec.msgpack.decode(raw, type=Offer)
+    return None if raw is None else msgspec.msgpack.decode(raw, type=PartitionOffer)
 
 
 def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
@@ -84,14 +85,14 @@ def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
 
 
 def put_offer(
-    client: Redis, lease: Lease, offer: Offer, cut: Cut | None, *, keep: str | None
+    client: Redis, lease: Lease, offer: PartitionOffer, cut: Cut | None, *, keep: str | None
 ) -> None:
     """Offer what a partition gives, and forget the models that it offered before.
 
     Args:
         client: the partition's Redis.
         lease: the partition's, under which all of this is written.
-        offer: what is offered: ``Offer.of`` the cut.
+        offer: what is offered: ``PartitionOffer.of`` the cut.
         cut: where the model was taken; None: there is nothing new.
         keep: the digest of a model offered before that is kept, for it is in the newest merge.
 
@@ -173,8 +174,15 @@ class MergedModels:
     """Finds the model of a merge: remembered, stored, or else made again by folding all logs."""
 
     def __init__(
-        self, client: Redis, keys: Keys, logs: Sequence[PartitionLog], *, salt: bytes
+        self,
+        client: Redis,
+        keys: Keys,
+        logs: Sequence[PartitionLog],
+        *,
+        salt: bytes,
+        items: ItemsLog | None = None,
     ) -> None:
+        self._items = items
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
         self._folds: tuple[AllPartitionsFold, int] | None = None
@@ -205,7 +213,7 @@ class MergedModels:
 
     def _merge_again(self, record: MergeRecord) -> bytes:
         if self._folds is None or self._folds[1] >= record.number:
-            self._folds = AllPartitionsFold(self._logs, salt=self._salt), 0
+            self._folds = AllPartitionsFold(self._logs, salt=self._salt, items=self._items), 0
         folds = self._folds[0]
         self._folds = folds, record.number
         model = folds.model(record.number)

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,7 +13,6 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
-from policies.items.catalogue import Catalogue
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.event_log import reason_of
 from serve_app.store.keys import Keys
@@ -154,8 +153,25 @@ def _decode_head(data: bytes | None) -> Head:
         raise SnapshotError(f"not a pointer to a snapshot: {error}", "head") from error
 
 
+class Beside(Protocol):
+    """Something else that is followed, asked for in the same message to Redis."""
+
+    def ask(self, pipeline: Any) -> int:
+        """Add its commands to a pipeline; return the number of this question."""
+        ...
+
+    async def take(self, number: int, answers: Sequence[Any]) -> None:
+        """Take the answers.
+
+        Args:
+            number: that of the question.
+            answers: one for each command.
+        """
+        ...
+
+
 class Follower:
-    """Keeps one replica's policy at the newest snapshot.
+    """Keeps one replica's policy at the newest snapshot, and what is followed ``beside`` it.
 
     ``accept`` builds and swaps; it may refuse (SnapshotError).
 
@@ -169,7 +185,8 @@ class Follower:
         self,
         client: AsyncRedis,
         keys: Keys,
-        accept: Callable[[str, Published, Catalogue], None],
+        accept: Callable[[str, Published], None],
+        beside: Beside,
         *,
         replica: str,
         interval_s: float,
@@ -179,7 +196,8 @@ class Follower:
         Args:
             client: the replica's.
             keys: those of partition 0.
-            accept: called in a thread with a snapshot's id, the snapshot and its catalogue.
+            accept: called in a thread with a snapshot's id and the snapshot.
+            beside: what else is followed.
             replica: the replica's name, for its reports of what it has loaded.
             interval_s: time between two looks, in seconds.
         """
@@ -189,7 +207,7 @@ class Follower:
         self._replica = replica
         self._interval_s = interval_s
 
-        self._catalogue = Catalogue()
+        self._beside = beside
         self._seen: str | None = None
         self._stopped = False
         self.failures: Counter[str] = Counter()
@@ -235,20 +253,28 @@ class Follower:
             raise
 
     async def _step(self) -> bool:
-        raw: Any = await self._client.get(self._keys.head)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.get(self._keys.head)
+        number = self._beside.ask(pipeline)
+        raw, *answers = await pipeline.execute()
+
+        # Neither waits for the other: what keeps one back is reported, and tried again.
+        try:
+            return await self._take_head(raw)
+        finally:
+            await self._beside.take(number, answers)
+
+    async def _take_head(self, raw: Any) -> bool:
         if raw is None and self._seen is None:
             return False  # nothing has been published yet
         head = _decode_head(raw)
         if head.snapshot_id == self._seen:
             return False
 
-        published = decode_published(await self._blob(head.snapshot_id), head.snapshot_id)
-        if published.catalogue != self._catalogue.digest:
-            self._catalogue = await self._load_catalogue(published.catalogue)
-
         # What is refused once is refused for good; what could not be read is tried again.
+        published = decode_published(await self._blob(head.snapshot_id), head.snapshot_id)
         try:
-            await asyncio.to_thread(self._accept, head.snapshot_id, published, self._catalogue)
+            await asyncio.to_thread(self._accept, head.snapshot_id, published)
         except BanditloopError:
             self._seen = head.snapshot_id
             raise
@@ -263,12 +289,6 @@ class Follower:
                 approximate=True,
             )
         return True
-
-    async def _load_catalogue(self, catalogue_digest: str) -> Catalogue:
-        data = await self._blob(catalogue_digest)
-        if digest(data) != catalogue_digest:
-            raise SnapshotError("the catalogue's bytes do not match its digest", "catalogue")
-        return await asyncio.to_thread(Catalogue.decode, data)
 
     async def _blob(self, name: str) -> bytes:
         data: Any = await self._client.get(self._keys.blob(name))

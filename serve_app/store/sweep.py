@@ -20,7 +20,7 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.fold import Fold
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
-from serve_app.store.keys import Keys
+from serve_app.store.keys import Keys, LogKeys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.merges import read_merge, read_offer
 from serve_app.store.snapshots import UNNAMED_S, Head, decode_published
@@ -44,6 +44,47 @@ def is_made(head: bytes) -> bool:
     return head[0] in CHECKPOINTS or (is_map and head[1:].startswith((SNAPSHOT, *MODELS)))
 
 
+class StoredBlobs:
+    """The blobs of one log in Redis."""
+
+    def __init__(self, client: Redis, keys: LogKeys, archive: ArchiveReader | None) -> None:
+        """Look at what ``keys`` name; ``archive`` keeps the log, if there is one."""
+        self._client, self._keys, self._archive = client, keys, archive
+
+    def names(self) -> Iterator[str]:
+        """Yield the digest of each."""
+        prefix, client = self._keys.blob(""), self._client
+        at: dict[str, Any] = {}
+        if isinstance(client, RedisCluster):
+            at["target_nodes"] = client.get_node_from_key(prefix)
+        for key in client.scan_iter(match=f"{prefix}*", count=1000, **at):
+            yield key.decode().removeprefix(prefix)
+
+    def each(self, command: str, names: Iterable[str], *arguments: int) -> list[Any]:
+        """Return the answers to a command about each blob.
+
+        Args:
+            command: of Redis.
+            names: the blobs' digests.
+            arguments: what follows the key.
+        """
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.execute_command(command, self._keys.blob(name), *arguments)
+        return list(pipeline.execute())
+
+    def is_archived(self, name: str) -> bool:
+        """Say whether the archive has a blob.
+
+        Raises:
+            ArchiveError: it has it, but damaged.
+        """
+        if self._archive is None or not self._archive.has_blob(name):
+            return False
+        self._archive.blob(name)
+        return True
+
+
 class Sweep:
     """Sweeps one partition; its leader does that."""
 
@@ -51,7 +92,8 @@ class Sweep:
         self, client: Redis, keys: Keys, lease: Lease, archive: ArchiveReader | None
     ) -> None:
         """Sweep what ``keys`` name, under ``lease``; ``archive`` keeps the log, if there is one."""
-        self._client, self._keys, self._lease, self._archive = client, keys, lease, archive
+        self._client, self._keys, self._lease = client, keys, lease
+        self._blobs = StoredBlobs(client, keys, archive)
         self._due = time.monotonic() + FIRST_S
         self._refers: dict[str, tuple[str, ...]] = {}
 
@@ -82,18 +124,18 @@ class Sweep:
             OSError, ArchiveError: the archive cannot be read.
         """
         made, referred = self._named(fold)
-        stored = list(self._stored())
+        stored = list(self._blobs.names())
 
         # A blob that nothing refers to may go if it can be made again from the log, or if the
         # archive has it. Any other, say a spec of long ago, stays until it is archived.
         unnamed = [name for name in stored if name not in made and name not in referred]
-        heads = self._each("GETRANGE", unnamed, 0, HEAD_BYTES)
-        ttls = self._each("TTL", unnamed)
+        heads = self._blobs.each("GETRANGE", unnamed, 0, HEAD_BYTES)
+        ttls = self._blobs.each("TTL", unnamed)
         expiring = {name for name, ttl in zip(unnamed, ttls, strict=True) if ttl != -1}
         going = [
             name
             for name, head in zip(unnamed, heads, strict=True)
-            if name not in expiring and (is_made(head) or self._is_archived(name))
+            if name not in expiring and (is_made(head) or self._blobs.is_archived(name))
         ]
 
         # A blob that something refers to is kept, also if an earlier sweep let it expire.
@@ -166,28 +208,3 @@ class Sweep:
             except BanditloopError:
                 self._refers[name] = ()
         return self._refers[name]
-
-    def _stored(self) -> Iterator[str]:
-        prefix, client = self._keys.blob(""), self._client
-        at: dict[str, Any] = {}
-        if isinstance(client, RedisCluster):
-            at["target_nodes"] = client.get_node_from_key(prefix)
-        for key in client.scan_iter(match=f"{prefix}*", count=1000, **at):
-            yield key.decode().removeprefix(prefix)
-
-    def _each(self, command: str, names: Iterable[str], *arguments: int) -> list[Any]:
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for name in names:
-            pipeline.execute_command(command, self._keys.blob(name), *arguments)
-        return list(pipeline.execute())
-
-    def _is_archived(self, name: str) -> bool:
-        """Say whether the archive has a blob.
-
-        Raises:
-            ArchiveError: it has it, but damaged.
-        """
-        if self._archive is None or not self._archive.has_blob(name):
-            return False
-        self._archive.blob(name)
-        return True

@@ -145,24 +145,25 @@ class ArchiverActor(WorkerActor):
         super().__init__(settings)
 
         # Each thread has a connection of its own.
-        for policy, partition, partitions in logs_of(policies):
+        for name, policy, which in logs_of(policies):
             archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
                 policy,
                 settings.archive_root(),
                 max_age_s=settings.archive_max_age_s,
                 retain_s=settings.archive_retain_s,
-                partition=partition,
-                partitions=partitions,
+                **which,
             )
-            self.run(archiver.run, f"archiver-{policy}.{partition}")
+            self.run(archiver.run, f"archiver-{name}")
 
 
-def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
-    """Yield each log's policy, partition and number of partitions."""
+def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each log's name, its policy, and which of its logs it is, as an Archiver is told."""
     for policy, partitions in policies:
         for partition in range(partitions):
-            yield policy, partition, partitions
+            which = {"partition": partition, "partitions": partitions}
+            yield f"{policy}.{partition}", policy, which
+        yield f"{policy}.items", policy, {"items": True}
 
 
 def worker_kinds(

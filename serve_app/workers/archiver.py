@@ -17,11 +17,11 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, is_after, position_ms
-from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
+from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder, items_folder
 from policies.archive.range_file import Range, hour_of
 from serve_app.store.archived import ArchivedStream, Committed
 from serve_app.store.clients import FAILURES, Redis
-from serve_app.store.keys import Keys
+from serve_app.store.keys import ItemsKeys, Keys, LogKeys
 
 MAX_ENTRIES = 50_000
 POLL_S = 1.0
@@ -66,6 +66,7 @@ class Archiver:
         retain_s: float = 900.0,
         partition: int = 0,
         partitions: int = 1,
+        items: bool = False,
     ) -> None:
         """Archive a log.
 
@@ -78,13 +79,16 @@ class Archiver:
             retain_s: age up to which entries stay in the stream, in seconds.
             partition: the one to archive, from 0.
             partitions: how many the policy has.
+            items: its log of items instead, which all partitions share.
         """
-        self._policy = archive_folder(policy, partition, partitions)
+        keys: LogKeys = ItemsKeys(policy) if items else Keys(policy, partition)
+        folder = items_folder(policy) if items else archive_folder(policy, partition, partitions)
+        self._policy = folder
         self._root = root
         self._max_entries = max_entries
         self._max_age_ms = max_age_s * 1000
         self._retain_ms = int(retain_s * 1000)
-        self._stream = ArchivedStream(client, Keys(policy, partition))
+        self._stream = ArchivedStream(client, keys)
 
         # What was seen of the stream, and up to where Redis and the files were found to agree.
         self._scan = _Scan(START, START)

@@ -7,7 +7,6 @@ from bandits.log.codec import digest
 from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
-    CatalogueRecord,
     LogRecord,
     PriorRecord,
     SpecRecord,
@@ -24,8 +23,8 @@ from serve_app.store.event_log import RedisLog
 class Declaration:
     """The spec, catalogue, artifact and prior that this process was deployed with.
 
-    ``artifact`` is the version whose sources serve; ``catalogue`` and ``prior``, the bytes of its
-    rows, came with it.
+    ``artifact`` is the version whose sources serve; ``catalogue``, for a log of items that has not
+    begun, and ``prior``, the bytes of its rows, came with it.
 
     Raises:
         SpecError: the spec cannot be learned. It is refused before the log names it.
@@ -40,8 +39,12 @@ class Declaration:
     def __post_init__(self) -> None:
         make_learner(self.spec, salt=self.salt)
 
-    def changes(self, fold: Fold) -> list[LogRecord]:
+    def changes(self, fold: Fold, items: str = "") -> list[LogRecord]:
         """Return the entries that say where this deployment differs from what the log says.
+
+        Args:
+            fold: of the log.
+            items: a version of the log of items, which has the features of the prior's rows.
 
         Raises:
             SpecError: the log is in another number of partitions, which cannot change.
@@ -61,30 +64,26 @@ class Declaration:
         if (fold.spec_id, fold.salt_id) != (self.spec.digest, salt_id):
             records.append(SpecRecord(self.spec.digest, salt_id))
 
-        # An artifact brings its catalogue; without one, the catalogue is the log's own affair.
         if self.artifact is not None and fold.artifact != self.artifact:
-            if self.catalogue is not None:
-                records.append(CatalogueRecord(self.catalogue.digest))
             records.append(ArtifactRecord(self.artifact))
 
         # The log keeps the newest prior for models to come; one that has learned stays as it is.
-        prior = self._prior_record()
+        prior = self._prior_record(items)
         known = fold.prior
         if prior is not None and (known is None or not known.is_of(prior)):
             records.append(prior)
         return records
 
-    def _prior_record(self) -> PriorRecord | None:
+    def _prior_record(self, items: str) -> PriorRecord | None:
         """Return the entry of the prior; None if there is none, or the spec wants none."""
         strength = self.spec.prior_strength
         if self.prior is None or strength == 0.0:
             return None
-        return PriorRecord(digest(self.prior), PRIOR_STRENGTH if strength is None else strength)
+        strength = PRIOR_STRENGTH if strength is None else strength
+        return PriorRecord(digest(self.prior), strength, items)
 
     def put_blobs(self, reader: RedisLog) -> None:
         """Store the blobs that the log names and this process can give."""
         reader.put_blob(self.spec.digest, self.spec.encoded)
-        if self.catalogue is not None:
-            reader.put_blob(self.catalogue.digest, self.catalogue.encoded)
         if self.prior is not None:
             reader.put_blob(digest(self.prior), self.prior)

@@ -20,6 +20,7 @@ from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import Published
 from serve_app.store.sweep import Sweep
 from serve_app.workers.declaration import Declaration
+from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.publisher import FoldT, Publisher
 from serve_app.workers.standstill import Standstill, redis_error_behind
@@ -62,6 +63,7 @@ class LearnerLoop(Generic[FoldT]):
         make_fold: Callable[[OnCheckpoint, OnRefused], FoldT],
         publisher: Publisher[FoldT],
         *,
+        items: ItemsLeader | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
     ) -> None:
         """Put a learner together; see learner_factory.py.
@@ -71,6 +73,7 @@ class LearnerLoop(Generic[FoldT]):
             declaration: what the process was deployed with.
             make_fold: makes an empty fold of the log, which tells of checkpoints and refusals.
             publisher: what becomes of the model.
+            items: leads the policy's log of items; of one partition's learner alone.
             checkpoint_interval_s: least time between two checkpoints, in seconds.
         """
         self.log = learner_log
@@ -78,6 +81,7 @@ class LearnerLoop(Generic[FoldT]):
         self.standstill = Standstill(learner_log.keys, learner_log.lease, learner_log.reader)
 
         self._declaration = declaration
+        self._items = items
         self._make_fold = make_fold
         self._checkpoint_s = checkpoint_interval_s
         self._sweep = Sweep(
@@ -255,6 +259,8 @@ class LearnerLoop(Generic[FoldT]):
         self._ask_for_checkpoint()
         self.publisher.publish()
         self._sweep.sweep_if_due(self.fold)
+        if self._items is not None:
+            self._items.lead()
 
     def _fresh_fold(self) -> FoldT:
         self._torn = False
@@ -273,7 +279,10 @@ class LearnerLoop(Generic[FoldT]):
 
     def _declare(self) -> None:
         """Append what has changed since the log was led last; the publisher begins anew."""
-        records = self._declaration.changes(self.fold)
+        version = ""
+        if self._items is not None:
+            version = self._items.begin(self.fold.catalogue, self._declaration.catalogue)
+        records = self._declaration.changes(self.fold, version)
         if records:
             self._declaration.put_blobs(self.log.reader)
             self.log.append(*records)

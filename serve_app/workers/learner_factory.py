@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
-from policies.archive.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader, archive_folder, items_folder
 from policies.artifacts.prior import prior_of
 from policies.artifacts.source_artifact import Artifact
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.history import History
 from serve_app.store.inbox import PartitionInbox
-from serve_app.store.keys import Keys, partitions
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.merges import MergedModels
 from serve_app.workers.declaration import Declaration
+from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner import CHECKPOINT_S, LearnerLoop, OnCheckpoint, OnRefused
 from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.merge_publisher import MergePublisher
@@ -37,6 +40,7 @@ def learner_of_log(
     prior: bytes | None = None,
     checkpoint_interval_s: float = CHECKPOINT_S,
     archive: ArchiveReader | None = None,
+    items_archive: ArchiveReader | None = None,
     generation: int = 0,
 ) -> LearnerLoop[Fold]:
     """Make the learner of a policy that has one log.
@@ -51,6 +55,7 @@ def learner_of_log(
         prior: the rows that came with it, for a model that has learned nothing.
         checkpoint_interval_s: least time between two checkpoints, in seconds.
         archive: where the log goes on behind the stream, if it is archived.
+        items_archive: the same of the log of items.
         generation: that of the deployment; see lease.py.
 
     Raises:
@@ -58,19 +63,26 @@ def learner_of_log(
     """
     declaration = Declaration(spec, salt, artifact, catalogue, prior)
     log = LearnerLog(client, Keys(spec.name), archive=archive, generation=generation)
+    items = ItemsHistory(client, ItemsKeys(spec.name), items_archive)
 
     def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> Fold:
         return Fold(
             log.history.blob,
             salt=salt,
             past=log.past,
+            items=ItemsPast(items),
             on_checkpoint=on_checkpoint,
             on_refused=on_refused,
         )
 
     publisher = SnapshotPublisher(log, interval_s=publish_interval_s)
     return LearnerLoop(
-        log, declaration, make_fold, publisher, checkpoint_interval_s=checkpoint_interval_s
+        log,
+        declaration,
+        make_fold,
+        publisher,
+        items=ItemsLeader(client, ItemsKeys(spec.name), items),
+        checkpoint_interval_s=checkpoint_interval_s,
     )
 
 
@@ -87,6 +99,7 @@ def learner_of_partition(
     prior: bytes | None = None,
     checkpoint_interval_s: float = CHECKPOINT_S,
     archives: Sequence[ArchiveReader] | None = None,
+    items_archive: ArchiveReader | None = None,
     generation: int = 0,
 ) -> LearnerLoop[PartitionFold]:
     """Make the learner of one partition of several.
@@ -103,6 +116,7 @@ def learner_of_partition(
         prior: the rows that came with it, for a model that has learned nothing.
         checkpoint_interval_s: least time between two checkpoints, in seconds.
         archives: the archive of every partition, if the logs are archived.
+        items_archive: that of the log of items.
         generation: that of the deployment; see lease.py.
 
     Raises:
@@ -114,13 +128,15 @@ def learner_of_partition(
     declaration = Declaration(spec, salt, artifact, catalogue, own_prior)
 
     # All partitions' logs are read; only this one's is written.
+    items = ItemsHistory(client, ItemsKeys(spec.name), items_archive)
     keys = partitions(spec.name, spec.partitions)
     archive_of: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
     histories = [
         History(client, log_keys, archive)
         for log_keys, archive in zip(keys, archive_of, strict=True)
     ]
-    logs = PolicyLogs(keys, histories, MergedModels(client, keys[0], histories, salt=salt))
+    merged = MergedModels(client, keys[0], histories, salt=salt, items=items)
+    logs = PolicyLogs(keys, histories, merged, items)
     log = LearnerLog(
         client,
         keys[partition],
@@ -143,13 +159,21 @@ def learner_of_partition(
             partition=partition,
             merged=logs.merged,
             past=log.past,
+            items=ItemsPast(items),
             on_checkpoint=on_checkpoint,
             on_refused=on_refused,
             on_merge=publisher.adopted,
         )
 
+    # One of the partitions' learners leads the log of items.
+    leader = ItemsLeader(client, ItemsKeys(spec.name), items) if partition == 0 else None
     return LearnerLoop(
-        log, declaration, make_fold, publisher, checkpoint_interval_s=checkpoint_interval_s
+        log,
+        declaration,
+        make_fold,
+        publisher,
+        items=leader,
+        checkpoint_interval_s=checkpoint_interval_s,
     )
 
 
@@ -172,6 +196,7 @@ def learner_of_service(
     root, count = settings.archive_root(), spec.partitions
     folders = [archive_folder(spec.name, number, count) for number in range(count)] if root else []
     archives = [ArchiveReader(root, folder) for folder in folders]
+    items_archive = ArchiveReader(root, items_folder(spec.name)) if root else None
 
     client = blocking_client(str(settings.redis_url))
     salt = settings.secret()
@@ -192,6 +217,7 @@ def learner_of_service(
             prior=prior,
             checkpoint_interval_s=settings.checkpoint_interval_s,
             archive=archives[0] if archives else None,
+            items_archive=items_archive,
             generation=generation,
         )
     return learner_of_partition(
@@ -206,5 +232,6 @@ def learner_of_service(
         prior=prior,
         checkpoint_interval_s=settings.checkpoint_interval_s,
         archives=archives,
+        items_archive=items_archive,
         generation=generation,
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from bandits.log.records import CutRecord, MergeRecord
 from policies.fold.partition import PartitionFold
-from serve_app.store.merges import Offer, put_offer, read_merge
+from serve_app.store.merges import PartitionOffer, put_offer, read_merge
 from serve_app.store.snapshots import Published
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.learner_log import LearnerLog
@@ -74,7 +74,7 @@ class MergePublisher:
         self._reset()
 
     def _reset(self) -> None:
-        self._offered: Offer | None = None
+        self._offered: PartitionOffer | None = None
         self._cut_number = self._repeated_number = 0
         self._cut_at = self._stated_at = 0.0
 
@@ -136,7 +136,7 @@ class MergePublisher:
         # What the newest merge was made of is kept, for the next one may be made of it again.
         partition = self._log.keys.partition
         taken = fold.inputs[partition] if partition < len(fold.inputs) else None
-        offer = Offer.of(number, self._spec.model_digest, fold.cut)
+        offer = PartitionOffer.of(number, self._spec.model_digest, fold.cut)
         put_offer(
             self._log.client,
             self._log.lease,

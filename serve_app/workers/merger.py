@@ -16,13 +16,15 @@ from bandits.log.positions import position_before
 from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.checkpoint import Cut, FoldState
 from policies.fold.partition import PartitionFold, merge_models
+from policies.items.past import ItemsPast
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.history import History, LogPast
+from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import Keys
 from serve_app.store.merges import (
     KEPT_MERGES,
     MergedModels,
-    Offer,
+    PartitionOffer,
     forget_merges,
     model_of_input,
     put_merge,
@@ -49,11 +51,15 @@ log = logging.getLogger("banditloop.partitions")
 
 @dataclass(frozen=True)
 class PolicyLogs:
-    """The logs of all of a policy's partitions, in order, and the models merged of them."""
+    """The logs of all of a policy's partitions, in order, and the models merged of them.
+
+    ``items`` is the log of items that they share.
+    """
 
     keys: Sequence[Keys]
     histories: Sequence[History]
     merged: MergedModels
+    items: ItemsHistory | None = None
 
 
 class MergePace:
@@ -107,7 +113,7 @@ class Merger:
         self._models: dict[str, bytes] = {}
         self._pace.work_s = 0.0
 
-    def decide(self, own_offer: Offer | None) -> None:
+    def decide(self, own_offer: PartitionOffer | None) -> None:
         """Decide the next merge when all partitions have offered, or when it cannot wait.
 
         It waits once for partitions that do not offer, and not at all when the spec or the
@@ -144,10 +150,12 @@ class Merger:
         ]
         self._merge(number, inputs, before)
 
-    def _read_offers(self, number: int, own_offer: Offer | None) -> list[Offer | None]:
+    def _read_offers(
+        self, number: int, own_offer: PartitionOffer | None
+    ) -> list[PartitionOffer | None]:
         """Return what each partition offers to this merge, None where it has not offered."""
         model = self._spec.model_digest
-        offers: list[Offer | None] = []
+        offers: list[PartitionOffer | None] = []
         for keys in self._logs.keys:
             is_own = keys.partition == self._log.keys.partition
             offer = own_offer if is_own else read_offer(self._log.client, keys)
@@ -155,7 +163,7 @@ class Merger:
             offers.append(offer if fits else None)
         return offers
 
-    def _is_time(self, number: int, offers: list[Offer | None], *, at_once: bool) -> bool:
+    def _is_time(self, number: int, offers: list[PartitionOffer | None], *, at_once: bool) -> bool:
         missing = {partition for partition, offer in enumerate(offers) if offer is None}
         anything_new = any(offer is not None and offer.input is not None for offer in offers)
 
@@ -257,6 +265,7 @@ class Merger:
             partition=partition,
             merged=self._logs.merged,
             past=past,
+            items=ItemsPast(self._logs.items),
         )
         state: FoldState | None = past.checkpoint(position_before(merge_input.position))
         if state is not None:

@@ -31,12 +31,14 @@ from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
 from bandits.log.encoded_decisions import DECISIONS
-from bandits.log.records import RewardRecord
-from policies.archive.archive import ArchiveReader
+from bandits.log.records import ItemsRecord, RewardRecord
+from policies.archive.archive import ArchiveReader, items_folder
+from policies.items.changes import decode_item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
-from serve_app.store.keys import Keys
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, Keys
 
 POLICY = "home"
 RECOVERED_S = 10.0
@@ -137,6 +139,7 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
     missing = {
         **{name: at for name, at in promised.decisions.items() if name not in result.decisions},
         **{name: at for name, at in promised.rewards.items() if name not in result.rewards},
+        **{name: at for name, at in promised.items.items() if name not in result.items},
     }
     lost = len(missing)
     for name, at in sorted(missing.items(), key=lambda each: each[1]):
@@ -151,7 +154,8 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
     slowest = max(damage.recoveries, default=0.0)
     learning = max(damage.learnings, default=0.0)
     takeover = float(np.quantile(damage.takeovers, 0.99)) if damage.takeovers else 0.0
-    kills, events = sum(damage.kills.values()), len(promised.decisions) + len(promised.rewards)
+    kills = sum(damage.kills.values())
+    events = len(promised.decisions) + len(promised.rewards) + len(promised.items)
     print(f"kills: {dict(sorted(damage.kills.items()))}")
     median = np.median(damage.recoveries) if damage.recoveries else 0.0
     print(f"recovered: median {median:.2f} s, slowest {slowest:.2f} s (at most {RECOVERED_S:.0f})")
@@ -168,8 +172,8 @@ def _report(damage: Damage, promised: Promised, result: "Result", verified: str,
         f" learned twice, {missed} not"
         " learned"
     )
-    if not (kills and promised.decisions and promised.rewards):
-        print("nothing to check: it takes a kill, and decisions and rewards that were acknowledged")
+    if not (kills and promised.decisions and promised.rewards and promised.items):
+        print("nothing to check: it takes a kill, and acknowledged decisions, rewards and items")
         return NOTHING
     sound = not (lost or twice or missed) and verified.startswith("identical")
     return 0 if sound and max(slowest, learning) <= RECOVERED_S and takeover <= TAKEOVER_S else 1
@@ -180,6 +184,7 @@ class Result(msgspec.Struct):
 
     decisions: dict[str, int]
     rewards: set[str | None]
+    items: set[str]
     learned: int
 
 
@@ -195,13 +200,21 @@ def _settle(victims: Victims, folder: Path) -> Result:
             elif isinstance(entry.record, RewardRecord):
                 rewards.add(entry.record.reward_id)
 
+        archive = ArchiveReader(folder / "data" / "archive", items_folder(POLICY))
+        items = {
+            decode_item(change.fields).metadata["said"]
+            for entry in ItemsHistory(client, ItemsKeys(POLICY), archive).encoded("0-0")
+            if isinstance(entry.record, ItemsRecord)
+            for change in entry.record.changes
+        }
+
         def learned() -> int | None:
             stats = stored.stats()
             return stats.learned if stats is not None and stats.learned >= len(decisions) else None
 
         found = _eventually(learned, 30.0, fail=False)
         stats = stored.stats()
-        return Result(dict(decisions), rewards, found or (stats.learned if stats else 0))
+        return Result(dict(decisions), rewards, items, found or (stats.learned if stats else 0))
 
 
 def _verify(folder: Path) -> str:

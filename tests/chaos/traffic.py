@@ -11,6 +11,8 @@ import httpx
 from serve_app.client import AsyncClient, ServiceError
 
 ACTIONS = ["news", "match", "film", "song"]
+PUT_EVERY = 4
+"""After so many decisions an item is put anew."""
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class Promised:
 
     decisions: dict[str, float] = field(default_factory=dict)  # by event_id, and by reward_id: when
     rewards: dict[str, float] = field(default_factory=dict)
+    items: dict[str, float] = field(default_factory=dict)  # by what each put says of its item
     unlogged: int = 0
     refused: int = 0
     ranked_at: float = 0.0
@@ -56,6 +59,8 @@ class Traffic:
             number, due = 0, time.monotonic()
             while not self._stop.is_set():
                 group.create_task(self._one(client, number))
+                if number % PUT_EVERY == 0:
+                    group.create_task(self._put(client, number))
                 number += 1
                 due = max(due + self._interval_s, time.monotonic() - 1.0)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -81,3 +86,13 @@ class Traffic:
             promised.refused += 1
         else:
             promised.rewards[reward_id] = promised.rewarded_at = time.monotonic()
+
+    async def _put(self, client: AsyncClient, number: int) -> None:
+        name, said = ACTIONS[number // PUT_EVERY % len(ACTIONS)], f"{self._prefix}-item-{number}"
+        features = {"x": number % 5 / 4, "hour": number % 24 / 24}
+        try:
+            await client.put_item(name, features=features, metadata={"said": said})
+        except (ServiceError, httpx.HTTPError):
+            self.promised.refused += 1
+        else:
+            self.promised.items[said] = time.monotonic()

@@ -24,13 +24,15 @@ from support.replica import (
 )
 from support.servers import PATIENCE_S, Forwarder, Server, binary_of
 
+from bandits.log.records import ItemsBaseRecord
 from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.replica import deployment as deployments
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.store import event_log
-from serve_app.store.keys import Keys
+from serve_app.store.items.bases import append_base
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.snapshots import RETRY_S
 
 pytestmark = pytest.mark.timeout(60)
@@ -316,6 +318,7 @@ async def test_a_retry_after_logged_false_is_one_decision_and_one_reply(caller, 
 
 # Snapshots
 
+ITEMS_KEYS = ItemsKeys("home")
 CATALOGUE = Catalogue([Item("a", {"x": 1.0}), Item("b", {"x": 2.0})])
 
 
@@ -337,10 +340,9 @@ def published(client: redis.Redis, number: int, **options) -> tuple[str, dict[st
     Not yet where the replica looks.
     """
     elsewhere = Keys("elsewhere")
-    name = put_snapshot(client, number, keys=elsewhere, catalogue=CATALOGUE.digest, **options)
+    name = put_snapshot(client, number, keys=elsewhere, **options)
     return name, {
         KEYS.blob(name): client.get(elsewhere.blob(name)),
-        KEYS.blob(CATALOGUE.digest): CATALOGUE.encoded,
         KEYS.head: client.get(elsewhere.head),
     }
 
@@ -353,17 +355,13 @@ async def serves(caller: Caller, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gone", "cut", "changed"])
-@pytest.mark.parametrize("what", ["head", "snapshot", "catalogue"])
+@pytest.mark.parametrize("what", ["head", "snapshot"])
 async def test_of_a_damaged_snapshot_the_previous_one_serves_on(caller, server, what, kind):
     served = (await caller.rank()).response.json()["snapshot_id"]
     reason = "head" if what == "head" else "missing" if kind == "gone" else "corrupt"
     with server.client() as client:
         newer, keys = published(client, 2)
-        key = {
-            "head": KEYS.head,
-            "snapshot": KEYS.blob(newer),
-            "catalogue": KEYS.blob(CATALOGUE.digest),
-        }[what]
+        key = {"head": KEYS.head, "snapshot": KEYS.blob(newer)}[what]
         put(client, {**keys, key: damaged(keys[key], kind)})
 
         async def counted() -> bool:
@@ -375,10 +373,40 @@ async def test_of_a_damaged_snapshot_the_previous_one_serves_on(caller, server, 
         assert answer.response.json()["snapshot_id"] == served
         put(client, keys)  # published again, byte for byte
         await serves(caller, newer)
-        await serves(caller, put_snapshot(client, 3, catalogue=CATALOGUE.digest))
+        await serves(caller, put_snapshot(client, 3))
     assert await caller.metric("snapshot_failures_total") == await caller.metric(
         "snapshot_failures_total", reason=reason
     )
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut", "changed"])
+async def test_of_a_damaged_catalogue_the_previous_items_are_offered_on(caller, server, kind):
+    item = f"{HOME}/items/a"
+    blob = ITEMS_KEYS.blob(CATALOGUE.digest)
+    base = append_base(ITEMS_KEYS, ItemsBaseRecord(CATALOGUE.digest), items=len(CATALOGUE))
+    with server.client() as client:
+        with client.pipeline(transaction=True) as step:
+            step.set(blob, CATALOGUE.encoded)
+            step.execute_command(*base)
+            data = damaged(CATALOGUE.encoded, kind)
+            step.delete(blob) if data is None else step.set(blob, data)
+            step.execute()
+        reason = "missing" if kind == "gone" else "corrupt"
+
+        async def counted() -> bool:
+            return await caller.metric("snapshot_failures_total", policy="home", reason=reason) > 0
+
+        await eventually(counted, "the failure is counted")
+        assert (await caller.rank()).logged
+        assert (await caller.http.get(item)).status_code == 500
+        newer = put_snapshot(client, 2)
+        await serves(caller, newer)
+        put(client, {blob: CATALOGUE.encoded})
+
+    async def offered() -> bool:
+        return (await caller.http.get(item)).status_code == 200
+
+    await eventually(offered, "the items are there")
 
 
 async def test_a_snapshot_of_another_spec_is_refused_once(caller, server):

@@ -22,7 +22,13 @@ from support.replica import Replica, eventually
 from support.servers import Server, binary_of
 from support.strategies import MANY
 
-from bandits.log.records import ActivationRecord, CatalogueRecord, DecisionRecord, RewardRecord
+from bandits.log.records import (
+    ActivationRecord,
+    DecisionRecord,
+    ItemsBaseRecord,
+    ItemsRecord,
+    RewardRecord,
+)
 from policies.spec import load_spec
 from serve_app.admin.freshness import read_all
 from serve_app.api.api_keys import secret_hash
@@ -30,7 +36,7 @@ from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.replica import deployment as deployments
 from serve_app.settings import Settings
-from serve_app.store.keys import Keys
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.stats import Stats
 from serve_app.workers.learner import LearnerLoop
 from serve_app.workers.learner_factory import learner_of_log
@@ -194,13 +200,9 @@ def test_much_was_asked_and_some_of_it_was_done_and_could_be_learned(service, le
     assert {200, 202, 400, 401, 404, 405, 422} <= set(service.answers) <= set(range(200, 500))
     with server.client() as client:
         stats = msgspec.msgpack.decode(client.get(Keys(SPEC.name).stats), type=Stats)
-        records = Counter(type(entry.record) for entry in read_all(client, Keys(SPEC.name)))
-    assert (
-        min(
-            records[kind]
-            for kind in (DecisionRecord, RewardRecord, ActivationRecord, CatalogueRecord)
-        )
-        > 0
-    )
+        logs = Keys(SPEC.name), ItemsKeys(SPEC.name)
+        records = Counter(type(entry.record) for log in logs for entry in read_all(client, log))
+    kinds = DecisionRecord, RewardRecord, ActivationRecord, ItemsRecord, ItemsBaseRecord
+    assert min(records[kind] for kind in kinds) > 0
     assert stats.outcomes["decisions"] > 0
     assert stats.outcomes["undecodable"] == 0

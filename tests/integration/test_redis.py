@@ -21,6 +21,7 @@ from bandits.log.records import (
     ArtifactRecord,
     BuildRecord,
     CatalogueRecord,
+    ItemsBaseRecord,
     LogEntry,
     RewardRecord,
     SpecRecord,
@@ -36,7 +37,7 @@ from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import FIELD, LogWriter, RedisLog
-from serve_app.store.keys import Keys
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.lease import Lease
 from serve_app.store.snapshots import (
     KEPT_SNAPSHOTS,
@@ -51,6 +52,7 @@ from serve_app.workers.learner import LearnerLoop
 from serve_app.workers.learner_factory import learner_of_log
 
 KEYS = Keys("home")
+ITEMS_KEYS = ItemsKeys("home")
 WINDOW_S = 0.2
 SPEC = PolicySpec("home", join=JoinRule(window_s=WINDOW_S))
 VW_SPEC = PolicySpec(
@@ -192,9 +194,25 @@ def test_what_changed_is_said_once_and_in_an_order_that_can_be_resumed(client, s
     catalogue = Catalogue([Item("a", {"x": 1.0})])
     for _ in range(2):
         with learning(server_url, SPEC, artifact="v1", catalogue=catalogue):
-            eventually(lambda: (found := head(client)) and found[1].catalogue == catalogue.digest)
+            eventually(lambda: head(client))
     kinds = [type(entry.record) for entry in read_all(client, KEYS)]
-    assert kinds == [BuildRecord, SpecRecord, CatalogueRecord, ArtifactRecord]
+    assert kinds == [BuildRecord, SpecRecord, ArtifactRecord]
+    items = [entry.record for entry in RedisLog(client, ITEMS_KEYS).between("0-0")]
+    assert items == [ItemsBaseRecord(catalogue.digest)]
+
+
+def test_an_older_log_gives_its_catalogue_to_the_log_of_items_and_no_artifact_does(
+    client, server_url
+):
+    older, brought = Catalogue([Item("a", {"x": 1.0})]), Catalogue([Item("b")])
+    reader = RedisLog(client, KEYS)
+    reader.put_blob(older.digest, older.encoded)
+    reader.append(CatalogueRecord(older.digest))
+    with learning(server_url, SPEC, artifact="v1", catalogue=brought):
+        eventually(lambda: (found := head(client)) and found[1].catalogue == older.digest)
+    items = [entry.record for entry in RedisLog(client, ITEMS_KEYS).between("0-0")]
+    assert items == [ItemsBaseRecord(older.digest)]
+    assert client.get(ITEMS_KEYS.blob(older.digest)) == older.encoded
 
 
 def test_another_salt_is_said_in_the_log(client, server_url):
@@ -263,20 +281,29 @@ def test_junk_in_the_log_is_counted_and_learning_goes_on(client, server_url):
 # Snapshots
 
 
+class NothingBeside:
+    """Nothing is followed beside the snapshots."""
+
+    def ask(self, _pipeline) -> int:
+        return 0
+
+    async def take(self, _number, answers) -> None:
+        assert answers == []
+
+
 def follower(async_client, accepted: list) -> Follower:
-    def accept(snapshot_id: str, published: Published, catalogue: Catalogue) -> None:
+    def accept(snapshot_id: str, published: Published) -> None:
         if published.payload == b"refuse":
             raise SnapshotError("refused", "payload")
-        accepted.append((snapshot_id, published.position, catalogue.digest))
+        accepted.append((snapshot_id, published.position))
 
-    return Follower(async_client, KEYS, accept, replica="r1", interval_s=0.01)
+    return Follower(async_client, KEYS, accept, NothingBeside(), replica="r1", interval_s=0.01)
 
 
-def put(client, number: int, payload: bytes = b"p", catalogue: Catalogue | None = None) -> str:
-    known = catalogue or Catalogue()
+def put(client, number: int, payload: bytes = b"p") -> str:
     lease = Lease(client, KEYS, "test")
     assert lease.acquire()
-    published = Published("k", f"{number}-0", number, payload, "s", known.digest)
+    published = Published("k", f"{number}-0", number, payload, "s", Catalogue().digest)
     try:
         return publish(client, lease, KEYS, published)
     finally:
@@ -299,7 +326,7 @@ async def test_a_follower_loads_each_new_snapshot_once(client, async_client):
     assert reports == [b"1-0", b"3-0"]
 
 
-@pytest.mark.parametrize("damage", ["blob", "payload", "pointer", "catalogue"])
+@pytest.mark.parametrize("damage", ["blob", "payload", "pointer"])
 async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(
     client, async_client, damage
 ):
@@ -307,12 +334,7 @@ async def test_a_snapshot_that_cannot_be_loaded_leaves_the_previous_one_serving(
     replica = follower(async_client, accepted)
     put(client, 1)
     await replica.step()
-    bad = put(
-        client,
-        2,
-        b"refuse" if damage == "payload" else b"p",
-        Catalogue([Item("lost")]) if damage == "catalogue" else None,
-    )
+    bad = put(client, 2, b"refuse" if damage == "payload" else b"p")
     if damage == "blob":
         client.set(KEYS.blob(bad), b"corrupt")
     if damage == "pointer":
@@ -338,11 +360,10 @@ async def test_a_follower_runs_on_past_refusals_and_counts_them(client, async_cl
 
 
 async def test_a_connection_lost_between_two_reads_only_delays_the_snapshot(client, async_client):
-    catalogue = Catalogue([Item("a", {"x": 1.0})])
-    client.set(KEYS.blob(catalogue.digest), catalogue.encoded)
+    name = put(client, 1)
 
     class Flaky:
-        """Loses the connection the first time the catalogue is asked for."""
+        """Loses the connection the first time the snapshot is asked for."""
 
         lost = False
 
@@ -350,18 +371,17 @@ async def test_a_connection_lost_between_two_reads_only_delays_the_snapshot(clie
             return getattr(async_client, name)
 
         async def get(self, key):
-            if key == KEYS.blob(catalogue.digest) and not self.lost:
+            if key == KEYS.blob(name) and not self.lost:
                 self.lost = True
                 raise redis.ConnectionError("gone")
             return await async_client.get(key)
 
     accepted = []
     replica = follower(Flaky(), accepted)
-    put(client, 1, catalogue=catalogue)
     with pytest.raises(redis.ConnectionError):
         await replica.step()
     assert await replica.step()
-    assert accepted[0][2] == catalogue.digest
+    assert [each[1] for each in accepted] == ["1-0"]
 
 
 def test_only_the_newest_snapshots_are_kept(client):
@@ -406,6 +426,7 @@ async def test_a_replica_answers_logs_and_follows_what_is_learned(client, async_
     await service.stop()
 
 
+@pytest.mark.usefixtures("client")
 async def test_what_is_put_out_of_the_catalogue_is_recommended_no_more(
     async_client, server_url, tmp_path
 ):
@@ -462,14 +483,28 @@ async def test_a_follower_that_is_stopped_ends_although_its_client_swallows_the_
     asked = asyncio.Event()
 
     class Swallows:
-        async def get(self, _key: str) -> None:
+        def pipeline(self, *, transaction: bool) -> "Swallows":
+            assert not transaction
+            return self
+
+        def get(self, _key: str) -> None:
+            """Ask for it with the others."""
+
+        async def execute(self) -> None:
             asked.set()
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 raise redis.ConnectionError("the connection was closed") from None
 
-    follower = Follower(Swallows(), Keys("home"), lambda *_: None, replica="r", interval_s=0.01)
+    follower = Follower(
+        Swallows(),
+        Keys("home"),
+        lambda *_: None,
+        NothingBeside(),
+        replica="r",
+        interval_s=0.01,
+    )
     task = asyncio.create_task(follower.run())
     await asked.wait()
     follower.stop()

@@ -88,15 +88,8 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
             for number in range(spec.partitions)
         ]
         loops += [
-            Archiver(
-                blocking_client(url),
-                policy,
-                settings.archive_root(),
-                max_age_s=2.0,
-                partition=at,
-                partitions=count,
-            )
-            for policy, at, count in logs_of(given)
+            Archiver(blocking_client(url), policy, settings.archive_root(), max_age_s=2.0, **which)
+            for _, policy, which in logs_of(given)
         ]
         threads = [threading.Thread(target=loop.run, args=(stop,), daemon=True) for loop in loops]
         for thread in threads:

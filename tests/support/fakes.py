@@ -7,11 +7,17 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from banditloop_client.schemas import PolicyInfo
-from bandits.errors import BanditloopError, LogUnavailableError, SourceError
+from banditloop_client.schemas import (
+    ItemResponse,
+    ItemsPage,
+    ItemsQuery,
+    ItemsVersion,
+    PolicyInfo,
+)
+from bandits.errors import BanditloopError, LogUnavailableError, SourceError, UnknownItemError
 from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
-from bandits.log.records import DecisionRecord, LogEntry, LogRecord, SpecRecord
+from bandits.log.records import DecisionRecord, ItemChange, LogEntry, LogRecord, SpecRecord
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
@@ -144,6 +150,8 @@ class FakeService:
         self.ranker = ranker
         self.records = FakeLog()
         self.catalogues: list[list[Item]] = []
+        self.changes: list[ItemChange] = []
+        self.queries: list[ItemsQuery] = []
         self.learns = LearningHealth("ok")
 
     @property
@@ -174,6 +182,19 @@ class FakeService:
     async def log(self, records) -> None:
         for record in records:
             self.records.append(record, at=1)
+
+    async def change_items(self, changes) -> ItemsVersion:
+        self.changes += changes
+        return ItemsVersion("v", len(changes))
+
+    async def item(self, item_id) -> ItemResponse:
+        if item_id != "known":
+            raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
+        return ItemResponse("v", Item("known"))
+
+    async def items(self, query) -> ItemsPage:
+        self.queries.append(query)
+        return ItemsPage("v", 0, [])
 
     async def replace_catalogue(self, items: list[Item]) -> str:
         if not self.records.available:

@@ -23,7 +23,8 @@ from serve_app.host.build import this_build
 from serve_app.store.clients import FAILURES
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
-from serve_app.store.keys import partitions
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, partitions
 from serve_app.store.snapshots import Published
 from serve_app.workers.learner import LearnerLoop
 from serve_app.workers.learner_factory import learner_of_partition
@@ -152,7 +153,9 @@ def merges(client: redis.Redis, partition: int) -> list[MergeRecord]:
 
 def together(client: redis.Redis, *, count: int = COUNT, salt: bytes = SALT) -> AllPartitionsFold:
     return AllPartitionsFold(
-        [History(client, keys, None) for keys in partitions("home", count)], salt=salt
+        [History(client, keys, None) for keys in partitions("home", count)],
+        salt=salt,
+        items=ItemsHistory(client, ItemsKeys("home"), None),
     )
 
 

@@ -2,7 +2,8 @@
 
 - ``Client`` and ``AsyncClient``: one policy of a service; a call that fails is a ``ServiceError``
 - what is sent: ``RankRequest`` with its ``ActionRequest``, ``RewardEvent``, ``Item``
-- what is answered: ``RankResponse``, ``PolicyInfo``, and ``ErrorBody`` for an item of a batch
+- what is answered: ``RankResponse``, ``PolicyInfo``, ``ItemsVersion`` and ``ItemsPage``, and
+  ``ErrorBody`` for an item of a batch
 - ``is_ready`` and ``wait_until_ready``: whether a service answers yet
 
 A name's module is imported when the name is first used.
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
         ActionRequest,
         ErrorBody,
         Item,
+        ItemsPage,
+        ItemsVersion,
         PolicyInfo,
         RankRequest,
         RankResponse,
@@ -31,6 +34,8 @@ _MODULES = {
         "ActionRequest",
         "ErrorBody",
         "Item",
+        "ItemsPage",
+        "ItemsVersion",
         "PolicyInfo",
         "RankRequest",
         "RankResponse",
@@ -45,6 +50,8 @@ __all__ = [
     "Client",
     "ErrorBody",
     "Item",
+    "ItemsPage",
+    "ItemsVersion",
     "PolicyInfo",
     "RankRequest",
     "RankResponse",

@@ -156,6 +156,49 @@ class PolicyCalls:
         return self._exchange(schemas.CATALOGUE, schemas.CatalogueRequest(list(items)))
 
     @sent
+    def put_items(self, items: Sequence[Item]) -> Exchange[schemas.ItemsVersion]:
+        """Put up to 10,000 items, each in the place of what has its id: all of them, or none."""
+        return self._exchange(schemas.PUT_ITEMS, schemas.ItemsRequest(list(items)))
+
+    @sent
+    def put_item(self, /, item_id: str, **fields: Any) -> Exchange[schemas.ItemsVersion]:
+        """Put an item, in the place of what has its id.
+
+        Args:
+            item_id: the item's.
+            fields: those of Item.
+        """
+        request = schemas.ItemRequest(**fields)
+        return self._exchange(schemas.PUT_ITEM, request, item_id=item_id)
+
+    @sent
+    def patch_item(self, /, item_id: str, **fields: Any) -> Exchange[schemas.ItemsVersion]:
+        """Change some fields of an item: ``features={"price": 3}`` leaves the others as they are.
+
+        Args:
+            item_id: the item's.
+            fields: those of ItemPatch; None takes a field, or a name in it, away.
+        """
+        request = schemas.ItemPatch(**fields)
+        return self._exchange(schemas.PATCH_ITEM, request, item_id=item_id)
+
+    @sent
+    def delete_item(self, item_id: str) -> Exchange[schemas.ItemsVersion]:
+        """Remove an item: it is not chosen again."""
+        return self._exchange(schemas.DELETE_ITEM, None, item_id=item_id)
+
+    @sent
+    def item(self, item_id: str) -> Exchange[Item]:
+        """Return an item as it is now."""
+        return self._exchange(schemas.ITEM, None, item_id=item_id).then(lambda answer: answer.item)
+
+    @sent
+    def items(self, /, **query: Any) -> Exchange[schemas.ItemsPage]:
+        """Return a page of the items, in the order of their ids; ``query``: of ItemsQuery."""
+        url = schemas.ITEMS.url(schemas.ItemsQuery(**query), policy=self._policy)
+        return Exchange(schemas.ITEMS.method, url, b"", schemas.ITEMS.decode)
+
+    @sent
     def status(self) -> Exchange[PolicyInfo]:
         """Return the policy as the service has it: its spec, snapshot and counts."""
         return self._exchange(schemas.POLICY, None)

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,6 +21,8 @@ MAX_EVENT_ID_BYTES = 256
 MAX_ACTIONS = 1000
 MAX_SLOTS = 50
 MAX_BATCH = MAX_ACTIONS
+MAX_ITEMS = 10_000
+MAX_PAGE = 1_000
 
 # The checks raise errors of their own; readers of the schema are told all the same.
 EventId = Annotated[
@@ -85,6 +87,42 @@ class ItemPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     available_from: Time | UnsetType | None = UNSET
     available_until: Time | UnsetType | None = UNSET
     hidden: bool | UnsetType | None = UNSET
+
+
+class ItemRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An item at its own path: its ``id`` may be left out, or is that of the path."""
+
+    id: ActionId | UnsetType = UNSET
+    features: FeatureMap = msgspec.field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    vectors: dict[str, Vector] | UnsetType = UNSET
+    available_from: Time | UnsetType = UNSET
+    available_until: Time | UnsetType = UNSET
+    hidden: bool | UnsetType = UNSET
+
+    def item(self, item_id: str) -> Item:
+        """Return the item, under this id."""
+        fields = (getattr(self, name) for name in self.__struct_fields__[1:])
+        return Item(item_id, *fields)
+
+
+class ItemsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 10,000 items, each put in the place of what has its id; all are, or none is."""
+
+    items: Annotated[
+        list[Item], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_ITEMS})
+    ]
+
+
+class ItemsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of items, in the order of their ids: those ``after`` an id, at most ``limit``.
+
+    ``contains``: only those whose id or metadata contain this text, in capitals or not.
+    """
+
+    after: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+    contains: str = ""
 
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
@@ -200,6 +238,32 @@ class CatalogueResponse(msgspec.Struct, frozen=True):
     items: int
 
 
+class ItemsVersion(msgspec.Struct, frozen=True):
+    """The version that a change of items has made, and how many items there are in it."""
+
+    version: str
+    items: int
+
+
+class ItemResponse(msgspec.Struct, frozen=True):
+    """An item, as of a version."""
+
+    version: str
+    item: Item
+
+
+class ItemsPage(msgspec.Struct, frozen=True):
+    """A page of items, as of a version. ``next``: what comes ``after`` it; null at the end.
+
+    ``total``: how many items there are, of this page or not.
+    """
+
+    version: str
+    total: int
+    items: list[Item]
+    next: str | None = None
+
+
 class Trouble(msgspec.Struct, frozen=True):
     """The reason of a source's last failure, and its time in seconds since the epoch."""
 
@@ -307,6 +371,7 @@ class Endpoint(Generic[Q, A]):
         request: the type of the JSON body; NoneType where none is read.
         response: the type of the JSON answer; bytes where the answer is of another ``media``.
         status: of success.
+        query: the type of what is asked behind the path; NoneType where nothing is.
     """
 
     method: str
@@ -315,11 +380,23 @@ class Endpoint(Generic[Q, A]):
     response: type[A]
     status: int = 200
     media: str = "application/json"
+    query: type = NoneType
 
-    def url(self, **parameters: str) -> str:
-        """Return the path with its parameters filled in; others than its own are left out."""
+    def url(self, query: msgspec.Struct | None = None, /, **parameters: str) -> str:
+        """Return the path with its parameters filled in; others than its own are left out.
+
+        Args:
+            query: what is asked behind the path; defaults are left out.
+            parameters: by name.
+        """
         quoted = {name: quote(value, safe="") for name, value in parameters.items()}
-        return self.path.format_map(quoted)
+        asked = {
+            field.name: getattr(query, field.name)
+            for field in (() if query is None else msgspec.structs.fields(query))
+            if getattr(query, field.name) != field.default
+        }
+        behind = f"?{urlencode(asked)}" if asked else ""
+        return self.path.format_map(quoted) + behind
 
     @cached_property
     def decode(self) -> Callable[[bytes], A]:
@@ -336,6 +413,14 @@ REWARD = Endpoint("POST", f"{POLICY_PATH}/events/{{event_id}}/reward", RewardReq
 ACTIVATE = Endpoint("POST", f"{POLICY_PATH}/events/{{event_id}}/activate", NoneType, Accepted, 202)
 REWARDS = Endpoint("POST", f"{POLICY_PATH}/rewards", RewardsRequest, Accepted, 202)
 CATALOGUE = Endpoint("PUT", f"{POLICY_PATH}/catalogue", CatalogueRequest, CatalogueResponse)
+ITEMS_PATH = f"{POLICY_PATH}/items"
+ITEM_PATH = f"{ITEMS_PATH}/{{item_id}}"
+PUT_ITEM = Endpoint("PUT", ITEM_PATH, ItemRequest, ItemsVersion)
+PATCH_ITEM = Endpoint("PATCH", ITEM_PATH, ItemPatch, ItemsVersion)
+DELETE_ITEM = Endpoint("DELETE", ITEM_PATH, NoneType, ItemsVersion)
+ITEM = Endpoint("GET", ITEM_PATH, NoneType, ItemResponse)
+PUT_ITEMS = Endpoint("POST", ITEMS_PATH, ItemsRequest, ItemsVersion)
+ITEMS = Endpoint("GET", ITEMS_PATH, NoneType, ItemsPage, query=ItemsQuery)
 POLICY = Endpoint("GET", POLICY_PATH, NoneType, PolicyInfo)
 POLICIES = Endpoint("GET", POLICIES_PATH, NoneType, PoliciesResponse)
 LIVE = Endpoint("GET", "/livez", NoneType, Health)

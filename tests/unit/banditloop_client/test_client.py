@@ -26,6 +26,7 @@ from banditloop_client.schemas import (
     ErrorBody,
     Health,
     Item,
+    ItemsVersion,
     RankRequest,
     RewardEvent,
 )
@@ -70,11 +71,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, json.loads(body or b"{}")))
         self.answer()
 
-    do_PUT = do_POST  # noqa: N815
+    do_PUT = do_PATCH = do_POST  # noqa: N815
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, {}))
         self.answer()
+
+    do_DELETE = do_GET  # noqa: N815
 
     def answer(self) -> None:
         self.server.open.wait(10)
@@ -262,6 +265,39 @@ def test_a_catalogue_is_put_and_its_digest_comes_back(server, call):
             "/v1/policies/home/catalogue",
             {"items": [{"id": "a", "features": {"x": 1.0}, "metadata": {}}]},
         )
+    ]
+
+
+def test_items_are_put_changed_looked_up_and_removed(server, call):
+    made = {"version": "1-0~d", "items": 2}
+    item = {"id": "a/1", "features": {"x": 1.0}, "metadata": {}}
+    server.answers = [(200, made)] * 4
+    answers = [
+        call(server, "put_items", [Item("b", hidden=True)]),
+        call(server, "put_item", "a/1", features={"x": 1.0}),
+        call(server, "patch_item", "a/1", features={"x": None}, hidden=None),
+        call(server, "delete_item", "a/1"),
+    ]
+    assert answers == [ItemsVersion("1-0~d", 2)] * 4
+    server.answers = [(200, {"version": "v", "item": item})]
+    assert call(server, "item", "a/1") == Item("a/1", {"x": 1.0})
+    page = {"version": "v", "total": 5, "items": [item], "next": "a/1"}
+    server.answers = [(200, page)] * 2
+    answer = call(server, "items", after="a&b", limit=1, contains="ä b")
+    assert (answer.total, answer.items[0].id, answer.next) == (5, "a/1", "a/1")
+    call(server, "items")
+
+    home = "/v1/policies/home/items"
+    assert server.asked[:3] == [
+        (home, {"items": [{"id": "b", "features": {}, "metadata": {}, "hidden": True}]}),
+        (f"{home}/a%2F1", {"features": {"x": 1.0}, "metadata": {}}),
+        (f"{home}/a%2F1", {"features": {"x": None}, "hidden": None}),
+    ]
+    assert [path for path, _ in server.asked[3:]] == [
+        f"{home}/a%2F1",
+        f"{home}/a%2F1",
+        f"{home}?after=a%26b&limit=1&contains=%C3%A4+b",
+        home,
     ]
 
 

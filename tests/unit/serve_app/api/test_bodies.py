@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import NoneType
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import FakeService, fresh_ranker
 
-from banditloop_client.schemas import CatalogueRequest, RewardsRequest
+from banditloop_client.schemas import CatalogueRequest, ItemPatch
 from bandits.errors import (
     InvalidFieldError,
     InvalidInputError,
@@ -19,9 +20,11 @@ from bandits.errors import (
 from policies.requests import Item, RankRequest, plain_features
 from policies.spec import PolicySpec
 from serve_app.api.bodies import decode_body
+from serve_app.api.endpoints import ROUTES
 
 rank = msgspec.json.Decoder(RankRequest)
 catalogue = msgspec.json.Decoder(CatalogueRequest)
+patch = msgspec.json.Decoder(ItemPatch)
 names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=8)
 recorded = st.one_of(
     st.floats(-1e19, 1e19),
@@ -173,6 +176,15 @@ MAPS = {
         "items[0].metadata",
         [5, None, ["x"], {}],
     ),
+    "an item's vectors": (
+        catalogue,
+        lambda found: {"items": [{"id": "a", "vectors": found}]},
+        "items[0].vectors",
+        [5, None, "x", [1, "x"], [None], {}],
+    ),
+    "a patch's features": (patch, lambda found: {"features": found}, "features", [["a", 1]]),
+    "a patch's metadata": (patch, lambda found: {"metadata": found}, "metadata", [5, ["x"], {}]),
+    "a patch's vectors": (patch, lambda found: {"vectors": found}, "vectors", [5, [None], {}]),
 }
 
 
@@ -180,7 +192,7 @@ MAPS = {
 @given(name=names, others=st.dictionaries(names, st.none(), max_size=3), data=st.data())
 def test_every_entry_of_every_map_is_named(decoder, around, where, wrong, name, others, data):
     """Whatever its name, and whatever else is in the map."""
-    fine = {"scores": 1.0, "metadata": "x"}.get(where.rpartition(".")[2], 1.0)
+    fine = {"scores": 1.0, "metadata": "x", "vectors": [1.0]}.get(where.rpartition(".")[2], 1.0)
     found = {**dict.fromkeys(others, fine), name: data.draw(st.sampled_from(wrong))}
     with pytest.raises(InvalidInputError) as caught:
         decode_body(json.dumps(around(found)).encode(), decoder)
@@ -191,14 +203,14 @@ def test_every_entry_of_every_map_is_named(decoder, around, where, wrong, name, 
 def test_no_request_has_a_map_that_is_not_tried_here():
     """A map that is added to a request gets a row in MAPS, or its errors say ``[...]``."""
     found = set()
-    for kind in (RankRequest, CatalogueRequest, RewardsRequest):
+    for kind in {route.endpoint.request for route in ROUTES} - {NoneType}:
         for struct in msgspec.json.schema(kind)["$defs"].values():
             found |= {
                 name
                 for name, each in struct["properties"].items()
                 if "additionalProperties" in str(each)
             }
-    assert found == {"context", "features", "scores", "metadata"}
+    assert found == {"context", "features", "scores", "metadata", "vectors"}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])

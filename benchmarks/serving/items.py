@@ -1,0 +1,299 @@
+"""Items that change while they are served: how soon every replica offers what was put, and nothing that was removed.
+
+    python -m benchmarks.serving.items [--quick] [--out items.json]         (40 minutes; quick: four)
+
+Two rank replicas, one learner, the embedded Valkey with every entry synced to disk, the archive, all
+on this machine together with the load. The policy's one source is an HTTP service of this
+benchmark, which proposes the same ids whatever becomes of them: so what a decision lacks, the
+replica has taken out.
+
+*Freshness*: an item is put, or removed; from the moment of its acknowledgement on decisions are
+asked for on several connections, so that both replicas answer. Counted is when the last decision
+was asked for that was not as the change wants it. Meanwhile the service is under half of the load
+that it can bear.
+
+*Upserts*: so many puts a second of items that there are, one a request, for so long, at 1,000 items
+and at a million. Bytes are those of the log of items, whole catalogues included; processor time is
+that of all processes of the service, without what it uses while nobody asks.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import numpy as np
+import redis
+
+from bandits.log.codec import decode
+from bandits.log.records import ItemsBaseRecord
+from benchmarks.serving.load import closed_loop, open_loop
+from benchmarks.serving.services import Service, banditloop
+from benchmarks.soak.service import descendants
+from benchmarks.table import Table
+from serve_app.store.event_log import FIELD
+from serve_app.store.keys import ItemsKeys
+
+POLICY = "shop"
+SPEC = """
+learner: {{kind: ridge, interactions: [[context, features]]}}
+join: {{window_s: 2}}
+sources: [{{kind: remote, name: all, url: "{url}", timeout_ms: 1000}}]
+limit: 40
+"""
+PROPOSED = [f"fresh-{number}" for number in range(20)] + [f"old-{number}" for number in range(20)]
+WATCHED = "fresh-0"
+WATCHERS, WATCH_S = 4, 1.5
+PUT = 10_000
+TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+rng = np.random.default_rng(0)
+
+
+class Proposer(ThreadingHTTPServer):
+    """Proposes the same items to everybody."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ProposerHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Return where it is asked."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class ProposerHandler(BaseHTTPRequestHandler):
+    """Answers as a remote source does."""
+
+    protocol_version = "HTTP/1.1"
+    answer = json.dumps(
+        {"candidates": [{"id": name, "score": 1.0 / (1 + k)} for k, name in enumerate(PROPOSED)]}
+    ).encode()
+
+    def do_POST(self) -> None:
+        """Propose."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+def item(name: str) -> dict[str, object]:
+    """An item with eight features and a text."""
+    features = {f"f{j}": round(float(value), 4) for j, value in enumerate(rng.normal(size=8))}
+    return {"id": name, "features": features, "metadata": {"title": f"The item {name}"}}
+
+
+def filled(service: Service, count: int) -> Service:
+    """The service with so many items, the proposed ones among them."""
+    names = [*PROPOSED, *(f"item{number}" for number in range(count - len(PROPOSED)))]
+    url = f"{service.url}/v1/policies/{POLICY}/items"
+    for first in range(0, count, PUT):
+        part = [item(name) for name in names[first : first + PUT]]
+        httpx.post(url, json={"items": part}, timeout=60).raise_for_status()
+    return service
+
+
+async def _change(http: httpx.AsyncClient, *, there: bool) -> None:
+    path = f"/v1/policies/{POLICY}/items/{WATCHED}"
+    answer = await (http.put(path, json=item(WATCHED)) if there else http.delete(path))
+    answer.raise_for_status()
+
+
+async def _until_as_wanted(http: httpx.AsyncClient, *, there: bool) -> float:
+    """Change the watched item; return the seconds until every decision is as the change wants it."""
+    await _change(http, there=there)
+    began, last = time.perf_counter(), 0.0
+
+    async def watch() -> None:
+        nonlocal last
+        while (asked := time.perf_counter() - began) < WATCH_S:
+            answer = await http.post(
+                f"/v1/policies/{POLICY}/rank", json={"history": ["old-1"], "return_pmf": True}
+            )
+            answer.raise_for_status()
+            ids = {each["id"] for each in answer.json()["pmf"]}
+            if (WATCHED in ids) != there:
+                last = max(last, asked)
+
+    await asyncio.gather(*(watch() for _ in range(WATCHERS)))
+    return last
+
+
+async def _freshness(service: Service, changes: int) -> tuple[list[float], list[float]]:
+    put: list[float] = []
+    removed: list[float] = []
+    async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+        for _ in range(changes):
+            removed.append(await _until_as_wanted(http, there=False))
+            put.append(await _until_as_wanted(http, there=True))
+    return put, removed
+
+
+@contextlib.contextmanager
+def half_loaded(service: Service, seconds: float) -> Iterator[float]:
+    """Under half of the load that it can bear; gives requests per second."""
+    url = f"{service.url}/v1/policies/{POLICY}/rank"
+    bodies = [json.dumps({"actions": [{"id": name} for name in PROPOSED]})]
+    per_s = closed_loop(url, bodies, 3.0).per_s / 2
+    thread = threading.Thread(target=open_loop, args=(url, bodies, per_s, seconds), daemon=True)
+    thread.start()
+    yield per_s
+
+
+def report_freshness(table: Table, service: Service, count: int, changes: int) -> float:
+    """Measure freshness; return the larger p99, in seconds."""
+    with half_loaded(service, 2 * changes * (WATCH_S + 0.5)) as per_s:
+        put, removed = asyncio.run(_freshness(service, changes))
+    worst = 0.0
+    for what, taken in (
+        ("put → proposed by every replica", put),
+        ("removed → never again", removed),
+    ):
+        p50, p99 = (float(np.quantile(taken, q)) for q in (0.5, 0.99))
+        table.add(
+            f"{what}, {count:,} items, {per_s:,.0f} ranks/s",
+            f"p50 {1e3 * p50:,.0f} ms, p99 {1e3 * p99:,.0f} ms of {len(taken)}",
+            p99,
+            at_most=1.0,
+        )
+        worst = max(worst, p99)
+    return worst
+
+
+@dataclass(frozen=True, slots=True)
+class Upserts:
+    """What a stretch of upserts has cost."""
+
+    count: int
+    bytes: int
+    cpu_s: float
+    p99_s: float
+
+
+def cpu_s(service: Service) -> float:
+    """Seconds of processor that the service's processes have used so far."""
+    used = 0.0
+    for pid in descendants(service.pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            used += (int(fields[11]) + int(fields[12])) * TICK_S
+    return used
+
+
+def logged_bytes(service: Service, after: str) -> tuple[int, str]:
+    """Bytes of the log of items past a position, whole catalogues included; and its end."""
+    keys, size = ItemsKeys(POLICY), 0
+    with redis.Redis.from_url(service.redis_url) as client:
+        while entries := client.xrange(keys.log, f"({after}", count=100):
+            for entry_id, fields in entries:
+                size += len(fields[FIELD])
+                record = decode(fields[FIELD])
+                if isinstance(record, ItemsBaseRecord):
+                    size += client.strlen(keys.blob(record.digest))
+                after = entry_id.decode()
+    return size, after
+
+
+async def _upsert(service: Service, count: int, per_s: float, seconds: float) -> list[float]:
+    taken: list[float] = []
+    names = [f"item{k}" for k in rng.integers(0, count - len(PROPOSED), int(per_s * seconds))]
+
+    async def one(http: httpx.AsyncClient, name: str, due: float) -> None:
+        answer = await http.put(f"/v1/policies/{POLICY}/items/{name}", json=item(name))
+        answer.raise_for_status()
+        taken.append(time.perf_counter() - due)
+
+    async with (
+        httpx.AsyncClient(base_url=service.url, timeout=30) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        began = time.perf_counter()
+        for number, name in enumerate(names):
+            due = began + number / per_s
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(one(http, name, due))
+    return taken
+
+
+def upserted(service: Service, count: int, per_s: float, seconds: float) -> Upserts:
+    """What so many upserts a second cost, for so long."""
+    idle_s, spell = cpu_s(service), min(20.0, seconds)
+    time.sleep(spell)
+    idle_per_s = (cpu_s(service) - idle_s) / spell
+
+    _, end = logged_bytes(service, "0-0")
+    before, began = cpu_s(service), time.perf_counter()
+    taken = asyncio.run(_upsert(service, count, per_s, seconds))
+    time.sleep(5.0)  # what is put off counts as well
+    used = cpu_s(service) - before - idle_per_s * (time.perf_counter() - began)
+    size, _ = logged_bytes(service, end)
+    return Upserts(len(taken), size, used, float(np.quantile(taken, 0.99)))
+
+
+def report_upserts(table: Table, few: Upserts, many: Upserts, counts: tuple[int, int]) -> None:
+    """Add what the two stretches have cost, the larger against the smaller."""
+    for count, each in zip(counts, (few, many), strict=True):
+        table.add(
+            f"{each.count:,} upserts at {count:,} items",
+            f"{each.bytes / each.count:,.0f} B, {1e3 * each.cpu_s / each.count:,.2f} ms of"
+            f" processor each; p99 {1e3 * each.p99_s:,.0f} ms",
+            each.p99_s,
+        )
+    pairs = {
+        "bytes logged": (few.bytes, many.bytes),
+        "processor time": (few.cpu_s, many.cpu_s),
+        "p99 of an upsert": (few.p99_s, many.p99_s),
+    }
+    for what, (small, large) in pairs.items():
+        ratio = large / small
+        name = f"{what}, {counts[1]:,} items against {counts[0]:,}"
+        table.add(name, f"{ratio:.2f} times", ratio, at_most=2.0)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer items and changes")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    counts = (1_000, 20_000) if given.quick else (1_000, 1_000_000)
+    changes, seconds = (3, 10.0) if given.quick else (100, 600.0)
+
+    table, costs, freshness = Table(), [], []
+    spec = {POLICY: SPEC.format(url=Proposer().url)}
+    for count in counts:
+        with (
+            tempfile.TemporaryDirectory(prefix="items-") as folder,
+            banditloop(Path(folder), spec, "--replicas", "2") as service,
+        ):
+            filled(service, count)
+            freshness.append(report_freshness(table, service, count, changes))
+            costs.append(upserted(service, count, 100.0, seconds))
+    report_upserts(table, costs[0], costs[1], counts)
+    ratio = freshness[1] / max(freshness[0], 0.01)
+    table.add("the p99 of freshness, likewise", f"{ratio:.2f} times", ratio, at_most=2.0)
+    return table.finish(given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The items of a timeline in pages, in the order of their ids: stable while items change."""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from banditloop_client.schemas import Item
+from policies.items.timeline import ItemTimeline
+
+LOOKED_AT = 1_000
+"""Items that a search looks at before other requests get their turn: a thousandth of a second."""
+
+
+class ItemListing:
+    """Lists a timeline's items as they are now.
+
+    A page begins behind an id, whether or not there is such an item: so one that is put or deleted
+    in between shifts no page, and whoever reads all of them sees each item once that stays.
+    """
+
+    def __init__(self, timeline: ItemTimeline) -> None:
+        """List the items of ``timeline``."""
+        self._timeline = timeline
+        self._ids: list[str] | None = None
+        self._new: dict[str, None] = {}
+
+    def change(self, changed: Iterable[str]) -> None:
+        """Take note of items that were put, patched or deleted."""
+        if self._ids is not None:
+            self._new.update(dict.fromkeys(changed))
+
+    def _sorted(self) -> list[str]:
+        """Return the ids in order, those of items among them that are gone."""
+        if self._ids is None or len(self._ids) > 2 * len(self._timeline) + LOOKED_AT:
+            self._ids = sorted(self._timeline)
+            self._new.clear()
+        elif self._new:
+            new = sorted(item_id for item_id in self._new if not self._lists(item_id))
+            self._new.clear()
+            if new:  # another list: pages that are being read go on with theirs
+                self._ids = sorted([*self._ids, *new])
+        return self._ids
+
+    def _lists(self, item_id: str) -> bool:
+        ids = self._ids or []
+        at = bisect_right(ids, item_id)
+        return at > 0 and ids[at - 1] == item_id
+
+    async def page(self, after: str, limit: int, contains: str) -> tuple[list[Item], str | None]:
+        """Return items, and the id behind which the next page begins; None: there is no more.
+
+        Args:
+            after: the id to begin behind.
+            limit: how many items at most.
+            contains: what their ids or metadata contain, in capitals or not.
+        """
+        ids, wanted = self._sorted(), contains.casefold()
+        found: list[Item] = []
+        for at in range(bisect_right(ids, after) if after else 0, len(ids)):
+            if at % LOOKED_AT == LOOKED_AT - 1:
+                await asyncio.sleep(0)
+            item = self._timeline.item(ids[at])
+            if item is None or (wanted and not _contains(item, wanted)):
+                continue
+
+            if len(found) == limit:
+                return found, found[-1].id
+            found.append(item)
+        return found, None
+
+
+def _contains(item: Item, wanted: str) -> bool:
+    return any(wanted in text.casefold() for text in (item.id, *item.metadata.values()))

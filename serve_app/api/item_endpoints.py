@@ -1,0 +1,106 @@
+"""The endpoints of items: what there is to offer, one by one or many at once."""
+
+from typing import Any
+
+import msgspec
+
+from banditloop_client import schemas
+from bandits.errors import InvalidItemIdError, TooManyItemsError
+from bandits.log.records import ItemChange
+from policies.items.changes import check_item, encode_item
+from policies.requests import Item
+from serve_app.api.routes import Call, Route
+from serve_app.api.wire import BodyLimit
+
+ITEM_LIMIT = BodyLimit(4 << 20)
+ITEMS_LIMIT = BodyLimit(64 << 20, 60.0)
+
+
+async def put_item(call: Call[schemas.ItemRequest]) -> schemas.ItemsVersion:
+    """Put one item, in the place of what has its id."""
+    item_id, named = call.parameters["item_id"], call.request.id
+    if named not in {msgspec.UNSET, item_id}:
+        raise InvalidItemIdError(f"the path names the item {item_id!r}, not {named!r}", "id")
+    return await call.service.change_items([_put(call.request.item(item_id), "")])
+
+
+async def put_items(call: Call[schemas.ItemsRequest]) -> schemas.ItemsVersion:
+    """Put many items; all are put, or none is."""
+    items = call.request.items
+    if not 0 < len(items) <= schemas.MAX_ITEMS:
+        raise TooManyItemsError(
+            f"1 to {schemas.MAX_ITEMS:,} items at once, not {len(items):,}", "items"
+        )
+    return await call.service.change_items(
+        [_put(item, f"items[{at}].") for at, item in enumerate(items)]
+    )
+
+
+def _put(item: Item, target: str) -> ItemChange:
+    return ItemChange("put", item.id, encode_item(check_item(item, target)))
+
+
+async def patch_item(call: Call[schemas.ItemPatch]) -> schemas.ItemsVersion:
+    """Change some fields of an item."""
+    change = ItemChange("patch", call.parameters["item_id"], encode_item(call.request))
+    return await call.service.change_items([change])
+
+
+async def delete_item(call: Call[None]) -> schemas.ItemsVersion:
+    """Remove an item: it is not chosen again."""
+    return await call.service.change_items([ItemChange("delete", call.parameters["item_id"])])
+
+
+async def item(call: Call[None]) -> schemas.ItemResponse:
+    """Return an item as it is now."""
+    return await call.service.item(call.parameters["item_id"])
+
+
+async def items(call: Call[None]) -> schemas.ItemsPage:
+    """Return a page of the items, in the order of their ids."""
+    return await call.service.items(call.query)
+
+
+_BODY = (400, 404, 408, 413, 422, 503)
+
+ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
+    Route(
+        schemas.PUT_ITEM,
+        "Put one item",
+        scope="admin",
+        handler=put_item,
+        failures=_BODY,
+        limit=ITEM_LIMIT,
+    ),
+    Route(
+        schemas.PATCH_ITEM,
+        "Change some fields of an item",
+        scope="admin",
+        handler=patch_item,
+        failures=_BODY,
+        limit=ITEM_LIMIT,
+    ),
+    Route(
+        schemas.DELETE_ITEM,
+        "Remove an item",
+        scope="admin",
+        handler=delete_item,
+        failures=(404, 422, 503),
+    ),
+    Route(schemas.ITEM, "One item", scope="admin", handler=item, failures=(404, 422, 503)),
+    Route(
+        schemas.PUT_ITEMS,
+        "Put up to 10,000 items",
+        scope="admin",
+        handler=put_items,
+        failures=_BODY,
+        limit=ITEMS_LIMIT,
+    ),
+    Route(
+        schemas.ITEMS,
+        "The items, in pages; or those that contain a text",
+        scope="admin",
+        handler=items,
+        failures=(404, 422, 503),
+    ),
+)

@@ -1,0 +1,37 @@
+"""A log of items, all of it: the stream, and the archive where the stream has been trimmed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bandits.log.positions import is_after, position_before
+from bandits.log.records import LogEntry
+from policies.archive.archive import ArchiveReader
+from serve_app.store.clients import Redis
+from serve_app.store.history import History
+from serve_app.store.keys import ItemsKeys
+
+
+class ItemsHistory(History):
+    """Reads a policy's log of items from anywhere to its end. Blocking."""
+
+    def __init__(self, client: Redis, keys: ItemsKeys, archive: ArchiveReader | None) -> None:
+        super().__init__(client, keys, archive)
+        self._bases = keys.bases
+
+    def bases(self, through: str) -> Iterator[LogEntry]:
+        """Yield the entries at or before a position that say what all items are, newest first.
+
+        Raises:
+            LogGapError, ArchiveError: see ``encoded``.
+        """
+        listed: Any = self._client.lrange(self._bases, 0, -1)
+        oldest = None
+        for name in listed:
+            oldest = name.decode()
+            if not is_after(oldest, through):
+                yield from self.encoded(position_before(oldest), oldest)
+
+        # Redis remembers those since it has the log; the archive may know older ones.
+        for entry in () if self.archive is None else self.archive.bases(through):
+            if oldest is None or is_after(oldest, entry.id):
+                yield entry

@@ -1,0 +1,275 @@
+"""Items over a real server: a put is seen by every replica, a removed item is never chosen again.
+
+Whatever dies in between, the log of items and the policy's say what was decided on what.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import msgspec
+import pytest
+from support.small_artifact import ITEMS, make_artifact
+
+from banditloop_client.schemas import ItemPatch, ItemsQuery
+from bandits.errors import NotReadyError, UnknownItemError
+from bandits.log.join import JoinRule
+from bandits.log.positions import START
+from bandits.log.records import ItemChange, ItemsBaseRecord, RewardRecord
+from policies.archive.archive import ArchiveReader, items_folder
+from policies.artifacts import source_artifact as artifact
+from policies.artifacts.fetch import load_artifact
+from policies.items.catalogue import Catalogue
+from policies.items.changes import encode_item
+from policies.requests import ActionRequest, Item, RankRequest
+from policies.spec import ArtifactSource, PolicySpec
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import LogAddress, verify_policy
+from serve_app.replica.policy_service import RedisPolicyService
+from serve_app.settings import Settings
+from serve_app.store.archived import Committed
+from serve_app.store.clients import asyncio_client, blocking_client
+from serve_app.store.event_log import LogWriter
+from serve_app.store.items.bases import read_base
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.workers import items_leader
+from serve_app.workers.archiver import Archiver
+from serve_app.workers.learner_factory import learner_of_service
+
+pytestmark = pytest.mark.timeout(120)
+KEYS = ItemsKeys("home")
+ASKED = RankRequest(history=["i01"])
+
+
+def put(item_id: str, **fields) -> ItemChange:
+    return ItemChange("put", item_id, encode_item(Item(item_id, **fields)))
+
+
+def patch(item_id: str, **fields) -> ItemChange:
+    return ItemChange("patch", item_id, encode_item(ItemPatch(**fields)))
+
+
+def delete(item_id: str) -> ItemChange:
+    return ItemChange("delete", item_id)
+
+
+class Shop:
+    """A policy with learners that can be crashed, replicas, and an archive."""
+
+    def __init__(self, url: str, folder, partitions: int) -> None:
+        version = artifact.write(make_artifact(), folder / "artifact")
+        self.spec = PolicySpec(
+            "home",
+            sources=[ArtifactSource("popular"), ArtifactSource("item_knn")],
+            artifact=str(folder / "artifact"),
+            limit=len(ITEMS),
+            join=JoinRule(window_s=0.3),
+            partitions=partitions,
+        )
+        assert version
+        self.settings = Settings(
+            redis_url=url,
+            data_dir=folder,
+            publish_interval_ms=20,
+            merge_interval_ms=50,
+            checkpoint_interval_s=1,
+        )
+        self.url = url
+        self.client = blocking_client(url)
+        self._replicas: list[RedisPolicyService] = []
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """One learner for each partition; at the end they crash: nothing is said or released."""
+        stop = threading.Event()
+        trained = load_artifact(self.spec.artifact)
+        loops = [
+            learner_of_service(self.settings, self.spec, number, trained, 1)
+            for number in range(self.spec.partitions)
+        ]
+        threads = [threading.Thread(target=loop.run, args=(stop,)) for loop in loops]
+        for loop, thread in zip(loops, threads, strict=True):
+            loop.lease.release = lambda: None
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(10)
+            for number in range(self.spec.partitions):  # as if its time were over
+                self.client.delete(Keys("home", number).lease)
+
+    async def replica(self, name: str, *, ready: bool = True) -> RedisPolicyService:
+        client = asyncio_client(self.url, timeout_s=5.0)
+        service = RedisPolicyService(
+            self.spec,
+            client,
+            LogWriter(client),
+            salt=self.settings.secret(),
+            replica=name,
+            follow_interval_s=0.02,
+        )
+        service.start()
+        self._replicas.append(service)
+        if ready:
+            await until(lambda: service.ready)
+        return service
+
+    def archive(self) -> str:
+        root = self.settings.archive_root()
+        count = self.spec.partitions
+        logs = [{"partition": number, "partitions": count} for number in range(count)]
+        for which in (*logs, {"items": True}):
+            archiver = Archiver(
+                self.client, "home", root, max_age_s=0.0, retain_s=0.0, max_entries=10, **which
+            )
+            while archiver.step():
+                pass
+            while archiver.trim():
+                pass
+        return root
+
+    async def close(self) -> None:
+        for service in self._replicas:
+            await service.stop()
+            await service._client.aclose()
+        self.client.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(params=[1, 2], ids=["one log", "two partitions"])
+async def shop(request, client, server_url, tmp_path) -> AsyncIterator[Shop]:
+    made = Shop(server_url, tmp_path, request.param)
+    yield made
+    await made.close()
+
+
+async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_dies(
+    shop, monkeypatch
+):
+    monkeypatch.setattr(items_leader, "LEAST_CHANGES", 40)
+    monkeypatch.setattr(items_leader, "LOOK_S", 0.02)
+    with shop.learning():
+        one, other = await shop.replica("one"), await shop.replica("other")
+
+        # The artifact's catalogue began the log, under the name that it always had.
+        catalogue = Catalogue.of(load_artifact(shop.spec.artifact).catalogue)
+        before, logged = await one.rank(ASKED)
+        assert (before.catalogue, logged) == (catalogue.digest, True)
+        assert "i07" in before.action_ids
+
+        gone = await one.change_items([delete("i07")])
+        assert gone.items == len(ITEMS) - 1
+        with pytest.raises(UnknownItemError):
+            await other.item("i07")
+        assert "i07" not in (await other.rank(ASKED))[0].action_ids
+
+        # A patch through one replica is of what was put through the other, features and all.
+        await other.change_items([put("i08", features={"price": 3.0, "new": True})])
+        changed = await one.change_items([patch("i08", features={"price": 5.0})])
+        seen = await other.item("i08")
+        assert (seen.version, seen.item.features) == (changed.version, {"price": 5.0, "new": True})
+        decided, _ = await other.rank(ASKED)
+        assert decided.catalogue == changed.version
+        await one.change_items([patch("i08", features={"price": -9.0})])
+        await other.log([RewardRecord(decided.event_id, 1.0)])
+
+    # While nobody learns, items change on; then somebody does again.
+    await one.change_items([put("i07", hidden=True)])
+    assert "i07" not in (await one.rank(ASKED))[0].action_ids
+    with shop.learning():
+        for number in range(60):
+            await one.change_items([put(f"n{number % 3}", features={"number": float(number)})])
+            record, _ = await (one if number % 2 else other).rank(ASKED)
+            assert "i07" not in record.action_ids
+            await other.log([RewardRecord(record.event_id, number % 2)])
+        await until(lambda: (base := read_base(shop.client, KEYS)) and "~" in base.version)
+
+        # Who starts now begins at a later catalogue, and is where the others are.
+        third = await shop.replica("third")
+        for service in (one, other, third):
+            await service.items_log.catch_up()
+        versions = {service.items_log.timeline.version for service in (one, other, third)}
+        assert len(versions) == 1
+        page = await third.items(ItemsQuery(after="i28", contains="n"))
+        assert [item.id for item in page.items] == ["n0", "n1", "n2"]
+        assert page.total == len(ITEMS) + 3
+        await until(lambda: third.ranker.serving.snapshot.learned > 60)
+
+    root = await asyncio.to_thread(shop.archive)
+    assert Committed.read(shop.client, KEYS).trimmed != START
+    history = ItemsHistory(shop.client, KEYS, ArchiveReader(root, items_folder("home")))
+    bases = [e for e in history.encoded(START) if isinstance(e.record, ItemsBaseRecord)]
+    assert [entry.id for entry in history.bases(history.end())] == [e.id for e in bases][::-1]
+    assert bases[0].record == ItemsBaseRecord(catalogue.digest)
+    assert len(bases) > 1
+
+    address = LogAddress(shop.url, "home", root, shop.settings.secret())
+    served, corrupt = StoredPolicy(shop.client, "home").served()
+    results, learned = await asyncio.to_thread(
+        verify_policy, address, served, progress=lambda _: None
+    )
+    assert ({each.verdict for each in results}, corrupt) == ({"identical"}, [])
+    assert learned > 60
+
+
+async def test_nothing_is_put_before_the_log_has_begun_and_a_whole_catalogue_replaces_all(
+    client, server_url, tmp_path
+):
+    shop = Shop(server_url, tmp_path, 1)
+    try:
+        early = await shop.replica("early", ready=False)
+        with pytest.raises(NotReadyError):
+            await early.change_items([put("a")])
+        with shop.learning():
+            one, other = await shop.replica("one"), await shop.replica("other")
+            begun = (await one.item("i01")).version
+            version = await one.replace_catalogue([Item("i02"), Item("x", {"p": 1.0})])
+            assert (await other.item("x")).version == version != begun
+            assert set((await other.rank(ASKED))[0].action_ids) == {"i02"}
+            await other.change_items([delete("x")])
+            with pytest.raises(UnknownItemError):
+                await one.change_items([patch("x", hidden=True)])
+            explicit, _ = await one.rank(RankRequest(actions=[ActionRequest("x")]))
+            assert explicit.action_ids == ["x"]
+            assert await one.replace_catalogue([Item("i03")]) != version
+            await other.item("i03")
+            assert (await other.rank(ASKED))[0].action_ids == ["i03"]
+    finally:
+        await shop.close()
+
+
+async def test_items_come_through_the_inbox_once(client, server_url, tmp_path):
+    shop = Shop(server_url, tmp_path, 1)
+    inbox = Keys("home").inbox
+    sent = [
+        {"type": "item", "op": "put", "item": {"id": "a", "features": {"x": 1}}},
+        {"type": "item", "op": "patch", "id": "a", "patch": {"features": {"y": 2}}},
+        {"type": "item", "op": "put", "item": {"id": "b"}},
+        {"type": "item", "op": "delete", "id": "b"},
+        {"type": "item", "op": "delete"},
+        {"type": "item", "op": "put", "item": {"id": "c", "vectors": {"v": []}}},
+    ]
+    try:
+        with shop.learning():
+            one = await shop.replica("one")
+            for each in sent:
+                client.xadd(inbox, {"json": msgspec.json.encode(each)})
+            await until(lambda: not client.xlen(inbox))
+            assert (await one.item("a")).item.features == {"x": 1.0, "y": 2.0}
+            for absent in "bc":
+                with pytest.raises(UnknownItemError):
+                    await one.item(absent)
+        assert client.xlen(KEYS.log) == 1 + 4
+    finally:
+        await shop.close()

@@ -1,0 +1,170 @@
+"""Items over HTTP: each kind of bad input has a code of its own and a field, and changes nothing."""
+
+import json
+
+import httpx
+import msgspec
+import pytest
+from support.fakes import FakeService, fresh_ranker
+
+from banditloop_client.schemas import MAX_ITEMS
+from bandits.log.records import ItemChange
+from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR, decode_item, decode_patch
+from policies.requests import Item
+from policies.spec import PolicySpec
+from serve_app.api.asgi import Api
+from serve_app.replica.metrics import Metrics
+
+ITEMS = "/v1/policies/home/items"
+FROM, UNTIL = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00+01:00"
+
+
+class Service:
+    """The API called in this process, with what its requests change at hand."""
+
+    def __init__(self) -> None:
+        self.home = FakeService(fresh_ranker(PolicySpec("home")))
+        api = Api({"home": self.home}, Metrics("test"), self._scrape)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
+
+    async def _scrape(self) -> bytes:
+        return b""
+
+    async def send(self, method: str, path: str, body=None) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.http.request(method, path, content=content)
+
+
+@pytest.fixture
+async def service():
+    service = Service()
+    yield service
+    await service.http.aclose()
+
+
+def many(count: int) -> dict:
+    return {"items": [{"id": f"i{number}"} for number in range(count)]}
+
+
+BAD = {
+    "another id than the path's": ("PUT", "/a", {"id": "b"}, 422, "invalid_item_id", "id"),
+    "an id that is too long": ("PUT", "/" + "a" * 1001, {}, 422, "invalid_item_id", "item_id"),
+    "no id": ("POST", "", {"items": [{"id": ""}]}, 422, "invalid_item_id", "items[0].id"),
+    "no items": ("POST", "", many(0), 422, "too_many_items", "items"),
+    "10,001 items": ("POST", "", many(MAX_ITEMS + 1), 422, "too_many_items", "items"),
+    "a vector that is empty": (
+        "POST",
+        "",
+        {"items": [{"id": "a"}, {"id": "b", "vectors": {"e": []}}]},
+        422,
+        "invalid_vector",
+        "items[1].vectors.e",
+    ),
+    "a vector that is too long": (
+        "PUT",
+        "/a",
+        {"vectors": {"e": [0.5] * (MAX_VECTOR + 1)}},
+        422,
+        "invalid_vector",
+        "vectors.e",
+    ),
+    "NaN in a vector": ("PUT", "/a", b'{"vectors": {"e": [NaN]}}', 400, "malformed_json", "body"),
+    "too large a number in a vector": (
+        "PUT",
+        "/a",
+        b'{"vectors": {"e": [1, 1e999]}}',
+        422,
+        "non_finite_number",
+        "vectors.e[1]",
+    ),
+    "null in a vector": (
+        "PUT",
+        "/a",
+        {"vectors": {"e": [1, None]}},
+        422,
+        "invalid_field",
+        "vectors.e",
+    ),
+    "a text that is too long": (
+        "PUT",
+        "/a",
+        {"metadata": {"text": "x" * MAX_TEXT_BYTES, "title": "y"}},
+        422,
+        "text_too_long",
+        "metadata",
+    ),
+    "a text of 1 MB": (
+        "PATCH",
+        "/a",
+        {"metadata": {"text": "x" * (4 << 20)}},
+        413,
+        "body_too_large",
+        "body",
+    ),
+    "times that contradict": (
+        "PUT",
+        "/a",
+        {"available_from": UNTIL, "available_until": FROM},
+        422,
+        "invalid_times",
+        "available_until",
+    ),
+    "a time without a zone": (
+        "PUT",
+        "/a",
+        {"available_from": "2026-01-01T00:00:00"},
+        422,
+        "invalid_field",
+        "available_from",
+    ),
+    "an unknown field": ("PATCH", "/a", {"price": 3}, 422, "invalid_field", "price"),
+    "an id in a patch": ("PATCH", "/a", {"id": "b"}, 422, "invalid_field", "id"),
+    "a patch of another kind": ("PATCH", "/a", {"hidden": 1}, 422, "invalid_field", "hidden"),
+    "an item that is not there": ("GET", "/a", None, 404, "unknown_item", "item_id"),
+    "no page": ("GET", "?limit=0", None, 422, "invalid_field", "limit"),
+    "a page without end": ("GET", "?limit=all", None, 422, "invalid_field", "limit"),
+    "an unknown question": ("GET", "?before=a", None, 422, "invalid_field", "before"),
+    "another method": ("DELETE", "", None, 405, "method_not_allowed", "method"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_bad_input_says_what_is_wrong_and_changes_nothing(service, what):
+    method, path, body, *expected = BAD[what]
+    answer = await service.send(method, ITEMS + path, body)
+    error = answer.json()["error"]
+    assert [answer.status_code, error["code"], error["target"]] == expected
+    assert error["message"]
+    assert service.home.changes == []
+
+
+async def test_items_become_changes_of_the_log(service):
+    a = {"features": {"price": 3, "tags": ["x", "y"], "size": {"cm": 4}}, "available_from": FROM}
+    answer = await service.send("PUT", f"{ITEMS}/a%2F1", a)
+    assert (answer.status_code, answer.json()) == (200, {"version": "v", "items": 1})
+    await service.send("POST", ITEMS, {"items": [{"id": "b", "hidden": True}, {"id": "c"}]})
+    await service.send("PATCH", f"{ITEMS}/b", {"hidden": None, "features": {"x": None, "y": 2}})
+    await service.send("DELETE", f"{ITEMS}/c")
+
+    put, hidden, plain, patch, gone = service.home.changes
+    item = decode_item(put.fields)
+    assert (put.op, put.id, item.id) == ("put", "a/1", "a/1")
+    assert item.features == {"price": 3.0, "tags": ["x", "y"], "size.cm": 4.0}
+    assert item.available_from.isoformat() == "2026-01-01T00:00:00+00:00"
+    assert [decode_item(each.fields) for each in (hidden, plain)] == [
+        Item("b", hidden=True),
+        Item("c"),
+    ]
+    changed = decode_patch(patch.fields)
+    assert (patch.op, changed.hidden, changed.features) == ("patch", None, {"x": None, "y": 2.0})
+    assert changed.metadata is msgspec.UNSET
+    assert gone == ItemChange("delete", "c")
+
+
+async def test_a_page_is_asked_for_behind_the_path(service):
+    answer = await service.send("GET", f"{ITEMS}?after=a%2F1&limit=7&contains=%C3%A4+b")
+    assert answer.json() == {"version": "v", "total": 0, "items": [], "next": None}
+    await service.send("GET", ITEMS)
+    asked, default = service.home.queries
+    assert (asked.after, asked.limit, asked.contains) == ("a/1", 7, "ä b")
+    assert (default.after, default.limit, default.contains) == ("", 100, "")
