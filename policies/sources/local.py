@@ -93,10 +93,12 @@ class LocalSource:
         """Take in what has changed."""
         if self._closed is None:
             return
-        places = self._closed.update(changed)
+        self._closed.update(changed)
         if self._part is not None:
-            for place in places:
-                self._part.change(place, held=place not in self._closed)
+            for item_id in changed:
+                place = self._items.places.get(item_id)
+                if place is not None:
+                    self._part.change(place, held=place not in self._closed)
 
     @property
     def known(self) -> int:

@@ -41,7 +41,6 @@ class ClosedPlaces:
         self.shade: Float32 = np.zeros(len(items), np.float32)
         self._items = items
         self._seen = offering.changes
-        self._changed: list[int] = []
 
         if offering.limits:
             for at in range(0, len(items), PART):
@@ -51,27 +50,24 @@ class ClosedPlaces:
             self.shade[closed] = -np.inf
         self.count = int(np.count_nonzero(self.shade))
 
-    def update(self, changed: Collection[str]) -> list[int]:
-        """Look at the changed items; return the places of those that are in the order.
+    def update(self, changed: Collection[str]) -> None:
+        """Look at the changed items.
 
         Each source that shares this calls it; the first call after a change does the work.
         """
         if self._seen == self.offering.changes:
-            return self._changed
+            return
         self._seen = self.offering.changes
 
         places, shade, offering = self._items.places, self.shade, self.offering
-        self._changed = []
         for item_id in changed:
             place = places.get(item_id)
             if place is None:
                 continue
-            self._changed.append(place)
             closed = item_id not in offering
             if closed != bool(shade[place]):
                 shade[place] = -np.inf if closed else 0.0
                 self.count += 1 if closed else -1
-        return self._changed
 
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from bandits.errors import ArtifactError
+from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
+from policies.items.timeline import ItemTimeline
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.sources.blocks import LOOK_AT, Blocks
 from policies.training.blocks import arrange
@@ -190,3 +192,21 @@ def test_what_the_catalogue_lacks_is_never_found_and_the_pool_is_filled_all_the_
         assert found.score_items is not None
         np.testing.assert_array_equal(found.scores, found.score_items(found.ids))
     assert hits >= (0.95 if share > 0.1 else 0.99) * 11 * min(TOP, max(0, len(held) - 10))
+
+
+def test_a_source_that_is_told_later_than_another_of_the_same_items_knows_as_much() -> None:
+    """Two are over the same items: one is told of each change, the other of all together."""
+    timeline = ItemTimeline(Catalogue.put([Item(item) for item in ITEMS]))
+    offering = Offering(timeline.newest, timeline)
+    first, second = LARGE.over(offering), LARGE.over(offering)
+    best = LARGE.propose(SourceRequest(profile=KNOWN), 3).ids
+    for number, item in enumerate(best):
+        entry = LogEntry(f"{number + 1}-0", ItemsRecord([ItemChange("delete", item)]))
+        timeline.apply(entry, {}.__getitem__)
+        offering.change(timeline.newest, timeline, {item})
+        first.update({item})
+    second.update(set(best))
+    one, two = (source.propose(SourceRequest(profile=KNOWN), TOP) for source in (first, second))
+    assert one.ids == two.ids
+    assert not set(best) & set(one.ids)
+    assert first.known == second.known == N - 3
