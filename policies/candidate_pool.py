@@ -25,12 +25,14 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     ``features``: the request's own, by action; None if it sent none. ``scores``: by source,
     float32[K], NaN where it has none. ``failed``: by source that failed, why it has none.
+    ``artifact``: the version of the artifact whose sources were asked; None if none was.
     """
 
     ids: tuple[str, ...]
     features: list[FeatureMap | None] | None
     scores: Mapping[str, Float32]
     failed: dict[str, str] | None = None
+    artifact: str | None = None
 
     def within(self, offered: Container[str]) -> "Pool":
         """Return the pool of those that are offered."""

@@ -65,6 +65,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         unserved: whether the holdout policy had no candidates for some slot, which was then chosen
             uniformly; such a decision is not part of the control.
         failed: by source, why it gave no scores, of those that failed.
+        artifact: the version of the artifact whose sources were asked; None if none was.
     """
 
     event_id: str
@@ -84,6 +85,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     credit: Credit | None = None
     unserved: bool = False
     failed: dict[str, str] | None = None
+    artifact: str | None = None
 
     @property
     def control(self) -> bool:
@@ -207,10 +209,13 @@ class RollbackRecord(Record, frozen=True, tag="rollback"):
     Attributes:
         snapshot_id: the snapshot.
         position: the snapshot's position in the log.
+        artifact: the artifact version that the snapshot was served with, which serves again; None:
+            the one in force stays.
     """
 
     snapshot_id: str
     position: str
+    artifact: str | None = None
 
 
 class WarmStartRecord(Record, frozen=True, tag="warm_start"):

@@ -366,9 +366,7 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "spec": lambda rows: _named(rows, "spec", SpecRecord, "digest"),
     "snapshot_id": lambda rows: rows.of_decisions("snapshot_id"),
     "catalogue": lambda rows: _named(rows, "catalogue", CatalogueRecord, "digest"),
-    "artifact": lambda rows: [
-        record.version if type(record) is ArtifactRecord else None for record in rows.records
-    ],
+    "artifact": lambda rows: _named(rows, "artifact", ArtifactRecord, "version"),
     "user": lambda rows: rows.of_decisions("user"),
     "deferred": lambda rows: rows.of_decisions("deferred"),
     "holdout": _holdouts,

@@ -43,6 +43,7 @@ def full_decisions(draw) -> DecisionRecord:
         credit=draw(st.sampled_from([None, credit])),
         unserved=draw(st.booleans()),
         failed=draw(st.none() | st.dictionaries(texts, texts, max_size=2)),
+        artifact=draw(st.none() | texts),
     )
 
 
@@ -51,7 +52,8 @@ def full_logs(draw) -> list[tuple[str, bytes]]:
     """A log with all that decisions can have, in one hour; some entries as other builds write them."""
     own = st.one_of(full_decisions(), rewards).map(encode)
     data = [each for _, each in draw(raw_logs(max_size=10))]
-    data += draw(st.lists(st.one_of(own, own.map(shortened), own.map(lengthened)), max_size=10))
+    own = st.one_of(own, own.map(shortened), own.map(without_artifact), own.map(lengthened))
+    data += draw(st.lists(own, max_size=10))
     data = draw(st.permutations(data))
     return [(f"1700000000000-{number + 1}", each) for number, each in enumerate(data)]
 
@@ -61,6 +63,13 @@ def shortened(data: bytes) -> bytes:
     fields = msgspec.msgpack.decode(data[1:])
     least = 12 if fields[0] == "decision" else 3
     return bytes([VERSION]) + msgspec.msgpack.encode(fields[:least])
+
+
+def without_artifact(data: bytes) -> bytes:
+    """The record as a build wrote it whose decisions named no artifact."""
+    fields = msgspec.msgpack.decode(data[1:])
+    known = 18 if fields[0] == "decision" else len(fields)
+    return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
 
 
 def lengthened(data: bytes) -> bytes:

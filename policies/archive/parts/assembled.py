@@ -9,9 +9,20 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64
 from policies.archive.columns import FEATURE
-from policies.archive.parts.assembling import FLAG, LIST, NUMBER, POLICY, TEXT, assemble
+from policies.archive.parts.assembling import (
+    ELEMENTS,
+    ELEMENTS_BEFORE,
+    FLAG,
+    LIST,
+    NUMBER,
+    POLICY,
+    TEXT,
+    assemble,
+)
 from policies.archive.parts.shapes import bounds_of, elements_of
 
+ASSEMBLED = frozenset({ELEMENTS_BEFORE, ELEMENTS})
+"""How many elements the array of a decision may have that compiled code writes."""
 HEAD_BYTES = 64
 """More than the parts of a record take that are there in every one; 5 are the most of a size."""
 
@@ -55,13 +66,16 @@ class _Words:
         return np.frombuffer(b"".join(self._data) + b"\0", np.uint8), starts
 
 
-def assembled(batch: pa.RecordBatch, rows: Int64, policies: Sequence[str]) -> list[bytes]:
+def assembled(
+    batch: pa.RecordBatch, rows: Int64, policies: Sequence[str], elements: Sequence[int]
+) -> list[bytes]:
     """Return the bytes of n decisions.
 
     Args:
         batch: columns of them, and of entries that are none; no credits, nothing failed.
         rows: where they are, [n].
         policies: the policy of each, [n].
+        elements: how many elements the array of each has, of ASSEMBLED, [n].
     """
     words, places = _Words(), rows
     texts = np.stack(
@@ -69,7 +83,7 @@ def assembled(batch: pa.RecordBatch, rows: Int64, policies: Sequence[str]) -> li
             words.numbers(column)
             for column in (
                 batch["event_id"],
-                *(batch[name] for name in ("spec", "snapshot_id", "catalogue", "user")),
+                *(batch[name] for name in ("spec", "snapshot_id", "catalogue", "user", "artifact")),
             )
         ],
         axis=1,
@@ -90,7 +104,8 @@ def assembled(batch: pa.RecordBatch, rows: Int64, policies: Sequence[str]) -> li
         np.diff(bounds_of(scores)),
         *(has_features, deferred, holdout, unserved),
     ]
-    numbers = np.stack([column[places] for column in columns], axis=1).astype(np.int64)
+    of_each = [*(column[places] for column in columns), elements]
+    numbers = np.stack(of_each, axis=1).astype(np.int64)
     action_ids = words.numbers(_flat(batch["action_ids"]))
     sources = words.numbers(elements_of(scores, scores.keys))
     of_sources = _flat(elements_of(scores, scores.items)).to_numpy().view(np.uint8)

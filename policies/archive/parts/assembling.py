@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, truths
 
-EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER = range(6)
+EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT = range(7)
 """Columns of ``texts``."""
+ELEMENTS_BEFORE, ELEMENTS = 18, 19
+"""Elements of a decision's array: of builds that knew no artifact in it, and of this one."""
 NUMBER, FLAG, TEXT, LIST = 0, 1, 2, 3
 _HEAD = np.frombuffer(b"\xa8decision", np.uint8)
 _NIL = 0xC0
@@ -55,6 +57,14 @@ def _text(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
         out[at] = words[k]
         at += 1
     return at
+
+
+@inlined
+def _text_or_nil(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
+    if word < 0:
+        out[at] = _NIL
+        return at + 1
+    return _text(out, at, words, starts, word)
 
 
 @inlined
@@ -109,7 +119,7 @@ i8ss = read_only(types.int64, 2)
     *(truths, i8s, i8s, u1s, u1s, i8s),
     returns=types.int64[::1],
 )
-def assemble(  # noqa: C901, PLR0912 - one part after the other
+def assemble(  # noqa: C901 - one part after the other
     out: NDArray[np.uint8],
     words: NDArray[np.uint8],
     starts: Int64,
@@ -134,9 +144,9 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         out: what is written to; large enough.
         words: all texts that are named by number, one after the other.
         starts: where each begins, and the last ends.
-        texts: [n, 6]: see EVENT_ID to USER; -1 for no user.
-        numbers: [n, 7]: actions, slots, sources, whether actions have features; deferred, holdout,
-            unserved.
+        texts: [n, 7]: see EVENT_ID to ARTIFACT; -1 for no user and no artifact.
+        numbers: [n, 8]: actions, slots, sources, whether actions have features; deferred, holdout,
+            unserved; ELEMENTS or ELEMENTS_BEFORE.
         context: [entries, 3]: name, kind and value of the contexts' features; a number's bits, a
             truth, a text, or how many texts are listed.
         context_listed: the texts of lists.
@@ -155,7 +165,7 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
     at = action = source = score = slot = mass = number = 0
     for row in range(len(texts)):
         actions, slots, count, has_features = numbers[row, :4]
-        out[at], out[at + 1], out[at + 2], out[at + 3] = 1, 0xDC, 0, 18
+        out[at], out[at + 1], out[at + 2], out[at + 3] = 1, 0xDC, 0, numbers[row, 7]
         at += 4
         for k in range(_HEAD.size):
             out[at + k] = _HEAD[k]
@@ -196,13 +206,11 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
             at = _index(out, at, chosen[k])
         slot += slots
 
-        if texts[row, USER] < 0:
-            out[at] = _NIL
-            at += 1
-        else:
-            at = _text(out, at, words, starts, texts[row, USER])
+        at = _text_or_nil(out, at, words, starts, texts[row, USER])
         out[at], out[at + 1], out[at + 2] = 0xC2 + numbers[row, 4], 0xC2 + numbers[row, 5], _NIL
         out[at + 3], out[at + 4] = 0xC2 + numbers[row, 6], _NIL
         at += 5
+        if numbers[row, 7] == ELEMENTS:
+            at = _text_or_nil(out, at, words, starts, texts[row, ARTIFACT])
         ends[row] = at
     return ends

@@ -14,8 +14,8 @@ from bandits.kernels.compiled import Int64
 from bandits.log.codec import decode_valid, read_entry
 from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
-from policies.archive.parts.assembled import assembled
-from policies.archive.parts.rest import ALL_ELEMENTS, elements_and_policy, encode_first, is_emptied
+from policies.archive.parts.assembled import ASSEMBLED, assembled
+from policies.archive.parts.rest import elements_and_policy, encode_first, is_emptied
 from policies.archive.parts.shapes import bounds_of, elements_of
 
 ROWS = 2048
@@ -112,21 +112,22 @@ def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]
 
 
 def _decisions(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
-    policies = [policy for _, policy in heads]
+    elements, policies = [count for count, _ in heads], [policy for _, policy in heads]
 
     # Compiled code has none of the parts that few logs have.
     is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
-    if is_plain and {elements for elements, _ in heads} == {ALL_ELEMENTS[DecisionRecord]}:
-        return assembled(batch, rows, policies)
-    made = zip(_decoded(batch, rows.tolist(), policies), heads, strict=True)
-    return [encode_first(record, elements) for record, (elements, _) in made]
+    if is_plain and ASSEMBLED.issuperset(elements):
+        return assembled(batch, rows, policies, elements)
+    made = zip(_decoded(batch, rows.tolist(), policies), elements, strict=True)
+    return [encode_first(record, count) for record, count in made]
 
 
 def _decoded(
     batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
 ) -> Iterator[DecisionRecord]:
-    event_ids, specs, snapshots, catalogues, users = (
-        _values_of(batch[name]) for name in ("event_id", "spec", "snapshot_id", "catalogue", "user")
+    event_ids, specs, snapshots, catalogues, users, artifacts = (
+        _values_of(batch[name])
+        for name in ("event_id", "spec", "snapshot_id", "catalogue", "user", "artifact")
     )
     deferred, unserved, holdout = (
         batch[name].to_pylist() for name in ("deferred", "unserved", "holdout")
@@ -160,6 +161,7 @@ def _decoded(
             credited[row],
             unserved[row],
             failed[row],
+            artifacts[row],
         )
 
 

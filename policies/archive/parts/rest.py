@@ -64,9 +64,14 @@ def _fits(record: DecisionRecord | RewardRecord) -> bool:
     return record.holdout or not record.unserved
 
 
-def emptied_decision(policy: str) -> bytes:
-    """Return what the columns leave of a decision that this build wrote."""
-    return _emptied(DecisionRecord, policy, ALL_ELEMENTS[DecisionRecord])
+def emptied_decision(policy: str, count: int) -> bytes:
+    """Return what the columns leave of a decision.
+
+    Args:
+        policy: its policy.
+        count: how many elements its array has.
+    """
+    return _emptied(DecisionRecord, policy, count)
 
 
 @lru_cache(maxsize=256)

@@ -9,11 +9,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int32, Int64
+from bandits.log.codec import VERSION
 from bandits.log.records import DecisionRecord
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
+from policies.archive.parts.assembling import ELEMENTS, ELEMENTS_BEFORE
 from policies.archive.parts.rest import emptied_decision
 from policies.archive.parts.shredding import (
     ACTIONS,
+    ARTIFACT,
     CATALOGUE,
     FLAG,
     FULL,
@@ -42,8 +45,12 @@ from policies.archive.parts.shredding import (
     shred,
 )
 
-HEAD = b"\x01\xdc\x00\x12\xa8decision"
-"""How this build begins a decision: the version, 18 elements, the kind."""
+HEADS = tuple(
+    bytes([VERSION, 0xDC, 0, count, 0xA8]) + b"decision" for count in (ELEMENTS_BEFORE, ELEMENTS)
+)
+"""How a decision begins: the version, how many elements, the kind."""
+COUNT_AT = 3
+"""Where in a head the number of elements stands."""
 WORDS = 1 << 13
 NAMED = {
     "policy": POLICY,
@@ -51,8 +58,9 @@ NAMED = {
     "snapshot_id": SNAPSHOT,
     "catalogue": CATALOGUE,
     "user": USER,
+    "artifact": ARTIFACT,
 }
-TRUTHS = {"deferred": 7, "holdout": 8, "unserved": 9}
+TRUTHS = {"deferred": 8, "holdout": 9, "unserved": 10}
 """By name, the vocabulary, and the column of ``heads`` in shredding.py."""
 
 
@@ -63,12 +71,12 @@ def rows_of(ids: Sequence[str], data: Sequence[bytes]) -> EntryRows:
         ids: their positions, [n].
         data: their bytes, [n].
     """
-    places = [row for row, each in enumerate(data) if each.startswith(HEAD)]
+    places = [row for row, each in enumerate(data) if each.startswith(HEADS)]
     parts = _Parts.of([data[row] for row in places]) if places else None
     if parts is None:
         return EntryRows(ids, list(map(decoded, data)))
 
-    records = [None if each.startswith(HEAD) else decoded(each) for each in data]
+    records = [None if each.startswith(HEADS) else decoded(each) for each in data]
     # Decisions as other builds write them have all been decoded.
     if any(type(record) is DecisionRecord for record in records):
         return EntryRows(ids, list(map(decoded, data)))
@@ -115,7 +123,7 @@ class ShreddedRows(EntryRows):
         columns = zip(*(self._parts.values(name) for name in names), strict=True)
         for row, (policy, holdout, unserved) in zip(self._places.tolist(), columns, strict=True):
             if holdout or not unserved:
-                rest[row] = emptied_decision(policy)
+                rest[row] = emptied_decision(policy, data[row][COUNT_AT])
         return rest
 
     def _by_row(self, lengths: Int64, has: Any = True) -> tuple[pa.Array, pa.Array]:
@@ -198,7 +206,7 @@ class _Parts:
 
     def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
         self.rows = np.zeros((count, 5), np.int64)
-        self._heads = np.zeros((count, 10), np.int64)
+        self._heads = np.zeros((count, 11), np.int64)
         self._event_ids: list[str] = []
         self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
         self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)

@@ -144,7 +144,10 @@ def test_the_columns_are_what_decoding_gives(log):
             assert row["artifact"] == record.version
 
         made = record if isinstance(record, DecisionRecord) else None
-        for name in ("chosen", "action_ids", "deferred", "unserved", "snapshot_id", "user"):
+        for name in (
+            *("chosen", "action_ids", "deferred", "unserved", "snapshot_id", "user"),
+            *(() if isinstance(record, ArtifactRecord) else ("artifact",)),
+        ):
             assert row[name] == (made and getattr(made, name))
         if made is None:
             assert row["pmf"] is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.full_logs import full_decisions, full_logs, same
+from support.full_logs import full_decisions, full_logs, same, without_artifact
 from support.logs import decision
 
 from bandits.log.codec import encode
@@ -38,7 +38,9 @@ def test_all_columns_are_those_of_the_decoded_records(log):
 def test_what_this_build_writes_is_taken_apart(records):
     """But for a mixture's credits and failures, which few logs have."""
     plain = [msgspec.structs.replace(record, credit=None, failed=None) for record in records]
-    assert check([encode(record) for record in plain])
+    data = [encode(record) for record in plain]
+    assert check(data)
+    assert check([*data, *map(without_artifact, data)])
 
 
 @settings(max_examples=200)
@@ -59,6 +61,7 @@ LONG = ["x" * 31, "y" * 32, "z" * 255, "w" * 256, "ü" * 40, ""]
     "record",
     [
         decision(user="u" * 300, context={name: name for name in LONG}),
+        decision(artifact="v" * 32),
         decision(features=[{name: [name, "a"] for name in LONG}, {}, None]),
         decision(ids=tuple(f"a{n}" for n in range(300)), chosen=(299, 130, 5)),
         decision(context={f"n{n}": float(n) for n in range(40)}),
