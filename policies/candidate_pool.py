@@ -44,6 +44,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
             None if self.features is None else [self.features[at] for at in kept],
             {name: column[kept] for name, column in self.scores.items()},
             self.failed,
+            self.artifact,
         )
 
 

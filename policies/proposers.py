@@ -179,7 +179,8 @@ class Proposers:
 
         # One source that answers is enough; the record says which failed.
         pool = self._union(
-            {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)}
+            {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)},
+            sources.artifact,
         )
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
@@ -266,7 +267,7 @@ class Proposers:
             )
         return reason
 
-    def _union(self, answers: Mapping[str, Candidates]) -> Pool:
+    def _union(self, answers: Mapping[str, Candidates], artifact: str | None) -> Pool:
         ids = tuple(dict.fromkeys(item for answer in answers.values() for item in answer.ids))
         if len(ids) > MAX_ACTIONS:
             ids = self._cut(answers)
@@ -284,7 +285,7 @@ class Proposers:
                 if item in rows:
                     column[rows[item]] = score
             scores[name] = column
-        return Pool(ids, None, scores)
+        return Pool(ids, None, scores, artifact=artifact)
 
     def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
         """Return as many ids as a decision may have, from each source in turn, best first.

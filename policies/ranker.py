@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from bandits.decide import decide
 from bandits.errors import (
     InvalidEventIdError,
@@ -227,6 +229,7 @@ class Ranker:
             and self._holdout_policy is not None
             and not self._holdout_policy.serves(pool.scores, request.slots),
             failed=pool.failed,
+            artifact=pool.artifact,
         )
 
     async def pool(self, request: RankRequest) -> Pool:
@@ -284,7 +287,7 @@ class Ranker:
                 )
             except SourceError as error:
                 failed[scorer.name] = self.proposers.failed(scorer.name, error)
-        return Pool(pool.ids, pool.features, scores, failed or None)
+        return msgspec.structs.replace(pool, scores=scores, failed=failed or None)
 
     def _held_out(self, request: RankRequest, event_id: str) -> bool:
         holdout = self.spec.holdout

@@ -38,8 +38,12 @@ def pinned(where: str) -> str:
         ) from error
 
 
-def load_artifact(where: str) -> Artifact:
+def load_artifact(where: str, *, sources: bool = True) -> Artifact:
     """Return the artifact at a path or URI: that of a version's folder, or a root's current one.
+
+    Args:
+        where: the path or URI.
+        sources: see ``load``.
 
     Raises:
         ArtifactError: as ``load``, or it cannot be reached.
@@ -47,7 +51,41 @@ def load_artifact(where: str) -> Artifact:
     if "://" in where:
         where = str(_fetched(pinned(where)))
     folder = Path(where)
-    return load(folder.parent, folder.name) if (folder / MANIFEST).is_file() else load(folder)
+    if (folder / MANIFEST).is_file():
+        return load(folder.parent, folder.name, sources=sources)
+    return load(folder, sources=sources)
+
+
+def load_version(where: str, version: str) -> Artifact:
+    """Return a version of the artifact at a path or URI, which is that of the root or of a version.
+
+    Raises:
+        ArtifactError: as ``load``, or it cannot be reached.
+    """
+    if Path(version).name != version or version in {"", ".", ".."}:
+        raise ArtifactError(f"{version[:40]!r} is no version of an artifact", "artifact")
+    if "://" not in where:
+        folder = Path(where)
+        is_version = folder.name == version or (folder / MANIFEST).is_file()
+        return load(folder.parent if is_version else folder, version)
+
+    # What was fetched before needs no store that answers.
+    folder = CACHE / version
+    if not folder.is_dir():
+        folder = _fetched(_version_uri(where, version))
+    return load(folder.parent, folder.name)
+
+
+def _version_uri(where: str, version: str) -> str:
+    from policies.storage import Storage, join_name, split_name  # noqa: PLC0415
+
+    root, name = split_name(where)
+    if name == version:
+        return where
+    try:
+        return join_name(root if Storage(where, "").exists(MANIFEST) else where, version)
+    except (OSError, ArchiveError) as error:
+        raise ArtifactError(f"the artifact cannot be fetched: {error}", "artifact") from error
 
 
 def _fetched(uri: str) -> Path:
@@ -72,9 +110,11 @@ def _fetched(uri: str) -> Path:
                 (scratch / info.base_name).open("xb") as sink,
             ):
                 shutil.copyfileobj(source, sink, 1 << 20)
+        if not (scratch / MANIFEST).is_file():
+            raise ArtifactError(f"there is no version {final.name} at that URI", "artifact")
         with contextlib.suppress(OSError):  # if another process was faster, its copy is as good
             scratch.rename(final)
-    except OSError as error:
+    except (OSError, ArchiveError) as error:
         raise ArtifactError(f"the artifact cannot be fetched: {error}", "artifact") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

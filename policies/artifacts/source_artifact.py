@@ -176,12 +176,13 @@ def write(artifact: Artifact, root: Path) -> str:
     return manifest.version
 
 
-def load(root: Path, version: str | None = None) -> Artifact:
+def load(root: Path, version: str | None = None, *, sources: bool = True) -> Artifact:
     """Return an artifact, with every digest verified.
 
     Args:
         root: the folder of its versions.
         version: which; the current one by default.
+        sources: whether with its sources; whoever asks none spares their arrays.
 
     Raises:
         ArtifactError: it is missing, damaged, of another format version, or holds what it may not.
@@ -198,7 +199,7 @@ def load(root: Path, version: str | None = None) -> Artifact:
 
     folder = root / version
     manifest = _load_manifest(folder)
-    sources = {
+    trained = {
         name: TrainedSource(
             entry.kind,
             _tensors(folder, entry.file, entry.sha256),
@@ -206,7 +207,7 @@ def load(root: Path, version: str | None = None) -> Artifact:
             entry.scale,
             entry.metrics,
         )
-        for name, entry in manifest.sources.items()
+        for name, entry in (manifest.sources.items() if sources else ())
     }
 
     items, histories = _load_items(folder, manifest)
@@ -214,7 +215,7 @@ def load(root: Path, version: str | None = None) -> Artifact:
     return Artifact(
         catalogue=_load_catalogue(folder, manifest.files[CATALOGUE]),
         items=items,
-        sources=sources,
+        sources=trained,
         data=manifest.data,
         seed=manifest.seed,
         created_with=manifest.created_with,

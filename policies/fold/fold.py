@@ -467,6 +467,7 @@ class Fold:
             self.spec, salt=self._salt, checkpoint=then.learner.checkpoint()
         )
         self.learned = then.learned
+        self.artifact = record.artifact or self.artifact
         self.changes += 1
         self._prior_as_of(then)
         self.join.adopt_taught(then.join, self.position, then.position)

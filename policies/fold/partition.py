@@ -175,6 +175,8 @@ class PartitionFold(Fold):
             self._adopt(record)
         elif isinstance(record, RollbackRecord):
             self.rollback, self._asked_back = record.position, self.position
+            # Partition 0 alone has this entry, and says what is served.
+            self.artifact = record.artifact or self.artifact
         elif isinstance(record, WarmStartRecord):
             raise RefusedError(
                 "a policy in several partitions goes on from no whole model", "partitions"

@@ -7,7 +7,7 @@ fit (its entry in ``policies.training.fits``). One that is configured needs a st
 ``policies.spec`` and its line in ``_load``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bandits.errors import SpecError
 from policies.artifacts.source_artifact import Artifact
@@ -43,6 +43,7 @@ __all__ = [
     "Model",
     "OfferingFollower",
     "RlScorer",
+    "Source",
     "SourceRequest",
     "load_model",
     "load_sources",
@@ -50,13 +51,16 @@ __all__ = [
 
 
 def load_sources(
-    artifact: Artifact | None, configs: Sequence[SourceConfig] | None = None
+    artifact: Artifact | None,
+    configs: Sequence[SourceConfig] | None = None,
+    before: Mapping[str, Source] | None = None,
 ) -> dict[str, Source]:
     """Make the sources that a policy spec lists, by name and in its order.
 
     Args:
         artifact: what ``banditloop train`` wrote, if the spec names any.
         configs: the spec's sources; without it, all that the artifact holds.
+        before: those that served with another artifact; what is not of it goes on.
 
     Raises:
         SpecError: the spec asks for a source the artifact lacks.
@@ -68,14 +72,22 @@ def load_sources(
         configs = [ArtifactSource(name) for name in artifact.sources] if artifact else []
 
     items = ItemOrder(artifact.items if artifact else ())
-    return {config.name: _load(config, artifact, items) for config in configs}
+    known = before or {}
+    return {
+        config.name: _load(config, artifact, items, known.get(config.name)) for config in configs
+    }
 
 
-def _load(config: SourceConfig, artifact: Artifact | None, items: ItemOrder) -> Source:
+def _load(
+    config: SourceConfig, artifact: Artifact | None, items: ItemOrder, before: Source | None
+) -> Source:
     if isinstance(config, RemoteSource):
+        # Connections are of the event loop that asks, and outlive an artifact.
+        if isinstance(before, HttpSource):
+            return before.naming(items.ids)
         return HttpSource(config, items.ids)
     if isinstance(config, RlSource):
-        return RlScorer(config)
+        return before if isinstance(before, RlScorer) else RlScorer(config)
     if isinstance(config, FreshSource):
         return FreshItems(config, items)
     return _trained(config, artifact, items)

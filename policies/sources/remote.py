@@ -99,8 +99,18 @@ class HttpSource:
     def known(self) -> None:
         """Only the other side knows its items."""
 
+    def naming(self, items: tuple[str, ...]) -> Self:
+        """Return the same source, told of profiles that name these items; connections are shared.
+
+        Args:
+            items: those that profiles name, in their order.
+        """
+        other = copy.copy(self)
+        other._items = items  # noqa: SLF001 - its own class
+        return other
+
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close its connections, also those of whatever it was copied to."""
         await self._client.aclose()
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:

@@ -99,8 +99,10 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
                 "snapshot_id",
             )
 
-    at = stored.control(RollbackRecord(name, published.position))
+    at = stored.control(RollbackRecord(name, published.position, published.artifact))
     effect = f"the model is that of {name} again ({published.learned:,} interactions)"
+    if published.artifact is not None:
+        effect += f", served with artifact {published.artifact}"
     return _outcome(stored, at, "rollback", effect, within_s=within_s)
 
 
@@ -175,6 +177,8 @@ def changes_between(stored: StoredPolicy, before: Published, after: Published) -
 
     if before.catalogue != after.catalogue:
         lines.append("another catalogue")
+    if before.artifact != after.artifact:
+        lines.append(f"artifact: {before.artifact or 'not said'} -> {after.artifact}")
 
     # A build changes when libraries or the machine do: the same log then gives other last digits.
     build = [

@@ -6,10 +6,17 @@ import msgspec
 
 from bandits.errors import SnapshotError, UnknownPolicyError
 from bandits.log.positions import log_order
-from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
+from bandits.log.records import (
+    ArtifactRecord,
+    PinRecord,
+    PriorRecord,
+    RollbackRecord,
+    WarmStartRecord,
+)
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
+from policies.items.catalogue import Catalogue
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
@@ -17,6 +24,7 @@ from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
+from serve_app.store.served_artifacts import ServedArtifact, ask, read_reports
 from serve_app.store.snapshots import Head, Published, decode_published
 from serve_app.store.stats import Stats
 
@@ -124,6 +132,32 @@ class StoredPolicy:
         raw: Any = self._client.get(self.keys.head)
         return None if raw is None else msgspec.msgpack.decode(raw, type=Head).snapshot_id
 
+    def artifact(self) -> str | None:
+        """Return the version that the newest snapshot is served with; None: nobody said it."""
+        head = self.head()
+        served = None if head is None else self._published(head)
+        return None if served is None else served.artifact
+
+    def catalogue(self) -> Catalogue:
+        """Return the catalogue of the newest snapshot.
+
+        Raises:
+            MissingBlobError: it is not stored.
+        """
+        head = self.head()
+        served = None if head is None else self._published(head)
+        if served is None:
+            return Catalogue()
+        return Catalogue.decode(self.history.blob(served.catalogue))
+
+    def ask_for_artifact(self, version: str) -> None:
+        """Ask all replicas to load a version beside what they serve; "": none any more."""
+        ask(self._client, self.keys, version)
+
+    def served_artifacts(self) -> dict[str, ServedArtifact]:
+        """Return which artifact each replica that runs serves, by the replica's name."""
+        return read_reports(self._client, self.keys)
+
     def progress(self) -> Progress | None:
         """Return how far the learner says that it is, and whether it stands still."""
         raw: Any = self._client.get(self.keys.progress)
@@ -152,8 +186,10 @@ class StoredPolicy:
             )
         return stored[position]
 
-    def control(self, record: PinRecord | RollbackRecord | WarmStartRecord) -> str:
-        """Append a pin, a rollback or a warm start to the log, once, though an answer may be lost.
+    def control(
+        self, record: PinRecord | RollbackRecord | WarmStartRecord | PriorRecord | ArtifactRecord
+    ) -> str:
+        """Append what changes the loop to the log, once, though an answer may be lost.
 
         Returns:
             The entry's position.

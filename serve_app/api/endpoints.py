@@ -185,7 +185,9 @@ async def ready(call: Call[None]) -> Answer:
     services = call.backend.services
     waiting = sorted(name for name, service in services.items() if not service.ready)
     status = "waiting for a first snapshot" if waiting else "ok"
-    return 503 if waiting else 200, encode(readiness(_health(call), status, waiting)), JSON
+    old = sorted(name for name, service in services.items() if service.artifact_is_old)
+    answer = msgspec.structs.replace(readiness(_health(call), status, waiting), old_artifacts=old)
+    return 503 if waiting else 200, encode(answer), JSON
 
 
 async def learning(call: Call[None]) -> Answer:

@@ -58,6 +58,11 @@ class PolicyService(Protocol):
         """Whether a snapshot is loaded."""
         ...
 
+    @property
+    def artifact_is_old(self) -> bool:
+        """Whether another artifact serves than is to, which cannot be loaded."""
+        ...
+
 
 class Counters(Protocol):
     """The counters that the API adds to."""

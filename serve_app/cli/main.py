@@ -19,6 +19,7 @@ from serve_app.host.environment import prepare_environment
 
 COMMANDS = {
     "serve": "Serve policies over HTTP until interrupted.",
+    "apply": "Change what a running service serves, while requests go on.",
     "demo": "Watch a bandit learn on MovieLens-100K over real HTTP.",
     "doctor": "Audit a policy's log.",
     "replay": "Estimate what other policies would have earned on a log.",
@@ -28,6 +29,7 @@ COMMANDS = {
     "keys": "Manage the service's API keys.",
     "archive": "Inspect the log's Parquet files.",
     "snapshots": "Inspect, pin and verify a policy's stored models.",
+    "artifact": "See which trained sources serve, and have others serve.",
     "train": "Fit candidate sources, or a policy.",
 }
 """Each command's one line in the list; its module is ``serve_app.cli.<command>``."""

@@ -121,6 +121,7 @@ def show_snapshot(
         table.add_row("model", f"{published.kind}, {len(published.payload):,} bytes")
         table.add_row("spec", published.spec)
         table.add_row("catalogue", published.catalogue)
+        table.add_row("artifact", published.artifact or "not said")
         table.add_row("build", build)
         table.add_row("since the one before", changes)
         output.print(table)

@@ -136,6 +136,8 @@ class RankReplica:
                 counts["source_partial", name, source] = partial
             for reason, failures in service.follower.failures.items():
                 counts["snapshot_failures", name, reason] = failures
+            if service.artifacts.failures:
+                counts["artifact_failures", name] = service.artifacts.failures
 
         for reason, failures in self._writer.failures.items():
             counts["log_failures", reason] = failures
@@ -151,6 +153,8 @@ class RankReplica:
         for name, service in self._services.items():
             if service.ready:
                 yield "snapshot_age_seconds", [name], time.monotonic() - service.loaded_at
+            if service.spec.artifact is not None:
+                yield "artifact_behind", [name], float(service.artifacts.is_behind)
 
     async def __del__(self) -> None:
         """Stop; Serve awaits this after the last request was answered."""

@@ -40,10 +40,20 @@ COUNTERS = {
         "Failed attempts to load a snapshot; the previous one served on",
         ("policy", "reason"),
     ),
+    "artifact_failures": (
+        "Failed attempts to load an artifact; the previous one served on",
+        ("policy",),
+    ),
     "log_failures": ("Writes not known to be in the log", ("reason",)),
     "keys_file_failures": ("Changes of the keys file refused; the previous keys kept holding", ()),
 }
-GAUGES = {"snapshot_age_seconds": ("Time since the served snapshot was loaded", ("policy",))}
+GAUGES = {
+    "snapshot_age_seconds": ("Time since the served snapshot was loaded", ("policy",)),
+    "artifact_behind": (
+        "Whether the artifact that the log says cannot be loaded, and another serves: 1, or 0",
+        ("policy",),
+    ),
+}
 LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the replica")
 
 

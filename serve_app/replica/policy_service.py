@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
@@ -20,24 +21,20 @@ from banditloop_client.schemas import (
     Refused,
 )
 from bandits.errors import (
-    ArtifactError,
     BanditloopError,
     LogUnavailableError,
     SnapshotError,
 )
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
-from policies.artifacts.fetch import load_artifact
-from policies.artifacts.profile_file import open_profiles
-from policies.artifacts.profiles import Profiles
-from policies.artifacts.source_artifact import Artifact
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
-from policies.sources import load_sources
+from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
 from serve_app.api.readiness import stalled_at
+from serve_app.replica.artifact_swap import ArtifactSwap
 from serve_app.replica.items import ReplicaItems
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.scrape import read_learner_stats, read_troubles
@@ -45,8 +42,11 @@ from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.progress import LearningHealth
+from serve_app.store.served_artifacts import forget, report
 from serve_app.store.snapshots import Follower, Published
 
+REPORT_S = 0.5
+"""Time between two reports of the artifact that serves, in seconds."""
 DECISIONS_PER_TURN = 16
 """How many decisions of a batch are made before other requests get their turn."""
 
@@ -83,15 +83,17 @@ class RedisPolicyService:
         self.spec = spec
         self.loaded_at = time.monotonic()
         self._watch = watch
+        self._replica = replica
         self._client = client
         self._writer = writer
         self._keys = Keys(spec.name)
         self._logs = partitions(spec.name, spec.partitions)
 
-        trained = load_artifact(spec.artifact) if spec.artifact else None
-        self.sources = load_sources(trained, spec.sources)
-        profiles = self._profiles(trained, salt)
-        self.ranker = Ranker(spec, list(self.sources.values()), salt=salt, profiles=profiles)
+        self.artifacts = ArtifactSwap(spec, salt)
+        self.ranker = Ranker(spec, [], salt=salt)
+        self._equipped: SourceSet | None = None
+        self._equip(self.artifacts.loaded)
+        self._swapping = threading.Lock()
 
         self.items_log = ReplicaItems(
             client, writer, ItemsKeys(spec.name), self._offer, older=self._keys
@@ -104,30 +106,27 @@ class RedisPolicyService:
             replica=replica,
             interval_s=follow_interval_s,
         )
-        self._task: asyncio.Task[None] | None = None
-
-    def _profiles(self, trained: Artifact | None, salt: bytes) -> Profiles | None:
-        """Return what is known of users; a file that is of no use costs no more than that."""
-        try:
-            profiles, note = open_profiles(self.spec.profiles, trained, salt)
-        except ArtifactError as error:
-            profiles, note = None, error.message
-        if note:
-            log.error("policy %s: %s", self.spec.name, note)
-        return profiles
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     def start(self) -> None:
-        """Begin to follow snapshots."""
-        self._task = asyncio.create_task(self.follower.run())
+        """Begin to follow snapshots, and the artifact that they are served with."""
+        self._tasks.append(asyncio.create_task(self.follower.run()))
+        if self.spec.artifact is not None:
+            self._tasks.append(asyncio.create_task(self._follow_artifact()))
 
     async def stop(self) -> None:
         """Stop following, and close the sources' connections."""
         self.follower.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        with contextlib.suppress(*FAILURES):
+            await forget(self._client, self._keys, self._replica)
 
-        for source in self.sources.values():
+        for source in self.artifacts.loaded.all:
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
@@ -136,6 +135,11 @@ class RedisPolicyService:
     def ready(self) -> bool:
         """Whether a snapshot is loaded, and the items."""
         return self.ranker.serving is not None and self.items_log.loaded
+
+    @property
+    def artifact_is_old(self) -> bool:
+        """Whether the artifact that the log says cannot be loaded here, and another serves."""
+        return self.artifacts.is_behind
 
     @property
     def learning(self) -> LearningHealth:
@@ -288,7 +292,7 @@ class RedisPolicyService:
             position=serving.snapshot.position if serving else None,
             learned=serving.snapshot.learned if serving else 0,
             items=len(self.items_log.timeline),
-            sources=list(self.sources),
+            sources=[source.name for source in self.spec.sources],
             spec=_spec_fields(self.spec),
             outcomes=stats.outcomes if stats else {},
             source_troubles=troubles,
@@ -300,17 +304,50 @@ class RedisPolicyService:
                 for refusal in learning.refused
             ],
             prior=None if stats is None else _prior_info(stats.prior),
+            artifact=self.artifacts.loaded.artifact,
+            catalogue=self.ranker.offering.catalogue.digest if serving else None,
+            artifact_wanted=self.artifacts.wanted if self.artifacts.is_behind else None,
+            artifact_trouble=self.artifacts.trouble,
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:
         if published.spec != self.spec.digest:
             raise SnapshotError("it was learned for another spec than this replica serves", "spec")
-        self.ranker.serve(snapshot_id, published.snapshot)
+        # A snapshot waits for the artifact that it is to be served with: its weights are of that
+        # one's scores. Where that cannot be loaded, the one before serves on.
+        with self._swapping:
+            self._equip(self.artifacts.follow(published.artifact))
+            self.ranker.serve(snapshot_id, published.snapshot)
         self.items_log.of_snapshot = published.catalogue
         self.loaded_at = time.monotonic()
 
     def _offer(self, timeline: ItemTimeline, changed: Collection[str] | None) -> None:
         self.ranker.offer(timeline.newest, timeline, changed)
+
+    async def _follow_artifact(self) -> None:
+        """Say which artifact serves, and load what is asked for or could not be loaded before."""
+        artifacts = self.artifacts
+        while not self._stopped:
+            # Without Redis nobody asks, and what serves goes on.
+            asked, told = "", artifacts.report()
+            with contextlib.suppress(*FAILURES):
+                asked = await report(self._client, self._keys, self._replica, told)
+
+            if artifacts.has_work(asked):
+                await asyncio.to_thread(self._load_what_is_asked, asked)
+            if artifacts.report() == told:
+                await asyncio.sleep(REPORT_S)
+
+    def _load_what_is_asked(self, version: str) -> None:
+        with self._swapping:
+            self.artifacts.prepare(version)
+            if self.artifacts.is_behind:
+                self._equip(self.artifacts.follow(self.artifacts.wanted))
+
+    def _equip(self, sources: SourceSet) -> None:
+        if sources is not self._equipped:
+            self.ranker.equip(sources)
+            self._equipped = sources
 
 
 def _prior_info(known: KnownPrior | None) -> PriorInfo | None:

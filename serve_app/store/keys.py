@@ -125,6 +125,16 @@ class Keys(LogKeys):
         return self._key("snapshots")
 
     @property
+    def artifacts(self) -> str:
+        """Hash from a replica to its report of the artifact that it serves."""
+        return self._key("artifacts")
+
+    @property
+    def artifact_asked(self) -> str:
+        """The version that replicas are asked to load beside the one that serves."""
+        return self._key("artifact_asked")
+
+    @property
     def loads(self) -> str:
         """Capped stream of which replica served which snapshot since when."""
         return self._key("loads")

@@ -30,7 +30,8 @@ log = logging.getLogger("banditloop.snapshots")
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A snapshot, the digests of the spec and catalogue it goes with, and the build that made it.
 
-    The digest of all this is its id.
+    ``artifact``: the version whose sources it is to be served with; None: the log says none, or an
+    earlier build published it. The digest of all this is its id.
     """
 
     kind: str
@@ -40,11 +41,16 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spec: str
     catalogue: str
     build: dict[str, str] = {}
+    artifact: str | None = None
 
     @property
     def encoded(self) -> bytes:
-        """The bytes of its blob."""
-        return msgspec.msgpack.encode(self)
+        """The bytes of its blob; without an artifact, as earlier builds wrote them."""
+        if self.artifact is not None:
+            return msgspec.msgpack.encode(self)
+        fields = msgspec.structs.asdict(self)
+        del fields["artifact"]
+        return msgspec.msgpack.encode(fields)
 
     @property
     def snapshot_id(self) -> str:

@@ -14,7 +14,7 @@ from bandits.log.records import (
 from policies.blend import make_learner
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
-from policies.spec import PRIOR_STRENGTH, PolicySpec
+from policies.spec import PRIOR_STRENGTH, PolicySpec, decode_spec
 from serve_app.host.build import this_build
 from serve_app.store.event_log import RedisLog
 
@@ -23,8 +23,8 @@ from serve_app.store.event_log import RedisLog
 class Declaration:
     """The spec, catalogue, artifact and prior that this process was deployed with.
 
-    ``artifact`` is the version whose sources serve; ``catalogue``, for a log of items that has not
-    begun, and ``prior``, the bytes of its rows, came with it.
+    ``artifact`` is the version that the spec begins with; ``catalogue``, for a log of items that has
+    not begun, and ``prior``, the bytes of its rows, came with it.
 
     Raises:
         SpecError: the spec cannot be learned. It is refused before the log names it.
@@ -64,15 +64,33 @@ class Declaration:
         if (fold.spec_id, fold.salt_id) != (self.spec.digest, salt_id):
             records.append(SpecRecord(self.spec.digest, salt_id))
 
-        if self.artifact is not None and fold.artifact != self.artifact:
+        artifact = fold.artifact
+        if self.artifact is not None and self._names_another(fold):
+            artifact = self.artifact
             records.append(ArtifactRecord(self.artifact))
 
         # The log keeps the newest prior for models to come; one that has learned stays as it is.
-        prior = self._prior_record(items)
+        # That of an artifact which does not serve says nothing.
+        prior = self._prior_record(items) if artifact == self.artifact else None
         known = fold.prior
         if prior is not None and (known is None or not known.is_of(prior)):
             records.append(prior)
         return records
+
+    def _names_another(self, fold: Fold) -> bool:
+        """Return whether this deployment says that another artifact serves than the log.
+
+        The log decides, whatever is current in the spec's folder meanwhile, and on this node. The
+        first deployment says what it begins with; one whose spec names another folder than the
+        spec before it, or another version by name, says what follows.
+        """
+        if fold.artifact is None or fold.spec is None:
+            return True
+        before, named = fold.spec.artifact, decode_spec(self.spec.encoded).artifact
+        if before == named or fold.artifact == self.artifact:
+            return False
+        # The folder of the version that serves, in the place of its name, is no other.
+        return named == self.artifact or before != fold.artifact
 
     def _prior_record(self, items: str) -> PriorRecord | None:
         """Return the entry of the prior; None if there is none, or the spec wants none."""

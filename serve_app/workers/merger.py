@@ -106,7 +106,7 @@ class Merger:
         """Forget everything: it was of another fold, or another leader may have merged since."""
         self.late: set[int] = set()
         self.to_publish: Published | None = None
-        self.served: tuple[str | None, str, str | None] | None = None
+        self.served: tuple[str | None, str, str | None, str | None] | None = None
         self._deciding = self._decided = 0
         self._merged_at = 0.0
         self._waiting_since: float | None = None
@@ -116,8 +116,8 @@ class Merger:
     def decide(self, own_offer: PartitionOffer | None) -> None:
         """Decide the next merge when all partitions have offered, or when it cannot wait.
 
-        It waits once for partitions that do not offer, and not at all when the spec or the
-        catalogue has changed.
+        It waits once for partitions that do not offer, and not at all when the spec, the catalogue
+        or the artifact has changed.
         """
         fold, number = self._fold, self._fold.number + 1
         if self._decided == number:
@@ -131,10 +131,7 @@ class Merger:
         if fold.owes_prior and given is None:
             return
 
-        serves_old = self.served is None or self.served[:2] != (
-            fold.spec_id,
-            fold.catalogue.digest,
-        )
+        serves_old = self.served is None or self.served[:3] != _served_with(fold)
         if not serves_old and not self._pace.is_due(self._merged_at):
             return
 
@@ -306,7 +303,7 @@ class Merger:
         if record.number == self._deciding:
             fold = self._fold
             self.to_publish = published_of(fold)
-            self.served = (fold.spec_id, fold.catalogue.digest, fold.pinned)
+            self.served = (*_served_with(fold), fold.pinned)
 
     def publish(self) -> None:
         """Publish the model of a merge that was adopted, and follow a pin."""
@@ -321,4 +318,9 @@ class Merger:
             newest: Any = self._log.client.get(self._log.keys.blob(name))
             if newest is not None:
                 self._snapshots.write(decode_published(newest, name), pinned)
-            self.served = (*self.served[:2], pinned)
+            self.served = (*self.served[:3], pinned)
+
+
+def _served_with(fold: PartitionFold) -> tuple[str | None, str, str | None]:
+    """Return what a change of publishes the merged model anew."""
+    return fold.spec_id, fold.catalogue.digest, fold.artifact

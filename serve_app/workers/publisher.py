@@ -113,7 +113,7 @@ class SnapshotPublisher:
         if fold.spec_id is None:
             return
 
-        state = (fold.changes, fold.spec_id, fold.catalogue.digest, fold.pinned)
+        state = (fold.changes, fold.spec_id, fold.catalogue.digest, fold.artifact, fold.pinned)
         waited_s = time.monotonic() - self._published_at
         interval_s = max(self._interval_s, self._work_s / PUBLISHING_SHARE)
         if waited_s < interval_s or (state == self.served and waited_s < STATS_S):
@@ -139,6 +139,7 @@ def published_of(fold: Fold) -> Published:
         fold.spec_id or "",
         fold.catalogue.digest,
         fold.build,
+        fold.artifact,
     )
 
 

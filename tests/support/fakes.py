@@ -153,6 +153,7 @@ class FakeService:
         self.changes: list[ItemChange] = []
         self.queries: list[ItemsQuery] = []
         self.learns = LearningHealth("ok")
+        self.artifact_is_old = False
 
     @property
     def ready(self) -> bool:

@@ -313,7 +313,9 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     ``learning``: ``ok``, ``stalled``, or ``unknown`` while Redis does not say; ``stalled`` and
     ``reason``: where and why. ``refused``: the entries that were refused last. ``learned``: the
     interactions in the served snapshot; a prior counts as many as it is worth. ``prior``: null if
-    the log has none.
+    the log has none. ``artifact`` and ``catalogue``: the versions that this replica serves;
+    ``artifact_wanted`` is the one that the log says, while this replica does not serve it, and
+    ``artifact_trouble`` says why.
     """
 
     policy: str
@@ -331,6 +333,10 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     reason: str | None = None
     refused: list[Refused] = []
     prior: PriorInfo | None = None
+    artifact: str | None = None
+    catalogue: str | None = None
+    artifact_wanted: str | None = None
+    artifact_trouble: Trouble | None = None
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):
@@ -349,13 +355,15 @@ class Health(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """``status`` is ``ok``, or what is missing.
 
-    ``learning``: ``ok``, ``stalled``, or ``unknown``; with the entries.
+    ``learning``: ``ok``, ``stalled``, or ``unknown``; with the entries. ``old_artifacts``: policies
+    of which this replica cannot load the artifact that is to serve, and serves the one before.
     """
 
     status: str
     learning: str
     waiting_for: list[str] = msgspec.field(default_factory=list)
     stalled: list[Stalled] = msgspec.field(default_factory=list)
+    old_artifacts: list[str] = msgspec.field(default_factory=list)
 
 
 Q = TypeVar("Q")

@@ -217,6 +217,28 @@ async def test_what_a_source_of_ones_own_proposes_is_held_to_the_items_all_the_s
     assert (await shop.ranker.rank(RankRequest())).action_ids == ["b"]
 
 
+async def test_a_decision_names_the_artifact_whose_sources_were_asked():
+    """Also if others are swapped in meanwhile; and none where none was asked."""
+    swapped = []
+
+    class Slow(FakeSource):
+        async def candidates(self, request, limit):
+            found = await super().candidates(request, limit)
+            if not swapped:
+                swapped.append(1)
+                ranker.equip(SourceSet.of([FakeSource("cf", {"b": 1.0})], None, "v2"))
+            return found
+
+    ranker = fresh_ranker(PolicySpec("home"))
+    ranker.equip(SourceSet.of([Slow("cf", {"a": 1.0})], None, "v1"))
+    first, second = await ranker.rank(RankRequest()), await ranker.rank(RankRequest())
+    assert (first.artifact, first.action_ids) == ("v1", ["a"])
+    assert (second.artifact, second.action_ids) == ("v2", ["b"])
+
+    explicit = await ranker.rank(RankRequest(actions=[ActionRequest("x")]))
+    assert explicit.artifact is None
+
+
 async def test_an_item_is_offered_from_its_time_until_just_before_it_is_over():
     spec = msgspec.structs.replace(BLEND, limit=len(ITEMS))
     sources = list(load_sources(ARTIFACT, spec.sources).values())

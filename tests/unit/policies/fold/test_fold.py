@@ -13,6 +13,7 @@ from bandits.exploration import EpsilonGreedy, LinTs, LinUcb, VwExploration
 from bandits.log.join import Join, JoinedDecision
 from bandits.log.positions import START, log_order
 from bandits.log.records import (
+    ArtifactRecord,
     CatalogueRecord,
     CheckpointRecord,
     LogEntry,
@@ -357,6 +358,22 @@ def test_a_rollback_restores_the_model_and_does_not_relearn_what_came_after():
     # other posterior draws, at another position
     assert fold.snapshot().payload != was.snapshot().payload
     assert not fold.refused_rollbacks
+
+
+def test_a_rollback_returns_to_the_artifact_that_its_snapshot_was_served_with():
+    other = msgspec.structs.replace(SPEC, learner=RidgeConfig(l2=7.0))
+
+    def artifact(spec: PolicySpec, rollback: RollbackRecord) -> str | None:
+        log = FakeLog(SPEC)
+        for at, version in ((10, "v1"), (20, "v2")):
+            log.append(ArtifactRecord(version), at=at)
+        log.configure(spec, at=30)
+        log.append(rollback, at=40)
+        return log.fold().artifact
+
+    assert artifact(SPEC, RollbackRecord("s", "10-0", "v1")) == "v1"
+    assert artifact(SPEC, RollbackRecord("s", "10-0")) == "v2", "as earlier builds wrote it"
+    assert artifact(other, RollbackRecord("s", "10-0", "v1")) == "v2", "it is refused"
 
 
 def test_a_window_that_is_open_at_a_rollback_is_learned_when_it_closes():
