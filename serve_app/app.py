@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray import serve
 from ray.serve import Application
@@ -13,7 +12,6 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from bandits.errors import StartupError
-from policies.artifacts.fetch import pinned
 from policies.spec import PolicySpec, load_spec, read_spec
 from policies.typed_yaml import choices
 from serve_app.admin.preflight import check_logs, validate
@@ -25,6 +23,8 @@ from serve_app.workers.keeper import Keeper
 
 APP_NAME = "banditloop"
 RETRY_AFTER_S = 1.0
+SURGE_PERCENT = 20
+"""Replicas of the next deployment that start before one of this ends: one of up to five."""
 
 
 class Ingress(RankReplica):
@@ -69,8 +69,12 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
         **quick,
     )
 
+    # Where a core is not set aside for each replica, another finds room. Elsewhere a change would
+    # wait for a node, unless there is but one replica: then nobody would answer.
+    surges = settings.replica_cpus == 0 or settings.replicas == 1
     ingress = serve.deployment(serve.ingress()(Ingress), name="rank").options(
         num_replicas=settings.replicas,
+        max_surge_percent=SURGE_PERCENT if surges else 0,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
@@ -158,11 +162,6 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
 
-    # All nodes load the same bytes, whatever is behind an artifact's name meanwhile.
-    specs = [
-        msgspec.structs.replace(spec, artifact=pinned(spec.artifact)) if spec.artifact else spec
-        for spec in specs
-    ]
     validate(settings, specs)
     check_logs(str(settings.redis_url), specs)
     return build_app(

@@ -38,9 +38,79 @@ CONTROLLER_POLL_S = 0.05
 log = logging.getLogger("banditloop.runtime")
 
 
+class RunningService:
+    """A service that runs on this machine: where it answers, and what it serves.
+
+    ``generation`` is that of its newest deployment.
+    """
+
+    def __init__(
+        self, url: str, settings: Settings, specs: Sequence[PolicySpec], generation: int
+    ) -> None:
+        self.url = url
+        self.settings = settings
+        self.specs = list(specs)
+        self.generation = generation
+
+    def redeploy(self, specs: Sequence[PolicySpec]) -> None:
+        """Serve other policies, as a deployment on a cluster does: the new ones beside the old.
+
+        Return once the new ones answer, and what was there before has ended.
+
+        Raises:
+            StartupError: they do not start, with the reason; what was served before is again.
+        """
+        before = self.specs
+        self._deploy(specs)
+        try:
+            self._wait_until_settled()
+        except StartupError:
+            # A deployment of what was there before is the way back.
+            self._deploy(before)
+            raise
+
+    def _deploy(self, specs: Sequence[PolicySpec]) -> None:
+        from ray import serve
+
+        from serve_app.app import APP_NAME, build_app, new_generation
+        from serve_app.workers.actors import start_learners
+
+        self.specs, self.generation = list(specs), new_generation()
+        start_learners(self.settings, specs, self.generation)
+        target = serve.RunTarget(build_app(self.settings, specs, self.generation), APP_NAME)
+        serve.run_many([target], wait_for_applications_running=False)
+
+    def _wait_until_settled(self) -> None:
+        """Wait until every replica is of the newest deployment, and no worker of an earlier one.
+
+        Raises:
+            StartupError: it does not get there within READY_S, or lastingly fails.
+        """
+        from ray import serve
+
+        from serve_app.app import APP_NAME
+        from serve_app.workers.keeper import other_generations
+
+        began, failing_since = time.monotonic(), math.inf
+        while True:
+            application, now = serve.status().applications.get(APP_NAME), time.monotonic()
+            runs = application is not None and _only_runs(application)
+            if runs and not other_generations(self.generation)[0]:
+                return
+            failed = application is not None and application.status == "DEPLOY_FAILED"
+            failing_since = min(failing_since, now) if failed else math.inf
+            if now - failing_since > PATIENCE_S or now - began > READY_S:
+                raise StartupError(
+                    f"not served after {now - began:.0f} s ({_reasons(application)}): see"
+                    " /tmp/ray/session_latest/logs",
+                    "deployments",
+                )
+            time.sleep(POLL_S)
+
+
 @contextlib.contextmanager
-def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
-    """Run the whole service until the context ends; yield its base URL once it is ready.
+def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[RunningService]:
+    """Run the whole service until the context ends; yield it once it is ready.
 
     What it needs is tried before: see ``preflight.demand_all``.
 
@@ -96,7 +166,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[str]:
                 serve.run_many([target], wait_for_applications_running=False)
             base = _url(settings.host, settings.port)
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
-            yield base
+            yield RunningService(base, settings, specs, generation)
         finally:
             _stop_ray()
 
@@ -295,6 +365,12 @@ def without_model(url: str) -> list[str]:
         f"policy {name} has no model, and its learning stands still at {where[name]}"
         for name in waiting
     ]
+
+
+def _only_runs(application: Any) -> bool:
+    """Return whether an application runs, and none of its replicas starts, stops or is old."""
+    states = {state for each in application.deployments.values() for state in each.replica_states}
+    return application.status == "RUNNING" and states == {"RUNNING"}
 
 
 def _reasons(application: Any) -> str:

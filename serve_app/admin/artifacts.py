@@ -19,7 +19,7 @@ from policies.spec import PRIOR_STRENGTH, PolicySpec
 from serve_app.admin.control import Outcome
 from serve_app.admin.outcomes import POLL_S, has_become
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.store.served_artifacts import ServedArtifact
+from serve_app.store.replicas.artifacts import ServedArtifact
 
 LOAD_S = 60.0
 """How long replicas may take to load an artifact, in seconds."""
@@ -144,7 +144,9 @@ def _prior_record(stored: StoredPolicy, spec: PolicySpec, artifact: Artifact) ->
     if prior is None:
         return None
     strength = PRIOR_STRENGTH if spec.prior_strength is None else spec.prior_strength
-    record, stats = PriorRecord(digest(prior), strength), stored.stats()
+    catalogue = stored.catalogue()
+    version = catalogue.digest if catalogue.limits else ""
+    record, stats = PriorRecord(digest(prior), strength, version), stored.stats()
     if stats is not None and stats.prior is not None and stats.prior.is_of(record):
         return None
     stored.log.put_blob(record.digest, prior)

@@ -17,14 +17,17 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
 from policies.items.catalogue import Catalogue
+from policies.items.timeline import ItemTimeline, whole_catalogue
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
-from serve_app.store.keys import Keys
+from serve_app.store.items.bases import read_base
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
-from serve_app.store.served_artifacts import ServedArtifact, ask, read_reports
+from serve_app.store.replicas.artifacts import ServedArtifact, ask_to_load, read_reports
 from serve_app.store.snapshots import Head, Published, decode_published
 from serve_app.store.stats import Stats
 
@@ -139,20 +142,24 @@ class StoredPolicy:
         return None if served is None else served.artifact
 
     def catalogue(self) -> Catalogue:
-        """Return the catalogue of the newest snapshot.
+        """Return the newest catalogue.
 
         Raises:
-            MissingBlobError: it is not stored.
+            ArtifactError, MissingBlobError: it is not stored, or damaged.
         """
-        head = self.head()
-        served = None if head is None else self._published(head)
-        if served is None:
+        history = ItemsHistory(self._client, ItemsKeys(self.keys.policy), None)
+        base = read_base(self._client, ItemsKeys(self.keys.policy))
+        if base is None:
             return Catalogue()
-        return Catalogue.decode(self.history.blob(served.catalogue))
+        whole = Catalogue.decode(whole_catalogue(history.blob, base.digest))
+        timeline = ItemTimeline(whole, version=base.version, at=base.begins)
+        for entry in history.encoded(base.begins):
+            timeline.apply(entry, history.blob)
+        return timeline.newest
 
     def ask_for_artifact(self, version: str) -> None:
         """Ask all replicas to load a version beside what they serve; "": none any more."""
-        ask(self._client, self.keys, version)
+        ask_to_load(self._client, self.keys, version)
 
     def served_artifacts(self) -> dict[str, ServedArtifact]:
         """Return which artifact each replica that runs serves, by the replica's name."""

@@ -22,7 +22,7 @@ SpecFile = Annotated[
 
 
 @app.command("use", short_help="Serve another version, without a restart.")
-def use(
+def use_version(
     spec_file: SpecFile,
     version: Annotated[
         str | None, typer.Argument(help="The version [default: the folder's current one]")
@@ -56,7 +56,9 @@ def use(
 
 
 @app.command("show", short_help="Show which version each replica serves.")
-def show(spec_file: SpecFile, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+def show_artifact(
+    spec_file: SpecFile, redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
     """Show the version that the log says, the folder's current one, and that of each replica."""
     from policies.artifacts.fetch import pinned
     from serve_app.admin.open import opened

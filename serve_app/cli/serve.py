@@ -4,8 +4,9 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +18,15 @@ from serve_app.cli.options import Archive, DataDir, KeysFile, NoPrior, one_comma
 from serve_app.cli.terminal import say, screen_of_ours
 
 if TYPE_CHECKING:
+    from serve_app.admin.changes import ApplyAnswer
+    from serve_app.host.door import Door
+    from serve_app.runtime import RunningService
     from serve_app.settings import Settings
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "home.yaml"
 RAY_LOG = "serve.log"
+CALL_S = 0.2
+"""How often a service that runs looks whether it is to end, in seconds."""
 FAILED = 128
 """Added to the number of the signal that ended a start, as a shell reports it."""
 
@@ -111,7 +117,9 @@ def run_serve(
         SystemExit: A signal came before it was ready.
     """
     from policies.spec import load_spec
+    from serve_app.admin.changes import notes_on_artifacts
     from serve_app.admin.preflight import demand_all
+    from serve_app.host.door import open_door
     from serve_app.runtime import serving, serving_on_cluster
 
     # Whatever can be seen to be missing or wrong is reported before anything starts.
@@ -127,12 +135,15 @@ def run_serve(
         with quiet, contextlib.ExitStack() as running:
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
-                service = serving(settings, specs)
+                service: contextlib.AbstractContextManager[RunningService | str] = serving(
+                    settings, specs
+                )
             else:
                 say(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")
                 service = serving_on_cluster(settings, specs, address)
-            url = _start(running, service, signals, ray_log)
+            started = _start(running, service, signals, ray_log)
             signals.ready()
+            url = started if isinstance(started, str) else started.url
 
             names = ", ".join(spec.name for spec in specs)
             say(("ready", "green"), f"  {url}  policies: {names}  docs: {url}/docs")
@@ -141,7 +152,12 @@ def run_serve(
                 f" Ray itself in {ray_log}"
             )
 
-            signals.stop.wait()
+            if isinstance(started, str):
+                signals.stop.wait()
+            else:
+                for note in notes_on_artifacts(started.settings, specs):
+                    say(note)
+                _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
             say("stopping")
     except InterruptedStartError:
         say("stopped before it was ready")
@@ -150,11 +166,11 @@ def run_serve(
 
 def _start(
     running: contextlib.ExitStack,
-    service: "contextlib.AbstractContextManager[str]",
+    service: "contextlib.AbstractContextManager[RunningService | str]",
     signals: Signals,
     ray_log: Path,
-) -> str:
-    """Return the URL of the started service."""
+) -> "RunningService | str":
+    """Return the started service, or its URL where it runs on a cluster."""
     try:
         return running.enter_context(service)
     except Exception as error:
@@ -169,3 +185,59 @@ def _start(
         raise StartupError(
             f"not started: {type(error).__name__}: {plain(error)[:300]}: see {ray_log}", "serve"
         ) from error
+
+
+def _answer_calls(service: "RunningService", door: "Door", signals: Signals) -> None:
+    """Do what ``banditloop apply`` asks, one call after the other, until a signal comes."""
+    import msgspec
+
+    while not signals.stop.is_set():
+        call = door.next(CALL_S)
+        if call is None:
+            continue
+        try:
+            for answer in changed(service, call.asked):
+                call.answer(msgspec.json.encode(answer))
+        finally:
+            call.close()
+
+
+def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
+    """Change a service, and yield what is to be said of it meanwhile.
+
+    Args:
+        service: The service.
+        asked: An encoded ``ApplyRequest``.
+    """
+    import msgspec
+
+    from policies.spec import decode_spec
+    from serve_app.admin.changes import ApplyAnswer, ApplyRequest, plan_changes, serve_artifact
+
+    began = time.monotonic()
+    try:
+        request = msgspec.json.decode(asked, type=ApplyRequest)
+        specs = [decode_spec(bytes(spec)) for spec in request.specs]
+        changes = plan_changes(service.settings, service.specs, specs)
+        yield ApplyAnswer(changes)
+        if request.dry_run:
+            return
+
+        if any(change.redeploys for change in changes):
+            yield ApplyAnswer(note="starting new replicas and learners beside the old ones")
+            service.redeploy(specs)
+        for change in changes:
+            if change.artifact is not None:
+                spec = next(spec for spec in specs if spec.name == change.policy)
+                effect = serve_artifact(service.settings, spec, change.artifact[1])
+                yield ApplyAnswer(note=f"{change.policy}: {effect}")
+
+        names = ", ".join(spec.name for spec in specs)
+        say(("changed", "green"), f"  policies: {names}")
+        yield ApplyAnswer(seconds=time.monotonic() - began)
+    except Exception as error:  # noqa: BLE001 - the service goes on, whatever a change has met
+        traceback.print_exc()
+        if isinstance(error, BanditloopError):
+            yield ApplyAnswer(code=error.code, note=error.message)
+        else:
+            yield ApplyAnswer(code="failed", note=f"{type(error).__name__}: {plain(error)}")

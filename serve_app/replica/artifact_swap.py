@@ -13,7 +13,7 @@ from policies.artifacts.source_artifact import Artifact
 from policies.sources import Source, load_sources
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
-from serve_app.store.served_artifacts import ServedArtifact
+from serve_app.store.replicas.artifacts import ServedArtifact
 
 RETRY_S = 5.0
 """Time between two attempts to load a version, in seconds."""

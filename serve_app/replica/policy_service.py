@@ -42,7 +42,7 @@ from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.progress import LearningHealth
-from serve_app.store.served_artifacts import forget, report
+from serve_app.store.replicas.artifacts import forget, report
 from serve_app.store.snapshots import Follower, Published
 
 REPORT_S = 0.5

@@ -23,8 +23,8 @@ from serve_app.store.event_log import RedisLog
 class Declaration:
     """The spec, catalogue, artifact and prior that this process was deployed with.
 
-    ``artifact`` is the version that the spec begins with; ``catalogue``, for a log of items that has
-    not begun, and ``prior``, the bytes of its rows, came with it.
+    ``artifact`` is the version that the spec begins with; ``catalogue``, for a log of items that
+    has not begun, and ``prior``, the bytes of its rows, came with it.
 
     Raises:
         SpecError: the spec cannot be learned. It is refused before the log names it.

@@ -44,7 +44,7 @@ class Keeper:
         await asyncio.gather(*(self._check(name) for name in self._kinds))
 
         # While a later deployment begins, it is for that one to end what is older.
-        older, newer = self._other_generations()
+        older, newer = other_generations(self._generation)
         for name in [] if newer else older:
             log.warning("ending %s, which an earlier deployment has left", name)
             await _end(ray.get_actor(name, NAMESPACE))
@@ -55,29 +55,34 @@ class Keeper:
         except TimeoutError:
             log.warning("%s has not started yet", name)
         except ActorDiedError as error:
-            if not self._other_generations()[1]:
+            if not other_generations(self._generation)[1]:
                 # The message holds the trace of the actor itself.
                 log.error("%s does not start: %s", name, error)  # noqa: TRY400
                 self._actors[name] = self._start(name)
         except RayActorError:
             log.warning("%s has died: Ray is starting it again", name)
 
-    def _other_generations(self) -> tuple[list[str], list[str]]:
-        """Return the names of the workers of earlier deployments, and those of later ones."""
-        names = [
-            actor["name"]
-            for actor in ray.util.list_named_actors(all_namespaces=True)
-            if actor["namespace"] == NAMESPACE and "." in actor["name"]
-        ]
-        generations = {name: int(name.rpartition(".")[2]) for name in names}
-        return (
-            [name for name, generation in generations.items() if generation < self._generation],
-            [name for name, generation in generations.items() if generation > self._generation],
-        )
-
     async def __del__(self) -> None:
         """End the workers: the application ends, or another version of it has begun."""
         await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
+
+
+def other_generations(generation: int) -> tuple[list[str], list[str]]:
+    """Return the names of the workers of earlier deployments, and those of later ones.
+
+    Args:
+        generation: that of the deployment in between.
+    """
+    names = [
+        actor["name"]
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if actor["namespace"] == NAMESPACE and "." in actor["name"]
+    ]
+    generations = {name: int(name.rpartition(".")[2]) for name in names}
+    return (
+        [name for name, other in generations.items() if other < generation],
+        [name for name, other in generations.items() if other > generation],
+    )
 
 
 async def _end(actor: Any) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from support.listening import listening
 from support.processes import descendants
@@ -19,6 +21,7 @@ from support.processes import descendants
 from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
+from policies.artifacts.source_artifact import Artifact, TrainedSource, write
 from policies.requests import ActionRequest
 from serve_app.client import Client, ServiceError, wait_until_ready
 from serve_app.host.environment import free_port
@@ -40,15 +43,15 @@ SETTINGS = {
 ACTIONS = [ActionRequest("good", {"topic": "sport"}), ActionRequest("bad", {"topic": "war"})]
 
 
-def banditloop(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    """The installed command, in its own process group; what it prints goes to ``cwd``/output."""
+def banditloop(*arguments: str, cwd: Path, output: str = "output") -> "subprocess.Popen[str]":
+    """The installed command, in its own process group; what it prints goes to ``cwd``/``output``."""
     command = [str(Path(sys.executable).parent / "banditloop"), *arguments]
-    with (cwd / "output").open("w") as output:
+    with (cwd / output).open("w") as printed:
         return subprocess.Popen(
             command,
             cwd=cwd,
             text=True,
-            stdout=output,
+            stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **SETTINGS},
@@ -255,6 +258,87 @@ def test_the_log_is_archived_while_it_grows(service, tmp_path):
     show = banditloop("archive", "show", "--archive", str(root), "news", cwd=tmp_path)
     assert show.wait(60) == 0
     assert "per entry" in (tmp_path / "output").read_text()
+
+
+def train(root: Path, *items: str) -> str:
+    """An artifact that recommends these, the last one first; its version."""
+    popular = TrainedSource("popular", {"counts": np.arange(1, 1 + len(items), dtype=np.float32)})
+    return write(Artifact(tuple({"id": item} for item in items), items, {"popular": popular}), root)
+
+
+@contextlib.contextmanager
+def asked_all_the_time(url: str, policy: str, body: dict) -> Iterator[list[tuple[int, bool, str]]]:
+    """Requests from two loops, each made once; the status of each answer, whether it is logged, and its event."""
+    answers: list[tuple[int, bool, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.wait(0.02):
+                answer = client.post(f"{url}/v1/policies/{policy}/rank", json=body)
+                said = answer.json()
+                answers.append(
+                    (answer.status_code, said.get("logged", False), said.get("event_id", ""))
+                )
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+    for each in asking:
+        each.result()
+
+
+def test_specs_policies_and_artifacts_change_while_requests_come(service):
+    """By one command; no request fails or is not logged, and all of it verifies."""
+    url, process = service
+    folder = Path(f"/proc/{process.pid}/cwd").resolve()
+    first, second = (
+        train(folder / "shop", "tea", "rum"),
+        train(folder / "shop", "rum", "tea", "gin"),
+    )
+    train(folder / "shop", "tea", "rum")
+
+    def apply(*words: str, status: int = 0) -> str:
+        done = banditloop("apply", *words, cwd=folder, output="applied")
+        assert done.wait(120) == status, (folder / "applied").read_text()
+        return (folder / "applied").read_text()
+
+    def info(policy: str) -> dict:
+        return httpx.get(f"{url}/v1/policies/{policy}").json()
+
+    (folder / "shop.yaml").write_text(
+        "name: shop\nsources: [{kind: artifact, name: popular}]\nartifact: shop\n"
+    )
+    (folder / "news.yaml").write_text(SPEC.replace("0.05", "0.07"))
+    with asked_all_the_time(url, "news", {"actions": [{"id": "a"}, {"id": "b"}]}) as news:
+        planned = apply("news.yaml", "shop.yaml", "--dry-run")
+        assert "floor" in planned
+        assert "one more policy" in planned
+        assert httpx.get(f"{url}/v1/policies").json()["policies"] == ["news"]
+        apply("news.yaml", "shop.yaml")
+        assert info("news")["spec"]["floor"] == 0.07
+        assert info("shop")["artifact"] == first
+
+        with asked_all_the_time(url, "shop", {}) as shop:
+            train(folder / "shop", "rum", "tea", "gin")
+            assert f"artifact {first} -> {second}" in apply("news.yaml", "shop.yaml")
+            wait_for(lambda: info("shop")["artifact"] == second, timeout_s=20, what="it serves")
+        assert "nothing changes" in apply("news.yaml", "shop.yaml")
+        (folder / "split.yaml").write_text(SPEC + "partitions: 2\n")
+        assert "partitions" in apply("split.yaml", "shop.yaml", status=1)
+        apply("news.yaml")
+        assert httpx.get(f"{url}/v1/policies").json()["policies"] == ["news"]
+
+    for policy, answers in (("news", news), ("shop", shop)):
+        assert len(answers) > 20
+        assert {answer[:2] for answer in answers} == {(200, True)}
+        verified = banditloop(
+            "snapshots", "verify", "--policy", policy, cwd=folder, output="verified"
+        )
+        assert verified.wait(60) == 0, (folder / "verified").read_text()
 
 
 def test_a_port_in_use_and_a_wrong_spec_are_one_readable_line(service, tmp_path):

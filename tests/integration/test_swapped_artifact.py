@@ -188,7 +188,7 @@ async def test_three_swaps_under_load_a_rollback_and_a_restart(server: Server, s
                     await use(version)
                 info = await one.service.info()
                 assert (info.artifact, info.artifact_wanted) == (versions[3], None)
-                assert info.catalogue == one.service.ranker.serving.catalogue.digest
+                assert info.catalogue == one.service.ranker.offering.catalogue.digest
                 answers = [*one.answers, *two.answers]
 
         assert all(logged for _, logged in answers)

@@ -79,7 +79,8 @@ def run_demo(*, rounds: int, seed: int, port: int, out: Path) -> None:
         demand_all(settings, [spec])
         with valkey(settings) as redis_url, closing(blocking_client(redis_url)) as client:
             settings = settings.model_copy(update={"redis_url": redis_url})
-            with screen_of_ours(folder / "serve.log"), serving(settings, [spec]) as base:
+            with screen_of_ours(folder / "serve.log"), serving(settings, [spec]) as service:
+                base = service.url
                 say(f"ready after {time.monotonic() - started:.0f} s: {base}/docs")
 
                 messages.rule(f"3  {rounds:,} decisions over HTTP")

@@ -68,7 +68,7 @@ async def forget(client: AsyncRedis, keys: Keys, replica: str) -> None:
     await client.hdel(keys.artifacts, replica)
 
 
-def ask(client: Redis, keys: Keys, version: str) -> None:
+def ask_to_load(client: Redis, keys: Keys, version: str) -> None:
     """Ask all replicas to load a version, and to go on with what they serve; "": no more of that.
 
     Args:

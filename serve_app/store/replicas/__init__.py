@@ -1,0 +1,1 @@
+"""Reports of replicas, and what they are asked."""
