@@ -78,6 +78,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "version": VERSION,
         "items": "The items of this page, in the order of their ids.",
     },
+    "SimilarResponse": {
+        "id": "The item that the others are like.",
+        "source": "Who says it.",
+        "items": "The most alike first; none where the source does not know the item.",
+    },
+    "SimilarItem": {
+        "id": "The item.",
+        "score": "The more alike, the higher; on the source's own scale.",
+    },
     "CatalogueResponse": {
         "catalogue": "The version of the catalogue.",
         "items": "How many items it has.",

@@ -61,6 +61,11 @@ async def items(call: Call[None]) -> schemas.ItemsPage:
     return await call.service.items(call.query)
 
 
+async def similar(call: Call[None]) -> schemas.SimilarResponse:
+    """Return the items like one that may be offered now."""
+    return await call.service.similar(call.parameters["item_id"], call.query)
+
+
 _BODY = (400, 404, 408, 413, 422, 503)
 
 ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
@@ -88,6 +93,13 @@ ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
         failures=(404, 422, 503),
     ),
     Route(schemas.ITEM, "One item", scope="admin", handler=item, failures=(404, 422, 503)),
+    Route(
+        schemas.SIMILAR,
+        "Items like one",
+        scope="rank",
+        handler=similar,
+        failures=(404, 422, 503),
+    ),
     Route(
         schemas.PUT_ITEMS,
         "Put up to 10,000 items",

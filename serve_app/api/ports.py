@@ -44,6 +44,15 @@ class PolicyService(Protocol):
         """Return a page of the items there are now."""
         ...
 
+    async def similar(self, item_id: str, query: schemas.SimilarQuery) -> schemas.SimilarResponse:
+        """Return the items like one that may be offered now.
+
+        Args:
+            item_id: the one; of one that is not there, it raises UnknownItemError.
+            query: who is asked, and for how many.
+        """
+        ...
+
     async def info(self) -> schemas.PolicyInfo:
         """Return what is served."""
         ...

@@ -19,11 +19,15 @@ from banditloop_client.schemas import (
     PolicyInfo,
     PriorInfo,
     Refused,
+    SimilarItem,
+    SimilarQuery,
+    SimilarResponse,
 )
 from bandits.errors import (
     BanditloopError,
     LogUnavailableError,
     SnapshotError,
+    UnknownItemError,
 )
 from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
@@ -274,6 +278,26 @@ class RedisPolicyService:
     async def items(self, query: ItemsQuery) -> ItemsPage:
         """Return a page of the items there are now; see ``ReplicaItems.page``."""
         return await self.items_log.page(query)
+
+    async def similar(self, item_id: str, query: SimilarQuery) -> SimilarResponse:
+        """Return the items like one that may be offered now.
+
+        Args:
+            item_id: the one.
+            query: who is asked, and for how many.
+
+        Raises:
+            UnknownItemError: there is no such item.
+            IncomparableError: the source cannot say.
+        """
+        try:
+            source, found = self.ranker.similar(item_id, query.source, query.limit)
+        except UnknownItemError:
+            # It may have been put through another replica a moment ago.
+            await self.items_log.catch_up()
+            source, found = self.ranker.similar(item_id, query.source, query.limit)
+        scored = zip(found.ids, found.scores.tolist(), strict=True)
+        return SimilarResponse(item_id, source, [SimilarItem(*each) for each in scored])
 
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""

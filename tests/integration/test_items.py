@@ -8,12 +8,13 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import msgspec
 import pytest
 from support.small_artifact import ITEMS, make_artifact
 
-from banditloop_client.schemas import ItemPatch, ItemsQuery
+from banditloop_client.schemas import ItemPatch, ItemsQuery, SimilarQuery
 from bandits.errors import NotReadyError, UnknownItemError
 from bandits.log.join import JoinRule
 from bandits.log.positions import START
@@ -24,7 +25,7 @@ from policies.artifacts.fetch import load_artifact
 from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.requests import ActionRequest, Item, RankRequest
-from policies.spec import ArtifactSource, PolicySpec
+from policies.spec import ArtifactSource, FreshSource, PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.replica.policy_service import RedisPolicyService
@@ -63,7 +64,11 @@ class Shop:
         version = artifact.write(make_artifact(), folder / "artifact")
         self.spec = PolicySpec(
             "home",
-            sources=[ArtifactSource("popular"), ArtifactSource("item_knn")],
+            sources=[
+                ArtifactSource("popular"),
+                ArtifactSource("item_knn"),
+                FreshSource("fresh"),
+            ],
             artifact=str(folder / "artifact"),
             limit=len(ITEMS),
             join=JoinRule(window_s=0.3),
@@ -140,6 +145,11 @@ class Shop:
         self.client.close()
 
 
+async def similar(service: RedisPolicyService, item_id: str) -> list[str]:
+    answer = await service.similar(item_id, SimilarQuery(limit=len(ITEMS)))
+    return [each.id for each in answer.items]
+
+
 async def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -168,15 +178,19 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
         assert (before.catalogue, logged) == (catalogue.digest, True)
         assert "i07" in before.action_ids
 
+        assert "i07" in await similar(other, "i01")
+
         gone = await one.change_items([delete("i07")])
         assert gone.items == len(ITEMS) - 1
-        with pytest.raises(UnknownItemError):
-            await other.item("i07")
-        assert "i07" not in (await other.rank(ASKED))[0].action_ids
+        for look_up in (other.item, partial(similar, other)):
+            with pytest.raises(UnknownItemError):
+                await look_up("i07")
+        assert "i07" not in (await other.rank(ASKED))[0].action_ids + await similar(other, "i01")
 
         # A patch through one replica is of what was put through the other, features and all.
         await other.change_items([put("i08", features={"price": 3.0, "new": True})])
         changed = await one.change_items([patch("i08", features={"price": 5.0})])
+        assert await similar(other, "i08")
         seen = await other.item("i08")
         assert (seen.version, seen.item.features) == (changed.version, {"price": 5.0, "new": True})
         decided, _ = await other.rank(ASKED)
@@ -192,6 +206,7 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
             await one.change_items([put(f"n{number % 3}", features={"number": float(number)})])
             record, _ = await (one if number % 2 else other).rank(ASKED)
             assert "i07" not in record.action_ids
+            assert number % 2 == 0 or f"n{number % 3}" in record.action_ids, "a new one at once"
             await other.log([RewardRecord(record.event_id, number % 2)])
         await until(lambda: (base := read_base(shop.client, KEYS)) and "~" in base.version)
 
@@ -199,11 +214,12 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
         third = await shop.replica("third")
         for service in (one, other, third):
             await service.items_log.catch_up()
-        versions = {service.items_log.timeline.version for service in (one, other, third)}
-        assert len(versions) == 1
+        assert len({each.items_log.timeline.version for each in (one, other, third)}) == 1
         page = await third.items(ItemsQuery(after="i28", contains="n"))
-        assert [item.id for item in page.items] == ["n0", "n1", "n2"]
-        assert page.total == len(ITEMS) + 3
+        assert ([item.id for item in page.items], page.total) == (
+            ["n0", "n1", "n2"],
+            len(ITEMS) + 3,
+        )
         await until(lambda: third.ranker.serving.snapshot.learned > 60)
 
     root = await asyncio.to_thread(shop.archive)

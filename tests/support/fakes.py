@@ -13,6 +13,8 @@ from banditloop_client.schemas import (
     ItemsQuery,
     ItemsVersion,
     PolicyInfo,
+    SimilarItem,
+    SimilarResponse,
 )
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError, UnknownItemError
 from bandits.log.older_decisions import Opened, opened_of
@@ -196,6 +198,11 @@ class FakeService:
     async def items(self, query) -> ItemsPage:
         self.queries.append(query)
         return ItemsPage("v", 0, [])
+
+    async def similar(self, item_id, query) -> SimilarResponse:
+        source, found = self.ranker.similar(item_id, query.source, query.limit)
+        scored = zip(found.ids, found.scores.tolist(), strict=True)
+        return SimilarResponse(item_id, source, [SimilarItem(*each) for each in scored])
 
     async def replace_catalogue(self, items: list[Item]) -> str:
         if not self.records.available:

@@ -2,8 +2,8 @@
 
 - ``Client`` and ``AsyncClient``: one policy of a service; a call that fails is a ``ServiceError``
 - what is sent: ``RankRequest`` with its ``ActionRequest``, ``RewardEvent``, ``Item``
-- what is answered: ``RankResponse``, ``PolicyInfo``, ``ItemsVersion`` and ``ItemsPage``, and
-  ``ErrorBody`` for an item of a batch
+- what is answered: ``RankResponse``, ``PolicyInfo``, ``ItemsVersion``, ``ItemsPage`` and
+  ``SimilarResponse``, and ``ErrorBody`` for an item of a batch
 - ``is_ready`` and ``wait_until_ready``: whether a service answers yet
 
 A name's module is imported when the name is first used.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RankRequest,
         RankResponse,
         RewardEvent,
+        SimilarResponse,
     )
 
 _MODULES = {
@@ -40,6 +41,7 @@ _MODULES = {
         "RankRequest",
         "RankResponse",
         "RewardEvent",
+        "SimilarResponse",
     ],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -57,6 +59,7 @@ __all__ = [
     "RankResponse",
     "RewardEvent",
     "ServiceError",
+    "SimilarResponse",
     "is_ready",
     "wait_until_ready",
 ]

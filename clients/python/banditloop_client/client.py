@@ -199,6 +199,18 @@ class PolicyCalls:
         return Exchange(schemas.ITEMS.method, url, b"", schemas.ITEMS.decode)
 
     @sent
+    def similar(self, /, item_id: str, **query: Any) -> Exchange[schemas.SimilarResponse]:
+        """Return the items like one that may be offered, the most alike first.
+
+        Args:
+            item_id: the one.
+            query: fields of SimilarQuery, as ``source="als"``, ``limit=5``.
+        """
+        asked = schemas.SimilarQuery(**query)
+        url = schemas.SIMILAR.url(asked, policy=self._policy, item_id=item_id)
+        return Exchange(schemas.SIMILAR.method, url, b"", schemas.SIMILAR.decode)
+
+    @sent
     def status(self) -> Exchange[PolicyInfo]:
         """Return the policy as the service has it: its spec, snapshot and counts."""
         return self._exchange(schemas.POLICY, None)

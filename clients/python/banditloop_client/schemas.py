@@ -125,6 +125,16 @@ class ItemsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contains: str = ""
 
 
+class SimilarQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is like an item: at most ``limit`` items, as ``source`` says.
+
+    Without a source, the first of those that can say which has an answer.
+    """
+
+    source: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 20
+
+
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
 
 
@@ -262,6 +272,28 @@ class ItemsPage(msgspec.Struct, frozen=True):
     total: int
     items: list[Item]
     next: str | None = None
+
+
+class SimilarItem(msgspec.Struct, frozen=True):
+    """An item that is like another.
+
+    ``score``: the more alike, the higher; on the source's own scale.
+    """
+
+    id: str
+    score: float
+
+
+class SimilarResponse(msgspec.Struct, frozen=True):
+    """Items like one, the most alike first, all of which may be offered now.
+
+    ``id``: the one. ``source``: who says it. ``items``: none where it knows nothing of an item that
+    is new.
+    """
+
+    id: str
+    source: str
+    items: list[SimilarItem]
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -427,6 +459,7 @@ PUT_ITEM = Endpoint("PUT", ITEM_PATH, ItemRequest, ItemsVersion)
 PATCH_ITEM = Endpoint("PATCH", ITEM_PATH, ItemPatch, ItemsVersion)
 DELETE_ITEM = Endpoint("DELETE", ITEM_PATH, NoneType, ItemsVersion)
 ITEM = Endpoint("GET", ITEM_PATH, NoneType, ItemResponse)
+SIMILAR = Endpoint("GET", f"{ITEM_PATH}/similar", NoneType, SimilarResponse, query=SimilarQuery)
 PUT_ITEMS = Endpoint("POST", ITEMS_PATH, ItemsRequest, ItemsVersion)
 ITEMS = Endpoint("GET", ITEMS_PATH, NoneType, ItemsPage, query=ItemsQuery)
 POLICY = Endpoint("GET", POLICY_PATH, NoneType, PolicyInfo)

@@ -286,6 +286,9 @@ def test_items_are_put_changed_looked_up_and_removed(server, call):
     answer = call(server, "items", after="a&b", limit=1, contains="ä b")
     assert (answer.total, answer.items[0].id, answer.next) == (5, "a/1", "a/1")
     call(server, "items")
+    like = {"id": "a/1", "source": "als", "items": [{"id": "b", "score": 0.5}]}
+    server.answers = [(200, like)]
+    assert call(server, "similar", "a/1", source="als", limit=3).items[0].score == 0.5
 
     home = "/v1/policies/home/items"
     assert server.asked[:3] == [
@@ -298,6 +301,7 @@ def test_items_are_put_changed_looked_up_and_removed(server, call):
         f"{home}/a%2F1",
         f"{home}?after=a%26b&limit=1&contains=%C3%A4+b",
         home,
+        f"{home}/a%2F1/similar?source=als&limit=3",
     ]
 
 

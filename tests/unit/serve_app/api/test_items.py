@@ -4,13 +4,17 @@ import json
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
-from support.fakes import FakeService, fresh_ranker
+from support.fakes import FakeService, FakeSource, fresh_ranker
 
 from banditloop_client.schemas import MAX_ITEMS
 from bandits.log.records import ItemChange
+from policies.items.catalogue import Catalogue
 from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR, decode_item, decode_patch
+from policies.ranker import Ranker
 from policies.requests import Item
+from policies.sources import Candidates
 from policies.spec import PolicySpec
 from serve_app.api.asgi import Api
 from serve_app.replica.metrics import Metrics
@@ -22,8 +26,8 @@ FROM, UNTIL = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00+01:00"
 class Service:
     """The API called in this process, with what its requests change at hand."""
 
-    def __init__(self) -> None:
-        self.home = FakeService(fresh_ranker(PolicySpec("home")))
+    def __init__(self, ranker: Ranker | None = None) -> None:
+        self.home = FakeService(ranker or fresh_ranker(PolicySpec("home")))
         api = Api({"home": self.home}, Metrics("test"), self._scrape)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test")
 
@@ -168,3 +172,49 @@ async def test_a_page_is_asked_for_behind_the_path(service):
     asked, default = service.home.queries
     assert (asked.after, asked.limit, asked.contains) == ("a/1", 7, "ä b")
     assert (default.after, default.limit, default.contains) == ("", 100, "")
+
+
+class Comparing(FakeSource):
+    """It knows what is like "a"."""
+
+    def similar(self, item_id, limit):
+        if item_id != "a":
+            return None
+        return Candidates(("b", "c")[:limit], np.array([0.9, 0.5], np.float32)[:limit])
+
+
+SIMILAR = f"{ITEMS}/a/similar"
+
+
+async def test_what_is_similar_is_answered_with_the_source_that_says_it():
+    sources = [FakeSource("cf", {"a": 1.0}), Comparing("knn", {}), Comparing("als", {})]
+    items = Catalogue.put([Item(each) for each in ("a", "b", "c", "a/b")])
+    service = Service(fresh_ranker(PolicySpec("home"), sources, items))
+    answer = await service.http.get(SIMILAR)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "id": "a",
+        "source": "knn",
+        "items": [
+            {"id": "b", "score": pytest.approx(0.9)},
+            {"id": "c", "score": pytest.approx(0.5)},
+        ],
+    }
+    answer = await service.http.get(f"{SIMILAR}?source=als&limit=1")
+    assert [answer.json()["source"], len(answer.json()["items"])] == ["als", 1]
+    answer = await service.http.get(f"{ITEMS}/a%2Fb/similar")
+    assert answer.json() == {"id": "a/b", "source": "knn", "items": []}
+
+    for path, status, code, target in (
+        (f"{ITEMS}/nothing/similar", 404, "unknown_item", "item_id"),
+        (f"{SIMILAR}?source=cf", 422, "incomparable", "source"),
+        (f"{SIMILAR}?source=nobody", 422, "incomparable", "source"),
+        (f"{SIMILAR}?limit=0", 422, "invalid_field", "limit"),
+        (f"{SIMILAR}?limit=many", 422, "invalid_field", "limit"),
+        (f"{SIMILAR}?what=1", 422, "invalid_field", "what"),
+    ):
+        answer = await service.http.get(path)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["target"]) == (status, code, target), path
+    assert "these can: knn, als" in (await service.http.get(f"{SIMILAR}?source=cf")).text
+    await service.http.aclose()
