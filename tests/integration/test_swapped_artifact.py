@@ -33,8 +33,8 @@ from serve_app.replica import artifact_swap
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
-from serve_app.store.keys import PROCESSES, Keys
-from serve_app.workers.learner_factory import learner_of_log
+from serve_app.store.keys import PROCESSES, Keys, partitions
+from serve_app.workers.learner_factory import learner_of_log, learner_of_partition
 
 ITEMS = tuple(f"i{number:02}" for number in range(20))
 
@@ -72,24 +72,32 @@ def spec(tmp_path) -> PolicySpec:
 def learning(url: str, spec: PolicySpec) -> Iterator[None]:
     """A learner as the service starts it: it declares what is current in the spec's folder."""
     trained = load_artifact(str(spec.artifact))
-    connection = redis.Redis.from_url(url)
-    loop = learner_of_log(
-        connection,
-        spec,
-        salt=SALT,
-        publish_interval_s=0.2,
-        artifact=trained.version,
-        catalogue=Catalogue.of(trained.catalogue),
-    )
-    stop = threading.Event()
-    thread = threading.Thread(target=loop.run, args=(stop,))
-    thread.start()
+    given = {
+        "salt": SALT,
+        "publish_interval_s": 0.2,
+        "artifact": trained.version,
+        "catalogue": Catalogue.of(trained.catalogue),
+    }
+    stop, threads = threading.Event(), []
+    for partition in range(spec.partitions):
+        connection = redis.Redis.from_url(url)
+        loop = (
+            learner_of_log(connection, spec, **given)
+            if spec.partitions == 1
+            else learner_of_partition(
+                connection, spec, partition=partition, merge_interval_s=0.2, **given
+            )
+        )
+        threads.append((connection, threading.Thread(target=loop.run, args=(stop,))))
+    for _, thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(10)
-        connection.close()
+        for connection, thread in threads:
+            thread.join(10)
+            connection.close()
 
 
 class Replica:
@@ -146,7 +154,11 @@ def first_of(record: DecisionRecord) -> str:
     return record.action_ids[int(np.argmax(record.source_scores()["popular"]))]
 
 
-async def test_three_swaps_under_load_a_rollback_and_a_restart(server: Server, spec: PolicySpec):
+@pytest.mark.parametrize("count", [1, 2])
+async def test_three_swaps_under_load_a_rollback_and_a_restart(
+    server: Server, spec: PolicySpec, count: int
+):
+    spec = msgspec.structs.replace(spec, partitions=count)
     root = Path(str(spec.artifact))
     versions = [train(root, seed) for seed in range(4)]
     best = {each: load_version(str(root), each).items[-1] for each in versions}
@@ -196,7 +208,8 @@ async def test_three_swaps_under_load_a_rollback_and_a_restart(server: Server, s
             assert first_of(record) == best[record.artifact]
         logged = [
             each.record
-            for each in read_all(client, Keys("home"))
+            for keys in partitions("home", count)
+            for each in read_all(client, keys)
             if isinstance(each.record, DecisionRecord)
         ]
         assert {each.event_id for each in logged} >= {record.event_id for record, _ in answers}

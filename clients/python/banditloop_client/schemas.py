@@ -346,8 +346,8 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     ``reason``: where and why. ``refused``: the entries that were refused last. ``learned``: the
     interactions in the served snapshot; a prior counts as many as it is worth. ``prior``: null if
     the log has none. ``artifact`` and ``catalogue``: the versions that this replica serves;
-    ``artifact_wanted`` is the one that the log says, while this replica does not serve it, and
-    ``artifact_trouble`` says why.
+    ``artifact_wanted``: the one that the log says, while this replica does not serve it;
+    ``artifact_trouble``: why it does not.
     """
 
     policy: str

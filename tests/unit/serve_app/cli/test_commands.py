@@ -426,7 +426,7 @@ def test_an_errors_message_has_no_number_of_the_systems():
 
 
 OF_THEIR_OWN = {
-    *("columns", "data", "users", "items", "events", "sources", "no-prior"),
+    *("columns", "data", "users", "items", "events", "sources", "no-prior", "dry-run"),
     *(
         "address",
         "archive",
