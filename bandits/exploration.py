@@ -26,7 +26,7 @@ class EpsilonGreedy(
 
     epsilon: Fraction = 0.1
 
-    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+    def pmf(self, scores: Float64, learned: float) -> Pmf:  # noqa: ARG002
         """Return the PMF, float64[K].
 
         Args:
@@ -47,7 +47,7 @@ class Softmax(
 
     temperature: Positive = 1.0
 
-    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+    def pmf(self, scores: Float64, learned: float) -> Pmf:  # noqa: ARG002
         """Return the PMF, float64[K].
 
         Args:
@@ -74,12 +74,12 @@ class SquareCB(
     gamma_scale: Positive = 10.0
     gamma_exponent: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
 
-    def pmf(self, scores: Float64, learned: int) -> Pmf:
+    def pmf(self, scores: Float64, learned: float) -> Pmf:
         """Return float64[K] from scores[K].
 
         Args:
             scores: the expected reward of each action.
-            learned: the number of interactions behind the scores.
+            learned: the number of interactions behind the scores, or what they are still worth.
         """
         gap = scores.max() - scores
         best = gap == 0.0
@@ -98,7 +98,7 @@ class Greedy(
     With a floor of 0 nothing is explored and a log of it supports no other policy.
     """
 
-    def pmf(self, scores: Float64, learned: int) -> Pmf:  # noqa: ARG002
+    def pmf(self, scores: Float64, learned: float) -> Pmf:  # noqa: ARG002
         """Return the PMF, float64[K].
 
         Args:

@@ -209,14 +209,14 @@ class ModelColumns:
 def explore_scores(
     exploration: Exploration,
     scores: Callable[[Context, ActionSet], Float64],
-    learned: int,
+    learned: float,
 ) -> Explore:
     """Return how an exploration acts on a model of scores.
 
     Args:
         exploration: one that asks for scores alone.
         scores: float64[K] of a decision; higher is better.
-        learned: how many interactions the model has learned.
+        learned: how many interactions the model has learned, or what they are still worth.
 
     Raises:
         SnapshotError: the exploration asks for more than scores.

@@ -105,7 +105,7 @@ class Interaction:
     """A decision joined with its reward: what a learner learns from.
 
     ``chosen`` indexes ``actions``; ``propensity`` is its probability when it was chosen, in (0, 1];
-    higher rewards are better.
+    higher rewards are better. ``time_ms``: when it was decided, in milliseconds of the log's clock.
     """
 
     event_id: str
@@ -115,6 +115,7 @@ class Interaction:
     chosen: int
     propensity: float
     reward: float
+    time_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,8 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An interaction for a learner that needs the chosen action alone.
 
     ``shared``: the context's features; ``own``: the action's. ``available``: how many actions there
-    were to choose from; ``propensity``: the probability of this one.
+    were to choose from; ``propensity``: the probability of this one; ``time_ms``: when it was
+    chosen.
     """
 
     action_id: str
@@ -163,6 +165,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     reward: float
     available: int = 1
     propensity: float = 1.0
+    time_ms: int = 0
 
     @classmethod
     def of(cls, interaction: Interaction) -> "ChosenRow":
@@ -175,6 +178,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
             interaction.reward,
             len(actions),
             interaction.propensity,
+            interaction.time_ms,
         )
 
 
@@ -187,7 +191,8 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     1]`` in ``hashes``, uint32[n], and ``values``, float32[n], where 0 means "no such feature".
     ``rewards``, ``propensities``: float64[R]; ``available``: int64[R], how many actions there were.
     ``learns``: bool[R], False where a row that was learned has its reward changed by ``rewards``;
-    None if all are new.
+    None if all are new. ``times_ms``: int64[R], when each was chosen; None if the learner is not
+    ``timed``.
     """
 
     action_ids: Sequence[str]
@@ -201,6 +206,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     available: NDArray[np.int64]
     propensities: Float64
     learns: NDArray[np.bool_] | None = None
+    times_ms: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -209,6 +215,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Yield one row after the other."""
         actions, bounds = self.actions.tolist(), self.bounds.tolist()
         rewards, propensities = self.rewards.tolist(), self.propensities.tolist()
+        times_ms = [0] * len(self) if self.times_ms is None else self.times_ms.tolist()
         for row, available in enumerate(self.available.tolist()):
             features: list[Namespace] = []
             for space, name in enumerate(self.spaces):
@@ -222,6 +229,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
                 rewards[row],
                 available,
                 propensities[row],
+                times_ms[row],
             )
 
     def part(self, start: int, end: int) -> "ChosenRows":
@@ -241,6 +249,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.available[rows],
             self.propensities[rows],
             None if self.learns is None else self.learns[rows],
+            None if self.times_ms is None else self.times_ms[rows],
         )
 
 
@@ -268,12 +277,14 @@ class Learner(Protocol):
 
     ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, or by
     ``learn_rows``, which spares making the features of the others. ``takes_decisions``: it can be
-    taught all actions as columns, by ``learn_decisions``. ``learned``: how many interactions it has
-    learned; a prior counts for as many as its weight.
+    taught all actions as columns, by ``learn_decisions``. ``timed``: what it learns counts by its
+    age, so every lesson has to say its time. ``learned``: how many interactions it has learned; a
+    prior counts for as many as its weight.
     """
 
     by_row: bool = False
     takes_decisions: bool = False
+    timed: bool = False
     learned: int = 0
 
     @property
@@ -304,12 +315,18 @@ class Learner(Protocol):
         name = type(self).__name__
         raise NotImplementedError(f"{name} does not learn from columns of all actions")
 
-    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:  # noqa: ARG002
+    def learn_prior(
+        self,
+        lessons: Iterable[ChosenRows | Interaction],  # noqa: ARG002
+        weight: float,  # noqa: ARG002
+        time_ms: int = 0,  # noqa: ARG002
+    ) -> int:
         """Learn what comes before the first interaction; only where the config ``learns``.
 
         Args:
             lessons: columns where ``by_row``, or interactions, in order.
             weight: how many interactions each lesson is worth.
+            time_ms: when, in log time; where the learner is ``timed`` their age counts from here.
 
         Returns:
             How many lessons there were.

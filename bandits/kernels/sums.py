@@ -1,5 +1,6 @@
 """Compiled loops that add learned rows to the sums of a ridge model."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,36 @@ from bandits.kernels.compiled import (
 
 SQUARES_BATCH = 8
 """Rows whose squares are added at a time."""
+_LN_2 = 0.6931471805599453
+_TERMS = 15
+
+
+@compiled(i8s, i8, i8, returns=types.float64[::1])
+def halved_by_age(times_ms: Int64, now_ms: int, half_life_ms: int) -> Float64:
+    """Return 2^((time - now) / half-life) of each time, float64[R], the same on every machine.
+
+    A whole number of half-lives changes the exponent of a weight and no other bit of it.
+
+    Args:
+        times_ms: int64[R]; a time after ``now_ms`` has a weight above 1.
+        now_ms: where the weight is 1.
+        half_life_ms: positive.
+    """
+    out = np.empty(times_ms.size)
+    for r in range(times_ms.size):
+        age = times_ms[r] - now_ms
+        whole = age // half_life_ms
+        part = (age - whole * half_life_ms) / half_life_ms
+        if part > 0.5:
+            part -= 1.0
+            whole += 1
+
+        # The series of e^x, whose further terms are too small to count.
+        x, power = part * _LN_2, 1.0
+        for term in range(_TERMS, 0, -1):
+            power = 1.0 + x / term * power
+        out[r] = math.ldexp(power, min(max(whole, -2000), 1023))
+    return out
 
 
 @inlined
@@ -48,9 +79,9 @@ def _add_squares(a: Any, x: Any, held: Any, size: Any) -> None:
         types.float64[::1],
         i8,
     ),
-    *(i8s, i8s, f8s, i8s, f8s, truths),
+    *(i8s, i8s, f8s, i8s, f8s, truths, f8s),
 )
-def add_learned_rows(  # noqa: C901 - zeros added or left out
+def add_learned_rows(  # noqa: C901, PLR0912 - zeros added or left out
     a: Float64,
     b: Float64,
     cross: Float64,
@@ -63,11 +94,13 @@ def add_learned_rows(  # noqa: C901 - zeros added or left out
     action: Int64,
     reward: Float64,
     learn: Bools,
+    weight: Float64,
 ) -> None:
     """Add x x' to ``a``, r x to ``b``, and x, 1 and r to the action's own sums, row by row.
 
-    Of a correction, where ``learn`` is false, only r x and r are added. Sums grow element by
-    element in the order of the rows, so where a batch ends changes no bit of any sum.
+    Each is added with the row's weight. Of a correction, where ``learn`` is false, only r x and r
+    are added. Sums grow element by element in the order of the rows, so where a batch ends changes
+    no bit of any sum; a weight of 1 changes none either.
 
     Args:
         a: float64[d, d], the sum of x x' over all rows.
@@ -82,6 +115,7 @@ def add_learned_rows(  # noqa: C901 - zeros added or left out
         action: the number of each row's action.
         reward: the reward of each row, or by how much it is corrected.
         learn: by row, whether it is new.
+        weight: by row, what it counts, not negative.
     """
     x, held = np.zeros((SQUARES_BATCH, size)), 0
     occurs, met_in = np.empty(size, np.int64), np.full(size, -1, np.int64)
@@ -97,13 +131,20 @@ def add_learned_rows(  # noqa: C901 - zeros added or left out
                 several += 1
             row[column] += values[at]
 
-        total[action[r]] += reward[r]
+        weighed = weight[r] * reward[r]
+        total[action[r]] += weighed
         for n in range(several):
-            b[occurs[n]] += reward[r] * row[occurs[n]]
+            b[occurs[n]] += weighed * row[occurs[n]]
         if learn[r]:
-            count[action[r]] += 1.0
+            count[action[r]] += weight[r]
             for n in range(several):
-                cross[action[r], occurs[n]] += row[occurs[n]]
+                cross[action[r], occurs[n]] += weight[r] * row[occurs[n]]
+
+            # From here on the row is for its squares alone.
+            if weight[r] != 1.0:
+                root = math.sqrt(weight[r])
+                for n in range(several):
+                    row[occurs[n]] *= root
 
         # Adding the zeros, too, is quicker than leaving them out, where there are few.
         if learn[r] and (held or 4 * several > size):

@@ -11,7 +11,7 @@ FOLD = 4
    reward does; a reward of a decision that is not activated is no joined one; a warm start is taken
    also where VW was taught in another way; a ridge model's PMF does not depend on what all actions
    share. 3: a prior is taught to a model that has learned nothing. 4: a decision's catalogue may be
-   a version in a log of items.
+   a version in a log of items; a ridge model may have a half-life.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are

@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from bandits.durations import duration_ms
+from bandits.errors import InvalidFieldError, SpecError
 from bandits.exploration import Exploration, LinTs, LinUcb, greedy, votes
 from bandits.learner_config import (
     LearnerConfig,
@@ -17,6 +19,8 @@ from bandits.learner_config import (
 from bandits.types import Explore, Learner, Snapshot
 
 KIND = "ridge"
+SHORTEST_MS = 1000
+"""The shortest half-life."""
 
 
 class RidgeConfig(
@@ -35,6 +39,8 @@ class RidgeConfig(
         intercept: whether all actions share a constant; without it, an action without features of
             its own is worth 0 before its bias is learned. Written only if it is false, so that
             specs from before this field keep their bytes.
+        half_life: after so long a decision counts half, as ``30d``: a number and s, m, h, d or w,
+            at least 1s (docs/explanation/forgetting.md). Without it nothing is forgotten.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -44,11 +50,14 @@ class RidgeConfig(
     max_features: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
     standbys: Standbys = 0
     intercept: bool | msgspec.UnsetType = msgspec.UNSET
+    half_life: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        """Make sure that there is one way to say the usual case."""
+        """Make sure that there is one way to say the usual case, and that a half-life is one."""
         if self.intercept:
             msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
+        if self.half_life is not msgspec.UNSET:
+            _demand_half_life(self.half_life)
 
     corrects: ClassVar[bool] = True
     merges: ClassVar[Merges] = "sums"
@@ -60,10 +69,15 @@ class RidgeConfig(
     )
     snapshots: ClassVar[Mapping[str, Mapping[str, str] | None]] = {
         KIND: {
-            **dict.fromkeys(("weights", "bias", "covariance", "shift", "shrink"), "<f8"),
+            **dict.fromkeys(("weights", "bias", "covariance", "shift", "shrink", "worth"), "<f8"),
             **dict.fromkeys(("weight_draws", "bias_draws"), "<f4"),
         }
     }
+
+    @property
+    def half_life_ms(self) -> int | None:
+        """After how many milliseconds a decision counts half; None: it always counts in full."""
+        return None if self.half_life is msgspec.UNSET else duration_ms(self.half_life)
 
     @property
     def crossed(self) -> Sequence[tuple[str, str]]:
@@ -122,7 +136,7 @@ class RidgeConfig(
         if isinstance(exploration, LinUcb):
             alpha = exploration.alpha
             return lambda context, actions: greedy(model.upper_bounds(context, actions, alpha))
-        return explore_scores(exploration, model.comparable, model.learned)
+        return explore_scores(exploration, model.comparable, model.worth)
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:  # noqa: ARG002
         """Return the checkpoint of a learner of all the logs: the sums, added up.
@@ -140,9 +154,9 @@ class RidgeConfig(
 
     def columns(self, snapshot: Snapshot) -> ModelColumns:
         """Return the columns of a snapshot's features."""
-        from bandits.ridge.learner import Payload, decode_struct, index_of
+        from bandits.ridge.payloads import RidgePayload, decode_struct, index_of
 
-        payload: Payload = decode_struct(snapshot.payload, Payload)
+        payload: RidgePayload = decode_struct(snapshot.payload, RidgePayload)
         return ModelColumns(payload.config, index_of(payload.config, payload.hashes))
 
     def idle(self, namespaces: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -162,3 +176,16 @@ class RidgeConfig(
                 )
         if len({frozenset(pair) for pair in self.interactions}) < len(self.interactions):
             yield "learner.interactions", "two namespaces are crossed twice: once is enough"
+
+
+def _demand_half_life(text: str) -> None:
+    """Refuse what is no half-life."""
+    try:
+        half_life_ms = duration_ms(text)
+    except InvalidFieldError as error:
+        raise SpecError(error.message, "learner.half_life") from error
+    if half_life_ms < SHORTEST_MS:
+        raise SpecError(
+            f"a half-life is 1s at least, not {text}: leave it out to forget nothing",
+            "learner.half_life",
+        )

@@ -12,33 +12,39 @@ part; Agrawal & Goyal 2013 (arXiv:1209.3352) for the posterior draws.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from bandits.errors import SnapshotError
-from bandits.features.columns import INTERCEPT, FeatureIndex
-from bandits.features.namespaces import ITEM
 from bandits.kernels.compiled import Bools, Int64
 from bandits.kernels.sums import add_learned_rows
-from bandits.log.codec import MALFORMED
+from bandits.log.positions import position_ms
 from bandits.ridge.config import KIND, RidgeConfig
+from bandits.ridge.forgetting import Epoch, halve
+from bandits.ridge.payloads import (
+    RidgePayload,
+    RidgeState,
+    as_bytes,
+    as_bytes32,
+    decode_sums,
+    encode_sums,
+    epoch_of,
+    index_of,
+)
 from bandits.types import ChosenRow, ChosenRows, Float64, Interaction, Learner, Row, Snapshot
 
 BATCH = 256
 """Rows that are added to the sums at a time."""
 ELEMENTS = 1 << 21
 """The most elements of an array that a batch makes: with many features a batch is smaller."""
-Hash = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 class RidgeLearner(Learner):
     """Learns shared weights and action biases from interactions, in order, one at a time.
 
     ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale``
-    and seeded by ``salt`` and the snapshot's log position.
+    and seeded by ``salt`` and the snapshot's log position. With a half-life it is ``timed``: see
+    ``Epoch``.
     """
 
     by_row = True
@@ -59,14 +65,16 @@ class RidgeLearner(Learner):
         self._uncertainty = uncertainty
         self._salt = salt
 
-        state: _State = _State() if checkpoint is None else decode_struct(checkpoint, _State)
+        state = RidgeState() if checkpoint is None else decode_sums(checkpoint)
         self._index = index_of(config, state.hashes)
         self._action_ids = list(state.action_ids)
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
         self.learned = state.learned
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
-        # Rows that are not in the sums yet: features, action, reward, whether it is new.
-        self._pending: list[tuple[Row, int, float, bool]] = []
+        self._epoch = epoch_of(config, state)
+        self.timed = self._epoch is not None
+        # Rows that are not in the sums yet: features, action, reward, whether it is new, its time.
+        self._pending: list[tuple[Row, int, float, bool, int]] = []
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn the chosen action of each interaction, in order."""
@@ -77,7 +85,7 @@ class RidgeLearner(Learner):
         """Add x x', r x and the action's own sums; it is done a batch at a time, unseen."""
         self.learned += 1
         features, number = (*row.shared, *row.own), self._number(row.action_id)
-        self._pending.append((features, number, row.reward, True))
+        self._pending.append((features, number, row.reward, True, row.time_ms))
         if len(self._pending) == BATCH:
             self._settle()
 
@@ -106,16 +114,20 @@ class RidgeLearner(Learner):
                 actions[start : start + at_once],
                 part.rewards,
                 np.ones(len(part), np.bool_) if part.learns is None else part.learns,
+                np.zeros(len(part), np.int64) if part.times_ms is None else part.times_ms,
             )
         new = len(rows) if rows.learns is None else np.count_nonzero(rows.learns)
         self.learned += int(new)
 
-    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:
+    def learn_prior(
+        self, lessons: Iterable[ChosenRows | Interaction], weight: float, time_ms: int = 0
+    ) -> int:
         """Add each lesson's sums, times its weight; only of a learner that has learned nothing.
 
         Args:
-            lessons: in order, some at a time.
+            lessons: in order, some at a time; their own times do not count.
             weight: how many interactions each is worth.
+            time_ms: when; they fade from here on.
         """
         for lesson in lessons:
             if isinstance(lesson, ChosenRows):
@@ -125,8 +137,12 @@ class RidgeLearner(Learner):
         self._settle()
 
         # All is sums, and nothing else is in them.
-        for sums in (self._a, self._b, self._cross, self._count, self._sum):
-            np.multiply(sums, weight, out=sums)
+        scale = weight
+        if self._epoch is not None:
+            self._epoch = Epoch(self._epoch.half_life_ms, time_ms)
+            scale /= self._epoch.weight_at(time_ms)
+        for sums in self._sums():
+            np.multiply(sums, scale, out=sums)
         count, self.learned = self.learned, round(weight * self.learned)
         return count
 
@@ -141,7 +157,8 @@ class RidgeLearner(Learner):
     def correct_row(self, row: ChosenRow) -> None:
         """Change the reward of an action that was learned with these features."""
         features = (*row.shared, *row.own)
-        self._pending.append((features, self._rows[row.action_id], row.reward, False))
+        number = self._rows[row.action_id]
+        self._pending.append((features, number, row.reward, False, row.time_ms))
         if len(self._pending) == BATCH:
             self._settle()
 
@@ -159,14 +176,15 @@ class RidgeLearner(Learner):
         for start in range(0, len(pending), at_once):
             self._add(pending[start : start + at_once])
 
-    def _add(self, part: list[tuple[Row, int, float, bool]]) -> None:
-        """Add the sums of some rows: features, action, reward, and whether the row is new."""
-        features, numbers, rewards, learns = zip(*part, strict=True)
+    def _add(self, part: list[tuple[Row, int, float, bool, int]]) -> None:
+        """Add the sums of some rows: features, action, reward, whether the row is new, its time."""
+        features, numbers, rewards, learns, times_ms = zip(*part, strict=True)
         self._add_rows(
             self._index.rows(features, learns),
             np.array(numbers, np.int64),
             np.array(rewards, np.float64),
             np.array(learns, np.bool_),
+            np.array(times_ms, np.int64),
         )
 
     def _add_rows(
@@ -175,6 +193,7 @@ class RidgeLearner(Learner):
         numbers: Int64,
         rewards: Float64,
         learns: Bools,
+        times_ms: Int64,
     ) -> None:
         """Add the sums of some rows, in order.
 
@@ -183,23 +202,35 @@ class RidgeLearner(Learner):
             numbers: int64[R], the action of each row.
             rewards: float64[R].
             learns: bool[R], whether the row is new.
+            times_ms: int64[R], by which a row counts, where the learner is timed.
         """
         begins, columns, values = features
         self._grow()
-        add_learned_rows(
-            self._a,
-            self._b,
-            self._cross,
-            self._count,
-            self._sum,
-            len(self._index),
-            begins,
-            columns,
-            values,
-            numbers,
-            rewards,
-            learns,
-        )
+
+        # All at once, but for the rows on the two sides of an epoch's move.
+        stretches: Iterable[tuple[slice, int, Float64]] = [
+            (slice(0, len(numbers)), 0, np.ones(len(numbers)))
+        ]
+        if self._epoch is not None:
+            stretches = self._epoch.stretches(times_ms)
+        for rows, halvings, weights in stretches:
+            for sums in self._sums():
+                halve(sums, halvings)
+            add_learned_rows(
+                *self._sums(),
+                len(self._index),
+                begins[rows.start : rows.stop + 1],
+                columns,
+                values,
+                numbers[rows],
+                rewards[rows],
+                learns[rows],
+                weights,
+            )
+
+    def _sums(self) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+        """Return x x', r x, and by action x, 1 and r, with room for more."""
+        return self._a, self._b, self._cross, self._count, self._sum
 
     def snapshot(self, position: str) -> Snapshot:
         """Return the posterior as of ``position``, with what the exploration needs of it."""
@@ -207,31 +238,41 @@ class RidgeLearner(Learner):
         config, d = self._config, len(self._index)
         n = len(self._action_ids) if config.action_bias else 0
 
-        # The arrow's diagonal is eliminated: ``precision`` is that of the shared weights alone.
+        # What is forgotten by now is the same share of all sums.
+        a, b = self._a[:d, :d], self._b[:d]
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
+        weight = 1.0
+        if self._epoch is not None:
+            weight = self._epoch.weight_at(position_ms(position))
+            a, b, cross, count, total = (weight * sums for sums in (a, b, cross, count, total))
+
+        # The arrow's diagonal is eliminated: ``precision`` is that of the shared weights alone.
         shrink = 1.0 / (config.bias_l2 + count)
         shift = cross * shrink[:, None]
         half = cross * np.sqrt(shrink)[:, None]
-        precision = self._a[:d, :d] + config.l2 * np.eye(d) - half.T @ half
+        precision = a + config.l2 * np.eye(d) - half.T @ half
         root = _inverse_root(precision)
 
-        weights = root @ (root.T @ (self._b[:d] - shift.T @ total))
+        weights = root @ (root.T @ (b - shift.T @ total))
         bias = shrink * (total - cross @ weights)
-        payload = Payload(
+        payload = RidgePayload(
             config=config,
             hashes=self._index.hashes,
             action_ids=self._action_ids[:n],
-            weights=_bytes(weights),
-            bias=_bytes(bias),
+            weights=as_bytes(weights),
+            bias=as_bytes(bias),
         )
+        if self._epoch is not None:
+            worth = weight * self._count[: len(self._action_ids)].sum(keepdims=True)
+            payload = msgspec.structs.replace(payload, worth=as_bytes(worth))
 
         # For upper confidence bounds: the covariance, and what an action's own bias adds to it.
         if self._uncertainty:
             payload = msgspec.structs.replace(
                 payload,
-                covariance=_bytes(root @ root.T),
-                shift=_bytes(shift),
-                shrink=_bytes(shrink),
+                covariance=as_bytes(root @ root.T),
+                shift=as_bytes(shift),
+                shrink=as_bytes(shrink),
             )
 
         # For Thompson sampling: draws that anybody who knows the salt makes again.
@@ -247,8 +288,8 @@ class RidgeLearner(Learner):
                 draws=self._draws,
                 prior_seed=self._seed("prior"),
                 scale=self._scale,
-                weight_draws=_bytes32(weights[:, None] + deviation),
-                bias_draws=_bytes32(bias[:, None] + own - shift @ deviation),
+                weight_draws=as_bytes32(weights[:, None] + deviation),
+                bias_draws=as_bytes32(bias[:, None] + own - shift @ deviation),
             )
         return Snapshot(KIND, position, self.learned, msgspec.msgpack.encode(payload))
 
@@ -262,7 +303,8 @@ class RidgeLearner(Learner):
         self._settle()
         d, n = len(self._index), len(self._action_ids)
         sums = self._a[:d, :d], self._b[:d], self._cross[:n, :d], self._count[:n], self._sum[:n]
-        return encode_sums(self._index.hashes, self._action_ids, self.learned, sums)
+        newest_ms = msgspec.UNSET if self._epoch is None else self._epoch.newest_ms
+        return encode_sums(self._index.hashes, self._action_ids, self.learned, sums, newest_ms)
 
     def _seed(self, what: str) -> bytes:
         return hashlib.blake2b(what.encode(), key=self._salt[:64], digest_size=16).digest()
@@ -275,90 +317,6 @@ class RidgeLearner(Learner):
             self._a, self._b = _padded(self._a, (d, d)), _padded(self._b, (d,))
             self._cross = _padded(self._cross, (n, d))
             self._count, self._sum = _padded(self._count, (n,)), _padded(self._sum, (n,))
-
-
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A checkpoint: the columns, the actions, and the sums as little-endian float64."""
-
-    hashes: list[Hash] = msgspec.field(default_factory=lambda: [INTERCEPT])
-    action_ids: list[str] = msgspec.field(default_factory=list)
-    learned: int = 0
-    a: bytes = bytes(8)
-    b: bytes = bytes(8)
-    cross: bytes = b""
-    count: bytes = b""
-    total: bytes = b""
-
-    def arrays(self) -> tuple[Float64, Float64, Float64, Float64, Float64]:
-        """Return a [d, d], b [d], cross [n, d], count [n] and total [n]."""
-        d, n = len(self.hashes), len(self.action_ids)
-        return (
-            floats(self.a, (d, d)).copy(),
-            floats(self.b, (d,)).copy(),
-            floats(self.cross, (n, d)).copy(),
-            floats(self.count, (n,)).copy(),
-            floats(self.total, (n,)).copy(),
-        )
-
-
-def decode_sums(checkpoint: bytes) -> _State:
-    """Return the sufficient statistics in a learner's checkpoint.
-
-    Raises:
-        SnapshotError: it is none.
-    """
-    state: _State = decode_struct(checkpoint, _State)
-    return state
-
-
-def encode_sums(
-    hashes: list[int],
-    action_ids: list[str],
-    learned: int,
-    sums: tuple[Float64, Float64, Float64, Float64, Float64],
-) -> bytes:
-    """Return a learner's checkpoint.
-
-    Args:
-        hashes: the hash of each column.
-        action_ids: the actions in the order in which they were met.
-        learned: how many interactions are in the sums.
-        sums: what ``_State.arrays`` gives.
-    """
-    a, b, cross, count, total = map(_bytes, sums)
-    return msgspec.msgpack.encode(_State(hashes, action_ids, learned, a, b, cross, count, total))
-
-
-class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The payload of a snapshot; see ``RidgeLearner.snapshot``."""
-
-    config: RidgeConfig
-    hashes: list[Hash]
-    action_ids: list[str]
-    weights: bytes
-    bias: bytes
-    covariance: bytes = b""
-    shift: bytes = b""
-    shrink: bytes = b""
-    draws: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    prior_seed: bytes = b""
-    scale: float = 0.0
-    weight_draws: bytes = b""
-    bias_draws: bytes = b""
-
-
-def index_of(config: RidgeConfig, hashes: Sequence[int]) -> FeatureIndex:
-    """Return the columns of a model; with a bias per action, an item's indicator has none.
-
-    Args:
-        config: the learner's.
-        hashes: those met so far.
-    """
-    ignored = ITEM if config.action_bias else None
-    intercept = config.intercept is not False
-    return FeatureIndex(
-        config.interactions, ignored, config.max_features, hashes, intercept=intercept
-    )
 
 
 def _inverse_root(precision: Float64) -> Float64:
@@ -382,59 +340,7 @@ def _inverse_root(precision: Float64) -> Float64:
             return root
 
 
-def _bytes(array: Float64) -> bytes:
-    return np.ascontiguousarray(array, "<f8").tobytes()
-
-
-def _bytes32(array: Float64) -> bytes:
-    return array.astype("<f4").tobytes()
-
-
-def finite(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array.
-
-    Raises:
-        SnapshotError: it holds what is no finite number.
-    """
-    if not np.isfinite(array).all():
-        raise SnapshotError("weights are finite", "payload")
-    return array
-
-
-def floats(data: bytes, shape: tuple[int, ...]) -> Float64:
-    """Return bytes as an array of finite numbers, read-only.
-
-    Args:
-        data: little-endian float64, the last axis fastest.
-        shape: how many numbers there are on each axis.
-
-    Raises:
-        SnapshotError: there are more or fewer, or not all are finite.
-    """
-    if len(data) != 8 * int(np.prod(shape)):
-        raise SnapshotError(f"expected float64{list(shape)}, got {len(data)} bytes", "payload")
-    return finite(np.frombuffer(data, "<f8").reshape(shape))
-
-
 def _padded(array: Float64, shape: tuple[int, ...]) -> Float64:
     out = np.zeros(shape)
     out[tuple(slice(size) for size in array.shape)] = array
     return out
-
-
-def decode_struct(data: bytes, kind: Any) -> Any:
-    """Return the struct in these bytes.
-
-    Args:
-        data: msgpack.
-        kind: the struct's class; an error names it.
-
-    Raises:
-        SnapshotError: the bytes hold no such struct.
-    """
-    try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except MALFORMED as error:
-        raise SnapshotError(
-            f"not a ridge {kind.__name__.strip('_').lower()}: {error}", "payload"
-        ) from error

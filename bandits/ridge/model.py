@@ -6,27 +6,34 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import SnapshotError
 from bandits.kernels.actions import add_known, add_scaled
-from bandits.ridge.learner import Payload, decode_struct, finite, floats, index_of
+from bandits.ridge.payloads import RidgePayload, decode_struct, finite, floats, index_of
 from bandits.types import ActionSet, Context, Float32, Float64, Snapshot
 
 PRIOR_CACHE = 10_000
 
 
 class RidgeModel:
-    """The posterior of a snapshot, ready to score."""
+    """The posterior of a snapshot, ready to score.
+
+    ``worth``: how many interactions it rests on, each with what it still counts.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        payload = decode_struct(snapshot.payload, Payload)
-        self.learned = snapshot.learned
+        payload = decode_struct(snapshot.payload, RidgePayload)
+        self.worth: float = snapshot.learned
         self._relative = snapshot.fold > 1
         self._payload = payload
         self._index = index_of(payload.config, payload.hashes)
         self._rows = {action_id: row for row, action_id in enumerate(payload.action_ids)}
+
+        if payload.worth is not msgspec.UNSET:
+            self.worth = float(floats(payload.worth, (1,))[0])
 
         d, n, m = len(payload.hashes), len(payload.action_ids), payload.draws
         self._weights, self._bias = floats(payload.weights, (d,)), floats(payload.bias, (n,))

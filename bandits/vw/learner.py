@@ -287,7 +287,12 @@ class VwLearner(Learner):
                 example.set_label(NO_LABEL)
             self.learned += 1
 
-    def learn_prior(self, lessons: Iterable[ChosenRows | Interaction], weight: float) -> int:
+    def learn_prior(
+        self,
+        lessons: Iterable[ChosenRows | Interaction],
+        weight: float,
+        time_ms: int = 0,  # noqa: ARG002 - VW knows no time
+    ) -> int:
         """Learn each lesson with its weight, in order; only of one that has learned nothing.
 
         VW weighs an example by its label: the chosen action's where that alone is learned, else
@@ -296,6 +301,7 @@ class VwLearner(Learner):
         Args:
             lessons: columns only where ``by_row``.
             weight: how many interactions each is worth.
+            time_ms: unused.
         """
         count = available = 0
         for lesson in lessons:

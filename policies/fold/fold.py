@@ -29,7 +29,7 @@ from bandits.errors import (
 from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.older_decisions import Opened
-from bandits.log.positions import START, has_reached, position_before
+from bandits.log.positions import START, has_reached, position_before, position_ms
 from bandits.log.records import (
     ActivationRecord,
     ArtifactRecord,
@@ -557,7 +557,10 @@ class Fold:
         except RefusedError as error:
             self.prior = self.prior.without(error.message)
             return True
-        self.prior, refused = begin_with(self.prior, learner, spec, catalogue, self._blobs.data)
+        now_ms = position_ms(self.position)
+        self.prior, refused = begin_with(
+            self.prior, learner, spec, catalogue, self._blobs.data, now_ms
+        )
         return refused
 
     def _prior_as_of(self, then: "Fold | None") -> None:

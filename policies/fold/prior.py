@@ -43,6 +43,7 @@ def begin_with(
     spec: PolicySpec,
     catalogue: Catalogue,
     fetch: Callable[[str], bytes],
+    time_ms: int,
 ) -> tuple[KnownPrior, bool]:
     """Teach a fresh learner the prior of its log, and return what became of it, and if it failed.
 
@@ -52,6 +53,7 @@ def begin_with(
         spec: the one in force; what it says of strength counts, else what the log says.
         catalogue: the one that its rows are of.
         fetch: returns the bytes of a digest.
+        time_ms: when, in log time; a learner that forgets counts the rows' age from here.
     """
     said = spec.prior_strength
     strength = known.strength if said is None else said
@@ -60,7 +62,7 @@ def begin_with(
 
     prior = demand_prior(fetch(known.digest))
     try:
-        rows, skipped = teach_prior(learner, spec, catalogue, prior, strength)
+        rows, skipped = teach_prior(learner, spec, catalogue, prior, strength, time_ms)
     except RefusedError as error:
         return known.without(error.message), True
     taught = TaughtPrior(known.digest, strength, rows, skipped, learner.learned)
@@ -77,7 +79,12 @@ class _Candidates(msgspec.Struct, frozen=True, gc=False):
 
 
 def teach_prior(
-    learner: Learner, spec: PolicySpec, catalogue: Catalogue, rows: PriorRows, strength: float
+    learner: Learner,
+    spec: PolicySpec,
+    catalogue: Catalogue,
+    rows: PriorRows,
+    strength: float,
+    time_ms: int = 0,
 ) -> tuple[int, int]:
     """Teach a fresh learner a prior; return how many rows it was taught, and how many not.
 
@@ -91,6 +98,7 @@ def teach_prior(
         catalogue: the one that they are of.
         rows: what is taught, in order.
         strength: how many interactions each row is worth.
+        time_ms: see ``begin_with``.
 
     Raises:
         RefusedError: this policy learns nothing of any row; then the learner is as it was.
@@ -107,11 +115,11 @@ def teach_prior(
         )
 
     if spec.kind == "mixture":
-        taught = learner.learn_prior(_of_sources(spec, catalogue, offered), strength)
+        taught = learner.learn_prior(_of_sources(spec, catalogue, offered), strength, time_ms)
     elif learner.by_row:
-        taught = learner.learn_prior(_of_chosen(spec, catalogue, offered), strength)
+        taught = learner.learn_prior(_of_chosen(spec, catalogue, offered), strength, time_ms)
     else:
-        taught = learner.learn_prior(_of_items(spec, catalogue, offered), strength)
+        taught = learner.learn_prior(_of_items(spec, catalogue, offered), strength, time_ms)
     return taught, skipped
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import RefusedError
 from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
+from bandits.log.positions import position_ms
 from bandits.log.records import EncodedDecision
 from bandits.types import ChosenRow, Float32, Interaction, Learner, UInt32
 from policies.features import ItemRows, chosen_rows, featurise_record, rows_of_chosen
@@ -143,6 +145,9 @@ class Lessons:
             np.array([reward for each in joined for reward in each.rewards], np.float64),
             None if learns.all() else np.repeat(learns, counts),
         )
+        if learner.timed:
+            times_ms = np.array([position_ms(each.position) for each in joined], np.int64)
+            rows = msgspec.structs.replace(rows, times_ms=np.repeat(times_ms, counts))
         learner.learn_rows(rows)
 
 
@@ -162,7 +167,7 @@ def taught_interactions(
         RefusedError: it is credited to a source that scored none of its actions.
     """
     record = whole_record(joined.record)
-    pmfs = record.pmfs()
+    pmfs, time_ms = record.pmfs(), position_ms(joined.position)
     context, actions = featurise_record(spec, catalogue, record)
 
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
@@ -185,7 +190,9 @@ def taught_interactions(
                 )
             chosen = available.ids.index(name)
 
-        yield Interaction(record.event_id, slot, context, available, chosen, propensity, reward)
+        yield Interaction(
+            record.event_id, slot, context, available, chosen, propensity, reward, time_ms
+        )
 
 
 def taught_rows(joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue) -> list[ChosenRow]:
@@ -204,9 +211,9 @@ def taught_rows(joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue) 
     chosen = chosen_rows(spec, catalogue, record, indices)
 
     # Each earlier slot took one action.
-    actions = len(record.action_ids)
+    actions, time_ms = len(record.action_ids), position_ms(joined.position)
     return [
-        ChosenRow(action_id, shared, own, reward, actions - slot, record.propensity(slot))
+        ChosenRow(action_id, shared, own, reward, actions - slot, record.propensity(slot), time_ms)
         for (action_id, shared, own), slot, reward in zip(
             chosen, joined.slots, joined.rewards, strict=True
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.log.positions import START
@@ -63,6 +64,23 @@ def featurise_row(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, Actio
     if not all(np.isfinite(namespace.values).all() for namespace in namespaces):
         raise too_large(row.event_id)
     return context, actions
+
+
+def demand_times(times_ms: NDArray[np.int64]) -> None:
+    """Refuse rows without a time, which a learner that forgets cannot weigh.
+
+    Args:
+        times_ms: int64[n], 0 where the log has no time.
+
+    Raises:
+        ReplayError: One has none.
+    """
+    if (times_ms == 0).any():
+        raise ReplayError(
+            "this log has rows without a time, so nobody knows how old they are: leave half_life"
+            " out, or use a log with times",
+            "learner.half_life",
+        )
 
 
 def too_large(event_id: str) -> ReplayError:
@@ -128,9 +146,18 @@ class OnlinePolicy:
             actions: What the policy saw of its actions.
             propensity: The probability with which the choice was made.
         """
+        if self._learner.timed:
+            demand_times(np.array([row.time_ms], np.int64))
         self._pending.append(
             Interaction(
-                row.event_id, row.slot, context, actions, row.chosen, propensity, row.reward
+                row.event_id,
+                row.slot,
+                context,
+                actions,
+                row.chosen,
+                propensity,
+                row.reward,
+                row.time_ms,
             )
         )
 

@@ -15,7 +15,7 @@ from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from policies.spec_checks import check_learner
 from simulator.learners.chosen import chosen_columns, decision_columns
-from simulator.learners.online import check_blend, featurise_row, salt_of
+from simulator.learners.online import check_blend, demand_times, featurise_row, salt_of
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.archive.pieces import read_for_learning
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of, no_rows_error
@@ -62,6 +62,9 @@ def train_on_log(
                     "this log has left decisions out at random (pdrop): it cannot be learned from",
                     "log",
                 )
+
+            if learner.timed:
+                demand_times(batch.times_ms)
 
             # The model says which rows it learned from, so that an evaluation on them is noticed.
             learn_from(sampler, piece, batch)
@@ -113,7 +116,8 @@ def rows_to_learn(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
         ReplayError: A feature is too large for a policy.
     """
     records = records_from_rows(batch.decisions) if batch.records is None else batch.records
-    return chosen_columns(spec.use, records, batch.reward, batch.propensity)
+    rows = chosen_columns(spec.use, records, batch.reward, batch.propensity)
+    return msgspec.structs.replace(rows, times_ms=batch.times_ms)
 
 
 def snapshot_of(model: TrainedModel, *, salt: bytes) -> Snapshot:
@@ -232,5 +236,12 @@ def frozen_policy(model: TrainedModel, name: str, *, seed: int = 0) -> FrozenPol
 def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
     context, actions = featurise_row(spec, row)
     return Interaction(
-        row.event_id, row.slot, context, actions, row.chosen, row.propensity, row.reward
+        row.event_id,
+        row.slot,
+        context,
+        actions,
+        row.chosen,
+        row.propensity,
+        row.reward,
+        row.time_ms,
     )

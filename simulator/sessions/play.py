@@ -151,4 +151,4 @@ def train_bandit(
 def _interaction(
     number: int, context: Context, actions: ActionSet, chosen: int, pmf: Pmf, reward: float
 ) -> Interaction:
-    return Interaction(f"{number}", 0, context, actions, chosen, float(pmf[chosen]), reward)
+    return Interaction(f"{number}", 0, context, actions, chosen, float(pmf[chosen]), reward, number)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,9 @@ RIDGE = RidgeConfig(l2=2.0, interactions=[("context", "scores")], max_features=6
 SPECS = {
     "ridge lints": PolicySpec("p", learner=RIDGE, exploration=LinTs(draws=10)),
     "ridge linucb": PolicySpec("p", learner=RIDGE, exploration=LinUcb()),
+    "ridge that forgets": PolicySpec(
+        "p", learner=msgspec.structs.replace(RIDGE, half_life="7s"), exploration=LinUcb()
+    ),
     "vw mtr": PolicySpec(
         "p",
         learner=VwConfig("--cb_explore_adf --cb_type mtr -b 10 -q cs"),

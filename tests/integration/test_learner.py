@@ -37,6 +37,7 @@ from bandits.log.records import (
     SpecRecord,
     TickRecord,
 )
+from bandits.ridge.config import RidgeConfig
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
@@ -264,9 +265,13 @@ def test_a_pinned_snapshot_is_served_and_kept_while_learning_goes_on(client):
     assert set(verdicts(client)) == {"identical"}
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_rollback_serves_what_was_known_and_the_replay_agrees(client, name):
-    spec = SPECS[name]
+FORGETS = msgspec.structs.replace(
+    SPECS["ridge, as it arrives"], learner=RidgeConfig(half_life="1s")
+)
+
+
+@pytest.mark.parametrize("spec", [*SPECS.values(), FORGETS], ids=[*SPECS, "ridge that forgets"])
+def test_a_rollback_serves_what_was_known_and_the_replay_agrees(client, spec):
     loop = make(client, spec)
     settle(loop)
     for part in range(4):

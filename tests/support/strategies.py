@@ -62,15 +62,15 @@ def decision_features(
 
 
 def interactions(seed: int, count: int, k: int = 5) -> list[Interaction]:
-    """Random interactions over a few dozen items."""
+    """Random interactions over a few dozen items, one a second; every fourth is 5 s older."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(count):
         context, actions = decision_features(seed * 100_003 + i, k)
         chosen = int(rng.integers(k))
-        out.append(
-            Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, float(rng.random() < 0.4))
-        )
+        time_ms = 10_000 + 1000 * i - (5000 if i % 4 == 3 else 0)
+        reward = float(rng.random() < 0.4)
+        out.append(Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, reward, time_ms))
     return out
 
 

@@ -1,6 +1,5 @@
 """``banditloop data import``: tables as they are become a data set."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bandits.durations import duration_ms
 from bandits.errors import DataSetError, InvalidFieldError
 from serve_app.cli.options import folder_to_write, options_from
 from serve_app.cli.terminal import empty_table, output, progress_count, say
@@ -15,8 +15,6 @@ from serve_app.cli.terminal import empty_table, output, progress_count, say
 if TYPE_CHECKING:
     from policies.data.manifest import Manifest, WeightOptions
     from simulator.imports import Cleaning, TableFormat
-
-DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @dataclass(frozen=True)
@@ -280,9 +278,7 @@ def seconds_of(option: str, text: str) -> float:
     Raises:
         DataSetError: it is no duration.
     """
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([smhdw])", text.strip())
-    if match is None:
-        raise DataSetError(
-            f"{option} is a number and s, m, h, d or w, as 30d, not {text!r}", option.strip("-")
-        )
-    return float(match[1]) * DURATION_S[match[2]]
+    try:
+        return duration_ms(text) / 1000
+    except InvalidFieldError as error:
+        raise DataSetError(f"{option}: {error.message}", option.strip("-")) from error

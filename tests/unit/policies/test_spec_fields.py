@@ -74,6 +74,7 @@ TEXTS = {
     "field": ["hour", "device"],
     "policy": ["uniform", "deep"],
     "name": ["other", "cf2"],
+    "half_life": ["20s"],
 }
 ROUNDS = 32
 COMES = np.random.default_rng(6).random((ROUNDS, 3)) < 0.5

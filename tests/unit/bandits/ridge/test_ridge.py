@@ -10,8 +10,9 @@ from support.strategies import decision_features, interactions
 from bandits.errors import SnapshotError
 from bandits.features.hashing import hash_feature
 from bandits.ridge.config import RidgeConfig
-from bandits.ridge.learner import RidgeLearner, decode_sums
+from bandits.ridge.learner import RidgeLearner
 from bandits.ridge.model import RidgeModel
+from bandits.ridge.payloads import decode_sums
 from bandits.types import ActionSet, ChosenRow, Context, Interaction, Namespace, Snapshot
 
 CONFIG = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])

@@ -18,8 +18,9 @@ from bandits.features.hashing import partition_of
 from bandits.log.join import JoinRule
 from bandits.log.positions import is_after
 from bandits.ridge.config import RidgeConfig
-from bandits.ridge.learner import RidgeLearner, decode_sums
+from bandits.ridge.learner import RidgeLearner
 from bandits.ridge.merge import merge_ridge
+from bandits.ridge.payloads import decode_sums
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner
 from bandits.vw.merge import carry_vw, check_mergeable, merge_vw
@@ -39,6 +40,11 @@ SPECS = {
     "ridge": RIDGE,
     "as it arrives": msgspec.structs.replace(
         RIDGE, join=JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives", late="correct")
+    ),
+    "forgets": msgspec.structs.replace(
+        RIDGE,
+        learner=RidgeConfig(half_life="15s"),
+        join=JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives", late="correct"),
     ),
     "vw": msgspec.structs.replace(
         RIDGE, learner=VwConfig("--cb_explore_adf --cb_type mtr -q ci"), exploration=EpsilonGreedy()
@@ -240,7 +246,7 @@ def check(these: Partitions) -> None:
             assert (fold.learned, fold.number, fold.cut) == (live.learned, live.number, live.cut)
 
 
-@pytest.mark.parametrize("name", ["ridge", "as it arrives"])
+@pytest.mark.parametrize("name", ["ridge", "as it arrives", "forgets"])
 @settings(max_examples=40)
 @given(st.lists(STEPS, max_size=25))
 def test_whatever_merges_do_the_logs_folded_together_give_what_was_served(name, steps):

@@ -7,7 +7,7 @@ import pytest
 from bandits.errors import RefusedError
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB
 from bandits.ridge.config import RidgeConfig
-from bandits.ridge.learner import decode_sums
+from bandits.ridge.payloads import decode_sums
 from bandits.rl.config import RlConfig
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig

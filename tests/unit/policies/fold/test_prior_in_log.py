@@ -23,7 +23,7 @@ from bandits.log.records import (
     WarmStartRecord,
 )
 from bandits.ridge.config import RidgeConfig
-from bandits.ridge.learner import decode_sums
+from bandits.ridge.payloads import decode_sums
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.prior import PriorRows

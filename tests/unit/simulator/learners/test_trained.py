@@ -5,7 +5,7 @@ Then evaluated frozen, or taken over by a fold.
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from bandits.log.codec import digest
 from bandits.log.join import JoinedDecision
 from bandits.log.records import CheckpointRecord, PinRecord, TickRecord, WarmStartRecord
 from bandits.ridge.config import RidgeConfig
+from bandits.ridge.model import RidgeModel
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.artifacts.learner_model import TrainedModel, decode_trained
@@ -31,7 +32,7 @@ from policies.items.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
-from simulator.learners.online import featurise_row
+from simulator.learners.online import OnlinePolicy, featurise_row, salt_of
 from simulator.learners.trained import FrozenPolicy, read_trained, snapshot_of, train_on_log
 from simulator.logs.archive.rows import decision_rows
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
@@ -152,6 +153,35 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tmp_path):
         damaged.write_bytes(data)
         with pytest.raises(SnapshotError, match="trained model"):
             read_trained(damaged)
+
+
+FORGETS = msgspec.structs.replace(
+    RIDGE, learner=msgspec.structs.replace(RIDGE.learner, half_life="10s")
+)
+
+
+@pytest.mark.parametrize("spec", [FORGETS, msgspec.structs.replace(FORGETS, use=["item"])])
+def test_a_row_counts_by_its_own_time_and_the_model_is_as_of_the_newest(spec):
+    """Whatever number the snapshot of an evaluation has for a position."""
+    timed = [replace(row, time_ms=10**12 + 1000 * number) for number, row in enumerate(rows(50))]
+    model = train_on_log(spec, [Rows(timed[:20]), Rows(timed[20:])])
+    worth = RidgeModel(snapshot_of(model, salt=SALT)).worth
+    assert worth == pytest.approx(sum(2 ** (-age / 10) for age in range(50)), rel=1e-12)
+    online = OnlinePolicy(spec, publish_every=50, seed=0)
+    for row in timed:
+        online.learn(row, *online.features(row), row.propensity)
+    assert online.pmf(*online.features(timed[0])) == pytest.approx(
+        load_policy(spec, snapshot_of(model, salt=salt_of(0))).pmf(*online.features(timed[0]))
+    )
+
+
+def test_a_log_without_times_teaches_no_model_that_forgets():
+    with pytest.raises(ReplayError, match="without a time") as refused:
+        train_on_log(FORGETS, [Rows(rows(20))])
+    assert refused.value.target == "learner.half_life"
+    online, row = OnlinePolicy(FORGETS, publish_every=5, seed=0), rows(1)[0]
+    with pytest.raises(ReplayError, match="without a time"):
+        online.learn(row, *online.features(row), row.propensity)
 
 
 def test_a_log_is_learned_and_the_policy_evaluated_from_the_command_line(tmp_path):
