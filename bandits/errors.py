@@ -330,3 +330,51 @@ class StartupError(BanditloopError):
     """The service cannot start here: a port is taken, or a part did not come up."""
 
     code = "cannot_start"
+
+
+class RefreshError(BanditloopError):
+    """A refresh of sources did not come to an end; the artifact that served serves on."""
+
+    code = "refresh_failed"
+
+
+class NothingToLearnError(RefreshError):
+    """The log of a window has no rewarded decision of a known user, and no data set was given."""
+
+    code = "nothing_to_learn"
+
+
+class TrainingDiedError(RefreshError):
+    """The process that trains has ended without a word."""
+
+    code = "training_died"
+
+
+class TrainingMemoryError(RefreshError):
+    """The process that trains ran out of memory."""
+
+    code = "training_out_of_memory"
+
+
+class LackingItemsError(RefreshError):
+    """A trained artifact knows too many items that the catalogue lacks."""
+
+    code = "items_lacking"
+
+
+class WorseArtifactError(RefreshError):
+    """The trained artifact is worse than the one that serves, by more than its interval."""
+
+    code = "worse_artifact"
+
+
+class RefreshRunningError(RefreshError):
+    """Another refresh of the same policy is under way."""
+
+    code = "refresh_running"
+
+
+class StoreUnreadableError(RefreshError):
+    """The store of artifacts cannot be read where it has to be, or not be written."""
+
+    code = "store_unreadable"

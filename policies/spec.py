@@ -26,6 +26,7 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.ridge.config import RidgeConfig
 from bandits.values import MAX_STRENGTH
+from policies.refresh_options import Refresh
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
@@ -148,6 +149,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         partitions: over how many logs, each with its own learner, the policy's events are split by
             their event_id (docs/explanation/exact.md); it stays as it is for the life of the log.
         prior: how much the artifact's prior counts, or ``none``: a model begins with nothing.
+        refresh: when the artifact's sources are trained anew while the policy is served; without
+            it, never, unless by ``banditloop refresh``. It is never logged.
     """
 
     name: Name
@@ -165,6 +168,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holdout: Holdout | None = None
     partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     prior: Prior | Literal["none"] | msgspec.UnsetType = msgspec.UNSET
+    refresh: Refresh | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -195,18 +199,21 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "sources of kind artifact need the directory that banditloop train wrote",
                 "artifact",
             )
+        if self.refresh is not msgspec.UNSET and not trained:
+            raise SpecError("there is no source of kind artifact to train anew", "refresh")
 
     @property
     def encoded(self) -> bytes:
-        """The blob of this spec, without standbys, folders and profiles.
+        """The blob of this spec, without standbys, folders, profiles and refreshes.
 
         Standbys and folders differ by machine. Profiles name users, and nothing that a record holds
-        has to be derived from them again.
+        has to be derived from them again. What a refresh changes has entries of its own.
         """
         named = _with_paths(self, lambda path: Path(path).name)
         logged = msgspec.structs.replace(named, learner=self.learner.without_standbys)
         fields = msgspec.to_builtins(logged, order="deterministic")
         del fields["profiles"]
+        fields.pop("refresh", None)
 
         # As if there were no such field: the log of one partition knows of none.
         if self.partitions == 1:
@@ -251,9 +258,14 @@ def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
         else source
         for source in spec.sources
     ]
+    refresh = spec.refresh
+    if refresh is not msgspec.UNSET and refresh.data is not None:
+        refresh = msgspec.structs.replace(refresh, data=change(refresh.data))
     artifact = None if spec.artifact is None else change(spec.artifact)
     profiles = None if spec.profiles is None else change(spec.profiles)
-    return msgspec.structs.replace(spec, artifact=artifact, profiles=profiles, sources=sources)
+    return msgspec.structs.replace(
+        spec, artifact=artifact, profiles=profiles, sources=sources, refresh=refresh
+    )
 
 
 def _check_learner(spec: PolicySpec) -> None:

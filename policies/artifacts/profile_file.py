@@ -15,7 +15,7 @@ artifact it belongs to. Ids of items, not places: an artifact of other items fin
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,19 @@ def write_profiles(
     data: str = "",
     artifact: str = "",
     kept: int = KEPT,
+    known_by: Callable[[bytes, str], str] = pseudonym,
 ) -> None:
     """Write what is known of users; whoever reads meanwhile sees the old file or the new one.
 
     Args:
         path: the file.
-        histories: who interacted with what, by the users' own ids.
+        histories: who interacted with what.
         salt: the key of their pseudonyms, that of the service which is to read the file.
         data: the digest of the data set.
         artifact: the version that was trained on it.
         kept: how many items of a user, at most.
+        known_by: gives a user's pseudonym under the salt; of histories that were read off a log,
+            users are named by it already.
 
     Raises:
         ArtifactError: it cannot be written.
@@ -93,7 +96,7 @@ def write_profiles(
         }
     )
 
-    pseudonyms = np.array([pseudonym(salt, user) for user in histories.users], dtype="U32")
+    pseudonyms = np.array([known_by(salt, user) for user in histories.users], dtype="U32")
     order = np.argsort(pseudonyms)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -129,7 +129,7 @@ class _AnyFormat(msgspec.Struct):
     format: int
 
 
-def write(artifact: Artifact, root: Path) -> str:
+def write(artifact: Artifact, root: Path, *, current: bool = True) -> str:
     """Write the artifact, point ``current`` at it, and return its version.
 
     Readers see the whole new version or the old one, whenever the process dies.
@@ -137,6 +137,7 @@ def write(artifact: Artifact, root: Path) -> str:
     Args:
         artifact: what training made.
         root: the folder of its versions.
+        current: whether ``current`` is to point at it; else it lies there for who knows its name.
 
     Raises:
         ArtifactError: it holds a number that is not finite, or cannot be written.
@@ -168,7 +169,7 @@ def write(artifact: Artifact, root: Path) -> str:
     files[MANIFEST] = msgspec.json.format(_json(manifest))
 
     try:
-        _publish(root, manifest.version, files)
+        _publish(root, manifest.version, files, current=current)
     except OSError as error:
         raise ArtifactError(
             f"the artifact cannot be written below {root}: {error}", "root"
@@ -305,7 +306,7 @@ def _check_finite(file: str, arrays: Arrays) -> None:
             raise ArtifactError(f"{file}: {name} holds numbers that are not finite", file)
 
 
-def _publish(root: Path, version: str, files: Mapping[str, bytes]) -> None:
+def _publish(root: Path, version: str, files: Mapping[str, bytes], *, current: bool) -> None:
     root.mkdir(parents=True, exist_ok=True)
 
     # The version appears with all of its files, or not at all.
@@ -321,6 +322,9 @@ def _publish(root: Path, version: str, files: Mapping[str, bytes]) -> None:
             scratch.rename(root / version)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        _sync(root)
+    if not current:
+        return
 
     pointer = root / f".{uuid.uuid4().hex}"
     _write(pointer, f"{version}\n".encode())

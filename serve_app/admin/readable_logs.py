@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from banditloop_client.schemas import RefreshInfo
 from bandits.errors import (
     BanditloopError,
     CodecError,
@@ -21,6 +22,7 @@ from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.storage import shown
+from serve_app.admin.refreshes import read_refresh
 from serve_app.store.archived import Committed
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
@@ -126,6 +128,10 @@ class LiveLog:
         """Return what the learner has counted, None if it has published nothing readable."""
         raw: Any = self._client.get(self._keys.stats)
         return _decoded(raw, Stats)
+
+    def refresh(self) -> RefreshInfo | None:
+        """Return the last refresh of the policy's sources, None if there never was one."""
+        return read_refresh(self._client, self._first_keys)
 
     def stall(self) -> str | None:
         """Return where learning stands still and why, in words; None if it goes on."""

@@ -147,15 +147,23 @@ class StoredPolicy:
         Raises:
             ArtifactError, MissingBlobError: it is not stored, or damaged.
         """
+        return self.items().newest
+
+    def items(self) -> ItemTimeline:
+        """Return the items that there are now.
+
+        Raises:
+            ArtifactError, MissingBlobError: they are not stored, or damaged.
+        """
         history = ItemsHistory(self._client, ItemsKeys(self.keys.policy), None)
         base = read_base(self._client, ItemsKeys(self.keys.policy))
         if base is None:
-            return Catalogue()
+            return ItemTimeline(Catalogue())
         whole = Catalogue.decode(whole_catalogue(history.blob, base.digest))
         timeline = ItemTimeline(whole, version=base.version, at=base.begins)
         for entry in history.encoded(base.begins):
             timeline.apply(entry, history.blob)
-        return timeline.newest
+        return timeline
 
     def ask_for_artifact(self, version: str) -> None:
         """Ask all replicas to load a version beside what they serve; "": none any more."""

@@ -55,6 +55,14 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.DataUnavailableError: 500,
     errors.DataSetError: 500,
     errors.StartupError: 500,
+    errors.RefreshError: 500,
+    errors.NothingToLearnError: 422,
+    errors.TrainingDiedError: 500,
+    errors.TrainingMemoryError: 507,
+    errors.LackingItemsError: 422,
+    errors.WorseArtifactError: 409,
+    errors.RefreshRunningError: 409,
+    errors.StoreUnreadableError: 503,
 }
 
 

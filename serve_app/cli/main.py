@@ -31,6 +31,7 @@ COMMANDS = {
     "snapshots": "Inspect, pin and verify a policy's stored models.",
     "artifact": "See which trained sources serve, and have others serve.",
     "train": "Fit candidate sources, or a policy.",
+    "refresh": "Train a policy's sources anew on its log.",
 }
 """Each command's one line in the list; its module is ``serve_app.cli.<command>``."""
 

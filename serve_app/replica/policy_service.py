@@ -37,6 +37,7 @@ from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
+from serve_app.admin.refreshes import follow_refresh
 from serve_app.api.readiness import stalled_at
 from serve_app.replica.artifact_swap import ArtifactSwap
 from serve_app.replica.items import ReplicaItems
@@ -302,11 +303,13 @@ class RedisPolicyService:
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""
         serving, troubles, stats = self.ranker.serving, self.ranker.proposers.troubles, None
+        refreshed = None
 
         # Without Redis the answer is what this process knows by itself.
         with contextlib.suppress(*FAILURES, msgspec.MsgspecError):
             stats = await read_learner_stats(self._client, self.spec.name, self.spec.partitions)
             troubles = await read_troubles(self._client, self.spec.name, troubles)
+            refreshed = await follow_refresh(self._client, self._keys)
 
         learning = self.learning
         return PolicyInfo(
@@ -332,6 +335,7 @@ class RedisPolicyService:
             catalogue=self.ranker.offering.catalogue.digest if serving else None,
             artifact_wanted=self.artifacts.wanted if self.artifacts.is_behind else None,
             artifact_trouble=self.artifacts.trouble,
+            refresh=refreshed,
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:

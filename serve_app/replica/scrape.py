@@ -13,8 +13,9 @@ from prometheus_client.core import (
     Metric,
 )
 
-from banditloop_client.schemas import Trouble
+from banditloop_client.schemas import RefreshInfo, Trouble
 from bandits.log.positions import position_ms
+from serve_app.admin.refreshes import follow_refresh
 from serve_app.replica.metrics import BUCKETS_S, COUNTERS, GAUGES, LATENCY, ProcessSample
 from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
@@ -47,6 +48,7 @@ async def collect(
     stats: dict[str, Stats] = {}
     lags: dict[str, float] = {}
     logs: dict[str, LogState] = {}
+    refreshed: dict[str, RefreshInfo] = {}
     try:
         async with asyncio.timeout(SCRAPE_S):
             pushed = await _pushed_samples(client)
@@ -64,11 +66,14 @@ async def collect(
                         [await _lag_s(client, keys, counts) for keys, counts in present]
                     )
                 logs[name] = _all_logs([await _log_state(client, keys) for keys in keys_of_all])
+                last = await follow_refresh(client, keys_of_all[0])
+                if last is not None:
+                    refreshed[name] = last
     except (*FAILURES, msgspec.MsgspecError):
         pass
 
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(samples, stats, lags, logs, learning or {}))
+    registry.register(ServiceCollector(samples, stats, lags, logs, learning or {}, refreshed))
     return generate_latest(registry)
 
 
@@ -179,6 +184,7 @@ class ServiceCollector:
         lags: in seconds, by policy.
         logs: how each policy's log stands.
         learning: how each policy's learning stands.
+        refreshed: the last refresh of each policy that had one.
     """
 
     def __init__(
@@ -188,12 +194,14 @@ class ServiceCollector:
         lags: Mapping[str, float],
         logs: Mapping[str, LogState],
         learning: Mapping[str, LearningHealth],
+        refreshed: Mapping[str, RefreshInfo] | None = None,
     ) -> None:
         self._samples = samples
         self._stats = stats
         self._lags = lags
         self._logs = logs
         self._learning = learning
+        self._refreshed = refreshed or {}
 
     def collect(self) -> Iterator[Metric]:
         """Give every family, also those that have no sample yet."""
@@ -218,6 +226,7 @@ class ServiceCollector:
         yield from self._learners()
         yield self._stalled()
         yield from self._archivers()
+        yield from self._refreshes()
 
     def _troubles(self) -> Metric:
         trouble = GaugeMetricFamily(
@@ -307,6 +316,23 @@ class ServiceCollector:
                 lag.add_metric([policy], state.unarchived_s)
                 failures.add_metric([policy], state.failures)
         yield from (entries, lag, failures)
+
+    def _refreshes(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "banditloop_refreshes",
+            "Refreshes of a policy's sources, by what became of the new artifact",
+            labels=["policy", "outcome"],
+        )
+        last = GaugeMetricFamily(
+            "banditloop_refresh_timestamp_seconds",
+            "When the last refresh ended, how, and by which error",
+            labels=["policy", "outcome", "code"],
+        )
+        for policy, info in self._refreshed.items():
+            for outcome, count in info.counts.items():
+                ended.add_metric([policy, outcome], count)
+            last.add_metric([policy, info.outcome, info.code], info.ended_ms / 1000)
+        yield from (ended, last)
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

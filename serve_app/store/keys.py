@@ -180,6 +180,21 @@ class Keys(LogKeys):
         return self._key("merged")
 
     @property
+    def refreshing(self) -> str:
+        """Who trains the policy's sources anew just now, and since when; partition 0 has it."""
+        return self._key("refreshing")
+
+    @property
+    def refreshed(self) -> str:
+        """The outcome of the last refresh; partition 0 has it."""
+        return self._key("refreshed")
+
+    @property
+    def refreshes(self) -> str:
+        """Hash of how many refreshes had which outcome; partition 0 has it."""
+        return self._key("refreshes")
+
+    @property
     def decisions_prefix(self) -> str:
         """Prefix of the hashes that remember decisions whose event_id the client made.
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import ray
 
 from policies.artifacts.fetch import load_artifact
@@ -157,6 +158,26 @@ class ArchiverActor(WorkerActor):
             self.run(archiver.run, f"archiver-{name}")
 
 
+class RefresherActor(WorkerActor):
+    """What trains sources anew: one thread for each policy that says when."""
+
+    def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
+        """Start to wait.
+
+        Args:
+            settings: of the service.
+            specs: the policies that have a schedule.
+        """
+        from serve_app.workers.refresher import ScheduledRefresh  # noqa: PLC0415
+
+        super().__init__(settings)
+        address = str(ray.get_runtime_context().gcs_address)
+        for spec in specs:
+            client = blocking_client(str(settings.redis_url))
+            schedule = ScheduledRefresh(client, spec, settings, address=address)
+            self.run(schedule.run, f"refresher-{spec.name}")
+
+
 def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield each log's name, its policy, and which of its logs it is, as an Archiver is told."""
     for policy, partitions in policies:
@@ -169,7 +190,7 @@ def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, dic
 def worker_kinds(
     settings: Settings, specs: Sequence[PolicySpec], generation: int
 ) -> dict[str, WorkerKind]:
-    """Return the workers that a deployment is to have, by name: all learners, then the archiver.
+    """Return the workers that a deployment is to have, by name: learners, refresher, archiver.
 
     Args:
         settings: of the service.
@@ -185,6 +206,10 @@ def worker_kinds(
                     LearnerActor,
                     (settings, spec, partition, generation),
                 )
+
+    refreshed = [spec for spec in specs if spec.refresh is not msgspec.UNSET]
+    if refreshed:
+        kinds[f"refresher.{generation}"] = RefresherActor, (settings, refreshed)
 
     if settings.archive_root():
         policies = [(spec.name, spec.partitions) for spec in specs]

@@ -14,6 +14,7 @@ from simulator.doctor.checks.freshness import LiveStatus, PriorReport, Staleness
 from simulator.doctor.checks.magnitudes import Magnitudes
 from simulator.doctor.checks.propensities import Draws, Propensities
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
+from simulator.doctor.checks.refreshes import RefreshOutcome
 from simulator.doctor.checks.rewards import Rewards
 from simulator.doctor.checks.sources import Sources
 
@@ -77,6 +78,7 @@ def examine(
             Staleness(live, lambda: rewards.last_taught),
             StalledLearning(live),
             PriorReport(live),
+            RefreshOutcome(live),
         ]
 
     decisions = 0

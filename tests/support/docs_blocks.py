@@ -55,6 +55,10 @@ NOT_RUN = {
         "how-to/use-your-recommenders.md",
         "banditloop train --events",
     ): "needs the reader's files: tests/e2e/test_own_data.py has some",
+    (
+        "how-to/refresh.md",
+        "banditloop refresh",
+    ): "needs a policy with a log of users: tests/integration/test_refresh.py has one",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (

@@ -338,6 +338,42 @@ class PriorInfo(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class RefreshMeasure(msgspec.Struct, frozen=True):
+    """A measure of the artifact that served (``serving``) and of a new one (``fresh``).
+
+    ``what`` was measured on ``n`` of ``of``, decisions or users; ``low`` and ``high`` are the ends
+    of the difference's 95% interval.
+    """
+
+    what: str
+    of: str
+    weights: str
+    n: int
+    serving: float | None
+    fresh: float
+    low: float | None = None
+    high: float | None = None
+
+
+class RefreshInfo(msgspec.Struct, frozen=True):
+    """The last refresh of a policy's sources.
+
+    ``outcome``: ``accepted``, ``refused`` (the new artifact was worse) or ``failed``; ``code`` and
+    ``message`` say why. ``artifact``: the version that was made, if any. Times are in ms of the
+    log's clock. ``counts``: how many refreshes ended how.
+    """
+
+    outcome: str
+    started_ms: int
+    ended_ms: int
+    by: str = ""
+    code: str = ""
+    message: str = ""
+    artifact: str = ""
+    measures: list[RefreshMeasure] = []
+    counts: dict[str, int] = {}
+
+
 class PolicyInfo(msgspec.Struct, frozen=True):
     """A policy as this replica serves it. ``spec`` is the whole spec.
 
@@ -347,7 +383,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     interactions in the served snapshot; a prior counts as many as it is worth. ``prior``: null if
     the log has none. ``artifact`` and ``catalogue``: the versions that this replica serves;
     ``artifact_wanted``: the one that the log says, while this replica does not serve it;
-    ``artifact_trouble``: why it does not.
+    ``artifact_trouble``: why it does not. ``refresh``: null if there never was one.
     """
 
     policy: str
@@ -369,6 +405,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     catalogue: str | None = None
     artifact_wanted: str | None = None
     artifact_trouble: Trouble | None = None
+    refresh: RefreshInfo | None = None
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):

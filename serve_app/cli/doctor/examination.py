@@ -211,6 +211,7 @@ def _live_state(log: LiveLog, *, merged: bool) -> LiveStatus:
         stalled=log.stall(),
         refused=log.refusals(),
         prior=stats.prior if stats else None,
+        refresh=log.refresh(),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from banditloop_client.schemas import RefreshInfo
 from bandits.log.positions import has_reached, position_ms
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from policies.fold.known_prior import EXPECTED, KnownPrior
@@ -26,6 +27,7 @@ class LiveStatus:
     ``head`` the newest snapshot's. ``clock_ms`` is the log's clock. ``running``: whether any
     process of the service has been heard of lately. ``stalled``: where learning stands still and
     why. ``refused``: the entries refused last, and why. ``prior``: the log's, None if it has none.
+    ``refresh``: the last one of the policy's sources, None if there never was one.
     """
 
     end: str
@@ -38,6 +40,7 @@ class LiveStatus:
     stalled: str | None = None
     refused: tuple[str, ...] = ()
     prior: KnownPrior | None = None
+    refresh: RefreshInfo | None = None
 
     @property
     def now_ms(self) -> int:

@@ -1,0 +1,126 @@
+"""The process that trains: ``python -m simulator.refresh.trainer FOLDER``.
+
+It yields to everything else on the machine, may be given a limit of memory, and whatever becomes of
+it, the process that asked goes on. It finds what to do in the folder, tells of its steps on
+standard output, and leaves its answer in the folder.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bandits.errors import BanditloopError
+
+REQUEST, ANSWER, ARTIFACT = "request.json", "answer.json", "artifact"
+EVENTS_UNTIL = "events_until_ms"
+"""The name under which an artifact says up to when it has seen the log."""
+OUT_OF_MEMORY = 77
+"""The exit status of a training that was refused memory."""
+BAD_DATA = 78
+"""The exit status of a training whose answer says what is wrong."""
+
+
+class TrainingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to train.
+
+    ``events_until_ms``: training saw no event of the log from then on. ``memory_bytes``: how much
+    the process may take; 0: as much as there is. ``niceness``: how far it yields to others.
+    """
+
+    sources: list[str]
+    seed: int = 0
+    jobs: int = 1
+    address: str | None = None
+    events_until_ms: int = 0
+    memory_bytes: int = 0
+    niceness: int = 10
+
+
+class TrainingAnswer(msgspec.Struct, frozen=True):
+    """What became of it: the artifact's version, or what was wrong with the data."""
+
+    version: str = ""
+    code: str = ""
+    message: str = ""
+
+
+class TrainingStep(msgspec.Struct, frozen=True):
+    """A line of standard output: so many steps of a source are done."""
+
+    source: str
+    done: int
+    total: int
+
+
+def train_in_folder(folder: Path) -> int:
+    """Train what a folder asks for; return the exit status.
+
+    Args:
+        folder: with the request and the data; it gets the artifact and the answer.
+    """
+    request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=TrainingRequest)
+    os.nice(request.niceness)
+    if request.memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (request.memory_bytes, request.memory_bytes))
+
+    status, answer = 0, TrainingAnswer()
+    try:
+        answer = TrainingAnswer(_train(folder, request))
+    except BanditloopError as error:
+        status, answer = BAD_DATA, TrainingAnswer(code=error.code, message=error.message)
+    except MemoryError:
+        status = OUT_OF_MEMORY
+    except RuntimeError as error:  # torch has no type for it
+        if "allocate memory" not in str(error):
+            raise
+        status = OUT_OF_MEMORY
+    (folder / ANSWER).write_bytes(msgspec.json.encode(answer))
+    return status
+
+
+def _train(folder: Path, request: TrainingRequest) -> str:
+    # Imported under the limit of memory, and where an error is caught.
+    from policies.artifacts import source_artifact  # noqa: PLC0415
+    from policies.training.train import run_training  # noqa: PLC0415
+    from simulator.refresh.training_data import read_training_data  # noqa: PLC0415
+
+    events, items = read_training_data(folder)
+    with _where_to_fit(request) as map_tasks:
+        run = run_training(
+            events,
+            items,
+            sources=request.sources,
+            seed=request.seed,
+            progress=_tell,
+            map_tasks=map_tasks,
+        )
+    made = {**run.artifact.created_with, EVENTS_UNTIL: str(request.events_until_ms)}
+    artifact = replace(run.artifact, created_with=made)
+    return source_artifact.write(artifact, folder / ARTIFACT)
+
+
+def _tell(source: str, done: int, total: int) -> None:
+    sys.stdout.write(msgspec.json.encode(TrainingStep(source, done, total)).decode() + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _where_to_fit(request: TrainingRequest) -> Iterator[Any]:
+    """Yield a map over processes or a cluster, None for this process."""
+    from simulator.parallel import OnRay, in_processes  # noqa: PLC0415
+
+    if request.address is not None:
+        yield OnRay(request.address)
+    else:
+        yield in_processes(request.jobs) if request.jobs > 1 else None
+
+
+if __name__ == "__main__":
+    sys.exit(train_in_folder(Path(sys.argv[1])))

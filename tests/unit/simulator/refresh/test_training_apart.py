@@ -1,0 +1,53 @@
+"""Training in another process: whatever becomes of it is told by a code of its own."""
+
+import sys
+
+import pytest
+from support.refreshes import CATALOGUE, history
+
+from bandits.errors import ArtifactError, TrainingDiedError, TrainingMemoryError
+from simulator.refresh.trainer import TrainingRequest
+from simulator.refresh.training import train_apart
+
+REQUEST = TrainingRequest(["item_knn"])
+
+
+def _with(code: str):
+    return train_apart(
+        REQUEST, history(), CATALOGUE, trainer=[sys.executable, "-c", f"import sys, os; {code}"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        ("sys.exit(77)", TrainingMemoryError, "out of memory"),
+        ("os.kill(os.getpid(), 9)", TrainingMemoryError, "out of memory"),
+        ("os.kill(os.getpid(), 11)", TrainingDiedError, "by SIGSEGV"),
+        ("sys.exit('a library is missing')", TrainingDiedError, "a library is missing"),
+        ("print('no step')", TrainingDiedError, "status 0"),
+    ],
+)
+def test_a_process_that_ends_without_an_artifact_is_an_error(code, kind, said):
+    with pytest.raises(kind, match=said):
+        _with(code)
+
+
+def test_what_is_wrong_with_the_data_is_said():
+    answer = '{"code": "invalid_artifact", "message": "no user has two items"}'
+    with pytest.raises(ArtifactError, match="no user has two items"):
+        _with(f"open(sys.argv[1] + '/answer.json', 'w').write('{answer}'); sys.exit(78)")
+
+
+def test_steps_are_told():
+    steps = []
+    line = '{"source": "als", "done": 1, "total": 2}'
+    with pytest.raises(TrainingDiedError):
+        train_apart(
+            REQUEST,
+            history(),
+            CATALOGUE,
+            progress=lambda *step: steps.append(step),
+            trainer=[sys.executable, "-c", f"print('noise'); print('{line}')"],
+        )
+    assert steps == [("als", 1, 2)]
