@@ -1,7 +1,7 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
     python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
-                                                                (33 minutes; quick: six)
+                                                                (33 minutes; quick: five)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections). A
 process keeps the memory and the place among others that it began with, and costs a few per cent
@@ -11,15 +11,16 @@ archiver, Valkey, HAProxy, Ray's processes. A turn counts from the start of its 
 everything that it logged is learned, so work that is put off counts as well. What the service uses
 while nobody asks is measured first, and taken off: it depends on how long a turn takes, not on how
 many ask; it has a row of its own, and so has the sum of both. It is the mean of the middle three of
-five spells, so that what happens once does not count as if it went on all the time. The requests are those of `serve.py`:
-100 catalogue ids, 8 features each, every decision synced to disk.
+five spells (quick: the middle one of three), so that what happens once does not count as if it went
+on all the time. The requests are those of `serve.py`: 100 catalogue ids, 8 features each, every
+decision synced to disk.
 
 One start gives one ratio, the geometric mean over its turns, each against the other build's turn
 beside it. The result is the geometric mean over the starts; its interval is Student's t of the
 logarithms, 95%, with which build was started first as a factor of the model. The full form passes
 when the interval ends at or below `--at-most`: the build is shown to cost no more. The quick form
-has fewer starts and no empty endpoint, for CI, and fails only when the interval lies wholly above
-it.
+has fewer starts, of both builds at once, and no empty endpoint, for CI, and fails only when the
+interval lies wholly above it.
 
 The other build is taken from git into a folder of its own and runs on the same installed packages.
 """
@@ -36,6 +37,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,10 +148,13 @@ def used_s(root: int) -> Counter[str]:
     return used
 
 
-def idle(services: Sequence[Service]) -> list[dict[str, float]]:
-    """Seconds of processor a second of each service, by what the process is, while nobody asks."""
+def idle(services: Sequence[Service], count: int) -> list[dict[str, float]]:
+    """Seconds of processor a second of each service, by what the process is, while nobody asks.
+
+    ``count``: of spells, at least three.
+    """
     spells: list[list[Counter[str]]] = [[] for _ in services]
-    for _ in range(SPELLS):
+    for _ in range(count):
         before = [used_s(service.pid) for service in services]
         time.sleep(IDLE_S)
         for at, service in enumerate(services):
@@ -204,7 +209,7 @@ def by_process(turns: Sequence[Turn]) -> str:
 
 
 def one_start(
-    folder: Path, other: Path, number: int, turns: int, seconds: float, *, beside: bool
+    folder: Path, other: Path, number: int, turns: int, seconds: float, *, quick: bool
 ) -> tuple[list[list[Turn]], list[dict[str, float]]]:
     """Start the services, in an order that alternates, and load each in turn.
 
@@ -214,7 +219,7 @@ def one_start(
         number: of the start, from 0.
         turns: of each service.
         seconds: of load in a turn.
-        beside: whether an empty endpoint is one of them.
+        quick: both builds start at once, there is no empty endpoint, and fewer spells of rest.
 
     Returns:
         The turns of this build, the other build and the empty endpoint; and what each of them uses
@@ -223,22 +228,27 @@ def one_start(
     sent, codes = bodies(), (HERE, other)
     with contextlib.ExitStack() as stack:
         services: dict[int, Service] = {}
-        for at in (0, 1) if number % 2 == 0 else (1, 0):
-            services[at] = stack.enter_context(build(codes[at], folder / f"build{at}"))
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        with ThreadPoolExecutor(2 if quick else 1) as starting:
+            started = starting.map(
+                lambda at: stack.enter_context(build(codes[at], folder / f"build{at}")), order
+            )
+            services.update(zip(order, started, strict=True))
         urls = [url_of(services[0]), url_of(services[1])]
-        if beside:
+        if not quick:
             services[2] = stack.enter_context(empty(folder / "empty"))
             urls.append(services[2].url + "/rank")
 
         # The first load warms up; then nobody asks, to see what is used anyway.
         for at, url in enumerate(urls):
             turn(services[at], url, sent, WARM_UP_S, {}, learns=at < 2)
-        resting = idle([services[at] for at in range(len(urls))])
+        spells = SPELLS - 2 if quick else SPELLS
+        resting = idle([services[at] for at in range(len(urls))], spells)
 
         found: list[list[Turn]] = [[] for _ in urls]
         for k in range(turns):
             order = (0, 1) if (number + k) % 2 else (1, 0)
-            for at in (*order, 2) if beside else order:
+            for at in order if quick else (*order, 2):
                 one = turn(services[at], urls[at], sent, seconds, resting[at], learns=at < 2)
                 found[at].append(one)
     return found, resting
@@ -282,7 +292,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cost-") as name, checked_out(given.against) as other:
         for number in range(starts):
             measured, rest = one_start(
-                Path(name) / str(number), other, number, turns, seconds, beside=EMPTY in found
+                Path(name) / str(number), other, number, turns, seconds, quick=given.quick
             )
             for who, its_turns, used in zip(found, measured, rest, strict=True):
                 found[who].append(its_turns)

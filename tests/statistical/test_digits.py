@@ -21,7 +21,9 @@ from simulator.ope.targets import RowTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 
 IDS = [str(digit) for digit in range(10)]
-SEEDS = 8
+SEEDS = 4
+
+pytestmark = pytest.mark.timeout(300)
 
 
 class Rows:

@@ -10,7 +10,7 @@ from bandits.log import records
 from bandits.log.codec import encode
 from bandits.types import ActionSet, Context, Interaction, Namespace
 
-MANY = 2500 if os.environ.get("BANDITLOOP_THOROUGH") else 250
+MANY = 1000 if os.environ.get("BANDITLOOP_THOROUGH") else 250
 """Random models of the tests that try thousands: `make test` sets the variable, `make check` does not."""
 
 scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(

@@ -23,7 +23,7 @@ from simulator.logs.dsjson import NO_LABEL, SKIP_LEARN, dsjson_pieces
 from simulator.logs.left_out import MARKER
 from simulator.logs.vw_text import text_pieces
 
-SEEDS = range(40 if MANY > 1000 else 3)
+SEEDS = range(40 if MANY >= 1000 else 3)
 LINES = 250
 ARGS = "--cb_explore_adf --epsilon 0.2"
 MASK = (1 << 18) - 1
