@@ -71,9 +71,9 @@ class Offering:
         return len(self.catalogue) - len(self._closed)
 
     @property
-    def closed(self) -> Collection[str]:
-        """The items of the catalogue that may not be offered now."""
-        return self._closed
+    def closed(self) -> frozenset[str]:
+        """The items of the catalogue that may not be offered now, as of this moment."""
+        return frozenset(self._closed)
 
     @property
     def ids(self) -> list[str]:

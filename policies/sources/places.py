@@ -46,7 +46,7 @@ class ClosedPlaces:
             for at in range(0, len(items), PART):
                 rows = offering.catalogue.rows(items.ids[at : at + PART])
                 self.shade[at : at + PART][rows < 0] = -np.inf
-            closed = [items.places[each] for each in list(offering.closed) if each in items.places]
+            closed = [items.places[each] for each in offering.closed if each in items.places]
             self.shade[closed] = -np.inf
         self.count = int(np.count_nonzero(self.shade))
 

@@ -63,8 +63,9 @@ class FreshItems:
         catalogue = offering.catalogue
         self._base_ms = float(position_ms(offering.timeline.position))
         self._offering = offering
-        self._put_ms = dict.fromkeys(list(offering.closed), self._base_ms)
-        self._ids = ids = [item for item in offering.ids if item in offering and offering.limits]
+        closed = offering.closed
+        self._put_ms = dict.fromkeys(closed, self._base_ms)
+        self._ids = ids = [item for item in offering.ids if item not in closed]
         self._number = dict(zip(ids, range(len(ids)), strict=True))
         times = np.fromiter(map(self._time_of, ids), np.float64, len(ids))
 
