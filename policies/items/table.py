@@ -1,6 +1,7 @@
 """Hashed features of items, row by row; rows are only ever appended."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class FeatureTable:
     def __init__(self) -> None:
         self.rows = 0
         self._seen: dict[int, int] = {}
-        self._hashes: UInt32 = frozen(np.zeros(0, np.uint32))
+        self._named: UInt32 = np.zeros(0, np.uint32)
+        self._hashes: UInt32 = frozen(self._named[:0])
         self._codes = np.zeros((0, 0), np.int32)
         self._values = np.zeros((0, 0), np.float32)
         self._alike = True
@@ -97,8 +99,18 @@ class FeatureTable:
     def hashes(self) -> UInt32:
         """The distinct hashes, uint32[U], in the order in which they came."""
         self.catch_up()
-        if len(self._hashes) != len(self._seen):
-            self._hashes = frozen(np.array(list(self._seen), np.uint32))
+        known, count = len(self._hashes), len(self._seen)
+        if known == count:
+            return self._hashes
+
+        # Of a million only the few that are new are looked at: they are the last ones.
+        if count > self._named.size:
+            room = np.zeros(max(count, 2 * self._named.size), np.uint32)
+            room[:known] = self._hashes
+            self._named = room
+        new = list(islice(reversed(self._seen), count - known))
+        self._named[known:count] = new[::-1]
+        self._hashes = frozen(self._named[:count])
         return self._hashes
 
     @property
