@@ -27,6 +27,7 @@ TABLES = (
     "serving.rl_decision",
     "learning.learner",
     "sources.retrieval",
+    "sources.offering",
     "serving.memory",
 )
 
