@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from bandits.errors import ArchiveError, ArtifactError, MissingBlobError
-from bandits.log.positions import has_reached, is_after, log_order, position_at, position_ms
+from bandits.log.positions import is_after, log_order, position_at, position_ms
 from bandits.log.records import ItemsBaseRecord, LogEntry
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline, position_of, whole_catalogue
@@ -21,6 +21,7 @@ LEAST_READ = 5_000
 """Entries to read before it is worth while to forget."""
 
 Blob = Callable[[str], bytes]
+Order = tuple[int, int]
 
 
 class ItemsLog(Protocol):
@@ -63,23 +64,33 @@ class NoItems:
 class _Era:
     """A timeline, from the catalogue that it began with on to the one that replaces all items.
 
-    ``end`` is the position of that one, None until it is met. ``used``: higher, the later.
+    ``end`` is where that one is, None until it is met. ``oldest`` and ``reached`` are where its
+    oldest and its newest version are. All are ``log_order`` of positions. ``used``: higher, the
+    later.
     """
 
     def __init__(self, timeline: ItemTimeline) -> None:
         self.timeline = timeline
-        self.begin = timeline.position
-        self.end: str | None = None
+        self.begin = self.oldest = self.reached = log_order(timeline.position)
+        self.end: Order | None = None
         self.reader: Iterator[LogEntry] = iter(())
         self.ahead: LogEntry | None = None
         self.used = 0
 
-    def covers(self, position: str) -> bool:
-        """Return whether the versions at a position are those of this timeline."""
-        oldest = position_of(self.timeline.oldest) or self.begin
-        if not has_reached(position, oldest):
-            return False
-        return self.end is None or is_after(self.end, position)
+    def apply(self, entry: LogEntry, blob: Blob) -> None:
+        """Apply the next entry."""
+        self.timeline.apply(entry, blob)
+        self.reached = log_order(entry.id)
+
+    def forget(self, position: str) -> None:
+        """Forget what versions before a position need."""
+        self.timeline.forget(position)
+        oldest = position_of(self.timeline.oldest)
+        self.oldest = self.begin if oldest is None else log_order(oldest)
+
+    def covers(self, at: Order) -> bool:
+        """Return whether the versions there are those of this timeline."""
+        return self.oldest <= at and (self.end is None or at < self.end)
 
 
 class ItemsPast:
@@ -117,10 +128,11 @@ class ItemsPast:
         if position is None:
             return self._whole(version, blob)
 
-        era = self._era_at(position) or self._begin(position)
-        while is_after(position, era.timeline.position):
+        at = log_order(position)
+        era = self._era_at(at) or self._begin(position)
+        while era.reached < at:
             entry = self._next(era)
-            if entry is None or is_after(entry.id, position):
+            if entry is None or log_order(entry.id) > at:
                 era.ahead = entry
                 break
             era = self._apply(era, entry)
@@ -151,15 +163,16 @@ class ItemsPast:
 
     # Eras
 
-    def _era_at(self, position: str) -> _Era | None:
-        """Return the era that has the versions of a position, the latest begun if several do."""
-        found = [era for era in self._eras if era.covers(position)]
-        if not found:
-            return None
-        era = max(found, key=lambda each: log_order(each.begin))
-        self._uses += 1
-        era.used = self._uses
-        return era
+    def _era_at(self, at: Order) -> _Era | None:
+        """Return the era that has the versions there, the latest begun if several do."""
+        found: _Era | None = None
+        for era in self._eras:
+            if era.covers(at) and (found is None or era.begin >= found.begin):
+                found = era
+        if found is not None:
+            self._uses += 1
+            found.used = self._uses
+        return found
 
     def _begin(self, position: str) -> _Era:
         """Begin a timeline at the newest whole catalogue that a position can be reached from."""
@@ -212,15 +225,15 @@ class ItemsPast:
         record = entry.record
         self._read += 1
         if not isinstance(record, ItemsBaseRecord) or record.version is not None:
-            era.timeline.apply(entry, self.log.blob)
+            era.apply(entry, self.log.blob)
             return era
 
         try:
             catalogue = self._taken(record.digest)
         except ArtifactError:
-            era.timeline.position = entry.id
+            era.apply(entry, self.log.blob)  # which changes nothing, for anybody
             return era
-        era.end, reader = entry.id, era.reader
+        era.end, reader = log_order(entry.id), era.reader
         era.reader = iter(())
         era = self._add(ItemTimeline(catalogue, at=entry.id))
         era.reader = reader
@@ -251,9 +264,9 @@ class ItemsPast:
         self._eras = [
             era
             for era in self._eras
-            if era.end is None or (oldest is not None and is_after(era.end, oldest))
+            if era.end is None or (oldest is not None and era.end > log_order(oldest))
         ]
         for era in self._eras:
             reached = era.timeline.position
             kept = reached if oldest is None else min(oldest, reached, key=log_order)
-            era.timeline.forget(position_at(position_ms(kept) - SLACK_MS))
+            era.forget(position_at(position_ms(kept) - SLACK_MS))

@@ -7,13 +7,14 @@ was before: its digest.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from math import inf
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
 from bandits.errors import ArtifactError, MissingBlobError
@@ -240,8 +241,11 @@ class ItemTimeline:
     @property
     def newest(self) -> Catalogue:
         """The catalogue as of the newest version; it stays as it is when more entries come."""
+        self._table.catch_up()
+        return self._now()
+
+    def _now(self) -> "CatalogueVersion":
         if self._newest is None:
-            self._table.catch_up()
             self._newest = CatalogueVersion(self, self.version, self._steps[self.version])
         return self._newest
 
@@ -252,10 +256,11 @@ class ItemTimeline:
             MissingBlobError: it is none of the versions since this timeline was begun.
         """
         if version == self.version:
-            return self.newest
-        if version not in self._steps:
+            return self._now()
+        step = self._steps.get(version)
+        if step is None:
             raise MissingBlobError(f"the log of items has no version {version}", "catalogue")
-        older = CatalogueVersion(self, version, self._steps[version])
+        older = CatalogueVersion(self, version, step)
         older.freeze()
         return older
 
@@ -349,6 +354,15 @@ class CatalogueVersion(Catalogue):
     def freeze(self) -> None:
         """Look rows up as of this version: later ones are about to come, or have."""
         self._row = self._row_then
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each id, -1 for one that is not here."""
+        # What has not changed since is asked of the newest, which is faster.
+        if self._row == self._row_then and self._step >= self._timeline._first:  # noqa: SLF001
+            changed, row, then = self._changed, self._rows.get, self._row_then
+            found = [then(each, ABSENT) if each in changed else row(each, ABSENT) for each in ids]
+            return np.array(found, np.intp)
+        return super().rows(ids)
 
     def _row_then(self, item_id: str, default: int) -> int:
         if self._step < self._timeline._first:  # noqa: SLF001
