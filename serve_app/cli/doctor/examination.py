@@ -21,7 +21,13 @@ from bandits.errors import (
 from bandits.log.codec import digest
 from bandits.log.positions import position_ms
 from bandits.log.records import LogEntry
-from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
+from policies.archive.archive import (
+    ArchiveReader,
+    archive_folder,
+    archive_folders,
+    items_folder,
+)
+from policies.items.past import ItemsLog, ItemsPast
 from serve_app.admin.archives import archived_policy_name
 from serve_app.admin.readable_logs import ArchivedLog, LiveLog, position_since
 from serve_app.admin.stored_policy import chosen_policy
@@ -31,12 +37,14 @@ from serve_app.host.embedded import any_redis, running_url
 from serve_app.replica.metrics import EXPIRE_S
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
-from serve_app.store.keys import Keys, partitions
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.merges import partition_count
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.archived_columns import archived_columns
 from simulator.doctor.checks.findings import DoctorReport, Finding
 from simulator.doctor.checks.freshness import LiveStatus
+from simulator.doctor.checks.items import items_log
 from simulator.doctor.checks.references import ReferencedBlobs
 from simulator.doctor.examine import (
     combine_reports,
@@ -119,7 +127,8 @@ class Examination:
         # A log that was trimmed past its reader is read again from where it starts by now.
         for _ in range(ATTEMPTS):
             log = LiveLog(client, keys, archive)
-            stored = ReferencedBlobs(log.blob, log.snapshot, log.listed_snapshots)
+            items = ItemsPast(_live_items(client, keys.policy, root))
+            stored = ReferencedBlobs(log.blob, log.snapshot, log.listed_snapshots, items)
             try:
                 return self._of(log, stored, _live_state(log, merged=count > 1), archive)
             except LogGapError:
@@ -131,9 +140,26 @@ class Examination:
             "since",
         )
 
-    def of_archived(self, log: ArchivedLog) -> DoctorReport:
-        """Examine an archived log."""
-        return self._of(log, ReferencedBlobs(log.blob), None, log.archive)
+    def of_archived(self, log: ArchivedLog, items: ArchiveReader) -> DoctorReport:
+        """Examine an archived log.
+
+        Args:
+            log: The log.
+            items: The archive of the log of its policy's items.
+        """
+        stored = ReferencedBlobs(log.blob, items=ItemsPast(items))
+        return self._of(log, stored, None, log.archive)
+
+    def with_items(self, report: DoctorReport, items: ItemsLog, end: str) -> DoctorReport:
+        """Return a policy's report with what is found in the log of its items.
+
+        Args:
+            report: On its own log.
+            items: The log of its items.
+            end: The position of the last entry of that one.
+        """
+        with _progress(self.console, end) as progress:
+            return with_findings(report, list(items_log(items, progress)))
 
     def _of(
         self,
@@ -181,16 +207,32 @@ def _examine_redis(
         reports = [
             examination.of_live(client, keys, count, root) for keys in partitions(name, count)
         ]
-        return reports[0] if count == 1 else combine_reports(name, reports)
+        report = reports[0] if count == 1 else combine_reports(name, reports)
+        items = _live_items(client, name, root)
+        return examination.with_items(report, items, items.end())
 
 
 def _examine_archive(policy: str | None, archive: str, examination: Examination) -> DoctorReport:
     name = archived_policy_name(archive, policy)
+    items = ArchiveReader(archive, items_folder(name))
     reports = [
-        examination.of_archived(ArchivedLog(archive, folder))
+        examination.of_archived(ArchivedLog(archive, folder), items)
         for folder in archive_folders(archive, name)
     ]
-    return reports[0] if len(reports) == 1 else combine_reports(name, reports)
+    report = reports[0] if len(reports) == 1 else combine_reports(name, reports)
+    return examination.with_items(report, items, items.end)
+
+
+def _live_items(client: Redis, policy: str, root: str) -> ItemsHistory:
+    """Return the log of a policy's items.
+
+    Args:
+        client: Redis of the service.
+        policy: Its name.
+        root: Folder or URI of the archive; empty where nothing is archived.
+    """
+    archive = ArchiveReader(root, items_folder(policy)) if root else None
+    return ItemsHistory(client, ItemsKeys(policy), archive)
 
 
 def _live_state(log: LiveLog, *, merged: bool) -> LiveStatus:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_partitions import BUILD, Partitions
 from support.fakes import SALT, FakeLog, FakePast
-from support.items import STEPS, MemoryItems, played, put
+from support.items import STEPS, MemoryItems, delete, played, put
 from support.logs import WINDOW, decision
 from support.priors import prior_rows
 
@@ -30,6 +30,8 @@ from bandits.log.records import (
 )
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
+from policies.blend import load_policy
+from policies.features import featurise_record
 from policies.fold.all_partitions import verify_partitions
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
@@ -249,6 +251,34 @@ def test_after_a_week_in_which_its_item_has_changed_a_decision_is_taught_what_it
     assert fold.learned == 30
     assert fold.snapshot().payload == wholes.fold().snapshot().payload
     assert rule is ARRIVES or max(rows) < 900
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_pmf_derives_from_a_version_as_from_its_items_alone(spec):
+    """To the byte, also where the table is wider for the sake of other items."""
+    items = MemoryItems()
+    items.replace([Item(name, {"x": 0.3 + n, "y": 0.1}) for n, name in enumerate("abc")])
+    then = Catalogue.decode(items.timeline.encoded)
+    items.append(put(Item("d", {f"tag{n}": n / 7 for n in range(20)})))
+    version = items.append(put(Item("a", {"x": 0.7, "kind": ["new", "red"], "y": 0.1})))
+    now = Catalogue.decode(items.timeline.encoded)
+    items.append(delete("b"))
+
+    log = FakeLog(spec)
+    log.blobs[then.digest] = then.encoded
+    for number in range(60):
+        record = decision(
+            f"e{number}", chosen=(number % 3,), spec=spec.digest, catalogue=then.digest
+        )
+        log.append(record, at=2 + number)
+        log.append(RewardRecord(f"e{number}", float(number % 3 == 1)), at=2 + number)
+    log.append(TickRecord(), at=5000 + WINDOW)
+    policy = load_policy(spec, log.fold().snapshot())
+    pmfs = [
+        policy.pmf(*featurise_record(spec, catalogue, decision(ids=("a", "b", "c", "d"))))
+        for catalogue in (now, items.timeline.at(version))
+    ]
+    assert pmfs[0].tobytes() == pmfs[1].tobytes()
 
 
 def test_a_decision_whose_version_is_not_in_the_log_stops_the_fold():

@@ -379,10 +379,12 @@ def test_chaos_without_kills_or_without_events_has_shown_nothing(
     promised = chaos.Promised()
     promised.decisions.update({f"d{n}": 0.0 for n in range(events)})
     promised.rewards.update({f"r{n}": 0.0 for n in range(events)})
+    promised.items.update({f"i{n}": 0.0 for n in range(events)})
     damage = chaos.Damage(
         Counter({"leader": kills}) if kills else Counter(), recoveries=[1.0] * kills
     )
-    result = chaos.Result(dict.fromkeys(promised.decisions, 1), set(promised.rewards), events)
+    decided = dict.fromkeys(promised.decisions, 1)
+    result = chaos.Result(decided, set(promised.rewards), set(promised.items), events)
     assert chaos._report(damage, promised, result, "identical: all 3", 0) == exit_status
     assert ("nothing to check" in capsys.readouterr().out.splitlines()[-1]) is (exit_status == 3)
 
