@@ -35,6 +35,7 @@ from serve_app.store.clients import asyncio_client, blocking_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.items.bases import read_base
 from serve_app.store.items.history import ItemsHistory
+from serve_app.store.items.sweep import ItemsSweep
 from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.workers import items_leader
 from serve_app.workers.archiver import Archiver
@@ -287,5 +288,33 @@ async def test_items_come_through_the_inbox_once(client, server_url, tmp_path):
                 with pytest.raises(UnknownItemError):
                     await one.item(absent)
         assert client.xlen(KEYS.log) == 1 + 4
+    finally:
+        await shop.close()
+
+
+async def test_catalogues_that_nobody_begins_with_go_once_they_are_archived(
+    client, server_url, tmp_path
+):
+    shop = Shop(server_url, tmp_path, 1)
+    root = shop.settings.archive_root()
+    sweep = ItemsSweep(client, KEYS, ArchiveReader(root, items_folder("home")))
+
+    def expiring() -> set[str]:
+        return {name for name in versions if client.ttl(KEYS.blob(name)) >= 0}
+
+    try:
+        with shop.learning():
+            one = await shop.replica("one")
+            versions = [await one.replace_catalogue([Item(name)]) for name in ITEMS[:3]]
+            assert sweep.sweep() == []  # the archive has none of it yet
+            await asyncio.to_thread(shop.archive)
+            assert set(versions[:2]) <= set(sweep.sweep())
+            assert expiring() == set(versions[:2])
+
+            # Put again, it lasts again, and the one before it goes.
+            await one.replace_catalogue([Item(ITEMS[0])])
+            await asyncio.to_thread(shop.archive)
+            assert versions[2] in sweep.sweep()
+            assert expiring() == set(versions[1:])
     finally:
         await shop.close()
