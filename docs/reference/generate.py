@@ -158,6 +158,23 @@ def settings() -> str:
     )
 
 
+def _queries(document: Any) -> list[tuple[str, ...]]:
+    """Return a row for all that the routes take behind their paths."""
+    return [
+        (
+            f"`{method.upper()} {path}`",
+            f"`{asked['name']}`",
+            schema_text(asked["schema"]),
+            schema_default(asked["name"], asked["schema"], ()),
+            asked["description"],
+        )
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for asked in operation["parameters"]
+        if asked["in"] == "query"
+    ]
+
+
 def http() -> str:
     """Return the page of the routes and bodies, from the OpenAPI document."""
     document = msgspec.json.decode(openapi_document(ROUTES, version("banditloop")))
@@ -188,6 +205,9 @@ def http() -> str:
         ),
         "## Routes",
         table(("route", "what it does", "scope", "body", "answer", "failures"), rows),
+        "## Behind the path",
+        "What a route takes behind `?`, as in `…/items?limit=10`.",
+        table(("route", "name", "type", "default", "meaning"), _queries(document)),
         "## Bodies",
         "A field without a default is required.",
     ]

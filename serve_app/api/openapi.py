@@ -121,7 +121,13 @@ def _query_parameters(kind: type) -> list[dict[str, Any]]:
     fields = components[kind.__name__]
     required = fields.get("required", [])
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": schema}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": schema.pop("description"),
+            "schema": schema,
+        }
         for name, schema in fields["properties"].items()
     ]
 

@@ -114,25 +114,29 @@ class ItemsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
+def _asked(what: str, *, least: int | None = None, most: int | None = None) -> msgspec.Meta:
+    """Return what a document says of one thing that is asked behind a path."""
+    return msgspec.Meta(ge=least, le=most, description=what)
+
+
 class ItemsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of items, in the order of their ids: those ``after`` an id, at most ``limit``.
+    """A page of items, in the order of their ids."""
 
-    ``contains``: only those whose id or metadata contain this text, in capitals or not.
-    """
-
-    after: str = ""
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
-    contains: str = ""
+    after: Annotated[str, _asked("The id behind which the page begins.")] = ""
+    limit: Annotated[int, _asked("How many items at most.", least=1, most=MAX_PAGE)] = 100
+    contains: Annotated[
+        str, _asked("Only items whose id or metadata contain this text, in capitals or not.")
+    ] = ""
 
 
 class SimilarQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is like an item: at most ``limit`` items, as ``source`` says.
+    """What is like an item."""
 
-    Without a source, the first of those that can say which has an answer.
-    """
-
-    source: str | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 20
+    source: Annotated[
+        str | None,
+        _asked("The source that says it; else the first of those that can which has an answer."),
+    ] = None
+    limit: Annotated[int, _asked("How many items at most.", least=1, most=MAX_PAGE)] = 20
 
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]
