@@ -258,6 +258,14 @@ class ReplicaItems:
     def _note(self, position: str, refused: list[RefusedChange]) -> None:
         """Keep what an entry has made, while this replica may be about to ask."""
         self.refused += len(refused)
+        for each in refused:
+            log.warning(
+                "item %r of %s is not changed at %s: %s",
+                each.id,
+                self._keys.policy,
+                position,
+                each.reason,
+            )
         if self._writing:
             version = ItemsVersion(self.timeline.version, len(self.timeline))
             self._outcomes[position] = _Outcome(version, refused)
@@ -296,9 +304,10 @@ class ReplicaItems:
 
         Raises:
             ArtifactError: two items share an id.
+            InvalidInputError: one cannot be offered; it names the field.
             NotReadyError, LogUnavailableError: see ``change``.
         """
-        catalogue = await asyncio.to_thread(Catalogue.put, items)
+        catalogue = await asyncio.to_thread(_checked, items)
         await self.catch_up()
         record = ItemsBaseRecord(catalogue.digest)
         command = append_base(self._keys, record, items=len(catalogue))
@@ -371,6 +380,13 @@ def _raise(refused: RefusedChange, timeline: ItemTimeline) -> NoReturn:
     if timeline.item(refused.id) is None:
         raise UnknownItemError(f"there is no item {refused.id!r}", "item_id")
     raise InvalidFieldError(refused.reason, "item")
+
+
+def _checked(items: Sequence[Item]) -> Catalogue:
+    catalogue = Catalogue.put(items)
+    for at, item in enumerate(items):
+        check_item(item, f"items[{at}].")
+    return catalogue
 
 
 def _no_blob(name: str) -> bytes:
