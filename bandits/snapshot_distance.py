@@ -8,6 +8,7 @@ import numpy as np
 
 from bandits.errors import SnapshotError
 from bandits.learner_kinds import LearnerKind
+from bandits.log.trends import decode_trends
 from bandits.types import Snapshot
 
 # The arrays in a payload by kind of snapshot, with their type; everything else has to be the same.
@@ -37,8 +38,9 @@ def distance(first: Snapshot, second: Snapshot) -> float:
         return math.inf
 
     # The usual case, within a build.
+    trends = 0.0 if first.trends == second.trends else _trends_apart(first, second)
     if first.payload == second.payload:
-        return 0.0
+        return trends
     arrays = _ARRAYS.get(first.kind)
     if arrays is None:
         return math.inf
@@ -46,7 +48,27 @@ def distance(first: Snapshot, second: Snapshot) -> float:
     one, two = _decoded(first), _decoded(second)
     if one.keys() != two.keys():
         return math.inf
-    return max(_apart(arrays.get(name), value, two[name]) for name, value in one.items())
+    apart = [_apart(arrays.get(name), value, two[name]) for name, value in one.items()]
+    return max([trends, *apart])
+
+
+def _trends_apart(first: Snapshot, second: Snapshot) -> float:
+    """Return how far the counts of items are apart; infinite if they are of other items."""
+    if first.trends is None or second.trends is None:
+        return math.inf
+    one, two = decode_trends(first.trends), decode_trends(second.trends)
+    if one.keys() != two.keys():
+        return math.inf
+
+    apart = 0.0
+    for half_life_ms, trend in one.items():
+        counts = dict(zip(trend.ids, trend.counts, strict=True))
+        others = dict(zip(two[half_life_ms].ids, two[half_life_ms].counts, strict=True))
+        if counts.keys() != others.keys():
+            return math.inf
+        for item_id, count in counts.items():
+            apart = max(apart, abs(count - others[item_id]) / (1 + abs(count)))
+    return apart
 
 
 def _apart(kind: str | None, value: Any, other: Any) -> float:

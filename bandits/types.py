@@ -125,6 +125,7 @@ class Snapshot:
     ``kind`` names the model family that reads ``payload`` (msgpack); ``position`` is the id of the
     last log entry it has seen ("0-0" at the start); ``learned`` counts the interactions in it.
     ``fold``: the version of the fold that made it, by which PMFs follow from it (see versions.py).
+    ``trends``: what the items' rewards have come to, where a source of the spec asks for it.
     """
 
     kind: str
@@ -132,6 +133,7 @@ class Snapshot:
     learned: int
     payload: bytes
     fold: int = FOLD
+    trends: bytes | None = None
 
 
 Explore = Callable[[Context, ActionSet], Pmf]

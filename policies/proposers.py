@@ -22,14 +22,19 @@ from bandits.errors import (
     UnknownItemError,
     UnknownUserError,
 )
-from bandits.types import Float32
+from bandits.types import Float32, Snapshot
 from bandits.values import MAX_NUMBER
 from policies.candidate_pool import Pool
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.requests import MAX_ACTIONS, RankRequest
-from policies.sources.base import Candidates, CandidateSource, SourceRequest
+from policies.sources.base import (
+    Candidates,
+    CandidateSource,
+    SnapshotFollower,
+    SourceRequest,
+)
 from policies.sources.local import EMPTY
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
@@ -92,10 +97,25 @@ class Proposers:
         self._spec = spec
         self._clock = clock
         self._warned_at: dict[str, float] = {}
+        self._snapshot: Snapshot | None = None
 
         # Threads make ready what the event loop swaps in.
         self._making = threading.Lock()
         self._ready: _Ready | None = None
+
+    def learn(self, snapshot: Snapshot) -> None:
+        """Have the sources that go by snapshots go by this one.
+
+        Raises:
+            SnapshotError: what it brings for them cannot be read.
+        """
+        self._teach(self.offered, snapshot)
+        self._snapshot = snapshot
+
+    def _teach(self, offered: Offered, snapshot: Snapshot | None) -> None:
+        for source in offered.sources.proposing:
+            if snapshot is not None and isinstance(source, SnapshotFollower):
+                source.learn(snapshot)
 
     # What may be offered
 
@@ -117,6 +137,7 @@ class Proposers:
             ready, self._ready = self._ready, None
             newest = self.offered if ready is None else ready.offered
             self.offered = Offered(offering, newest.sources.over(offering))
+            self._teach(self.offered, self._snapshot)
 
     def equip(self, sources: SourceSet) -> None:
         """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
@@ -144,6 +165,7 @@ class Proposers:
         self.offered.offering.stop(ready.since)
         if ready.since:
             ready.offered.tell(ready.since)
+        self._teach(ready.offered, self._snapshot)
         self.offered = ready.offered
 
     # What is proposed

@@ -94,6 +94,7 @@ class Ranker:
         policy = load_policy(self.spec, snapshot)
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
+        self.proposers.learn(snapshot)
         self.serving = Serving(snapshot_id, policy, snapshot)
 
     def offer(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bandits.durations import duration_ms
 from bandits.errors import InvalidFieldError, SpecError
 from bandits.exploration import (
     EpsilonGreedy,
@@ -30,6 +31,7 @@ from policies.refresh_options import Refresh
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 UNIFORM = "uniform"
+SHORTEST_HALF_LIFE_MS = 1000
 PRIOR_STRENGTH = 0.1
 """How many interactions a row of a prior is worth where the spec does not say."""
 
@@ -97,7 +99,79 @@ class FreshSource(
     half_life_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
 
 
-Source = ArtifactSource | RemoteSource | RlSource | FreshSource
+class ContentSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="content", tag_field="kind"
+):
+    """A source that proposes items like those of the user's history, also such as are new.
+
+    It needs no training. What ``banditloop train`` finds out of texts and vectors is another
+    source: ``{kind: artifact, name: content}``.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        vector: the name of the items' own vectors by which they are compared.
+        text: the names of metadata and features that are read as one text of an item.
+        encoder: what makes a vector of a text: ``wordllama`` (``pip install banditloop[text]``).
+    """
+
+    name: Name
+    vector: str | None = None
+    text: list[str] = msgspec.field(default_factory=list)
+    encoder: Literal["wordllama"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse one that compares nothing."""
+        if bool(self.text) != (self.encoder is not None):
+            raise SpecError(
+                f"source {self.name!r}: text and encoder go together; what train has fitted on"
+                " texts is {kind: artifact, name: content}",
+                "sources.encoder" if self.text else "sources.text",
+            )
+        if self.vector is None and not self.text:
+            raise SpecError(
+                f"source {self.name!r} compares nothing: name a vector, or text and encoder; what"
+                " train has fitted is {kind: artifact, name: content}",
+                "sources.vector",
+            )
+
+
+class TrendingSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="trending", tag_field="kind"
+):
+    """A source that proposes what this policy's own rewards say is in demand now, whoever asks.
+
+    The fold of the log keeps the counts, so they are as exact as the model. What ``banditloop
+    train`` finds in events is another source: ``{kind: artifact, name: trending}``.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        half_life: after so long a reward counts half, as ``6h``: a number and s, m, h, d or w.
+    """
+
+    name: Name
+    half_life: str = "1d"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no half-life."""
+        try:
+            half_life_ms = self.half_life_ms
+        except InvalidFieldError as error:
+            raise SpecError(
+                f"source {self.name!r}: {error.message}", "sources.half_life"
+            ) from error
+        if half_life_ms < SHORTEST_HALF_LIFE_MS:
+            raise SpecError(
+                f"source {self.name!r}: a half-life is 1s at least, not {self.half_life}",
+                "sources.half_life",
+            )
+
+    @property
+    def half_life_ms(self) -> int:
+        """The half-life in milliseconds, the log's unit of time."""
+        return duration_ms(self.half_life)
+
+
+Source = ArtifactSource | RemoteSource | RlSource | FreshSource | ContentSource | TrendingSource
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,6 +266,13 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"a holdout policy is {UNIFORM} or one of the sources: {known}", "holdout.policy"
             )
 
+        if self.partitions > 1 and self.half_lives_ms:
+            raise SpecError(
+                "what is in demand is counted in one log: set partitions to 1, or leave out the"
+                " sources of kind trending",
+                "partitions",
+            )
+
         # Whether the artifact has them, whoever opens it finds out.
         trained = any(isinstance(source, ArtifactSource) for source in self.sources)
         if trained and self.artifact is None:
@@ -219,6 +300,12 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.partitions == 1:
             del fields["partitions"]
         return msgspec.json.encode(fields)
+
+    @property
+    def half_lives_ms(self) -> list[int]:
+        """The half-lives of the sources that ask what is in demand now, each once, ascending."""
+        trending = [source for source in self.sources if isinstance(source, TrendingSource)]
+        return sorted({source.half_life_ms for source in trending})
 
     @property
     def prior_strength(self) -> float | None:

@@ -109,7 +109,11 @@ class Join(PlainRuns):
             for decision in found.values()
             if decision is not None
             and decision.slots
-            and (decision.forgotten_ms or decision.rule.learn == "as_it_arrives")
+            and (
+                decision.forgotten_ms
+                or decision.rule.learn == "as_it_arrives"
+                or self.on_reward is not None
+            )
         ]
 
     # When the model is replaced
@@ -240,13 +244,13 @@ class Join(PlainRuns):
                 if position not in skipped:
                     self._reopen(position, record, attached.get(position))
             elif isinstance(record, RewardRecord | ActivationRecord):
-                self._repeat(record, inherited)
+                self._repeat(position_ms(position), record, inherited)
             elif isinstance(record, BuildRecord) and fold_version(record.build) != self.fold:
                 self._adopt_fold(position, fold_version(record.build), inherited)
             if position in resets:
                 self._take(resets[position], inherited)
 
-    def _repeat(self, record: RewardRecord | ActivationRecord, inherited: int) -> None:
+    def _repeat(self, now_ms: int, record: RewardRecord | ActivationRecord, inherited: int) -> None:
         """Join a reward or an activation once more.
 
         What has no decision here is parked, or of one that is forgotten.
@@ -255,7 +259,7 @@ class Join(PlainRuns):
         if decision is None or decision.row < inherited:
             return
         if isinstance(record, RewardRecord):
-            self._reward_of(decision, record, None)
+            self._reward_of(decision, record, now_ms, None)
         elif not decision.forgotten_ms:
             self._activate(decision, None)
 

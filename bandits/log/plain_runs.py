@@ -107,7 +107,7 @@ class PlainRuns(Windows):
                 if known is None:
                     end = place
                     break
-                self._reward_of(known, record, out)
+                self._reward_of(known, record, now_ms, out)
                 while len(causes) < len(out):
                     causes.append(place)
                 continue

@@ -73,6 +73,9 @@ class Windows:
     ``behind``: reads the records that are not in memory; None: all are kept there.
 
     ``recent_bytes``: how much memory those of the newest decisions may take.
+
+    ``on_reward``: is told the decision, the slot and the time of each reward above 0 that joins an
+    activated decision in time, when it does; None: nobody is told, and no record is read for it.
     """
 
     rule_of: Callable[[str], JoinRule]
@@ -82,6 +85,7 @@ class Windows:
     fold: int = 1
     behind: RecordsBehind | None = None
     recent_bytes: int = RECENT_BYTES
+    on_reward: Callable[[Decision, int, int], None] | None = None
     _open: dict[str, RememberedDecision] = field(default_factory=dict)
     _closed: dict[str, RememberedDecision] = field(default_factory=dict)
     _older: OlderDecisions = field(init=False)
@@ -237,7 +241,7 @@ class Windows:
         self._open[event_id] = decision
 
         if event_id in self._activations or event_id in self._early:
-            self._join_early(decision, event_id)
+            self._join_early(decision, event_id, now_ms)
         if decision.activated:
             self._begin(decision, out)
 
@@ -259,7 +263,7 @@ class Windows:
             self._older.add(Opening.of(decision.record), decision)
             decision.record = None
 
-    def _join_early(self, decision: RememberedDecision, event_id: str) -> None:
+    def _join_early(self, decision: RememberedDecision, event_id: str, now_ms: int) -> None:
         """Join what waited for a decision."""
         if waiting := self._activations.pop(event_id, None):
             self.counts["early_activation"] -= len(waiting)
@@ -269,15 +273,24 @@ class Windows:
 
         rewards = [reward for _, reward in parked.values()]
         self._notes.attach(decision.position, rewards, activated=bool(waiting))
-        self._attach(decision, rewards, activated=bool(waiting))
+        for reward, slot in self._attach(decision, rewards, activated=bool(waiting)):
+            self._tell(decision, reward, slot, now_ms)
 
     def _attach(
         self, decision: RememberedDecision, rewards: list[RewardRecord], *, activated: bool
-    ) -> None:
-        """Join rewards, and an activation, that came before their decision."""
+    ) -> list[tuple[RewardRecord, int | None]]:
+        """Join rewards, and an activation, that came before their decision; return their slots."""
         decision.activated = decision.activated or activated
-        for reward in rewards:
-            self._join(decision, reward, "joined")
+        return [(reward, self._join(decision, reward, "joined")) for reward in rewards]
+
+    def _tell(
+        self, decision: RememberedDecision, reward: RewardRecord, slot: int | None, now_ms: int
+    ) -> None:
+        """Tell of a reward that counts."""
+        if self.on_reward is None or slot is None or not decision.activated:
+            return
+        if reward.value > 0:
+            self.on_reward(decision.record or self._record_of(decision), slot, now_ms)
 
     def _begin(self, decision: RememberedDecision, out: Lessons) -> None:
         """Teach what can be taught of a decision that has just been opened, or activated."""
@@ -296,12 +309,16 @@ class Windows:
             number = self._remind(until, "orphan", self.rule, record.event_id)
             self._early.setdefault(record.event_id, {})[number] = (until, record)
         else:
-            self._reward_of(decision, record, out)
+            self._reward_of(decision, record, now_ms, out)
 
-    def _reward_of(self, decision: RememberedDecision, record: RewardRecord, out: Lessons) -> None:
+    def _reward_of(
+        self, decision: RememberedDecision, record: RewardRecord, now_ms: int, out: Lessons
+    ) -> None:
         # In time: it is taught now, or when the window closes.
         if not decision.forgotten_ms:
             slot = self._join(decision, record, "joined")
+            if out is not None:
+                self._tell(decision, record, slot, now_ms)
             if slot is not None and decision.activated and decision.rule.learn == "as_it_arrives":
                 teach_slots(decision, (slot,), out, self._record_of)
 

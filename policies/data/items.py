@@ -1,20 +1,20 @@
 """Tables of items and users: what kind each column is of, and items as the catalogue takes them."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR
+
 FROM, UNTIL = "available_from", "available_until"
 TEXT_LENGTH = 60
 """Characters, on average, from which a column of strings is text and not a category."""
 NAMES = 50
 """So many strings are names, and not categories, if more than half of them differ."""
-
-FEATURE_KINDS = frozenset({"number", "flag", "category", "list"})
-"""Columns of these kinds are features; text and vectors are for sources that use them."""
 
 
 def column_kind(column: "pa.ChunkedArray") -> str | None:
@@ -54,7 +54,12 @@ def _is_text(column: "pa.ChunkedArray") -> bool:
 
 
 def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, Any]]:
-    """Return items as ``{"id", "features"}``; what an item has no value of is left out.
+    """Return items as a catalogue takes them; what an item has no value of is left out.
+
+    Texts are metadata, vectors are ``vectors``, and the times from and until which an item is
+    available are its own; all else that is of use is features. What no item may have is left out,
+    too: a vector with a number that is not finite, or text beyond what metadata may hold, which is
+    cut.
 
     Args:
         table: the items, with a column ``id``.
@@ -63,20 +68,69 @@ def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, 
     items: list[dict[str, Any]] = [
         {"id": item_id, "features": {}} for item_id in table["id"].to_pylist()
     ]
+    for name in {FROM, UNTIL} & kinds.keys():
+        if kinds[name] == "time":
+            _put_times(items, name, table[name])
+
     for name, kind in kinds.items():
-        if kind not in FEATURE_KINDS or name in {FROM, UNTIL}:
+        if name in {FROM, UNTIL} or kind not in _FIELDS:
             continue
+        field, read = _FIELDS[kind]
         for item, value in zip(items, table[name].to_pylist(), strict=True):
-            if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                continue
-            item["features"][name] = (
-                [text for text in value if text is not None]
-                if kind == "list"
-                else float(value)
-                if kind == "number"
-                else value
-            )
+            if value is not None and (found := read(value)) is not None:
+                item.setdefault(field, {})[name] = found
+
+    for item in items:
+        if "metadata" in item:
+            item["metadata"] = _cut(item["metadata"])
     return items
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _texts(values: list[str | None]) -> list[str]:
+    return [text for text in values if text is not None]
+
+
+def _vector(values: list[float | None]) -> list[float] | None:
+    """Return a vector, None where it is none that an item may have."""
+    vector = [math.nan if number is None else float(number) for number in values]
+    fits = 0 < len(vector) <= MAX_VECTOR and all(map(math.isfinite, vector))
+    return vector if fits else None
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "number": ("features", _number),
+    "flag": ("features", bool),
+    "category": ("features", str),
+    "list": ("features", _texts),
+    "text": ("metadata", lambda text: text or None),
+    "vector": ("vectors", _vector),
+}
+"""By the kind of a column, the field of an item that its values are put into, and how."""
+
+
+def _cut(metadata: dict[str, str]) -> dict[str, str]:
+    """Return metadata without what is beyond the bytes that an item may have."""
+    left, kept = MAX_TEXT_BYTES, dict[str, str]()
+    for name, text in metadata.items():
+        data = text.encode()
+        if data and left:
+            kept[name] = data[:left].decode(errors="ignore")
+        left = max(0, left - len(data))
+    return kept
+
+
+def _put_times(items: list[dict[str, Any]], name: str, column: "pa.ChunkedArray") -> None:
+    """Put times into items, as ISO 8601: those that are there, and that a calendar has."""
+    times = column.cast(pa.timestamp("ms")).to_numpy()
+    texts = np.datetime_as_string(times, "ms").tolist()
+    years = times.astype("datetime64[Y]").astype(np.int64) + 1970
+    known = ~np.isnat(times) & (years >= 1) & (years <= 9999)
+    for at in np.flatnonzero(known).tolist():
+        items[at][name] = f"{texts[at]}Z"
 
 
 def items_table(items: "list[dict[str, Any]]") -> "pa.Table":

@@ -12,6 +12,7 @@ from bandits.log.join_state import EarlierJoinState, JoinState
 from bandits.log.older_decisions import Opened
 from bandits.log.positions import log_order
 from bandits.log.records import LogEntry, MergeInput
+from bandits.log.trends import Trends, TrendState
 from bandits.log.versions import FOLD, fold_version
 from policies.fold.known_prior import KnownPrior
 
@@ -120,13 +121,25 @@ class PriorState(PartitionState, frozen=True, array_like=True):
     prior: KnownPrior | None = None
 
 
+class TrendingState(PriorState, frozen=True, array_like=True):
+    """A checkpoint of a log whose spec has a source of what is in demand now."""
+
+    trends: list[TrendState] | None = None
+
+
+def with_trends(state: FoldState, trends: Iterable[Trends]) -> TrendingState:
+    """Return a checkpoint's state with the counts of items' rewards."""
+    fields = {"merging": None, "prior": None, **msgspec.structs.asdict(state)}
+    return TrendingState(**{**fields, "trends": [each.state for each in trends]})
+
+
 def with_prior(state: FoldState, prior: KnownPrior) -> PriorState:
     """Return a checkpoint's state with the prior of its log."""
     fields = msgspec.structs.asdict(state)
     return PriorState(**{"merging": None, **fields, "prior": prior.stored})
 
 
-_state = msgspec.msgpack.Decoder(PriorState)
+_state = msgspec.msgpack.Decoder(TrendingState)
 EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "EarlierState",

@@ -26,7 +26,7 @@ from bandits.errors import (
     SpecError,
     StalledError,
 )
-from bandits.log.encoded_decisions import DECISIONS
+from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of
 from bandits.log.join import Join, JoinedDecision, JoinRule
 from bandits.log.older_decisions import Opened
 from bandits.log.positions import START, has_reached, position_before, position_ms
@@ -49,11 +49,20 @@ from bandits.log.records import (
     WarmStartRecord,
     kind_of,
 )
+from bandits.log.trends import Trends, encode_trends
 from bandits.log.versions import fold_version
 from bandits.types import ChosenRow, Interaction, Learner, Snapshot
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import make_learner
-from policies.fold.checkpoint import FoldState, Past, PriorState, Refusal, with_prior
+from policies.fold.checkpoint import (
+    FoldState,
+    Past,
+    PriorState,
+    Refusal,
+    TrendingState,
+    with_prior,
+    with_trends,
+)
 from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED, KnownPrior
 from policies.fold.named_blobs import NamedBlobs
 from policies.fold.prior import begin_with, demand_prior
@@ -76,7 +85,8 @@ class Fold:
     log; ``builds`` are all of them. ``pinned`` is the snapshot to serve if it is not the newest. A
     new spec keeps the learned model unless a part changed that the model depends on. ``changes``
     counts how often the model changed since this object was made. ``join.counts`` counts refused
-    entries by kind, as ``refused_decision``. ``prior`` is the newest of the log, and what became of
+    entries by kind, as ``refused_decision``. ``trends`` has a table of counts for each half-life of
+    the spec's sources. ``prior`` is the newest of the log, and what became of
     it; None if the log has none.
 
     Args:
@@ -123,6 +133,7 @@ class Fold:
         self._lessons = Lessons(self._blobs.catalogue_alike)
         behind = None if past is None else ReadBehind(past)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
+        self.trends = list[Trends]()
         self.position = START
         self.learned = 0
         self.changes = 0
@@ -150,6 +161,8 @@ class Fold:
 
         known = state.prior if isinstance(state, PriorState) else None
         self.prior = None if known is None else KnownPrior.restored(known)
+        trends = state.trends if isinstance(state, TrendingState) else None
+        self._follow([Trends(each.half_life_ms, each.items) for each in trends or ()])
 
         self.catalogue = self._blobs.catalogue(state.catalogue)
         self.join.behind = ReadBehind(past)
@@ -276,7 +289,8 @@ class Fold:
         """Return the learned model as of ``position``."""
         if self.learner is None:
             raise CodecError("the log has no spec yet", "spec")
-        return replace(self.learner.snapshot(self.position), fold=self.version)
+        trends = encode_trends(self.trends, position_ms(self.position)) if self.trends else None
+        return replace(self.learner.snapshot(self.position), fold=self.version, trends=trends)
 
     def state(self) -> FoldState:
         """Return what a checkpoint as of ``position`` holds."""
@@ -298,7 +312,8 @@ class Fold:
             self.refused_rollbacks,
             self.refused_warm_starts,
         )
-        return state if self.prior is None else with_prior(state, self.prior)
+        state = state if self.prior is None else with_prior(state, self.prior)
+        return with_trends(state, self.trends) if self.trends else state
 
     def _learn_or_refuse(self, joined: JoinedDecision) -> None:
         try:
@@ -435,11 +450,27 @@ class Fold:
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
         self.join.rule = spec.join
 
+        known = {trends.half_life_ms: trends for trends in self.trends}
+        self._follow([known.get(each) or Trends(each) for each in spec.half_lives_ms])
+
+    def _follow(self, trends: list[Trends]) -> None:
+        """Count the rewards of items from here on, as the spec wants it."""
+        self.trends = trends
+        self.join.on_reward = self._count_reward if trends else None
+
+    def _count_reward(self, decision: Decision, slot: int, now_ms: int) -> None:
+        ids, chosen = choice_of(decision)
+        for trends in self.trends:
+            trends.add(ids[chosen[slot]], now_ms)
+        self.changes += 1
+
     def _checkpoint(self) -> None:
         """Serialise the model and go on from those bytes, as whoever resumes does."""
         model = None if self.learner is None else self.learner.checkpoint()
         if self.spec is not None:
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=model)
+        for trends in self.trends:
+            trends.prune(position_ms(self.position))
         if self._on_checkpoint is not None:
             self._on_checkpoint(self.position, lambda: msgspec.msgpack.encode(self._state(model)))
 

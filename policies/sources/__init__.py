@@ -10,7 +10,7 @@ fit (its entry in ``policies.training.fits``). One that is configured needs a st
 from collections.abc import Mapping, Sequence
 
 from bandits.errors import SpecError
-from policies.artifacts.source_artifact import Artifact
+from policies.artifacts.source_artifact import Artifact, Calibration
 from policies.sources.base import (
     Candidates,
     CandidateSource,
@@ -21,13 +21,24 @@ from policies.sources.base import (
     SourceRequest,
 )
 from policies.sources.cf import LargeAlsModel
+from policies.sources.live.content import LiveContent
+from policies.sources.live.encoders import load_encoder
 from policies.sources.live.fresh import FreshItems
+from policies.sources.live.item_encoder import ItemEncoder
+from policies.sources.live.trending import LiveTrending
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
 from policies.sources.similar import ComparingModel, SimilarItems
-from policies.spec import ArtifactSource, FreshSource, RemoteSource, RlSource
+from policies.spec import (
+    ArtifactSource,
+    ContentSource,
+    FreshSource,
+    RemoteSource,
+    RlSource,
+    TrendingSource,
+)
 from policies.spec import Source as SourceConfig
 from policies.typed_yaml import nearest
 
@@ -39,6 +50,8 @@ __all__ = [
     "FreshItems",
     "HttpSource",
     "ItemOrder",
+    "LiveContent",
+    "LiveTrending",
     "LocalSource",
     "Model",
     "OfferingFollower",
@@ -88,18 +101,35 @@ def _load(
         return HttpSource(config, items.ids)
     if isinstance(config, RlSource):
         return before if isinstance(before, RlScorer) else RlScorer(config)
+    if isinstance(config, ArtifactSource):
+        return _trained(config, artifact, items)
+    return _live(config, items)
+
+
+def _live(config: FreshSource | TrendingSource | ContentSource, items: ItemOrder) -> Source:
     if isinstance(config, FreshSource):
         return FreshItems(config, items)
-    return _trained(config, artifact, items)
+    if isinstance(config, TrendingSource):
+        return LiveTrending(config, items)
+
+    encoder = None if config.encoder is None else load_encoder(config.encoder)
+    vectors = {} if config.vector is None else {config.vector: 0}
+    made = ItemEncoder(tuple(config.text), encoder, vectors)
+    return LiveContent(config.name, made, Calibration(), items)
 
 
-def _trained(config: ArtifactSource, artifact: Artifact | None, items: ItemOrder) -> LocalSource:
+def _trained(
+    config: ArtifactSource, artifact: Artifact | None, items: ItemOrder
+) -> LocalSource | LiveContent:
     if artifact is None or config.name not in artifact.sources:
         held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
         hint = nearest(config.name, list(artifact.sources if artifact else ()))
         raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
 
     trained = artifact.sources[config.name]
+    if trained.kind == "content":
+        vectors = trained.array("vectors", len(items), None)
+        return LiveContent(config.name, ItemEncoder.load(trained), trained.scale, items, vectors)
     model = load_model(trained, len(items))
     compares = isinstance(model, ComparingModel | LargeAlsModel)
     made = SimilarItems if compares else LocalSource

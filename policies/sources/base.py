@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
-from bandits.types import Float32
+from bandits.types import Float32, Snapshot
 from bandits.values import FeatureMap
 from policies.artifacts.histories import Profile
 from policies.items.catalogue import Catalogue
@@ -89,6 +89,19 @@ class OfferingFollower(CandidateSource, Protocol):
     @property
     def known(self) -> int | None:
         """How many of the items that may be offered it could propose; None: it cannot say."""
+        ...
+
+
+@runtime_checkable
+class SnapshotFollower(Protocol):
+    """A candidate source that goes by what the log's fold has found out, as snapshots bring it."""
+
+    def learn(self, snapshot: Snapshot) -> None:
+        """Go by a snapshot from now on: called on the event loop, with each that is served.
+
+        Raises:
+            SnapshotError: what it brings cannot be read.
+        """
         ...
 
 

@@ -17,6 +17,7 @@ from policies.sources.base import Candidates, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
+from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 
@@ -48,6 +49,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "deep": AutoencoderModel.load,
     "popular": PopularModel.load,
     "trending": PopularModel.load,
+    "content": ContentModel.load,
 }
 CACHE_BYTES = 32 * 2**20
 """Bytes of the scores of profiles that a source keeps."""

@@ -13,10 +13,12 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.sources import load_model
+from policies.training.content.descriptions import ContentConfig, Descriptions
 from policies.typed_yaml import nearest
 
 try:
     from policies.training.cf import AlsConfig, KnnConfig, Step, fit_als, fit_item_knn
+    from policies.training.content.fit import fit_content, why_no_content
     from policies.training.deep import DeepConfig, fit_deep
     from policies.training.ease import EaseConfig, fit_ease
     from policies.training.popular import fit_popular
@@ -42,12 +44,14 @@ class TrainConfig:
     rp3beta: Rp3betaConfig = field(default_factory=Rp3betaConfig)
     deep: DeepConfig = field(default_factory=DeepConfig)
     trending: TrendingConfig = field(default_factory=TrendingConfig)
+    content: ContentConfig = field(default_factory=ContentConfig)
 
 
-Fit = Callable[[Histories, TrainConfig, int, Step], TrainedSource]
-"""Fits a source, given all hyperparameters, a seed, and whom to tell of steps."""
-Reason = Callable[[Histories, TrainConfig], str]
-"""Why a source cannot be fitted on these histories; "" if it can."""
+Fit = Callable[[Histories, Descriptions, TrainConfig, int, Step], TrainedSource]
+"""Fits a source, given who did what, what is said of items, all hyperparameters, a seed, and whom
+to tell of steps."""
+Reason = Callable[[Histories, Descriptions, TrainConfig], str]
+"""Why a source cannot be fitted on these; "" if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +62,29 @@ class SourceFit:
     why_not: Reason
 
 
-def _no_weight(histories: Histories, _config: TrainConfig) -> str:
+def _no_weight(histories: Histories, _said: Descriptions, _config: TrainConfig) -> str:
     return "" if (histories.weights > 0).any() else "no interaction has a weight above 0"
 
 
-def _too_few(histories: Histories, config: TrainConfig) -> str:
+def _too_few(histories: Histories, said: Descriptions, config: TrainConfig) -> str:
     if len(histories.items) < 2:
         return "there is one item, and it takes two to be alike"
     if not (np.diff(histories.starts) > 1).any():
         return "no user has two items"
-    return _no_weight(histories, config)
+    return _no_weight(histories, said, config)
 
 
-def _too_many_for_ease(histories: Histories, config: TrainConfig) -> str:
+def _too_many_for_ease(histories: Histories, said: Descriptions, config: TrainConfig) -> str:
     items, most = len(histories.items), config.ease.max_items
     if items > most:
         return (
             f"{items:,} items are more than {most:,}: it would take"
             f" {4 * items**2 / 2**30:,.1f} GiB of memory"
         )
-    return _too_few(histories, config)
+    return _too_few(histories, said, config)
 
 
-def _too_many_for_deep(histories: Histories, config: TrainConfig) -> str:
+def _too_many_for_deep(histories: Histories, said: Descriptions, config: TrainConfig) -> str:
     items, most = len(histories.items), config.deep.max_items
     if items > most:
         # Two layers; each weight has a gradient and two moments.
@@ -89,59 +93,79 @@ def _too_many_for_deep(histories: Histories, config: TrainConfig) -> str:
             f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB of"
             " memory, and see too few users in the time there is"
         )
-    return _too_few(histories, config)
+    return _too_few(histories, said, config)
 
 
-def _no_times(histories: Histories, config: TrainConfig) -> str:
+def _no_times(histories: Histories, said: Descriptions, config: TrainConfig) -> str:
     if histories.times is None or not (histories.times >= 0).any():
         return "the events have no times"
     if not timed_events(histories).time.size:
         return "no event with a time has a weight above 0"
-    return _no_weight(histories, config)
+    return _no_weight(histories, said, config)
+
+
+def _no_content(histories: Histories, said: Descriptions, config: TrainConfig) -> str:
+    return why_no_content(histories, said) or _no_weight(histories, said, config)
 
 
 FITS: Final[Mapping[str, SourceFit]] = {
     "als": SourceFit(
-        lambda histories, config, seed, step: fit_als(histories, config.als, seed=seed, step=step),
+        lambda histories, _said, config, seed, step: fit_als(
+            histories, config.als, seed=seed, step=step
+        ),
         _too_few,
     ),
     "item_knn": SourceFit(
-        lambda histories, config, _seed, step: fit_item_knn(histories, config.item_knn, step=step),
+        lambda histories, _said, config, _seed, step: fit_item_knn(
+            histories, config.item_knn, step=step
+        ),
         _too_few,
     ),
     "ease": SourceFit(
-        lambda histories, config, _seed, step: fit_ease(histories, config.ease, step=step),
+        lambda histories, _said, config, _seed, step: fit_ease(histories, config.ease, step=step),
         _too_many_for_ease,
     ),
     "rp3beta": SourceFit(
-        lambda histories, config, _seed, step: fit_rp3beta(histories, config.rp3beta, step=step),
+        lambda histories, _said, config, _seed, step: fit_rp3beta(
+            histories, config.rp3beta, step=step
+        ),
         _too_few,
     ),
     "deep": SourceFit(
-        lambda histories, config, seed, step: fit_deep(
+        lambda histories, _said, config, seed, step: fit_deep(
             histories, config.deep, seed=seed, step=step
         ),
         _too_many_for_deep,
     ),
     "popular": SourceFit(
-        lambda histories, _config, _seed, step: fit_popular(histories, step=step), _no_weight
+        lambda histories, _said, _config, _seed, step: fit_popular(histories, step=step),
+        _no_weight,
     ),
     "trending": SourceFit(
-        lambda histories, config, _seed, step: fit_trending(histories, config.trending, step=step),
+        lambda histories, _said, config, _seed, step: fit_trending(
+            histories, config.trending, step=step
+        ),
         _no_times,
+    ),
+    "content": SourceFit(
+        lambda histories, said, config, seed, step: fit_content(
+            histories, said, config.content, seed=seed, step=step
+        ),
+        _no_content,
     ),
 }
 """Every source that can be trained, by name."""
 
 
 def choose_sources(
-    names: Sequence[str] | None, histories: Histories, config: TrainConfig
+    names: Sequence[str] | None, histories: Histories, said: Descriptions, config: TrainConfig
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the sources to fit, and by name of those left out the reason.
 
     Args:
         names: what is wanted; None for every source that can be fitted.
         histories: what they are fitted on.
+        said: of the items.
         config: the hyperparameters.
 
     Raises:
@@ -155,27 +179,34 @@ def choose_sources(
                 f"no source {name!r} can be trained: {hint}there are {', '.join(FITS)}", "sources"
             )
 
-    reasons = {name: FITS[name].why_not(histories, config) for name in names or FITS}
+    reasons = {name: FITS[name].why_not(histories, said, config) for name in names or FITS}
     left_out = {name: reason for name, reason in reasons.items() if reason}
     if left_out and (names or len(left_out) == len(FITS)):
-        said = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ArtifactError(f"sources that cannot be trained on this data: {said}", "sources")
+        because = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ArtifactError(f"sources that cannot be trained on this data: {because}", "sources")
     return tuple(name for name in reasons if name not in left_out), left_out
 
 
 def fit_source(
-    name: str, histories: Histories, config: TrainConfig, *, seed: int, step: Step
+    name: str,
+    histories: Histories,
+    said: Descriptions,
+    config: TrainConfig,
+    *,
+    seed: int,
+    step: Step,
 ) -> TrainedSource:
     """Return the source of this name, fitted and calibrated: the same for the same seed.
 
     Args:
         name: one of FITS, for which nothing speaks against it.
         histories: what it is fitted on.
+        said: of the items.
         config: the hyperparameters.
         seed: of all random numbers.
         step: told (done, total) after each step.
     """
-    fitted = FITS[name].fit(histories, config, seed, step)
+    fitted = FITS[name].fit(histories, said, config, seed, step)
     return replace(fitted, scale=calibrate(fitted, histories, seed=seed))
 
 

@@ -16,6 +16,7 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.coded import CodedEvents
+from policies.training.content.descriptions import Descriptions, describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
 from policies.training.histories import histories_of
 
@@ -52,7 +53,7 @@ def run_training(
 
     Args:
         events: what users did; see ``policies.data``.
-        items: the catalogue, ``{"id": str, "features": {…}}`` each.
+        items: the catalogue, ``{"id", "features", "metadata"?, "vectors"?}`` each.
         sources: their names; every one that the events are enough for, by default.
         config: what each source is fitted with; defaults that were measured.
         seed: of all random numbers.
@@ -71,15 +72,16 @@ def run_training(
             f"item {min(missing_items)!r} has events, but is not in the catalogue", "items"
         )
 
-    names, left_out = choose_sources(sources, histories, config)
+    said = describe(catalogue, config.content)
+    names, left_out = choose_sources(sources, histories, said, config)
     if map_tasks is None:
         fitted = {
-            name: fit_source(name, histories, config, seed=seed, step=partial(say, name))
+            name: fit_source(name, histories, said, config, seed=seed, step=partial(say, name))
             for name in names
         }
     else:
         fitted = {}
-        fit = partial(_fit_quietly, histories=histories, config=config, seed=seed)
+        fit = partial(_fit_quietly, histories=histories, said=said, config=config, seed=seed)
         for name, source in zip(names, map_tasks(fit, names), strict=True):
             fitted[name] = source
             say(name, 1, 1)
@@ -98,10 +100,10 @@ def run_training(
 
 
 def _fit_quietly(
-    name: str, *, histories: Histories, config: TrainConfig, seed: int
+    name: str, *, histories: Histories, said: Descriptions, config: TrainConfig, seed: int
 ) -> TrainedSource:
     """Fit a source where nobody sees its steps: in another process."""
-    return fit_source(name, histories, config, seed=seed, step=lambda *_: None)
+    return fit_source(name, histories, said, config, seed=seed, step=lambda *_: None)
 
 
 @contextmanager

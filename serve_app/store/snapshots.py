@@ -42,6 +42,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     catalogue: str
     build: dict[str, str] = {}
     artifact: str | None = None
+    trends: bytes | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def encoded(self) -> bytes:
@@ -60,8 +61,9 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot alone."""
+        trends = None if self.trends is msgspec.UNSET else self.trends
         return Snapshot(
-            self.kind, self.position, self.learned, self.payload, fold_version(self.build)
+            self.kind, self.position, self.learned, self.payload, fold_version(self.build), trends
         )
 
 

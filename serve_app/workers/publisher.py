@@ -6,6 +6,8 @@ That of a policy in several partitions is in merge_publisher.py.
 import time
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from policies.fold.fold import Fold
 from serve_app.store.snapshots import Published, publish
 from serve_app.store.stats import Stats
@@ -140,6 +142,7 @@ def published_of(fold: Fold) -> Published:
         fold.catalogue.digest,
         fold.build,
         fold.artifact,
+        msgspec.UNSET if snapshot.trends is None else snapshot.trends,
     )
 
 

@@ -14,6 +14,9 @@ NEARLY: Final = 0.99
 ENOUGH: Final = 0.5
 """It also holds so much of the relevant items that the largest pool holds."""
 
+NEW_ITEMS: Final = "content"
+"""The source that proposes items of which there are no events."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenSpec:
@@ -47,7 +50,8 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
     - Sources: the one with the most relevant items among its candidates; then, in the order of what
       each adds, those that add no less than as many more candidates of the ones before would (up to
       what these users can tell). The best source that answers strangers, if none of these does, and
-      the best that knows a user's history, if none of these does.
+      the best that knows a user's history, if none of these does; and ``content``, if users turned
+      to items that no event had named.
     - Limit: the smallest whose pool is ordered nearly as well as any, and holds half of what the
       largest holds.
     - Learner: the usual one, unless another orders pools of test users significantly better.
@@ -108,6 +112,12 @@ def _sources(report: RankingReport) -> tuple[list[str], tuple[str, ...]]:
             best = max(others, key=lambda row: row.metrics["ndcg"].value or 0.0)
             taken.append(best.name)
             why.append(f"  {best.name}: {because} (nDCG {_value(best.metrics['ndcg'])})")
+
+    # Nor is an item offered for the first time by any of the others.
+    new = report.split.unknown_items
+    if new and NEW_ITEMS in by_name and NEW_ITEMS not in taken:
+        taken.append(NEW_ITEMS)
+        why.append(f"  {NEW_ITEMS}: offers items without events ({new:,} test events name such)")
     return taken, tuple(why)
 
 

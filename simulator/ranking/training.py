@@ -35,13 +35,16 @@ def train_on(
     Raises:
         ArtifactError: a source is unknown, or none can be trained.
     """
+    from policies.training.content.descriptions import describe  # noqa: PLC0415
     from policies.training.fits import TrainConfig, choose_sources  # noqa: PLC0415 - torch
     from policies.training.train import run_training  # noqa: PLC0415
 
     fitted, left_out = sources, dict[str, str]()
     if sources is not None:
         # A part may be too small for what all events are enough for.
-        known = choose_sources(None, histories_of(events), TrainConfig())[1]
+        config = TrainConfig()
+        said = describe(items, config.content)
+        known = choose_sources(None, histories_of(events), said, config)[1]
         left_out = {name: known[name] for name in sources if name in known}
         fitted = [name for name in sources if name not in left_out] or sources
 

@@ -182,7 +182,16 @@ def test_users_and_columns_of_every_kind_are_kept(tmp_path: Path):
 
     kinds = {"blurb": "text", "taste": "vector", "available_from": "time"}
     assert data_set.manifest.item_columns == kinds
-    assert data_set.items()[0] == {"id": "x", "features": {}}
+    assert data_set.items()[:2] == [
+        {
+            "id": "x",
+            "features": {},
+            "metadata": {"blurb": items["blurb"][0].as_py()},
+            "vectors": {"taste": [0.5, 1.0]},
+            "available_from": "1970-01-01T00:00:00.000Z",
+        },
+        {"id": "y", "features": {}, "metadata": {"blurb": items["blurb"][1].as_py()}},
+    ]
     assert data_set.items_table()["taste"].to_pylist() == [[0.5, 1.0], None, [0.0, 2.0]]
     assert data_set.users().to_pylist() == [{"id": "a", "age": 33}]
     assert pq.read_schema(Path(data_set.root) / "events/part-00000.parquet").equals(EVENT_SCHEMA)

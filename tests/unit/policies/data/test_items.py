@@ -1,9 +1,14 @@
 """The kind of a column of items: what is a category, and what only names or describes."""
 
+import datetime as dt
+
+import msgspec
 import pyarrow as pa
 import pytest
 
-from policies.data.items import column_kind
+from policies.data.items import catalogue_items, column_kind
+from policies.items.changes import MAX_TEXT_BYTES, check_item
+from policies.requests import Item
 
 
 @pytest.mark.parametrize(
@@ -20,3 +25,45 @@ from policies.data.items import column_kind
 )
 def test_strings_that_name_one_row_each_are_texts(texts, kind):
     assert column_kind(pa.chunked_array([pa.array(texts, pa.string())])) == kind
+
+
+def test_what_no_item_may_have_is_left_out():
+    """Numbers that are none in features and vectors, times that no calendar has, text of 1 MB."""
+    table = pa.table(
+        {
+            "id": ["a", "b"],
+            "price": [float("nan"), 2.0],
+            "look": [[1.0, float("inf")], [1.0, 2.0]],
+            "embedding": [[], [1.0, None]],
+            "title": ["ä" * 1_000_000, ""],
+            "blurb": ["more", None],
+            "available_from": pa.array([10**16, 1000], pa.timestamp("ms", "UTC")),
+            "available_until": pa.array([None, 2000], pa.timestamp("ms", "UTC")),
+        }
+    )
+    kinds = {
+        "price": "number",
+        "look": "vector",
+        "embedding": "vector",
+        "title": "text",
+        "blurb": "text",
+        "available_from": "time",
+        "available_until": "time",
+    }
+    first, second = catalogue_items(table, kinds)
+    assert first == {
+        "id": "a",
+        "features": {},
+        "metadata": {"title": "ä" * (MAX_TEXT_BYTES // 2)},
+    }
+    assert second == {
+        "id": "b",
+        "features": {"price": 2.0},
+        "vectors": {"look": [1.0, 2.0]},
+        "available_from": "1970-01-01T00:00:01.000Z",
+        "available_until": "1970-01-01T00:00:02.000Z",
+    }
+
+    item = check_item(msgspec.convert(second, Item))
+    assert item.available_from == dt.datetime.fromtimestamp(1, dt.UTC)
+    check_item(msgspec.convert(first, Item))

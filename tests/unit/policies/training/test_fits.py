@@ -10,6 +10,7 @@ from policies.artifacts.histories import Histories
 from policies.sources import load_model
 from policies.sources.local import MODELS
 from policies.training.cf import AlsConfig
+from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.deep import DeepConfig
 from policies.training.ease import EaseConfig
 from policies.training.fits import (
@@ -23,6 +24,10 @@ from policies.training.fits import (
 from policies.training.popular import fit_popular
 
 CONFIG = TrainConfig(als=AlsConfig(factors=4, iterations=2), deep=DeepConfig(hidden=8, epochs=2))
+SAID = describe(
+    [{"id": f"{n}", "metadata": {"title": f"item of kind {n % 3}"}} for n in range(20)],
+    ContentConfig(),
+)
 EVERY = tuple(FITS)
 
 
@@ -43,8 +48,11 @@ def make_histories(rows: list[dict[int, float]], n_items: int, *, timed: bool = 
 
 CASES = {
     "one user": (make_histories([{0: 1.0, 2: 2.0, 3: 1.0}], 4), EVERY),
-    "one item": (make_histories([{0: 1.0}, {0: 1.0}], 1), ("popular", "trending")),
-    "one item each": (make_histories([{0: 1.0}, {1: 1.0}], 2), ("popular", "trending")),
+    "one item": (make_histories([{0: 1.0}, {0: 1.0}], 1), ("popular", "trending", "content")),
+    "one item each": (
+        make_histories([{0: 1.0}, {1: 1.0}], 2),
+        ("popular", "trending", "content"),
+    ),
     "all weights equal": (make_histories([{0: 1.0, 1: 1.0}] * 5, 2), EVERY),
     "items with no events": (make_histories([{0: 1.0, 7: 3.0}, {7: 1.0, 8: 2.0}], 20), EVERY),
     "users without weight": (
@@ -64,7 +72,7 @@ CASES = {
 def test_small_and_odd_data(case: str) -> None:
     """A source is fitted, and finite for every user and a stranger, or is left out with a reason."""
     histories, expected = CASES[case]
-    chosen, left_out = choose_sources(None, histories, CONFIG)
+    chosen, left_out = choose_sources(None, histories, SAID, CONFIG)
     assert set(chosen) == set(expected)
     assert set(chosen) | set(left_out) == set(FITS)
     assert all(left_out.values())
@@ -72,7 +80,7 @@ def test_small_and_odd_data(case: str) -> None:
     for name in chosen:
         told: list[tuple[int, int]] = []
         source = fit_source(
-            name, histories, CONFIG, seed=0, step=lambda *step, told=told: told.append(step)
+            name, histories, SAID, CONFIG, seed=0, step=lambda *step, told=told: told.append(step)
         )
         assert told[-1][0] == told[-1][1]
         assert np.isfinite([source.scale.mean, source.scale.std]).all()
@@ -87,22 +95,22 @@ def test_small_and_odd_data(case: str) -> None:
 
 def test_data_without_weight_is_refused_by_every_source() -> None:
     with pytest.raises(ArtifactError, match="popular: no interaction has a weight above 0"):
-        choose_sources(None, make_histories([{0: 0.0, 1: 0.0}], 2), CONFIG)
+        choose_sources(None, make_histories([{0: 0.0, 1: 0.0}], 2), SAID, CONFIG)
 
 
 def test_a_source_that_is_named_must_be_possible() -> None:
     histories = make_histories([{0: 1.0, 1: 1.0}], 2, timed=False)
-    assert choose_sources(["popular", "als"], histories, CONFIG) == (("popular", "als"), {})
+    assert choose_sources(["popular", "als"], histories, SAID, CONFIG) == (("popular", "als"), {})
     with pytest.raises(ArtifactError, match="trending: the events have no times"):
-        choose_sources(["als", "trending"], histories, CONFIG)
+        choose_sources(["als", "trending"], histories, SAID, CONFIG)
     with pytest.raises(ArtifactError, match=r"no source 'eas' .* ease"):
-        choose_sources(["eas"], histories, CONFIG)
+        choose_sources(["eas"], histories, SAID, CONFIG)
 
 
 def test_ease_is_left_out_where_there_are_many_items() -> None:
     """Named explicitly, the error says what memory it would take; the limit can be raised."""
     histories = make_histories([{0: 1.0, 999_999: 1.0}], 1_000_000)
-    chosen, left_out = choose_sources(None, histories, TrainConfig())
+    chosen, left_out = choose_sources(None, histories, SAID, TrainConfig())
     assert "ease" not in chosen
     assert left_out == {
         "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory",
@@ -110,10 +118,10 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
         " few users in the time there is",
     }
     with pytest.raises(ArtifactError, match=r"ease: .* 3,725\.3 GiB"):
-        choose_sources(["ease"], histories, TrainConfig())
+        choose_sources(["ease"], histories, SAID, TrainConfig())
 
     wider = replace(TrainConfig(), ease=EaseConfig(max_items=1_000_000))
-    assert choose_sources(["ease"], histories, wider) == (("ease",), {})
+    assert choose_sources(["ease"], histories, SAID, wider) == (("ease",), {})
 
 
 def test_what_is_fitted_is_what_can_be_served_and_configured() -> None:

@@ -1,0 +1,181 @@
+"""What an item is like, as one vector: its texts, and the vectors that it brings."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from bandits.errors import ArtifactError, InvalidFieldError
+from bandits.types import Float32
+from policies.artifacts.source_artifact import TrainedSource
+from policies.requests import Item
+from policies.sources.live.encoders import load_encoder
+from policies.sources.live.text_vectors import TextVectors, WordVectors, text_of, unit
+
+WORDS = "words"
+"""The encoder of texts that training fits; any other is of a package."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemEncoder:
+    """Makes an item's vector: each part scaled to length 1, side by side, and the whole likewise.
+
+    So the cosine of two items is the mean of their parts' cosines. A part that an item lacks is
+    zeros. Where training has fitted a ``mean``, float32[parts], it is subtracted; where it has
+    fitted a ``projection``, float32[parts, size], the rest is projected; and the length is 1 again.
+
+    ``text``: names of its metadata and features, which are one text together; ``encoder``
+    makes a vector of it. ``vectors``: the length of each of its own vectors that counts, by name.
+    """
+
+    text: tuple[str, ...] = ()
+    encoder: TextVectors | None = None
+    vectors: Mapping[str, int] | None = None
+    mean: Float32 | None = None
+    projection: Float32 | None = None
+
+    @property
+    def size(self) -> int:
+        """Numbers of an item's vector."""
+        return self.parts_size if self.projection is None else int(self.projection.shape[1])
+
+    @property
+    def parts_size(self) -> int:
+        """Numbers of all parts together."""
+        return (self.encoder.size if self.encoder else 0) + sum((self.vectors or {}).values())
+
+    def of(self, item: Item) -> Float32 | None:
+        """Return the vector of an item, float32[size] of length 1; None if nothing is said of it.
+
+        Raises:
+            InvalidFieldError: a vector of it has another length, or a number that is not finite.
+        """
+        whole = self.parts_of(item)
+        if whole is None or self.mean is None:
+            return whole
+        whole = whole - self.mean
+        whole = unit(whole if self.projection is None else whole @ self.projection)
+        return whole if whole.any() else None
+
+    def parts_of(self, item: Item) -> Float32 | None:
+        """Return the parts alone, float32[parts] of length 1; None if nothing is said of it.
+
+        Raises:
+            InvalidFieldError: as ``of``.
+        """
+        if not self.parts_size:
+            return None
+        parts = []
+        if self.encoder is not None:
+            parts.append(self.encoder.vector(text_of(item, self.text)))
+        given = {} if item.vectors is UNSET else item.vectors
+        parts += [
+            np.zeros(size, np.float32) if name not in given else _checked(given[name], name, size)
+            for name, size in (self.vectors or {}).items()
+        ]
+
+        whole = unit(np.concatenate(parts))
+        return whole if whole.any() else None
+
+    def sized(self, items: Iterable[Item | None]) -> Self:
+        """Return the same for vectors as long as most items' are; 0 while none has one.
+
+        Args:
+            items: all of them.
+        """
+        sizes: dict[str, Counter[int]] = {name: Counter() for name in self.vectors or {}}
+        for item in items:
+            given = {} if item is None or item.vectors is UNSET else item.vectors
+            for name in sizes.keys() & given.keys():
+                sizes[name][len(given[name])] += 1
+        return replace(self, vectors=usual_sizes(sizes))
+
+    @classmethod
+    def load(cls, source: TrainedSource) -> Self:
+        """Return what training has fitted.
+
+        Raises:
+            ArtifactError: arrays are missing or do not fit; the encoder's package is not installed.
+        """
+        text, vectors = source.config.get("text", ()), source.config.get("vectors", {})
+        encoder: TextVectors | None = None
+        if text and source.config.get("encoder") == WORDS:
+            hashes = source.array("hashes", None)
+            encoder = WordVectors(hashes, source.array("rows", len(hashes), None))
+        elif text:
+            encoder = load_encoder(str(source.config.get("encoder")))
+        if encoder is None and not vectors:
+            raise ArtifactError("a source of kind content compares texts, vectors or both", "text")
+
+        made = cls(tuple(text), encoder, dict(vectors))
+        if "mean" in source.arrays:
+            made = replace(made, mean=source.array("mean", made.parts_size))
+        if "projection" in source.arrays:
+            made = replace(made, projection=source.array("projection", made.parts_size, None))
+        return made
+
+
+def _checked(numbers: Sequence[float], name: str, size: int) -> Float32:
+    if len(numbers) != size:
+        raise InvalidFieldError(
+            f"vectors.{name} has {len(numbers)} numbers, those of the others {size}",
+            f"vectors.{name}",
+        )
+    with np.errstate(over="ignore"):
+        vector = np.array(numbers, np.float64).astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise InvalidFieldError(
+            f"vectors.{name} has a number that is not a finite float32", f"vectors.{name}"
+        )
+    # Before its length is taken, since squares of large numbers are larger still.
+    largest = np.abs(vector).max(initial=0)
+    return unit(vector / largest) if largest > 0 else vector
+
+
+def usual_sizes(sizes: Mapping[str, Counter[int]]) -> dict[str, int]:
+    """Return the length that most vectors of each name have, the shortest of several; 0 if none."""
+    return {
+        name: min(counts.items(), key=lambda each: (-each[1], each[0]), default=(0, 0))[0]
+        for name, counts in sizes.items()
+    }
+
+
+class ContentModel:
+    """The cosine of each item with what the history is like on average: item vectors of length 1.
+
+    An item that nothing is said of has zeros, and is never proposed; nor is one that is unlike the
+    history.
+    """
+
+    needs_history = True
+    floor = 0.0
+
+    def __init__(self, vectors: Float32) -> None:
+        self._vectors = vectors
+
+    @classmethod
+    def load(cls, source: TrainedSource, n_items: int) -> Self:
+        """Return the model that a trained source holds.
+
+        Args:
+            source: its ``vectors``, float32[n_items, d].
+            n_items: how many items the artifact has.
+
+        Raises:
+            ArtifactError: ``vectors`` is missing, or has another shape.
+        """
+        return cls(source.array("vectors", n_items, None))
+
+    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
+        """Return the cosine of every item, float32[items].
+
+        Args:
+            indices: places of the history's items, int[h].
+            weights: float32[h], how strongly each speaks for its item.
+        """
+        scores: Float32 = self._vectors @ unit(weights @ self._vectors[indices])
+        return scores

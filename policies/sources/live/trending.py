@@ -1,0 +1,101 @@
+"""What is in demand now: the items that were rewarded most of late, whoever asks."""
+
+import copy
+from collections.abc import Collection, Sequence
+from typing import Self
+
+import numpy as np
+
+from bandits.log.trends import PublishedTrend, decode_trends
+from bandits.types import Float32, Snapshot, frozen
+from policies.items.offering import Offering
+from policies.sources.base import Candidates, SourceRequest
+from policies.sources.live.base import history_of
+from policies.sources.local import EMPTY
+from policies.sources.places import ItemOrder
+from policies.spec import TrendingSource
+
+TYPICAL = 50
+"""Items by which scores are put on a scale: about as many as a request asks for."""
+
+
+class LiveTrending:
+    """Proposes the items with the highest half-life counts, as the snapshot in force brings them.
+
+    A score is log(1 + count), standardised by the TYPICAL most in demand; an item that was never
+    rewarded has a count of 0.
+
+    Args:
+        config: what the spec says of it.
+        items: those that profiles name, in their order.
+    """
+
+    def __init__(self, config: TrendingSource, items: ItemOrder) -> None:
+        self.name = config.name
+        self._half_life_ms = config.half_life_ms
+        self._items = items
+        self._offering: Offering | None = None
+        self._ids: list[str] = []
+        self._scores: Float32 = frozen(np.zeros(0, np.float32))
+        self._score_of: dict[str, float] = {}
+        self._unseen = np.float32(0)
+
+    def over(self, offering: Offering) -> Self:
+        """Return the source over all that may be offered now."""
+        source = copy.copy(self)
+        source._offering = offering  # noqa: SLF001 - its own class
+        return source
+
+    def update(self, changed: Collection[str]) -> None:
+        """Do nothing: what may be offered is looked at when it is proposed."""
+
+    def learn(self, snapshot: Snapshot) -> None:
+        """Go by the counts that a snapshot brings.
+
+        Raises:
+            SnapshotError: they are none.
+        """
+        found = {} if snapshot.trends is None else decode_trends(snapshot.trends)
+        trend = found.get(self._half_life_ms, PublishedTrend(self._half_life_ms, [], []))
+        raw = np.log1p(np.array(trend.counts, np.float64))
+        typical = raw[:TYPICAL]
+        mean, std = (float(typical.mean()), float(typical.std())) if raw.size else (0.0, 1.0)
+        scores = (raw - mean) / (std or 1.0)
+
+        self._ids, self._scores = trend.ids, frozen(scores.astype(np.float32))
+        self._score_of = dict(zip(trend.ids, self._scores.tolist(), strict=True))
+        self._unseen = np.float32(-mean / (std or 1.0))
+
+    @property
+    def known(self) -> int:
+        """How many of the items that may be offered it could propose."""
+        return sum(1 for item_id in self._ids if self._may_offer(item_id))
+
+    def _may_offer(self, item_id: str) -> bool:
+        return self._offering is None or item_id in self._offering
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return candidates, the most in demand first.
+
+        None is an item of the history, known or sent, or an excluded one.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most; none if it is not above 0.
+        """
+        barred = request.exclude.union(history_of(request, self._items))
+        places: list[int] = []
+        for place, item_id in enumerate(self._ids):
+            if len(places) >= limit:
+                break
+            if item_id not in barred and self._may_offer(item_id):
+                places.append(place)
+        if not places:
+            return EMPTY
+        return Candidates(
+            tuple(self._ids[place] for place in places), self._scores[places], self._score
+        )
+
+    def _score(self, ids: Sequence[str]) -> Float32:
+        found = [self._score_of.get(item_id, self._unseen) for item_id in ids]
+        return np.array(found, np.float32)

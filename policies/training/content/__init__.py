@@ -1,0 +1,1 @@
+"""Fitting what makes vectors of items: their texts, their vectors, and what tastes make of them."""

@@ -1,0 +1,95 @@
+"""What is in demand now: proposed by the counts that the snapshot in force brings."""
+
+import numpy as np
+import pytest
+from support.fakes import SALT
+from support.logs import RULE, decision, log_of
+
+from bandits.errors import SnapshotError
+from bandits.exploration import EpsilonGreedy
+from bandits.log.records import RewardRecord
+from bandits.log.trends import Trends, encode_trends
+from bandits.ridge.config import RidgeConfig
+from bandits.types import Snapshot
+from policies.items.catalogue import Catalogue
+from policies.ranker import Ranker
+from policies.requests import Item, RankRequest
+from policies.sources import load_sources
+from policies.sources.base import SourceRequest
+from policies.sources.live.trending import LiveTrending
+from policies.spec import PolicySpec, TrendingSource
+
+HOUR_MS = 3_600_000
+SPEC = PolicySpec(
+    "home",
+    sources=[TrendingSource("now", "1h")],
+    learner=RidgeConfig(),
+    exploration=EpsilonGreedy(),
+    join=RULE,
+)
+
+
+def snapshot_of(counts: dict[str, int], half_life_ms: int = HOUR_MS) -> Snapshot:
+    trends = Trends(half_life_ms)
+    for item, count in counts.items():
+        for _ in range(count):
+            trends.add(item, 0)
+    return Snapshot("ridge", "1-0", 0, b"", trends=encode_trends([trends], 0))
+
+
+def source_of(counts: dict[str, int], **options) -> LiveTrending:
+    [source] = load_sources(None, SPEC.sources).values()
+    source.learn(snapshot_of(counts, **options))
+    return source
+
+
+async def test_the_most_rewarded_come_first_but_for_what_the_user_has_or_excludes():
+    source = source_of({"a": 3, "b": 9, "c": 1, "d": 2})
+    asked = SourceRequest(history=("a",), exclude=frozenset({"d"}))
+    found = await source.candidates(asked, 10)
+    assert found.ids == ("b", "c")
+    assert (await source.candidates(SourceRequest(), 2)).ids == ("b", "a")
+    assert (await source.candidates(SourceRequest(), 0)).ids == ()
+
+
+async def test_scores_are_standardised_and_an_item_that_was_never_rewarded_has_the_least():
+    source = source_of({"a": 3, "b": 9, "c": 1})
+    found = await source.candidates(SourceRequest(), 10)
+    assert found.scores.mean() == pytest.approx(0.0, abs=1e-6)
+    assert found.scores.std() == pytest.approx(1.0, abs=1e-6)
+    scores = found.score_items(["new", "b", "c"])
+    assert scores[0] < scores[2] < scores[1] == found.scores[0]
+    assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("counts", [{}, {"a": 2}, {"a": 2, "b": 2}])
+async def test_little_or_equal_demand_has_finite_scores(counts):
+    found = await source_of(counts).candidates(SourceRequest(), 10)
+    assert set(found.ids) == set(counts)
+    assert np.isfinite(found.scores).all()
+
+
+async def test_a_snapshot_without_counts_of_its_half_life_proposes_nothing():
+    assert (await source_of({"a": 2}, half_life_ms=1).candidates(SourceRequest(), 10)).ids == ()
+    source = source_of({"a": 2})
+    source.learn(Snapshot("ridge", "1-0", 0, b""))
+    assert (await source.candidates(SourceRequest(), 10)).ids == ()
+    with pytest.raises(SnapshotError, match="trends"):
+        source.learn(Snapshot("ridge", "1-0", 0, b"", trends=b"no"))
+
+
+async def test_a_ranker_proposes_what_its_own_log_says_also_after_a_whole_catalogue():
+    steps = [
+        (1, decision("e1", chosen=(1,))),
+        (1, decision("e2", chosen=(2,))),
+        (1, RewardRecord("e1", 1.0)),
+        (1, RewardRecord("e2", 1.0)),
+        (1, RewardRecord("e2", 1.0, "again")),
+    ]
+    ranker = Ranker(SPEC, list(load_sources(None, SPEC.sources).values()), salt=SALT)
+    ranker.serve("s1", log_of(steps, SPEC).fold().snapshot())
+    pool = await ranker.pool(RankRequest())
+    assert pool.ids == ("c", "b")
+
+    ranker.offer(Catalogue.put([Item("b"), Item("x")]))
+    assert (await ranker.pool(RankRequest())).ids == ("b",)
