@@ -51,6 +51,8 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return msgspec.msgpack.encode(self)
         fields = msgspec.structs.asdict(self)
         del fields["artifact"]
+        if self.trends is msgspec.UNSET:
+            del fields["trends"]
         return msgspec.msgpack.encode(fields)
 
     @property
