@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bandits.log.codec import encode
 from bandits.log.records import (
     ArtifactRecord,
+    CheckpointRecord,
     DecisionRecord,
     RewardRecord,
     TickRecord,
@@ -27,14 +28,17 @@ from policies.pseudonyms import pseudonym
 from policies.refresh_options import Refresh
 from policies.spec import PolicySpec
 from serve_app.admin.freshness import read_all
+from serve_app.admin.open import opened
 from serve_app.admin.refreshes import only_refresh, read_refresh
 from serve_app.cli.main import app
 from serve_app.cli.refresh import run
+from serve_app.cli.refresh.state import policy_state
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter, RedisLog
+from serve_app.workers.archiver import Archiver
 from serve_app.workers.refresher import ScheduledRefresh
 from simulator.refresh.course import refresh_sources
 
@@ -103,22 +107,31 @@ def made(monkeypatch):
     return give
 
 
+@pytest.mark.parametrize("server_url", ["valkey"], indirect=True)
 async def test_a_trained_artifact_is_stored_adopted_and_reported(
     client, async_client, server_url, tmp_path
 ):
-    """By the process that trains; ``current`` stays, profiles know who came, the doctor says so."""
+    """By the schedule; ``current`` stays, profiles know who came, the doctor says so."""
     bad = artifact(tmp_path, knows=False)
     shop = Shop(client, server_url, tmp_path, bad)
-    report = tmp_path / "report.json"
-    done = await asyncio.to_thread(shop.refresh, "--report", str(report))
-    assert done.exit_code == 0, done.output
-    said = msgspec.json.decode(report.read_bytes())
-    version = said["artifact"]
-    assert said["outcome"] == "accepted"
-    assert said["serving"] == bad.version
-    counted = [each for each in said["measures"] if each["decides"]]
-    assert len(counted) in {2, 4}
-    assert all(each["low"] > 0 for each in counted)
+    scheduled = msgspec.structs.replace(shop.spec, refresh=Refresh(every="1h", window="1d"))
+    settings = Settings(redis_url=server_url, data_dir=tmp_path)
+    stop = threading.Event()
+    learner = threading.Thread(target=shop.loop.run, args=(stop,))
+    learner.start()
+    try:
+        await asyncio.to_thread(
+            ScheduledRefresh(client, scheduled, settings).refresh, threading.Event()
+        )
+    finally:
+        stop.set()
+        learner.join()
+
+    last = shop.last
+    assert last.outcome == "accepted", last
+    version = last.artifact
+    for measure in last.measures[:2]:
+        assert measure.low > 0, measure
 
     new = load_version(shop.spec.artifact, version)
     assert set(new.sources) == {"item_knn"}
@@ -130,8 +143,7 @@ async def test_a_trained_artifact_is_stored_adopted_and_reported(
     assert note == ""
     assert profiles.find(pseudonym(one.SALT, "u1")).indices.size > 0
 
-    # The learner goes on, and every snapshot is derived again.
-    one.settle(shop.loop)
+    # The learner has gone on, and every snapshot is derived again.
     assert shop.loop.fold.artifact == version
     assert set(one.verdicts(client)) == {"identical"}
 
@@ -162,8 +174,12 @@ def test_a_worse_artifact_is_refused_and_a_louder_one_starts_the_model_anew(
 
     made(bad)
     before = len(shop.records)
-    trial = shop.refresh("--dry-run", "--json")
+    report = tmp_path / "report.json"
+    trial = shop.refresh("--dry-run", "--report", str(report))
     assert (trial.exit_code, shop.last) == (3, None)
+    said = msgspec.json.decode(report.read_bytes())
+    assert (said["outcome"], said["serving"]) == ("refused", good.version)
+    assert said["artifact"] == bad.version
     done = shop.refresh()
     assert done.exit_code == 3, done.output
     assert "is worse: mean reward (DR)" in done.stderr
@@ -216,6 +232,33 @@ def test_each_failure_has_a_code_and_leaves_the_log_alone(client, server_url, tm
         assert "process 7 on here refreshes home since 20" in done.exception.message
     assert shop.last.counts == counts
     assert shop.refresh().exit_code == 0
+
+
+def test_the_log_is_read_from_the_archive_and_the_stream(client, server_url, tmp_path, monkeypatch):
+    """Each decision once, in order, wherever it is by now; and no earlier than it is asked for."""
+    shop = Shop(client, server_url, tmp_path, artifact(tmp_path), decisions=300)
+
+    def positions(archive: str, **options) -> list[str]:
+        monkeypatch.setenv("BANDITLOOP_ARCHIVE", archive)
+        with opened("home", server_url, tmp_path) as (stored, settings):
+            wanted = {"since": None, "window_ms": 10**9, "data": None, **options}
+            state = policy_state(stored, client, settings, shop.spec, note=print, **wanted)
+            return [joined.position for joined in state.decisions()]
+
+    everything = positions("none")
+    assert len(everything) == 300
+    assert positions("none", window_ms=120_000) == everything[-59:]
+
+    # Behind a checkpoint nothing is needed; the log's clock is ahead of the machine's.
+    client.xadd(one.KEYS.log, {FIELD: encode(CheckpointRecord())})
+    one.settle(shop.loop)
+    archiver = Archiver(client, "home", tmp_path / "archive", max_age_s=-1e4, retain_s=-1e4)
+    while archiver.step():
+        pass
+    while archiver.trim():
+        pass
+    assert client.xlen(one.KEYS.log) < 100
+    assert positions(str(tmp_path / "archive")) == everything
 
 
 def test_a_schedule_starts_one_at_a_time_and_notes_what_dies_without_a_word(
