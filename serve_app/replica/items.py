@@ -31,8 +31,10 @@ from serve_app.store.event_log import FIELD, LogWriter, reason_of
 from serve_app.store.items.bases import FIELDS, UNNAMED_S, ItemsBase, append_base
 from serve_app.store.keys import ItemsKeys, Keys, LogKeys
 
-READ = 100
-"""Entries at a time: each may hold up to 10,000 items."""
+READ, READ_FIRST = 500, 10
+"""Entries at a time: as many as there are, and while it is not known yet how large they are."""
+READ_BYTES = 8 << 20
+"""About as much at a time: an entry may hold 10,000 items."""
 CHANGES_PER_TURN = 200
 """How many items change before requests get their turn."""
 REMEMBERED = 5_000
@@ -42,6 +44,13 @@ log = logging.getLogger("banditloop.items")
 
 OnItems = Callable[[ItemTimeline, Collection[str] | None], None]
 """Is told of the items as they are now, and which have changed; None: any may be another."""
+
+
+class _Question(NamedTuple):
+    """What was asked: questions have numbers, and want so many entries at most."""
+
+    number: int
+    most: int
 
 
 class _Outcome(NamedTuple):
@@ -94,6 +103,7 @@ class ReplicaItems:
         # Questions have numbers: ``_ended`` is of the newest whose answer was the log's end.
         self._reading, self._taking = asyncio.Lock(), asyncio.Lock()
         self._asked = self._ended = 0
+        self._count = READ_FIRST
         self._writing = 0
         self._outcomes: dict[str, _Outcome] = {}
 
@@ -104,18 +114,18 @@ class ReplicaItems:
 
     # Following
 
-    def ask(self, pipeline: Any) -> int:
-        """Add to a pipeline what there is to ask; return the number of this question."""
-        pipeline.xrange(self._keys.log, f"({self.timeline.position}", count=READ)
+    def ask(self, pipeline: Any) -> _Question:
+        """Add to a pipeline what there is to ask; return the question."""
+        pipeline.xrange(self._keys.log, f"({self.timeline.position}", count=self._count)
         pipeline.hmget(self._keys.base, FIELDS)
         self._asked += 1
-        return self._asked
+        return _Question(self._asked, self._count)
 
-    async def take(self, number: int, answers: Sequence[Any]) -> None:
+    async def take(self, question: _Question, answers: Sequence[Any]) -> None:
         """Take what a pipeline has answered; other requests get their turns meanwhile.
 
         Args:
-            number: that of the question.
+            question: what it was asked.
             answers: the two that it asked for.
 
         Raises:
@@ -132,8 +142,11 @@ class ReplicaItems:
 
             entries = [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in raw]
             await self._apply(read_entries(entries, _skip))
-            if len(raw) < READ:
-                self._ended = max(self._ended, number)
+            if len(raw) < question.most:
+                self._ended = max(self._ended, question.number)
+            if entries:
+                size = sum(len(data) for _, data in entries) // len(entries)
+                self._count = min(READ, max(1, READ_BYTES // max(1, size)))
 
     async def catch_up(self) -> None:
         """Read to the end of the log, as of this call; whoever waits shares what is read.
@@ -154,8 +167,8 @@ class ReplicaItems:
 
     async def _read(self) -> None:
         pipeline = self._client.pipeline(transaction=False)
-        number = self.ask(pipeline)
-        await self.take(number, await pipeline.execute())
+        question = self.ask(pipeline)
+        await self.take(question, await pipeline.execute())
         if not self.begun:
             raise NotReadyError("the log of items has not begun yet: try again in a moment")
 

@@ -166,15 +166,15 @@ def _decode_head(data: bytes | None) -> Head:
 class Beside(Protocol):
     """Something else that is followed, asked for in the same message to Redis."""
 
-    def ask(self, pipeline: Any) -> int:
-        """Add its commands to a pipeline; return the number of this question."""
+    def ask(self, pipeline: Any) -> Any:
+        """Add its commands to a pipeline; return what ``take`` is to know of them."""
         ...
 
-    async def take(self, number: int, answers: Sequence[Any]) -> None:
+    async def take(self, question: Any, answers: Sequence[Any]) -> None:
         """Take the answers.
 
         Args:
-            number: that of the question.
+            question: what ``ask`` has returned.
             answers: one for each command.
         """
         ...
@@ -265,14 +265,14 @@ class Follower:
     async def _step(self) -> bool:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.get(self._keys.head)
-        number = self._beside.ask(pipeline)
+        question = self._beside.ask(pipeline)
         raw, *answers = await pipeline.execute()
 
         # Neither waits for the other: what keeps one back is reported, and tried again.
         try:
             return await self._take_head(raw)
         finally:
-            await self._beside.take(number, answers)
+            await self._beside.take(question, answers)
 
     async def _take_head(self, raw: Any) -> bool:
         if raw is None and self._seen is None:

@@ -26,7 +26,8 @@ from serve_app.store.keys import ItemsKeys
 LEAST_CHANGES = 1_000
 """Changes after which a whole catalogue is due, where there are not so many items."""
 LOOK_S = 2.0
-READ = 1_000
+READ, READ_CHANGES = 500, 10_000
+"""So many entries at a time, and about as many changes: an entry may hold 10,000."""
 
 log = logging.getLogger("banditloop.items")
 
@@ -49,6 +50,7 @@ class ItemsLeader:
         self._base: ItemsBase | None = None
         self._position = START
         self._changes = 0
+        self._count = 1
         self._looked_at = 0.0
         self._writer: threading.Thread | None = None
 
@@ -93,13 +95,16 @@ class ItemsLeader:
             self._base, self._position, self._changes = base, base.begins, 0
 
         # While there is more to count, it is counted at every step.
-        entries = self._reader.read(self._position, count=READ)
-        if len(entries) < READ:
+        entries, before = self._reader.read(self._position, count=self._count), self._changes
+        if len(entries) < self._count:
             self._looked_at = monotonic()
         for entry in entries:
             record = entry.record
             self._changes += len(record.changes) if isinstance(record, ItemsRecord) else 0
             self._position = entry.id
+        if entries:
+            each = 1 + (self._changes - before) // len(entries)
+            self._count = min(READ, max(1, READ_CHANGES // each))
 
         if self._changes >= max(LEAST_CHANGES, base.items):
             self._write(base)

@@ -10,6 +10,9 @@ from serve_app.store.clients import Redis
 from serve_app.store.history import History
 from serve_app.store.keys import ItemsKeys
 
+BATCH = 50
+"""Entries at a time: each may hold 10,000 items."""
+
 
 class ItemsHistory(History):
     """Reads a policy's log of items from anywhere to its end. Blocking."""
@@ -17,6 +20,18 @@ class ItemsHistory(History):
     def __init__(self, client: Redis, keys: ItemsKeys, archive: ArchiveReader | None) -> None:
         super().__init__(client, keys, archive)
         self._bases = keys.bases
+
+    def encoded(
+        self, after: str, through: str | None = None, *, batch: int = BATCH
+    ) -> Iterator[LogEntry]:
+        """Yield every entry past ``after``, as ``History.encoded`` does, fewer at a time.
+
+        Args:
+            after: the position to begin behind.
+            through: the last position to yield; None: the end of the log.
+            batch: how many to ask Redis for at a time.
+        """
+        return super().encoded(after, through, batch=batch)
 
     def bases(self, through: str) -> Iterator[LogEntry]:
         """Yield the entries at or before a position that say what all items are, newest first.
