@@ -91,7 +91,11 @@ def test_what_is_served_first_knows_the_prior_and_every_snapshot_is_derived_agai
     learned = again.fold.learner.checkpoint()
     again.lease.release()
 
-    newer = one.make(client, spec, **{**BROUGHT, "artifact": "v2", "prior": _rows(2).encoded})
+    newer = one.make(
+        client,
+        msgspec.structs.replace(spec, artifact="v2"),
+        **{**BROUGHT, "artifact": "v2", "prior": _rows(2).encoded},
+    )
     one.settle(newer)
     assert _kinds(client, one.KEYS).count("PriorRecord") == 2
     assert newer.fold.learner.checkpoint() == learned
