@@ -9,6 +9,8 @@ memory      the catalogues of 10^6 items, and 60,000 changes later with all vers
 """
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -41,10 +43,11 @@ from bandits.log.records import (
 from bandits.ridge.config import RidgeConfig
 from benchmarks.table import Table
 from policies.fold.fold import Fold
-from policies.items.catalogue import Catalogue, Item
+from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.items.past import ItemsPast
 from policies.items.timeline import version_after
+from policies.requests import Item
 from policies.spec import PolicySpec
 
 SALT = b"benchmark"
@@ -93,8 +96,7 @@ def changing(count: int, changes: int) -> tuple[ItemsInMemory, list[str]]:
     """A log of so many items and changes of their prices; and its versions."""
     rng = np.random.default_rng(0)
     log = ItemsInMemory(Catalogue([item(number, rng) for number in range(count)]))
-    (first,) = log.bases("1-0")
-    version = first.record.digest
+    version = next(iter(log.blobs))
     versions = [version]
     for place in range(changes):
         changed = item(int(rng.integers(count)), rng)
@@ -167,19 +169,15 @@ def add_learning(table: Table) -> None:
 def measure_memory(changes: int) -> tuple[float, float, float]:
     """Return MB of a catalogue and of its changes, and seconds to read these."""
     log, versions = changing(MANY_ITEMS, changes)
-    gc.collect()
-
     before = resident_mb()
     past = ItemsPast(log)
     past.catalogue(versions[1]).rows(["item0"])
-    gc.collect()
     whole = resident_mb()
     began = time.process_time()
     last = past.catalogue(versions[-1])
     assert last.rows(["item0"])[0] >= 0  # noqa: S101
     assert past.catalogue(versions[1]).rows(["item0"])[0] >= 0  # noqa: S101
     seconds = time.process_time() - began
-    gc.collect()
     return whole - before, resident_mb() - whole, seconds
 
 
@@ -188,7 +186,10 @@ def _no(_entry_id: str, _error: Exception) -> None:
 
 
 def resident_mb() -> float:
-    """Memory of this process."""
+    """Memory that this process uses."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # of glibc: what was freed is given back
+        ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

@@ -370,7 +370,10 @@ class CatalogueVersion(Catalogue):
         history = self._changed.get(item_id)
         if history is None:
             return self._rows.get(item_id, default)
-        row = history[bisect_right(history, self._step, key=_step_of) - 1][1]
+        # Most of those that ask do so of a version that is not much older than the newest.
+        step, row = history[-1]
+        if step > self._step:
+            row = history[bisect_right(history, self._step, key=_step_of) - 1][1]
         return default if row == ABSENT else row
 
     def __len__(self) -> int:
