@@ -87,7 +87,7 @@ dockerfile: $(READY)
 	$(BIN)/python tests/support/dockerfile.py
 
 lock: $(READY)
-	$(BIN)/pip install -q --upgrade -e '.[train,dev,docs]'
+	$(BIN)/pip install -q --upgrade -e '.[train,dev,docs,text]'
 	(echo '# The whole closure, tested together. Regenerate: make lock'; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/') > constraints.txt
 
 clean:
