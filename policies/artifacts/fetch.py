@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from bandits.errors import ArchiveError, ArtifactError
-from policies.artifacts.source_artifact import CURRENT, MANIFEST, Artifact, load
+from policies.artifacts.source_artifact import CURRENT, MANIFEST, Artifact, Needs, load
 
 CACHE = Path.home() / ".cache" / "banditloop" / "artifacts"
 
@@ -38,12 +38,12 @@ def pinned(where: str) -> str:
         ) from error
 
 
-def load_artifact(where: str, *, sources: bool = True) -> Artifact:
+def load_artifact(where: str, *, needs: Needs = "all") -> Artifact:
     """Return the artifact at a path or URI: that of a version's folder, or a root's current one.
 
     Args:
         where: the path or URI.
-        sources: see ``load``.
+        needs: see ``load``.
 
     Raises:
         ArtifactError: as ``load``, or it cannot be reached.
@@ -52,12 +52,17 @@ def load_artifact(where: str, *, sources: bool = True) -> Artifact:
         where = str(_fetched(pinned(where)))
     folder = Path(where)
     if (folder / MANIFEST).is_file():
-        return load(folder.parent, folder.name, sources=sources)
-    return load(folder, sources=sources)
+        return load(folder.parent, folder.name, needs=needs)
+    return load(folder, needs=needs)
 
 
-def load_version(where: str, version: str) -> Artifact:
+def load_version(where: str, version: str, *, needs: Needs = "all") -> Artifact:
     """Return a version of the artifact at a path or URI, which is that of the root or of a version.
+
+    Args:
+        where: the path or URI.
+        version: which one.
+        needs: see ``load``.
 
     Raises:
         ArtifactError: as ``load``, or it cannot be reached.
@@ -67,13 +72,13 @@ def load_version(where: str, version: str) -> Artifact:
     if "://" not in where:
         folder = Path(where)
         is_version = folder.name == version or (folder / MANIFEST).is_file()
-        return load(folder.parent if is_version else folder, version)
+        return load(folder.parent if is_version else folder, version, needs=needs)
 
     # What was fetched before needs no store that answers.
     folder = CACHE / version
     if not folder.is_dir():
         folder = _fetched(_version_uri(where, version))
-    return load(folder.parent, folder.name)
+    return load(folder.parent, folder.name, needs=needs)
 
 
 def _version_uri(where: str, version: str) -> str:

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -43,6 +43,9 @@ FORMAT_WITH_USERS = 1
 MANIFEST, CURRENT = "manifest.json", "current"
 CATALOGUE, ITEMS, PRIOR = "catalogue.json", "items.json", "prior"
 
+Needs = Literal["all", "log", "replica"]
+"""The parts of an artifact: whoever writes a log asks no source, and a replica is told of items by
+the log."""
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -177,13 +180,13 @@ def write(artifact: Artifact, root: Path, *, current: bool = True) -> str:
     return manifest.version
 
 
-def load(root: Path, version: str | None = None, *, sources: bool = True) -> Artifact:
+def load(root: Path, version: str | None = None, *, needs: Needs = "all") -> Artifact:
     """Return an artifact, with every digest verified.
 
     Args:
         root: the folder of its versions.
         version: which; the current one by default.
-        sources: whether with its sources; whoever asks none spares their arrays.
+        needs: which parts; the rest is empty.
 
     Raises:
         ArtifactError: it is missing, damaged, of another format version, or holds what it may not.
@@ -208,13 +211,15 @@ def load(root: Path, version: str | None = None, *, sources: bool = True) -> Art
             entry.scale,
             entry.metrics,
         )
-        for name, entry in (manifest.sources.items() if sources else ())
+        for name, entry in (() if needs == "log" else manifest.sources.items())
     }
 
     items, histories = _load_items(folder, manifest)
     prior = manifest.files.get(PRIOR)
     return Artifact(
-        catalogue=_load_catalogue(folder, manifest.files[CATALOGUE]),
+        catalogue=(
+            () if needs == "replica" else _load_catalogue(folder, manifest.files[CATALOGUE])
+        ),
         items=items,
         sources=trained,
         data=manifest.data,

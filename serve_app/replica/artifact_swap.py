@@ -47,7 +47,8 @@ class ArtifactSwap:
         self.failures = 0
         self.trouble: Trouble | None = None
 
-        self.loaded = self._made(load_artifact(spec.artifact) if spec.artifact else None, {})
+        trained = load_artifact(spec.artifact, needs="replica") if spec.artifact else None
+        self.loaded = self._made(trained, {})
         self.wanted = self.loaded.artifact
 
     @property
@@ -102,7 +103,8 @@ class ArtifactSwap:
         began, of_processor = time.monotonic(), time.thread_time()
         try:
             before = {each.name: each for each in self.loaded.all}
-            found = self._made(load_version(str(self._spec.artifact), version), before)
+            loaded = load_version(str(self._spec.artifact), version, needs="replica")
+            found = self._made(loaded, before)
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the one before serves on
             self._note_failure(version, error)
             return None

@@ -113,7 +113,7 @@ class LearnerActor(WorkerActor):
         pace_s = PACE_S
         while not stop.is_set():
             try:
-                trained = load_artifact(spec.artifact, sources=False) if spec.artifact else None
+                trained = load_artifact(spec.artifact, needs="log") if spec.artifact else None
                 return learner_of_service(settings, spec, partition, trained, generation)
             except Exception:
                 log.exception(

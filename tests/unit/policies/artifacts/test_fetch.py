@@ -5,7 +5,7 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts import fetch as stored_artifact
-from policies.artifacts.fetch import load_artifact, pinned
+from policies.artifacts.fetch import load_artifact, load_version, pinned
 from policies.artifacts.source_artifact import Artifact, TrainedSource, write
 
 
@@ -49,3 +49,16 @@ def test_what_is_not_there_is_one_readable_error(cache, where):
         load_artifact(where)
     with pytest.raises(ArtifactError):
         pinned(where)
+
+
+def test_whoever_needs_a_part_reads_no_other(tmp_path, versions):
+    """A learner no arrays, a replica no catalogue: of a million items either takes seconds."""
+    whole = load_artifact(str(tmp_path / "shop"))
+    told = load_artifact(str(tmp_path / "shop"), needs="log")
+    assert (told.version, told.catalogue, told.sources) == (whole.version, whole.catalogue, {})
+
+    (tmp_path / "shop" / versions[0] / "catalogue.json").unlink()
+    served = load_version(str(tmp_path / "shop"), versions[0], needs="replica")
+    assert (served.items, served.catalogue, list(served.sources)) == (("a",), (), ["popular"])
+    with pytest.raises(ArtifactError):
+        load_version(str(tmp_path / "shop"), versions[0])
