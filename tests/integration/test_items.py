@@ -17,7 +17,7 @@ from support.small_artifact import ITEMS, make_artifact
 from banditloop_client.schemas import ItemPatch, ItemsQuery, SimilarQuery
 from bandits.errors import NotReadyError, UnknownItemError
 from bandits.log.join import JoinRule
-from bandits.log.positions import START
+from bandits.log.positions import START, log_order
 from bandits.log.records import ItemChange, ItemsBaseRecord, RewardRecord
 from policies.archive.archive import ArchiveReader, items_folder
 from policies.artifacts import source_artifact as artifact
@@ -139,6 +139,14 @@ class Shop:
                 pass
         return root
 
+    def trim_items(self) -> None:
+        """Let what nobody needs in the stream go, to the last: an archiver leaves up to a hundred."""
+        needed = self.client.get(KEYS.needed).decode()
+        written = Committed.read(self.client, KEYS).written
+        assert log_order(START) < log_order(needed) < log_order(written)
+        assert self.client.xtrim(KEYS.log, minid=needed, approximate=False)
+        self.client.hset(KEYS.archive, "trimmed", needed)
+
     async def close(self) -> None:
         for service in self._replicas:
             await service.stop()
@@ -224,7 +232,7 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
         await until(lambda: third.ranker.serving.snapshot.learned > 60)
 
     root = await asyncio.to_thread(shop.archive)
-    assert Committed.read(shop.client, KEYS).trimmed != START
+    shop.trim_items()
     history = ItemsHistory(shop.client, KEYS, ArchiveReader(root, items_folder("home")))
     bases = [e for e in history.encoded(START) if isinstance(e.record, ItemsBaseRecord)]
     assert [entry.id for entry in history.bases(history.end())] == [e.id for e in bases][::-1]
