@@ -18,6 +18,7 @@ from bandits.log.records import (
 from bandits.types import Snapshot
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
+from policies.items.timeline import position_of
 from policies.spec import PolicySpec, decode_spec
 from simulator.doctor.checks.findings import Finding, make_finding
 
@@ -46,6 +47,12 @@ class ReferencedBlobs:
     _catalogues: dict[str, Catalogue | None] = field(
         default_factory=lambda: {Catalogue().digest: Catalogue()}
     )
+    # Of the versions of a log of items only the one that was asked for last is kept.
+    _version: str = ""
+    _of_version: Catalogue | None = None
+
+    def __post_init__(self) -> None:
+        self.items.asked_by(lambda: [self._version])
 
     def holds(self, name: str) -> bool:
         """Return whether the bytes of a digest are there, whatever they are."""
@@ -61,7 +68,16 @@ class ReferencedBlobs:
         return self._specs[name]
 
     def catalogue(self, name: str) -> Catalogue | None:
-        """Return the catalogue of a version; None when it is gone or is not what its name says."""
+        """Return the catalogue of a version; None when it is gone or is not what its name says.
+
+        It is to be used before the one of another version is asked for.
+        """
+        if position_of(name) is not None:
+            if name != self._version:
+                self._version = name
+                self.items.tidy()
+                self._of_version = self._catalogue(name)
+            return self._of_version
         if name not in self._catalogues:
             self._catalogues[name] = self._catalogue(name)
         return self._catalogues[name]

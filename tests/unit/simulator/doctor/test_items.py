@@ -6,8 +6,12 @@ from support.items import MemoryItems, patch, put
 from bandits.errors import MissingBlobError
 from bandits.log.codec import digest
 from bandits.log.records import ItemsBaseRecord
+from policies.items import past as pasts
+from policies.items import timeline as timelines
 from policies.items.catalogue import Catalogue, Item
+from policies.items.past import ItemsPast
 from simulator.doctor.checks.items import items_log
+from simulator.doctor.checks.references import ReferencedBlobs
 
 
 def a_log() -> MemoryItems:
@@ -64,3 +68,21 @@ def test_changes_that_were_refused_are_a_warning(name):
     (finding,) = items_log(log)
     assert finding.severity == "warning"
     assert finding.figures["refused"] == 2
+
+
+def test_the_versions_of_a_long_log_are_found_in_little_memory(monkeypatch):
+    monkeypatch.setattr(pasts, "LEAST_READ", 50)
+    monkeypatch.setattr(timelines, "LEAST_DEAD", 50)
+    log = MemoryItems()
+    log.replace([Item("a"), Item("b")])
+    for number in range(3000):
+        log.append(put(Item("a", {"x": float(number)})), at=10_000 + 100_000 * number)
+
+    stored = ReferencedBlobs(items=ItemsPast(log))
+    for number in range(0, 3000, 10):
+        catalogue = stored.catalogue(log.versions[1 + number])
+        assert catalogue.one("a").values.tolist() == [number]
+        assert stored.catalogue(log.versions[1 + number]) is catalogue
+        assert catalogue.features.rows < 300
+    assert stored.catalogue(f"9-9~{'0' * 32}") is None
+    assert stored.catalogue(log.versions[5]).one("a").values.tolist() == [4]
