@@ -362,9 +362,10 @@ class RefreshMeasure(msgspec.Struct, frozen=True):
 class RefreshInfo(msgspec.Struct, frozen=True):
     """The last refresh of a policy's sources.
 
-    ``outcome``: ``accepted``, ``refused`` (the new artifact was worse) or ``failed``; ``code`` and
-    ``message`` say why. ``artifact``: the version that was made, if any. Times are in ms of the
-    log's clock. ``counts``: how many refreshes ended how.
+    ``outcome``: ``accepted``, ``refused`` (the new artifact was worse), ``stored`` (where the
+    policy does not look) or ``failed``; ``code`` and ``message`` say why. ``artifact``: the version
+    that was made, if any. Times are in ms of the log's clock. ``counts``: how many refreshes ended
+    how.
     """
 
     outcome: str

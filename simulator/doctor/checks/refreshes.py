@@ -23,11 +23,12 @@ class RefreshOutcome:
             return
         said = {
             "accepted": f"the last refresh of the sources was accepted: artifact {last.artifact}",
+            "stored": f"the last refresh only stored its artifact, elsewhere: {last.artifact}",
             "refused": f"the last refresh was refused, for it was worse: {last.message}",
         }.get(last.outcome, f"the last refresh failed ({last.code}): {last.message}")
         yield make_finding(
             "refresh",
-            "ok" if last.outcome == "accepted" else "warning",
+            "ok" if last.outcome in {"accepted", "stored"} else "warning",
             said,
             cause="the log of its window teaches less than what the artifact that serves has seen,"
             " or training could not be done",

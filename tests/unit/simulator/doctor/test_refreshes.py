@@ -16,6 +16,7 @@ def _found(last: RefreshInfo | None):
     ("outcome", "severity", "said"),
     [
         ("accepted", "ok", "artifact v7"),
+        ("stored", "ok", "elsewhere: v7"),
         ("refused", "warning", "for it was worse: NDCG"),
         ("failed", "warning", "failed (training_died): NDCG"),
     ],
