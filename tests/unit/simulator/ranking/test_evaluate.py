@@ -134,6 +134,18 @@ def test_on_data_sets_with_different_best_sources_the_specs_differ(crowd_report,
     assert "#   item_knn: knows what each user did" in fashion.yaml
 
 
+def test_content_is_chosen_where_users_turned_to_items_without_events(crowd_report):
+    """The others cannot propose these, however many relevant items they hold."""
+    knn = crowd_report.result("item_knn")
+    results = [*crowd_report.results, msgspec.structs.replace(knn, name="content")]
+    for unknown, chosen in ((0, False), (7, True)):
+        split = msgspec.structs.replace(crowd_report.split, unknown_items=unknown)
+        report = msgspec.structs.replace(crowd_report, results=results, split=split)
+        spec = choose_spec(report, name="home", artifact="shop")
+        assert ("content" in [source.name for source in spec.spec.sources]) is chosen
+        assert ("7 test events name such" in spec.yaml) is chosen
+
+
 def test_a_chosen_spec_names_the_rows_it_rests_on(crowd_report):
     chosen = choose_spec(crowd_report, name="home", artifact="shop").with_fields(floor=0.02)
     text = chosen.yaml
