@@ -47,7 +47,7 @@ from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.progress import LearningHealth
-from serve_app.store.replicas.artifacts import forget, report
+from serve_app.store.replicas.artifacts import forget, read_artifact_trouble, report
 from serve_app.store.snapshots import Follower, Published
 
 REPORT_S = 0.5
@@ -303,13 +303,15 @@ class RedisPolicyService:
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""
         serving, troubles, stats = self.ranker.serving, self.ranker.proposers.troubles, None
-        refreshed = None
+        refreshed, trouble = None, self.artifacts.trouble
 
         # Without Redis the answer is what this process knows by itself.
         with contextlib.suppress(*FAILURES, msgspec.MsgspecError):
             stats = await read_learner_stats(self._client, self.spec.name, self.spec.partitions)
             troubles = await read_troubles(self._client, self.spec.name, troubles)
             refreshed = await follow_refresh(self._client, self._keys)
+            if trouble is None and self.spec.artifact is not None:
+                trouble = await read_artifact_trouble(self._client, self._keys)
 
         learning = self.learning
         return PolicyInfo(
@@ -334,7 +336,7 @@ class RedisPolicyService:
             artifact=self.artifacts.loaded.artifact,
             catalogue=self.ranker.offering.catalogue.digest if serving else None,
             artifact_wanted=self.artifacts.wanted if self.artifacts.is_behind else None,
-            artifact_trouble=self.artifacts.trouble,
+            artifact_trouble=trouble,
             refresh=refreshed,
         )
 

@@ -261,6 +261,9 @@ async def test_a_replica_that_cannot_load_it_serves_on_and_nothing_changes_unles
             info = await two.service.info()
             assert (info.artifact, info.artifact_wanted) == (first, second)
             assert "cannot be read" in info.artifact_trouble.reason
+            other = await one.service.info()
+            assert (other.artifact, other.artifact_wanted) == (second, None)
+            assert "cannot be read" in other.artifact_trouble.reason
             assert two.service.artifact_is_old
             assert two.service.artifacts.failures
 

@@ -388,7 +388,8 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     interactions in the served snapshot; a prior counts as many as it is worth. ``prior``: null if
     the log has none. ``artifact`` and ``catalogue``: the versions that this replica serves;
     ``artifact_wanted``: the one that the log says, while this replica does not serve it;
-    ``artifact_trouble``: why it does not. ``refresh``: null if there never was one.
+    ``artifact_trouble``: why it, or another replica, does not. ``refresh``: null if there never was
+    one.
     """
 
     policy: str

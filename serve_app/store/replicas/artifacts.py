@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from banditloop_client.schemas import Trouble
 from bandits.log.codec import MALFORMED
 from serve_app.store.clients import AsyncRedis, Redis, clock_ms, now_ms
 from serve_app.store.keys import PROCESSES, Keys
@@ -88,11 +89,19 @@ def read_reports(client: Redis, keys: Keys) -> dict[str, ServedArtifact]:
     return _living(raw, client.zrange(PROCESSES, 0, -1, withscores=True), now_ms(client, keys.log))
 
 
-async def read_reports_soon(client: AsyncRedis, keys: Keys) -> dict[str, ServedArtifact]:
-    """Return the same, on an event loop."""
+async def read_artifact_trouble(client: AsyncRedis, keys: Keys) -> Trouble | None:
+    """Return what is last wrong in a replica that cannot load what it should; None: nothing is.
+
+    Args:
+        client: the caller's.
+        keys: those of partition 0.
+    """
     raw: Any = await client.hgetall(keys.artifacts)
     processes: Any = await client.zrange(PROCESSES, 0, -1, withscores=True)
-    return _living(raw, processes, await clock_ms(client, keys.log))
+    reports = _living(raw, processes, await clock_ms(client, keys.log)).values()
+    failed = [each for each in reports if each.wanted is not None]
+    newest = max(failed, key=lambda each: each.at_ms, default=None)
+    return None if newest is None else Trouble(newest.reason, newest.at_ms / 1000)
 
 
 def _living(raw: Any, processes: Any, at_ms: int) -> dict[str, ServedArtifact]:
