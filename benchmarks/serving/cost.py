@@ -1,7 +1,7 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
     python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
-                                                                (33 minutes; quick: five)
+                                                                (33 minutes; quick: six)
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections). A
 process keeps the memory and the place among others that it began with, and costs a few per cent
@@ -19,8 +19,8 @@ One start gives one ratio, the geometric mean over its turns, each against the o
 beside it. The result is the geometric mean over the starts; its interval is Student's t of the
 logarithms, 95%, with which build was started first as a factor of the model. The full form passes
 when the interval ends at or below `--at-most`: the build is shown to cost no more. The quick form
-has fewer starts, of both builds at once, and no empty endpoint, for CI, and fails only when the
-interval lies wholly above it.
+has fewer starts and no empty endpoint, for CI, and fails only when the interval lies wholly above
+it.
 
 The other build is taken from git into a folder of its own and runs on the same installed packages.
 """
@@ -37,7 +37,6 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,7 +218,7 @@ def one_start(
         number: of the start, from 0.
         turns: of each service.
         seconds: of load in a turn.
-        quick: both builds start at once, there is no empty endpoint, and fewer spells of rest.
+        quick: there is no empty endpoint, and there are fewer spells of rest.
 
     Returns:
         The turns of this build, the other build and the empty endpoint; and what each of them uses
@@ -228,12 +227,8 @@ def one_start(
     sent, codes = bodies(), (HERE, other)
     with contextlib.ExitStack() as stack:
         services: dict[int, Service] = {}
-        order = (0, 1) if number % 2 == 0 else (1, 0)
-        with ThreadPoolExecutor(2 if quick else 1) as starting:
-            started = starting.map(
-                lambda at: stack.enter_context(build(codes[at], folder / f"build{at}")), order
-            )
-            services.update(zip(order, started, strict=True))
+        for at in (0, 1) if number % 2 == 0 else (1, 0):
+            services[at] = stack.enter_context(build(codes[at], folder / f"build{at}"))
         urls = [url_of(services[0]), url_of(services[1])]
         if not quick:
             services[2] = stack.enter_context(empty(folder / "empty"))
