@@ -85,20 +85,6 @@ class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl"
     digest: Digest
 
 
-class FreshSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fresh", tag_field="kind"
-):
-    """The newest items among what a user likes, by their texts; it needs no training.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        half_life_days: the age at which an item's score is half of that of a new one.
-    """
-
-    name: Name
-    half_life_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] = 7.0
-
-
 class ContentSource(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="content", tag_field="kind"
 ):
@@ -135,21 +121,11 @@ class ContentSource(
             )
 
 
-class TrendingSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="trending", tag_field="kind"
-):
-    """A source that proposes what this policy's own rewards say is in demand now, whoever asks.
-
-    The fold of the log keeps the counts, so they are as exact as the model. What ``banditloop
-    train`` finds in events is another source: ``{kind: artifact, name: trending}``.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        half_life: after so long a reward counts half, as ``6h``: a number and s, m, h, d or w.
-    """
+class _Fading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A source whose scores halve with a half-life."""
 
     name: Name
-    half_life: str = "1d"
+    half_life: str
 
     def __post_init__(self) -> None:
         """Refuse what is no half-life."""
@@ -171,7 +147,33 @@ class TrendingSource(
         return duration_ms(self.half_life)
 
 
-Source = ArtifactSource | RemoteSource | RlSource | FreshSource | ContentSource | TrendingSource
+class TrendingSource(_Fading, frozen=True, tag="trending", tag_field="kind"):
+    """A source that proposes what this policy's own rewards say is in demand now, whoever asks.
+
+    The fold of the log keeps the counts, so they are as exact as the model. What ``banditloop
+    train`` finds in events is another source: ``{kind: artifact, name: trending}``.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        half_life: after so long a reward counts half, as ``6h``: a number and s, m, h, d or w.
+    """
+
+    half_life: str = "1d"
+
+
+class FreshSource(_Fading, frozen=True, tag="fresh", tag_field="kind"):
+    """A source that proposes the newest items among what a user likes; it needs no training.
+
+    Attributes:
+        name: the source's name in the log, in scores and in metrics.
+        half_life: the age at which an item's score is half of that of a new one, as ``12h``: a
+            number and s, m, h, d or w.
+    """
+
+    half_life: str = "7d"
+
+
+Source = ArtifactSource | RemoteSource | RlSource | ContentSource | TrendingSource | FreshSource
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,6 @@ from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder
 from policies.spec import FreshSource
 
-DAY_MS: Final = 86_400_000.0
 TASTES: Final = 8
 """Traits that are looked at of all that a user's items have: those that tell the most."""
 HISTORY: Final = 100
@@ -43,7 +42,7 @@ class FreshItems:
 
     def __init__(self, config: FreshSource, items: ItemOrder) -> None:
         self.name = config.name
-        self._half_life_ms = config.half_life_days * DAY_MS
+        self._half_life_ms = float(config.half_life_ms)
         self._items = items
         self._offering: Offering | None = None
         self._index = NewestIndex(np.zeros(0), np.zeros(0, np.intp), np.zeros(0, np.uint32))

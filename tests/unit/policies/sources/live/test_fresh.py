@@ -38,10 +38,10 @@ def film(item_id: str, *genres: str, days: float | None = None, **fields) -> Ite
 class Shop:
     """A fresh source over items that change, as of a time that a test sets."""
 
-    def __init__(self, *items: Item, half_life_days: float = 7.0) -> None:
+    def __init__(self, *items: Item, half_life: str = "7d") -> None:
         self.now_s = float(NOW_S)
         self.timeline = ItemTimeline(Catalogue.put(items))
-        config = FreshSource("fresh", half_life_days)
+        config = FreshSource("fresh", half_life)
         (self.loaded,) = load_sources(None, [config]).values()
         self.over(self.timeline)
 
