@@ -102,7 +102,7 @@ class ReplicaItems:
 
         # Questions have numbers: ``_ended`` is of the newest whose answer was the log's end.
         self._reading, self._taking = asyncio.Lock(), asyncio.Lock()
-        self._asked = self._ended = 0
+        self._asked = self._answered = self._ended = 0
         self._count = READ_FIRST
         self._writing = 0
         self._outcomes: dict[str, _Outcome] = {}
@@ -137,8 +137,12 @@ class ReplicaItems:
             if base is None:
                 await self._begin_older()
                 return
-            if not await self._goes_on(base):
+            position = self.timeline.position
+            if not await self._goes_on(base, lost=question.number > self._answered + 1):
                 await self._begin(base)
+                if is_after(position, base.begins):
+                    return  # what was asked for comes behind what is needed now
+            self._answered = max(self._answered, question.number)
 
             entries = [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in raw]
             await self._apply(read_entries(entries, _skip))
@@ -172,15 +176,21 @@ class ReplicaItems:
         if not self.begun:
             raise NotReadyError("the log of items has not begun yet: try again in a moment")
 
-    async def _goes_on(self, base: ItemsBase) -> bool:
-        """Say whether what comes behind this timeline is in the stream."""
+    async def _goes_on(self, base: ItemsBase, *, lost: bool) -> bool:
+        """Say whether what comes behind this timeline is in the stream.
+
+        Args:
+            base: where readers begin.
+            lost: whether a question was not answered before.
+        """
         if not self.begun:
             return False
         position = self.timeline.position
-        if not is_after(base.begins, position):
+        if not lost and not is_after(base.begins, position):
             return True
 
-        # A newer base has come: what is needed by nobody may have been trimmed.
+        # A newer base has come: what is needed by nobody may have been trimmed. Or another server
+        # answers by now, which may never have had what the one before did not wait for.
         own: Any = await self._client.xrange(self._keys.log, position, position, count=1)
         return bool(own)
 

@@ -326,3 +326,25 @@ async def test_catalogues_that_nobody_begins_with_go_once_they_are_archived(
             assert expiring() == set(versions[1:])
     finally:
         await shop.close()
+
+
+async def test_what_a_server_has_lost_in_a_failover_is_offered_no_more(
+    client, server_url, tmp_path
+):
+    """Another server answers, after questions that nobody did, and lacks the newest entry."""
+    shop = Shop(server_url, tmp_path, 1)
+    try:
+        with shop.learning():
+            one = await shop.replica("one")
+            kept = await one.change_items([put("kept")])
+            lost = await one.change_items([put("lost")])
+            assert "lost" in (await one.rank(ASKED))[0].action_ids
+
+            one.items_log.ask(one._client.pipeline(transaction=False))
+            client.xdel(KEYS.log, lost.version.partition("~")[0])
+            with pytest.raises(UnknownItemError):
+                await one.item("lost")
+            assert (await one.item("kept")).version == kept.version
+            assert "lost" not in (await one.rank(ASKED))[0].action_ids
+    finally:
+        await shop.close()
