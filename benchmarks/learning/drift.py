@@ -163,7 +163,8 @@ def play(days: Days, spec: PolicySpec, seed: int, visits: int) -> tuple[float, S
 def stand_still(days: Days, spec: PolicySpec, snapshot: Snapshot, visits: int) -> float:
     """What a policy earns that learns no more."""
     ranker = Ranker(spec, [], salt=b"frozen")
-    ranker.serve("frozen", snapshot, Catalogue())
+    ranker.offer(Catalogue())
+    ranker.serve("frozen", snapshot)
     visitors, pmfs = FrozenRequests(days.counted, days.first), []
     for number in range(visits):
         request = visitors.request(np.random.default_rng())
@@ -273,7 +274,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--world", choices=SPECS, action="append")
-    parser.add_argument("--visits", type=int, default=10_000, help="of ten days")
+    parser.add_argument(
+        "--visits", type=int, default=20_000, help="of ten days; the worlds have that"
+    )
     parser.add_argument("--points", type=int, default=7, help="how many drifts from 0 to the most")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
