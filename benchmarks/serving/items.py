@@ -53,7 +53,7 @@ limit: 40
 """
 PROPOSED = [f"fresh-{number}" for number in range(20)] + [f"old-{number}" for number in range(20)]
 WATCHED = "fresh-0"
-WATCHERS, WATCH_S = 4, 1.5
+WATCHERS, WATCH_S = 16, 1.5
 PUT = 10_000
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 rng = np.random.default_rng(0)
@@ -140,7 +140,9 @@ async def _until_as_wanted(http: httpx.AsyncClient, *, there: bool) -> float:
 async def _freshness(service: Service, changes: int) -> tuple[list[float], list[float]]:
     put: list[float] = []
     removed: list[float] = []
-    async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+    # A connection of its own for each request: all replicas are to answer some.
+    alone = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=service.url, timeout=30, limits=alone) as http:
         for _ in range(changes):
             removed.append(await _until_as_wanted(http, there=False))
             put.append(await _until_as_wanted(http, there=True))
