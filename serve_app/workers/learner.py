@@ -229,8 +229,9 @@ class LearnerLoop(Generic[FoldT]):
         self._say_prior()
         if has_declared:
             self._lead(idle=not entries)
-        elif not entries:
-            # Everything that was in the log when the lease was taken has been read.
+        elif not self._behind:
+            # Everything that was in the log when the lease was taken has been read. To wait for a
+            # step without entries would be for ever, while requests come.
             self._declare()
             self._declared_under = token
 

@@ -288,3 +288,29 @@ async def test_what_the_artifact_lacks_is_refused_and_what_the_catalogue_lacks_i
         other = msgspec.structs.replace(spec, sources=[ArtifactSource("als")])
         with pytest.raises(SpecError, match="als"):
             use_artifact(StoredPolicy(client, "home"), other, more, within_s=1)
+
+
+async def test_a_new_leader_says_what_it_was_deployed_with_although_entries_never_cease(
+    server: Server, spec: PolicySpec
+):
+    """Else the replicas of a new spec would wait for as long as there are requests."""
+    train(Path(str(spec.artifact)), 0)
+    other = msgspec.structs.replace(spec, floor=0.3)
+    with server.client() as client:
+        stored = StoredPolicy(client, "home")
+
+        def spec_of_head() -> str:
+            return stored.find(str(stored.head()))[1].spec
+
+        with learning(server.url, spec):
+            one = Replica(server.url, spec, "r1")
+            await one.__aenter__()
+        try:
+            assert spec_of_head() == spec.digest
+            with learning(server.url, other):
+                deadline = time.monotonic() + 15
+                while await asyncio.to_thread(spec_of_head) != other.digest:
+                    assert time.monotonic() < deadline, "it was never declared"
+                    await asyncio.sleep(0.05)
+        finally:
+            await one.__aexit__()
