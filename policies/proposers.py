@@ -99,8 +99,8 @@ class Proposers:
         self._warned_at: dict[str, float] = {}
         self._snapshot: Snapshot | None = None
 
-        # Threads make ready what the event loop swaps in.
-        self._making = threading.Lock()
+        # Threads make ready what the event loop swaps in; the second lock is held for an instant.
+        self._making, self._swapping = threading.Lock(), threading.Lock()
         self._ready: _Ready | None = None
 
     def learn(self, snapshot: Snapshot) -> None:
@@ -109,8 +109,9 @@ class Proposers:
         Raises:
             SnapshotError: what it brings for them cannot be read.
         """
-        self._teach(self.offered, snapshot)
-        self._snapshot = snapshot
+        with self._swapping:
+            self._teach(self.offered, snapshot)
+            self._snapshot = snapshot
 
     def _teach(self, offered: Offered, snapshot: Snapshot | None) -> None:
         for source in offered.sources.proposing:
@@ -134,10 +135,13 @@ class Proposers:
 
         with self._making:
             offering = Offering(catalogue, timeline, clock=self._clock)
-            ready, self._ready = self._ready, None
-            newest = self.offered if ready is None else ready.offered
-            self.offered = Offered(offering, newest.sources.over(offering))
-            self._teach(self.offered, self._snapshot)
+            newest = self.offered if self._ready is None else self._ready.offered
+            made = Offered(offering, newest.sources.over(offering))
+
+            # Meanwhile those that were ready before are swapped in: no request waits for these.
+            with self._swapping:
+                self._teach(made, self._snapshot)
+                self.offered, self._ready = made, None
 
     def equip(self, sources: SourceSet) -> None:
         """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
@@ -159,14 +163,15 @@ class Proposers:
 
     def _swap(self) -> None:
         """Swap in the sources that are ready, with what has changed since."""
-        ready, self._ready = self._ready, None
-        if ready is None or ready.offered.offering is not self.offered.offering:
-            return  # a whole catalogue has come, and took them along
-        self.offered.offering.stop(ready.since)
-        if ready.since:
-            ready.offered.tell(ready.since)
-        self._teach(ready.offered, self._snapshot)
-        self.offered = ready.offered
+        with self._swapping:
+            ready, self._ready = self._ready, None
+            if ready is None or ready.offered.offering is not self.offered.offering:
+                return  # a whole catalogue has come, and took them along
+            self.offered.offering.stop(ready.since)
+            if ready.since:
+                ready.offered.tell(ready.since)
+            self._teach(ready.offered, self._snapshot)
+            self.offered = ready.offered
 
     # What is proposed
 

@@ -21,7 +21,7 @@ from bandits.log.codec import digest
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, is_after
 from bandits.log.records import ItemChange, ItemsBaseRecord, ItemsRecord, LogEntry
-from policies.items.catalogue import Catalogue
+from policies.items.catalogue import NEVER_PUT, Catalogue
 from policies.items.changes import check_item, decode_patch, patched
 from policies.items.listing import ItemListing
 from policies.items.timeline import ItemTimeline, RefusedChange
@@ -74,6 +74,7 @@ class ReplicaItems:
         on_items: OnItems,
         *,
         older: Keys,
+        brought: bool,
     ) -> None:
         """Begin with no items.
 
@@ -85,6 +86,7 @@ class ReplicaItems:
                 and when they were replaced, it is told in a thread.
             older: those of the partition in whose log builds without a log of items named whole
                 catalogues; ``of_snapshot`` is the one that the served snapshot names.
+            brought: whether an artifact brings the items that the log begins with.
         """
         self._client = client
         self._writer = writer
@@ -95,7 +97,7 @@ class ReplicaItems:
         self.refused = 0
         self.begun = False
         self.of_snapshot = ""
-        self._older = older
+        self._older, self._brought = older, brought
         self._listing = ItemListing(self.timeline)
         self._put: Catalogue | None = None
         self._changes, self._remembered = 0, START
@@ -110,7 +112,12 @@ class ReplicaItems:
     @property
     def loaded(self) -> bool:
         """Whether there are items to serve: the log's, or while it has none yet, a snapshot's."""
-        return self._ended > 0 if self.begun else self.timeline.version == self.of_snapshot
+        if self.begun:
+            return self._ended > 0
+        # Nothing was put yet: what an artifact brings is about to be.
+        if self._brought and self.of_snapshot == NEVER_PUT:
+            return False
+        return self.timeline.version == self.of_snapshot
 
     # Following
 

@@ -101,7 +101,12 @@ class RedisPolicyService:
         self._swapping = threading.Lock()
 
         self.items_log = ReplicaItems(
-            client, writer, ItemsKeys(spec.name), self._offer, older=self._keys
+            client,
+            writer,
+            ItemsKeys(spec.name),
+            self._offer,
+            older=self._keys,
+            brought=spec.artifact is not None,
         )
         self.follower = Follower(
             client,

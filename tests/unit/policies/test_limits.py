@@ -1,5 +1,7 @@
 """What the catalogue lacks is no candidate, whoever proposes it, however a decision is asked for."""
 
+import asyncio
+import threading
 from datetime import UTC, datetime
 
 import msgspec
@@ -301,6 +303,30 @@ async def test_other_sources_are_made_ready_beside_and_miss_no_change():
     assert [each._items for each in shop.ranker.proposers.offered.sources.proposing] == [
         each._items for each in other.proposing
     ]
+
+
+async def test_while_a_whole_catalogue_is_taken_over_the_sources_that_are_there_answer():
+    """Also those that were made ready and had not been swapped in before."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Large(FakeSource):
+        def over(self, offering):
+            if "b" in offering and offering.limits:
+                begun.set()
+                assert go_on.wait(30)
+            return super().over(offering)
+
+    ranker = fresh_ranker(PolicySpec("home"))
+    ranker.equip(SourceSet.of([Large("cf", {"a": 1.0, "b": 2.0})], None, "v1"))
+    taking = asyncio.create_task(asyncio.to_thread(ranker.offer, holding("b")))
+    await asyncio.to_thread(begun.wait, 30)
+    try:
+        record = await ranker.rank(RankRequest())
+        assert (record.artifact, set(record.action_ids)) == ("v1", {"a", "b"})
+    finally:
+        go_on.set()
+    await taking
+    assert (await ranker.rank(RankRequest())).action_ids == ["b"]
 
 
 def test_a_snapshot_leaves_the_items_as_they_are():
