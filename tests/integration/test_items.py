@@ -257,6 +257,13 @@ async def test_nothing_is_put_before_the_log_has_begun_and_a_whole_catalogue_rep
         with pytest.raises(NotReadyError):
             await early.change_items([put("a")])
         with shop.learning():
+            # From the first moment that it is ready, it has what the artifact brings.
+            async with asyncio.timeout(30):
+                while not early.ready:
+                    await asyncio.sleep(0)
+            assert early.items_log.begun
+            assert set((await early.rank(ASKED))[0].action_ids) <= set(ITEMS)
+
             one, other = await shop.replica("one"), await shop.replica("other")
             begun = (await one.item("i01")).version
             version = await one.replace_catalogue([Item("i02"), Item("x", {"p": 1.0})])
