@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -268,6 +269,7 @@ def test_an_upload_that_is_interrupted_is_whole_or_not_there(store):
     class Halfway:
         def __init__(self) -> None:
             self.at = 0
+            self.interrupted = False
 
         def tell(self) -> int:
             return self.at
@@ -276,8 +278,10 @@ def test_an_upload_that_is_interrupted_is_whole_or_not_there(store):
             self.at = at
 
         def read(self, count: int) -> bytes:
-            if self.at >= len(data) // 2:
-                signal.raise_signal(signal.SIGINT)
+            # As Ctrl-C does: the main thread stops to wait, wherever this is read.
+            if self.at >= len(data) // 2 and not self.interrupted:
+                self.interrupted = True
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             part = data[self.at : self.at + count]
             self.at += len(part)
             return part

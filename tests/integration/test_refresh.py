@@ -175,7 +175,7 @@ def test_a_worse_artifact_is_refused_and_a_louder_one_starts_the_model_anew(
     made(bad)
     before = len(shop.records)
     report = tmp_path / "report.json"
-    trial = shop.refresh("--dry-run", "--report", str(report))
+    trial = shop.refresh("--dry-run", "--out", str(report))
     assert (trial.exit_code, shop.last) == (3, None)
     said = msgspec.json.decode(report.read_bytes())
     assert (said["outcome"], said["serving"]) == ("refused", good.version)
@@ -219,7 +219,7 @@ def test_each_failure_has_a_code_and_leaves_the_log_alone(client, server_url, tm
     one.settle(shop.loop)
     before = len(shop.records)
     (tmp_path / "file").write_text("no folder")
-    assert failed("--out", str(tmp_path / "file" / "artifacts")) == "store_unreadable"
+    assert failed("--artifact", str(tmp_path / "file" / "artifacts")) == "store_unreadable"
     assert failed("--since", "yesterday") == "data_unavailable"
     assert len(shop.records) == before
 

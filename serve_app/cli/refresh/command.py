@@ -15,8 +15,8 @@ from serve_app.cli.options import (
     DataDir,
     Jobs,
     RedisUrl,
+    ReportFile,
     one_command,
-    out_file,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def refresh(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Where to begin in the log instead: a time, or an entry id"),
+        typer.Option(
+            help="Skip older entries: a span before the end (24h), a time, or an entry id"
+        ),
     ] = None,
     sources: Annotated[
         str | None,
@@ -57,7 +59,7 @@ def refresh(
     root: Annotated[
         str | None,
         typer.Option(
-            "--out",
+            "--artifact",
             help="Folder or URI to store the artifact in, by its version; if it is not the spec's,"
             " the policy goes on as it is [default: where the spec's artifact is]",
         ),
@@ -83,9 +85,7 @@ def refresh(
     ] = 10,
     jobs: Jobs = 1,
     address: Address = None,
-    report: Annotated[
-        Path | None, out_file("File to write the report to, as JSON", "--report")
-    ] = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,

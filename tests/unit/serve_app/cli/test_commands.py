@@ -426,7 +426,7 @@ def test_an_errors_message_has_no_number_of_the_systems():
 
 
 OF_THEIR_OWN = {
-    *("columns", "data", "users", "items", "events", "sources", "no-prior", "dry-run"),
+    *("artifact", "columns", "data", "users", "items", "events", "sources", "no-prior", "dry-run"),
     *(
         "address",
         "archive",
@@ -441,7 +441,7 @@ OF_THEIR_OWN = {
         "seed",
         "world",
     ),
-    *("gamma", "jobs", "scope"),
+    *("gamma", "jobs", "scope", "window"),
 }
 """Options whose meaning or default differs between commands; their help says what they do."""
 

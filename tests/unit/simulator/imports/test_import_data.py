@@ -379,7 +379,11 @@ def test_a_users_file_and_columns_of_lists_are_kept(tmp_path: Path):
         "taste": "vector",
         "made": "time",
     }
-    assert data_set.items()[0] == {"id": "x", "features": {"genres": ["a", "b"]}}
+    assert data_set.items()[0] == {
+        "id": "x",
+        "features": {"genres": ["a", "b"]},
+        "vectors": {"taste": [0.5, 1.0]},
+    }
     assert data_set.users().to_pylist() == [{"id": "ann", "age": 30}]
 
 
