@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import socket
+import sys
 
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -81,7 +82,9 @@ def prepare_environment() -> None:
     for name, value in ONE_MACHINE.items():
         os.environ.setdefault(name, value)
     for name, port in SIDE_PORTS.items():
-        os.environ.setdefault(name, str(port if is_free("", port) else free_port()))
+        if name not in os.environ:
+            usual = is_free("", port) and claimed(port)
+            os.environ[name] = str(port if usual else free_port())
 
 
 def join_clusters() -> None:
@@ -107,6 +110,26 @@ def is_free(host: str, port: int) -> bool:
         return True
 
 
+def claimed(port: int) -> bool:
+    """Claim a port for this process, as long as it lives; say whether nobody else has done so.
+
+    A service listens some seconds after it has chosen: another that starts meanwhile would find the
+    port free as well. The claim is a name that the kernel forgets with the process; systems that
+    have no such names claim nothing.
+    """
+    if sys.platform != "linux":
+        return True
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0banditloop-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
+
+
+_claims: list[socket.socket] = []
 _any = random.SystemRandom()  # not seeded: processes that start together look at different ports
 _given: set[int] = set()
 

@@ -34,6 +34,10 @@ NOT_RUN = {
         "how-to/call-from-a-web-page.md",
         "banditloop keys",
     ): "a service on the internet: tests/integration/test_browser_client.py has the page",
+    (
+        "how-to/change-while-serving.md",
+        "banditloop serve",
+    ): "changes the service that the other blocks need: tests/e2e/test_service.py applies specs",
     ("how-to/back-up-and-restore.md", "redis-cli"): "half of it needs a bucket at AWS",
     (
         "how-to/back-up-and-restore.md",
