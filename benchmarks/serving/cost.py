@@ -19,8 +19,8 @@ One start gives one ratio, the geometric mean over its turns, each against the o
 beside it. The result is the geometric mean over the starts; its interval is Student's t of the
 logarithms, 95%, with which build was started first as a factor of the model. The full form passes
 when the interval ends at or below `--at-most`: the build is shown to cost no more. The quick form
-has fewer starts and no empty endpoint, for CI, and fails only when the interval lies wholly above
-it.
+has fewer starts and no empty endpoint, for a look after a change, and fails only when the interval
+lies wholly above it.
 
 The other build is taken from git into a folder of its own and runs on the same installed packages.
 """
