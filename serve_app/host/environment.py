@@ -125,11 +125,10 @@ def claimed(port: int) -> bool:
     except OSError:
         claim.close()
         return False
-    _claims.append(claim)
+    claim.detach()  # it stays open until the process ends
     return True
 
 
-_claims: list[socket.socket] = []
 _any = random.SystemRandom()  # not seeded: processes that start together look at different ports
 _given: set[int] = set()
 
