@@ -48,7 +48,7 @@ log = logging.getLogger("banditloop.sources")
 
 
 class Offered:
-    """What may be offered, and the sources over it: they are swapped at once."""
+    """The items that may be offered, and the sources over them: both are swapped at once."""
 
     def __init__(self, offering: Offering, sources: SourceSet) -> None:
         """Join the two.

@@ -41,7 +41,7 @@ MAX_PAIRS = 8_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """What is swapped at once when a new snapshot arrives."""
+    """All that is swapped at once when a new snapshot arrives."""
 
     snapshot_id: str
     policy: Policy
@@ -126,7 +126,7 @@ class Ranker:
 
     @property
     def offering(self) -> Offering:
-        """What may be offered, as of the last change."""
+        """The items that may be offered, as of the last change."""
         return self.proposers.offered.offering
 
     async def rank(self, request: RankRequest) -> DecisionRecord:

@@ -1,4 +1,4 @@
-"""What is in demand now: how often each item was rewarded, each time half as much a while later.
+"""Demand by item: how often it was rewarded, each time half as much a while later.
 
 A count is kept as of the item's own last reward, so it depends on the sequence of the item's
 rewards alone: not on when it was looked at, nor on how the log was read.
@@ -73,7 +73,7 @@ class Trends:
 
     @property
     def state(self) -> TrendState:
-        """What a checkpoint holds."""
+        """The counts as a checkpoint holds them."""
         return TrendState(self.half_life_ms, list(self._items.values()))
 
     def published(self, now_ms: int) -> PublishedTrend:

@@ -22,7 +22,7 @@ _NOTHING_LEFT = 4096
 
 
 class Epoch:
-    """What the weights of a model's sums are relative to.
+    """The time that the weights of a model's sums are relative to.
 
     It is the last whole multiple of the half-life at or before the newest decision that was
     learned, so it follows from the decisions, wherever the log is cut. When it moves, sums are

@@ -1,1 +1,1 @@
-"""What there is to offer: the catalogue, each of its versions, and the changes in between."""
+"""Items that there are to offer: the catalogue, each of its versions, the changes in between."""

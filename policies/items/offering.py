@@ -1,4 +1,4 @@
-"""What may be offered now: the newest items but those that are hidden, or outside their time."""
+"""The items that may be offered now: all but those that are hidden, or outside their time."""
 
 import time
 from collections.abc import Callable, Collection, Iterable

@@ -109,7 +109,7 @@ class LocalSource:
 
     @property
     def _shade(self) -> Float32 | None:
-        """What to add to the scores of all items; None while all may be proposed."""
+        """A number to add to each item's score; None while all may be proposed."""
         return self._closed.shade if self._closed is not None and self._closed.count else None
 
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:

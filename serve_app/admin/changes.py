@@ -44,7 +44,7 @@ class PolicyChange(msgspec.Struct, frozen=True):
 
 
 class ApplyRequest(msgspec.Struct, frozen=True):
-    """What ``banditloop apply`` asks of a service: to serve these policies, and no others.
+    """The question of ``banditloop apply`` to a service: serve these policies, and no others.
 
     Attributes:
         specs: all of them, each as JSON.

@@ -47,14 +47,14 @@ OnItems = Callable[[ItemTimeline, Collection[str] | None], None]
 
 
 class _Question(NamedTuple):
-    """What was asked: questions have numbers, and want so many entries at most."""
+    """A question to the log: it has a number, and wants so many entries at most."""
 
     number: int
     most: int
 
 
 class _Outcome(NamedTuple):
-    """What an entry of this replica's has made: a version, and the changes that were refused."""
+    """The outcome of an entry of this replica's: a version, and the changes that were refused."""
 
     version: ItemsVersion
     refused: list[RefusedChange]

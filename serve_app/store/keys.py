@@ -21,7 +21,7 @@ class LogKeys:
 
     @property
     def tag(self) -> str:
-        """What is in the braces."""
+        """The text in the braces."""
         raise NotImplementedError
 
     def _key(self, suffix: str) -> str:
@@ -57,7 +57,7 @@ class ItemsKeys(LogKeys):
 
     @property
     def tag(self) -> str:
-        """What is in the braces; a partition's number is never this."""
+        """The text in the braces; a partition's number is never this."""
         return f"{self.policy}.items"
 
     @property
@@ -79,7 +79,7 @@ class Keys(LogKeys):
 
     @property
     def tag(self) -> str:
-        """What is in the braces."""
+        """The text in the braces."""
         return f"{self.policy}.{self.partition}"
 
     @property

@@ -159,7 +159,7 @@ class ArchiverActor(WorkerActor):
 
 
 class RefresherActor(WorkerActor):
-    """What trains sources anew: one thread for each policy that says when."""
+    """The process that trains sources anew: one thread for each policy that says when."""
 
     def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
         """Start to wait.

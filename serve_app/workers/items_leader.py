@@ -1,4 +1,4 @@
-"""What the leader of partition 0 does for the log of items, which all partitions share.
+"""The work of partition 0's leader for the log of items, which all partitions share.
 
 It lets the log begin, and puts a whole catalogue into it now and then, so that whoever starts reads
 no more than about twice what there is. Nothing of this needs a lease: a second leader, for a

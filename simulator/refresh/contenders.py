@@ -1,4 +1,4 @@
-"""What is compared: a blend's weights over the scores of an artifact."""
+"""The contenders that are compared: a blend's weights over the scores of an artifact."""
 
 from dataclasses import dataclass
 

@@ -109,7 +109,7 @@ class PolicyState:
 
 
 class Refreshed(NamedTuple):
-    """What a refresh has made: the artifact, perhaps a warm start, and the report.
+    """The result of a refresh: the artifact, perhaps a warm start, and the report.
 
     ``events``: all of them, with those that training did not see: what is known of users now.
     """
@@ -134,7 +134,7 @@ class _Slice(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Compared:
-    """What a comparison has found."""
+    """The findings of a comparison."""
 
     measures: list[Measure] = field(default_factory=list)
     shifts: list[ScaleShift] = field(default_factory=list)

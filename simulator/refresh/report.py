@@ -60,7 +60,7 @@ class ScaleShift(msgspec.Struct, frozen=True):
 
 
 class RefreshReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a refresh has done.
+    """The report of a refresh.
 
     Attributes:
         policy: its name.

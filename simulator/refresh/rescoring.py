@@ -20,7 +20,7 @@ NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 class PastProfiles:
-    """What was known of each user at any time: the history that events make up to then.
+    """Histories of users at any time, made of the events up to then.
 
     Args:
         events: users by pseudonym.

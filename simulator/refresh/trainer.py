@@ -28,7 +28,7 @@ BAD_DATA = 78
 
 
 class TrainingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to train.
+    """The task of a training.
 
     ``events_until_ms``: training saw no event of the log from then on. ``memory_bytes``: how much
     the process may take; 0: as much as there is. ``niceness``: how far it yields to others.
@@ -44,7 +44,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingAnswer(msgspec.Struct, frozen=True):
-    """What became of it: the artifact's version, or what was wrong with the data."""
+    """The outcome of a training: the artifact's version, or what was wrong with the data."""
 
     version: str = ""
     code: str = ""

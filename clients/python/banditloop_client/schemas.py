@@ -130,7 +130,7 @@ class ItemsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SimilarQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is like an item."""
+    """The items that are like one."""
 
     source: Annotated[
         str | None,
@@ -346,7 +346,7 @@ class RefreshMeasure(msgspec.Struct, frozen=True):
     """A measure of the artifact that served (``serving``) and of a new one (``fresh``).
 
     ``what`` was measured on ``n`` of ``of``, decisions or users; ``low`` and ``high`` are the ends
-    of the difference's 95% interval.
+    of the difference's 97.5% interval: where two measures decide, both hold with 95%.
     """
 
     what: str

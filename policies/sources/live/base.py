@@ -1,4 +1,4 @@
-"""What sources over the items of now share: the user's history, by item."""
+"""The user's history by item, which all sources over the items of now read."""
 
 from policies.sources.base import SourceRequest
 from policies.sources.places import ItemOrder

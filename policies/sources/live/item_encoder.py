@@ -1,4 +1,4 @@
-"""What an item is like, as one vector: its texts, and the vectors that it brings."""
+"""An item as one vector, made of its texts and of the vectors that it brings."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is in demand now: the items that were rewarded most of late, whoever asks."""
+"""Items in demand now: those that were rewarded most of late, whoever asks."""
 
 import copy
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""What a catalogue says of its items, as sources are fitted on it. Without scipy and torch."""
+"""Descriptions of items in a catalogue, as sources are fitted on them. No scipy, no torch."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from policies.sources.live.item_encoder import WORDS, usual_sizes
 
 @dataclass(frozen=True, slots=True)
 class ContentConfig:
-    """What items are compared by.
+    """The fields that items are compared by.
 
     ``text``: names of their metadata and features; None: all that are in words. ``encoder``:
     ``words``, which is fitted on these texts, or one that a package brings
@@ -35,7 +35,7 @@ class ContentConfig:
 
 
 class Descriptions(msgspec.Struct, frozen=True):
-    """What a catalogue says of its items.
+    """The texts and vectors that a catalogue has of its items.
 
     ``text``: names under which they say something in words, none if they have no texts but the
     names of categories; ``vectors``: the length that most have, by name.

@@ -1,4 +1,4 @@
-"""What items are like, for items that nobody has seen yet: their texts and vectors, as vectors."""
+"""Items as vectors, made of their texts and vectors: also those that nobody has seen yet."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -46,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshRequest:
-    """What is asked for; the fields are the command's options."""
+    """A refresh that is asked for; the fields are the command's options."""
 
     spec: PolicySpec
     data: str | None
