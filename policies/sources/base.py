@@ -1,5 +1,6 @@
 """Protocols of sources: one proposes items with its own scores, or scores what others propose."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
@@ -63,6 +64,28 @@ class CandidateSource(Protocol):
             SourceError: it has no answer. The caller decides without it.
         """
         ...
+
+
+class ImmediateSource(ABC):
+    """Base of sources that wait for nobody: everything that they do is arithmetic."""
+
+    @abstractmethod
+    def propose(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return candidates, best first, without an event loop.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most; none if it is not above 0.
+        """
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return candidates, best first, as ``propose`` does.
+
+        Args:
+            request: what may be looked at.
+            limit: how many at most.
+        """
+        return self.propose(request, limit)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.offering import Offering
-from policies.sources.base import Candidates, SourceRequest
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
@@ -56,7 +56,7 @@ CACHE_BYTES = 32 * 2**20
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 
-class LocalSource:
+class LocalSource(ImmediateSource):
     """A trained model as a candidate source: from a history to items, best first, calibrated.
 
     Scores are (raw - mean) / std with the artifact's constants, so 0 is a typical top candidate's
@@ -111,15 +111,6 @@ class LocalSource:
     def _shade(self) -> Float32 | None:
         """A number to add to each item's score; None while all may be proposed."""
         return self._closed.shade if self._closed is not None and self._closed.count else None
-
-    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Return candidates, best first, as ``propose`` does.
-
-        Args:
-            request: what may be looked at.
-            limit: how many at most.
-        """
-        return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, without an event loop: everything here is arithmetic.

@@ -12,7 +12,7 @@ from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
 from policies.items.offering import Offering
 from policies.requests import Item
-from policies.sources.base import Candidates, SourceRequest
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.live.base import history_of
 from policies.sources.live.item_encoder import ItemEncoder
 from policies.sources.live.text_vectors import unit
@@ -24,7 +24,7 @@ REMEMBERED: Final = 10_000
 """Items without a vector of which the reason is kept."""
 
 
-class LiveContent:
+class LiveContent(ImmediateSource):
     """Proposes the items nearest to what a user's history is like on average, by their cosine.
 
     It is over the items of now: one that has just been put is proposed at once. A user's vector is
@@ -158,15 +158,6 @@ class LiveContent:
             known = self._trained[place]
             return known if known.any() else None
         return vector
-
-    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Return candidates, best first, as ``propose`` does.
-
-        Args:
-            request: what may be looked at.
-            limit: how many at most.
-        """
-        return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, without an event loop: everything here is arithmetic.

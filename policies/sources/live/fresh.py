@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bandits.log.positions import position_ms
 from bandits.types import Float32, Float64, Namespace, UInt32, frozen
 from policies.items.offering import Offering
-from policies.sources.base import Candidates, SourceRequest
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.live.base import history_of
 from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder
@@ -25,7 +25,7 @@ PART: Final = 10_000
 _NONE: Final = Candidates((), frozen(np.empty(0, np.float32)))
 
 
-class FreshItems:
+class FreshItems(ImmediateSource):
     """Proposes the newest items that have what the user's items have.
 
     An item is as old as its ``available_from``; one without is as old as the entry that put it, or
@@ -131,15 +131,6 @@ class FreshItems:
     def known(self) -> int:
         """How many of the items that may be offered it could propose: all."""
         return self._index.count
-
-    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
-        """Return candidates, best first, as ``propose`` does.
-
-        Args:
-            request: what may be looked at.
-            limit: how many at most.
-        """
-        return self.propose(request, limit)
 
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return the best of the newest items of each trait that the user likes, and of all.
