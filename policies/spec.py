@@ -27,6 +27,7 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
 from bandits.ridge.config import RidgeConfig
 from bandits.values import MAX_STRENGTH
+from policies.profiles.options import ProfileOptions, Repeat, check_repeat
 from policies.refresh_options import Refresh
 from policies.typed_yaml import as_type, choices, parse_yaml
 
@@ -227,6 +228,13 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prior: how much the artifact's prior counts, or ``none``: a model begins with nothing.
         refresh: when the artifact's sources are trained anew while the policy is served; without
             it, never, unless by ``banditloop refresh``. It is never logged.
+        space: the name of what several policies share: users, what they do, items; by default that
+            of the policy. It stays as it is for the life of the log.
+        profile: what is kept of each user, and read when they ask; without it nothing is.
+        repeat: what is not offered again to whom: by what the user did (``purchased: never``), or
+            how often it was shown (``shown: {times: 3, within: 1d}``).
+        context_private: features of the context that a decision may use and that are never logged,
+            so never learned from.
     """
 
     name: Name
@@ -245,6 +253,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     prior: Prior | Literal["none"] | msgspec.UnsetType = msgspec.UNSET
     refresh: Refresh | msgspec.UnsetType = msgspec.UNSET
+    space: Name | msgspec.UnsetType = msgspec.UNSET
+    profile: ProfileOptions | msgspec.UnsetType = msgspec.UNSET
+    repeat: Repeat | msgspec.UnsetType = msgspec.UNSET
+    context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -284,6 +296,12 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.refresh is not msgspec.UNSET and not trained:
             raise SpecError("there is no source of kind artifact to train anew", "refresh")
+        if self.repeat is not msgspec.UNSET:
+            if self.profile is msgspec.UNSET:
+                raise SpecError(
+                    "what a user did and was shown is in the profile: set profile", "repeat"
+                )
+            check_repeat(self.repeat, self.profile.types)
 
     @property
     def encoded(self) -> bytes:
@@ -302,6 +320,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.partitions == 1:
             del fields["partitions"]
         return msgspec.json.encode(fields)
+
+    @property
+    def shares(self) -> str:
+        """The name of the space that it shares with other policies, or has to itself."""
+        return self.name if self.space is msgspec.UNSET else self.space
 
     @property
     def half_lives_ms(self) -> list[int]:

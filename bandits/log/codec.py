@@ -11,17 +11,21 @@ import numpy as np
 from bandits.errors import CodecError, InvalidPmfError, UnknownKindError
 from bandits.log.records import (
     ActivationRecord,
+    ActivityRecord,
     Credit,
     CutRecord,
     DecisionRecord,
+    ErasureRecord,
     ItemsRecord,
     LogEntry,
     LogRecord,
     MergeInput,
     MergeRecord,
+    MergeUsersRecord,
     PriorRecord,
     RewardRecord,
     RollbackRecord,
+    RootRecord,
     TickRecord,
     UnknownRecord,
 )
@@ -39,6 +43,7 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 ITEM_CHANGES = ("put", "patch", "delete")
+MAX_TIME_MS = 253_402_300_799_999
 MAX_MERGES = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
 
@@ -74,22 +79,9 @@ def decode(data: bytes) -> LogRecord:
         raise CodecError(f"not a record: {error}") from error
 
     # What a type cannot say: whatever leaves here is valid.
-    if isinstance(record, DecisionRecord):
-        _check_event_id(record.event_id)
-        _check_decision(record)
-    elif isinstance(record, RewardRecord):
-        _check_event_id(record.event_id)
-        _check_reward(record)
-    elif isinstance(record, ActivationRecord):
-        _check_event_id(record.event_id)
-    elif isinstance(record, RollbackRecord) and not POSITION.fullmatch(record.position):
-        raise _no_position(record.position)
-    elif isinstance(record, CutRecord | MergeRecord):
-        _check_merge(record)
-    elif isinstance(record, PriorRecord) and not 0.0 < record.strength <= MAX_STRENGTH:
-        raise CodecError(f"a strength is above 0, at most {MAX_STRENGTH:g}", "strength")
-    elif isinstance(record, ItemsRecord):
-        _check_changes(record)
+    check = _checks.get(type(record))
+    if check is not None:
+        check(record)
     return record
 
 
@@ -144,6 +136,16 @@ def _no_position(position: str) -> CodecError:
     return CodecError(f"a log position is milliseconds-sequence, not {position!r}", "position")
 
 
+def _check_rollback(record: RollbackRecord | RootRecord) -> None:
+    if not POSITION.fullmatch(record.position):
+        raise _no_position(record.position)
+
+
+def _check_prior(record: PriorRecord) -> None:
+    if not 0.0 < record.strength <= MAX_STRENGTH:
+        raise CodecError(f"a strength is above 0, at most {MAX_STRENGTH:g}", "strength")
+
+
 def _check_merge(record: CutRecord | MergeRecord) -> None:
     """Demand that numbers count from 1, and that each input names a position."""
     inputs: list[MergeInput] = []
@@ -171,6 +173,27 @@ def _check_changes(record: ItemsRecord) -> None:
             raise CodecError("an item's id is not empty", f"changes[{at}].id")
 
 
+def _check_activity(record: ActivityRecord) -> None:
+    for field in ("user", "item", "event_type"):
+        if not getattr(record, field):
+            raise CodecError("a text that is not empty", field)
+    if record.value is not None and not abs(record.value) <= MAX_NUMBER:  # also catches NaN
+        raise CodecError(f"a number up to {MAX_NUMBER:g}, not {record.value}", "value")
+    if record.time_ms is not None and not 0 <= record.time_ms <= MAX_TIME_MS:
+        raise CodecError("milliseconds since 1970, before the year 10000", "time_ms")
+
+
+def _check_pseudonyms(record: MergeUsersRecord | ErasureRecord) -> None:
+    if not record.user or (isinstance(record, MergeUsersRecord) and not record.into):
+        raise CodecError("a pseudonym is not empty", "user" if not record.user else "into")
+    if isinstance(record, MergeUsersRecord) and record.user == record.into:
+        raise CodecError("a user is merged into another, not into themselves", "into")
+
+
+def _check_activation(record: ActivationRecord) -> None:
+    _check_event_id(record.event_id)
+
+
 def _check_event_id(event_id: str) -> None:
     size = len(event_id) if event_id.isascii() else len(event_id.encode(errors="replace"))
     if not 0 < size <= MAX_EVENT_ID_BYTES:
@@ -178,6 +201,7 @@ def _check_event_id(event_id: str) -> None:
 
 
 def _check_reward(record: RewardRecord) -> None:
+    _check_event_id(record.event_id)
     if not abs(record.value) <= MAX_NUMBER:  # also catches NaN
         raise CodecError(f"a reward is a number up to {MAX_NUMBER:g}, not {record.value}", "value")
     if record.slot is not None and record.slot < 0:
@@ -185,6 +209,7 @@ def _check_reward(record: RewardRecord) -> None:
 
 
 def _check_decision(record: DecisionRecord) -> None:
+    _check_event_id(record.event_id)
     chosen = record.chosen
     count, slots = len(record.action_ids), len(chosen)
     if count == 0 or len(set(record.action_ids)) != count:
@@ -241,3 +266,19 @@ def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:
             check_mass(np.frombuffer(data, "<f8", columns, 8 * columns * row))
         except InvalidPmfError as error:
             raise CodecError(error.message, target) from error
+
+
+_checks: dict[type, Callable[[Any], None]] = {
+    DecisionRecord: _check_decision,
+    RewardRecord: _check_reward,
+    ActivationRecord: _check_activation,
+    RollbackRecord: _check_rollback,
+    RootRecord: _check_rollback,
+    PriorRecord: _check_prior,
+    CutRecord: _check_merge,
+    MergeRecord: _check_merge,
+    ItemsRecord: _check_changes,
+    ActivityRecord: _check_activity,
+    MergeUsersRecord: _check_pseudonyms,
+    ErasureRecord: _check_pseudonyms,
+}

@@ -329,6 +329,65 @@ class ItemsBaseRecord(Record, frozen=True, tag="items_base"):
     version: str | None = None
 
 
+class ActivityRecord(Record, frozen=True, tag="activity"):
+    """A user did something outside of any decision; an entry of a log of activity.
+
+    Attributes:
+        user: the user's pseudonym.
+        item: what it was done with.
+        event_type: what was done, as ``view`` or ``purchase``.
+        value: how much, where that means something: a rating, a price.
+        time_ms: when, in milliseconds since 1970; None: when the entry was made. It orders what is
+            in a profile, and nothing else.
+        id: the caller's name of it, or the server's, by which it counts once.
+    """
+
+    user: str
+    item: str
+    event_type: str
+    value: float | None = None
+    time_ms: int | None = None
+    id: str | None = None
+
+
+class MergeUsersRecord(Record, frozen=True, tag="merge_users"):
+    """Two pseudonyms are of one person; an entry of a log of activity.
+
+    Attributes:
+        user: the pseudonym that nothing is logged under from here on.
+        into: the one that everything is logged under.
+    """
+
+    user: str
+    into: str
+
+
+class ErasureRecord(Record, frozen=True, tag="erasure"):
+    """Nothing links this pseudonym to a person any more, and nothing is known of it.
+
+    An entry of a log of activity, and of each log of the policies that share it.
+
+    Attributes:
+        user: the pseudonym.
+        erasure: the name of the job that did it.
+    """
+
+    user: str
+    erasure: str
+
+
+class RootRecord(Record, frozen=True, tag="root"):
+    """What the log says before a checkpoint is no longer kept: it begins with that state.
+
+    Attributes:
+        position: the checkpoint's.
+        digest: the digest of the state there, with which whoever folds the log begins.
+    """
+
+    position: str
+    digest: str
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -347,6 +406,10 @@ LogRecord = (
     | MergeRecord
     | ItemsRecord
     | ItemsBaseRecord
+    | ActivityRecord
+    | MergeUsersRecord
+    | ErasureRecord
+    | RootRecord
 )
 
 

@@ -50,6 +50,21 @@ class LogKeys:
         """Name a content-addressed blob."""
         return self._key(f"blob:{digest}")
 
+    @property
+    def lease(self) -> str:
+        """The leader's fencing token; expires with the leader."""
+        return self._key("lease")
+
+    @property
+    def fence(self) -> str:
+        """The number of the newest fencing token."""
+        return self._key("fence")
+
+    @property
+    def waiting(self) -> str:
+        """Sorted set of the learners that wait for the lease, by when they last asked."""
+        return self._key("waiting")
+
 
 @dataclass(frozen=True, slots=True)
 class ItemsKeys(LogKeys):
@@ -69,6 +84,75 @@ class ItemsKeys(LogKeys):
     def bases(self) -> str:
         """Positions of the entries with whole catalogues, newest first."""
         return self._key("bases")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityKeys(LogKeys):
+    """The keys of a space's log of activity; ``policy`` is the name of the space."""
+
+    @property
+    def tag(self) -> str:
+        """The text in the braces; a partition's number is never this."""
+        return f"{self.policy}.activity"
+
+    @property
+    def inbox(self) -> str:
+        """Stream to which outside producers add activity. The leader moves it into the log."""
+        return self._key("inbox")
+
+    @property
+    def ids_prefix(self) -> str:
+        """Prefix of the hashes that remember the ids of activity, one for each span of time."""
+        return self._key("ids:")
+
+    def erased(self, pseudonym: str) -> str:
+        """Name the mark of a pseudonym that nothing may be logged under any more."""
+        return self._key(f"erased:{pseudonym}")
+
+
+@dataclass(frozen=True, slots=True)
+class UsersKeys:
+    """The keys of what is known of a space's users: who they are, and their profiles."""
+
+    space: str
+
+    def _key(self, suffix: str) -> str:
+        return f"bl:{{{self.space}.users}}:{suffix}"
+
+    def person(self, keyed: str) -> str:
+        """Name the record that links a person to their pseudonyms: the one primary store.
+
+        Args:
+            keyed: the keyed hash of the user's id (policies/pseudonyms.py).
+        """
+        return self._key(f"person:{keyed}")
+
+    def profile(self, pseudonym: str) -> str:
+        """Name the hash of a pseudonym's profile: a field for each part, by its writer's name."""
+        return self._key(f"profile:{pseudonym}")
+
+    @property
+    def parts(self) -> str:
+        """Hash from a part's name to how far its writer has read its log.
+
+        A part that is not in it is to be made of the log, from its beginning.
+        """
+        return self._key("parts")
+
+    @property
+    def fences(self) -> str:
+        """Hash from a part's name to the newest fencing number that wrote it."""
+        return self._key("fences")
+
+    @property
+    def policies(self) -> str:
+        """Hash from a policy that shares these users to what it says of itself."""
+        return self._key("policies")
+
+    @property
+    def erasures(self) -> str:
+        """Hash from the name of an erasure to how it stands."""
+        return self._key("erasures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +177,6 @@ class Keys(LogKeys):
     def passed_on(self, name: str) -> str:
         """Name the memory of an event that another partition's inbox has passed on."""
         return self._key(f"passed_on:{name}")
-
-    @property
-    def lease(self) -> str:
-        """The leader's fencing token; expires with the leader."""
-        return self._key("lease")
-
-    @property
-    def fence(self) -> str:
-        """The number of the newest fencing token."""
-        return self._key("fence")
-
-    @property
-    def waiting(self) -> str:
-        """Sorted set of the learners that wait for the lease, by when they last asked."""
-        return self._key("waiting")
 
     @property
     def checkpoints(self) -> str:
@@ -193,6 +262,14 @@ class Keys(LogKeys):
     def refreshes(self) -> str:
         """Hash of how many refreshes had which outcome; partition 0 has it."""
         return self._key("refreshes")
+
+    def erased(self, pseudonym: str) -> str:
+        """Name the mark of a pseudonym that nothing may be logged under any more."""
+        return self._key(f"erased:{pseudonym}")
+
+    def visit(self, keyed: str) -> str:
+        """Name the list of what one visit was shown by decisions of this partition."""
+        return self._key(f"visit:{keyed}")
 
     @property
     def decisions_prefix(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from serve_app.store.clients import FAILURES, Redis
-from serve_app.store.keys import Keys
+from serve_app.store.keys import LogKeys
 
 LEASE_S = 2.0
 """How long a lease outlives its holder's last sign of life."""
@@ -83,7 +83,7 @@ class Lease:
     def __init__(
         self,
         client: Redis,
-        keys: Keys,
+        keys: LogKeys,
         owner: str,
         *,
         generation: int = 0,
@@ -93,7 +93,7 @@ class Lease:
 
         Args:
             client: this process's own connection.
-            keys: the partition's.
+            keys: the log's.
             owner: a name that no other process has.
             generation: that of the deployment.
             lease_s: how long the lease outlives its holder's last sign of life, in seconds.

@@ -85,13 +85,20 @@ def read_merge(client: Redis, keys: Keys) -> MergeRecord | None:
 
 
 def put_offer(
-    client: Redis, lease: Lease, offer: PartitionOffer, cut: Cut | None, *, keep: str | None
+    client: Redis,
+    lease: Lease,
+    keys: Keys,
+    offer: PartitionOffer,
+    cut: Cut | None,
+    *,
+    keep: str | None,
 ) -> None:
     """Offer what a partition gives, and forget the models that it offered before.
 
     Args:
         client: the partition's Redis.
         lease: the partition's, under which all of this is written.
+        keys: the partition's.
         offer: what is offered: ``PartitionOffer.of`` the cut.
         cut: where the model was taken; None: there is nothing new.
         keep: the digest of a model offered before that is kept, for it is in the newest merge.
@@ -99,7 +106,7 @@ def put_offer(
     Raises:
         LeaseLostError: another learner leads this partition.
     """
-    keys, encoded = lease.keys, msgspec.msgpack.encode(offer)
+    encoded = msgspec.msgpack.encode(offer)
     if cut is None or offer.input is None:
         lease.guarded([("SET", keys.offer, encoded)])
         return

@@ -140,6 +140,7 @@ class MergePublisher:
         put_offer(
             self._log.client,
             self._log.lease,
+            self._log.keys,
             offer,
             fold.cut,
             keep=None if taken is None else taken.digest,

@@ -56,6 +56,7 @@ class RankRequest(
     slots: Annotated[int, msgspec.Meta(ge=1, le=MAX_SLOTS)] = 1
     defer_activation: bool = False
     return_pmf: bool = False
+    visit_id: str | None = None
 
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -49,10 +49,12 @@ REQUIRED: dict[str, Any] = {  # a value for each field that has no default
     "path": "p",
     "scopes": ["rank"],
     "source": "s",
+    "times": 1,
     "spec": "s",
     "uniform": [1, 2],
     "url": "http://x",
     "vary": {},
+    "within": "1d",
 }
 
 Wrap = Callable[[Any], Any]

@@ -66,6 +66,11 @@ EXAMPLES: list[LogRecord] = [
     records.ItemsRecord([records.ItemChange("put", "a", b"{}"), records.ItemChange("delete", "b")]),
     records.ItemsBaseRecord("d"),
     records.ItemsBaseRecord("d", "5-0~v"),
+    records.ActivityRecord("u", "a", "view"),
+    records.ActivityRecord("u", "a", "rating", 4.5, 1_000, "n1"),
+    records.MergeUsersRecord("u", "v"),
+    records.ErasureRecord("u", "e1"),
+    records.RootRecord("5-0", "d"),
 ]
 
 
@@ -104,6 +109,28 @@ def test_every_kind_of_record_is_tried_above():
 def test_a_record_that_contradicts_itself_is_refused(changes, target):
     with pytest.raises(CodecError) as error:
         decode(encode(decision(**changes)))
+    assert error.value.target == target
+
+
+@pytest.mark.parametrize(
+    ("record", "target"),
+    [
+        (records.ActivityRecord("", "a", "view"), "user"),
+        (records.ActivityRecord("u", "", "view"), "item"),
+        (records.ActivityRecord("u", "a", ""), "event_type"),
+        (records.ActivityRecord("u", "a", "view", float("nan")), "value"),
+        (records.ActivityRecord("u", "a", "view", 1e13), "value"),
+        (records.ActivityRecord("u", "a", "view", None, -1), "time_ms"),
+        (records.ActivityRecord("u", "a", "view", None, 1 << 60), "time_ms"),
+        (records.MergeUsersRecord("u", "u"), "into"),
+        (records.MergeUsersRecord("", "u"), "user"),
+        (records.ErasureRecord("", "e"), "user"),
+        (records.RootRecord("x", "d"), "position"),
+    ],
+)
+def test_what_is_said_of_users_is_refused_where_it_means_nothing(record, target):
+    with pytest.raises(CodecError) as error:
+        decode(encode(record))
     assert error.value.target == target
 
 
@@ -402,7 +429,7 @@ def test_no_proper_beginning_of_a_record_is_a_record_nor_is_one_with_more_behind
 TEXT, OPTIONAL_TEXT = (str,), (str, type(None))
 
 
-def promises(data: bytes) -> None:
+def promises(data: bytes) -> None:  # noqa: C901 - a table of kinds
     """Every promise, by kind."""
     assert data[0] == 1
     kind, *fields = msgpack.unpackb(data[1:], strict_map_key=False)
@@ -431,6 +458,8 @@ def promises(data: bytes) -> None:
         merge_promises(fields[0], fields[1])
     elif kind in {"items", "items_base"}:
         items_promises(kind, fields)
+    elif kind in {"activity", "merge_users", "erasure"}:
+        users_promises(kind, fields)
     else:
         named = {
             "tick": 0,
@@ -440,13 +469,27 @@ def promises(data: bytes) -> None:
             "checkpoint": 0,
             "pin": 1,
             "rollback": 2,
+            "root": 2,
         }
         count = {**named, "warm_start": 1}[kind]
         assert all(
             type(each) in (OPTIONAL_TEXT if kind == "pin" else TEXT) for each in fields[:count]
         )
-    if kind == "rollback":
-        position_promises(fields[1])
+    if kind in {"rollback", "root"}:
+        position_promises(fields[1 if kind == "rollback" else 0])
+
+
+def users_promises(kind: str, fields: list) -> None:
+    texts = fields[:3] if kind == "activity" else fields[:2]
+    assert all(type(each) in TEXT for each in texts)
+    assert all(texts[: 1 if kind == "erasure" else None])
+    if kind == "merge_users":
+        assert texts[0] != texts[1]
+    if kind == "activity":
+        value, time_ms, name = [*fields[3:], None, None, None][:3]
+        assert value is None or (is_number(value) and abs(value) <= 1e12)
+        assert time_ms is None or 0 <= time_ms < 253_402_300_800_000
+        assert type(name) in OPTIONAL_TEXT
 
 
 def items_promises(kind: str, fields: list) -> None:

@@ -170,6 +170,10 @@ APPLIED: dict[str, Make] = {
     ),
     "items": lambda _, __: records.ItemsRecord([records.ItemChange("delete", "a")]),
     "items_base": lambda _, __: records.ItemsBaseRecord("nowhere"),
+    "activity": lambda _, __: records.ActivityRecord("u", "a", "view"),
+    "merge_users": lambda _, __: records.MergeUsersRecord("u", "v"),
+    "erasure": lambda _, __: records.ErasureRecord("u", "e1"),
+    "root": lambda _, __: records.RootRecord("5-0", "nowhere"),
 }
 
 

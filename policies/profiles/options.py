@@ -1,0 +1,87 @@
+"""The fields ``profile`` and ``repeat`` of a policy spec: what is known of users, and what it does.
+
+Both are of a space: its policies share what their users did.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from bandits.durations import duration_ms
+from bandits.errors import InvalidFieldError, SpecError
+
+SHOWN = "shown"
+"""What ``repeat`` says of items that were merely chosen for a user."""
+PURCHASED = "purchased"
+"""Another name of the type ``purchase`` in ``repeat``."""
+TYPES = {"view": 1.0, "click": 1.0, "cart": 1.0, "purchase": 1.0}
+MAX_ITEMS = 500
+
+TypeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$(?!\n)")]
+Weight = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
+
+
+class ProfileOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of each user, and what their activity may be.
+
+    Attributes:
+        items: how many of the newest items, with what was done with them and when.
+        types: what users do, and how strongly each speaks for its item to the sources, as a history
+            sent with a request does by 1; 0 or less: it does not.
+    """
+
+    items: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] = 50
+    types: dict[TypeName, Weight] = msgspec.field(default_factory=TYPES.copy)
+
+
+class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often an item may come in a span of time.
+
+    Attributes:
+        times: so often, and not once more.
+        within: a duration, as ``1d``; a number and s, m, h, d or w.
+    """
+
+    times: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    within: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no duration."""
+        try:
+            positive = self.within_ms > 0
+        except InvalidFieldError as error:
+            raise SpecError(error.message, "repeat.within") from error
+        if not positive:
+            raise SpecError("a duration is above 0", "repeat.within")
+
+    @property
+    def within_ms(self) -> int:
+        """The span in milliseconds."""
+        return duration_ms(self.within)
+
+
+Repeat = dict[str, Literal["never"] | Times]
+
+
+def type_of(name: str) -> str:
+    """Return the type of activity that a key of ``repeat`` is about; ``shown`` is itself."""
+    return "purchase" if name == PURCHASED else name
+
+
+def check_repeat(
+    repeat: Mapping[str, Literal["never"] | Times], types: Mapping[str, float]
+) -> None:
+    """Refuse a rule about what no user does.
+
+    Args:
+        repeat: the spec's.
+        types: what its users do.
+
+    Raises:
+        SpecError: it names the key.
+    """
+    for name in repeat:
+        if name != SHOWN and type_of(name) not in types:
+            known = ", ".join([SHOWN, *types])
+            raise SpecError(f"nobody does {type_of(name)!r}: one of {known}", f"repeat.{name}")
