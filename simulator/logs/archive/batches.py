@@ -14,7 +14,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
-from simulator.logs.archive.decided import Decided, DecisionReader, Part
+from simulator.logs.archive.decided import Decided, DecisionReader, Stretch
 from simulator.logs.archive.entries import Bools, offsets_of
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.joined import ArchiveJoin
@@ -69,7 +69,7 @@ def _batches_of(
     begins = start + offsets_of(np.array([len(group.batch) for _, group in groups]))
     bounds = np.searchsorted(settled.sequence, begins)
     parts = [
-        Part(after, group, settled.sequence[bounds[at] : bounds[at + 1]] - begins[at])
+        Stretch(after, group, settled.sequence[bounds[at] : bounds[at + 1]] - begins[at])
         for at, (after, group) in enumerate(groups)
     ]
 
@@ -110,7 +110,7 @@ class Catalogues:
         return self._known[version]
 
     def known(
-        self, part: Part, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]
+        self, part: Stretch, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]
     ) -> Bools:
         """Return which decisions of a part name a catalogue, bool[m].
 

@@ -49,7 +49,7 @@ LEARNED = ("catalogue", "chosen", "event_id", "action", "actions", "propensity")
 """The columns that a learner of chosen actions reads, beside those of features."""
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """Decisions of a stretch of the log.
 
     Attributes:
@@ -89,7 +89,7 @@ class DecisionReader:
                     ended = False
                     break
 
-    def column(self, part: Part, name: str) -> list[tuple[Any, Int64]]:
+    def column(self, part: Stretch, name: str) -> list[tuple[Any, Int64]]:
         """Return a column of a part's stretch, in one array or several, each with the decisions."""
         if name in part.group.batch.schema.names:
             return [(part.group.batch[name], part.places)]
@@ -104,7 +104,7 @@ class DecisionReader:
             start += len(column)
         return found
 
-    def record(self, part: Part, place: int) -> DecisionRecord:
+    def record(self, part: Stretch, place: int) -> DecisionRecord:
         """Return one record of a part's stretch, by its entry's place."""
         groups = self.reader.columns(["id"], part.after, part.group.last)
         ids = pa.chunked_array([group.batch["id"] for group in groups])
@@ -113,7 +113,7 @@ class DecisionReader:
         assert isinstance(entry.record, DecisionRecord)  # noqa: S101 - it is a decision's place
         return entry.record
 
-    def records(self, part: Part) -> list[DecisionRecord]:
+    def records(self, part: Stretch) -> list[DecisionRecord]:
         """Return the records of a part's decisions."""
         entries = self.reader.entries(part.after, part.group.last, kinds=["decision"])
         records = [entry.record for entry in entries if isinstance(entry.record, DecisionRecord)]
@@ -131,7 +131,7 @@ class Decided:
     """
 
     reader: DecisionReader
-    parts: Sequence[Part]
+    parts: Sequence[Stretch]
     settled: Settled
 
     @cached_property

@@ -1,0 +1,230 @@
+"""One log's part of what is known of a user: a pure function of the set of the log's entries.
+
+Parts form a join-semilattice. To apply an entry twice, late, or in another order changes nothing,
+and nobody has to remember which entries a part holds.
+
+Events are ordered by (time, entry, item, type), of which the time is the user's and the entry the
+log's. Of each item and type the newest event is kept, and of those the newest ones. An event that
+is dropped is older than all that displaced it, so it is dropped from every union, too.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import accumulate, chain, pairwise, repeat
+from operator import add, sub
+from typing import NamedTuple
+
+import msgspec
+
+from bandits.errors import CodecError
+from bandits.log.codec import MALFORMED, digest
+
+MOST_KEPT = 1_000
+"""Events that are kept of the types that ``repeat`` asks about, however many items are kept."""
+MOST_SHOWN = 200
+"""Showings that are kept."""
+_ERASED = msgspec.msgpack.encode(None)
+
+
+class ProfileEvent(NamedTuple):
+    """The newest time that a user did something with an item; they sort from old to new.
+
+    ``time_ms``: when, as the caller says it. ``entry_ms``, ``seq``: the entry that brought it.
+    ``item``, ``type``: what was done with what.
+    """
+
+    time_ms: int
+    entry_ms: int
+    seq: int
+    item: str
+    type: str
+
+
+class Showing(NamedTuple):
+    """A decision chose an item for a user; they sort from old to new.
+
+    ``entry_ms``, ``seq``: the decision's entry.
+    """
+
+    entry_ms: int
+    seq: int
+    item: str
+
+
+class CutRule(msgspec.Struct, frozen=True, dict=True):
+    """What of a part is kept.
+
+    Attributes:
+        items: so many of the newest events, one of each item and type.
+        kept: types of which the newest MOST_KEPT are kept besides, in their order.
+    """
+
+    items: int
+    kept: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """A name of the rule: parts that were cut by another one are made anew."""
+        kept = sorted(set(self.kept))
+        return digest(msgspec.msgpack.encode((self.items, kept, MOST_KEPT, MOST_SHOWN)))[:16]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one log says of one pseudonym.
+
+    Attributes:
+        events: newest first, one of each item and type.
+        shown: newest first.
+        erased: nothing is known, and never will be.
+    """
+
+    events: tuple[ProfileEvent, ...] = ()
+    shown: tuple[Showing, ...] = ()
+    erased: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether it says anything."""
+        return bool(self.events or self.shown or self.erased)
+
+
+EMPTY = Part()
+ERASED = Part(erased=True)
+
+
+def join_parts(parts: Iterable[Part], rule: CutRule) -> Part:
+    """Return the least part that says what each of these says; it is cut by the rule.
+
+    Args:
+        parts: of one log and pseudonym, in any order, with any repetition; cut or not.
+        rule: what is kept.
+    """
+    given = list(parts)
+    if any(part.erased for part in given):
+        return ERASED
+    events = chain.from_iterable(part.events for part in given)
+    shown = chain.from_iterable(part.shown for part in given)
+    return Part(newest_events(sorted(events, reverse=True), rule), newest_shown(shown))
+
+
+def newest_events(events: Iterable[ProfileEvent], rule: CutRule) -> tuple[ProfileEvent, ...]:
+    """Return what a rule keeps of events, newest first.
+
+    Args:
+        events: newest first.
+        rule: what is kept.
+    """
+    seen: set[tuple[str, str]] = set()
+    out: list[ProfileEvent] = []
+    count, more = 0, MOST_KEPT
+    for event in events:
+        key = event.item, event.type
+        if key in seen:
+            continue
+        seen.add(key)
+
+        # Both limits count the newest of each item and type, also those the other limit keeps.
+        asked = event.type in rule.kept and more > 0
+        more -= asked
+        if count < rule.items or asked:
+            out.append(event)
+        count += 1
+        if count >= rule.items and not (rule.kept and more):
+            break
+    return tuple(out)
+
+
+def newest_shown(shown: Iterable[Showing]) -> tuple[Showing, ...]:
+    """Return what is kept of showings, newest first."""
+    return tuple(sorted(set(shown), reverse=True)[:MOST_SHOWN])
+
+
+class _Columns(msgspec.Struct, frozen=True, array_like=True):
+    """A part as it is stored.
+
+    Items and types are numbered by their first use. Times are the newest, and then how much older
+    each is than the one before. Columns that would hold nothing but zeros are empty.
+    """
+
+    items: list[str]
+    types: list[str]
+    event_items: list[int]
+    event_types: list[int]
+    event_times: list[int]
+    event_lags: list[int]
+    event_seqs: list[int]
+    shown_items: list[int]
+    shown_times: list[int]
+    shown_seqs: list[int]
+
+
+_decoder = msgspec.msgpack.Decoder(_Columns | None)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_part(part: Part) -> bytes:
+    """Return a part's bytes; equal parts have equal bytes."""
+    if part.erased:
+        return _ERASED
+    items: dict[str, int] = {}
+    types: dict[str, int] = {}
+    events, shown = part.events, part.shown
+    event_items = [items.setdefault(event.item, len(items)) for event in events]
+    event_types = [types.setdefault(event.type, len(types)) for event in events]
+    shown_items = [items.setdefault(each.item, len(items)) for each in shown]
+    columns = _Columns(
+        list(items),
+        list(types),
+        event_items,
+        event_types,
+        _differences([event.time_ms for event in events]),
+        _unless_zero([event.entry_ms - event.time_ms for event in events]),
+        _unless_zero([event.seq for event in events]),
+        shown_items,
+        _differences([each.entry_ms for each in shown]),
+        _unless_zero([each.seq for each in shown]),
+    )
+    return _encoder.encode(columns)
+
+
+def decode_part(data: bytes) -> Part:
+    """Return the part that these bytes are of.
+
+    Raises:
+        CodecError: they are no part's.
+    """
+    try:
+        columns = _decoder.decode(data)
+        if columns is None:
+            return ERASED
+        items, types = columns.items, columns.types
+        times = list(accumulate(columns.event_times, sub))
+        events = tuple(
+            map(
+                ProfileEvent,
+                times,
+                map(add, times, columns.event_lags) if columns.event_lags else times,
+                columns.event_seqs or repeat(0),
+                map(items.__getitem__, columns.event_items),
+                map(types.__getitem__, columns.event_types),
+            )
+        )
+        shown = tuple(
+            map(
+                Showing,
+                accumulate(columns.shown_times, sub),
+                columns.shown_seqs or repeat(0),
+                map(items.__getitem__, columns.shown_items),
+            )
+        )
+    except (*MALFORMED, IndexError) as error:
+        raise CodecError(f"this is no part of a profile: {error}", "profile") from error
+    return Part(events, shown)
+
+
+def _differences(values: list[int]) -> list[int]:
+    """Return the first value, and then how much less each is than the one before."""
+    return values[:1] + [before - value for before, value in pairwise(values)]
+
+
+def _unless_zero(values: list[int]) -> list[int]:
+    return values if any(values) else []

@@ -1,0 +1,102 @@
+"""What is known of one person: the parts of all logs, and of all their pseudonyms, joined."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
+
+from bandits.log.codec import digest
+from policies.profiles.part import (
+    MOST_SHOWN,
+    CutRule,
+    Part,
+    ProfileEvent,
+    Showing,
+    decode_part,
+    join_parts,
+    newest_events,
+)
+
+
+class UserProfile(msgspec.Struct, frozen=True):
+    """What is known of one person.
+
+    Attributes:
+        events: newest first, one of each item and type.
+        shown: newest first.
+        version: a name of what it was made of; empty: of nothing.
+    """
+
+    events: tuple[ProfileEvent, ...] = ()
+    shown: tuple[Showing, ...] = ()
+    version: str = ""
+
+    def done(self, types: Collection[str]) -> frozenset[str]:
+        """Return the items that one of these things was done with.
+
+        Args:
+            types: what was done.
+        """
+        return frozenset(event.item for event in self.events if event.type in types)
+
+    def times_shown(self, since_ms: int) -> Counter[str]:
+        """Return how often each item was shown.
+
+        Args:
+            since_ms: counted from this time of the log's clock on.
+        """
+        return Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
+
+    def counts(self, category: Callable[[str], str | None]) -> dict[str, int]:
+        """Return how many of the events each category has, most first.
+
+        Args:
+            category: an item's, as it is now; None: it has none.
+        """
+        found = Counter(map(category, (event.item for event in self.events)))
+        found.pop(None, None)
+        return {name: count for name, count in found.most_common() if name is not None}
+
+
+UNKNOWN_USER = UserProfile()
+"""Of a user of whom no log says anything."""
+
+
+def read_profile(hashes: Iterable[Mapping[bytes, bytes]], rule: CutRule) -> UserProfile:
+    """Return the profile of a person.
+
+    A pseudonym of which one part is erased is as if it had no part at all.
+
+    Args:
+        hashes: of each of their pseudonyms the parts' bytes by the parts' names.
+        rule: what is kept; with fewer items than the parts were cut by, fewer are read.
+
+    Raises:
+        CodecError: these are no parts.
+    """
+    by_log: dict[bytes, list[Part]] = {}
+    read: list[tuple[bytes, bytes]] = []
+    for stored in hashes:
+        parts = {name: decode_part(data) for name, data in stored.items()}
+        if any(part.erased for part in parts.values()):
+            continue
+        for name, part in parts.items():
+            by_log.setdefault(name, []).append(part)
+        read += stored.items()
+    if not by_log:
+        return UNKNOWN_USER
+
+    # Of equal times the log with the greater name has the newer, so that all readers agree.
+    logs = [by_log[name] for name in sorted(by_log, reverse=True)]
+    joined = [join_parts(parts, rule) if len(parts) > 1 else parts[0] for parts in logs]
+    events = [event for part in joined for event in part.events]
+    shown = [each for part in joined for each in part.shown]
+    if len(joined) > 1:
+        events.sort(key=_when, reverse=True)
+        shown.sort(reverse=True)
+    version = digest(msgspec.msgpack.encode(sorted(read)))[:16]
+    return UserProfile(newest_events(events, rule), tuple(shown[:MOST_SHOWN]), version)
+
+
+def _when(event: ProfileEvent) -> tuple[int, int]:
+    return event[:2]
