@@ -28,8 +28,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",
         "user_id": "Who asks, for the policy's sources; logged as a keyed pseudonym only.",
-        "visit_id": "One visit of a user, of several pages: what it was shown does not come again in"
-        " it, where the policy says so (`repeat`).",
+        "visit_id": "One visit of a user, of several pages: what it was shown does not come again"
+        " in it, where the policy says so (`repeat`).",
         "context": "Features of the moment and the user, which all actions share.",
         "history": "Ids of items that the user liked; they are not proposed again.",
         "actions": "What may be chosen; without them, the policy's sources propose.",
