@@ -197,7 +197,11 @@ class Proposers:
         # Whatever each source is told of the user is looked up once.
         known = None if user is None or sources.profiles is None else sources.profiles.find(user)
         asked = SourceRequest(
-            request.user_id, tuple(request.history), frozenset(request.exclude), known
+            request.user_id,
+            tuple(request.history),
+            frozenset(request.exclude),
+            known,
+            request.context,
         )
         changes = offered.offering.changes
         answers = dict(

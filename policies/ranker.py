@@ -28,6 +28,7 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
+from policies.private_context import without_private
 from policies.proposers import Offered, Proposers
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest
@@ -80,6 +81,7 @@ class Ranker:
         self._spec_digest = spec.digest
         self._salt = salt
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
+        self._private = frozenset(spec.context_private or ())
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot.
@@ -190,8 +192,9 @@ class Ranker:
         name = self.spec.name
         if offered.sources.scorers:
             pool = self._scored(pool, request, offered)
+        public = without_private(request.context, self._private)
         context, actions = featurise(
-            self.spec, catalogue, request.context, pool.ids, pool.features, pool.scores
+            self.spec, catalogue, public, pool.ids, pool.features, pool.scores
         )
         _check_crosses(context, actions)
 
@@ -214,7 +217,7 @@ class Ranker:
             spec=self._spec_digest,
             snapshot_id=serving.snapshot_id,
             catalogue=catalogue.digest,
-            context=request.context,
+            context=public,
             action_ids=list(pool.ids),
             features=pool.features,
             scores={

@@ -63,6 +63,7 @@ class RemoteSource(
         timeout_ms: how long a decision waits for the service, all attempts included.
         retries: how often a failed request is repeated within that time.
         send_user_id: whether the service is told the user's id, in clear.
+        send_context: whether the service is told the features of the context, all of them.
     """
 
     name: Name
@@ -70,6 +71,7 @@ class RemoteSource(
     timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
     retries: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
     send_user_id: bool = False
+    send_context: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl", tag_field="kind"):
@@ -233,8 +235,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         profile: what is kept of each user, and read when they ask; without it nothing is.
         repeat: what is not offered again to whom: by what the user did (``purchased: never``), or
             how often it was shown (``shown: {times: 3, within: 1d}``).
-        context_private: features of the context that a decision may use and that are never logged,
-            so never learned from.
+        context_private: names of features of the context that are never logged, so never learned
+            from: remote sources, sources of kind rl and the holdout are shown them. A name stands
+            for all features below it, too: ``home`` for ``home.street``.
     """
 
     name: Name

@@ -12,6 +12,7 @@ import msgspec
 from bandits.errors import SpecError
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
+from policies.private_context import is_private
 from policies.spec import PolicySpec, RlSource
 
 OF_ACTIONS: tuple[NamespaceName, ...] = (ITEM, FEATURES, SCORES)
@@ -55,6 +56,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         meant = "within says how the sources of a mixture choose"
         yield "within", f"{meant}, and this is a {spec.kind}: leave it out"
 
+    yield from _private(spec)
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
 
@@ -72,6 +74,26 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
                     f"join.{field}",
                     f"a policy of kind {spec.kind} learns nothing from its log: leave {field} out",
                 )
+
+
+def _private(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the names of features that are never logged."""
+    names = spec.context_private
+    if names is msgspec.UNSET:
+        return
+    if not names:
+        yield "context_private", "it names no feature: leave it out"
+    for at, name in enumerate(names):
+        if not name.strip(".") or name != name.strip(". "):
+            yield (
+                f"context_private[{at}]",
+                f"no feature is called {name!r}: name one as home.street",
+            )
+        if is_private(name, names[:at] + names[at + 1 :]):
+            yield (
+                f"context_private[{at}]",
+                f"{name} is named twice, or below another: once is enough",
+            )
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

@@ -20,13 +20,15 @@ class SourceRequest:
 
     ``user_id`` is the caller's raw id; it leaves this process only to a remote source that is
     configured to get it. ``history`` is what the request says of the user, and ``profile`` what was
-    known before.
+    known before. ``context`` has all features of the decision, also those that are never logged; it
+    leaves this process as ``user_id`` does.
     """
 
     user_id: str | None = None
     history: tuple[str, ...] = ()
     exclude: frozenset[str] = field(default_factory=frozenset)
     profile: Profile | None = None
+    context: FeatureMap = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """A source behind HTTP: it answers ``POST {history, exclude, limit}`` with scored candidates.
 
-request   {"user_id"?: str, "history": [id], "exclude": [id], "limit": int}
+request   {"user_id"?: str, "context"?: {…}, "history": [id], "exclude": [id], "limit": int}
 answer    {"candidates": [{"id": str, "score": number}]}
 """
 
@@ -120,7 +120,7 @@ class HttpSource:
         ``limit`` of a longer answer are taken, and the answer is marked.
 
         Args:
-            request: what is sent; its user_id only if the source is configured to get it.
+            request: what is sent; its user_id and context only if the source is configured to.
             limit: how many at most; the remote is asked for more where some may not be offered.
 
         Raises:
@@ -184,6 +184,8 @@ class HttpSource:
         }
         if self._config.send_user_id and request.user_id is not None:
             body["user_id"] = request.user_id
+        if self._config.send_context:
+            body["context"] = request.context
         return msgspec.json.encode(body)
 
     async def _ask(self, body: bytes) -> bytes:

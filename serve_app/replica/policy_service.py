@@ -93,6 +93,9 @@ class RedisPolicyService:
         self._writer = writer
         self._keys = Keys(spec.name)
         self._logs = partitions(spec.name, spec.partitions)
+        # What was asked is remembered as a digest. From that of a request whose features nobody is
+        # to know, they could be guessed: it has a key.
+        self._asked_key = b"" if spec.context_private is msgspec.UNSET else salt
 
         self.artifacts = ArtifactSwap(spec, salt)
         self.ranker = Ranker(spec, [], salt=salt)
@@ -240,7 +243,9 @@ class RedisPolicyService:
     async def _append_once(
         self, request: RankRequest, record: DecisionRecord
     ) -> tuple[DecisionRecord, bool] | BanditloopError:
-        digest = hashlib.blake2b(encode_request(request), digest_size=16).digest()
+        digest = hashlib.blake2b(
+            encode_request(request), digest_size=16, key=self._asked_key
+        ).digest()
         log_key = self._log_of(record.event_id)
         try:
             return await self._writer.append_once(log_key, record, digest), True

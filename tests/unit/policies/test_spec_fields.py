@@ -71,6 +71,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "sources[0].timeout_ms": "tests/unit/policies/sources/test_sources.py",
     "sources[0].retries": "tests/unit/policies/sources/test_sources.py",
     "sources[0].send_user_id": "tests/unit/policies/sources/test_sources.py",
+    "sources[0].send_context": "tests/unit/policies/sources/test_sources.py",
 }
 TEXTS = {
     "args": ["--cb_explore_adf -b 12 -q ci -l 0.1", "--cb_explore_adf -b 12 --bag 4"],

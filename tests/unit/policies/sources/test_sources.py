@@ -227,6 +227,15 @@ async def test_remote_sends_the_user_id_only_when_told_to() -> None:
     assert server.received[0]["user_id"] == "u"
 
 
+async def test_remote_sends_the_context_only_when_told_to() -> None:
+    server, asked = Server(answer(("a", 1))), SourceRequest("u", context={"hour": 7.0})
+    async with server.source() as source:
+        await source.candidates(asked, 5)
+    async with server.source(send_context=True) as source:
+        await source.candidates(asked, 5)
+    assert [received.get("context") for received in server.received] == [None, {"hour": 7.0}]
+
+
 BAD_ANSWERS: dict[str, bytes] = {
     "not JSON": b"<html>",
     "not UTF-8": b'{"candidates": [{"id": "\xff", "score": 1}]}',
