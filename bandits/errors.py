@@ -85,6 +85,12 @@ class InvalidEventIdError(InvalidInputError):
     code = "invalid_event_id"
 
 
+class InvalidUserIdError(InvalidInputError):
+    """A user_id is empty or longer than 256 bytes."""
+
+    code = "invalid_user_id"
+
+
 class IncomparableError(InvalidInputError):
     """A source is asked which items are alike, and cannot say."""
 

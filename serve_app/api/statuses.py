@@ -17,6 +17,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.TooManyActionsError: 422,
     errors.TooManyFeaturesError: 422,
     errors.InvalidEventIdError: 422,
+    errors.InvalidUserIdError: 422,
     errors.IncomparableError: 422,
     errors.EventConflictError: 409,
     errors.TooManyItemsError: 422,

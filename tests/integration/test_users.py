@@ -1,0 +1,75 @@
+"""Who the users of a space are, over a real server: made once, found by everybody."""
+
+import asyncio
+
+from serve_app.replica import users
+from serve_app.replica.users import ReplicaUsers
+from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import UsersKeys
+from serve_app.store.users.persons import alias_to
+
+KEYS = UsersKeys("shop")
+SALT = b"a secret of at least sixteen bytes"
+
+
+def replica(client, **options) -> ReplicaUsers:
+    return ReplicaUsers(LogWriter(client), KEYS, salt=SALT, **options)
+
+
+async def test_whoever_asks_first_makes_a_person_and_everybody_finds_them(client, async_client):
+    one, other = replica(async_client), replica(async_client)
+    alices = await asyncio.gather(*(each.resolve("alice") for each in (one, other) * 8))
+    assert len(set(alices)) == 1
+
+    found = await other.resolve_all(["bob", "alice", "bob"])
+    assert found["alice"] == alices[0]
+    assert found["bob"].pseudonym != alices[0].pseudonym
+    assert client.get(KEYS.person(one.key_of("alice"))) == alices[0].raw
+
+
+async def test_many_at_once_are_found_in_their_order(client, async_client, monkeypatch):
+    monkeypatch.setattr(users, "PER_COMMAND", 7)
+    names = [f"u{number}" for number in range(50)]
+    made = await replica(async_client).resolve_all(names)
+    again = await replica(async_client).resolve_all(names[::-1])
+    assert made == again
+    assert len({person.pseudonym for person in made.values()}) == 50
+
+
+async def test_a_replica_remembers_for_a_while_and_not_for_ever(client, async_client):
+    now = 0.0
+    one = replica(async_client, clock=lambda: now)
+    first = await one.resolve("alice")
+    client.delete(KEYS.person(one.key_of("alice")))
+    assert await one.resolve("alice") == first
+    now = users.FRESH_S + 1
+    second = await one.resolve("alice")
+    assert second.pseudonym != first.pseudonym
+
+    client.delete(KEYS.person(one.key_of("alice")))
+    one.forget("alice")
+    assert (await one.resolve("alice")).pseudonym not in {first.pseudonym, second.pseudonym}
+
+
+async def test_a_replica_remembers_so_many(client, async_client, monkeypatch):
+    monkeypatch.setattr(users, "KEPT", 10)
+    one = replica(async_client)
+    await one.resolve_all([f"u{number}" for number in range(25)])
+    kept = [number for number in range(25) if one.remembered(f"u{number}")]
+    assert 9 <= len(kept) <= 10
+    assert kept == list(range(25 - len(kept), 25))
+
+
+async def test_an_alias_leads_to_its_person_and_one_that_leads_nowhere_to_nobody(
+    client, async_client
+):
+    one = replica(async_client)
+    alice = await one.resolve("alice")
+    client.set(KEYS.person(one.key_of("cookie")), alias_to(alice.key))
+    assert await one.resolve("cookie") == alice
+
+    client.set(KEYS.person(one.key_of("lost")), alias_to("0" * 32))
+    lost = await one.resolve("lost")
+    assert lost.key == one.key_of("lost")
+    assert lost.pseudonym != alice.pseudonym
+    assert await replica(async_client).resolve("lost") == lost
