@@ -66,6 +66,8 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
             uniformly; such a decision is not part of the control.
         failed: by source, why it gave no scores, of those that failed.
         artifact: the version of the artifact whose sources were asked; None if none was.
+        profile: the version of what was known of the user, that is, its digest; "" where not all of
+            it could be read; None where the policy does not ask.
     """
 
     event_id: str
@@ -86,6 +88,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     unserved: bool = False
     failed: dict[str, str] | None = None
     artifact: str | None = None
+    profile: str | None = None
 
     @property
     def control(self) -> bool:

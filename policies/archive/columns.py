@@ -1,7 +1,7 @@
 """The columns that readers of the archive ask for, and how they follow from the records.
 
-A file of layout 2 holds them. Of a file of layout 1, which has fewer, the others are derived while
-it is read, by the same function that wrote those of layout 2.
+A file of the newest layout holds them. Of a file of an older one, which has fewer, the others are
+derived while it is read, by the same function that writes them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +92,7 @@ COLUMNS = pa.schema(
         ("catalogue", CODED),
         ("artifact", CODED),
         ("user", CODED),
+        ("profile", CODED),
         ("deferred", pa.bool_()),
         ("holdout", pa.bool_()),
         ("unserved", pa.bool_()),
@@ -368,6 +369,7 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "catalogue": lambda rows: _named(rows, "catalogue", CatalogueRecord, "digest"),
     "artifact": lambda rows: _named(rows, "artifact", ArtifactRecord, "version"),
     "user": lambda rows: rows.of_decisions("user"),
+    "profile": lambda rows: rows.of_decisions("profile"),
     "deferred": lambda rows: rows.of_decisions("deferred"),
     "holdout": _holdouts,
     "unserved": lambda rows: rows.of_decisions("unserved"),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from policies.archive.columns import CODED, COLUMNS
 
-FORMAT = 2
+FORMAT = 3
 """The layout that is written."""
 METADATA = b"banditloop"
 """The key of a file's header."""
@@ -16,6 +16,8 @@ RECORD_BYTES = b"banditloop.record_bytes"
 """The key under which a file says how many bytes its records have in the stream; from layout 2."""
 
 RECORD = pa.field("record", pa.binary(), nullable=False)
+CHECKSUM = pa.field("checksum", pa.uint32(), nullable=False)
+_SINCE_3 = frozenset({"profile"})
 FIRST_COLUMNS = [
     *("id", "ms", "seq", "kind", "event_id", "reward", "reward_id", "slot", "action_id"),
     *("propensity", "action", "slots", "actions", "spec", "snapshot_id", "catalogue", "user"),
@@ -23,9 +25,10 @@ FIRST_COLUMNS = [
 ]
 SCHEMAS = {
     1: pa.schema([*(COLUMNS.field(name) for name in FIRST_COLUMNS), RECORD]),
-    2: pa.schema([*COLUMNS, RECORD, pa.field("checksum", pa.uint32(), nullable=False)]),
+    2: pa.schema([*(field for field in COLUMNS if field.name not in _SINCE_3), RECORD, CHECKSUM]),
+    3: pa.schema([*COLUMNS, RECORD, CHECKSUM]),
 }
-"""By format, what a file holds. ``record`` is the whole in layout 1, and in layout 2 what the
+"""By format, what a file holds. ``record`` is the whole in layout 1, and from layout 2 on what the
 columns leave of it (see parts/rest.py); ``checksum`` is the CRC-32 of the whole."""
 SCHEMA = SCHEMAS[FORMAT]
 
@@ -45,7 +48,7 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
 
 
 LEAVES = dict(leaf for field in SCHEMA for leaf in _leaves(field.name, field.type))
-"""The columns of a file of layout 2, by path."""
+"""The columns of a file of the newest layout, by path."""
 CODED_LEAVES = frozenset(path for path, kind in LEAVES.items() if kind == CODED)
 STATISTICS = ["id", "ms", "seq", "kind", "reward", "spec", "snapshot_id", "catalogue", "user"]
 
@@ -75,7 +78,7 @@ def layout_fault(parquet: Any, layout: int, count: int) -> str | None:
         count: its entries, as it says.
     """
     if layout not in SCHEMAS:
-        return f"it has format {layout}; this version reads {' and '.join(map(str, SCHEMAS))}"
+        return f"it has format {layout}; this version reads 1 to {FORMAT}"
 
     found = parquet.schema_arrow
     for field in SCHEMAS[layout]:

@@ -14,7 +14,7 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
-from policies.archive.layouts import SCHEMAS
+from policies.archive.layouts import FORMAT, SCHEMAS
 from policies.archive.parts.rebuild import StoredEntries, stored_entries
 from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
@@ -169,6 +169,10 @@ class RangeRows:
 
         names = [name for name in SCHEMAS[self.layout].names if name not in _ASIDE]
         batch = part(self._read(number, names))
+        for field in SCHEMAS[FORMAT]:
+            # No record of an older layout has what only newer columns hold.
+            if field.name not in names and field.name not in _ASIDE:
+                batch = batch.append_column(field, pa.nulls(len(batch), field.type))
         with self._chain.reading(self._file.listed, number):
             yield from stored_entries(batch)
 

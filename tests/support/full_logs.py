@@ -44,6 +44,7 @@ def full_decisions(draw) -> DecisionRecord:
         unserved=draw(st.booleans()),
         failed=draw(st.none() | st.dictionaries(texts, texts, max_size=2)),
         artifact=draw(st.none() | texts),
+        profile=draw(st.none() | texts),
     )
 
 
@@ -52,7 +53,8 @@ def full_logs(draw) -> list[tuple[str, bytes]]:
     """A log with all that decisions can have, in one hour; some entries as other builds write them."""
     own = st.one_of(full_decisions(), rewards).map(encode)
     data = [each for _, each in draw(raw_logs(max_size=10))]
-    own = st.one_of(own, own.map(shortened), own.map(without_artifact), own.map(lengthened))
+    before = [own.map(shortened), own.map(without_artifact), own.map(without_profile)]
+    own = st.one_of(own, *before, own.map(lengthened))
     data += draw(st.lists(own, max_size=10))
     data = draw(st.permutations(data))
     return [(f"1700000000000-{number + 1}", each) for number, each in enumerate(data)]
@@ -69,6 +71,13 @@ def without_artifact(data: bytes) -> bytes:
     """The record as a build wrote it whose decisions named no artifact."""
     fields = msgspec.msgpack.decode(data[1:])
     known = 18 if fields[0] == "decision" else len(fields)
+    return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
+
+
+def without_profile(data: bytes) -> bytes:
+    """The record as a build wrote it whose decisions named no profile."""
+    fields = msgspec.msgpack.decode(data[1:])
+    known = 19 if fields[0] == "decision" else len(fields)
     return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
 
 

@@ -1,4 +1,4 @@
-"""The bytes of decisions from columns of layout 2, by compiled code."""
+"""The bytes of decisions from columns, by compiled code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from bandits.kernels.compiled import Int64
 from policies.archive.columns import FEATURE
 from policies.archive.parts.assembling import (
+    BEFORE_ARTIFACT,
+    BEFORE_PROFILE,
     ELEMENTS,
-    ELEMENTS_BEFORE,
     FLAG,
     LIST,
     NUMBER,
@@ -21,7 +22,8 @@ from policies.archive.parts.assembling import (
 )
 from policies.archive.parts.shapes import bounds_of, elements_of
 
-ASSEMBLED = frozenset({ELEMENTS_BEFORE, ELEMENTS})
+ASSEMBLED = frozenset({BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS})
+NAMED = ("spec", "snapshot_id", "catalogue", "user", "artifact", "profile")
 """How many elements the array of a decision may have that compiled code writes."""
 HEAD_BYTES = 64
 """More than the parts of a record take that are there in every one; 5 are the most of a size."""
@@ -83,7 +85,7 @@ def assembled(
             words.numbers(column)
             for column in (
                 batch["event_id"],
-                *(batch[name] for name in ("spec", "snapshot_id", "catalogue", "user", "artifact")),
+                *(batch[name] for name in NAMED),
             )
         ],
         axis=1,

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, truths
 
-EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT = range(7)
+EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8)
 """Columns of ``texts``."""
-ELEMENTS_BEFORE, ELEMENTS = 18, 19
-"""Elements of a decision's array: of builds that knew no artifact in it, and of this one."""
+BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS = 18, 19, 20
+"""Elements of a decision's array: of builds that knew no artifact or no profile in it; of this."""
 NUMBER, FLAG, TEXT, LIST = 0, 1, 2, 3
 _HEAD = np.frombuffer(b"\xa8decision", np.uint8)
 _NIL = 0xC0
@@ -119,7 +119,7 @@ i8ss = read_only(types.int64, 2)
     *(truths, i8s, i8s, u1s, u1s, i8s),
     returns=types.int64[::1],
 )
-def assemble(  # noqa: C901 - one part after the other
+def assemble(  # noqa: C901, PLR0912 - one part after the other
     out: NDArray[np.uint8],
     words: NDArray[np.uint8],
     starts: Int64,
@@ -144,9 +144,9 @@ def assemble(  # noqa: C901 - one part after the other
         out: what is written to; large enough.
         words: all texts that are named by number, one after the other.
         starts: where each begins, and the last ends.
-        texts: [n, 7]: see EVENT_ID to ARTIFACT; -1 for no user and no artifact.
+        texts: [n, 8]: see EVENT_ID to PROFILE; -1 for no user, no artifact and no profile.
         numbers: [n, 8]: actions, slots, sources, whether actions have features; deferred, holdout,
-            unserved; ELEMENTS or ELEMENTS_BEFORE.
+            unserved; ELEMENTS or fewer, see there.
         context: [entries, 3]: name, kind and value of the contexts' features; a number's bits, a
             truth, a text, or how many texts are listed.
         context_listed: the texts of lists.
@@ -210,7 +210,9 @@ def assemble(  # noqa: C901 - one part after the other
         out[at], out[at + 1], out[at + 2] = 0xC2 + numbers[row, 4], 0xC2 + numbers[row, 5], _NIL
         out[at + 3], out[at + 4] = 0xC2 + numbers[row, 6], _NIL
         at += 5
-        if numbers[row, 7] == ELEMENTS:
+        if numbers[row, 7] > BEFORE_ARTIFACT:
             at = _text_or_nil(out, at, words, starts, texts[row, ARTIFACT])
+        if numbers[row, 7] > BEFORE_PROFILE:
+            at = _text_or_nil(out, at, words, starts, texts[row, PROFILE])
         ends[row] = at
     return ends

@@ -1,4 +1,4 @@
-"""The entries of a row group of layout 2, made of its columns and of what these leave."""
+"""The entries of a row group from layout 2 on, made of its columns and of what these leave."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from bandits.kernels.compiled import Int64
 from bandits.log.codec import decode_valid, read_entry
 from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
-from policies.archive.parts.assembled import ASSEMBLED, assembled
+from policies.archive.parts.assembled import ASSEMBLED, NAMED, assembled
 from policies.archive.parts.rest import elements_and_policy, encode_first, is_emptied
 from policies.archive.parts.shapes import bounds_of, elements_of
 
@@ -67,7 +67,7 @@ def stored_entries(batch: pa.RecordBatch) -> Iterator[StoredEntries]:
     """Yield the entries of some rows, in order, not too many at a time.
 
     Args:
-        batch: all columns of layout 2.
+        batch: all columns of the newest layout.
     """
     for start in range(0, len(batch), ROWS):
         yield _entries(batch.slice(start, ROWS))
@@ -125,9 +125,8 @@ def _decisions(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, st
 def _decoded(
     batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
 ) -> Iterator[DecisionRecord]:
-    event_ids, specs, snapshots, catalogues, users, artifacts = (
-        _values_of(batch[name])
-        for name in ("event_id", "spec", "snapshot_id", "catalogue", "user", "artifact")
+    event_ids, specs, snapshots, catalogues, users, artifacts, profiles = (
+        _values_of(batch[name]) for name in ("event_id", *NAMED)
     )
     deferred, unserved, holdout = (
         batch[name].to_pylist() for name in ("deferred", "unserved", "holdout")
@@ -162,6 +161,7 @@ def _decoded(
             unserved[row],
             failed[row],
             artifacts[row],
+            profiles[row],
         )
 
 

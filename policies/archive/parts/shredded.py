@@ -12,7 +12,7 @@ from bandits.kernels.compiled import Int32, Int64
 from bandits.log.codec import VERSION
 from bandits.log.records import DecisionRecord
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
-from policies.archive.parts.assembling import ELEMENTS, ELEMENTS_BEFORE
+from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS
 from policies.archive.parts.rest import emptied_decision
 from policies.archive.parts.shredding import (
     ACTIONS,
@@ -33,6 +33,7 @@ from policies.archive.parts.shredding import (
     N_SOURCES,
     NUMBER,
     POLICY,
+    PROFILE,
     SIZES,
     SNAPSHOT,
     SOURCES,
@@ -46,7 +47,8 @@ from policies.archive.parts.shredding import (
 )
 
 HEADS = tuple(
-    bytes([VERSION, 0xDC, 0, count, 0xA8]) + b"decision" for count in (ELEMENTS_BEFORE, ELEMENTS)
+    bytes([VERSION, 0xDC, 0, count, 0xA8]) + b"decision"
+    for count in (BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS)
 )
 """How a decision begins: the version, how many elements, the kind."""
 COUNT_AT = 3
@@ -59,8 +61,9 @@ NAMED = {
     "catalogue": CATALOGUE,
     "user": USER,
     "artifact": ARTIFACT,
+    "profile": PROFILE,
 }
-TRUTHS = {"deferred": 8, "holdout": 9, "unserved": 10}
+TRUTHS = {"deferred": 9, "holdout": 10, "unserved": 11}
 """By name, the vocabulary, and the column of ``heads`` in shredding.py."""
 
 
@@ -206,7 +209,7 @@ class _Parts:
 
     def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
         self.rows = np.zeros((count, 5), np.int64)
-        self._heads = np.zeros((count, 11), np.int64)
+        self._heads = np.zeros((count, 12), np.int64)
         self._event_ids: list[str] = []
         self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
         self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)

@@ -1,8 +1,8 @@
 """Compiled: the parts of decisions, from the bytes of their records, without a Python object each.
 
-It takes records exactly as this build writes them, or as the one before it did, whose decisions
-named no artifact. Of any other it says so, and codec.py decodes it: whether a record is valid is
-decided there, and here only that this one surely is.
+It takes records exactly as this build writes them, or as those before it did, whose decisions named
+no artifact or no profile. Of any other it says so, and codec.py decodes it: whether a record is
+valid is decided there, and here only that this one surely is.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from bandits.kernels.actions import SLACK
 from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
-from policies.archive.parts.assembling import ELEMENTS_BEFORE
+from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE
 
 TAKEN, REFUSED, FULL = 0, 1, 2
 """The outcomes; FULL: there are more distinct texts than there is place for."""
 ACTIONS, SOURCES, KEYS, TEXTS, LISTED = 0, 1, 2, 4, 6
 """Vocabularies; the last three are of the context, and one further of the actions' features."""
-POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT = range(8, 14)
-VOCABULARIES = 14
+POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8, 15)
+VOCABULARIES = 15
 SIZES = 10
 """How many there are: actions, slots, probabilities, sources over all decisions, scores, maps of
 actions' features; entries of the context's maps, and of the others; texts in lists of either.
@@ -356,8 +356,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
         listed: [2, texts]: the words of lists.
         rows: [n, 5]: actions, slots, sources, entries of the context, and whether it has features.
-        heads: [n, 11]: where the event_id begins and its bytes; words of policy, spec, snapshot,
-            catalogue, user and artifact, -1 for none; whether deferred, held out, unserved.
+        heads: [n, 12]: where the event_id begins and its bytes; words of policy, spec, snapshot,
+            catalogue, user, artifact and profile, -1 for none; whether deferred, held out,
+            unserved.
         action_ids: the word of each action.
         chosen: by slot.
         pmf_bytes: the bytes of ``pmf``, which is the same memory.
@@ -480,17 +481,21 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             return REFUSED
         if not (_truth(data, at + 3) and data[at + 4] == 0xC0):
             return REFUSED
-        at, artifact = at + 5, np.int64(-1)
-        if data[bounds[row] + 3] > ELEMENTS_BEFORE:
+        at, artifact, profile = at + 5, np.int64(-1), np.int64(-1)
+        if data[bounds[row] + 3] > BEFORE_ARTIFACT:
             at, artifact = _word_or_nil(data, at, end, ARTIFACT, table, words, known)
             if at < 0:
                 return int(artifact)
+        if data[bounds[row] + 3] > BEFORE_PROFILE:
+            at, profile = _word_or_nil(data, at, end, PROFILE, table, words, known)
+            if at < 0:
+                return int(profile)
         if at != end:
             return REFUSED
         if fills:
             rows[row, 0], rows[row, 1], rows[row, 2] = actions, slots, count
             rows[row, 3], rows[row, 4] = context, has_features
-            heads[row, 6], heads[row, 7] = user, artifact
-            heads[row, 8], heads[row, 9] = data[truths] - 0xC2, data[truths + 1] - 0xC2
-            heads[row, 10] = data[truths + 3] - 0xC2
+            heads[row, 6], heads[row, 7], heads[row, 8] = user, artifact, profile
+            heads[row, 9], heads[row, 10] = data[truths] - 0xC2, data[truths + 1] - 0xC2
+            heads[row, 11] = data[truths + 3] - 0xC2
     return TAKEN

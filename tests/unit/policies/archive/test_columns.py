@@ -1,4 +1,4 @@
-"""Columns say what the records say, in files of both layouts, and records come out of them exactly."""
+"""Columns say what the records say, in files of all layouts, and records come out of them exactly."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.first_layout import put_layout_1
-from support.full_logs import full_decisions, full_logs, lengthened, same, shortened
+from support.full_logs import (
+    full_decisions,
+    full_logs,
+    lengthened,
+    same,
+    shortened,
+    without_profile,
+)
 from support.logs import decision
 from support.strategies import raw_logs
 
@@ -26,11 +33,14 @@ from bandits.log.records import (
 )
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
+from policies.archive.audit import audit_columns
 from policies.archive.columns import COLUMNS, columns_of, decoded
+from policies.archive.compaction import Compactor
+from policies.archive.layouts import SCHEMAS
 from policies.archive.parts.rest import rest_of
 from policies.archive.range_file import Range, hour_of, write_range
 
-LAYOUTS = [1, 2]
+LAYOUTS = [1, 3]
 
 
 def put(root: Path, layout: int, log: list[tuple[str, bytes]], *, groups: int = 2048) -> Path:
@@ -261,5 +271,34 @@ def test_a_range_says_how_many_bytes_its_records_have(tmp_path, layout):
     put(tmp_path, layout, log, groups=2)
     (stored,) = ArchiveReader(tmp_path, "home").ranges()
     assert stored.record_bytes == pytest.approx(sum(len(data) for _, data in log), rel=0.5)
-    if layout == 2:
+    if layout == 3:
         assert stored.record_bytes == sum(len(data) for _, data in log)
+
+
+def test_a_file_of_layout_2_is_read_and_written_anew_as_layout_3(tmp_path):
+    log = [(f"1700000000000-{n + 1}", encode(decision(f"e{n}", user="u"))) for n in range(9)]
+    older = [(at, without_profile(data)) for at, data in log]
+    path = put(tmp_path, 3, older, groups=4)
+
+    # As the build before wrote it: without the column that no record of its own needed.
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(n).drop_columns(["profile"]) for n in range(file.num_row_groups)]
+    metadata = file.metadata.metadata
+    header = metadata[b"banditloop"].replace(b'"format":3', b'"format":2')
+    with pq.ParquetWriter(path, SCHEMAS[2], store_schema=False) as writer:
+        for group in groups:
+            writer.write_table(group.cast(SCHEMAS[2]))
+        writer.add_key_value_metadata({**metadata, b"banditloop": header})
+
+    reader = ArchiveReader(tmp_path, "home")
+    assert list(reader.raw()) == older
+    assert next(iter(reader.columns(["user", "profile"]))).batch.to_pylist()[0] == {
+        "user": "u",
+        "profile": None,
+    }
+    assert not [audit for audit in audit_columns(reader, 9) if audit.faults or audit.error]
+
+    assert [group.is_due for group in Compactor(tmp_path, "home", settle_s=0).compact()] == [True]
+    list(Compactor(tmp_path, "home", settle_s=0).remove())
+    assert list(ArchiveReader(tmp_path, "home").raw()) == older
+    assert b'"format":3' in pq.ParquetFile(path).metadata.metadata[b"banditloop"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.full_logs import full_decisions, full_logs, same, without_artifact
+from support.full_logs import full_decisions, full_logs, same, without_artifact, without_profile
 from support.logs import decision
 
 from bandits.log.codec import encode
@@ -40,7 +40,7 @@ def test_what_this_build_writes_is_taken_apart(records):
     plain = [msgspec.structs.replace(record, credit=None, failed=None) for record in records]
     data = [encode(record) for record in plain]
     assert check(data)
-    assert check([*data, *map(without_artifact, data)])
+    assert check([*data, *map(without_artifact, data), *map(without_profile, data)])
 
 
 @settings(max_examples=200)
@@ -62,6 +62,8 @@ LONG = ["x" * 31, "y" * 32, "z" * 255, "w" * 256, "ü" * 40, ""]
     [
         decision(user="u" * 300, context={name: name for name in LONG}),
         decision(artifact="v" * 32),
+        decision(profile="p" * 16, user="u"),
+        decision(profile="", user="u"),
         decision(features=[{name: [name, "a"] for name in LONG}, {}, None]),
         decision(ids=tuple(f"a{n}" for n in range(300)), chosen=(299, 130, 5)),
         decision(context={f"n{n}": float(n) for n in range(40)}),
