@@ -103,6 +103,30 @@ class EventConflictError(InvalidInputError):
     code = "event_conflict"
 
 
+class ActivityConflictError(InvalidInputError):
+    """The id is that of something else that a user did."""
+
+    code = "activity_conflict"
+
+
+class TooManyActivityEventsError(InvalidInputError):
+    """More of what users did than one request may carry, or nothing."""
+
+    code = "too_many_events"
+
+
+class UnknownTypeError(InvalidInputError):
+    """No policy of the space says that its users do this."""
+
+    code = "unknown_type"
+
+
+class TimeOutOfRangeError(InvalidInputError):
+    """Something is said to have happened before 1970, or is yet to happen."""
+
+    code = "time_out_of_range"
+
+
 class TooManyItemsError(InvalidInputError):
     """More items than one request may change."""
 
@@ -177,6 +201,12 @@ class UnknownPolicyError(BanditloopError):
     """No policy of this name is served."""
 
     code = "unknown_policy"
+
+
+class UnknownSpaceError(BanditloopError):
+    """No policy that is served keeps profiles in a space of this name."""
+
+    code = "unknown_space"
 
 
 class NotFoundError(BanditloopError):

@@ -24,6 +24,21 @@ STATUS = {
 }
 
 MEANINGS: Mapping[str, Mapping[str, str]] = {
+    "ActivityAccepted": {
+        "accepted": "How many are in the log, whether by this request or by the one it repeats."
+    },
+    "ActivityRequest": {"events": "1 to 1,000 of them."},
+    "ActivityEvent": {
+        "user_id": "Who did it; logged as a random pseudonym only. One who is not known is made.",
+        "item_id": "The item's id.",
+        "type": "What was done: one of the types that a policy of the space names"
+        " (`profile.types`).",
+        "value": "How much, where that means something: a rating, a price.",
+        "time": "When: it orders what is in the profile, and nothing else. Not before 1970, at most"
+        " 5 minutes in the future; without it, when it comes.",
+        "id": "Its name; without one, the service makes it. The same name with the same event"
+        " is a retry, and counts once for ten minutes.",
+    },
     "RankRequest": {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",

@@ -15,8 +15,8 @@ from serve_app.api.api_keys import KeyRing, error_headers
 from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
-from serve_app.api.ports import Backend, Counters, PolicyService
-from serve_app.api.routes import Call, RouteTable, needed_scope, policy_of
+from serve_app.api.ports import Backend, Counters, PolicyService, SpaceService
+from serve_app.api.routes import Call, RouteTable, needed_scope, policy_of, space_of
 from serve_app.api.statuses import STATUS, error_bytes, status_of
 from serve_app.api.wire import JSON, Answer, Receive, Scope, Send, encode, read_body, split_path
 
@@ -27,7 +27,7 @@ log = logging.getLogger("banditloop.http")
 
 
 class Api:
-    """The ASGI application over ``services`` by policy name.
+    """The ASGI application over ``services`` by policy name, and ``spaces`` by their names.
 
     Without ``keys`` everybody may call everything.
     """
@@ -38,10 +38,11 @@ class Api:
         metrics: Counters,
         scrape: Callable[[], Awaitable[bytes]],
         keys: KeyRing | None = None,
+        *,
+        spaces: Mapping[str, SpaceService] | None = None,
     ) -> None:
-        self.backend = Backend(
-            services, metrics, scrape, openapi_document(ROUTES, version("banditloop"))
-        )
+        document = openapi_document(ROUTES, version("banditloop"))
+        self.backend = Backend(services, spaces or {}, metrics, scrape, document)
         self.table = RouteTable(ROUTES)
         self._keys = keys
 
@@ -76,7 +77,7 @@ class Api:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         parts = split_path(scope)
-        resource, policy = self.table.find(path, parts), policy_of(parts)
+        resource, policy, space = self.table.find(path, parts), policy_of(parts), space_of(parts)
 
         # Whoever has no key learns neither which policies nor which routes there are.
         if self._keys is not None:
@@ -86,6 +87,11 @@ class Api:
         if policy is not None and policy not in services:
             raise errors.UnknownPolicyError(
                 f"no policy {policy!r}: there are {sorted(services)}", "policy"
+            )
+        spaces = self.backend.spaces
+        if space is not None and space not in spaces:
+            raise errors.UnknownSpaceError(
+                f"no space {space!r} with profiles: there are {sorted(spaces)}", "space"
             )
         if resource is None:
             raise errors.NotFoundError(f"no route {path}: see /docs", "path")
@@ -106,7 +112,7 @@ class Api:
         started = time.perf_counter()
         request = None if decoder is None else decode_body(body, decoder)
 
-        call = Call(self.backend, policy or "", parameters, request, started, query)
+        call = Call(self.backend, policy or "", parameters, request, started, query, space or "")
         answer = await route.handler(call)
         if isinstance(answer, tuple):
             return answer

@@ -17,6 +17,7 @@ from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.item_endpoints import ITEM_ROUTES
 from serve_app.api.readiness import readiness
 from serve_app.api.routes import Call, Route
+from serve_app.api.space_endpoints import SPACE_ROUTES
 from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
 from serve_app.store.progress import LearningHealth
 
@@ -270,6 +271,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
         limit=CATALOGUE_LIMIT,
     ),
     *ITEM_ROUTES,
+    *SPACE_ROUTES,
     Route(
         schemas.POLICY,
         "A policy: its spec, snapshot and counts",

@@ -14,9 +14,9 @@ from serve_app.api.routes import Route
 
 FAILURES: dict[int, str] = {
     400: "The body is not JSON",
-    404: "No such policy or item, or a user whom no source knows",
+    404: "No such policy, space or item, or a user whom no source knows",
     408: "The body did not arrive in time",
-    409: "The event_id has answered another request, or no candidate is left",
+    409: "The id is that of another request or event, or no candidate is left",
     413: "The body is too large",
     422: "A field is wrong: the error names it",
     500: "A defect of the service: its log has the details",
@@ -26,6 +26,7 @@ FAILURES: dict[int, str] = {
 
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "policy": {"type": "string", "minLength": 1},
+    "space": {"type": "string", "minLength": 1},
     "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_EVENT_ID_BYTES},
     "item_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES},
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from banditloop_client import schemas
+from banditloop_client.space_schemas import ActivityEvent
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.requests import Item, RankRequest
@@ -73,6 +74,19 @@ class PolicyService(Protocol):
         ...
 
 
+class SpaceService(Protocol):
+    """What several policies share of their users, as the API needs it."""
+
+    async def add_activity(self, events: Sequence[ActivityEvent]) -> list[str]:
+        """Make what users did durable, all or none; return the id of each.
+
+        Raises:
+            InvalidInputError, UnknownItemError: one at fault; it names the field.
+            LogUnavailableError: not known to be logged.
+        """
+        ...
+
+
 class Counters(Protocol):
     """The counters that the API adds to."""
 
@@ -102,12 +116,14 @@ class Backend:
 
     Attributes:
         services: by policy name.
+        spaces: by name, those whose policies keep profiles.
         metrics: counts requests, decisions and rewards.
         scrape: gives the metrics of the whole service, as Prometheus text.
         document: the OpenAPI document, as JSON.
     """
 
     services: Mapping[str, PolicyService]
+    spaces: Mapping[str, SpaceService]
     metrics: Counters
     scrape: Callable[[], Awaitable[bytes]]
     document: bytes

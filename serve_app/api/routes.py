@@ -9,14 +9,17 @@ from typing import Any, Generic
 import msgspec
 
 from banditloop_client.schemas import POLICY_PATH, A, Endpoint, Q
+from banditloop_client.space_schemas import SPACE_PATH
 from policies.items.changes import check_item_id
 from policies.ranker import check_event_id
 from serve_app.api.api_keys import ScopeName
-from serve_app.api.ports import Backend, PolicyService
+from serve_app.api.ports import Backend, PolicyService, SpaceService
 from serve_app.api.wire import ORDINARY, Answer, BodyLimit
 
 POLICY_PREFIX = POLICY_PATH.split("/")[:-1]
 POLICY_AT = len(POLICY_PREFIX)
+SPACE_PREFIX = SPACE_PATH.split("/")[:-1]
+SPACE_AT = len(SPACE_PREFIX)
 
 PARAMETER_CHECKS: Mapping[str, Callable[[str], str]] = {
     "event_id": check_event_id,
@@ -35,9 +38,10 @@ class Call(Generic[Q]):
         request: the decoded body.
         query: what is asked behind the path, decoded; None where nothing is.
         started: when the body had arrived, of ``time.perf_counter``.
+        space: the space in the path; "" where it names none.
     """
 
-    __slots__ = ("backend", "parameters", "policy", "query", "request", "started")
+    __slots__ = ("backend", "parameters", "policy", "query", "request", "space", "started")
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Call(Generic[Q]):
         request: Q,
         started: float,
         query: Any = None,
+        space: str = "",
     ) -> None:
         self.backend = backend
         self.policy = policy
@@ -54,11 +59,17 @@ class Call(Generic[Q]):
         self.request = request
         self.query = query
         self.started = started
+        self.space = space
 
     @property
     def service(self) -> PolicyService:
         """The policy that the path names."""
         return self.backend.services[self.policy]
+
+    @property
+    def space_service(self) -> SpaceService:
+        """The space that the path names."""
+        return self.backend.spaces[self.space]
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Resource:
         self._parameters = [
             (name, at, PARAMETER_CHECKS.get(name, str))
             for at, name in enumerate(names)
-            if name not in {None, "policy"}
+            if name not in {None, "policy", "space"}
         ]
         self.label = (names[-1] or parts[-1]) if "{" in path else path
         self.routes: dict[str, Route[Any, Any]] = {}
@@ -127,7 +138,7 @@ class Resource:
         return True
 
     def parameters(self, parts: Sequence[str]) -> Mapping[str, str]:
-        """Return the parameters by name but for the policy, each as it passed its check."""
+        """Return the parameters by name, each as it passed its check, but for policy and space."""
         if not self._parameters:
             return _NO_PARAMETERS
         return {name: check(parts[at]) for name, at, check in self._parameters}
@@ -190,6 +201,11 @@ def policy_of(parts: Sequence[str]) -> str | None:
     return (
         parts[POLICY_AT] if parts[:POLICY_AT] == POLICY_PREFIX and len(parts) > POLICY_AT else None
     )
+
+
+def space_of(parts: Sequence[str]) -> str | None:
+    """Return the space that a path is about, whether or not there is such a route."""
+    return parts[SPACE_AT] if parts[:SPACE_AT] == SPACE_PREFIX and len(parts) > SPACE_AT else None
 
 
 def needed_scope(resource: Resource | None, method: str) -> ScopeName | None:

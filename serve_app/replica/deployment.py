@@ -10,6 +10,8 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from msgspec import UNSET
+
 from banditloop_client.schemas import Trouble
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
@@ -22,6 +24,7 @@ from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
+from serve_app.replica.space_service import RedisSpaceService
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
@@ -64,6 +67,10 @@ class RankReplica:
             )
             for spec in specs
         }
+        self._spaces = {
+            space: self._space_service(space, [spec for spec in specs if spec.shares == space])
+            for space in sorted({spec.shares for spec in specs if spec.profile is not UNSET})
+        }
         self._keys = (
             KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
         )
@@ -73,6 +80,11 @@ class RankReplica:
         self._metrics.gauges = self._gauges
         self._metrics.troubles = self._troubles
         self._metrics.refresh = self._refresh_counts
+
+    def _space_service(self, space: str, members: list[PolicySpec]) -> RedisSpaceService:
+        """Serve what the policies of a space share."""
+        items = self._services[members[0].name].items_log
+        return RedisSpaceService(space, members, self._writer, items, salt=self._settings.secret())
 
     async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
         """Return the application that Serve calls, once it can answer.
@@ -115,7 +127,7 @@ class RankReplica:
         if self._keys is not None:
             self._tasks.append(asyncio.ensure_future(self._keys.follow()))
 
-        api = Api(self._services, self._metrics, self._scrape, self._keys)
+        api = Api(self._services, self._metrics, self._scrape, self._keys, spaces=self._spaces)
         origins = self._settings.allowed_origins()
         return CrossOriginApi(api, origins) if origins else api
 

@@ -31,6 +31,7 @@ COUNTERS = {
         ("policy", "logged"),
     ),
     "reward_events": ("Reward events accepted", ("policy",)),
+    "activity_events": ("Events of activity accepted", ("space",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),
     "source_partial": (
         "Answers of a source of which only a part could be used",

@@ -16,6 +16,7 @@ from banditloop_client.schemas import (
     SimilarItem,
     SimilarResponse,
 )
+from banditloop_client.space_schemas import ActivityEvent
 from bandits.errors import BanditloopError, LogUnavailableError, SourceError, UnknownItemError
 from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
@@ -213,3 +214,14 @@ class FakeService:
     async def info(self) -> PolicyInfo:
         spec = msgspec.to_builtins(self.ranker.spec)
         return PolicyInfo(self.ranker.spec.name, self.ready, "s0", "0-0", 0, 0, [], spec, {})
+
+
+class FakeSpace:
+    """What the HTTP API needs of a space: it keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.events: list[ActivityEvent] = []
+
+    async def add_activity(self, events) -> list[str]:
+        self.events += events
+        return [event.id or f"made-{at}" for at, event in enumerate(events)]

@@ -1,7 +1,8 @@
 """A client of a banditloop service: decisions, rewards, catalogues.
 
 - ``Client`` and ``AsyncClient``: one policy of a service; a call that fails is a ``ServiceError``
-- what is sent: ``RankRequest`` with its ``ActionRequest``, ``RewardEvent``, ``Item``
+- what is sent: ``RankRequest`` with its ``ActionRequest``, ``RewardEvent``, ``ActivityEvent`` and
+  ``Item``
 - what is answered: ``RankResponse``, ``PolicyInfo``, ``ItemsVersion``, ``ItemsPage`` and
   ``SimilarResponse``, and ``ErrorBody`` for an item of a batch
 - ``is_ready`` and ``wait_until_ready``: whether a service answers yet
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
         RewardEvent,
         SimilarResponse,
     )
+    from banditloop_client.space_schemas import ActivityEvent
 
 _MODULES = {
     "banditloop_client.client": ["AsyncClient", "Client", "is_ready", "wait_until_ready"],
     "banditloop_client.errors": ["ServiceError"],
+    "banditloop_client.space_schemas": ["ActivityEvent"],
     "banditloop_client.schemas": [
         "ActionRequest",
         "ErrorBody",
@@ -48,6 +51,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "ActionRequest",
+    "ActivityEvent",
     "AsyncClient",
     "Client",
     "ErrorBody",

@@ -4,20 +4,17 @@ It makes event_id and reward_id before its first attempt, so every retry is safe
 """
 
 import asyncio
-import random
 import time
-import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial, update_wrapper
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self
 
 import httpx
 import msgspec
 
 from banditloop_client import schemas
 from banditloop_client.errors import ServiceError
+from banditloop_client.exchange import Calls, Exchange, encode, fresh_id, nothing, sent
 from banditloop_client.schemas import (
     A,
     ActionRequest,
@@ -34,70 +31,14 @@ from banditloop_client.schemas import (
     RewardRequest,
     RewardsRequest,
 )
-
-P = ParamSpec("P")
-B = TypeVar("B")
+from banditloop_client.space_calls import SpaceCalls
 
 RETRY_STATUS = frozenset({429, 502, 503, 504})
-BACKOFF_S, LONGEST_S = 0.05, 1.0
 JSON = {"content-type": "application/json"}
 
-_encode = msgspec.json.Encoder().encode
 
-
-@dataclass(frozen=True)
-class Exchange(Generic[A]):
-    """One request, the same bytes at every attempt, and how its answer is read."""
-
-    method: str
-    url: str
-    body: bytes
-    read: Callable[[bytes], A]
-
-    def then(self, change: Callable[[A], B]) -> "Exchange[B]":
-        """Return the same request, whose answer is changed once it is read."""
-        read = self.read
-        return Exchange(self.method, self.url, self.body, lambda content: change(read(content)))
-
-
-class sent(Generic[P, A]):  # noqa: N801 - it is used as a decorator
-    """Makes a method that prepares an exchange into one that sends it.
-
-    On a Client the method returns the answer, on an AsyncClient a coroutine of it.
-    """
-
-    def __init__(self, prepare: Callable[Concatenate[Any, P], Exchange[A]]) -> None:
-        self._prepare = prepare
-        update_wrapper(self, prepare)  # type: ignore[arg-type]
-
-    @overload
-    def __get__(self, client: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, A]: ...
-    @overload
-    def __get__(
-        self, client: "AsyncClient", owner: type
-    ) -> Callable[P, Coroutine[Any, Any, A]]: ...
-    def __get__(self, client: "Client | AsyncClient | None", owner: type) -> Any:
-        return self if client is None else partial(self._prepare_and_send, client)
-
-    def _prepare_and_send(
-        self, client: "Client | AsyncClient", *args: P.args, **kwargs: P.kwargs
-    ) -> Any:
-        return client.send(self._prepare(client, *args, **kwargs))
-
-
-class PolicyCalls:
-    """The calls to one policy.
-
-    Attributes:
-        retried: how many attempts were made after a first one.
-    """
-
-    def __init__(self, policy: str, retries: int) -> None:
-        self._policy = policy
-        self._retries = retries
-        self.retried = 0
+class PolicyCalls(Calls):
+    """The calls to one policy."""
 
     @sent
     def rank(
@@ -120,7 +61,7 @@ class PolicyCalls:
         named = [
             request
             if request.event_id is not None
-            else msgspec.structs.replace(request, event_id=_fresh_id())
+            else msgspec.structs.replace(request, event_id=fresh_id())
             for request in requests
         ]
         return self._exchange(schemas.RANK_BATCH, RankBatch(named)).then(
@@ -130,7 +71,7 @@ class PolicyCalls:
     @sent
     def activate(self, event_id: str) -> Exchange[None]:
         """Say that a decision ranked with ``defer_activation`` was shown."""
-        return self._exchange(schemas.ACTIVATE, None, event_id=event_id).then(_nothing)
+        return self._exchange(schemas.ACTIVATE, None, event_id=event_id).then(nothing)
 
     @sent
     def reward(self, /, event_id: str, value: float, **fields: Any) -> Exchange[None]:
@@ -142,13 +83,13 @@ class PolicyCalls:
             fields: those of RewardRequest. A reward_id is made when none is given.
         """
         request = reward_request(value, fields)
-        return self._exchange(schemas.REWARD, request, event_id=event_id).then(_nothing)
+        return self._exchange(schemas.REWARD, request, event_id=event_id).then(nothing)
 
     @sent
     def rewards(self, rewards: Sequence[RewardEvent]) -> Exchange[None]:
         """Send many rewards at once; give each a reward_id, so that a retry is safe."""
         request = RewardsRequest(list(rewards))
-        return self._exchange(schemas.REWARDS, request).then(_nothing)
+        return self._exchange(schemas.REWARDS, request).then(nothing)
 
     @sent
     def replace_catalogue(self, items: Sequence[Item]) -> Exchange[schemas.CatalogueResponse]:
@@ -231,32 +172,21 @@ class PolicyCalls:
         """
         return self._exchange(endpoint, request, **parameters)
 
-    def _exchange(self, endpoint: Endpoint[Q, A], request: Q, **parameters: str) -> Exchange[A]:
-        url = endpoint.url(**{"policy": self._policy, **parameters})
-        body = b"" if request is None else _encode(request)
-        return Exchange(endpoint.method, url, body, endpoint.decode)
 
-    def _pauses(self) -> Iterator[float | None]:
-        """How long to wait after each attempt that failed; None after the last one."""
-        for attempt in range(self._retries):
-            yield backoff_s(attempt)
-            self.retried += 1
-        yield None
-
-
-class Client(PolicyCalls):
-    """Synchronous client of one policy, a context manager."""
+class Client(PolicyCalls, SpaceCalls):
+    """Synchronous client of one policy and its space, a context manager."""
 
     def __init__(
         self,
         url: str,
         policy: str = "home",
         *,
+        space: str | None = None,
         api_key: str | None = None,
         retries: int = 3,
         timeout_s: float = 5.0,
     ) -> None:
-        super().__init__(policy, retries)
+        super().__init__(policy, retries, space)
         self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=key_header(api_key))
 
     def __enter__(self) -> Self:
@@ -291,20 +221,21 @@ class Client(PolicyCalls):
         raise AssertionError("unreachable")
 
 
-class AsyncClient(PolicyCalls):
-    """Asynchronous client of one policy, a context manager."""
+class AsyncClient(PolicyCalls, SpaceCalls):
+    """Asynchronous client of one policy and its space, a context manager."""
 
     def __init__(
         self,
         url: str,
         policy: str = "home",
         *,
+        space: str | None = None,
         api_key: str | None = None,
         retries: int = 3,
         timeout_s: float = 5.0,
         connections: int = 64,
     ) -> None:
-        super().__init__(policy, retries)
+        super().__init__(policy, retries, space)
         self._timeout_s = timeout_s
 
         # Whoever waits for a connection waits here: httpx's own queue, once it has been full, can
@@ -372,7 +303,7 @@ def rank_request(
     explicit = None
     if actions is not None:
         explicit = [ActionRequest(a) if isinstance(a, str) else a for a in actions]
-    return RankRequest(actions=explicit, **{"event_id": _fresh_id(), **fields})
+    return RankRequest(actions=explicit, **{"event_id": fresh_id(), **fields})
 
 
 def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str, Any]) -> bytes:
@@ -382,7 +313,7 @@ def rank_body(actions: Sequence[ActionRequest | str] | None, fields: Mapping[str
         actions: explicit ones, an id for one without features; None leaves it to the sources.
         fields: the others of RankRequest; an event_id among them is kept.
     """
-    return _encode(rank_request(actions, fields))
+    return encode(rank_request(actions, fields))
 
 
 def reward_request(value: float, fields: Mapping[str, Any]) -> RewardRequest:
@@ -392,7 +323,7 @@ def reward_request(value: float, fields: Mapping[str, Any]) -> RewardRequest:
         value: how good the outcome was; higher is better.
         fields: the others of RewardRequest; a reward_id among them is kept.
     """
-    return RewardRequest(value, **{"reward_id": _fresh_id(), **fields})
+    return RewardRequest(value, **{"reward_id": fresh_id(), **fields})
 
 
 def key_header(api_key: str | None) -> dict[str, str]:
@@ -427,14 +358,6 @@ def unreachable(error: httpx.TransportError) -> ServiceError:
     return ServiceError(0, "unreachable", f"no answer from the service: {type(error).__name__}")
 
 
-def backoff_s(attempt: int) -> float:
-    """Return how long to wait after an attempt: doubled each time, less by chance up to half of it.
-
-    So clients that were turned away together do not come back together.
-    """
-    return min(LONGEST_S, BACKOFF_S * 2.0**attempt) * random.uniform(0.5, 1.0)
-
-
 def is_ready(url: str) -> bool:
     """Whether the service answers, and every policy has a snapshot loaded."""
     try:
@@ -464,14 +387,6 @@ def wait_until_ready(url: str, *, timeout_s: float) -> None:
         "not_ready",
         f"{url} is not ready after {timeout_s:.0f} s: see /tmp/ray/session_latest/logs",
     )
-
-
-def _fresh_id() -> str:
-    return uuid.uuid4().hex
-
-
-def _nothing(_answer: Any) -> None:
-    return None
 
 
 def _result(item: Mapping[str, Any]) -> RankResponse | ErrorBody:

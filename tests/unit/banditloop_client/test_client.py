@@ -9,16 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from banditloop_client import client as module
+from banditloop_client import exchange
 from banditloop_client.client import (
-    BACKOFF_S,
-    LONGEST_S,
     AsyncClient,
     Client,
-    backoff_s,
     wait_until_ready,
 )
 from banditloop_client.errors import ServiceError
+from banditloop_client.exchange import BACKOFF_S, LONGEST_S, backoff_s
 from banditloop_client.schemas import (
     LIVE,
     POLICIES,
@@ -99,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(exchange, "BACKOFF_S", 0.001)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import jsonschema
 import pytest
-from support.fakes import FakeService, FakeSource, fresh_ranker
+from support.fakes import FakeService, FakeSource, FakeSpace, fresh_ranker
 
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
@@ -35,7 +35,9 @@ class Service:
         self.source = FakeSource("cf", {})
         self.sourced = FakeService(fresh_ranker(SOURCED, [self.source]))
         self.metrics = Metrics("test")
-        self.api = Api({"home": self.home, "sourced": self.sourced}, self.metrics, self._scrape)
+        self.shop = FakeSpace()
+        services, spaces = {"home": self.home, "sourced": self.sourced}, {"shop": self.shop}
+        self.api = Api(services, self.metrics, self._scrape, spaces=spaces)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.api), base_url="http://test"
         )
@@ -347,6 +349,49 @@ async def test_many_rewards_are_accepted_as_one_or_not_at_all(service):
     assert len(service.entries) == 2
 
 
+VIEW = {"user_id": "u", "item_id": "a", "type": "view"}
+
+
+async def test_what_users_did_is_taken_one_by_one_or_a_thousand_at_once(service):
+    url = "/v1/spaces/shop/activity"
+    answer = await service.post(url, {"events": [VIEW, {**VIEW, "id": "own", "value": 2}]})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "ids": ["made-0", "own"]})
+    assert [(event.id, event.value, event.time) for event in service.shop.events] == [
+        (None, None, None),
+        ("own", 2.0, None),
+    ]
+    assert service.metrics.counts["activity_events", "shop"] == 2
+
+    assert (await service.post(url, {"events": [VIEW] * 1000})).status_code == 202
+    for events in ([], [VIEW] * 1001):
+        refused = error_of(await service.post(url, {"events": events}))
+        assert refused == (422, "too_many_events", "events")
+
+
+@pytest.mark.parametrize(
+    ("event", "target"),
+    [
+        ({}, "events[0].user_id"),
+        ({**VIEW, "user": "x"}, "events[0].user"),
+        ({**VIEW, "value": "much"}, "events[0].value"),
+        ({**VIEW, "time": "2026-01-01T00:00:00"}, "events[0].time"),
+        ({**VIEW, "time": 1_700_000_000}, "events[0].time"),
+    ],
+)
+async def test_activity_that_is_none_is_refused_by_its_field(service, event, target):
+    answer = await service.post("/v1/spaces/shop/activity", {"events": [event]})
+    assert error_of(answer) == (422, "invalid_field", target)
+    assert service.shop.events == []
+
+
+async def test_a_space_that_nobody_serves_is_not_found(service):
+    for path in ("/v1/spaces/home/activity", "/v1/spaces/home/nothing"):
+        answer = await service.post(path, {"events": [VIEW]})
+        assert error_of(answer) == (404, "unknown_space", "space")
+    answer = await service.post("/v1/spaces/shop/nothing", {})
+    assert error_of(answer) == (404, "not_found", "path")
+
+
 async def test_when_the_log_is_down_rank_answers_and_rewards_are_refused(service):
     service.home.records.available = False
     answer = await service.post(f"{HOME}/rank", GOOD)
@@ -543,7 +588,7 @@ def test_every_reference_of_the_document_leads_somewhere():
 
 async def test_every_route_of_the_document_exists_and_every_route_of_the_service_is_in_it(service):
     for path, item in DOCUMENT["paths"].items():
-        url = path.format(policy="home", event_id="e", item_id="known")
+        url = path.format(policy="home", space="shop", event_id="e", item_id="known")
         for method in item:
             response = await service.http.request(method.upper(), url, content=b"{}")
             assert response.status_code not in {404, 405}, (method, path)

@@ -9,7 +9,7 @@ from banditloop_client.schemas import RANK
 from bandits.errors import InvalidEventIdError
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import FAILURES
-from serve_app.api.routes import RouteTable, needed_scope, policy_of
+from serve_app.api.routes import RouteTable, needed_scope, policy_of, space_of
 
 TABLE = RouteTable(ROUTES)
 PATHS = sorted({route.endpoint.path for route in ROUTES})
@@ -20,7 +20,8 @@ def found(path: str, table: RouteTable = TABLE):
 
 
 def filled(path: str) -> str:
-    return path.replace("{policy}", "home").replace("{event_id}", "e")
+    filled = path.replace("{policy}", "home").replace("{space}", "shop")
+    return filled.replace("{event_id}", "e")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.endpoint.path)
@@ -72,6 +73,8 @@ def test_parameters_are_checked_and_the_policy_is_told_of_any_path_below_it():
     assert policy_of(["", "v1", "policies", "home", "nothing"]) == "home"
     assert policy_of(["", "v1", "policies"]) is None
     assert policy_of(["", "v2", "policies", "home"]) is None
+    assert space_of(["", "v1", "spaces", "shop", "nothing"]) == "shop"
+    assert space_of(["", "v1", "spaces"]) is space_of(parts) is None
 
 
 def test_no_path_hides_another():

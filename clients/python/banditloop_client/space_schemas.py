@@ -1,0 +1,42 @@
+"""The messages about a space: what its users do, and the endpoints they belong to."""
+
+from typing import Annotated
+
+import msgspec
+
+from banditloop_client.schemas import MAX_BATCH, ActionId, Endpoint, EventId, Time
+
+UserId = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+
+
+class ActivityEvent(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
+):
+    """Something that a user did outside of any decision."""
+
+    user_id: UserId
+    item_id: ActionId
+    type: str
+    value: float | None = None
+    time: Time | None = None
+    id: EventId | None = None
+
+
+class ActivityRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """1 to 1,000 things that users did; all are accepted, or none is."""
+
+    events: Annotated[
+        list[ActivityEvent], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_BATCH})
+    ]
+
+
+class ActivityAccepted(msgspec.Struct, frozen=True):
+    """Durably in the log. ``ids``: each one's, in order: the caller's own, or as it was made."""
+
+    accepted: int
+    ids: list[str]
+
+
+SPACE_PATH = "/v1/spaces/{space}"
+
+ACTIVITY = Endpoint("POST", f"{SPACE_PATH}/activity", ActivityRequest, ActivityAccepted, 202)

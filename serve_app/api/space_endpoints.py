@@ -1,0 +1,31 @@
+"""The endpoints of spaces: what users do outside of decisions."""
+
+from typing import Any
+
+from banditloop_client import space_schemas as schemas
+from banditloop_client.schemas import MAX_BATCH
+from bandits.errors import TooManyActivityEventsError
+from serve_app.api.routes import Call, Route
+
+
+async def add_activity(call: Call[schemas.ActivityRequest]) -> schemas.ActivityAccepted:
+    """Log what users did; all is accepted, or nothing is."""
+    events = call.request.events
+    if not 0 < len(events) <= MAX_BATCH:
+        raise TooManyActivityEventsError(
+            f"1 to {MAX_BATCH:,} events at once, not {len(events):,}", "events"
+        )
+    ids = await call.space_service.add_activity(events)
+    call.backend.metrics.count("activity_events", call.space, by=len(ids))
+    return schemas.ActivityAccepted(len(ids), ids)
+
+
+SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
+    Route(
+        schemas.ACTIVITY,
+        "Log what users did outside of decisions, up to 1,000 events",
+        scope="reward",
+        handler=add_activity,
+        failures=(400, 404, 408, 409, 413, 422, 503),
+    ),
+)

@@ -1,0 +1,144 @@
+"""One space in a replica: what its policies share of their users."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from banditloop_client.space_schemas import ActivityEvent
+from bandits.errors import (
+    ActivityConflictError,
+    InvalidFieldError,
+    LogUnavailableError,
+    NonFiniteNumberError,
+    TimeOutOfRangeError,
+    UnknownItemError,
+    UnknownTypeError,
+)
+from bandits.log.records import ActivityRecord
+from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
+from policies.items.changes import check_item_id
+from policies.pseudonyms import pseudonym
+from policies.spec import PolicySpec
+from serve_app.replica.items import ReplicaItems
+from serve_app.store.activity.append import Appended, NewActivity, append_activity
+from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import ActivityKeys
+
+FUTURE_MS = 300_000
+"""How far a caller's clock may be ahead of this one."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RedisSpaceService:
+    """Serves one space."""
+
+    def __init__(
+        self,
+        space: str,
+        specs: Iterable[PolicySpec],
+        writer: LogWriter,
+        items: ReplicaItems,
+        *,
+        salt: bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve a space.
+
+        Args:
+            space: its name.
+            specs: those of its policies that this replica serves.
+            writer: appends to its log.
+            items: those of the space, as one of its policies has them.
+            salt: pseudonyms, and what is remembered of requests, are hashed with it.
+            clock: seconds since 1970.
+        """
+        self._keys = ActivityKeys(space)
+        self._writer, self._items = writer, items
+        self._salt, self._clock = salt, clock
+        self._types = {
+            name
+            for spec in specs
+            if spec.profile is not msgspec.UNSET
+            for name in spec.profile.types
+        }
+
+    async def add_activity(self, events: Sequence[ActivityEvent]) -> list[str]:
+        """Append what users did to the space's log, all or none; return the id of each.
+
+        Raises:
+            InvalidInputError: one at fault: it names the field.
+            UnknownItemError: there is no such item.
+            NotReadyError: the log of items has not begun.
+            LogUnavailableError: not known to be logged.
+        """
+        for at, event in enumerate(events):
+            self._check(event, f"events[{at}].")
+        await self._check_items(events)
+
+        ids = [uuid.uuid4().hex if event.id is None else event.id for event in events]
+        command = append_activity(self._keys, list(map(self._new, events, ids)))
+        appended = Appended.of(await self._writer.append_by(self._keys.log, command))
+        if appended.outcome == "conflict":
+            raise ActivityConflictError(
+                f"the id {ids[appended.number]!r} is that of something else: make a new one",
+                f"events[{appended.number}].id",
+            )
+        if appended.outcome == "erased":
+            raise LogUnavailableError("the user is being erased: retry in a moment")
+        return ids
+
+    def _new(self, event: ActivityEvent, name: str) -> NewActivity:
+        time_ms = None if event.time is None else int(event.time.timestamp() * 1000)
+        user = pseudonym(self._salt, event.user_id)
+        record = ActivityRecord(user, event.item_id, event.type, event.value, time_ms, name)
+        if event.id is None:
+            return NewActivity(record, None)
+
+        # Of what the caller sent: the pseudonym may be another when it is sent again.
+        said = _encode((event.user_id, event.item_id, event.type, event.value, time_ms))
+        says = hashlib.blake2b(said, key=self._salt, person=b"activity", digest_size=16)
+        return NewActivity(record, says.digest())
+
+    def _check(self, event: ActivityEvent, target: str) -> None:
+        """Refuse an event that can be none."""
+        if not event.user_id:
+            raise InvalidFieldError("a user_id is not empty", f"{target}user_id")
+        check_item_id(event.item_id, f"{target}item_id")
+        if event.type not in self._types:
+            raise UnknownTypeError(
+                f"no policy's profile has the type {event.type!r}: one of"
+                f" {', '.join(sorted(self._types))}",
+                f"{target}type",
+            )
+        if event.value is not None and not abs(event.value) <= MAX_NUMBER:
+            raise NonFiniteNumberError(
+                f"a value is a number up to {MAX_NUMBER:g}", f"{target}value"
+            )
+        if event.id is not None and not 0 < len(event.id.encode()) <= MAX_EVENT_ID_BYTES:
+            raise InvalidFieldError(f"an id has 1 to {MAX_EVENT_ID_BYTES} bytes", f"{target}id")
+        if event.time is not None:
+            time_ms = event.time.timestamp() * 1000
+            if time_ms < 0:
+                raise TimeOutOfRangeError("nothing is older than 1970", f"{target}time")
+            if time_ms > self._clock() * 1000 + FUTURE_MS:
+                raise TimeOutOfRangeError(
+                    "this is more than 5 minutes in the future", f"{target}time"
+                )
+
+    async def _check_items(self, events: Sequence[ActivityEvent]) -> None:
+        """Refuse what was done with an item that is not there."""
+        timeline = self._items.timeline
+        if all(event.item_id in timeline for event in events):
+            return
+
+        # It may have been put through another replica a moment ago.
+        await self._items.catch_up()
+        for at, event in enumerate(events):
+            if event.item_id not in self._items.timeline:
+                raise UnknownItemError(
+                    f"there is no item {event.item_id!r}", f"events[{at}].item_id"
+                )

@@ -1,0 +1,1 @@
+"""The log of what users of a space do: how it is appended to, moved into, read and led."""
