@@ -3,9 +3,9 @@
     <root>/<policy>/date=YYYY-MM-DD/hour=HH/<first id>_<last id>.parquet
     <root>/<policy>/_blobs/<digest>
     <root>/<policy>/partition=<number>/...           the same, by partition, where there are several
-    <root>/<policy>/_items/...                       the same of the log of its items
 
-policies/archive/listing.py says which of the files are read.
+policies/archive/shared.py says where the logs are that policies share, policies/archive/listing.py
+which of the files are read.
 
 A range is what its file's name says: the entries from its first id to its last. It never spans an
 hour of log time (UTC). Each file names the end of the range before it, so the files form a chain
@@ -37,8 +37,6 @@ from policies.archive.row_groups import RangeRows, RowGroup
 from policies.storage import Storage
 
 BLOBS = "_blobs"
-ITEMS = "_items"
-"""Readers of the policy's log as partitioned data pass over names that start with _."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
 ITEMS_BASE = str(ItemsBaseRecord.__struct_config__.tag)
 
@@ -66,15 +64,6 @@ def archive_folder(policy: str, partition: int, partitions: int) -> str:
     return policy if partitions == 1 else f"{policy}/partition={partition}"
 
 
-def items_folder(policy: str) -> str:
-    """Return the archive's folder of the log of a policy's items.
-
-    Args:
-        policy: its name, or the folder of one of its partitions, which share that log.
-    """
-    return f"{policy.partition('/')[0]}/{ITEMS}"
-
-
 def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str]:
     """Return the folders of a policy's archives: one, or one by partition, in order.
 
@@ -88,12 +77,22 @@ def archive_folders(root: "str | Path | fs.FileSystem", policy: str) -> list[str
 
 
 def archived(root: "str | Path | fs.FileSystem") -> list[str]:
-    """Return the policies that have an archive there."""
+    """Return the policies that have an archive there.
+
+    What a space shares, no policy may be named after: then its folder has no log of decisions.
+    """
     return [
         str(info.base_name)
         for info in Storage(root, "").list()
-        if info.type == fs.FileType.Directory and not str(info.base_name).startswith(("_", "."))
+        if info.type == fs.FileType.Directory
+        and not str(info.base_name).startswith(("_", "."))
+        and _is_policys(Storage(root, str(info.base_name)))
     ]
+
+
+def _is_policys(files: Storage) -> bool:
+    names = [str(info.base_name) for info in files.list()]
+    return not names or any(not name.startswith("_") or name == BLOBS for name in names)
 
 
 class ArchiveWriter:

@@ -8,8 +8,9 @@ import msgspec
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order, position_ms
-from policies.archive.archive import ArchiveReader, archive_folders, archived, items_folder
+from policies.archive.archive import ArchiveReader, archive_folders, archived
 from policies.archive.compaction import Compactor, Usage
+from policies.archive.shared import SHARED, archived_items, archived_space, shared_folder
 from policies.storage import shown
 
 
@@ -135,7 +136,7 @@ def archive_summary(
         raise ArchiveError(
             f"no range of {name} is archived in {shown(root)}: say where with --archive", "archive"
         )
-    of_items = list(ArchiveReader(root, items_folder(name)).each_range())
+    of_items = list(archived_items(root, name).each_range())
     return ArchiveSummary(
         policy=name,
         ranges=ranges,
@@ -173,7 +174,8 @@ def compact_archive(
         ArchiveError: Nothing of the policy is archived, or a file is damaged or missing.
     """
     name = archived_policy_name(root, policy)
-    folders = [*archive_folders(root, name), items_folder(name)]
+    space = archived_space(root, name)
+    folders = [*archive_folders(root, name), *(shared_folder(space, log) for log in SHARED)]
     compactors = [Compactor(root, folder) for folder in folders]
     before, _ = _usage(compactors)
 

@@ -29,6 +29,7 @@ from serve_app.store.keys import Keys, partitions
 from serve_app.store.merges import partition_count
 from serve_app.store.newer_builds import check_fold, check_format
 from serve_app.store.reachable import demand_redis
+from serve_app.store.spaces import check_members, moved, space_name
 
 
 def demand_all(
@@ -112,6 +113,7 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")
 
+    check_members(specs)
     for spec in specs:
         # A spec made in Python is held to what a file is: its name becomes part of keys.
         admit(decode_spec(spec.encoded))
@@ -129,9 +131,10 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
 
 
 def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
-    """Refuse a log that a newer build folds, or that is in another number of partitions.
+    """Refuse a log that a newer build folds, or of other partitions, or of another space.
 
-    With another number rewards would miss their decisions. A Redis that does not answer is not
+    With another number rewards would miss their decisions, in another space decisions their items.
+    A Redis that does not answer is not
     asked: replicas and learners wait for it.
 
     Args:
@@ -155,3 +158,6 @@ def check_logs(url: str, specs: Sequence[PolicySpec]) -> None:
                     f" partitions to {count}, or begin a policy of another name",
                     "partitions",
                 )
+            before = space_name(client, spec.name) if begun else spec.shares
+            if before != spec.shares:
+                raise moved(spec, before)

@@ -29,6 +29,7 @@ from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
 from serve_app.store.replicas.artifacts import ServedArtifact, ask_to_load, read_reports
 from serve_app.store.snapshots import Head, Published, decode_published
+from serve_app.store.spaces import space_name
 from serve_app.store.stats import Stats
 
 
@@ -155,8 +156,8 @@ class StoredPolicy:
         Raises:
             ArtifactError, MissingBlobError: they are not stored, or damaged.
         """
-        history = ItemsHistory(self._client, ItemsKeys(self.keys.policy), None)
-        base = read_base(self._client, ItemsKeys(self.keys.policy))
+        keys = ItemsKeys(space_name(self._client, self.keys.policy))
+        history, base = ItemsHistory(self._client, keys, None), read_base(self._client, keys)
         if base is None:
             return ItemTimeline(Catalogue())
         whole = Catalogue.decode(whole_catalogue(history.blob, base.digest))

@@ -18,7 +18,7 @@ import msgspec
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import has_reached, is_after, log_order
-from policies.archive.archive import ArchiveReader, archive_folder, items_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.fold.all_partitions import AllPartitionsFold, verify_partitions
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
@@ -29,8 +29,8 @@ from serve_app.host.build import this_build
 from serve_app.store.checkpoints import StoredCheckpoint
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History
-from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, partitions
+from serve_app.store.items.history import ItemsHistory, items_of_policy
+from serve_app.store.keys import partitions
 
 POLL_S = 0.1
 OnLearned = Callable[[int], None]
@@ -84,8 +84,7 @@ class LogAddress(msgspec.Struct, frozen=True):
 
     def items(self) -> ItemsHistory:
         """Open the log of the policy's items."""
-        archive = ArchiveReader(self.archive, items_folder(self.policy)) if self.archive else None
-        return ItemsHistory(blocking_client(self.url), ItemsKeys(self.policy), archive)
+        return items_of_policy(blocking_client(self.url), self.policy, self.archive)
 
 
 class ProvenPast:

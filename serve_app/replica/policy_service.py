@@ -106,7 +106,7 @@ class RedisPolicyService:
         self.items_log = ReplicaItems(
             client,
             writer,
-            ItemsKeys(spec.name),
+            ItemsKeys(spec.shares),
             self._offer,
             older=self._keys,
             brought=spec.artifact is not None,

@@ -100,10 +100,17 @@ class Inbox:
     ``refused`` counts what was no valid event, and was dropped.
     """
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys, space: str | None = None) -> None:
+        """Move what the inbox of ``keys`` gets.
+
+        Args:
+            client: this process's own connection.
+            keys: the partition's.
+            space: the one whose items the policy shares; None: its own.
+        """
         self._client = client
         self._keys = keys
-        self._items = ItemsKeys(keys.policy)
+        self._items = ItemsKeys(space or keys.policy)
         self.moved = 0
         self.refused = 0
 
@@ -149,7 +156,7 @@ class Inbox:
     def _change_items(self, entry_id: str, record: ItemsRecord) -> None:
         """Append a change of items once, though this leader may die before it is gone from here."""
         keys = self._items
-        memory = keys.appended(f"inbox:{self._keys.partition}:{entry_id}")
+        memory = keys.appended(f"inbox:{self._keys.tag}:{entry_id}")
         self._client.eval(APPEND_REMEMBERED, 2, keys.log, memory, encode(record), REMEMBERED_S)
 
     def _passed_on(self, _entry_id: str, _record: RewardRecord | ActivationRecord) -> bool:
@@ -165,8 +172,18 @@ class PartitionInbox(Inbox):
     REMEMBERED_S which events it has been given.
     """
 
-    def __init__(self, client: Redis, keys: Sequence[Keys], partition: int) -> None:
-        super().__init__(client, keys[partition])
+    def __init__(
+        self, client: Redis, keys: Sequence[Keys], partition: int, space: str | None = None
+    ) -> None:
+        """Move what the inbox of one partition gets.
+
+        Args:
+            client: this process's own connection.
+            keys: those of all partitions.
+            partition: which.
+            space: the one whose items the policy shares; None: its own.
+        """
+        super().__init__(client, keys[partition], space)
         self._all = keys
 
     def _passed_on(self, entry_id: str, record: RewardRecord | ActivationRecord) -> bool:

@@ -133,12 +133,12 @@ class LearnerActor(WorkerActor):
 class ArchiverActor(WorkerActor):
     """The archiver of all policies, one thread for each log. Several may run: see archiver.py."""
 
-    def __init__(self, settings: Settings, policies: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
         """Start to archive.
 
         Args:
             settings: of the service.
-            policies: each policy's name and number of partitions.
+            specs: the policies.
         """
         # Imported here because of pyarrow, too.
         from serve_app.workers.archiver import Archiver  # noqa: PLC0415
@@ -146,7 +146,7 @@ class ArchiverActor(WorkerActor):
         super().__init__(settings)
 
         # Each thread has a connection of its own.
-        for name, policy, which in logs_of(policies):
+        for name, policy, which in logs_of(specs):
             archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
                 policy,
@@ -178,13 +178,21 @@ class RefresherActor(WorkerActor):
             self.run(schedule.run, f"refresher-{spec.name}")
 
 
-def logs_of(policies: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield each log's name, its policy, and which of its logs it is, as an Archiver is told."""
-    for policy, partitions in policies:
-        for partition in range(partitions):
-            which = {"partition": partition, "partitions": partitions}
-            yield f"{policy}.{partition}", policy, which
-        yield f"{policy}.items", policy, {"items": True}
+def logs_of(specs: Sequence[PolicySpec]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each log's name, whose it is, and which of its logs it is, as an Archiver is told.
+
+    Args:
+        specs: the policies; what some of them share is one log.
+    """
+    for spec in specs:
+        for partition in range(spec.partitions):
+            which = {"partition": partition, "partitions": spec.partitions}
+            yield f"{spec.name}.{partition}", spec.name, which
+
+    for space in dict.fromkeys(spec.shares for spec in specs):
+        yield f"{space}.items", space, {"shared": "items"}
+    for space in dict.fromkeys(spec.shares for spec in specs if spec.profile is not msgspec.UNSET):
+        yield f"{space}.activity", space, {"shared": "activity"}
 
 
 def worker_kinds(
@@ -212,8 +220,7 @@ def worker_kinds(
         kinds[f"refresher.{generation}"] = RefresherActor, (settings, refreshed)
 
     if settings.archive_root():
-        policies = [(spec.name, spec.partitions) for spec in specs]
-        kinds[f"archiver.{generation}"] = ArchiverActor, (settings, policies)
+        kinds[f"archiver.{generation}"] = ArchiverActor, (settings, list(specs))
     return kinds
 
 

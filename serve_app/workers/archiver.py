@@ -9,6 +9,7 @@ bytes.
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +18,17 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, is_after, position_ms
-from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder, items_folder
+from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
+from policies.archive.shared import Shared, shared_folder
 from serve_app.store.archived import ArchivedStream, Committed
 from serve_app.store.clients import FAILURES, Redis
-from serve_app.store.keys import ItemsKeys, Keys, LogKeys
+from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, LogKeys
 
 MAX_ENTRIES = 50_000
 POLL_S = 1.0
 RETRY_S, MAX_RETRY_S = 0.5, 30.0
+SHARED_KEYS: Mapping[Shared, type[LogKeys]] = {"items": ItemsKeys, "activity": ActivityKeys}
 
 log = logging.getLogger("banditloop.archiver")
 
@@ -49,7 +52,7 @@ class _Scan:
 
 
 class Archiver:
-    """Archives and trims one policy's log, or one partition of it.
+    """Archives and trims one policy's log, one partition of it, or a log that a space shares.
 
     A range ends when it has ``max_entries``, with its hour, or when its first entry is older than
     ``max_age_s``. ``failures`` counts the attempts that failed.
@@ -66,23 +69,25 @@ class Archiver:
         retain_s: float = 900.0,
         partition: int = 0,
         partitions: int = 1,
-        items: bool = False,
+        shared: Shared | None = None,
     ) -> None:
         """Archive a log.
 
         Args:
             client: this thread's own connection.
-            policy: the policy's name.
+            policy: the policy's name; of a log that is shared, the space's.
             root: where the archive is; see policies/storage.py.
             max_entries: most entries of a range.
             max_age_s: age of an entry, in seconds, at which it is archived at the latest.
             retain_s: age up to which entries stay in the stream, in seconds.
             partition: the one to archive, from 0.
             partitions: how many the policy has.
-            items: its log of items instead, which all partitions share.
+            shared: which log of the space; None: the policy's own.
         """
-        keys: LogKeys = ItemsKeys(policy) if items else Keys(policy, partition)
-        folder = items_folder(policy) if items else archive_folder(policy, partition, partitions)
+        keys: LogKeys = Keys(policy, partition)
+        folder = archive_folder(policy, partition, partitions)
+        if shared is not None:
+            keys, folder = SHARED_KEYS[shared](policy), shared_folder(policy, shared)
         self._policy = folder
         self._root = root
         self._max_entries = max_entries

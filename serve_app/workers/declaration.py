@@ -17,6 +17,7 @@ from policies.items.catalogue import Catalogue
 from policies.spec import PRIOR_STRENGTH, PolicySpec, decode_spec
 from serve_app.host.build import this_build
 from serve_app.store.event_log import RedisLog
+from serve_app.store.spaces import moved
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Declaration:
             items: a version of the log of items, which has the features of the prior's rows.
 
         Raises:
-            SpecError: the log is in another number of partitions, which cannot change.
+            SpecError: the log is in another number of partitions, or of another space; neither can
+                change.
         """
         if fold.spec is not None and fold.spec.partitions != self.spec.partitions:
             count = fold.spec.partitions
@@ -56,6 +58,10 @@ class Declaration:
                 f" to {count}, or begin a policy of another name",
                 "partitions",
             )
+
+        # What is in the log names versions of that space's items.
+        if fold.spec is not None and fold.spec.shares != self.spec.shares:
+            raise moved(self.spec, fold.spec.shares)
 
         records: list[LogRecord] = []
         if fold.build != this_build():

@@ -1,4 +1,4 @@
-"""The work of partition 0's leader for the log of items, which all partitions share.
+"""The work of partition 0's leader for the log of items, which all policies of a space share.
 
 It lets the log begin, and puts a whole catalogue into it now and then, so that whoever starts reads
 no more than about twice what there is. Nothing of this needs a lease: a second leader, for a
@@ -14,7 +14,7 @@ from bandits.errors import MissingBlobError
 from bandits.log.codec import digest
 from bandits.log.positions import START
 from bandits.log.records import ItemsBaseRecord, ItemsRecord
-from policies.items.catalogue import Catalogue
+from policies.items.catalogue import NEVER_PUT, Catalogue
 from policies.items.timeline import ItemTimeline
 from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.event_log import RedisLog
@@ -26,6 +26,8 @@ from serve_app.store.keys import ItemsKeys
 LEAST_CHANGES = 1_000
 """Changes after which a whole catalogue is due, where there are not so many items."""
 LOOK_S = 2.0
+WRITING_S = 60
+"""How long other leaders leave a whole catalogue to one that has died while it wrote."""
 READ, READ_CHANGES = 500, 10_000
 """So many entries at a time, and about as many changes: an entry may hold 10,000."""
 
@@ -33,7 +35,7 @@ log = logging.getLogger("banditloop.items")
 
 
 class ItemsLeader:
-    """Leads one policy's log of items."""
+    """Leads a space's log of items, beside the leaders of the other policies there."""
 
     def __init__(self, client: Redis, keys: ItemsKeys, history: ItemsHistory) -> None:
         """Lead it.
@@ -65,8 +67,9 @@ class ItemsLeader:
             RedisError: not known whether it has begun.
         """
         base = read_base(self._client, self._keys)
-        if base is None:
-            begins = of_log if of_log.limits or brought is None else brought
+        begins = of_log if of_log.limits or brought is None else brought
+        # Another policy of the space may have been first, and have brought nothing.
+        if base is None or (base.version == NEVER_PUT and begins.limits):
             self._reader.put_blob(begins.digest, begins.encoded)
             record = ItemsBaseRecord(begins.digest)
             self._send(append_base(self._keys, record, items=len(begins), to_empty=True))
@@ -113,9 +116,18 @@ class ItemsLeader:
         """Write a whole catalogue, in a thread: learning goes on."""
         if self._writer is None or not self._writer.is_alive():
             self._writer = threading.Thread(
-                target=self.write_base, args=(base, self._position), name="items", daemon=True
+                target=self._write_alone, args=(base, self._position), name="items", daemon=True
             )
             self._writer.start()
+
+    def _write_alone(self, base: ItemsBase, through: str) -> None:
+        """Write it unless another policy's leader does just now; two would do no harm."""
+        try:
+            if self._client.set(self._keys.lease, through, nx=True, ex=WRITING_S):
+                self.write_base(base, through)
+                self._client.delete(self._keys.lease)
+        except FAILURES as error:
+            log.warning("space %s: no base of items: %s", self._keys.policy, error)
 
     def write_base(self, base: ItemsBase, through: str) -> None:
         """Write the catalogue as of an entry.
@@ -131,7 +143,7 @@ class ItemsLeader:
                 timeline.apply(entry, self._history.blob)
             self.append(timeline)
         except (*FAILURES, MissingBlobError) as error:
-            log.warning("policy %s: no base of items: %s", self._keys.policy, error)
+            log.warning("space %s: no base of items: %s", self._keys.policy, error)
 
     def append(self, timeline: ItemTimeline) -> Any:
         """Append the items of a timeline as they are now; return the entry's position."""

@@ -18,6 +18,7 @@ from policies.fold.checkpoint import Refusal
 from policies.fold.known_prior import KnownPrior
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import Published
+from serve_app.store.spaces import register
 from serve_app.store.sweep import Sweep
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
@@ -283,6 +284,7 @@ class LearnerLoop(Generic[FoldT]):
         version = ""
         if self._items is not None:
             version = self._items.begin(self.fold.catalogue, self._declaration.catalogue)
+        register(self.log.client, self._declaration.spec)
         records = self._declaration.changes(self.fold, version)
         if records:
             self._declaration.put_blobs(self.log.reader)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from policies.archive.archive import ArchiveReader, archive_folder, items_folder
+from policies.archive.archive import ArchiveReader, archive_folder
+from policies.archive.shared import shared_folder
 from policies.artifacts.prior import prior_of
 from policies.artifacts.source_artifact import Artifact
 from policies.fold.fold import Fold
@@ -13,7 +14,7 @@ from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.history import History
-from serve_app.store.inbox import PartitionInbox
+from serve_app.store.inbox import Inbox, PartitionInbox
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.merges import MergedModels
@@ -62,8 +63,15 @@ def learner_of_log(
         SpecError: the spec cannot be learned.
     """
     declaration = Declaration(spec, salt, artifact, catalogue, prior)
-    log = LearnerLog(client, Keys(spec.name), archive=archive, generation=generation)
-    items = ItemsHistory(client, ItemsKeys(spec.name), items_archive)
+    keys = Keys(spec.name)
+    log = LearnerLog(
+        client,
+        keys,
+        archive=archive,
+        inbox=Inbox(client, keys, spec.shares),
+        generation=generation,
+    )
+    items = ItemsHistory(client, ItemsKeys(spec.shares), items_archive)
 
     def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> Fold:
         return Fold(
@@ -81,7 +89,7 @@ def learner_of_log(
         declaration,
         make_fold,
         publisher,
-        items=ItemsLeader(client, ItemsKeys(spec.name), items),
+        items=ItemsLeader(client, ItemsKeys(spec.shares), items),
         checkpoint_interval_s=checkpoint_interval_s,
     )
 
@@ -128,7 +136,7 @@ def learner_of_partition(
     declaration = Declaration(spec, salt, artifact, catalogue, own_prior)
 
     # All partitions' logs are read; only this one's is written.
-    items = ItemsHistory(client, ItemsKeys(spec.name), items_archive)
+    items = ItemsHistory(client, ItemsKeys(spec.shares), items_archive)
     keys = partitions(spec.name, spec.partitions)
     archive_of: Sequence[ArchiveReader | None] = archives or [None] * spec.partitions
     histories = [
@@ -141,7 +149,7 @@ def learner_of_partition(
         client,
         keys[partition],
         archive=archive_of[partition],
-        inbox=PartitionInbox(client, keys, partition),
+        inbox=PartitionInbox(client, keys, partition, spec.shares),
         generation=generation,
     )
     publisher = MergePublisher(
@@ -166,7 +174,7 @@ def learner_of_partition(
         )
 
     # One of the partitions' learners leads the log of items.
-    leader = ItemsLeader(client, ItemsKeys(spec.name), items) if partition == 0 else None
+    leader = ItemsLeader(client, ItemsKeys(spec.shares), items) if partition == 0 else None
     return LearnerLoop(
         log,
         declaration,
@@ -196,7 +204,7 @@ def learner_of_service(
     root, count = settings.archive_root(), spec.partitions
     folders = [archive_folder(spec.name, number, count) for number in range(count)] if root else []
     archives = [ArchiveReader(root, folder) for folder in folders]
-    items_archive = ArchiveReader(root, items_folder(spec.name)) if root else None
+    items_archive = ArchiveReader(root, shared_folder(spec.shares, "items")) if root else None
 
     client = blocking_client(str(settings.redis_url))
     salt = settings.secret()

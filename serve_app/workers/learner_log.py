@@ -44,7 +44,8 @@ class LearnerLog:
             client: this process's own connection.
             keys: the partition's keys.
             archive: where the log goes on behind the stream, if it is archived.
-            inbox: the partition's inbox; None: that of a policy in one partition.
+            inbox: the partition's inbox; None: that of a policy in one partition, which shares
+                nothing.
             generation: that of the deployment which the learner is part of; see lease.py.
         """
         self.client = client

@@ -32,7 +32,8 @@ from victims import KINDS, Victims
 
 from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.records import ItemsRecord, RewardRecord
-from policies.archive.archive import ArchiveReader, items_folder
+from policies.archive.archive import ArchiveReader
+from policies.archive.shared import shared_folder
 from policies.items.changes import decode_item
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
@@ -200,7 +201,7 @@ def _settle(victims: Victims, folder: Path) -> Result:
             elif isinstance(entry.record, RewardRecord):
                 rewards.add(entry.record.reward_id)
 
-        archive = ArchiveReader(folder / "data" / "archive", items_folder(POLICY))
+        archive = ArchiveReader(folder / "data" / "archive", shared_folder(POLICY, "items"))
         items = {
             decode_item(change.fields).metadata["said"]
             for entry in ItemsHistory(client, ItemsKeys(POLICY), archive).encoded("0-0")

@@ -19,7 +19,8 @@ from bandits.errors import NotReadyError, UnknownItemError
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, log_order
 from bandits.log.records import ItemChange, ItemsBaseRecord, RewardRecord
-from policies.archive.archive import ArchiveReader, items_folder
+from policies.archive.archive import ArchiveReader
+from policies.archive.shared import shared_folder
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.fetch import load_artifact
 from policies.items.catalogue import Catalogue
@@ -129,7 +130,7 @@ class Shop:
         root = self.settings.archive_root()
         count = self.spec.partitions
         logs = [{"partition": number, "partitions": count} for number in range(count)]
-        for which in (*logs, {"items": True}):
+        for which in (*logs, {"shared": "items"}):
             archiver = Archiver(
                 self.client, "home", root, max_age_s=0.0, retain_s=0.0, max_entries=10, **which
             )
@@ -235,7 +236,7 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
 
     root = await asyncio.to_thread(shop.archive)
     shop.trim_items()
-    history = ItemsHistory(shop.client, KEYS, ArchiveReader(root, items_folder("home")))
+    history = ItemsHistory(shop.client, KEYS, ArchiveReader(root, shared_folder("home", "items")))
     bases = [e for e in history.encoded(START) if isinstance(e.record, ItemsBaseRecord)]
     assert [entry.id for entry in history.bases(history.end())] == [e.id for e in bases][::-1]
     assert bases[0].record == ItemsBaseRecord(catalogue.digest)
@@ -314,7 +315,7 @@ async def test_catalogues_that_nobody_begins_with_go_once_they_are_archived(
 ):
     shop = Shop(server_url, tmp_path, 1)
     root = shop.settings.archive_root()
-    sweep = ItemsSweep(client, KEYS, ArchiveReader(root, items_folder("home")))
+    sweep = ItemsSweep(client, KEYS, ArchiveReader(root, shared_folder("home", "items")))
 
     def expiring() -> set[str]:
         return {name for name in versions if client.ttl(KEYS.blob(name)) >= 0}

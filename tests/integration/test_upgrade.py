@@ -81,7 +81,6 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
         settings = settings.model_copy(update={"redis_url": url})
         specs = list(left.specs.values())
         check_logs(url, specs)
-        given = [(spec.name, spec.partitions) for spec in specs]
         loops = [
             learner_of_service(settings, spec, number, None, 1)
             for spec in specs
@@ -89,7 +88,7 @@ def opened(tmp_path_factory) -> Iterator[Opened]:
         ]
         loops += [
             Archiver(blocking_client(url), policy, settings.archive_root(), max_age_s=2.0, **which)
-            for _, policy, which in logs_of(given)
+            for _, policy, which in logs_of(specs)
         ]
         threads = [threading.Thread(target=loop.run, args=(stop,), daemon=True) for loop in loops]
         for thread in threads:

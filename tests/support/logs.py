@@ -19,8 +19,9 @@ from bandits.log.records import (
     RewardRecord,
     TickRecord,
 )
-from policies.archive.archive import ArchiveWriter, items_folder
+from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
+from policies.archive.shared import shared_folder
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
@@ -121,16 +122,18 @@ def archived(
         if blobs is None
         else blobs
     )
-    _write(ArchiveWriter(root, "p"), log, files, blobs)
+    write_archive(ArchiveWriter(root, "p"), log, files, blobs)
     return root
 
 
-def archived_items(root: Path, policy: str, items: MemoryItems, files: int = 5) -> None:
-    """The log of a policy's items as an archive beside the policy's own."""
-    _write(ArchiveWriter(root, items_folder(policy)), items.entries, files, items.blobs)
+def archive_items(root: Path, space: str, items: MemoryItems, files: int = 5) -> None:
+    """The log of a space's items as an archive."""
+    write_archive(
+        ArchiveWriter(root, shared_folder(space, "items")), items.entries, files, items.blobs
+    )
 
 
-def _write(
+def write_archive(
     writer: ArchiveWriter, log: Sequence[LogEntry], files: int, blobs: Mapping[str, bytes]
 ) -> None:
     previous = "0-0"

@@ -21,12 +21,8 @@ from bandits.errors import (
 from bandits.log.codec import digest
 from bandits.log.positions import position_ms
 from bandits.log.records import LogEntry
-from policies.archive.archive import (
-    ArchiveReader,
-    archive_folder,
-    archive_folders,
-    items_folder,
-)
+from policies.archive.archive import ArchiveReader, archive_folder, archive_folders
+from policies.archive.shared import archived_items
 from policies.items.past import ItemsLog, ItemsPast
 from serve_app.admin.archives import archived_policy_name
 from serve_app.admin.readable_logs import ArchivedLog, LiveLog, position_since
@@ -37,8 +33,8 @@ from serve_app.host.embedded import any_redis, running_url
 from serve_app.replica.metrics import EXPIRE_S
 from serve_app.settings import MIN_SALT_BYTES, Settings
 from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
-from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, Keys, partitions
+from serve_app.store.items.history import items_of_policy
+from serve_app.store.keys import Keys, partitions
 from serve_app.store.merges import partition_count
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.archived_columns import archived_columns
@@ -127,7 +123,7 @@ class Examination:
         # A log that was trimmed past its reader is read again from where it starts by now.
         for _ in range(ATTEMPTS):
             log = LiveLog(client, keys, archive)
-            items = ItemsPast(_live_items(client, keys.policy, root))
+            items = ItemsPast(items_of_policy(client, keys.policy, root))
             stored = ReferencedBlobs(log.blob, log.snapshot, log.listed_snapshots, items)
             try:
                 return self._of(log, stored, _live_state(log, merged=count > 1), archive)
@@ -208,31 +204,19 @@ def _examine_redis(
             examination.of_live(client, keys, count, root) for keys in partitions(name, count)
         ]
         report = reports[0] if count == 1 else combine_reports(name, reports)
-        items = _live_items(client, name, root)
+        items = items_of_policy(client, name, root)
         return examination.with_items(report, items, items.end())
 
 
 def _examine_archive(policy: str | None, archive: str, examination: Examination) -> DoctorReport:
     name = archived_policy_name(archive, policy)
-    items = ArchiveReader(archive, items_folder(name))
+    items = archived_items(archive, name)
     reports = [
         examination.of_archived(ArchivedLog(archive, folder), items)
         for folder in archive_folders(archive, name)
     ]
     report = reports[0] if len(reports) == 1 else combine_reports(name, reports)
     return examination.with_items(report, items, items.end)
-
-
-def _live_items(client: Redis, policy: str, root: str) -> ItemsHistory:
-    """Return the log of a policy's items.
-
-    Args:
-        client: Redis of the service.
-        policy: Its name.
-        root: Folder or URI of the archive; empty where nothing is archived.
-    """
-    archive = ArchiveReader(root, items_folder(policy)) if root else None
-    return ItemsHistory(client, ItemsKeys(policy), archive)
 
 
 def _live_state(log: LiveLog, *, merged: bool) -> LiveStatus:

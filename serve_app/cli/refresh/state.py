@@ -17,7 +17,7 @@ from bandits.errors import (
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import is_after, position_at, position_ms
 from bandits.types import Snapshot
-from policies.archive.archive import ArchiveReader, archive_folder, items_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.fetch import load_artifact, load_version
 from policies.artifacts.source_artifact import Artifact
 from policies.data.data_set import DataSet
@@ -31,8 +31,8 @@ from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.history import History, LogPast
-from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, partitions
+from serve_app.store.items.history import ItemsHistory, items_of_policy
+from serve_app.store.keys import partitions
 from serve_app.store.snapshots import Published
 from simulator.refresh.course import PolicyState
 from simulator.refresh.rewarded import joined_decisions, merged_by_time
@@ -172,9 +172,7 @@ def policy_state(
 
 def _items_of(stored: StoredPolicy, client: Redis, settings: Settings) -> ItemsHistory:
     """Open the log of the policy's items."""
-    name, root = stored.keys.policy, settings.archive_root()
-    archive = ArchiveReader(root, items_folder(name)) if root else None
-    return ItemsHistory(client, ItemsKeys(name), archive)
+    return items_of_policy(client, stored.keys.policy, settings.archive_root())
 
 
 def _snapshot_before(stored: StoredPolicy, served: Published, time_ms: int) -> Snapshot | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bandits.log.codec import encode
 from bandits.log.records import ItemsBaseRecord
+from policies.items.catalogue import NEVER_PUT
 from serve_app.store.clients import Redis
 from serve_app.store.keys import ItemsKeys
 
@@ -21,7 +22,8 @@ FIELDS = ("begins", "digest", "version", "items")
 
 # Appends a whole catalogue, and has readers begin there, unless they begin later already. KEYS:
 # log, base, needed, bases, blob. ARGV: record, the last position in it (empty: its own), digest,
-# version, number of items, 1 if the log has to be empty, how many are remembered. Returns its
+# version, number of items, how many are remembered, and where the log has to be empty, the version
+# of one that has begun with nothing: that it is, too, until something comes. Returns the entry's
 # position; none if it was not appended.
 APPEND_BASE = """
 local held = redis.call('HGET', KEYS[2], 'begins')
@@ -31,7 +33,10 @@ local function before(a, b)
   ams, aseq, bms, bseq = tonumber(ams), tonumber(aseq), tonumber(bms), tonumber(bseq)
   return ams < bms or (ams == bms and aseq < bseq)
 end
-if held and ARGV[6] == '1' then return false end
+if held and ARGV[7] ~= '' then
+  if redis.call('HGET', KEYS[2], 'version') ~= ARGV[7] then return false end
+  if #redis.call('XRANGE', KEYS[1], '(' .. held, '+', 'COUNT', 1) > 0 then return false end
+end
 if held and ARGV[2] ~= '' and before(ARGV[2], held) then return false end
 redis.call('PERSIST', KEYS[5])
 if redis.call('EXISTS', KEYS[5]) == 0 then return false end
@@ -41,7 +46,7 @@ redis.call('HSET', KEYS[2], 'begins', begins, 'digest', ARGV[3], 'version', ARGV
   'items', ARGV[5])
 redis.call('SET', KEYS[3], begins)
 redis.call('LPUSH', KEYS[4], entry)
-redis.call('LTRIM', KEYS[4], 0, ARGV[7] - 1)
+redis.call('LTRIM', KEYS[4], 0, ARGV[6] - 1)
 return entry
 """
 
@@ -91,11 +96,13 @@ def append_base(
         record: the entry's.
         items: how many items there are.
         begins: the position of the last entry that is in it; of one that replaces all, nothing.
-        to_empty: whether it is the log's first entry, or none.
+        to_empty: whether nothing comes before it, but that there are no items; or it does not
+            come.
     """
     version = record.digest if record.version is None else record.version
     named = keys.log, keys.base, keys.needed, keys.bases, keys.blob(record.digest)
-    given = encode(record), begins, record.digest, version, items, int(to_empty), KEPT_BASES
+    nothing = NEVER_PUT if to_empty else ""
+    given = encode(record), begins, record.digest, version, items, KEPT_BASES, nothing
     return ("EVAL", APPEND_BASE, len(named), *named, *given)
 
 

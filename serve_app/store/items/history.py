@@ -6,16 +6,18 @@ from typing import Any
 from bandits.log.positions import is_after, position_before
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
+from policies.archive.shared import shared_folder
 from serve_app.store.clients import Redis
 from serve_app.store.history import History
 from serve_app.store.keys import ItemsKeys
+from serve_app.store.spaces import space_name
 
 BATCH = 50
 """Entries at a time: each may hold 10,000 items."""
 
 
 class ItemsHistory(History):
-    """Reads a policy's log of items from anywhere to its end. Blocking."""
+    """Reads a space's log of items from anywhere to its end. Blocking."""
 
     def __init__(self, client: Redis, keys: ItemsKeys, archive: ArchiveReader | None) -> None:
         super().__init__(client, keys, archive)
@@ -50,3 +52,26 @@ class ItemsHistory(History):
         for entry in () if self.archive is None else self.archive.bases(through):
             if oldest is None or is_after(oldest, entry.id):
                 yield entry
+
+
+def items_of_space(client: Redis, space: str, root: str) -> ItemsHistory:
+    """Return the log of a space's items.
+
+    Args:
+        client: of the service's Redis.
+        space: its name.
+        root: folder or URI of the archive; empty where nothing is archived.
+    """
+    archive = ArchiveReader(root, shared_folder(space, "items")) if root else None
+    return ItemsHistory(client, ItemsKeys(space), archive)
+
+
+def items_of_policy(client: Redis, policy: str, root: str) -> ItemsHistory:
+    """Return the log of the items that a stored policy shares with its space.
+
+    Args:
+        client: of the service's Redis.
+        policy: its name.
+        root: folder or URI of the archive; empty where nothing is archived.
+    """
+    return items_of_space(client, space_name(client, policy), root)

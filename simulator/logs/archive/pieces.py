@@ -14,7 +14,8 @@ from bandits.features.namespaces import CONTEXT, FEATURES, SCORES
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
 from bandits.log.versions import fold_version
-from policies.archive.archive import ArchiveReader, archive_folders, items_folder
+from policies.archive.archive import ArchiveReader, archive_folders
+from policies.archive.shared import archived_items
 from policies.storage import shown
 from simulator.logs.archive.batches import Catalogues, settled_batches
 from simulator.logs.archive.decided import EVALUATED, LEARNED
@@ -72,7 +73,7 @@ class ArchivePiece:
         self.skipped, self.waiting = 0, NO_WAITING
         reader = ArchiveReader(self.root, self.policy)
         join = ArchiveJoin(reader, self, self._refuse)
-        items = ArchiveReader(self.root, items_folder(self.policy))
+        items = archived_items(self.root, self.policy)
         yield from settled_batches(reader, self, join, Catalogues(reader, items))
         self.waiting = join.waiting
 

@@ -2,12 +2,21 @@
 
 import pyarrow.dataset as ds
 from support.items import MemoryItems, put, said_of
-from support.logs import archived_items
+from support.logs import archive_items, write_archive
 
-from policies.archive.archive import ArchiveReader, archive_folders, archived, items_folder
+from bandits.log.records import LogEntry, SpecRecord
+from policies.archive.archive import (
+    ArchiveReader,
+    ArchiveWriter,
+    archive_folder,
+    archive_folders,
+    archived,
+)
 from policies.archive.compaction import Compactor
+from policies.archive.shared import archived_items, archived_space, shared_folder
 from policies.items.catalogue import Catalogue, Item
 from policies.items.past import ItemsPast
+from policies.spec import PolicySpec
 
 
 def a_log() -> MemoryItems:
@@ -24,8 +33,8 @@ def a_log() -> MemoryItems:
 
 def test_every_version_is_read_from_an_archive(tmp_path):
     log = a_log()
-    archived_items(tmp_path, "home", log)
-    reader = ArchiveReader(tmp_path, items_folder("home"))
+    archive_items(tmp_path, "home", log)
+    reader = ArchiveReader(tmp_path, shared_folder("home", "items"))
     assert list(reader.encoded()) == log.entries
     assert [entry.id for entry in reader.bases()] == [
         entry.id for entry in log.bases("9" * 15 + "-0")
@@ -37,10 +46,9 @@ def test_every_version_is_read_from_an_archive(tmp_path):
 
 def test_it_is_beside_the_policys_own_log_and_not_in_it(tmp_path):
     log = a_log()
-    archived_items(tmp_path, "home", log)
-    assert archived(tmp_path) == ["home"]
+    archive_items(tmp_path, "home", log)
+    assert archived(tmp_path) == []  # it says of no policy that there is a log
     assert archive_folders(tmp_path, "home") == ["home"]
-    assert items_folder("home/partition=3") == items_folder("home")
     assert ArchiveReader(tmp_path, "home").end == "0-0"
     assert list(ArchiveReader(tmp_path, "home").raw()) == []
     # Nor does another reader of partitioned files come upon it.
@@ -49,15 +57,40 @@ def test_it_is_beside_the_policys_own_log_and_not_in_it(tmp_path):
 
 def test_small_files_of_it_are_compacted(tmp_path):
     log = a_log()
-    archived_items(tmp_path, "home", log)
-    compactor = Compactor(tmp_path, items_folder("home"))
+    archive_items(tmp_path, "home", log)
+    compactor = Compactor(tmp_path, shared_folder("home", "items"))
     assert any(group.is_due for group in compactor.compact())
-    reader = ArchiveReader(tmp_path, items_folder("home"))
+    reader = ArchiveReader(tmp_path, shared_folder("home", "items"))
     assert list(reader.encoded()) == log.entries
     assert ItemsPast(reader).catalogue(log.versions[30]).digest == log.versions[30]
 
 
 def test_an_archive_without_it_has_whole_catalogues_alone(tmp_path):
-    past = ItemsPast(ArchiveReader(tmp_path, items_folder("home")))
+    past = ItemsPast(ArchiveReader(tmp_path, shared_folder("home", "items")))
     known = Catalogue([Item("a")])
     assert past.catalogue(known.digest, {known.digest: known.encoded}.__getitem__).ids == ("a",)
+
+
+def test_policies_of_a_space_find_the_items_that_they_share(tmp_path):
+    log = a_log()
+    archive_items(tmp_path, "shop", log)
+    for spec in (PolicySpec("home", space="shop", partitions=2), PolicySpec("mail", space="shop")):
+        entry = LogEntry("7-0", SpecRecord(spec.digest, ""))
+        for number in range(spec.partitions):
+            folder = archive_folder(spec.name, number, spec.partitions)
+            write_archive(ArchiveWriter(tmp_path, folder), [entry], 1, {spec.digest: spec.encoded})
+
+    # The space itself is no policy's.
+    assert sorted(archived(tmp_path)) == ["home", "mail"]
+    for folder in ("home", "home/partition=1", "mail"):
+        assert archived_space(tmp_path, folder) == "shop"
+        assert list(archived_items(tmp_path, folder).encoded()) == log.entries
+    assert archived_space(tmp_path, "nobody") == "nobody"
+
+
+def test_a_policy_whose_spec_is_gone_from_its_archive_has_a_space_of_its_own(tmp_path):
+    spec = PolicySpec("home", space="shop")
+    entry = LogEntry("7-0", SpecRecord(spec.digest, ""))
+    write_archive(ArchiveWriter(tmp_path, "home"), [entry], 1, {spec.digest: spec.encoded})
+    (tmp_path / "home" / "_blobs" / spec.digest).unlink()
+    assert archived_space(tmp_path, "home") == "home"

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from support.fakes import SALT, FakeLog
 
+from bandits.errors import SpecError
 from bandits.log.records import ArtifactRecord, PriorRecord
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.workers.declaration import Declaration
@@ -57,3 +58,12 @@ def test_the_prior_of_an_artifact_that_does_not_serve_is_not_declared():
     for version, count in (("v1", 0), ("v2", 1)):
         records = Declaration(SPEC, SALT, version, prior=b"rows").changes(log.fold())
         assert sum(isinstance(each, PriorRecord) for each in records) == count
+
+
+def test_a_policy_stays_in_its_space():
+    alone, shop = (msgspec.structs.replace(SPEC, space=space) for space in ("home", "shop"))
+    log = FakeLog(SPEC)
+    assert Declaration(alone, SALT, "v1").changes(log.fold())  # its own, said in another way
+    with pytest.raises(SpecError, match="of the space home and stays so") as error:
+        Declaration(shop, SALT, "v1").changes(log.fold())
+    assert error.value.target == "space"

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from support.items import MemoryItems, put
-from support.logs import archived, archived_items
+from support.logs import archive_items, archived
 from support.records import CATALOGUE, random_rows
 
 from bandits.exploration import EpsilonGreedy, VwExploration
@@ -188,7 +188,7 @@ def changing(tmp_path_factory) -> tuple[Path, Path]:
 
     blobs = {each.digest: each.encoded for each in (RIDGE, *then, CATALOGUE, Catalogue())}
     first = archived(tmp_path_factory.mktemp("versions"), versions, RIDGE, 4, blobs)
-    archived_items(first, "p", items)
+    archive_items(first, "p", items)
     return first, archived(tmp_path_factory.mktemp("wholes"), wholes, RIDGE, 4, blobs)
 
 
