@@ -25,9 +25,11 @@ from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
 from serve_app.replica.space_service import RedisSpaceService
+from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import UsersKeys
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -55,6 +57,12 @@ class RankReplica:
         )
         self._watch = LearningWatch(self._client, specs)
 
+        # Of each space in which profiles are kept.
+        profiled = sorted({spec.shares for spec in specs if spec.profile is not UNSET})
+        self._users = {
+            space: ReplicaUsers(self._writer, UsersKeys(space), salt=settings.secret())
+            for space in profiled
+        }
         self._services = {
             spec.name: RedisPolicyService(
                 spec,
@@ -69,7 +77,7 @@ class RankReplica:
         }
         self._spaces = {
             space: self._space_service(space, [spec for spec in specs if spec.shares == space])
-            for space in sorted({spec.shares for spec in specs if spec.profile is not UNSET})
+            for space in profiled
         }
         self._keys = (
             KeyRing(settings.keys_file, replicas=settings.replicas) if settings.keys_file else None
@@ -84,7 +92,8 @@ class RankReplica:
     def _space_service(self, space: str, members: list[PolicySpec]) -> RedisSpaceService:
         """Serve what the policies of a space share."""
         items = self._services[members[0].name].items_log
-        return RedisSpaceService(space, members, self._writer, items, salt=self._settings.secret())
+        users, salt = self._users[space], self._settings.secret()
+        return RedisSpaceService(space, members, self._writer, items, users, salt=salt)
 
     async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
         """Return the application that Serve calls, once it can answer.

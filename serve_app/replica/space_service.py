@@ -20,15 +20,17 @@ from bandits.errors import (
 from bandits.log.records import ActivityRecord
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from policies.items.changes import check_item_id
-from policies.pseudonyms import pseudonym
 from policies.spec import PolicySpec
 from serve_app.replica.items import ReplicaItems
+from serve_app.replica.users import ReplicaUsers
 from serve_app.store.activity.append import Appended, NewActivity, append_activity
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
 
 FUTURE_MS = 300_000
 """How far a caller's clock may be ahead of this one."""
+ERASED_ATTEMPTS = 3
+"""How many users of one request may have been erased since they were looked up."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -42,6 +44,7 @@ class RedisSpaceService:
         specs: Iterable[PolicySpec],
         writer: LogWriter,
         items: ReplicaItems,
+        users: ReplicaUsers,
         *,
         salt: bytes,
         clock: Callable[[], float] = time.time,
@@ -53,10 +56,12 @@ class RedisSpaceService:
             specs: those of its policies that this replica serves.
             writer: appends to its log.
             items: those of the space, as one of its policies has them.
-            salt: pseudonyms, and what is remembered of requests, are hashed with it.
+            users: those of the space.
+            salt: what is remembered of requests is hashed with it.
             clock: seconds since 1970.
         """
         self._keys = ActivityKeys(space)
+        self.users = users
         self._writer, self._items = writer, items
         self._salt, self._clock = salt, clock
         self._types = {
@@ -79,22 +84,38 @@ class RedisSpaceService:
             self._check(event, f"events[{at}].")
         await self._check_items(events)
 
+        # Whoever was erased since they were looked up comes back as somebody new.
         ids = [uuid.uuid4().hex if event.id is None else event.id for event in events]
-        command = append_activity(self._keys, list(map(self._new, events, ids)))
-        appended = Appended.of(await self._writer.append_by(self._keys.log, command))
+        appended = await self._append(events, ids)
+        for _ in range(ERASED_ATTEMPTS):
+            if appended.outcome != "erased":
+                break
+            self.users.forget(events[appended.number].user_id)
+            appended = await self._append(events, ids)
+
         if appended.outcome == "conflict":
             raise ActivityConflictError(
                 f"the id {ids[appended.number]!r} is that of something else: make a new one",
                 f"events[{appended.number}].id",
             )
         if appended.outcome == "erased":
-            raise LogUnavailableError("the user is being erased: retry in a moment")
+            raise LogUnavailableError(
+                "the user is being erased: retry in a moment", f"events[{appended.number}].user_id"
+            )
         return ids
 
-    def _new(self, event: ActivityEvent, name: str) -> NewActivity:
+    async def _append(self, events: Sequence[ActivityEvent], ids: Sequence[str]) -> Appended:
+        people = await self.users.resolve_all([event.user_id for event in events])
+        new = [
+            self._new(event, name, people[event.user_id].pseudonym)
+            for event, name in zip(events, ids, strict=True)
+        ]
+        command = append_activity(self._keys, new)
+        return Appended.of(await self._writer.append_by(self._keys.log, command))
+
+    def _new(self, event: ActivityEvent, name: str, pseudonym: str) -> NewActivity:
         time_ms = None if event.time is None else int(event.time.timestamp() * 1000)
-        user = pseudonym(self._salt, event.user_id)
-        record = ActivityRecord(user, event.item_id, event.type, event.value, time_ms, name)
+        record = ActivityRecord(pseudonym, event.item_id, event.type, event.value, time_ms, name)
         if event.id is None:
             return NewActivity(record, None)
 
