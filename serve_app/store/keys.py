@@ -135,9 +135,10 @@ class UsersKeys:
     def parts(self) -> str:
         """Hash from a part's name to how far its writer has read its log.
 
-        A part that is not in it is to be made of the log, from its beginning.
+        A part that is not in it is to be made of the log, from its beginning. Whoever deletes all
+        keys that begin as those of profiles do deletes this one, too.
         """
-        return self._key("parts")
+        return self._key("profile::parts")
 
     @property
     def fences(self) -> str:

@@ -1,0 +1,94 @@
+"""What entries of a log change in the profiles of its users."""
+
+from collections.abc import Iterable, Iterator
+
+from bandits.log.positions import log_order
+from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
+from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing
+
+
+class PartChanges:
+    """What some entries of one log say of its users, by pseudonym; in any order.
+
+    Its length is how many changes it holds.
+    """
+
+    def __init__(self) -> None:
+        self._events: dict[str, list[ProfileEvent]] = {}
+        self._shown: dict[str, list[Showing]] = {}
+        self._erased: set[str] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def happened(self, user: str, event: ProfileEvent) -> None:
+        """Note what a user did.
+
+        Args:
+            user: the pseudonym.
+            event: what, with what, and when.
+        """
+        self._events.setdefault(user, []).append(event)
+        self._count += 1
+
+    def shown(self, user: str, position: str, items: Iterable[str]) -> None:
+        """Note what a decision chose for a user.
+
+        Args:
+            user: the pseudonym.
+            position: the decision's.
+            items: what it chose.
+        """
+        entry_ms, seq = log_order(position)
+        showings = [Showing(entry_ms, seq, item) for item in items]
+        self._shown.setdefault(user, []).extend(showings)
+        self._count += len(showings)
+
+    def erased(self, user: str) -> None:
+        """Note that nothing is known of a user any more.
+
+        Args:
+            user: the pseudonym.
+        """
+        self._erased.add(user)
+        self._count += 1
+
+    def read(self, entry: LogEntry) -> None:
+        """Note what an entry of a log of activity says, or of any log an erasure."""
+        record = entry.record
+        if isinstance(record, ActivityRecord):
+            entry_ms, seq = log_order(entry.id)
+            time_ms = entry_ms if record.time_ms is None else record.time_ms
+            event = ProfileEvent(time_ms, entry_ms, seq, record.item, record.event_type)
+            self.happened(record.user, event)
+        elif isinstance(record, ErasureRecord):
+            self.erased(record.user)
+
+    def take(self, other: "PartChanges") -> None:
+        """Take in what other entries change."""
+        for user, part in other.parts():
+            if part.erased:
+                self._erased.add(user)
+            if part.events:
+                self._events.setdefault(user, []).extend(part.events)
+            if part.shown:
+                self._shown.setdefault(user, []).extend(part.shown)
+        self._count += len(other)
+
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Yield each user with a part that says it all, and is not cut."""
+        for user in {**self._events, **self._shown}:
+            if user not in self._erased:
+                events = self._events.get(user, ())
+                yield user, Part(tuple(events), tuple(self._shown.get(user, ())))
+        for user in self._erased:
+            yield user, ERASED
+
+    def part(self, user: str) -> Part:
+        """Return a part that says all of one user, and is not cut."""
+        if user in self._erased:
+            return ERASED
+        events, shown = self._events.get(user, ()), self._shown.get(user, ())
+        return Part(tuple(events), tuple(shown)) if events or shown else EMPTY
