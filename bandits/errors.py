@@ -91,6 +91,30 @@ class InvalidUserIdError(InvalidInputError):
     code = "invalid_user_id"
 
 
+class MergeWithItselfError(InvalidInputError):
+    """A user is to be merged with itself."""
+
+    code = "merge_with_itself"
+
+
+class MergeRingError(InvalidInputError):
+    """A user is to be merged into one that was merged into it before."""
+
+    code = "merge_ring"
+
+
+class AlreadyMergedError(InvalidInputError):
+    """The user to merge was merged into another one before."""
+
+    code = "already_merged"
+
+
+class TooManyMergedError(InvalidInputError):
+    """So many users were merged into one that it would have more pseudonyms than one may."""
+
+    code = "too_many_merged"
+
+
 class IncomparableError(InvalidInputError):
     """A source is asked which items are alike, and cannot say."""
 
@@ -226,7 +250,7 @@ class MethodNotAllowedError(BanditloopError):
 
 
 class UnknownUserError(BanditloopError):
-    """No source knows this user, and the request brought no history."""
+    """Nothing is known of this user, and the request brought no history to go by."""
 
     code = "unknown_user"
 

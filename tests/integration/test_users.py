@@ -2,13 +2,18 @@
 
 import asyncio
 
+import pytest
+
+from bandits.errors import LogUnavailableError, UnknownUserError
+from bandits.log.records import MergeUsersRecord
 from serve_app.replica import users
+from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
-from serve_app.store.event_log import LogWriter
-from serve_app.store.keys import UsersKeys
+from serve_app.store.event_log import LogWriter, RedisLog
+from serve_app.store.keys import ActivityKeys, UsersKeys
 from serve_app.store.users.persons import alias_to
 
-KEYS = UsersKeys("shop")
+KEYS, ACTIVITY = UsersKeys("shop"), ActivityKeys("shop")
 SALT = b"a secret of at least sixteen bytes"
 
 
@@ -65,11 +70,67 @@ async def test_an_alias_leads_to_its_person_and_one_that_leads_nowhere_to_nobody
 ):
     one = replica(async_client)
     alice = await one.resolve("alice")
-    client.set(KEYS.person(one.key_of("cookie")), alias_to(alice.key))
+    client.set(KEYS.person(one.key_of("cookie")), alias_to(alice.key, "a" * 32))
     assert await one.resolve("cookie") == alice
 
-    client.set(KEYS.person(one.key_of("lost")), alias_to("0" * 32))
+    client.set(KEYS.person(one.key_of("lost")), alias_to("0" * 32, "a" * 32))
     lost = await one.resolve("lost")
     assert lost.key == one.key_of("lost")
     assert lost.pseudonym != alice.pseudonym
     assert await replica(async_client).resolve("lost") == lost
+
+
+def merges(client, users: ReplicaUsers) -> UserMerges:
+    return UserMerges(client, LogWriter(client), ACTIVITY, users)
+
+
+def logged(client) -> list[MergeUsersRecord]:
+    return [entry.record for entry in RedisLog(client, ACTIVITY).read("0-0")]
+
+
+async def test_a_merge_is_in_the_store_and_once_in_the_log(client, async_client):
+    one, other = replica(async_client), replica(async_client)
+    cookie, alice = await one.resolve("cookie"), await other.resolve("alice")
+    for _ in range(3):
+        plan = await merges(async_client, one).merge("cookie", "alice")
+        assert plan.pseudonyms == 2
+    assert logged(client) == [MergeUsersRecord(cookie.pseudonym, alice.pseudonym)]
+
+    merged = await one.resolve("cookie")
+    assert merged.pseudonyms == (alice.pseudonym, cookie.pseudonym)
+    assert merged == await one.resolve("alice")
+
+    # Another replica remembers what was, until it reads along with a profile that it is not so.
+    assert await other.resolve("alice") == alice
+    for person, is_same in ((alice, False), (merged, True)):
+        pipeline = async_client.pipeline(transaction=False)
+        other.ask(pipeline, person)
+        assert other.take("alice", person, (await pipeline.execute())[0]) is is_same
+    assert await other.resolve("alice") == merged
+
+
+async def test_merges_at_once_lose_nothing(client, async_client):
+    one = replica(async_client)
+    await one.resolve_all([f"c{number}" for number in range(5)])
+    each = merges(async_client, one)
+
+    async def merge(number: int) -> None:
+        while True:
+            try:
+                await each.merge(f"c{number}", "alice")
+            except LogUnavailableError:
+                continue
+            return
+
+    await asyncio.gather(*map(merge, range(5)))
+    assert len((await one.resolve("alice")).pseudonyms) == 6
+    assert len(logged(client)) == 5
+
+
+async def test_nothing_is_logged_of_whom_was_erased_meanwhile(client, async_client):
+    one = replica(async_client)
+    cookie = await one.resolve("cookie")
+    client.set(ACTIVITY.erased(cookie.pseudonym), 1)
+    with pytest.raises(UnknownUserError):
+        await merges(async_client, one).merge("cookie", "alice")
+    assert logged(client) == []

@@ -1,8 +1,8 @@
 """The records that link persons to their pseudonyms, and the commands that read and change them.
 
 A person's record is under the key of the id they were first known by. Under each other id that was
-merged into it there is an alias, which names that key: so a record is found in one step, and is
-destroyed with all that leads to it.
+merged into it there is an alias, which names that key and the pseudonym that the id had. So a
+record is found in one step, and is destroyed with all that leads to it.
 """
 
 import time
@@ -16,7 +16,7 @@ from policies.pseudonyms import random_pseudonym
 from serve_app.store.keys import UsersKeys
 
 ALIAS = b">"
-"""An alias begins with it, and goes on with 32 hex digits; a record is msgpack, and never does."""
+"""An alias begins with it, and goes on with 32 + 32 hex digits; a record of msgpack never does."""
 MAX_PSEUDONYMS = 1000
 """How many pseudonyms one person may have, with those of all that were merged into them."""
 
@@ -28,7 +28,7 @@ local found = {}
 for at, key in ipairs(KEYS) do
   local id, raw = string.sub(key, #ARGV[1] + 1), redis.call('GET', key)
   if raw and string.byte(raw) == 62 then
-    id = string.sub(raw, 2)
+    id = string.sub(raw, 2, 33)
     raw = redis.call('GET', ARGV[1] .. id)
     if not raw then id = string.sub(key, #ARGV[1] + 1) end
   end
@@ -130,14 +130,21 @@ def decode_person(raw: bytes) -> PersonRecord:
     return _decoder.decode(raw)
 
 
-def alias_of(raw: bytes | None) -> str | None:
-    """Return the key that an alias leads to; None if it is a record, or nothing."""
-    return raw[1:].decode() if raw is not None and raw.startswith(ALIAS) else None
+def alias_of(raw: bytes | None) -> tuple[str, str] | None:
+    """Return the key that an alias leads to, and its own pseudonym; None if it is no alias."""
+    if raw is None or not raw.startswith(ALIAS):
+        return None
+    return raw[1:33].decode(), raw[33:].decode()
 
 
-def alias_to(key: str) -> bytes:
-    """Return an alias that leads to a person's key."""
-    return ALIAS + key.encode()
+def alias_to(key: str, pseudonym: str) -> bytes:
+    """Return an alias.
+
+    Args:
+        key: the person's, to which it leads.
+        pseudonym: the one that the alias's own id had before.
+    """
+    return ALIAS + key.encode() + pseudonym.encode()
 
 
 def resolve_command(keys: UsersKeys, ids: Sequence[str]) -> Command:

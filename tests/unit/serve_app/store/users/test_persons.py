@@ -29,7 +29,7 @@ def test_every_new_person_has_a_pseudonym_of_their_own():
 
 def test_an_alias_is_no_record():
     key = person_key(SALT, "alice")
-    assert alias_of(alias_to(key)) == key
+    assert alias_of(alias_to(key, "a" * 32)) == (key, "a" * 32)
     assert alias_of(new_person().encoded) is None
     assert alias_of(None) is None
 

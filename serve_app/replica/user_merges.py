@@ -1,0 +1,118 @@
+"""Merges of users: who was a visitor, and who they have turned out to be, are one person."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bandits.errors import LogUnavailableError, UnknownUserError
+from bandits.log.codec import encode
+from bandits.log.records import MergeUsersRecord
+from serve_app.replica.users import ReplicaUsers
+from serve_app.store.clients import FAILURES, AsyncRedis
+from serve_app.store.event_log import REMEMBERED_S, LogWriter, reason_of
+from serve_app.store.keys import ActivityKeys
+from serve_app.store.users.merging import MergePlan, plan_merge
+from serve_app.store.users.persons import alias_of, decode_person, new_person, swap_command
+
+ATTEMPTS = 5
+"""How often a merge is thought out anew because somebody else changed a record meanwhile."""
+
+# Appends a merge once, unless one of the two was erased. KEYS: log, memory, the marks of both.
+APPEND_MERGE = """
+if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then return false end
+local known = redis.call('GET', KEYS[2])
+if known then return known end
+local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
+redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
+return entry
+"""
+
+
+class UserMerges:
+    """Makes two users of a space one person, in the store of persons and then in the log.
+
+    A merge that was not acknowledged may have been made: asked again, it is made, and logged, once.
+    """
+
+    def __init__(
+        self, client: AsyncRedis, writer: LogWriter, keys: ActivityKeys, users: ReplicaUsers
+    ) -> None:
+        """Merge users.
+
+        Args:
+            client: the replica's.
+            writer: appends to the log of activity.
+            keys: that log's.
+            users: those of the same space.
+        """
+        self._client = client
+        self._writer = writer
+        self._keys = keys
+        self._users = users
+
+    async def merge(self, user_id: str, into: str) -> MergePlan:
+        """Make ``user_id`` the same person as ``into``; return what that came to.
+
+        Args:
+            user_id: who was somebody else so far.
+            into: who they are; made, if nothing is known of them.
+
+        Raises:
+            MergeWithItselfError, UnknownUserError, AlreadyMergedError, MergeRingError,
+            TooManyMergedError: see ``plan_merge``.
+            LogUnavailableError: not known to be made.
+        """
+        try:
+            plan = await self._swap(self._users.key_of(user_id), self._users.key_of(into))
+        finally:
+            self._users.forget(user_id)
+            self._users.forget(into)
+        await self._append(plan)
+        return plan
+
+    async def _swap(self, user: str, into: str) -> MergePlan:
+        keys, fresh = self._users.keys, new_person()
+        for _ in range(ATTEMPTS):
+            plan = plan_merge(user, into, await self._held(user, into), fresh)
+            if not plan.swap:
+                return plan
+            command = swap_command(keys, plan.swap)
+            if await self._writer.append_by(keys.person(user), command):
+                return plan
+        raise LogUnavailableError("others change these users just now: retry in a moment")
+
+    async def _held(self, user: str, into: str) -> dict[str, bytes | None]:
+        """Return what is stored under two keys, and all that a merge of them may have to change."""
+        held: dict[str, bytes | None] = {}
+        await self._read(held, (user, into))
+        await self._read(held, [alias[0] for raw in held.values() if (alias := alias_of(raw))])
+
+        own = held[user]
+        if own is not None and alias_of(own) is None:
+            await self._read(held, [each.hex() for each in decode_person(own).ids])
+        return held
+
+    async def _read(self, held: dict[str, bytes | None], names: Iterable[str]) -> None:
+        missing = [name for name in dict.fromkeys(names) if name not in held]
+        if not missing:
+            return
+        try:
+            found: Any = await self._client.mget(
+                [self._users.keys.person(name) for name in missing]
+            )
+        except FAILURES as error:
+            raise self._writer.failed(reason_of(error)) from error
+        held.update(zip(missing, found, strict=True))
+
+    async def _append(self, plan: MergePlan) -> None:
+        """Append the merge to the log of activity, for whoever learns from what users did."""
+        keys = self._keys
+        names = (
+            keys.log,
+            keys.appended(f"merge:{plan.user}:{plan.into}"),
+            keys.erased(plan.user),
+            keys.erased(plan.into),
+        )
+        data = encode(MergeUsersRecord(plan.user, plan.into))
+        command = ("EVAL", APPEND_MERGE, len(names), *names, data, REMEMBERED_S)
+        if await self._writer.append_by(keys.log, command) is None:
+            raise UnknownUserError("one of the two was erased just now", "user_id")
