@@ -60,7 +60,7 @@ from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
-from serve_app.store.archived import ArchivedStream
+from serve_app.store.archiving.archived import ArchivedStream
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver

@@ -23,7 +23,7 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.storage import shown
 from serve_app.admin.refreshes import read_refresh
-from serve_app.store.archived import Committed
+from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History

@@ -11,7 +11,7 @@ from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.openings import openings
 from policies.fold.checkpoint import FoldState
-from serve_app.store.archived import Committed
+from serve_app.store.archiving.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog

@@ -1,6 +1,6 @@
 """The archiver: ranges of the stream become files, then the stream is trimmed behind them.
 
-Any number of archivers may run: what is committed is settled in Redis (store/archived.py).
+Any number of archivers may run: what is committed is settled in Redis (store/archiving).
 
 A range is committed before its file is written, and the next is committed only once it was. Any
 archiver that finds a committed range without a file writes it: from the same entries, so the same
@@ -21,7 +21,7 @@ from bandits.log.positions import START, is_after, position_ms
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
 from policies.archive.shared import Shared, shared_folder
-from serve_app.store.archived import ArchivedStream, Committed
+from serve_app.store.archiving.archived import ArchivedStream, Committed
 from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, LogKeys
 

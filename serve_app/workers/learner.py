@@ -16,10 +16,10 @@ from bandits.errors import ArchiveError, BanditloopError, LogGapError, NewerBuil
 from bandits.log.records import CheckpointRecord, LogEntry, TickRecord
 from policies.fold.checkpoint import Refusal
 from policies.fold.known_prior import KnownPrior
+from serve_app.store.archiving.sweep import Sweep
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import Published
 from serve_app.store.spaces import register
-from serve_app.store.sweep import Sweep
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_log import LearnerLog

@@ -9,7 +9,7 @@ from bandits.log.codec import encode
 from bandits.log.positions import is_after
 from bandits.log.records import BuildRecord, LogRecord
 from policies.archive.archive import ArchiveReader
-from serve_app.store.archived import Committed
+from serve_app.store.archiving.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import FIELD, RedisLog

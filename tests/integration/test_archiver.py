@@ -22,7 +22,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.scrape import collect
-from serve_app.store.archived import COMMIT, MARK, Committed
+from serve_app.store.archiving.archived import COMMIT, MARK, Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History
 from serve_app.store.keys import Keys

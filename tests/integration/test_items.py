@@ -31,7 +31,7 @@ from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
-from serve_app.store.archived import Committed
+from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import asyncio_client, blocking_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.items.bases import read_base

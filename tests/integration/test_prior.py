@@ -27,9 +27,9 @@ from serve_app.cli.main import app
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
+from serve_app.store.archiving.sweep import Sweep, is_made
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.snapshots import Published
-from serve_app.store.sweep import Sweep, is_made
 from serve_app.workers.archiver import Archiver
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")

@@ -1,0 +1,1 @@
+"""What of a log is in the archive, and what then may go from Redis."""
