@@ -48,12 +48,18 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
         )
 
 
-def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = frozenset()) -> Pool:
+def explicit_pool(
+    actions: Sequence[ActionRequest],
+    excluded: frozenset[str] = frozenset(),
+    *,
+    repeats: bool = False,
+) -> Pool:
     """Return the pool of a request that brings its actions.
 
     Args:
         actions: all that the request has.
         excluded: ids of those that may not be chosen.
+        repeats: whether some of these are held back by the policy's ``repeat``.
 
     Raises:
         InvalidInputError: an action is wrong, or there are none or too many.
@@ -73,7 +79,8 @@ def explicit_pool(actions: Sequence[ActionRequest], excluded: frozenset[str] = f
         kept = [action for action in actions if action.id not in excluded]
         ids = [action.id for action in kept]
     if not kept:
-        raise NoCandidatesError("every action is excluded", "exclude")
+        back = " or held back by repeat" if repeats else ""
+        raise NoCandidatesError(f"every action is excluded{back}", "exclude")
 
     # What is wrong with an excluded action is an error too, and names its place in the request.
     scores = [action.scores for action in kept]

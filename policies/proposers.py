@@ -28,6 +28,7 @@ from policies.candidate_pool import Pool
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
+from policies.profiles.known_user import LiveHistory
 from policies.requests import MAX_ACTIONS, RankRequest
 from policies.sources.base import (
     Candidates,
@@ -66,6 +67,24 @@ class Offered:
         """Tell the sources what has changed."""
         for follower in self._followers:
             follower.update(changed)
+
+
+class Asker(NamedTuple):
+    """Who asks for a decision, as far as the policy looks at them.
+
+    Attributes:
+        user: the pseudonym that the decision is logged under.
+        keyed: the keyed pseudonym, by which a file of users knows them.
+        live: what the log says that they did.
+        held_back: what they are not to be offered again.
+        profile: what the decision's record says of the profile.
+    """
+
+    user: str | None = None
+    keyed: str | None = None
+    live: LiveHistory | None = None
+    held_back: frozenset[str] = frozenset()
+    profile: str | None = None
 
 
 class _Ready(NamedTuple):
@@ -175,12 +194,12 @@ class Proposers:
 
     # What is proposed
 
-    async def pool(self, request: RankRequest, user: str | None) -> tuple[Pool, Offered]:
+    async def pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered]:
         """Return the union of what the sources propose, and what may be offered once they have.
 
         Args:
             request: it brings no actions.
-            user: the pseudonym of who asks.
+            asker: who asks.
 
         Raises:
             NoCandidatesError, UnknownUserError: nothing to choose from.
@@ -195,13 +214,16 @@ class Proposers:
             )
 
         # Whatever each source is told of the user is looked up once.
-        known = None if user is None or sources.profiles is None else sources.profiles.find(user)
+        known = None
+        if asker.keyed is not None and sources.profiles is not None:
+            known = sources.profiles.find(asker.keyed)
         asked = SourceRequest(
             request.user_id,
             tuple(request.history),
-            frozenset(request.exclude),
+            asker.held_back.union(request.exclude),
             known,
             request.context,
+            asker.live,
         )
         changes = offered.offering.changes
         answers = dict(
@@ -216,7 +238,7 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
-            raise self._nothing(request, failed)
+            raise self._nothing(request, asker, failed)
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
@@ -339,7 +361,9 @@ class Proposers:
                 )
         return ids
 
-    def _nothing(self, request: RankRequest, failed: Mapping[str, str]) -> BanditloopError:
+    def _nothing(
+        self, request: RankRequest, asker: Asker, failed: Mapping[str, str]
+    ) -> BanditloopError:
         """Return the error that says why nothing was proposed; each is mended in another place."""
         if failed:
             why = "; ".join(failed.values())
@@ -352,14 +376,15 @@ class Proposers:
             return NoCandidatesError(why, "actions")
 
         beside = " that may be offered" if limits else ""
-        if request.user_id is not None and not request.history:
+        if request.user_id is not None and not request.history and asker.live is None:
             return UnknownUserError(
                 f"no source proposed anything{beside} for this user: send a history, or configure"
                 " a source for everyone (popular)",
                 "user_id",
             )
+        back = " or held back by repeat" if asker.held_back else ""
         return NoCandidatesError(
-            f"no source proposed anything{beside} that is not excluded", "exclude"
+            f"no source proposed anything{beside} that is not excluded{back}", "exclude"
         )
 
 

@@ -29,7 +29,8 @@ from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
 from policies.private_context import without_private
-from policies.proposers import Offered, Proposers
+from policies.profiles.known_user import KnownUser, RepeatRules, live_history
+from policies.proposers import Asker, Offered, Proposers
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest
 from policies.sources.base import Candidates, Source
@@ -81,6 +82,8 @@ class Ranker:
         self._spec_digest = spec.digest
         self._salt = salt
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
+        self._clock = clock
+        self._rules = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
         self._private = frozenset(spec.context_private or ())
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
@@ -131,8 +134,12 @@ class Ranker:
         """The items that may be offered, as of the last change."""
         return self.proposers.offered.offering
 
-    async def rank(self, request: RankRequest) -> DecisionRecord:
+    async def rank(self, request: RankRequest, known: KnownUser | None = None) -> DecisionRecord:
         """Ask the sources, choose, and return the record of the decision.
+
+        Args:
+            request: what is asked.
+            known: what is known of who asks, where the policy looks at that.
 
         Raises:
             NotReadyError: no snapshot yet.
@@ -143,9 +150,9 @@ class Ranker:
         # While sources are asked, a snapshot or items may be swapped in: the decision is made of
         # what is the newest then.
         self._ready()
-        user = self._user(request)
-        pool, offered = await self._pool(request, user)
-        return self._decide(request, pool, offered, user)
+        asker = self._asker(request, known)
+        pool, offered = await self._pool(request, asker)
+        return self._decide(request, pool, offered, asker)
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
@@ -160,11 +167,18 @@ class Ranker:
             NotReadyError: no snapshot yet.
             InvalidInputError: a field of the request is wrong.
         """
-        return self._decide(request, pool, self.proposers.offered, self._user(request))
+        return self._decide(request, pool, self.proposers.offered, self._asker(request, None))
 
-    def _user(self, request: RankRequest) -> str | None:
-        """Return the pseudonym of who asks."""
-        return pseudonym(self._salt, request.user_id) if request.user_id else None
+    def _asker(self, request: RankRequest, known: KnownUser | None) -> Asker:
+        """Return who asks."""
+        keyed = pseudonym(self._salt, request.user_id) if request.user_id else None
+        if known is None or self.spec.profile is msgspec.UNSET:
+            return Asker(keyed, keyed)
+        held_back = known.visit
+        if self._rules is not None:
+            held_back = self._rules.held_back(known, 1000 * self._clock())
+        live = live_history(known.profile, self.spec.profile)
+        return Asker(known.pseudonym, keyed, live, held_back, known.version)
 
     def _ready(self) -> Serving:
         if self.serving is None:
@@ -172,12 +186,14 @@ class Ranker:
         return self.serving
 
     def _decide(
-        self, request: RankRequest, pool: Pool, offered: Offered, user: str | None
+        self, request: RankRequest, pool: Pool, offered: Offered, asker: Asker
     ) -> DecisionRecord:
         serving, catalogue = self._ready(), offered.offering.catalogue
         if request.slots > len(pool.ids):
+            back = ", without what repeat holds back" if asker.held_back else ""
             raise InvalidFieldError(
-                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them", "slots"
+                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{back}",
+                "slots",
             )
         event_id = (
             check_event_id(request.event_id)
@@ -225,7 +241,7 @@ class Ranker:
             },
             pmf=decision.pmfs.tobytes(),
             chosen=list(decision.chosen),
-            user=user,
+            user=asker.user,
             deferred=request.defer_activation,
             holdout=held_out,
             credit=credit,
@@ -234,6 +250,7 @@ class Ranker:
             and not self._holdout_policy.serves(pool.scores, request.slots),
             failed=pool.failed,
             artifact=pool.artifact,
+            profile=asker.profile,
         )
 
     async def pool(self, request: RankRequest) -> Pool:
@@ -247,14 +264,16 @@ class Ranker:
             NoCandidatesError, UnknownUserError: nothing to choose from.
             SourceError: every source failed.
         """
-        pool, _ = await self._pool(request, self._user(request))
+        pool, _ = await self._pool(request, self._asker(request, None))
         return pool
 
-    async def _pool(self, request: RankRequest, user: str | None) -> tuple[Pool, Offered]:
+    async def _pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered]:
         """Return the pool, and what may be offered once it is made."""
         if request.actions is not None:
-            return explicit_pool(request.actions, frozenset(request.exclude)), self.proposers.now()
-        return await self.proposers.pool(request, user)
+            excluded = asker.held_back.union(request.exclude)
+            pool = explicit_pool(request.actions, excluded, repeats=bool(asker.held_back))
+            return pool, self.proposers.now()
+        return await self.proposers.pool(request, asker)
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return the source that says it, and the items most like one that may be offered.

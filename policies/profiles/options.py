@@ -81,7 +81,12 @@ def check_repeat(
     Raises:
         SpecError: it names the key.
     """
-    for name in repeat:
+    for name, rule in repeat.items():
+        if name != SHOWN and rule != "never" and rule.times > 1:
+            raise SpecError(
+                "of each item and type a profile has the newest event alone: times is 1 here",
+                f"repeat.{name}.times",
+            )
         if name != SHOWN and type_of(name) not in types:
             known = ", ".join([SHOWN, *types])
             raise SpecError(f"nobody does {type_of(name)!r}: one of {known}", f"repeat.{name}")

@@ -10,6 +10,7 @@ from bandits.values import FeatureMap
 from policies.artifacts.histories import Profile
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
+from policies.profiles.known_user import LiveHistory
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 
@@ -19,9 +20,9 @@ class SourceRequest:
     """The request, as far as a source may look at it.
 
     ``user_id`` is the caller's raw id; it leaves this process only to a remote source that is
-    configured to get it. ``history`` is what the request says of the user, and ``profile`` what was
-    known before. ``context`` has all features of the decision, also those that are never logged; it
-    leaves this process as ``user_id`` does.
+    configured to get it. ``history`` is what the request says of the user, ``live`` what the log
+    says, and ``profile`` what was known when the artifact was made. ``context`` has all features of
+    the decision, also those that are never logged; it leaves this process as ``user_id`` does.
     """
 
     user_id: str | None = None
@@ -29,6 +30,7 @@ class SourceRequest:
     exclude: frozenset[str] = field(default_factory=frozenset)
     profile: Profile | None = None
     context: FeatureMap = field(default_factory=dict)
+    live: LiveHistory | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

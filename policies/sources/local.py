@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
-from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.offering import Offering
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
@@ -118,13 +117,13 @@ class LocalSource(ImmediateSource):
         None is an item of the history, known or sent, or an excluded one.
 
         Args:
-            request: its user's profile, if there is one, is joined with the history sent.
+            request: what is known of its user is joined with the history sent.
             limit: how many at most; none if it is not above 0.
         """
         index = self._items.places
 
         # The history is what is known of the user, and what the request adds to it.
-        key, stored, weights = request.profile or _NO_PROFILE
+        key, stored, weights = self._items.profile(request.profile, request.live)
         sent = np.array(
             sorted({index[item] for item in request.history if item in index}), np.int32
         )
@@ -184,9 +183,6 @@ class LocalSource(ImmediateSource):
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return scores
-
-
-_NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))
 
 
 def _best(

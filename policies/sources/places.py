@@ -1,11 +1,14 @@
 """An artifact's items in their order, and which of its places may not be proposed now."""
 
 from collections.abc import Collection
+from typing import Final
 
 import numpy as np
 
-from bandits.types import Float32
+from bandits.types import Float32, frozen
+from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
+from policies.profiles.known_user import LiveHistory
 
 PART = 10_000
 """Places looked up at a time: in between, the thread that answers requests gets its turns."""
@@ -18,6 +21,36 @@ class ItemOrder:
         self.ids = ids
         self.places = {item: place for place, item in enumerate(ids)}
         self._closed: ClosedPlaces | None = None
+        self._last: tuple[Profile | None, LiveHistory, Profile] | None = None
+
+    def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
+        """Return what is known of a user, as places here; of an item the stronger weight counts.
+
+        The sources of an artifact ask it one after the other for one decision: it is made once.
+
+        Args:
+            profile: what was known when the artifact was made.
+            live: what the log says.
+        """
+        if live is None:
+            return profile or NO_PROFILE
+        if self._last is not None and self._last[0] is profile and self._last[1] is live:
+            return self._last[2]
+
+        index = self.places
+        by_place = {index[item]: weight for item, weight in live.weights.items() if item in index}
+        if profile is not None:
+            known = zip(profile.indices.tolist(), profile.weights.tolist(), strict=True)
+            for place, weight in known:
+                by_place[place] = max(weight, by_place.get(place, 0.0))
+        places = sorted(by_place)
+        joined = Profile(
+            live.key if profile is None else f"{profile.key} {live.key}",
+            frozen(np.array(places, np.int32)),
+            frozen(np.array([by_place[place] for place in places], np.float32)),
+        )
+        self._last = profile, live, joined
+        return joined
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -27,6 +60,9 @@ class ItemOrder:
         if self._closed is None or self._closed.offering is not offering:
             self._closed = ClosedPlaces(self, offering)
         return self._closed
+
+
+NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))
 
 
 class ClosedPlaces:

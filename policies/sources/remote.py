@@ -126,7 +126,7 @@ class HttpSource:
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
         """
-        barred = request.exclude.union(request.history, self._known(request.profile))
+        barred = request.exclude.union(_told(request), self._known(request.profile))
         found: dict[str, float] = {}
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000):
@@ -178,7 +178,7 @@ class HttpSource:
 
     def _body(self, request: SourceRequest, limit: int) -> bytes:
         body: dict[str, Any] = {
-            "history": list(request.history),
+            "history": _told(request),
             "exclude": sorted(request.exclude.union(self._lacking)),
             "limit": limit,
         }
@@ -252,3 +252,10 @@ class HttpSource:
 
     def _error(self, reason: str) -> SourceError:
         return SourceError(self._named(reason), f"sources.{self.name}")
+
+
+def _told(request: SourceRequest) -> list[str]:
+    """Return the history that a remote is told, the newest last: the log's, and what was sent."""
+    if request.live is None:
+        return list(request.history)
+    return list(dict.fromkeys((*request.live.weights, *request.history)))

@@ -5,17 +5,20 @@ from policies.sources.places import ItemOrder
 
 
 def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
-    """Return the user's items, those known first, and how strongly each speaks for itself.
+    """Return the user's items, the newest last, and how strongly each speaks for itself.
 
     Args:
-        request: its profile is joined with the history sent, whose items weigh 1 where the profile
-            lacks them.
+        request: what is known of the user, by a file and by the log, is joined with the history
+            sent, whose items weigh 1 where nothing else is known of them.
         items: those that profiles name, in their order.
     """
     history: dict[str, float] = {}
     if request.profile is not None:
         places, weights = request.profile.indices.tolist(), request.profile.weights.tolist()
         history = dict(zip(map(items.ids.__getitem__, places), weights, strict=True))
+    if request.live is not None:
+        for item_id, weight in request.live.weights.items():
+            history[item_id] = max(weight, history.pop(item_id, 0.0))
     for item_id in request.history:
         history.setdefault(item_id, 1.0)
     return history

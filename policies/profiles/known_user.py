@@ -1,0 +1,118 @@
+"""What is known of who asks for a decision: what sources are told, and what does not come again."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from policies.profiles.options import SHOWN, ProfileOptions, Repeat, type_of
+from policies.profiles.user_profile import UserProfile
+
+REWARD = "reward"
+"""The type of a reward that names no signal; where no weight of it is said, it is 1."""
+NOTHING = "0" * 16
+"""The version of the profile of a user of whom no log says anything."""
+
+
+class LiveHistory(NamedTuple):
+    """What a user did of late, as sources read it.
+
+    Attributes:
+        key: two of the same key are the same.
+        weights: by item, oldest first, how strongly it speaks for itself (1 = as much as one sent
+            with a request).
+    """
+
+    key: str
+    weights: Mapping[str, float]
+
+
+class KnownUser(msgspec.Struct, frozen=True):
+    """What is known of who asks for a decision.
+
+    Attributes:
+        pseudonym: what the decision is logged under; None: nobody is named, or it is not known.
+        profile: what is known of them; None: nobody is named, or it could not be read.
+        visit: what this visit was shown.
+        whole: whether all of that could be read, and says all that the logs say.
+    """
+
+    pseudonym: str | None = None
+    profile: UserProfile | None = None
+    visit: frozenset[str] = frozenset()
+    whole: bool = True
+
+    @property
+    def version(self) -> str | None:
+        """What the decision's record says of the profile; see ``DecisionRecord.profile``."""
+        if not self.whole:
+            return ""
+        return None if self.profile is None else self.profile.version or NOTHING
+
+
+def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHistory | None:
+    """Return the newest items that speak for themselves; None if there are none.
+
+    Of what a user did with an item the strongest counts, as in training. What speaks against an
+    item undoes what was done with it before.
+
+    Args:
+        profile: what is known of the user.
+        options: how many items are told, and how strongly each type speaks.
+    """
+    if profile is None:
+        return None
+    weight_of = {REWARD: 1.0, **options.types}.get
+    weights: dict[str, float] = {}
+    against: set[str] = set()
+    for event in profile.events:
+        item, weight = event.item, weight_of(event.type, 0.0)
+        if weight < 0:
+            against.add(item)
+        elif weight > weights.get(item, 0.0) and item not in against:
+            if item not in weights and len(weights) == options.items:
+                break
+            weights[item] = weight
+    return LiveHistory(profile.version, dict(reversed(weights.items()))) if weights else None
+
+
+class RepeatRules:
+    """What a policy offers nobody again."""
+
+    def __init__(self, repeat: Repeat) -> None:
+        """Take the rules.
+
+        Args:
+            repeat: the spec's.
+        """
+        rules = {type_of(name): rule for name, rule in repeat.items()}
+        self._shown = rules.pop(SHOWN, None)
+        self._spans: dict[str, float] = {
+            name: math.inf if rule == "never" else rule.within_ms for name, rule in rules.items()
+        }
+
+    def held_back(self, known: KnownUser, now_ms: float) -> frozenset[str]:
+        """Return the items that may not be chosen for a user.
+
+        Args:
+            known: what is known of them.
+            now_ms: the time of the log's clock.
+        """
+        profile = known.profile
+        if profile is None:
+            return known.visit
+        spans, out = self._spans, set(known.visit)
+        if spans:
+            out.update(
+                event.item
+                for event in profile.events
+                if now_ms - event.entry_ms < spans.get(event.type, -math.inf)
+            )
+        if self._shown is not None:
+            times, since_ms = 1, 0
+            if self._shown != "never":
+                times, since_ms = self._shown.times, int(now_ms) - self._shown.within_ms
+            counts = profile.times_shown(since_ms)
+            out.update(item for item, count in counts.items() if count >= times)
+        return frozenset(out)

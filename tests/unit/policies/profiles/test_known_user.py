@@ -1,0 +1,177 @@
+"""What is known of a user speaks to sources as a history sent does, and holds back what it should."""
+
+import asyncio
+
+import msgspec
+import numpy as np
+import pytest
+from support.fakes import SALT, fresh_ranker
+
+from bandits.errors import NoCandidatesError, SpecError
+from bandits.types import Float32
+from policies.artifacts.histories import Profile
+from policies.artifacts.source_artifact import Calibration
+from policies.profiles.known_user import (
+    NOTHING,
+    KnownUser,
+    LiveHistory,
+    RepeatRules,
+    live_history,
+)
+from policies.profiles.options import ProfileOptions, Times
+from policies.profiles.part import ProfileEvent, Showing
+from policies.profiles.user_profile import UNKNOWN_USER, UserProfile
+from policies.pseudonyms import pseudonym
+from policies.requests import ActionRequest, RankRequest
+from policies.sources.base import SourceRequest
+from policies.sources.live.base import history_of
+from policies.sources.local import LocalSource
+from policies.sources.places import ItemOrder
+from policies.spec import PolicySpec
+
+DAY = 86_400_000
+NOW = 100 * DAY
+TYPES = {"view": 1.0, "purchase": 3.0, "rate": 0.0, "hide": -1.0}
+OPTIONS = ProfileOptions(items=3, types=TYPES)
+
+
+def profile(*done: tuple[str, str], shown: tuple[tuple[int, str], ...] = ()) -> UserProfile:
+    """Of what was done, newest first, a day apart; and of what was shown at a time."""
+    events = [
+        ProfileEvent(NOW - n * DAY, NOW - n * DAY, 0, item, kind)
+        for n, (item, kind) in enumerate(done)
+    ]
+    return UserProfile(tuple(events), tuple(Showing(ms, 0, item) for ms, item in shown), "v1")
+
+
+def weights(*done: tuple[str, str]) -> list[tuple[str, float]]:
+    found = live_history(profile(*done), OPTIONS)
+    return [] if found is None else list(found.weights.items())
+
+
+def test_the_strongest_of_what_was_done_with_an_item_speaks_for_it():
+    assert weights(("b", "view"), ("a", "view"), ("b", "purchase")) == [("a", 1.0), ("b", 3.0)]
+    assert weights(("a", "rate"), ("b", "other")) == []
+    assert weights(("a", "reward")) == [("a", 1.0)]  # of a policy without signals
+    assert live_history(None, OPTIONS) is None
+    assert live_history(UNKNOWN_USER, OPTIONS) is None
+
+
+def test_what_speaks_against_an_item_undoes_what_came_before_and_not_what_comes_after():
+    assert weights(("a", "hide"), ("a", "purchase"), ("b", "view")) == [("b", 1.0)]
+    assert weights(("a", "view"), ("a", "hide"), ("a", "purchase")) == [("a", 1.0)]
+
+
+def test_sources_are_told_of_as_many_items_as_the_spec_says_oldest_first():
+    assert weights(*((item, "view") for item in "edcba")) == [("c", 1.0), ("d", 1.0), ("e", 1.0)]
+
+
+def test_a_record_says_the_version_or_that_not_all_could_be_read():
+    assert KnownUser("p", profile()).version == "v1"
+    assert KnownUser("p", UNKNOWN_USER).version == NOTHING
+    assert KnownUser("p", None, whole=False).version == ""
+    assert KnownUser("p", profile(), whole=False).version == ""
+    assert KnownUser(visit=frozenset("a")).version is None
+
+
+@pytest.mark.parametrize(
+    ("repeat", "held"),
+    [
+        ({"purchased": "never"}, {"a", "c"}),
+        ({"purchase": Times(1, "2d")}, {"a"}),
+        ({"view": "never", "hide": "never"}, {"b", "d"}),
+        ({"shown": "never"}, {"x", "y"}),
+        ({"shown": Times(2, "7d")}, {"x"}),
+        ({"shown": Times(2, "30d")}, {"x", "y"}),
+        ({"shown": Times(3, "7d")}, set()),
+        ({}, set()),
+    ],
+)
+def test_what_is_held_back(repeat, held):
+    shown = ((NOW, "x"), (NOW - DAY, "x"), (NOW - 2 * DAY, "y"), (NOW - 20 * DAY, "y"))
+    known = profile(("a", "purchase"), ("b", "view"), ("c", "purchase"), ("d", "hide"), shown=shown)
+    rules = RepeatRules(repeat)
+    assert rules.held_back(KnownUser("p", known), NOW) == held
+    assert rules.held_back(KnownUser("p", known, frozenset("v")), NOW) == held | {"v"}
+    assert rules.held_back(KnownUser("p", None, frozenset("v"), whole=False), NOW) == {"v"}
+    # What a clock that is ahead has brought is no more than what was just done.
+    assert rules.held_back(KnownUser("p", profile(("e", "rate"))), NOW - 2 * DAY) == set()
+
+
+def test_a_profile_has_one_event_of_each_item_and_type():
+    with pytest.raises(SpecError) as caught:
+        PolicySpec("home", profile=OPTIONS, repeat={"purchase": Times(2, "1d")})
+    assert caught.value.target == "repeat.purchase.times"
+
+
+class Sum:
+    """A model that proposes the items beside those of the history, by their weights."""
+
+    needs_history, floor = True, 0.0
+
+    def raw(self, indices: np.ndarray, weights: Float32) -> Float32:
+        raw = np.zeros(9, np.float32)
+        np.add.at(raw, np.minimum(indices + 1, 8), weights)
+        return raw
+
+
+def test_a_live_history_is_as_good_as_one_in_the_request():
+    items = ItemOrder(tuple("abcdefghi"))
+    source = LocalSource("cf", Sum(), items, Calibration(0.0, 1.0))
+    sent = source.propose(SourceRequest("u", ("a", "d", "new")), 5)
+    live = LiveHistory("v1", {"d": 1.0, "new": 1.0, "a": 1.0})
+    known = source.propose(SourceRequest("u", live=live), 5)
+    assert (known.ids, known.scores.tolist()) == (sent.ids, sent.scores.tolist())
+    assert known.ids == ("b", "e")
+
+    # What the request adds is added; what both say counts once.
+    both = source.propose(SourceRequest("u", ("f", "a"), live=live), 5)
+    assert set(both.ids) == {"b", "e", "g"}
+
+
+def test_of_what_the_file_and_the_log_say_the_stronger_counts():
+    items = ItemOrder(tuple("abcdefghi"))
+    filed = Profile("u", np.array([0, 3], np.int32), np.array([2.0, 0.5], np.float32))
+    live = LiveHistory("v1", {"d": 1.0, "new": 4.0, "a": 1.0, "e": 3.0})
+    joined = items.profile(filed, live)
+    assert joined.indices.tolist() == [0, 3, 4]
+    assert joined.weights.tolist() == [2.0, 1.0, 3.0]
+    assert joined.key != items.profile(filed, live._replace(key="v2")).key
+    assert items.profile(filed, None) is filed
+    assert items.profile(None, None).indices.size == 0
+
+    # Live sources know items that the artifact does not, the newest last.
+    request = SourceRequest("u", ("d", "z"), profile=filed, live=live)
+    told = history_of(request, items)
+    assert told == {"d": 1.0, "new": 4.0, "a": 2.0, "e": 3.0, "z": 1.0}
+    assert list(told) == ["d", "new", "a", "e", "z"]
+
+
+SPEC = PolicySpec("home", profile=OPTIONS, repeat={"purchased": "never"})
+THREE = [ActionRequest(each) for each in "abc"]
+
+
+def test_what_is_held_back_has_no_probability():
+    ranker = fresh_ranker(SPEC, [])
+    bought = KnownUser("pseudonym", profile(("a", "purchase"), ("b", "view")))
+    record = asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE), bought))
+    assert record.action_ids == ["b", "c"]
+    assert (record.user, record.profile) == ("pseudonym", "v1")
+
+    # Who cannot be looked up is not logged under a name that anybody could find again.
+    unknown = KnownUser(whole=False)
+    record = asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE), unknown))
+    assert (record.user, record.profile) == (None, "")
+    assert record.action_ids == ["a", "b", "c"]
+
+    all_bought = KnownUser("p", profile(*((each, "purchase") for each in "abc")))
+    with pytest.raises(NoCandidatesError, match="repeat"):
+        asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE), all_bought))
+
+
+def test_a_policy_without_profiles_is_as_ever():
+    ranker = fresh_ranker(
+        msgspec.structs.replace(SPEC, profile=msgspec.UNSET, repeat=msgspec.UNSET), []
+    )
+    record = asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE)))
+    assert (record.user, record.profile) == (pseudonym(SALT, "u"), None)
