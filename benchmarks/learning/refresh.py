@@ -183,13 +183,14 @@ def one_shop(seed: int, moves: float, days: int, visits: int) -> tuple[float, fl
     ).artifact
     services = [Service(first, events, stock) for _ in range(2)]
     with asyncio.Runner() as runner:
+        rank = runner.get_loop().run_until_complete
         for day in range(days):
             for visit in range(visits):
                 at = (day + 1) * DAY_MS + visit * GAP_MS
                 user, luck = int(shop.rng.integers(USERS)), float(shop.rng.random())
                 for service in services:
                     request = RankRequest(user_id=f"u{user}", event_id=f"{day}.{visit}")
-                    record = runner.run(service.ranker.rank(request))
+                    record = rank(service.ranker.rank(request))
                     item = record.action_ids[record.chosen[0]]
                     wanted = (
                         shop.genre[item] == shop.likes[user] and (user, item) not in service.had

@@ -114,10 +114,12 @@ def make_prior(
     decisions: list[PriorDecision] = []
     count, rewarded = 0, 0
     with asyncio.Runner() as runner:
+        # The runner's own run() would make the repr of each pool.
+        ask = runner.get_loop().run_until_complete
         for done, user in enumerate(order):
             user_id = events.user_ids[user]
             try:
-                pool = runner.run(ranker.pool(RankRequest(user_id=user_id)))
+                pool = ask(ranker.pool(RankRequest(user_id=user_id)))
             except NoCandidatesError:
                 continue
             if count + len(pool.ids) > max_rows:

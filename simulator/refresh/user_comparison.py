@@ -158,9 +158,11 @@ def _ask(ranker: Ranker, users: Sequence[HeldOut], progress: Callable[[int], Non
     """Return both measures of each user, float64[users, 2]."""
     values = np.zeros((len(users), 2))
     with asyncio.Runner() as runner:
+        # The runner's own run() would make the repr of each record.
+        ask = runner.get_loop().run_until_complete
         for at, held_out in enumerate(users):
             try:
-                record = runner.run(ranker.rank(RankRequest(user_id=held_out.user)))
+                record = ask(ranker.rank(RankRequest(user_id=held_out.user)))
             except BanditloopError:  # nothing was proposed: nothing was hit
                 continue
             pmf = record.pmfs()[0]

@@ -149,6 +149,8 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
         append(1, first)
 
     with asyncio.Runner() as runner:
+        # The runner's own run() would make the repr of each pool: a millisecond.
+        loop = runner.get_loop()
         for number in range(rounds):
             now = (number + 1) * timing.round_ms
             while due_rewards and due_rewards[0][0] <= now:
@@ -162,7 +164,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
 
             request = world.request(rng)
             request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
-            decision = ranker.decide(request, _pool(runner, ranker, request, asked_pools))
+            decision = ranker.decide(request, _pool(loop, ranker, request, asked_pools))
             append(now, decision)
 
             # A reward of 0 is not sent: the window closes without one.
@@ -197,7 +199,7 @@ def _beginning(
 
 
 def _pool(
-    runner: asyncio.Runner, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]
+    loop: asyncio.AbstractEventLoop, ranker: Ranker, request: RankRequest, pools: dict[str, Pool]
 ) -> Pool:
     """Return the candidates of a request.
 
@@ -208,7 +210,7 @@ def _pool(
     if request.actions is not None:
         return explicit_pool(request.actions, frozenset(request.exclude))
     if request.user_id is None or request.history or request.exclude:
-        return runner.run(ranker.pool(request))
+        return loop.run_until_complete(ranker.pool(request))
     if request.user_id not in pools:
-        pools[request.user_id] = runner.run(ranker.pool(request))
+        pools[request.user_id] = loop.run_until_complete(ranker.pool(request))
     return pools[request.user_id]
