@@ -36,7 +36,7 @@ from bandits.errors import (
 )
 from policies.typed_yaml import as_type, parse_yaml
 
-ScopeName = Literal["rank", "reward", "admin"]
+ScopeName = Literal["rank", "reward", "activity", "users", "admin"]
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)")]
 PREFIX = "bl_"
@@ -55,12 +55,34 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         scopes: what it may do; one with ``reward`` alone may be in a web page.
         rate: requests per second over all replicas; None is no limit.
         policies: those it reaches; None is all.
+        spaces: those it reaches; None is all, or none where policies are named.
     """
 
     hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     scopes: list[ScopeName]
     rate: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
     policies: list[str] | None = None
+    spaces: list[str] | None = None
+
+    def check_reach(self, policy: str | None, space: str | None) -> None:
+        """Refuse a request about what the key does not reach.
+
+        Args:
+            policy: the one that the request is about, if it is about one.
+            space: the same of a space.
+
+        Raises:
+            ForbiddenError: the key does not reach it.
+        """
+        if space is None:
+            if self.policies is not None and policy not in self.policies:
+                raise ForbiddenError("the key does not reach this policy", "authorization")
+            return
+
+        # A key for some policies was made before it could reach what others share with them.
+        named = self.spaces if self.spaces is not None or self.policies is None else []
+        if named is not None and space not in named:
+            raise ForbiddenError("the key does not reach this space", "authorization")
 
 
 def secret_hash(secret: str) -> str:
@@ -137,17 +159,25 @@ class KeyRing:
         self.failures = 0
         self._take_over(read_keys(path))
 
-    def admit(self, scope: ScopeName | None, policy: str | None, headers: Headers) -> None:
+    def admit(
+        self,
+        scope: ScopeName | None,
+        policy: str | None,
+        headers: Headers,
+        *,
+        space: str | None = None,
+    ) -> None:
         """Let a request pass, or refuse it.
 
         Args:
             scope: what the key must have; None where no key is needed.
             policy: the one that the request is about, if it is about one.
             headers: those of the request.
+            space: the one that the request is about, if it is about one.
 
         Raises:
             UnauthorizedError: no key, or one that is not known.
-            ForbiddenError: the key lacks the scope or the policy.
+            ForbiddenError: the key lacks the scope, the policy or the space.
             RateLimitedError: the key's rate is used up.
         """
         if scope is None:
@@ -173,8 +203,7 @@ class KeyRing:
                 f"this needs the scope {scope}; the key has {', '.join(key.scopes)}",
                 "authorization",
             )
-        if key.policies is not None and policy not in key.policies:
-            raise ForbiddenError("the key does not reach this policy", "authorization")
+        key.check_reach(policy, space)
 
         # A refused request uses up nobody's rate.
         if bucket is not None and (wait := bucket.take(time.monotonic())):

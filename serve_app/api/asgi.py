@@ -81,7 +81,8 @@ class Api:
 
         # Whoever has no key learns neither which policies nor which routes there are.
         if self._keys is not None:
-            self._keys.admit(needed_scope(resource, method), policy, scope["headers"])
+            needed = needed_scope(resource, method)
+            self._keys.admit(needed, policy, scope["headers"], space=space)
 
         services = self.backend.services
         if policy is not None and policy not in services:

@@ -24,7 +24,7 @@ SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.ACTIVITY,
         "Log what users did outside of decisions, up to 1,000 events",
-        scope="reward",
+        scope="activity",
         handler=add_activity,
         failures=(400, 404, 408, 409, 413, 422, 503),
     ),

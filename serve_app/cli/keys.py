@@ -32,7 +32,7 @@ def create_key(
     name: Annotated[
         str, typer.Argument(help="Id of the key: lower-case letters, digits and -, at most 32")
     ],
-    scope: Annotated[list[str], typer.Option(help="rank, reward or admin; may be repeated")],
+    scope: Annotated[list[str], typer.Option(help=f"One of {', '.join(SCOPES)}; may be repeated")],
     keys_file: KeysFile = None,
     file: FileAlias = None,
     rate: Annotated[
@@ -43,6 +43,13 @@ def create_key(
         list[str] | None,
         typer.Option(help="Restrict the key to this policy; may be repeated [default: all]"),
     ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Restrict the key to this space; may be repeated [default: all, or none with"
+            " --policy]"
+        ),
+    ] = None,
 ) -> None:
     """Make a key, print it once, and add its hash to the file."""
     if unknown := sorted(set(scope).difference(SCOPES)):
@@ -52,7 +59,13 @@ def create_key(
 
     # The secret leaves this process once, on the screen; the file gets its hash.
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    raw = {"hash": secret_hash(secret), "scopes": scope, "rate": rate, "policies": policy or None}
+    raw = {
+        "hash": secret_hash(secret),
+        "scopes": scope,
+        "rate": rate,
+        "policies": policy or None,
+        "spaces": space or None,
+    }
     try:
         msgspec.convert(name, type=KeyId)
         key = msgspec.convert(raw, type=Key)
@@ -78,7 +91,8 @@ def list_keys(keys_file: KeysFile = None, file: FileAlias = None) -> None:
     for name, key in read_keys(_path(keys_file, file)).items():
         rate = "any rate" if key.rate is None else f"{key.rate:g}/s"
         policies = "all policies" if key.policies is None else ",".join(key.policies)
-        typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}")
+        spaces = "" if key.spaces is None else f"\tspaces {','.join(key.spaces)}"
+        typer.echo(f"{name}\t{','.join(key.scopes)}\t{rate}\t{policies}{spaces}")
 
 
 @app.command("revoke", short_help="Remove a key from the file.")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from contextlib import nullcontext
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing, TokenBucket, presented_key, read_keys, secret_hash
 from serve_app.api.asgi import Api
 from serve_app.api.endpoints import ROUTES
-from serve_app.api.routes import RouteTable, needed_scope, policy_of
+from serve_app.api.routes import RouteTable, needed_scope, policy_of, space_of
 from serve_app.replica.metrics import Metrics
 
 SECRET = "s_-" + "x" * 40
@@ -56,7 +57,7 @@ def needed(path: str, method: str = "POST") -> tuple[str | None, str | None]:
 
 
 def admit(ring: KeyRing, path: str, headers) -> None:
-    ring.admit(*needed(path), headers)
+    ring.admit(*needed(path), headers, space=space_of(path.split("/")))
 
 
 HOME = "/v1/policies/home"
@@ -71,6 +72,8 @@ HOME = "/v1/policies/home"
         (f"{HOME}/events/e/reward", "reward", "home"),
         (f"{HOME}/events/e/activate", "reward", "home"),
         (f"{HOME}/catalogue", "admin", "home"),
+        ("/v1/spaces/shop/activity", "activity", None),
+        ("/v1/spaces/shop", "admin", None),
         (HOME, "admin", "home"),
         (f"{HOME}/", "admin", "home"),
         (f"{HOME}/rank/", "admin", "home"),
@@ -111,6 +114,32 @@ def test_a_key_for_one_policy_reaches_no_other_and_no_page_about_all(file):
     for path in ("/v1/policies/other/rank", "/metrics", "/v1/policies"):
         with pytest.raises(ForbiddenError, match="policy"):
             admit(ring, path, bearer("one"))
+
+
+def test_a_key_for_one_policy_reaches_the_spaces_that_it_names_and_a_key_for_a_space_no_other(
+    tmp_path,
+):
+    path, scopes = tmp_path / "keys.yaml", ["rank", "activity"]
+    write(
+        path,
+        everything={"scopes": scopes},
+        policy={"scopes": scopes, "policies": ["home"]},
+        both={"scopes": scopes, "policies": ["home"], "spaces": ["shop"]},
+        space={"scopes": scopes, "spaces": ["shop"]},
+        reward={"scopes": ["reward"]},
+    )
+    ring, shop, other = KeyRing(path), "/v1/spaces/shop/activity", "/v1/spaces/other/activity"
+    for key_id, reached in {
+        "everything": [shop, other, f"{HOME}/rank", "/v1/policies/mail/rank"],
+        "policy": [f"{HOME}/rank"],
+        "both": [shop, f"{HOME}/rank"],
+        "space": [shop, f"{HOME}/rank", "/v1/policies/mail/rank"],
+        "reward": [],
+    }.items():
+        for asked in (shop, other, f"{HOME}/rank", "/v1/policies/mail/rank"):
+            refused = pytest.raises(ForbiddenError) if asked not in reached else nullcontext()
+            with refused:
+                admit(ring, asked, bearer(key_id))
 
 
 @pytest.mark.parametrize(

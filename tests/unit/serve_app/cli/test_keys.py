@@ -51,13 +51,22 @@ def test_a_new_key_opens_its_scopes_and_its_secret_is_in_no_file(file):
 def test_keys_are_rotated_by_making_one_and_revoking_the_other(file):
     old = run("create", "shop-1", "--scope", "rank", "--file", str(file)).strip()
     new = run(
-        "create", "shop-2", "--scope", "rank", "--policy", "home", "--file", str(file)
+        "create",
+        "shop-2",
+        "--scope",
+        "rank",
+        "--policy",
+        "home",
+        "--space",
+        "shop",
+        "--file",
+        str(file),
     ).strip()
     admit(file, old)
     admit(file, new)
     assert run("list", "--file", str(file)).splitlines() == [
         "shop-1\trank\tany rate\tall policies",
-        "shop-2\trank\tany rate\thome",
+        "shop-2\trank\tany rate\thome\tspaces shop",
     ]
     run("revoke", "shop-1", "--file", str(file))
     admit(file, new)
