@@ -39,6 +39,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "id": "Its name; without one, the service makes it. The same name with the same event"
         " is a retry, and counts once for ten minutes.",
     },
+    "MergeUsersRequest": {
+        "user_id": "Who was somebody else so far, as a visitor; the id leads to the person from"
+        " then on.",
+        "into": "Who they are; one who is not known is made.",
+    },
+    "UsersMerged": {
+        "into": "Who they are.",
+        "pseudonyms": "Under how many pseudonyms the logs have them.",
+    },
     "RankRequest": {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",

@@ -86,6 +86,15 @@ class SpaceService(Protocol):
         """
         ...
 
+    async def merge_users(self, user_id: str, into: str) -> int:
+        """Make two users one person; return under how many pseudonyms the logs have them.
+
+        Args:
+            user_id: the one who was somebody else so far.
+            into: who they are.
+        """
+        ...
+
 
 class Counters(Protocol):
     """The counters that the API adds to."""

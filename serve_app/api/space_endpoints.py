@@ -5,6 +5,7 @@ from typing import Any
 from banditloop_client import space_schemas as schemas
 from banditloop_client.schemas import MAX_BATCH
 from bandits.errors import TooManyActivityEventsError
+from policies.pseudonyms import check_user_id
 from serve_app.api.routes import Call, Route
 
 
@@ -20,12 +21,26 @@ async def add_activity(call: Call[schemas.ActivityRequest]) -> schemas.ActivityA
     return schemas.ActivityAccepted(len(ids), ids)
 
 
+async def merge_users(call: Call[schemas.MergeUsersRequest]) -> schemas.UsersMerged:
+    """Make two users one person."""
+    user_id = check_user_id(call.request.user_id)
+    into = check_user_id(call.request.into, "into")
+    return schemas.UsersMerged(into, await call.space_service.merge_users(user_id, into))
+
+
 SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.ACTIVITY,
         "Log what users did outside of decisions, up to 1,000 events",
         scope="activity",
         handler=add_activity,
+        failures=(400, 404, 408, 409, 413, 422, 503),
+    ),
+    Route(
+        schemas.MERGE_USERS,
+        "Two users are one person",
+        scope="users",
+        handler=merge_users,
         failures=(400, 404, 408, 409, 413, 422, 503),
     ),
 )

@@ -93,7 +93,9 @@ class RankReplica:
         """Serve what the policies of a space share."""
         items = self._services[members[0].name].items_log
         users, salt = self._users[space], self._settings.secret()
-        return RedisSpaceService(space, members, self._writer, items, users, salt=salt)
+        return RedisSpaceService(
+            space, members, self._writer, items, users, client=self._client, salt=salt
+        )
 
     async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
         """Return the application that Serve calls, once it can answer.

@@ -20,10 +20,13 @@ from bandits.errors import (
 from bandits.log.records import ActivityRecord
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from policies.items.changes import check_item_id
+from policies.pseudonyms import check_user_id
 from policies.spec import PolicySpec
 from serve_app.replica.items import ReplicaItems
+from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.activity.append import Appended, NewActivity, append_activity
+from serve_app.store.clients import AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
 
@@ -46,6 +49,7 @@ class RedisSpaceService:
         items: ReplicaItems,
         users: ReplicaUsers,
         *,
+        client: AsyncRedis,
         salt: bytes,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -57,12 +61,14 @@ class RedisSpaceService:
             writer: appends to its log.
             items: those of the space, as one of its policies has them.
             users: those of the space.
+            client: the replica's.
             salt: what is remembered of requests is hashed with it.
             clock: seconds since 1970.
         """
         self._keys = ActivityKeys(space)
         self.users = users
         self._writer, self._items = writer, items
+        self._merges = UserMerges(client, writer, self._keys, users)
         self._salt, self._clock = salt, clock
         self._types = {
             name
@@ -104,6 +110,18 @@ class RedisSpaceService:
             )
         return ids
 
+    async def merge_users(self, user_id: str, into: str) -> int:
+        """Make two users one person; see ``UserMerges.merge``.
+
+        Args:
+            user_id: the one who was somebody else so far.
+            into: who they are.
+
+        Returns:
+            Under how many pseudonyms the logs have them.
+        """
+        return (await self._merges.merge(user_id, into)).pseudonyms
+
     async def _append(self, events: Sequence[ActivityEvent], ids: Sequence[str]) -> Appended:
         people = await self.users.resolve_all([event.user_id for event in events])
         new = [
@@ -126,8 +144,7 @@ class RedisSpaceService:
 
     def _check(self, event: ActivityEvent, target: str) -> None:
         """Refuse an event that can be none."""
-        if not event.user_id:
-            raise InvalidFieldError("a user_id is not empty", f"{target}user_id")
+        check_user_id(event.user_id, f"{target}user_id")
         check_item_id(event.item_id, f"{target}item_id")
         if event.type not in self._types:
             raise UnknownTypeError(

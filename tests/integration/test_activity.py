@@ -52,7 +52,16 @@ class Shop:
             brought=False,
         )
         users = ReplicaUsers(writer, UsersKeys("shop"), salt=SALT)
-        return RedisSpaceService("shop", SPECS, writer, items, users, salt=SALT, clock=lambda: NOW)
+        return RedisSpaceService(
+            "shop",
+            SPECS,
+            writer,
+            items,
+            users,
+            client=self.async_client,
+            salt=SALT,
+            clock=lambda: NOW,
+        )
 
     @property
     def records(self) -> list[ActivityRecord]:
@@ -84,7 +93,7 @@ async def test_what_users_did_is_in_the_log_under_their_pseudonyms(shop):
 
 DAY = timedelta(days=1)
 BAD = {
-    "nobody": (view(user=""), errors.InvalidFieldError, "user_id"),
+    "nobody": (view(user=""), errors.InvalidUserIdError, "user_id"),
     "an item without a name": (view(item=""), errors.InvalidItemIdError, "item_id"),
     "an unknown item": (view(item="c"), errors.UnknownItemError, "item_id"),
     "a type no spec names": (

@@ -221,7 +221,12 @@ class FakeSpace:
 
     def __init__(self) -> None:
         self.events: list[ActivityEvent] = []
+        self.merged: list[tuple[str, str]] = []
 
     async def add_activity(self, events) -> list[str]:
         self.events += events
         return [event.id or f"made-{at}" for at, event in enumerate(events)]
+
+    async def merge_users(self, user_id: str, into: str) -> int:
+        self.merged.append((user_id, into))
+        return 2

@@ -28,6 +28,16 @@ class SpaceCalls(Calls):
         return self._exchange(schemas.ACTIVITY, request).then(lambda answer: answer.ids[0])
 
     @sent
+    def merge_users(self, user_id: str, into: str) -> Exchange[schemas.UsersMerged]:
+        """Make two users one person: a visitor, and who they have turned out to be.
+
+        Args:
+            user_id: the visitor's id; it leads to the person from then on.
+            into: the person's.
+        """
+        return self._exchange(schemas.MERGE_USERS, schemas.MergeUsersRequest(user_id, into))
+
+    @sent
     def activity(self, events: Sequence[ActivityEvent]) -> Exchange[list[str]]:
         """Say what users did, up to 1,000 things at once; return their ids, in order.
 

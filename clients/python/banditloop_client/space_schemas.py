@@ -37,6 +37,21 @@ class ActivityAccepted(msgspec.Struct, frozen=True):
     ids: list[str]
 
 
+class MergeUsersRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who was a visitor so far, and who they have turned out to be, are one person."""
+
+    user_id: UserId
+    into: UserId
+
+
+class UsersMerged(msgspec.Struct, frozen=True):
+    """The two are one person. ``pseudonyms``: how many there are of them in the logs."""
+
+    into: str
+    pseudonyms: int
+
+
 SPACE_PATH = "/v1/spaces/{space}"
 
 ACTIVITY = Endpoint("POST", f"{SPACE_PATH}/activity", ActivityRequest, ActivityAccepted, 202)
+MERGE_USERS = Endpoint("POST", f"{SPACE_PATH}/users/merge", MergeUsersRequest, UsersMerged)

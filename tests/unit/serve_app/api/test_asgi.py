@@ -384,6 +384,21 @@ async def test_activity_that_is_none_is_refused_by_its_field(service, event, tar
     assert service.shop.events == []
 
 
+async def test_users_are_merged_or_named_as_wrong(service):
+    url = "/v1/spaces/shop/users/merge"
+    answer = await service.post(url, {"user_id": "cookie", "into": "alice"})
+    assert (answer.status_code, answer.json()) == (200, {"into": "alice", "pseudonyms": 2})
+    assert service.shop.merged == [("cookie", "alice")]
+
+    for body, code, target in [
+        ({"user_id": "cookie"}, "invalid_field", "into"),
+        ({"user_id": "", "into": "alice"}, "invalid_user_id", "user_id"),
+        ({"user_id": "cookie", "into": "x" * 257}, "invalid_user_id", "into"),
+    ]:
+        assert error_of(await service.post(url, body)) == (422, code, target)
+    assert len(service.shop.merged) == 1
+
+
 async def test_a_space_that_nobody_serves_is_not_found(service):
     for path in ("/v1/spaces/home/activity", "/v1/spaces/home/nothing"):
         answer = await service.post(path, {"events": [VIEW]})
