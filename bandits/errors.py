@@ -255,6 +255,12 @@ class UnknownUserError(BanditloopError):
     code = "unknown_user"
 
 
+class UnknownErasureError(BanditloopError):
+    """There is no erasure of this name, or it was complete long ago."""
+
+    code = "unknown_erasure"
+
+
 class UnknownItemError(BanditloopError):
     """There is no item of this id."""
 

@@ -48,6 +48,16 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "into": "Who they are.",
         "pseudonyms": "Under how many pseudonyms the logs have them.",
     },
+    "ErasureState": {
+        "erasure": "Its name.",
+        "state": "`running`, or `complete`: nothing is left to do.",
+        "asked": "When it was asked for.",
+        "completed": "When it was complete.",
+        "waiting_for": "The parts of the profile that have not passed it: `activity`, or a policy"
+        " and the number of one of its logs.",
+        "keyed_logs": "The policies of the space without profiles: their logs name users by keyed"
+        " pseudonyms, which whoever has the salt and the id can find again. They stay.",
+    },
     "RankRequest": {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",

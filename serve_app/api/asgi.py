@@ -77,7 +77,8 @@ class Api:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         parts = split_path(scope)
-        resource, policy, space = self.table.find(path, parts), policy_of(parts), space_of(parts)
+        resource = self.table.find(path, parts, method)
+        policy, space = policy_of(parts), space_of(parts)
 
         # Whoever has no key learns neither which policies nor which routes there are.
         if self._keys is not None:

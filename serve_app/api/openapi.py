@@ -9,12 +9,13 @@ import msgspec
 from banditloop_client.schemas import ErrorResponse
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap
 from policies.items.changes import MAX_ID_BYTES
+from policies.pseudonyms import MAX_USER_ID_BYTES
 from serve_app.api.bodies import FeaturesPatch
 from serve_app.api.routes import Route
 
 FAILURES: dict[int, str] = {
     400: "The body is not JSON",
-    404: "No such policy, space or item, or a user whom no source knows",
+    404: "No such policy, space, item or erasure, or a user who is not known",
     408: "The body did not arrive in time",
     409: "The id is that of another request or event, or no candidate is left",
     413: "The body is too large",
@@ -29,6 +30,8 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "space": {"type": "string", "minLength": 1},
     "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_EVENT_ID_BYTES},
     "item_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES},
+    "user_id": {"type": "string", "minLength": 1, "maxLength": MAX_USER_ID_BYTES},
+    "erasure": {"type": "string", "minLength": 1},
 }
 
 # A service that runs without keys needs none of these, and answers none of their failures.

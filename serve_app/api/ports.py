@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from banditloop_client import schemas
-from banditloop_client.space_schemas import ActivityEvent
+from banditloop_client.space_schemas import ActivityEvent, ErasureState
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.requests import Item, RankRequest
@@ -92,6 +92,24 @@ class SpaceService(Protocol):
         Args:
             user_id: the one who was somebody else so far.
             into: who they are.
+        """
+        ...
+
+    async def erase(self, user_id: str) -> ErasureState:
+        """Begin to erase a user; return how it stands.
+
+        Raises:
+            UnknownUserError: nobody is known by this id.
+            LogUnavailableError: not known to have begun: it may be asked again.
+        """
+        ...
+
+    async def erasure(self, name: str) -> ErasureState:
+        """Return how an erasure stands.
+
+        Raises:
+            UnknownErasureError: there is none of this name.
+            LogUnavailableError: it cannot be found out now.
         """
         ...
 

@@ -11,6 +11,7 @@ import msgspec
 from banditloop_client.schemas import POLICY_PATH, A, Endpoint, Q
 from banditloop_client.space_schemas import SPACE_PATH
 from policies.items.changes import check_item_id
+from policies.pseudonyms import check_user_id
 from policies.ranker import check_event_id
 from serve_app.api.api_keys import ScopeName
 from serve_app.api.ports import Backend, PolicyService, SpaceService
@@ -24,6 +25,7 @@ SPACE_AT = len(SPACE_PREFIX)
 PARAMETER_CHECKS: Mapping[str, Callable[[str], str]] = {
     "event_id": check_event_id,
     "item_id": partial(check_item_id, target="item_id"),
+    "user_id": check_user_id,
 }
 """By parameter of a path, the check that it passes before its route's body is read."""
 
@@ -170,25 +172,28 @@ class RouteTable:
             last = None if parameter_name(parts[-1]) else parts[-1]
             self._by_end.setdefault((len(parts), last), []).append(resource)
 
-    def find(self, path: str, parts: Sequence[str]) -> Resource | None:
+    def find(self, path: str, parts: Sequence[str], method: str = "") -> Resource | None:
         """Return what is at a path.
 
         Args:
             path: unquoted, for paths without parameters.
             parts: those of the path, each unquoted by itself; a parameter is one part.
+            method: where a word and a parameter both fit (a user has the id ``merge``), what
+                takes this method is meant.
         """
         fixed = self._fixed.get(path)
         if fixed is not None:
             return fixed
 
         # Length and last word leave one candidate, as a rule.
-        for resource in self._by_end.get((len(parts), parts[-1]), ()):
-            if resource.matches(parts):
-                return resource
-        for resource in self._by_end.get((len(parts), None), ()):
-            if resource.matches(parts):
-                return resource
-        return None
+        first = None
+        for last in (parts[-1], None):
+            for resource in self._by_end.get((len(parts), last), ()):
+                if resource.matches(parts):
+                    if method in resource.routes:
+                        return resource
+                    first = first or resource
+        return first
 
 
 def parameter_name(part: str) -> str | None:

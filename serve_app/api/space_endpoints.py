@@ -28,6 +28,16 @@ async def merge_users(call: Call[schemas.MergeUsersRequest]) -> schemas.UsersMer
     return schemas.UsersMerged(into, await call.space_service.merge_users(user_id, into))
 
 
+async def erase(call: Call[None]) -> schemas.ErasureState:
+    """Destroy what links a user to what is logged, and have all logs told."""
+    return await call.space_service.erase(call.parameters["user_id"])
+
+
+async def erasure(call: Call[None]) -> schemas.ErasureState:
+    """Return how an erasure stands."""
+    return await call.space_service.erasure(call.parameters["erasure"])
+
+
 SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.ACTIVITY,
@@ -42,5 +52,19 @@ SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
         scope="users",
         handler=merge_users,
         failures=(400, 404, 408, 409, 413, 422, 503),
+    ),
+    Route(
+        schemas.ERASE,
+        "Erase a user",
+        scope="users",
+        handler=erase,
+        failures=(404, 422, 503),
+    ),
+    Route(
+        schemas.ERASURE,
+        "How an erasure stands",
+        scope="users",
+        handler=erasure,
+        failures=(404, 422, 503),
     ),
 )

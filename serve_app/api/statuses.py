@@ -44,6 +44,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.NotFoundError: 404,
     errors.MethodNotAllowedError: 405,
     errors.UnknownUserError: 404,
+    errors.UnknownErasureError: 404,
     errors.UnknownItemError: 404,
     errors.NoCandidatesError: 409,
     errors.NotReadyError: 503,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from banditloop_client.space_schemas import ActivityEvent
+from banditloop_client.space_schemas import ActivityEvent, ErasureState
 from bandits.errors import (
     ActivityConflictError,
     InvalidFieldError,
@@ -22,6 +22,7 @@ from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
 from policies.items.changes import check_item_id
 from policies.pseudonyms import check_user_id
 from policies.spec import PolicySpec
+from serve_app.replica.erasures import ReplicaErasures
 from serve_app.replica.items import ReplicaItems
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
@@ -29,6 +30,7 @@ from serve_app.store.activity.append import Appended, NewActivity, append_activi
 from serve_app.store.clients import AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
+from serve_app.store.spaces import space_of_specs
 
 FUTURE_MS = 300_000
 """How far a caller's clock may be ahead of this one."""
@@ -65,8 +67,10 @@ class RedisSpaceService:
             salt: what is remembered of requests is hashed with it.
             clock: seconds since 1970.
         """
+        specs = list(specs)
         self._keys = ActivityKeys(space)
         self.users = users
+        self._erasures = ReplicaErasures(space_of_specs(space, specs), writer, users)
         self._writer, self._items = writer, items
         self._merges = UserMerges(client, writer, self._keys, users)
         self._salt, self._clock = salt, clock
@@ -121,6 +125,14 @@ class RedisSpaceService:
             Under how many pseudonyms the logs have them.
         """
         return (await self._merges.merge(user_id, into)).pseudonyms
+
+    async def erase(self, user_id: str) -> ErasureState:
+        """Begin to erase a user; see ``ReplicaErasures``."""
+        return await self._erasures.erase(user_id)
+
+    async def erasure(self, name: str) -> ErasureState:
+        """Return how an erasure stands."""
+        return await self._erasures.state(name)
 
     async def _append(self, events: Sequence[ActivityEvent], ids: Sequence[str]) -> Appended:
         people = await self.users.resolve_all([event.user_id for event in events])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import msgspec
@@ -16,8 +17,14 @@ from banditloop_client.schemas import (
     SimilarItem,
     SimilarResponse,
 )
-from banditloop_client.space_schemas import ActivityEvent
-from bandits.errors import BanditloopError, LogUnavailableError, SourceError, UnknownItemError
+from banditloop_client.space_schemas import ActivityEvent, ErasureState
+from bandits.errors import (
+    BanditloopError,
+    LogUnavailableError,
+    SourceError,
+    UnknownErasureError,
+    UnknownItemError,
+)
 from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, ItemChange, LogEntry, LogRecord, SpecRecord
@@ -222,10 +229,21 @@ class FakeSpace:
     def __init__(self) -> None:
         self.events: list[ActivityEvent] = []
         self.merged: list[tuple[str, str]] = []
+        self.erased: list[str] = []
 
     async def add_activity(self, events) -> list[str]:
         self.events += events
         return [event.id or f"made-{at}" for at, event in enumerate(events)]
+
+    async def erase(self, user_id: str) -> ErasureState:
+        self.erased.append(user_id)
+        return await self.erasure("known")
+
+    async def erasure(self, name: str) -> ErasureState:
+        if name != "known":
+            raise UnknownErasureError(f"there is no erasure {name!r}", "erasure")
+        asked = datetime(2026, 1, 2, tzinfo=UTC)
+        return ErasureState(name, "running", asked, None, ["home.0"], ["mail"])
 
     async def merge_users(self, user_id: str, into: str) -> int:
         self.merged.append((user_id, into))

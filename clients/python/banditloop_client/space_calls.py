@@ -7,7 +7,7 @@ import msgspec
 
 from banditloop_client import space_schemas as schemas
 from banditloop_client.exchange import Calls, Exchange, fresh_id, sent
-from banditloop_client.space_schemas import ActivityEvent
+from banditloop_client.space_schemas import ActivityEvent, ErasureState
 
 
 class SpaceCalls(Calls):
@@ -49,3 +49,13 @@ class SpaceCalls(Calls):
         ]
         request = schemas.ActivityRequest(named)
         return self._exchange(schemas.ACTIVITY, request).then(lambda answer: answer.ids)
+
+    @sent
+    def erase(self, user_id: str) -> Exchange[ErasureState]:
+        """Have everything forgotten that links a user to what is logged; return how that stands."""
+        return self._exchange(schemas.ERASE, None, user_id=user_id)
+
+    @sent
+    def erasure(self, erasure: str) -> Exchange[ErasureState]:
+        """Return how an erasure stands."""
+        return self._exchange(schemas.ERASURE, None, erasure=erasure)

@@ -1,6 +1,8 @@
 """The messages about a space: what its users do, and the endpoints they belong to."""
 
-from typing import Annotated
+from datetime import datetime
+from types import NoneType
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -51,7 +53,25 @@ class UsersMerged(msgspec.Struct, frozen=True):
     pseudonyms: int
 
 
+class ErasureState(msgspec.Struct, frozen=True):
+    """How the erasure of a user stands.
+
+    ``waiting_for``: the parts of the profile that have not passed it yet: ``activity``, or the
+    policy and the number of one of its logs. ``keyed_logs``: the policies whose logs name the user
+    by a keyed pseudonym, which whoever has the salt and the id can find again: it stays.
+    """
+
+    erasure: str
+    state: Literal["running", "complete"]
+    asked: datetime
+    completed: datetime | None
+    waiting_for: list[str]
+    keyed_logs: list[str]
+
+
 SPACE_PATH = "/v1/spaces/{space}"
 
 ACTIVITY = Endpoint("POST", f"{SPACE_PATH}/activity", ActivityRequest, ActivityAccepted, 202)
 MERGE_USERS = Endpoint("POST", f"{SPACE_PATH}/users/merge", MergeUsersRequest, UsersMerged)
+ERASE = Endpoint("DELETE", f"{SPACE_PATH}/users/{{user_id}}", NoneType, ErasureState, 202)
+ERASURE = Endpoint("GET", f"{SPACE_PATH}/erasures/{{erasure}}", NoneType, ErasureState)

@@ -399,6 +399,28 @@ async def test_users_are_merged_or_named_as_wrong(service):
     assert len(service.shop.merged) == 1
 
 
+async def test_a_user_is_erased_whatever_the_id(service):
+    for user_id in ("ann", "merge", "a/b", "d\u00fcrer"):
+        answer = await service.http.delete(f"/v1/spaces/shop/users/{quote(user_id, safe='')}")
+        assert answer.status_code == 202
+        assert answer.json() == {
+            "erasure": "known",
+            "state": "running",
+            "asked": "2026-01-02T00:00:00Z",
+            "completed": None,
+            "waiting_for": ["home.0"],
+            "keyed_logs": ["mail"],
+        }
+    assert service.shop.erased == ["ann", "merge", "a/b", "d\u00fcrer"]
+    assert (await service.http.get("/v1/spaces/shop/erasures/known")).json() == answer.json()
+
+    unknown = await service.http.get("/v1/spaces/shop/erasures/other")
+    assert error_of(unknown) == (404, "unknown_erasure", "erasure")
+    long = await service.http.delete(f"/v1/spaces/shop/users/{'x' * 257}")
+    assert error_of(long) == (422, "invalid_user_id", "user_id")
+    assert len(service.shop.erased) == 4
+
+
 async def test_a_space_that_nobody_serves_is_not_found(service):
     for path in ("/v1/spaces/home/activity", "/v1/spaces/home/nothing"):
         answer = await service.post(path, {"events": [VIEW]})
@@ -603,7 +625,8 @@ def test_every_reference_of_the_document_leads_somewhere():
 
 async def test_every_route_of_the_document_exists_and_every_route_of_the_service_is_in_it(service):
     for path, item in DOCUMENT["paths"].items():
-        url = path.format(policy="home", space="shop", event_id="e", item_id="known")
+        named = {"event_id": "e", "item_id": "known", "user_id": "ann", "erasure": "known"}
+        url = path.format(policy="home", space="shop", **named)
         for method in item:
             response = await service.http.request(method.upper(), url, content=b"{}")
             assert response.status_code not in {404, 405}, (method, path)

@@ -1,0 +1,1 @@
+"""Erasing persons: what is destroyed, what every log is told, and how far that has come."""

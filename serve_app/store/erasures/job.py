@@ -1,0 +1,308 @@
+"""The erasure of one person: a job of a few steps, each of which may be repeated by anybody.
+
+1. In one step the person's record is destroyed, with all that leads to it, and the job is stored.
+2. Every log of the space is told (marks.py). From then on nothing can be written under the
+   pseudonyms: whoever still remembers the person is refused, and finds or makes another.
+3. The job is complete when every part of the profile has passed the log's entry.
+
+While it runs, the job knows whose pseudonyms it erases. Once it is complete it does not: what is
+left of it says when, and the entries of the logs carry a name that only the running job knew.
+"""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from bandits.errors import UnknownErasureError, UnknownUserError
+from bandits.log.codec import MALFORMED
+from bandits.log.positions import has_reached, is_after
+from serve_app.store.clients import Redis
+from serve_app.store.erasures.marks import last_of, mark_command
+from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
+from serve_app.store.profiles.part_state import PartState, decode_state
+from serve_app.store.spaces import ACTIVITY, Space, decode_space, part_name
+from serve_app.store.users.persons import PersonRecord, alias_of, alias_to, decode_person
+
+KEPT_MS = 30 * 24 * 3600 * 1000
+"""How long it is known of a job that it is complete."""
+ASKED_AGAIN_MS = 3600 * 1000
+"""How long after its end whoever asks for an erasure again, or has lost the answer, is told so."""
+
+T = TypeVar("T")
+Command = tuple[Any, ...]
+Steps = Generator[Command, Any, T]
+"""Commands to run one after the other, each of which is answered before the next is made."""
+
+# Destroys a person's record if it is what was read, with the aliases that lead to it, and stores
+# the job. KEYS: the record, the jobs, the aliases. ARGV: what was read, what an alias begins with,
+# the job's name, the job.
+_DESTROY = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+for at = 3, #KEYS do
+  local led = redis.call('GET', KEYS[at])
+  if led and string.sub(led, 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', KEYS[at]) end
+end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+return 1
+"""
+# Changes a job if it is what was read. KEYS: the jobs. ARGV: its name, what was read, what it is to
+# be; empty: gone.
+_CHANGE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
+else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+return 1
+"""
+# All that the state of jobs depends on, as of one moment. KEYS: the policies, the parts, the jobs.
+# ARGV: the name of one job; empty: all.
+_READ = """
+local jobs = ARGV[1] == '' and redis.call('HGETALL', KEYS[3])
+  or {ARGV[1], redis.call('HGET', KEYS[3], ARGV[1])}
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), jobs}
+"""
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True):
+    """The erasure of one person, as it is stored.
+
+    Attributes:
+        asked_ms: when it was asked for, in milliseconds since 1970.
+        person: what found the person's record; it is known for a while, for those who ask again.
+        ended_ms: when it was complete; None: it is not.
+        erasure: what the logs' entries name; "" once it is complete.
+        pseudonyms: what nothing may be logged under any more; none once it is complete.
+        told: by part of the profile, the position of its log's entry; none once it is complete.
+        keyed: the policies whose logs name the person by keyed pseudonyms.
+    """
+
+    asked_ms: int
+    person: str
+    ended_ms: int | None = None
+    erasure: str = ""
+    pseudonyms: list[str] = []
+    told: dict[str, str] = {}
+    keyed: list[str] = []
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """How an erasure stands.
+
+    Attributes:
+        name: the job's.
+        job: as it is stored.
+        waits_for: the parts of the profile that have not passed it.
+    """
+
+    name: str
+    job: Job
+    waits_for: list[str]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.job.ended_ms is not None
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What the state of jobs depends on."""
+
+    space: Space
+    parts: dict[bytes, bytes]
+    jobs: dict[str, bytes]
+
+
+def run(client: Redis, steps: Steps[T]) -> T:
+    """Return what steps return, run by a blocking client.
+
+    Args:
+        client: a connection.
+        steps: of this module.
+
+    Raises:
+        RedisError: Redis does not answer; the steps may be begun again.
+    """
+    execute: Any = client.execute_command
+    try:
+        command = next(steps)
+        while True:
+            command = steps.send(execute(*command))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def run_async(send: Callable[[Command], Awaitable[Any]], steps: Steps[T]) -> T:
+    """Return what steps return, run without blocking.
+
+    Args:
+        send: runs a command and returns its answer.
+        steps: of this module.
+    """
+    try:
+        command = next(steps)
+        while True:
+            command = steps.send(await send(command))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def erase(space: Space, person: str, *, now_ms: int | None = None) -> Steps[Erasure]:
+    """Erase a person, as far as that can be done now; return how the job stands.
+
+    Args:
+        space: with the members that are known here; those that are registered are added.
+        person: what finds their record (``person_key``).
+        now_ms: milliseconds since 1970.
+
+    Raises:
+        UnknownUserError: there is no such person, and none was erased a moment ago.
+    """
+    keys = UsersKeys(space.name)
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    while True:
+        found = yield ("GET", keys.person(person))
+        if (named := alias_of(found)) is not None:
+            person, found = named[0], (yield ("GET", keys.person(named[0])))
+        if found is None:
+            return (yield from _asked_again(space, person, now_ms))
+
+        record = decode_person(found)
+        name = uuid.uuid4().hex
+        job = Job(now_ms, person, None, uuid.uuid4().hex, record.pseudonyms)
+        if (yield _destroy(keys, person, found, record, name, job)):
+            return (yield from go_on(space, name, now_ms=now_ms))
+
+
+def _destroy(
+    keys: UsersKeys, person: str, found: bytes, record: PersonRecord, name: str, job: Job
+) -> Command:
+    aliases = [keys.person(each.hex()) for each in record.ids]
+    named = [keys.person(person), keys.erasures, *aliases]
+    return ("EVAL", _DESTROY, len(named), *named, found, alias_to(person, ""), name, _encode(job))
+
+
+def _asked_again(space: Space, person: str, now_ms: int) -> Steps[Erasure]:
+    """Go on with the newest erasure of somebody who is not known any more."""
+    known = yield from _read(space)
+    asked = [(job.asked_ms, name) for name, job in _jobs(known) if job.person == person]
+    if not asked:
+        raise UnknownUserError(
+            "nothing is known of this user: there is nothing to erase", "user_id"
+        )
+    return (yield from go_on(space, max(asked)[1], now_ms=now_ms))
+
+
+def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasure]:
+    """Do what is left of a job; return how it stands.
+
+    Args:
+        space: see ``erase``.
+        name: the job's.
+        now_ms: milliseconds since 1970.
+
+    Raises:
+        UnknownErasureError: there is no such job.
+    """
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    while True:
+        known = yield from _read(space, name)
+        job = dict(_jobs(known)).get(name)
+        if job is None:
+            raise UnknownErasureError(
+                f"there is no erasure {name!r}, or it was complete long ago", "erasure"
+            )
+        if job.ended_ms is not None:
+            return Erasure(name, job, [])
+
+        # Every log is told, also those of a policy that has joined the space since.
+        told = dict(job.told)
+        for part, log in _logs(known.space):
+            if part not in told:
+                told[part] = last_of((yield mark_command(log, job.pseudonyms, job.erasure)))
+        waits_for = [part for part, at in told.items() if not _passed(known.parts, part, at)]
+        keyed = [member.policy for member in known.space.members if member.items is None]
+        if waits_for:
+            changed = msgspec.structs.replace(job, told=told, keyed=keyed)
+        else:
+            changed = Job(job.asked_ms, job.person, now_ms, keyed=keyed)
+        if changed == job or (yield _change(known, name, changed)):
+            return Erasure(name, changed, waits_for)
+
+
+def go_on_with_all(space: Space, *, now_ms: int | None = None) -> Steps[int]:
+    """Do what is left of all jobs, and forget what need not be known; return how many still run.
+
+    Whoever leads the log of activity does this now and then: who began a job may have died.
+
+    Args:
+        space: see ``erase``.
+        now_ms: milliseconds since 1970.
+    """
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    known, running = (yield from _read(space)), 0
+    for name, job in _jobs(known):
+        if job.ended_ms is None:
+            running += not (yield from go_on(space, name, now_ms=now_ms)).is_complete
+        elif now_ms - job.ended_ms > KEPT_MS:
+            yield _change(known, name, None)
+        elif job.person and now_ms - job.ended_ms > ASKED_AGAIN_MS:
+            yield _change(known, name, msgspec.structs.replace(job, person=""))
+    return running
+
+
+def _change(known: _Known, name: str, job: Job | None) -> Command:
+    keys = UsersKeys(known.space.name)
+    changed = b"" if job is None else _encode(job)
+    return ("EVAL", _CHANGE, 1, keys.erasures, name, known.jobs[name], changed)
+
+
+def _read(space: Space, name: str = "") -> Steps[_Known]:
+    """Read what jobs depend on: of one job, or of all."""
+    keys = UsersKeys(space.name)
+    answer = yield ("EVAL", _READ, 3, keys.policies, keys.parts, keys.erasures, name)
+    members, parts, jobs = (dict(zip(each[::2], each[1::2], strict=False)) for each in answer)
+
+    registered = {each.policy: each for each in decode_space(space.name, members).members}
+    both = {each.policy: each for each in space.members} | registered
+    named = {name.decode(): raw for name, raw in jobs.items() if raw is not None}
+    return _Known(Space(space.name, tuple(both[each] for each in sorted(both))), parts, named)
+
+
+def _jobs(known: _Known) -> Iterator[tuple[str, Job]]:
+    for name, raw in known.jobs.items():
+        try:
+            yield name, _decoder.decode(raw)
+        except MALFORMED:
+            continue
+
+
+def _logs(space: Space) -> list[tuple[str, Keys | ActivityKeys]]:
+    """Return the parts of a profile, each with its log."""
+    logs: list[tuple[str, Keys | ActivityKeys]] = [(ACTIVITY, ActivityKeys(space.name))]
+    logs += [(part_name(keys.policy, keys.partition), keys) for keys in space.logs]
+    return logs
+
+
+def _passed(parts: dict[bytes, bytes], part: str, entry: str) -> bool:
+    """Return whether a part says what its log does, through an entry."""
+    state = decode_state(parts.get(part.encode()))
+    return state is not None and _has_read(state, entry)
+
+
+def _has_read(state: PartState, entry: str) -> bool:
+    if not has_reached(state.position, entry):
+        return False
+    return state.is_whole or is_after(entry, state.until) or _reached(state.built, entry)
+
+
+def _reached(position: str, entry: str) -> bool:
+    return bool(position) and has_reached(position, entry)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Job)

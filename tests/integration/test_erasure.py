@@ -1,0 +1,220 @@
+"""Erasing persons, over a real server: the record goes, every log is told, and a job says so."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from bandits.errors import UnknownErasureError, UnknownUserError
+from bandits.log.codec import decode
+from bandits.log.records import ErasureRecord
+from policies.pseudonyms import person_key
+from serve_app.replica.users import ReplicaUsers
+from serve_app.store.erasures import job as jobs
+from serve_app.store.erasures.job import Erasure, erase, go_on, go_on_with_all, run, run_async
+from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
+from serve_app.store.profiles.part_state import PartState
+from serve_app.store.spaces import Member, Space
+from serve_app.store.users.persons import alias_to, decode_person
+
+SALT = b"a secret of at least sixteen bytes"
+USERS = UsersKeys("shop")
+SPACE = Space("shop", (Member("home", 2, items=50), Member("mail")))
+LOGS = {"activity": ActivityKeys("shop"), "home.0": Keys("home", 0), "home.1": Keys("home", 1)}
+
+
+@pytest.fixture
+def users(async_client) -> ReplicaUsers:
+    return ReplicaUsers(LogWriter(async_client), USERS, salt=SALT)
+
+
+def key_of(user_id: str) -> str:
+    return person_key(SALT, user_id)
+
+
+def erasures_in(client, keys) -> list[tuple[str, ErasureRecord]]:
+    return [(at.decode(), decode(fields[b"r"])) for at, fields in client.xrange(keys.log)]
+
+
+def pass_all(client, position: str = "9" * 13 + "-0", *parts: str, until: str = "") -> None:
+    state = msgspec.msgpack.encode(PartState(position, "rule", "epoch", until, ""))
+    for part in parts or LOGS:
+        client.hset(USERS.parts, part, state)
+
+
+async def test_the_record_goes_every_log_is_told_and_the_job_waits_for_all_parts(client, users):
+    ann = (await users.resolve("ann")).pseudonym
+    begun = run(client, erase(SPACE, key_of("ann")))
+
+    assert not client.exists(USERS.person(key_of("ann")))
+    assert begun.waits_for == list(LOGS)
+    assert begun.job.keyed == ["mail"]
+    for part, keys in LOGS.items():
+        [(at, record)] = erasures_in(client, keys)
+        assert record == ErasureRecord(ann, begun.job.erasure)
+        assert client.get(keys.erased(ann)) == at.encode()
+        assert begun.job.told[part] == at
+        assert 3500 < client.ttl(keys.erased(ann)) <= 3600
+
+    for number, part in enumerate(LOGS):
+        still = run(client, go_on(SPACE, begun.name))
+        assert (still.is_complete, still.waits_for) == (False, list(LOGS)[number:])
+        pass_all(client, begun.job.told[part], part)
+
+    ended = run(client, go_on(SPACE, begun.name))
+    assert ended.is_complete
+    assert ended.waits_for == []
+    assert all(len(erasures_in(client, keys)) == 1 for keys in LOGS.values())
+
+    # What is left says when, and leads to no pseudonym.
+    stored = client.hget(USERS.erasures, begun.name)
+    assert ann.encode() not in stored
+    assert begun.job.erasure.encode() not in stored
+    assert run(client, go_on(SPACE, begun.name)) == ended
+
+
+async def test_a_part_that_is_made_anew_has_passed_it_when_it_has_read_it(client, users):
+    await users.resolve("ann")
+    begun = run(client, erase(SPACE, key_of("ann")))
+    pass_all(client)
+    last = begun.job.told["home.1"]
+    state = PartState("9999999999999-0", "rule", "epoch", until="9999999999998-0")
+    for built, waits in (("", True), ("1-0", True), (last, False)):
+        made = msgspec.structs.replace(state, built=built)
+        client.hset(USERS.parts, "home.1", msgspec.msgpack.encode(made))
+        assert run(client, go_on(SPACE, begun.name)).waits_for == ["home.1"] * waits
+
+
+async def test_all_pseudonyms_of_a_person_are_erased_with_all_that_leads_to_them(client, users):
+    ann, cookie = await users.resolve("ann"), await users.resolve("cookie")
+    record = decode_person(ann.raw)
+    merged = msgspec.structs.replace(
+        record,
+        earlier=[bytes.fromhex(cookie.pseudonym)],
+        ids=[bytes.fromhex(key_of("cookie"))],
+    )
+    client.set(USERS.person(ann.key), merged.encoded)
+    client.set(USERS.person(cookie.key), alias_to(ann.key, cookie.pseudonym))
+
+    # By any of their ids.
+    begun = run(client, erase(SPACE, key_of("cookie")))
+    assert begun.job.pseudonyms == [ann.pseudonym, cookie.pseudonym]
+    assert not list(client.scan_iter(USERS.person("*")))
+    for keys in LOGS.values():
+        erased = [record.user for _, record in erasures_in(client, keys)]
+        assert erased == [ann.pseudonym, cookie.pseudonym]
+
+
+async def test_nobody_is_erased_who_is_not_known(client, users):
+    with pytest.raises(UnknownUserError) as caught:
+        run(client, erase(SPACE, key_of("nobody")))
+    assert caught.value.target == "user_id"
+    with pytest.raises(UnknownErasureError):
+        run(client, go_on(SPACE, "0" * 32))
+    assert not list(client.scan_iter("*"))
+
+
+async def test_whoever_asks_again_is_told_of_the_same_job_for_an_hour(client, users):
+    await users.resolve("ann")
+    first = run(client, erase(SPACE, key_of("ann"), now_ms=1))
+    again = run(client, erase(SPACE, key_of("ann"), now_ms=2))
+    assert (again.name, again.is_complete) == (first.name, False)
+    pass_all(client)
+    assert run(client, erase(SPACE, key_of("ann"), now_ms=3)).is_complete
+
+    hour, month = 3_600_000, 30 * 24 * 3_600_000
+    assert run(client, go_on_with_all(SPACE, now_ms=3 + hour)) == 0
+    assert run(client, erase(SPACE, key_of("ann"), now_ms=4)).name == first.name
+    run(client, go_on_with_all(SPACE, now_ms=4 + hour))
+    with pytest.raises(UnknownUserError):
+        run(client, erase(SPACE, key_of("ann")))
+
+    assert run(client, go_on(SPACE, first.name)).job.ended_ms == 3
+    run(client, go_on_with_all(SPACE, now_ms=4 + month))
+    with pytest.raises(UnknownErasureError):
+        run(client, go_on(SPACE, first.name))
+
+
+async def test_one_who_comes_back_is_somebody_else_and_is_erased_anew(client, users, async_client):
+    before = await users.resolve("ann")
+    first = run(client, erase(SPACE, key_of("ann")))
+    users.forget("ann")
+    after = await users.resolve("ann")
+    assert after.pseudonym != before.pseudonym
+
+    second = run(client, erase(SPACE, key_of("ann")))
+    assert second.name != first.name
+    assert second.job.pseudonyms == [after.pseudonym]
+
+
+def stop_after(count: int, client, steps) -> None:
+    """Run so many commands of a job, and die."""
+    command = next(steps)
+    for _ in range(count):
+        command = steps.send(client.execute_command(*command))
+    steps.close()
+
+
+async def test_a_job_whose_beginner_died_is_taken_up_wherever_it_stood(client, users):
+    for count in range(2, 7):
+        ann = (await users.resolve(f"ann{count}")).pseudonym
+        stop_after(count, client, erase(SPACE, key_of(f"ann{count}")))
+        assert run(client, go_on_with_all(SPACE)) == 1
+        for keys in LOGS.values():
+            entries = [record.user for _, record in erasures_in(client, keys)]
+            assert entries.count(ann) == 1
+        pass_all(client)
+        assert run(client, go_on_with_all(SPACE)) == 0
+        client.delete(USERS.parts)
+
+
+async def test_a_person_who_changes_meanwhile_is_read_again(client, users):
+    ann, steps = await users.resolve("ann"), erase(SPACE, key_of("ann"))
+    found = client.execute_command(*next(steps))
+    record = msgspec.structs.replace(decode_person(ann.raw), earlier=[b"e" * 16])
+    client.set(USERS.person(ann.key), record.encoded)
+
+    command = steps.send(found)
+    while True:
+        try:
+            command = steps.send(client.execute_command(*command))
+        except StopIteration as end:
+            erased: Erasure = end.value
+            break
+    assert erased.job.pseudonyms == [ann.pseudonym, (b"e" * 16).hex()]
+    assert not client.exists(USERS.person(ann.key))
+
+
+async def test_many_who_erase_one_person_at_once_begin_one_job(client, users, async_client):
+    await users.resolve("ann")
+    pass_all(client)
+    writer = LogWriter(async_client)
+    begun = await asyncio.gather(
+        *(
+            run_async(lambda command: writer.append_by("any", command), erase(SPACE, key_of("ann")))
+            for _ in range(8)
+        )
+    )
+    assert len({each.name for each in begun}) == 1
+    assert all(len(erasures_in(client, keys)) == 1 for keys in LOGS.values())
+
+
+async def test_a_policy_that_joins_the_space_is_told_too(client, users):
+    await users.resolve("ann")
+    begun = run(client, erase(SPACE, key_of("ann")))
+    client.hset(USERS.policies, "basket", msgspec.msgpack.encode(Member("basket", 1, items=9)))
+    pass_all(client)
+    still = run(client, go_on(SPACE, begun.name))
+    assert still.waits_for == ["basket.0"]
+    assert len(erasures_in(client, Keys("basket"))) == 1
+    assert set(still.job.told) == {*LOGS, "basket.0"}
+
+
+async def test_a_job_that_cannot_be_read_is_passed_over(client, users):
+    await users.resolve("ann")
+    client.hset(USERS.erasures, "odd", b"\xc1")
+    run(client, erase(SPACE, key_of("ann")))
+    pass_all(client)
+    assert run(client, go_on_with_all(SPACE)) == 0
+    assert jobs.KEPT_MS > jobs.ASKED_AGAIN_MS
