@@ -93,6 +93,14 @@ class LearnerActor(WorkerActor):
         self._arguments = settings, spec, partition, generation
         self._caught_up = threading.Event()
         self.run(self._learn, f"learner-{spec.name}")
+        if partition == 0 and spec.profile is not msgspec.UNSET:
+            self.run(self._lead_activity, f"activity-{spec.shares}")
+
+    def _lead_activity(self, stop: threading.Event) -> None:
+        from serve_app.workers.activity_leader import activity_leader_of_service  # noqa: PLC0415
+
+        settings, spec, _, generation = self._arguments
+        activity_leader_of_service(settings, spec, generation).run(stop)
 
     def _learn(self, stop: threading.Event) -> None:
         loop = self._make_loop(stop)

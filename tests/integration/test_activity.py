@@ -1,6 +1,9 @@
 """What users do, over a real server: in the log once, or refused by name."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,20 +11,27 @@ import pytest
 from banditloop_client.schemas import Item
 from banditloop_client.space_schemas import ActivityEvent
 from bandits import errors
-from bandits.log.records import ActivityRecord, ItemChange
+from bandits.log.records import ActivityRecord, ErasureRecord, ItemChange
+from policies.archive.archive import ArchiveReader
 from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.profiles.options import ProfileOptions
+from policies.profiles.part import decode_part
 from policies.spec import PolicySpec
 from serve_app.replica.items import ReplicaItems
 from serve_app.replica.space_service import RedisSpaceService
 from serve_app.replica.users import ReplicaUsers
+from serve_app.store.clients import blocking_client
 from serve_app.store.event_log import REMEMBERED_S, LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
+from serve_app.store.profiles.part_state import decode_state
+from serve_app.store.spaces import register
+from serve_app.workers.activity_leader import ActivityLeader
+from serve_app.workers.archiver import Archiver
 from serve_app.workers.items_leader import ItemsLeader
 
-KEYS = ActivityKeys("shop")
+KEYS, USERS = ActivityKeys("shop"), UsersKeys("shop")
 SALT = b"a secret of at least sixteen bytes"
 SPECS = [
     PolicySpec("home", space="shop", profile=ProfileOptions(types={"view": 1.0})),
@@ -208,3 +218,155 @@ async def test_an_item_that_was_put_a_moment_ago_is_known(shop):
     await other.add_activity([view()])
     await other._items.change([ItemChange("put", "c", encode_item(Item("c")))])
     await replica.add_activity([view(item="c")])
+
+
+# Led
+
+
+class Leaders:
+    """Leaders of the space's log of activity, in threads; they can be crashed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._running: list[tuple[ActivityLeader, threading.Event, threading.Thread]] = []
+
+    def start(self, archive: ArchiveReader | None = None, generation: int = 0) -> ActivityLeader:
+        leader = ActivityLeader(
+            blocking_client(self.url), "shop", archive=archive, generation=generation
+        )
+        stop = threading.Event()
+        thread = threading.Thread(target=leader.run, args=(stop,))
+        thread.start()
+        self._running.append((leader, stop, thread))
+        return leader
+
+    def crash(self) -> None:
+        """End the oldest: it says nothing, and releases nothing."""
+        leader, stop, thread = self._running.pop(0)
+        leader.lease.release = lambda: None
+        stop.set()
+        thread.join(10)
+
+    def end(self) -> None:
+        for _, stop, _ in self._running:
+            stop.set()
+        for *_, thread in self._running:
+            thread.join(10)
+
+
+@pytest.fixture
+def leaders(server_url, shop) -> Iterator[Leaders]:
+    for spec in SPECS:
+        register(shop.client, spec)
+    started = Leaders(server_url)
+    yield started
+    started.end()
+
+
+async def until(condition, within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def state(client):
+    return decode_state(client.hget(USERS.parts, "activity"))
+
+
+def is_read(shop: Shop) -> bool:
+    """Whether the part says all that is in the log, and nothing is missing."""
+    found = state(shop.client)
+    newest = shop.client.xrevrange(KEYS.log, count=1)
+    return found is not None and found.is_whole and found.position == newest[0][0].decode()
+
+
+def profiles(client) -> dict[bytes, dict[bytes, bytes]]:
+    return {key: client.hgetall(key) for key in client.scan_iter(match=USERS.profile("[0-9a-f]*"))}
+
+
+async def profile_of(shop: Shop, user: str):
+    person = await shop.replica().users.resolve(user)
+    raw = shop.client.hget(USERS.profile(person.pseudonym), "activity")
+    return [(event.item, event.type) for event in decode_part(raw).events]
+
+
+async def test_what_users_did_is_in_their_profiles_soon_whoever_leads(shop, leaders):
+    replica = shop.replica()
+    leaders.start()
+    await until(lambda: state(shop.client) is not None)
+    await replica.add_activity([view(), view("v", "b"), view(item="b", time=AT - DAY)])
+    await until(lambda: is_read(shop))
+    assert await profile_of(shop, "v") == [("b", "view")]
+
+    # The next takes over where the one before has ended; it has nothing to read again.
+    leaders.start()
+    leaders.crash()
+    epoch = state(shop.client).epoch
+    await replica.add_activity([ActivityEvent("u", "b", "buy", time=AT)])
+    await until(lambda: is_read(shop))
+    assert state(shop.client).epoch == epoch
+    assert await profile_of(shop, "u") == [("b", "buy"), ("b", "view"), ("a", "view")]
+    assert shop.client.get(KEYS.needed) is not None
+
+
+async def test_a_newer_deployment_leads_at_once(shop, leaders):
+    leaders.start()
+    await until(lambda: state(shop.client) is not None)
+    newer = leaders.start(generation=1)
+    await until(lambda: newer.lease.token is not None)
+    await shop.replica().add_activity([view()])
+    await until(lambda: is_read(shop))
+
+
+async def test_profiles_that_are_gone_come_again_from_the_stream_and_the_archive(
+    shop, leaders, tmp_path
+):
+    replica, reader = shop.replica(), ArchiveReader(tmp_path, "shop/_activity")
+    leaders.start(reader)
+    for number in range(60):
+        events = [view(f"u{each}", "ab"[number % 2], id=f"n{number}-{each}") for each in range(20)]
+        await replica.add_activity(events)
+    await until(lambda: is_read(shop) and shop.client.get(KEYS.needed) not in {None, b"0-0"})
+    erased = (await replica.users.resolve("u3")).pseudonym
+    shop.log.append(ErasureRecord(erased, "e1"))
+    await until(lambda: is_read(shop))
+    before = profiles(shop.client)
+    assert len(before) == 20
+
+    needed = shop.client.get(KEYS.needed)
+    await until(lambda: shop.client.get(KEYS.needed) != needed)
+    archiver = Archiver(
+        shop.client,
+        "shop",
+        tmp_path,
+        max_age_s=0.0,
+        retain_s=0.0,
+        max_entries=100,
+        shared="activity",
+    )
+    while archiver.step():
+        pass
+    while archiver.trim():
+        pass
+    assert shop.client.xlen(KEYS.log) < 1201
+
+    # Under traffic of a user of whom nothing was known.
+    for key in (*profiles(shop.client), USERS.parts):
+        shop.client.delete(key)
+    await replica.add_activity([view("new")])
+    await until(lambda: is_read(shop))
+    after = profiles(shop.client)
+    (new,) = set(after) - set(before)
+    assert new.decode() == USERS.profile((await replica.users.resolve("new")).pseudonym)
+    assert {key: after[key] for key in before} == before
+
+
+async def test_a_member_that_asks_for_more_has_the_part_made_anew(shop, leaders):
+    leaders.start()
+    await shop.replica().add_activity([view(), view(item="b")])
+    await until(lambda: is_read(shop))
+    epoch = state(shop.client).epoch
+    register(shop.client, PolicySpec("more", space="shop", profile=ProfileOptions(items=60)))
+    await until(lambda: state(shop.client).epoch != epoch and is_read(shop))
+    assert await profile_of(shop, "u") == [("b", "view"), ("a", "view")]
