@@ -9,6 +9,7 @@ FeatureMap = dict[str, Value]
 MAX_EVENT_ID_BYTES = 256
 MAX_NUMBER = 1e12
 """The largest reward or score: three of them multiplied still fit a 32-bit float."""
+MAX_SIGNAL_BYTES = 64
 MAX_FEATURE = 1e19
 """The largest feature: beyond every 64-bit integer, yet the product of two fits a 32-bit float."""
 MAX_STRENGTH = 1000.0

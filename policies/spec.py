@@ -25,9 +25,18 @@ from bandits.learner_config import LearnerConfig
 from bandits.learner_kinds import LearnerKind
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.join import JoinRule
+from bandits.log.join_rule import SignalledRule
 from bandits.ridge.config import RidgeConfig
 from bandits.values import MAX_STRENGTH
 from policies.profiles.options import ProfileOptions, Repeat, check_repeat
+from policies.profiles.signals import (
+    OnChange,
+    Signals,
+    check_change,
+    check_signals,
+    rule_of,
+    signal_types,
+)
 from policies.refresh_options import Refresh
 from policies.typed_yaml import as_type, choices, parse_yaml
 
@@ -224,6 +233,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         within: how a source of a mixture chooses among its own candidates.
         floor: the total probability that is spread evenly; each action gets at least floor / K.
         join: how rewards join decisions.
+        signals: what rewards may name as their kind, and what each is worth: a weight, or
+            ``{weight: 10, window: 7d, aggregation: sum}``. The reward of a slot is the sum.
+        on_change: what becomes of what was learned when the weights change: ``keep`` it, or
+            ``relearn`` the log under the new ones beside, while learning goes on. Never logged.
         holdout: a share of the traffic that a fixed policy serves.
         partitions: over how many logs, each with its own learner, the policy's events are split by
             their event_id (docs/explanation/exact.md); it stays as it is for the life of the log.
@@ -260,6 +273,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: ProfileOptions | msgspec.UnsetType = msgspec.UNSET
     repeat: Repeat | msgspec.UnsetType = msgspec.UNSET
     context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
+    signals: Signals | msgspec.UnsetType = msgspec.UNSET
+    on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -299,12 +314,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.refresh is not msgspec.UNSET and not trained:
             raise SpecError("there is no source of kind artifact to train anew", "refresh")
-        if self.repeat is not msgspec.UNSET:
-            if self.profile is msgspec.UNSET:
-                raise SpecError(
-                    "what a user did and was shown is in the profile: set profile", "repeat"
-                )
-            check_repeat(self.repeat, self.profile.types)
+        _check_users(self)
 
     @property
     def encoded(self) -> bytes:
@@ -318,11 +328,17 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fields = msgspec.to_builtins(logged, order="deterministic")
         del fields["profiles"]
         fields.pop("refresh", None)
+        fields.pop("on_change", None)
 
         # As if there were no such field: the log of one partition knows of none.
         if self.partitions == 1:
             del fields["partitions"]
         return msgspec.json.encode(fields)
+
+    @property
+    def rule(self) -> JoinRule:
+        """How rewards join its decisions: ``join``, and what ``signals`` says."""
+        return self.join if self.signals is msgspec.UNSET else rule_of(self.join, self.signals)
 
     @property
     def shares(self) -> str:
@@ -406,7 +422,22 @@ def _check_learner(spec: PolicySpec) -> None:
 
     learner.check_exploration(spec.exploration)
     if learner.learns and not learner.corrects:
-        _check_uncorrected(learner, spec.join)
+        _check_uncorrected(learner, spec.rule)
+
+
+def _check_users(spec: PolicySpec) -> None:
+    """Refuse signals that cannot be, and what is said of users that nobody knows."""
+    signals = {} if spec.signals is msgspec.UNSET else spec.signals
+    check_signals(signals)
+    if spec.on_change is not msgspec.UNSET:
+        check_change(spec.on_change, signals, learns=spec.learner.learns, parts=spec.partitions)
+
+    if spec.repeat is not msgspec.UNSET:
+        if spec.profile is msgspec.UNSET:
+            raise SpecError(
+                "what a user did and was shown is in the profile: set profile", "repeat"
+            )
+        check_repeat(spec.repeat, {**spec.profile.types, **signal_types(signals)})
 
 
 def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
@@ -414,6 +445,12 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
     if rule.late == "correct":
         raise SpecError(
             f"a {learner.kind} learner cannot correct what it has learned: use ignore", "join.late"
+        )
+    if rule.learn == "as_it_arrives" and isinstance(rule, SignalledRule):
+        raise SpecError(
+            f"a {learner.kind} learner cannot correct what it has learned when another signal"
+            " comes: use at_close",
+            "join.learn",
         )
     if rule.learn == "as_it_arrives" and rule.aggregation != "first":
         raise SpecError(

@@ -28,6 +28,8 @@ DECISION, REWARD, ACTIVATION = 1, 2, 3
 """The kinds of entries that are joined."""
 FIRST, LAST, SUM, MAX = 0, 1, 2, 3
 """Which of several rewards of a slot counts."""
+UNKNOWN = -1
+"""The signal of a reward that its decision does not weigh; 0 is that of a reward naming none."""
 NO_SLOT = -1
 """The slot of a reward that names none."""
 UNUSED, WAITING = -1, -2
@@ -37,6 +39,7 @@ UNCOUNTED, DEFERRED, ACTIVE = 0, 1, 2
 
 Int8 = NDArray[np.int8]
 i1s = read_only(types.int8)
+i1ss, i8ss = read_only(types.int8, 2), read_only(types.int64, 2)
 
 
 @inlined
@@ -52,9 +55,9 @@ def _place_of(begin: Any, stop: Any, chosen: Any, slot: Any, action: Any) -> Any
 
 
 @compiled(
-    *(i1s, i8s, i4s, i8s, i4s, i1s, truths, f8s, i4s, i8s, i4s, i8s, i4s),
+    *(i1s, i8s, i4s, i8s, i4s, i4s, i1ss, i8ss, truths, f8s, i4s, i4s, i8s, i4s, i8s, i4s),
     *(types.int32[::1], types.int32[::1], types.int32[::1], types.int32[::1]),
-    *(types.float64[::1], types.boolean[::1], types.boolean[::1]),
+    *(types.float64[:, ::1], types.boolean[:, ::1], types.boolean[:, ::1]),
     *(types.int8[::1], types.int32[::1]),
 )
 def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of entries
@@ -63,9 +66,12 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
     event: Int32,
     window: Int64,
     era: Int32,
+    rule: Int32,
     aggregation: Int8,
+    own_window: Int64,
     deferred: Bools,
     value: Float64,
+    signal: Int32,
     identity: Int32,
     slot: Int64,
     action: Int32,
@@ -81,7 +87,7 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
     state: Int8,
     owner: Int32,
 ) -> None:
-    """Join n entries of E events, in the log's order.
+    """Join n entries of E events, in the log's order, by R rules that weigh G signals at most.
 
     Args:
         kind: int8[n], DECISION, REWARD or ACTIVATION.
@@ -89,9 +95,12 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
         event: int32[n], of which event.
         window: int64[n], milliseconds: a decision's window, or how long another waits.
         era: int32[n], what it is greater for gives up the activations that wait from before.
-        aggregation: int8[n], of a decision.
+        rule: int32[n], a decision's, by number.
+        aggregation: int8[R, G], of the rewards of a signal; UNKNOWN where a rule weighs no such.
+        own_window: int64[R, G], milliseconds: that of a signal.
         deferred: bool[n], whether a decision needs an activation.
         value: float64[n], of a reward.
+        signal: int32[n], of a reward, or 0 where it names none.
         identity: int32[n], of a reward, which of the I pairs of event and reward id; -1: no id.
         slot: int64[n], of a reward, or NO_SLOT.
         action: int32[n], of a reward, or -1.
@@ -101,9 +110,9 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
         waiting: int32[E], room for the newest of the event's entries that wait.
         following: int32[n], room for the entry after each in a list.
         seen: int32[I], room for the decision that a pair's reward was joined to.
-        values: float64[S], gets the reward of each slot that has one.
-        has_value: bool[S], all false; gets whether it has one.
-        has_nameless: bool[S], all false; room for whether it has one without an id.
+        values: float64[S, G], gets of each slot the aggregate of each signal that came.
+        has_value: bool[S, G], all false; gets whether it came.
+        has_nameless: bool[S, G], all false; room for whether it has one without an id.
         state: int8[n], gets of a decision UNCOUNTED, DEFERRED or ACTIVE.
         owner: int32[n], gets of the others the decision they belong to, or UNUSED or WAITING.
     """
@@ -158,25 +167,32 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
                     owner[each] = decision
                 continue
 
+            # A signal may be late while its decision still waits for others.
+            of_rule, of_signal = rule[decision], signal[each]
+            if of_signal < 0 or aggregation[of_rule, of_signal] == UNKNOWN:
+                continue
+            if not opens and now >= ms[decision] + own_window[of_rule, of_signal]:
+                continue
             place = _place_of(begin, stop, chosen, slot[each], action[each])
             if place == UNUSED:
                 continue
 
-            # A reward without an id of its own is the one reward of its slot.
+            # A reward without an id of its own is the one reward of its signal in its slot.
             if identity[each] < 0:
-                if has_nameless[place]:
+                if has_nameless[place, of_signal]:
                     continue
-                has_nameless[place] = True
+                has_nameless[place, of_signal] = True
             elif seen[identity[each]] == decision:
                 continue
             else:
                 seen[identity[each]] = decision
 
             owner[each] = decision
-            if not has_value[place] or aggregation[decision] == LAST:
-                values[place] = value[each]
-            elif aggregation[decision] == SUM:
-                values[place] += value[each]
-            elif aggregation[decision] == MAX and value[each] > values[place]:
-                values[place] = value[each]
-            has_value[place] = True
+            way = aggregation[of_rule, of_signal]
+            if not has_value[place, of_signal] or way == LAST:
+                values[place, of_signal] = value[each]
+            elif way == SUM:
+                values[place, of_signal] += value[each]
+            elif way == MAX and value[each] > values[place, of_signal]:
+                values[place, of_signal] = value[each]
+            has_value[place, of_signal] = True

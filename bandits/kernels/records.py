@@ -18,7 +18,7 @@ from bandits.kernels.compiled import (
     inlined,
     read_only,
 )
-from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER
+from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER, MAX_SIGNAL_BYTES
 
 u1s = read_only(types.uint8)
 
@@ -34,7 +34,7 @@ _NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
 _DECISION = np.frombuffer(b"decision", np.uint8)
 _REWARD = np.frombuffer(b"reward", np.uint8)
 _DECISION_LEAST, _DECISION_MOST = 12, 20
-_REWARD_LEAST, _REWARD_MOST = 3, 6
+_REWARD_LEAST, _REWARD_MOST = 3, 7
 _CROWD = 8
 """So many names are compared each with each; more are looked up."""
 
@@ -431,10 +431,14 @@ def _is_reward(data: Any, at: Any, end: Any, count: Any, cell: Any) -> Any:
         return False
     at += 9
 
-    # Its name, its slot, its action.
+    # Its name, its slot, its action, its signal.
     for field in range(count - _REWARD_LEAST):
         if field == 1 and at < end and data[at] != _NIL:
             _, at = _whole(data, at, end)
+        elif field == 3 and at < end and data[at] != _NIL:
+            begins, at = _text(data, at, end)
+            if not 0 < at - begins <= MAX_SIGNAL_BYTES:
+                return False
         else:
             at = _past_text_or_nil(data, at, end)
         if at < 0:

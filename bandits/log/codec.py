@@ -34,6 +34,7 @@ from bandits.values import (
     MAX_EVENT_ID_BYTES,
     MAX_FEATURE,
     MAX_NUMBER,
+    MAX_SIGNAL_BYTES,
     MAX_STRENGTH,
     FeatureMap,
 )
@@ -206,6 +207,10 @@ def _check_reward(record: RewardRecord) -> None:
         raise CodecError(f"a reward is a number up to {MAX_NUMBER:g}, not {record.value}", "value")
     if record.slot is not None and record.slot < 0:
         raise CodecError("a slot is not negative", "slot")
+    if record.signal is not None:
+        size = len(record.signal.encode(errors="replace"))
+        if not 0 < size <= MAX_SIGNAL_BYTES:
+            raise CodecError(f"a signal has 1 to {MAX_SIGNAL_BYTES} bytes", "signal")
 
 
 def _check_decision(record: DecisionRecord) -> None:

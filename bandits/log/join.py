@@ -210,7 +210,7 @@ class Join(PlainRuns):
         deadlines = self._inherit(state.inherited, records)
         self._notes.restore(state)
         self._refold(state, entries)
-        self.fold, self.counts = fold, Counter(state.counts)
+        self.fold, self.counts, self.signals = fold, Counter(state.counts), {}
 
         if self._remembered() != tuple(state.remembered):
             raise CodecError(

@@ -4,6 +4,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
+UNNAMED = ""
+"""The signal of a reward that names none."""
+LONGEST_S = 30 * 86400
+
+Aggregation = Literal["first", "last", "sum", "max"]
+
 
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rewards join decisions.
@@ -18,9 +24,9 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         late: whether a late reward is ignored, or corrects the model.
     """
 
-    window_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] = 600.0
+    window_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] = 600.0
     default_reward: float = 0.0
-    aggregation: Literal["first", "last", "sum", "max"] = "first"
+    aggregation: Aggregation = "first"
     learn: Literal["at_close", "as_it_arrives"] = "at_close"
     late: Literal["ignore", "correct"] = "ignore"
 
@@ -28,3 +34,82 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def window_ms(self) -> int:
         """The window in milliseconds, the log's unit of time."""
         return round(self.window_s * 1000)
+
+    def shortened(self, window_s: float) -> "JoinRule":
+        """Return the rule with no window above this one, in seconds."""
+        return msgspec.structs.replace(self, window_s=min(window_s, self.window_s))
+
+
+class SignalRule(msgspec.Struct, frozen=True):
+    """How rewards of one signal join.
+
+    Attributes:
+        weight: what one is worth.
+        window_ms: how long a decision waits for them, in milliseconds from its entry.
+        aggregation: which of several of a slot counts, or whether they are added up.
+    """
+
+    weight: float
+    window_ms: int
+    aggregation: Aggregation
+
+
+class SignalledRule(JoinRule, frozen=True):
+    """How rewards join decisions where they name their signals.
+
+    The reward of a slot is the sum of what its signals are worth: of each that came its weight
+    times its aggregate, in the order of their names. ``window_s`` is the longest of all windows.
+
+    Attributes:
+        signals: by name, in the order of names; that of rewards which name none is UNNAMED.
+    """
+
+    signals: dict[str, SignalRule] = {}
+
+    def shortened(self, window_s: float) -> "SignalledRule":
+        """Return the rule with no window above this one, in seconds."""
+        most = round(window_s * 1000)
+        signals = {
+            name: msgspec.structs.replace(each, window_ms=min(most, each.window_ms))
+            for name, each in self.signals.items()
+        }
+        return msgspec.structs.replace(self, window_s=min(window_s, self.window_s), signals=signals)
+
+    def is_past(self, signal: str | None, age_ms: int) -> bool:
+        """Return whether a reward is late, though its decision may still be open for others.
+
+        Args:
+            signal: what it names.
+            age_ms: how long after its decision it came.
+        """
+        own = self.signals.get(signal or UNNAMED)
+        return own is not None and age_ms >= own.window_ms
+
+    def total(self, parts: dict[str, float]) -> float:
+        """Return the reward of a slot.
+
+        Args:
+            parts: the aggregates of the signals that came, at least one.
+        """
+        # Begun with the first, so that one reward of weight 1 is itself, bit for bit.
+        signals = self.signals
+        worths = [signals[name].weight * parts[name] for name in sorted(parts)]
+        total = worths[0]
+        for worth in worths[1:]:
+            total += worth
+        return total
+
+
+def aggregate(aggregation: Aggregation, before: float | None, value: float) -> float:
+    """Return the aggregate of a slot's rewards with one more.
+
+    Args:
+        aggregation: how they are put together.
+        before: of those until now; None: there were none.
+        value: the new one's.
+    """
+    if before is None or aggregation == "last":
+        return value
+    if aggregation == "sum":
+        return before + value
+    return max(before, value) if aggregation == "max" else before

@@ -12,6 +12,9 @@ import msgspec
 from bandits.log.positions import log_order, position_after
 from bandits.log.records import RewardRecord
 
+Identity = int | str | tuple[int, str]
+"""A reward's name within its decision: its id, or its slot, or its slot and its signal."""
+
 
 class OpenState(msgspec.Struct, frozen=True, array_like=True):
     """A remembered decision of an earlier build's checkpoint; its record is at ``position``.
@@ -25,7 +28,7 @@ class OpenState(msgspec.Struct, frozen=True, array_like=True):
     number: int
     activated: bool
     values: dict[int, float]
-    seen: list[int | str]
+    seen: list[Identity]
     taught: dict[int, float]
     forgotten_ms: int = 0
     waiting: int = 0

@@ -15,6 +15,7 @@ import numpy as np
 from bandits.log.deadlines import NEVER
 from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of
 from bandits.log.join_rule import JoinRule
+from bandits.log.join_state import Identity
 from bandits.log.positions import log_order
 from bandits.log.records import EncodedDecision, LogEntry, LogRecord, UnknownRecord
 from bandits.log.remembered_decisions import RememberedDecision
@@ -64,9 +65,10 @@ class _More(msgspec.Struct, array_like=True, gc=False):
     """The rest of a row that was rewarded, or whose rewards in the model are no defaults."""
 
     values: dict[int, float]
-    seen: list[int | str]
+    seen: list[Identity]
     taught: dict[int, float]
     waiting: int
+    parts: dict[int, dict[str, float]] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -232,6 +234,7 @@ class OlderDecisions:
             more = _decode(self._more[row])
             decision.values, decision.taught = more.values, more.taught
             decision.seen, decision.waiting = dict.fromkeys(more.seen), more.waiting
+            decision.parts = more.parts
         elif flags & DEFAULT:
             decision.taught = dict.fromkeys(range(decision.slots), rule.default_reward)
         return decision
@@ -253,7 +256,9 @@ class OlderDecisions:
             flags |= DEFAULT if plain else MORE
         if flags & MORE:
             self._more[row] = _encode(
-                _More(decision.values, list(decision.seen), taught, decision.waiting)
+                _More(
+                    decision.values, list(decision.seen), taught, decision.waiting, decision.parts
+                )
             )
         elif before & MORE:
             del self._more[row]

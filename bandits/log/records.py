@@ -134,6 +134,8 @@ class RewardRecord(Record, frozen=True, tag="reward"):
         reward_id: the reward's name, so that it counts once; without one, its slot is its name.
         slot: the slot that is rewarded; None means the action's, or 0.
         action_id: the action that is rewarded; it must have been chosen.
+        signal: what kind of reward it is, as ``click`` or ``purchase``; the spec of its decision
+            weighs it. Without a reward_id its slot and its signal are its name.
     """
 
     event_id: str
@@ -141,6 +143,7 @@ class RewardRecord(Record, frozen=True, tag="reward"):
     reward_id: str | None = None
     slot: int | None = None
     action_id: str | None = None
+    signal: str | None = None
 
 
 class TickRecord(Record, frozen=True, tag="tick"):

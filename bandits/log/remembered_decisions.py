@@ -7,6 +7,7 @@ import msgspec
 
 from bandits.log.encoded_decisions import Decision, whole_record
 from bandits.log.join_rule import JoinRule
+from bandits.log.join_state import Identity
 from bandits.log.records import RewardRecord
 
 
@@ -29,10 +30,11 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     ``spec``: the digest of the one it was made with, whose ``rule`` counts. ``record``: None where
     it is not kept in memory, and once nothing can be taught of it any more. ``slots``: how many can
     still be taught. ``values``: by slot, the aggregate of its rewards so far. ``seen``: the rewards
-    that counted, by their id, or by slot if they have none. ``taught``: by slot, the reward that
-    the model holds. ``forgotten_ms``: when a closed one is forgotten; 0 while it is open.
-    ``waiting``: rewards that count once it is activated. ``row``: where it is among the older
+    that counted, by their id, or by slot and signal if they have none. ``taught``: by slot, the
+    reward that the model holds. ``forgotten_ms``: when a closed one is forgotten; 0 while it is
+    open. ``waiting``: rewards that count once it is activated. ``row``: where it is among the older
     decisions; -1 if it is none. ``chosen``: of such a one, the hash of each slot's action.
+    ``parts``: by slot and signal, the aggregates that make up ``values`` where signals are weighed.
     """
 
     position: str
@@ -42,17 +44,19 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     activated: bool
     slots: int
     values: dict[int, float] = {}
-    seen: dict[int | str, None] = {}
+    seen: dict[Identity, None] = {}
     taught: dict[int, float] = {}
     forgotten_ms: int = 0
     waiting: int = 0
     row: int = -1
     chosen: Sequence[int] = ()
+    parts: dict[int, dict[str, float]] | None = None
 
     def teach_no_more(self) -> None:
         """Forget all but that it was there."""
         self.record, self.slots = None, 0
         self.values, self.seen, self.taught = NOTHING, NOTHING, NOTHING
+        self.parts = None
 
 
 NOTHING: dict[Any, Any] = {}

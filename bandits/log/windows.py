@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
+import msgspec
+
 from bandits.log.deadlines import NEVER, Deadlines
 from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
-from bandits.log.join_rule import JoinRule
+from bandits.log.join_rule import UNNAMED, JoinRule, SignalledRule, aggregate
 from bandits.log.join_state import Inherited
 from bandits.log.older_decisions import OlderDecisions, Opening
-from bandits.log.positions import log_order, position_after
+from bandits.log.positions import log_order, position_after, position_ms
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
     JoinedDecision,
@@ -27,6 +29,8 @@ from bandits.log.remembered_decisions import (
     teach_slots,
 )
 
+SIGNALS_SINCE = 5
+"""The version of the fold from which on a reward may name its signal; before, nobody read it."""
 RECENT_BYTES = 64 << 20
 """How much memory the records of the newest decisions take, about."""
 ENCODED_BYTES = 400
@@ -65,8 +69,12 @@ class Windows:
     when its first reward comes, or the default when the window closes.
 
     ``counts``: one outcome per reward, joined, duplicate, late, orphan, invalid, unactivated (its
-    decision never was) or early (still waiting for its decision, or for its activation); and counts
-    of decisions and activations.
+    decision never was), early (still waiting for its decision, or for its activation) or
+    unknown_signal (its decision's spec weighs no such signal); and counts of decisions and
+    activations.
+
+    ``signals``: of the rewards that entered an aggregate, how many there were of each signal and
+    the sum of their values; only of decisions whose spec weighs signals.
 
     ``fold``: the version of the fold, which the log's builds say (see FOLD).
 
@@ -74,8 +82,10 @@ class Windows:
 
     ``recent_bytes``: how much memory those of the newest decisions may take.
 
-    ``on_reward``: is told the decision, the slot and the time of each reward above 0 that joins an
-    activated decision in time, when it does; None: nobody is told, and no record is read for it.
+    ``on_reward``: is told of each reward above 0 that joins an activated decision in time, when it
+    does: the decision, the slot, the time, its signal, and what it is worth, its value times its
+    signal's weight. None: nobody is told, and no record is read for it. ``tells_all``: of those
+    that are worth 0 or less, too.
     """
 
     rule_of: Callable[[str], JoinRule]
@@ -85,7 +95,9 @@ class Windows:
     fold: int = 1
     behind: RecordsBehind | None = None
     recent_bytes: int = RECENT_BYTES
-    on_reward: Callable[[Decision, int, int], None] | None = None
+    on_reward: Callable[[Decision, int, int, str | None, float], None] | None = None
+    tells_all: bool = False
+    signals: dict[str, tuple[int, float]] = field(default_factory=dict)
     _open: dict[str, RememberedDecision] = field(default_factory=dict)
     _closed: dict[str, RememberedDecision] = field(default_factory=dict)
     _older: OlderDecisions = field(init=False)
@@ -289,8 +301,13 @@ class Windows:
         """Tell of a reward that counts."""
         if self.on_reward is None or slot is None or not decision.activated:
             return
-        if reward.value > 0:
-            self.on_reward(decision.record or self._record_of(decision), slot, now_ms)
+
+        rule, worth = decision.rule, reward.value
+        if isinstance(rule, SignalledRule):
+            worth *= rule.signals[reward.signal or UNNAMED].weight
+        if worth > 0 or self.tells_all:
+            record = decision.record or self._record_of(decision)
+            self.on_reward(record, slot, now_ms, reward.signal, worth)
 
     def _begin(self, decision: RememberedDecision, out: Lessons) -> None:
         """Teach what can be taught of a decision that has just been opened, or activated."""
@@ -304,6 +321,7 @@ class Windows:
         decision = self._find(record.event_id)
         if decision is None:
             # Before its decision, for which it then waits.
+            record = record if record.signal is None else self._as_read(record)
             self.counts["early"] += 1
             until = now_ms + self.rule.window_ms
             number = self._remind(until, "orphan", self.rule, record.event_id)
@@ -314,16 +332,22 @@ class Windows:
     def _reward_of(
         self, decision: RememberedDecision, record: RewardRecord, now_ms: int, out: Lessons
     ) -> None:
+        record = record if record.signal is None else self._as_read(record)
+        rule = decision.rule
+        late = decision.forgotten_ms > 0
+        if not late and isinstance(rule, SignalledRule):
+            late = rule.is_past(record.signal, now_ms - position_ms(decision.position))
+
         # In time: it is taught now, or when the window closes.
-        if not decision.forgotten_ms:
+        if not late:
             slot = self._join(decision, record, "joined")
             if out is not None:
                 self._tell(decision, record, slot, now_ms)
-            if slot is not None and decision.activated and decision.rule.learn == "as_it_arrives":
+            if slot is not None and decision.activated and rule.learn == "as_it_arrives":
                 teach_slots(decision, (slot,), out, self._record_of)
 
         # Too late, but for a correction.
-        elif not decision.slots:
+        elif not decision.slots or rule.late == "ignore":
             self.counts["late"] += 1
             return
         else:
@@ -360,8 +384,18 @@ class Windows:
             self.counts["invalid"] += 1
             return None
 
-        # A reward without an id of its own is the one reward of its slot.
-        identity = slot if reward.reward_id is None else reward.reward_id
+        rule, signal = decision.rule, reward.signal
+        signalled = rule if isinstance(rule, SignalledRule) else None
+        if signal is not None and (signalled is None or signal not in signalled.signals):
+            self.counts["unknown_signal"] += 1
+            return None
+
+        # A reward without an id of its own is the one reward of its slot, or of its signal there.
+        identity: int | str | tuple[int, str]
+        if reward.reward_id is not None:
+            identity = reward.reward_id
+        else:
+            identity = slot if signal is None else (slot, signal)
         if identity in decision.seen:
             self.counts["duplicate"] += 1
             return None
@@ -374,13 +408,32 @@ class Windows:
             self.counts["early"] += 1
             decision.waiting += 1
 
-        if slot not in decision.values or decision.rule.aggregation == "last":
-            decision.values[slot] = reward.value
-        elif decision.rule.aggregation == "sum":
-            decision.values[slot] += reward.value
-        elif decision.rule.aggregation == "max":
-            decision.values[slot] = max(decision.values[slot], reward.value)
+        values = decision.values
+        if signalled is None:
+            values[slot] = aggregate(rule.aggregation, values.get(slot), reward.value)
+        else:
+            self._add_signal(decision, signalled, slot, reward)
         return slot
+
+    def _add_signal(
+        self, decision: RememberedDecision, rule: SignalledRule, slot: int, reward: RewardRecord
+    ) -> None:
+        """Have a reward enter the aggregate of its signal, and the slot's reward follow."""
+        name = reward.signal or UNNAMED
+        count, total = self.signals.get(name, (0, 0.0))
+        self.signals[name] = count + 1, total + reward.value
+
+        if decision.parts is None:
+            decision.parts = {}
+        parts = decision.parts.setdefault(slot, {})
+        parts[name] = aggregate(rule.signals[name].aggregation, parts.get(name), reward.value)
+        decision.values[slot] = rule.total(parts)
+
+    def _as_read(self, reward: RewardRecord) -> RewardRecord:
+        """Return a reward as builds of the fold in force read it."""
+        if self.fold >= SIGNALS_SINCE:
+            return reward
+        return msgspec.structs.replace(reward, signal=None)
 
     def _activation(self, now_ms: int, record: ActivationRecord, out: Lessons) -> None:
         """Activate a deferred decision, or let the activation wait for it."""

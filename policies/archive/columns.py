@@ -352,6 +352,7 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "event_id": _event_ids,
     "reward": lambda rows: [row and row.value for row in rows.rewards],
     "reward_id": lambda rows: [row and row.reward_id for row in rows.rewards],
+    "signal": lambda rows: [row and row.signal for row in rows.rewards],
     "slot": _slots,
     "action_id": lambda rows: [row and row.action_id for row in rows.rewards],
     "propensity": lambda rows: _first(rows, rows.pmf),

@@ -12,7 +12,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.parts.rebuild import texts_of
 from policies.archive.parts.shapes import bounds_of, elements_of
 
-OF_REWARDS = ["event_id", "reward", "reward_id", "slot", "action_id"]
+OF_REWARDS = ["event_id", "reward", "reward_id", "slot", "action_id", "signal"]
 OF_DECISIONS = ["event_id", "spec", "catalogue", "deferred"]
 COLUMNS = ["id", "kind", *OF_REWARDS, *OF_DECISIONS[1:], "chosen", "action_ids"]
 TICK = TickRecord()

@@ -22,7 +22,7 @@ from policies.archive.parts.shredded import rows_of
 
 _ASIDE = frozenset(
     [
-        *("ms", "seq", "propensity", "action", "signal"),
+        *("ms", "seq", "propensity", "action"),
         *("removed", "placed", "controller", "challenger"),
     ]
 )

@@ -127,6 +127,21 @@ class TrendingState(PriorState, frozen=True, array_like=True):
     trends: list[TrendState] | None = None
 
 
+class SignalledState(TrendingState, frozen=True, array_like=True):
+    """A checkpoint of a log whose rewards name their signals.
+
+    ``signals``: how many counted of each, and the sum of their values.
+    """
+
+    signals: dict[str, tuple[int, float]] | None = None
+
+
+def with_signals(state: FoldState, signals: dict[str, tuple[int, float]]) -> SignalledState:
+    """Return a checkpoint's state with the counts of signals."""
+    fields = {"merging": None, "prior": None, "trends": None, **msgspec.structs.asdict(state)}
+    return SignalledState(**{**fields, "signals": dict(sorted(signals.items()))})
+
+
 def with_trends(state: FoldState, trends: Iterable[Trends]) -> TrendingState:
     """Return a checkpoint's state with the counts of items' rewards."""
     fields = {"merging": None, "prior": None, **msgspec.structs.asdict(state)}
@@ -139,7 +154,7 @@ def with_prior(state: FoldState, prior: KnownPrior) -> PriorState:
     return PriorState(**{"merging": None, **fields, "prior": prior.stored})
 
 
-_state = msgspec.msgpack.Decoder(TrendingState)
+_state = msgspec.msgpack.Decoder(SignalledState)
 EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "EarlierState",

@@ -59,8 +59,10 @@ from policies.fold.checkpoint import (
     Past,
     PriorState,
     Refusal,
+    SignalledState,
     TrendingState,
     with_prior,
+    with_signals,
     with_trends,
 )
 from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED, KnownPrior
@@ -168,7 +170,7 @@ class Fold:
         self.join.behind = ReadBehind(past)
         if state.spec is not None:
             self.spec, self.spec_id = self._blobs.spec(state.spec), state.spec
-            self.join.rule = self.spec.join
+            self.join.rule = self.spec.rule
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
 
         # What is remembered of decisions is not in a checkpoint: it follows from the log.
@@ -177,6 +179,8 @@ class Fold:
         if join.oldest is not None and has_reached(state.position, join.oldest):
             opened = past.opened(position_before(join.oldest), state.position)
         self.join.restore(join, opened, inherited_records(state, past))
+        if isinstance(state, SignalledState) and state.signals is not None:
+            self.join.signals = dict(state.signals)
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
         """Apply entries in order; any split of the log into calls leaves the same state.
@@ -313,7 +317,8 @@ class Fold:
             self.refused_warm_starts,
         )
         state = state if self.prior is None else with_prior(state, self.prior)
-        return with_trends(state, self.trends) if self.trends else state
+        state = with_trends(state, self.trends) if self.trends else state
+        return with_signals(state, self.join.signals) if self.join.signals else state
 
     def _learn_or_refuse(self, joined: JoinedDecision) -> None:
         try:
@@ -448,7 +453,7 @@ class Fold:
         if self.spec_id != record.digest:
             self.pinned = None
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
-        self.join.rule = spec.join
+        self.join.rule = spec.rule
 
         known = {trends.half_life_ms: trends for trends in self.trends}
         self._follow([known.get(each) or Trends(each) for each in spec.half_lives_ms])
@@ -458,7 +463,9 @@ class Fold:
         self.trends = trends
         self.join.on_reward = self._count_reward if trends else None
 
-    def _count_reward(self, decision: Decision, slot: int, now_ms: int) -> None:
+    def _count_reward(
+        self, decision: Decision, slot: int, now_ms: int, _signal: str | None, _worth: float
+    ) -> None:
         ids, chosen = choice_of(decision)
         for trends in self.trends:
             trends.add(ids[chosen[slot]], now_ms)
@@ -603,7 +610,7 @@ class Fold:
             self.prior = msgspec.structs.replace(self.prior, taught=taught, reason=why)
 
     def _rule_of(self, digest: str) -> JoinRule:
-        return self._blobs.spec(digest).join
+        return self._blobs.spec(digest).rule
 
     def _waits(self, digest: str) -> bool:
         learner = self._blobs.spec(digest).learner

@@ -171,8 +171,8 @@ def joined_decisions(
         return known[name]
 
     join = Join(
-        lambda name: evaluation_rule(demand_spec(name).join),
-        rule=evaluation_rule(spec.join),
+        lambda name: evaluation_rule(demand_spec(name).rule),
+        rule=evaluation_rule(spec.rule),
         fold=FOLD,
         behind=None if past is None else ReadBehind(past),
     )

@@ -116,7 +116,7 @@ def rows_of_log(log: Iterable[LogEntry], spec: PolicySpec) -> list[LoggedDecisio
         log: The entries of the run.
         spec: The policy that ran.
     """
-    rule = evaluation_rule(spec.join)
+    rule = evaluation_rule(spec.rule)
     join = Join(lambda _: rule, rule=rule)
     return [row for entry in log for joined in join.apply(entry) for row in decision_rows(joined)]
 

@@ -103,7 +103,7 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
 
 
 def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
-    names = ("event_id", "reward", "reward_id", "slot", "action_id")
+    names = ("event_id", "reward", "reward_id", "slot", "action_id", "signal")
     columns = [_values_of(batch[name].take(rows)) for name in names]
     return [
         encode_first(RewardRecord(*fields), elements)

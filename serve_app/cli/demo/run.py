@@ -125,7 +125,7 @@ async def _drive(
             await Driver(session, bench, board.traffic, seed).run(rounds)
 
         # The log is quiet by now, and the learner's ticks close its last windows.
-        await board.wait_until_learned(timeout_s=spec.join.window_s + 30.0)
+        await board.wait_until_learned(timeout_s=spec.rule.window_s + 30.0)
         refreshing.cancel()
         board.refresh()
 
@@ -145,7 +145,7 @@ def _measure(client: Redis, spec: PolicySpec, salt: bytes, acknowledged: int) ->
     result = audit(
         (entry.record for entry in log if isinstance(entry.record, DecisionRecord)), salt=salt
     )
-    lags = freshness_ms(client, keys, log, spec.join.window_ms)
+    lags = freshness_ms(client, keys, log, spec.rule.window_ms)
     outcomes = {name: stats.outcomes.get(name, 0) for name in OUTCOMES}
     return {
         "freshness_ms": {**percentiles(lags), "not_served": result.decisions - len(lags)},

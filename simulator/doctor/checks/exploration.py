@@ -152,7 +152,7 @@ class Uniformity:
             return
 
         # By the time of this decision, the rewards whose windows have closed were learned.
-        learned_until = entry.time_ms - spec.join.window_ms - LAG_MS
+        learned_until = entry.time_ms - spec.rule.window_ms - LAG_MS
         while self._reward_times and self._reward_times[0] <= learned_until:
             self._reward_times.popleft()
             self._learned += 1

@@ -155,7 +155,7 @@ class Rewards:
 
     def _rule_of(self, digest: str) -> JoinRule:
         spec = self._stored.spec(digest)
-        return JoinRule() if spec is None else spec.join  # that it is gone is a finding of its own
+        return JoinRule() if spec is None else spec.rule  # that it is gone is a finding of its own
 
     def findings(self) -> Iterator[Finding]:
         """Yield the join rate, one for each outcome, the rewards' flow, and what they say."""

@@ -20,7 +20,7 @@ UNKNOWN_ACTION = -2
 
 @dataclass(slots=True, eq=False)
 class JoinEntries:
-    """n decisions, rewards and activations, in the log's order: about 95 bytes each.
+    """n decisions, rewards and activations, in the log's order: about 100 bytes each.
 
     Attributes:
         sequence: int64[n], grows along the log; from 0 within the piece, negative before it.
@@ -32,6 +32,7 @@ class JoinEntries:
         done: bool[n], whether a decision was settled before.
         slots: int32[n], of a decision; 0 of the others.
         value: float64[n], of a reward.
+        signal: int32[n], of a reward, by number, 0 where it names none.
         slot: int32[n], of a reward, -1 where it names none.
         action: int32[n], of a reward, by number, -1 where it names none.
         event: string[n], the ids of their events.
@@ -48,6 +49,7 @@ class JoinEntries:
     done: Bools
     slots: Int32
     value: Float64
+    signal: Int32
     slot: Int32
     action: Int32
     event: pa.StringArray

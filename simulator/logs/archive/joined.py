@@ -31,6 +31,7 @@ from simulator.logs.archive.entries import (
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.light import LIGHT, EntryReader, PieceBounds
 from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled, keys_of
+from simulator.logs.archive.signals import WeighedSignals
 from simulator.logs.rows import NO_WAITING, Waiting
 
 SPAN_ENTRIES = 1 << 16
@@ -39,7 +40,6 @@ READ_ENTRIES = 1 << 14
 """Entries that are looked at together, or a row group more."""
 CHOSEN = ["id", "chosen", "action_ids"]
 """The columns that say what was chosen, read only where a reward names an action."""
-AGGREGATIONS = {"first": joins.FIRST, "last": joins.LAST, "sum": joins.SUM, "max": joins.MAX}
 
 
 class _Span(NamedTuple):
@@ -142,20 +142,22 @@ class ArchiveJoin:
         identity, identities = _identities(events, entries.reward)
         self._find_chosen(entries, events, through)
 
-        n, slots = len(entries), len(entries.chosen)
-        values, has_value = np.zeros(slots), np.zeros(slots, np.bool_)
+        n, weighed = len(entries), WeighedSignals(self._log.rules, self._log.signals)
+        shape = len(entries.chosen), len(weighed.names)
+        values, has_value = np.zeros(shape), np.zeros(shape, np.bool_)
         state, owner = np.zeros(n, np.int8), np.zeros(n, np.int32)
-        known = self._log.rules
-        aggregation = np.array([AGGREGATIONS[rule.aggregation] for rule in known], np.int8)
         joins.join_entries(
             entries.kind,
             entries.ms,
             events,
             window,
             entries.era,
-            aggregation[entries.rule],
+            entries.rule,
+            weighed.aggregations,
+            weighed.windows,
             entries.deferred,
             entries.value,
+            weighed.columns[entries.signal],
             identity,
             entries.slot.astype(np.int64),
             entries.action,
@@ -167,14 +169,16 @@ class ArchiveJoin:
             np.empty(identities, np.int32),
             values,
             has_value,
-            np.zeros(slots, np.bool_),
+            np.zeros(shape, np.bool_),
             state,
             owner,
         )
 
-        defaults = np.array([rule.default_reward for rule in known])
-        rewards = np.where(has_value, values, np.repeat(defaults[entries.rule], entries.slots))
-        return state, owner, rewards
+        return (
+            state,
+            owner,
+            weighed.rewards(np.repeat(entries.rule, entries.slots), values, has_value),
+        )
 
     def _settled(
         self, entries: JoinEntries, rows: NDArray[np.intp], rewards: Float64, frontier: int

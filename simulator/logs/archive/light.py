@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from bandits.errors import BanditloopError, SpecError
 from bandits.kernels import joins
 from bandits.log.join import JoinRule
+from bandits.log.join_rule import UNNAMED
 from bandits.log.positions import log_order, position_before
 from bandits.log.records import BuildRecord
 from bandits.log.versions import fold_version
+from bandits.log.windows import SIGNALS_SINCE
 from policies.archive.archive import ArchiveReader
 from policies.spec import decode_spec
 from simulator.logs.archive.entries import UNKNOWN_ACTION, Bools, Int32, Int64, JoinEntries
@@ -25,7 +27,7 @@ from simulator.logs.archive.settled import EVERYTHING
 
 LIGHT = [
     *("id", "ms", "kind", "event_id", "spec", "slots", "deferred"),
-    *("reward", "reward_id", "slot", "action_id"),
+    *("reward", "reward_id", "slot", "action_id", "signal"),
 ]
 """The columns that a join reads."""
 BEFORE_PIECE = -(1 << 62)
@@ -69,6 +71,7 @@ class EntryReader:
         era: How often those that waited for their decision were given up.
         last_close: When the last window of the piece closes, of those that were read.
         rules: By number; the first is of those that do not wait.
+        signals: The numbers of signals that rewards have named; that of naming none is 0.
     """
 
     reader: ArchiveReader
@@ -80,6 +83,7 @@ class EntryReader:
     era: int = 0
     last_close: int = 0
     rules: list[JoinRule] = field(default_factory=lambda: [_NO_WINDOW])
+    signals: dict[str, int] = field(default_factory=lambda: {UNNAMED: 0})
     _in_force: int = NOBODY_WAITS
     _fold: int = 1
 
@@ -102,7 +106,7 @@ class EntryReader:
         if digest not in self._named:
             try:
                 spec = decode_spec(self.reader.blob(digest))
-                self._named[digest] = self._numbered(self._shortened(spec.join))
+                self._named[digest] = self._numbered(self._shortened(spec.rule))
             except SpecError as error:
                 self._named[digest] = error
         return self._named[digest]
@@ -151,7 +155,10 @@ class EntryReader:
         # By fold 1 no activation waits.
         rule[(kind == joins.ACTIVATION) & (fold == 1)] = NOBODY_WAITS
         rule = np.where(kind == joins.DECISION, own, rule)
-        return self._entries(batch, kind, ms, sequence, rule, era)
+        # What it names, no build of before read.
+        signal = _numbered(coded(batch["signal"]), self.signals, UNNAMED)
+        signal[fold < SIGNALS_SINCE] = 0
+        return self._entries(batch, kind, ms, sequence, rule, era, signal)
 
     def _in_state(self) -> tuple[int, int, int]:
         return self._in_force, self.era, self._fold
@@ -179,7 +186,7 @@ class EntryReader:
             # A spec that the learner refused changes nothing: the one before stays in force.
             if digest not in self._entered:
                 spec = spec_in_force(self.reader, digest)
-                number = None if spec is None else self._numbered(self._shortened(spec.join))
+                number = None if spec is None else self._numbered(self._shortened(spec.rule))
                 self._entered[digest] = number
             number = self._entered[digest]
             self._in_force = self._in_force if number is None else number
@@ -202,6 +209,7 @@ class EntryReader:
         sequence: Int64,
         rule: Int32,
         era: Int32,
+        signal: Int32,
     ) -> JoinEntries:
         """Return the decisions, rewards and activations of a batch."""
         # Mostly there is nothing else.
@@ -209,6 +217,7 @@ class EntryReader:
         if not joined.all():
             batch, era = batch.filter(pa.array(joined)), era[joined]
             kind, ms, sequence, rule = kind[joined], ms[joined], sequence[joined], rule[joined]
+            signal = signal[joined]
         decisions = kind == joins.DECISION
 
         mine = decisions & (sequence >= 0) & (sequence < self.end)
@@ -228,6 +237,7 @@ class EntryReader:
             done=np.zeros(len(kind), np.bool_),
             slots=slots,
             value=_numbers_of(batch["reward"], 0.0),
+            signal=signal,
             slot=slot.astype(np.int32),
             action=self.actions_of(named),
             event=batch["event_id"],
@@ -237,17 +247,28 @@ class EntryReader:
 
     def actions_of(self, named: pa.DictionaryArray) -> Int32:
         """Return the numbers of actions, -1 for null."""
-        codes = pc.fill_null(named.indices, -1).to_numpy()
-        numbers: Int32 = np.full(len(named.dictionary) + 1, -1, np.int32)
-        known = self._actions
-        for code in np.unique(codes[codes >= 0]).tolist():
-            numbers[code] = known.setdefault(named.dictionary[code].as_py(), len(known))
-        found: Int32 = numbers[codes]
-        return found
+        return _numbered(named, self._actions)
 
     def windows(self) -> Int64:
         """Return the windows by rule, in milliseconds."""
         return np.array([rule.window_ms for rule in self.rules], np.int64)
+
+
+def _numbered(named: pa.DictionaryArray, known: dict[str, int], null: str | None = None) -> Int32:
+    """Return the numbers of texts, those of new ones added.
+
+    Args:
+        named: the texts.
+        known: numbers by text.
+        null: the text that null stands for; None: its number is -1.
+    """
+    codes = pc.fill_null(named.indices, -1).to_numpy()
+    last = -1 if null is None else known[null]
+    numbers: Int32 = np.full(len(named.dictionary) + 1, last, np.int32)
+    for code in np.unique(codes[codes >= 0]).tolist():
+        numbers[code] = known.setdefault(named.dictionary[code].as_py(), len(known))
+    found: Int32 = numbers[codes]
+    return found
 
 
 def _places_through(ids: pa.StringArray, position: str) -> int:

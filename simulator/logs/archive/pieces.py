@@ -136,10 +136,10 @@ def archive_pieces(
     decoded = {digest: spec_in_force(reader, digest) for digest in {each for _, each in entered}}
     valid = {digest: spec for digest, spec in decoded.items() if spec is not None}
     specs = [(position, digest) for position, digest in entered if digest in valid]
-    rules = {digest: evaluation_rule(spec.join, window_s) for digest, spec in valid.items()}
+    rules = {digest: evaluation_rule(spec.rule, window_s) for digest, spec in valid.items()}
     builds = reader.builds()
 
-    longest = max((spec.join.window_s for spec in valid.values()), default=0.0)
+    longest = max((spec.rule.window_s for spec in valid.values()), default=0.0)
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
 
     # A piece ends with a file, once the pieces so far have their share of all entries.

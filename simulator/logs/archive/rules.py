@@ -18,8 +18,8 @@ def evaluation_rule(rule: JoinRule, window_s: float | None = None) -> JoinRule:
         rule: The rule of the policy's spec.
         window_s: Longest window in seconds; None: the rule's own.
     """
-    shorter = rule.window_s if window_s is None else min(window_s, rule.window_s)
-    return msgspec.structs.replace(rule, learn="at_close", late="ignore", window_s=shorter)
+    shorter = rule if window_s is None else rule.shortened(window_s)
+    return msgspec.structs.replace(shorter, learn="at_close", late="ignore")
 
 
 def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:

@@ -65,6 +65,8 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "prior": "tests/unit/policies/fold/test_prior_in_log.py",
     "space": "tests/integration/test_spaces.py",
     "repeat": "tests/unit/policies/profiles/test_repeat.py",
+    "signals": "tests/unit/policies/profiles/test_signals.py",
+    "on_change": "tests/unit/policies/fold/test_relearned.py",
     "context_private": "tests/unit/policies/test_private_context.py",
     "learner.standbys": "tests/integration/test_learner.py",
     "sources[0].url": "tests/unit/policies/sources/test_sources.py",
