@@ -145,6 +145,12 @@ class UnknownTypeError(InvalidInputError):
     code = "unknown_type"
 
 
+class UnknownSignalError(InvalidInputError):
+    """A reward names a signal that the policy's spec does not weigh."""
+
+    code = "unknown_signal"
+
+
 class TimeOutOfRangeError(InvalidInputError):
     """Something is said to have happened before 1970, or is yet to happen."""
 

@@ -28,7 +28,7 @@ export function banditloop({ url, policy, key = null, timeoutMs = 1000 }) {
     // The decision counts from now on: call it when the visitor sees what was chosen.
     show: (decision) => event(decision, "activate", {}),
     // Higher is better; reward_id makes a reward that is sent twice count once.
-    reward: (decision, value = 1, { slot, reward_id = crypto.randomUUID() } = {}) =>
-      event(decision, "reward", { value, slot, reward_id }),
+    reward: (decision, value = 1, { slot, signal, reward_id = crypto.randomUUID() } = {}) =>
+      event(decision, "reward", { value, slot, signal, reward_id }),
   };
 }

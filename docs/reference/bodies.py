@@ -5,9 +5,11 @@ from collections.abc import Mapping
 EVENT_ID = "The decision's name, which its rewards carry."
 REWARD = {
     "value": "How good the choice turned out; higher is better.",
-    "reward_id": "The reward's name: each counts once. Without one, a slot takes one reward.",
+    "reward_id": "The reward's name: each counts once. Without one, a slot takes one reward of each"
+    " signal.",
     "slot": "The slot that is rewarded; without one, the action's, or 0.",
     "action_id": "The action that is rewarded; it must have been chosen.",
+    "signal": "What kind of reward it is, one that the policy's spec weighs (`signals`).",
 }
 ITEM = {
     "features": "What is learned from.",
@@ -137,6 +139,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "sources": "The policy's sources, by name.",
         "spec": "The whole spec.",
         "outcomes": "How many events of the log had each outcome of the join.",
+        "signals": "Of each signal how many rewards counted, and their mean.",
         "stalled": "Where learning stands still.",
         "reason": "Why learning stands still.",
     },

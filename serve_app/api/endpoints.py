@@ -9,7 +9,7 @@ from banditloop_client import schemas
 from bandits import errors
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
-from bandits.values import MAX_NUMBER
+from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
 from policies.ranker import check_event_id
 from policies.requests import RankRequest
 from serve_app.api.bodies import decode_body
@@ -107,10 +107,8 @@ def _decided(
 async def reward(call: Call[schemas.RewardRequest]) -> schemas.Accepted:
     """Log one reward."""
     sent = call.request
-    record = RewardRecord(
-        call.parameters["event_id"], sent.value, sent.reward_id, sent.slot, sent.action_id
-    )
-    await call.service.log([_checked(record, "")])
+    record = _checked(call, sent, call.parameters["event_id"], "")
+    await call.service.log([record])
     return _rewarded(call, 1)
 
 
@@ -118,10 +116,7 @@ async def rewards(call: Call[schemas.RewardsRequest]) -> schemas.Accepted:
     """Log many rewards; all are accepted or none is."""
     records: list[RewardRecord | ActivationRecord] = []
     for index, sent in enumerate(call.request.rewards):
-        record = RewardRecord(
-            _event_id_of(sent, index), sent.value, sent.reward_id, sent.slot, sent.action_id
-        )
-        records.append(_checked(record, f"rewards[{index}]."))
+        records.append(_checked(call, sent, _event_id_of(sent, index), f"rewards[{index}]."))
 
     await call.service.log(records)
     return _rewarded(call, len(records))
@@ -145,13 +140,25 @@ def _event_id_of(sent: schemas.RewardEvent, index: int) -> str:
         raise errors.InvalidEventIdError(error.message, f"rewards[{index}].event_id") from error
 
 
-def _checked(record: RewardRecord, prefix: str) -> RewardRecord:
+def _checked(
+    call: Call[Any], sent: schemas.RewardRequest | schemas.RewardEvent, event_id: str, prefix: str
+) -> RewardRecord:
+    """Return the record of a reward; ``prefix`` is what the fields at fault begin with."""
     # Written so that NaN is refused as well.
-    if not abs(record.value) <= MAX_NUMBER:
+    if not abs(sent.value) <= MAX_NUMBER:
         raise errors.NonFiniteNumberError(
             f"a reward is a number up to {MAX_NUMBER:g}", f"{prefix}value"
         )
-    return record
+
+    signal = sent.signal
+    if signal is not None and signal not in call.service.signals:
+        known = ", ".join(call.service.signals) or "none"
+        raise errors.UnknownSignalError(
+            f"the policy's spec weighs no signal {signal[:MAX_SIGNAL_BYTES]!r}: its signals are"
+            f" {known}",
+            f"{prefix}signal",
+        )
+    return RewardRecord(event_id, sent.value, sent.reward_id, sent.slot, sent.action_id, signal)
 
 
 # Policies

@@ -1,6 +1,6 @@
 """The rest of a replica as the HTTP API needs it, as protocols."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,11 @@ class PolicyService(Protocol):
     @property
     def learning(self) -> LearningHealth:
         """How its learning stands, as far as is known."""
+        ...
+
+    @property
+    def signals(self) -> Collection[str]:
+        """What its rewards may name as their signal."""
         ...
 
     @property

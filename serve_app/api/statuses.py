@@ -27,6 +27,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.ActivityConflictError: 409,
     errors.TooManyActivityEventsError: 422,
     errors.UnknownTypeError: 422,
+    errors.UnknownSignalError: 422,
     errors.TimeOutOfRangeError: 422,
     errors.TooManyItemsError: 422,
     errors.InvalidItemIdError: 422,

@@ -19,6 +19,7 @@ from banditloop_client.schemas import (
     PolicyInfo,
     PriorInfo,
     Refused,
+    SignalInfo,
     SimilarItem,
     SimilarQuery,
     SimilarResponse,
@@ -49,6 +50,7 @@ from serve_app.store.keys import ItemsKeys, Keys, partitions
 from serve_app.store.progress import LearningHealth
 from serve_app.store.replicas.artifacts import forget, read_artifact_trouble, report
 from serve_app.store.snapshots import Follower, Published
+from serve_app.store.stats import Stats
 
 REPORT_S = 0.5
 """Time between two reports of the artifact that serves, in seconds."""
@@ -148,6 +150,12 @@ class RedisPolicyService:
     def ready(self) -> bool:
         """Whether a snapshot is loaded, and the items."""
         return self.ranker.serving is not None and self.items_log.loaded
+
+    @property
+    def signals(self) -> Collection[str]:
+        """What its rewards may name as their signal."""
+        signals = self.spec.signals
+        return () if signals is msgspec.UNSET else signals.keys()
 
     @property
     def artifact_is_old(self) -> bool:
@@ -348,6 +356,7 @@ class RedisPolicyService:
             artifact_wanted=self.artifacts.wanted if self.artifacts.is_behind else None,
             artifact_trouble=trouble,
             refresh=refreshed,
+            signals=_signals_info(stats),
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:
@@ -388,6 +397,11 @@ class RedisPolicyService:
         if sources is not self._equipped:
             self.ranker.equip(sources)
             self._equipped = sources
+
+
+def _signals_info(stats: Stats | None) -> dict[str, SignalInfo]:
+    counted = {} if stats is None else stats.signals
+    return {name: SignalInfo(count, total / count) for name, (count, total) in counted.items()}
 
 
 def _prior_info(known: KnownPrior | None) -> PriorInfo | None:

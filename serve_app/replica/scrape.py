@@ -273,7 +273,22 @@ class ServiceCollector:
             "prior_rows", "Rows of a prior that the model was taught, if the log has one"
         )
 
+        named = CounterMetricFamily(
+            "banditloop_signal_rewards",
+            "Rewards that counted, of policies that weigh signals",
+            labels=["policy", "signal"],
+        )
+        means = GaugeMetricFamily(
+            "banditloop_signal_mean",
+            "Mean value of the rewards of a signal that counted",
+            labels=["policy", "signal"],
+        )
+
         for policy, stats in self._stats.items():
+            for signal, (count, total) in sorted(stats.signals.items()):
+                named.add_metric([policy, signal], count)
+                means.add_metric([policy, signal], total / count)
+
             # Only a ridge model has columns, and only a policy with partitions merges.
             if stats.max_columns:
                 free.add_metric([policy], stats.max_columns - stats.columns)
@@ -295,6 +310,7 @@ class ServiceCollector:
             published.add_metric([policy], stats.snapshots)
             lag.add_metric([policy], self._lags.get(policy, 0.0))
         yield from (outcomes, early, learned, published, lag, merges, late, free, prior)
+        yield from (named, means)
 
     def _stalled(self) -> Metric:
         text = "Whether a policy's learning stands still while entries wait: 1, or 0"

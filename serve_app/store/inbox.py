@@ -51,6 +51,7 @@ class InboxReward(
     reward_id: str | None = None
     slot: int | None = None
     action_id: str | None = None
+    signal: str | None = None
 
 
 class InboxActivation(
@@ -222,7 +223,12 @@ def event_of(fields: dict[bytes, bytes]) -> InboxEvent:
             event = ItemsRecord([asked.change()])
         else:
             event = RewardRecord(
-                asked.event_id, asked.value, asked.reward_id, asked.slot, asked.action_id
+                asked.event_id,
+                asked.value,
+                asked.reward_id,
+                asked.slot,
+                asked.action_id,
+                asked.signal,
             )
         record = decode(encode(event))  # the same checks as any entry's
     else:

@@ -14,7 +14,8 @@ class Stats(msgspec.Struct, frozen=True):
     ``outcomes`` are those of the join, and what was refused. In a policy of several partitions,
     ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those
     without which it was made. A ridge model has a column for each feature: ``columns``, of
-    ``max_columns``. ``prior``: the newest of the log, and what became of it.
+    ``max_columns``. ``prior``: the newest of the log, and what became of it. ``signals``: how many
+    rewards of each signal counted, and the sum of their values.
     """
 
     position: str
@@ -30,6 +31,7 @@ class Stats(msgspec.Struct, frozen=True):
     columns: int = 0
     max_columns: int = 0
     prior: KnownPrior | None = None
+    signals: dict[str, tuple[int, float]] = {}
 
 
 def summed(stats: Sequence[Stats]) -> Stats:
@@ -40,9 +42,14 @@ def summed(stats: Sequence[Stats]) -> Stats:
     outcomes: Counter[str] = Counter()
     for partition in stats:
         outcomes.update(partition.outcomes)
+    signals: dict[str, tuple[int, float]] = {}
+    for partition in stats:
+        for name, (count, total) in partition.signals.items():
+            before = signals.get(name, (0, 0.0))
+            signals[name] = before[0] + count, before[1] + total
     learned = sum(partition.learned for partition in stats)
     columns = max(partition.columns for partition in stats)
 
     return msgspec.structs.replace(
-        stats[0], learned=learned, outcomes=dict(outcomes), columns=columns
+        stats[0], learned=learned, outcomes=dict(outcomes), columns=columns, signals=signals
     )

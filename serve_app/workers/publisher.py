@@ -8,7 +8,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from bandits.log.join_rule import UNNAMED
 from policies.fold.fold import Fold
+from policies.profiles.signals import REWARD
 from serve_app.store.snapshots import Published, publish
 from serve_app.store.stats import Stats
 from serve_app.workers.learner_log import LearnerLog
@@ -154,6 +156,7 @@ def stats_of(log: LearnerLog, fold: Fold, snapshots: SnapshotWriter) -> Stats:
         fold: its fold, which counts what became of each reward.
         snapshots: what it has published.
     """
+    counted = fold.join.signals
     columns, limit = (0, 0) if fold.learner is None else fold.learner.columns
 
     return Stats(
@@ -174,4 +177,5 @@ def stats_of(log: LearnerLog, fold: Fold, snapshots: SnapshotWriter) -> Stats:
         columns=columns,
         max_columns=limit,
         prior=fold.prior,
+        signals={REWARD if name == UNNAMED else name: each for name, each in counted.items()},
     )

@@ -166,6 +166,11 @@ class FakeService:
         self.artifact_is_old = False
 
     @property
+    def signals(self):
+        signals = self.ranker.spec.signals
+        return () if signals is msgspec.UNSET else signals
+
+    @property
     def ready(self) -> bool:
         return self.ranker.serving is not None
 

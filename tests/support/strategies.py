@@ -115,6 +115,7 @@ rewards = st.builds(
     reward_id=st.one_of(st.none(), texts),
     slot=st.one_of(st.none(), st.integers(0, 2**64 - 1)),
     action_id=st.one_of(st.none(), texts),
+    signal=st.sampled_from([None, "click", "büy", "s" * 64]),
 )
 small_records = st.one_of(
     st.builds(records.ActivationRecord, texts),

@@ -8,7 +8,9 @@ import msgspec
 
 from policies.spec import PolicySpec, load_spec
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "upgrade-1c51045.tar.xz"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIRST, BEFORE_SIGNALS = "1c51045", "b811b9f"
+"""Builds by commit: their folds have versions 1 and 4."""
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -42,9 +44,9 @@ class Left(msgspec.Struct, frozen=True):
         return (self.folder / "snapshots" / snapshot_id).read_bytes()
 
 
-def unpacked(folder: Path) -> Left:
-    """A fresh copy in this folder."""
-    with tarfile.open(FIXTURE) as tar:
+def unpacked(folder: Path, build: str = FIRST) -> Left:
+    """A fresh copy in this folder of what a build has left."""
+    with tarfile.open(FIXTURES / f"upgrade-{build}.tar.xz") as tar:
         tar.extractall(folder, filter="data")
     expected = msgspec.json.decode((folder / "expected.json").read_bytes())
     return Left(folder, expected, {name: load_spec(folder / f"{name}.yaml") for name in expected})

@@ -176,13 +176,15 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reward; higher is better.
 
-    ``reward_id`` makes retries safe; without it a slot takes one reward.
+    ``reward_id`` makes retries safe; without it a slot takes one reward of each signal. ``signal``:
+    what kind of reward it is, one that the policy's spec weighs.
     """
 
     value: float
     reward_id: str | None = None
     slot: Slot | None = None
     action_id: str | None = None
+    signal: str | None = None
 
 
 class RewardEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,6 +195,7 @@ class RewardEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reward_id: str | None = None
     slot: Slot | None = None
     action_id: str | None = None
+    signal: str | None = None
 
 
 class RewardsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -329,6 +332,13 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class SignalInfo(msgspec.Struct, frozen=True):
+    """The rewards of one signal that counted; ``reward`` is what those are of that name none."""
+
+    count: int
+    mean: float
+
+
 class PriorInfo(msgspec.Struct, frozen=True):
     """The rows that the served model was taught before its first decision.
 
@@ -413,6 +423,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     artifact_wanted: str | None = None
     artifact_trouble: Trouble | None = None
     refresh: RefreshInfo | None = None
+    signals: dict[str, SignalInfo] = {}
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.log.versions import FOLD
+from policies.profiles.signals import SignalOptions, rule_of
 
 RULES = {
     "usual": JoinRule(window_s=WINDOW / 1000, default_reward=-1.0),
@@ -29,6 +30,11 @@ RULES = {
     "shorter": JoinRule(window_s=WINDOW / 2000),
     "corrects": JoinRule(window_s=WINDOW / 1000, late="correct"),
     "arrives": JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives"),
+    "signals": rule_of(JoinRule(window_s=WINDOW / 1000), {"click": 1.0, "hide": -2.0}),
+    "own windows": rule_of(
+        JoinRule(window_s=WINDOW / 2000, late="correct"),
+        {"click": 3.0, "hide": SignalOptions(-2.0, window=f"{WINDOW // 1000}s", aggregation="sum")},
+    ),
 }
 
 
@@ -98,7 +104,9 @@ def long_log(random: Random, specs: list[str]) -> list[LogEntry]:
         elif kind < 0.9:
             reward_id = random.choice([None, "r1", "r2"])
             action = random.choice([None, None, "a", "z"])
-            record = RewardRecord(name, 1.0, reward_id, random.choice([None, 0, 1]), action)
+            signal = random.choice([None, None, "click", "hide", "?"])
+            slot = random.choice([None, 0, 1])
+            record = RewardRecord(name, 1.0, reward_id, slot, action, signal)
         else:
             record = random.choice([ActivationRecord(name), TickRecord(), CheckpointRecord()])
         log.append(LogEntry(f"{now}-{number}", record))
@@ -130,17 +138,21 @@ def test_any_split_into_runs_leaves_and_teaches_the_same(seed, specs, recent_byt
         assert remembered(in_runs) == remembered(one_by_one)
 
 
+@pytest.mark.parametrize("signal", [None, "click"])
 @pytest.mark.parametrize("window", [500, 100_000])
-def test_a_usual_log_is_one_run(window):
+def test_a_usual_log_is_one_run(window, signal):
     rule = JoinRule(window_s=window / 1000)
+    rule = rule if signal is None else rule_of(rule, {signal: 1.0})
     log = []
     for number in range(50):
         log.append(LogEntry(f"{1000 * number}-0", decision(f"e{number}")))
-        log.append(LogEntry(f"{1000 * number + 600}-0", RewardRecord(f"e{number}", 1.0)))
+        log.append(
+            LogEntry(f"{1000 * number + 600}-0", RewardRecord(f"e{number}", 1.0, signal=signal))
+        )
     entries = encoded([*log, LogEntry("1000000-0", TickRecord())])
     assert sum(isinstance(entry.record, EncodedDecision) for entry in entries) == 50
 
-    join = Join(lambda _: rule, rule)
+    join = Join(lambda _: rule, rule, fold=FOLD)
     taught, plain = run(join, entries)
     assert plain == len(entries)
     assert [lesson[3] for _, lesson in taught] == [(1.0 if window > 600 else 0.0,)] * 50

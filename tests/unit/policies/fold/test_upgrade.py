@@ -3,22 +3,32 @@
 from collections.abc import Iterator
 from functools import partial
 
+import msgspec
 import pytest
-from support.upgrades import Left, unpacked
+from support.upgrades import BEFORE_SIGNALS, Left, unpacked
 
 from bandits.log.codec import encode
 from bandits.log.positions import START, is_after, log_order, position_ms
-from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, MergeRecord, SpecRecord
+from bandits.log.records import (
+    BuildRecord,
+    DecisionRecord,
+    ItemsBaseRecord,
+    LogEntry,
+    MergeRecord,
+    SpecRecord,
+)
 from bandits.snapshot_distance import distance
 from bandits.types import ActionSet, Context
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.archive.openings import openings
+from policies.archive.shared import archived_items
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy, make_learner
 from policies.fold.all_partitions import AllPartitionsFold
 from policies.fold.checkpoint import FoldState
 from policies.fold.fold import Fold
 from policies.fold.verify import ACROSS_BUILDS
+from policies.items.past import ItemsPast
 from policies.spec import decode_spec
 from serve_app.store.snapshots import Published, decode_published
 from simulator.learners.trained import read_trained
@@ -30,6 +40,11 @@ DIVIDED = ("halves", "vwhalves")
 @pytest.fixture(scope="module")
 def left(tmp_path_factory) -> Left:
     return unpacked(tmp_path_factory.mktemp("left"))
+
+
+@pytest.fixture(scope="module")
+def left_by_4(tmp_path_factory) -> Left:
+    return unpacked(tmp_path_factory.mktemp("left4"), BEFORE_SIGNALS)
 
 
 class Archived:
@@ -45,6 +60,18 @@ class Archived:
         return None
 
 
+class ArchivedItems:
+    """The log of a policy's items, from the archive alone."""
+
+    def __init__(self, left: Left, policy: str) -> None:
+        self.reader = archived_items(left.archive, policy)
+        self.encoded, self.blob = self.reader.entries, self.reader.blob
+
+    def bases(self, through: str) -> list[LogEntry]:
+        entries = self.reader.entries(START, through)
+        return [entry for entry in entries if isinstance(entry.record, ItemsBaseRecord)][::-1]
+
+
 def logs(left: Left, policy: str) -> list[Archived]:
     return [
         Archived(ArchiveReader(left.archive, folder))
@@ -55,13 +82,15 @@ def logs(left: Left, policy: str) -> list[Archived]:
 def folded(left: Left, policy: str) -> Iterator[Fold]:
     """Yield the fold of the archived log after each entry, or after each merge."""
     if policy in DIVIDED:
-        together = AllPartitionsFold(logs(left, policy), salt=left.salt)
+        items = ArchivedItems(left, policy)
+        together = AllPartitionsFold(logs(left, policy), salt=left.salt, items=items)
         for _ in together.merges():
             yield together.folds[0]
         assert not together.differing
         return
     (log,) = logs(left, policy)
-    fold = Fold(log.blob, salt=left.salt, past=log)
+    items = ItemsPast(ArchivedItems(left, policy))
+    fold = Fold(log.blob, salt=left.salt, past=log, items=items)
     for entry in log.entries(START):
         fold.apply([entry])
         yield fold
@@ -77,11 +106,23 @@ def published(fold: Fold) -> Published:
         fold.spec_id or "",
         fold.catalogue.digest,
         fold.build,
+        fold.artifact,
+        msgspec.UNSET if made.trends is None else made.trends,
     )
 
 
 @pytest.mark.parametrize("policy", [*ALONE, *DIVIDED])
 def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, policy):
+    demand_stored_snapshots(left, policy, 1)
+
+
+@pytest.mark.parametrize("policy", [*ALONE, *DIVIDED, "fading"])
+def test_a_log_of_fold_4_folds_to_the_snapshots_that_its_build_stored(left_by_4, policy):
+    """It has a log of items, counts that fade, and rewards whose signals nobody read."""
+    demand_stored_snapshots(left_by_4, policy, 4)
+
+
+def demand_stored_snapshots(left: Left, policy: str, version: int) -> None:
     """The same digests.
 
     Or, on a processor whose sums round otherwise, numbers that differ by as little.
@@ -92,7 +133,7 @@ def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, polic
         name = wanted.pop(fold.position, None)
         if name is not None:
             compared += 1
-            assert fold.version == 1
+            assert fold.version == version
             again, stored = published(fold), decode_published(left.stored(name), name)
             if again.snapshot_id != name:
                 assert (again.spec, again.catalogue, again.build) == (

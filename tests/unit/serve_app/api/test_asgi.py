@@ -22,7 +22,9 @@ from serve_app.api.wire import MAX_BODY, BodyLimit
 from serve_app.replica.metrics import COUNTERS, Metrics
 
 SPEC = PolicySpec("home")
-SOURCED = PolicySpec("sourced", sources=[RemoteSource("cf", "http://x")])
+SOURCED = PolicySpec(
+    "sourced", sources=[RemoteSource("cf", "http://x")], signals={"click": 1.0, "hide": -2.0}
+)
 HOME = "/v1/policies/home"
 GOOD = {"actions": [{"id": "a"}, {"id": "b"}]}
 
@@ -330,6 +332,21 @@ async def test_a_bad_event_id_in_a_path_is_refused(service, action):
     for event_id in ("", "x" * 257):
         response = await service.post(f"{HOME}/events/{event_id}/{action}", {"value": 1})
         assert error_of(response) == (422, "invalid_event_id", "event_id")
+
+
+async def test_a_reward_names_a_signal_that_the_spec_weighs(service):
+    path = "/v1/policies/sourced"
+    sent = {"value": 1, "signal": "hide"}
+    assert (await service.post(f"{path}/events/e/reward", sent)).status_code == 202
+    reward = service.sourced.records.entries[-1].record
+    assert reward == RewardRecord("e", 1.0, signal="hide")
+
+    bad = {"event_id": "e", "value": 1, "signal": "share"}
+    response = await service.post(f"{path}/rewards", {"rewards": [{**bad, "signal": "click"}, bad]})
+    assert error_of(response) == (422, "unknown_signal", "rewards[1].signal")
+    assert "click, hide" in response.json()["error"]["message"]
+    other = await service.post(f"{HOME}/events/e/reward", sent)
+    assert error_of(other) == (422, "unknown_signal", "signal")
 
 
 async def test_many_rewards_are_accepted_as_one_or_not_at_all(service):

@@ -27,6 +27,7 @@ from bandits.log.records import (
 )
 from policies.archive.columns import columns_of
 from policies.archive.row_groups import RowGroup
+from policies.profiles.signals import SignalOptions
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.archive import joined, light
 from simulator.logs.archive.joined import ArchiveJoin
@@ -42,7 +43,16 @@ RULES = [
     JoinRule(window_s=1.0, aggregation="max", learn="as_it_arrives"),
     JoinRule(window_s=0.0001),
 ]
-SPECS = [PolicySpec("p", join=rule) for rule in RULES]
+SIGNALS = {
+    "click": 0.7,
+    "hide": SignalOptions(-2.0, window="3s", aggregation="sum"),
+    "buy": SignalOptions(10.0, window="1s", aggregation="max"),
+}
+SPECS = [
+    *(PolicySpec("p", join=rule) for rule in RULES),
+    *(PolicySpec("p", join=rule, signals=SIGNALS) for rule in RULES[:2]),
+    PolicySpec("p", join=RULES[0], signals={"hide": 1.0}),
+]
 # One that is no spec, and one of which only the learner sees that it cannot work.
 NO_SPEC = b"{"
 REFUSED = (
@@ -100,7 +110,7 @@ def rows_of_the_join(log: Sequence[LogEntry], piece: ArchivePiece) -> tuple[Any,
 
     def rule_of(digest: str) -> JoinRule:
         if digest not in rules:
-            rules[digest] = evaluation_rule(decode_spec(BLOBS[digest]).join, piece.window_s)
+            rules[digest] = evaluation_rule(decode_spec(BLOBS[digest]).rule, piece.window_s)
         return rules[digest]
 
     def owns(position: str) -> bool:
@@ -123,7 +133,7 @@ def rows_of_the_join(log: Sequence[LogEntry], piece: ArchivePiece) -> tuple[Any,
         if isinstance(entry.record, SpecRecord):
             spec = in_force(entry.record.digest)
             if spec is not None:
-                join.rule = evaluation_rule(spec.join, piece.window_s)
+                join.rule = evaluation_rule(spec.rule, piece.window_s)
 
     number = {entry.id: at for at, entry in enumerate(e for e in log if owns(e.id))}
     closing = [at for position, at in join.open_windows() if owns(position)]
@@ -199,13 +209,14 @@ def random_log(rng: np.random.Generator, count: int, names: int, pace: int) -> l
                 None if rng.random() < 0.5 else f"r{rng.integers(3)}",
                 None if rng.random() < 0.5 else int(rng.choice([0, 1, 2, 5, 2**40])),
                 None if rng.random() < 0.6 else str(rng.choice([*ids, "z"])),
+                None if rng.random() < 0.4 else str(rng.choice([*SIGNALS, "?"])),
             )
         elif kind < 0.95:
             record = ActivationRecord(name)
         elif kind < 0.97:
             record = SpecRecord(DIGESTS[int(rng.integers(len(DIGESTS)))], "s")
         elif kind < 0.98:
-            record = BuildRecord({"fold": str(rng.integers(1, 3))})
+            record = BuildRecord({"fold": str(rng.choice([1, 2, 5]))})
         else:
             record = TickRecord()
         log.append(LogEntry(f"{now}-{number}", record))
@@ -221,10 +232,9 @@ def piece_of(
         begin, first, last = sorted(rng.integers(len(log), size=3).tolist())
         start, after = log[begin].id, log[first].id
         through = log[last].id if rng.random() < 0.8 else None
-    rule = evaluation_rule(RULES[int(rng.integers(len(RULES)))], window_s)
-    return ArchivePiece(
-        "root", "p", after, through, start, rule, window_s=window_s, fold=int(rng.integers(1, 3))
-    )
+    rule = evaluation_rule(SPECS[int(rng.integers(len(SPECS)))].rule, window_s)
+    fold = int(rng.choice([1, 2, 5]))
+    return ArchivePiece("root", "p", after, through, start, rule, window_s=window_s, fold=fold)
 
 
 def assert_same(log: Sequence[LogEntry], piece: ArchivePiece, size: int, steps: Sequence[int]):
