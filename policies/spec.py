@@ -32,10 +32,10 @@ from policies.profiles.options import ProfileOptions, Repeat, check_repeat
 from policies.profiles.signals import (
     OnChange,
     Signals,
-    check_change,
+    check_on_change,
     check_signals,
-    rule_of,
     signal_types,
+    signalled_rule,
 )
 from policies.refresh_options import Refresh
 from policies.typed_yaml import as_type, choices, parse_yaml
@@ -338,7 +338,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def rule(self) -> JoinRule:
         """How rewards join its decisions: ``join``, and what ``signals`` says."""
-        return self.join if self.signals is msgspec.UNSET else rule_of(self.join, self.signals)
+        return (
+            self.join if self.signals is msgspec.UNSET else signalled_rule(self.join, self.signals)
+        )
 
     @property
     def shares(self) -> str:
@@ -430,7 +432,7 @@ def _check_users(spec: PolicySpec) -> None:
     signals = {} if spec.signals is msgspec.UNSET else spec.signals
     check_signals(signals)
     if spec.on_change is not msgspec.UNSET:
-        check_change(spec.on_change, signals, learns=spec.learner.learns, parts=spec.partitions)
+        check_on_change(spec.on_change, signals, learns=spec.learner.learns, parts=spec.partitions)
 
     if spec.repeat is not msgspec.UNSET:
         if spec.profile is msgspec.UNSET:

@@ -61,7 +61,7 @@ def signal_types(signals: Mapping[str, Weight | SignalOptions]) -> dict[str, flo
     return {REWARD: 1.0, **weights}
 
 
-def rule_of(join: JoinRule, signals: Mapping[str, Weight | SignalOptions]) -> SignalledRule:
+def signalled_rule(join: JoinRule, signals: Mapping[str, Weight | SignalOptions]) -> SignalledRule:
     """Return how rewards join decisions where they name their signals.
 
     A reward that names none is worth its value, and joins as ``join`` says.
@@ -112,7 +112,7 @@ def check_signals(signals: Mapping[str, Weight | SignalOptions]) -> None:
             )
 
 
-def check_change(
+def check_on_change(
     on_change: OnChange,
     signals: Mapping[str, Weight | SignalOptions],
     *,

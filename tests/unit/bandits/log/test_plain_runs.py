@@ -22,7 +22,7 @@ from bandits.log.records import (
     TickRecord,
 )
 from bandits.log.versions import FOLD
-from policies.profiles.signals import SignalOptions, rule_of
+from policies.profiles.signals import SignalOptions, signalled_rule
 
 RULES = {
     "usual": JoinRule(window_s=WINDOW / 1000, default_reward=-1.0),
@@ -30,8 +30,8 @@ RULES = {
     "shorter": JoinRule(window_s=WINDOW / 2000),
     "corrects": JoinRule(window_s=WINDOW / 1000, late="correct"),
     "arrives": JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives"),
-    "signals": rule_of(JoinRule(window_s=WINDOW / 1000), {"click": 1.0, "hide": -2.0}),
-    "own windows": rule_of(
+    "signals": signalled_rule(JoinRule(window_s=WINDOW / 1000), {"click": 1.0, "hide": -2.0}),
+    "own windows": signalled_rule(
         JoinRule(window_s=WINDOW / 2000, late="correct"),
         {"click": 3.0, "hide": SignalOptions(-2.0, window=f"{WINDOW // 1000}s", aggregation="sum")},
     ),
@@ -142,7 +142,7 @@ def test_any_split_into_runs_leaves_and_teaches_the_same(seed, specs, recent_byt
 @pytest.mark.parametrize("window", [500, 100_000])
 def test_a_usual_log_is_one_run(window, signal):
     rule = JoinRule(window_s=window / 1000)
-    rule = rule if signal is None else rule_of(rule, {signal: 1.0})
+    rule = rule if signal is None else signalled_rule(rule, {signal: 1.0})
     log = []
     for number in range(50):
         log.append(LogEntry(f"{1000 * number}-0", decision(f"e{number}")))

@@ -11,7 +11,7 @@ from bandits.log.codec import decode, encode
 from bandits.log.join import Join, JoinRule
 from bandits.log.records import LogEntry, LogRecord, RewardRecord, TickRecord
 from bandits.log.versions import FOLD
-from policies.profiles.signals import SignalOptions, rule_of
+from policies.profiles.signals import SignalOptions, signalled_rule
 
 JOIN = JoinRule(window_s=10, default_reward=-1.0)
 SIGNALS = {
@@ -19,7 +19,7 @@ SIGNALS = {
     "hide": -2.0,
     "purchase": SignalOptions(10.0, window="30s", aggregation="sum"),
 }
-RULE = rule_of(JOIN, SIGNALS)
+RULE = signalled_rule(JOIN, SIGNALS)
 
 
 def reward(signal: str | None, value: float = 1.0, **fields) -> RewardRecord:
