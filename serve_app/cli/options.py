@@ -135,6 +135,9 @@ def folder_to_write(help_text: str) -> Any:
 PolicyName = Annotated[
     str | None, typer.Option("--policy", help="Name of the policy [default: the only one there is]")
 ]
+SpaceName = Annotated[
+    str | None, typer.Option("--space", help="Name of the space [default: the only one there is]")
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option("--redis-url", help="URL of Redis [default: the embedded Valkey of --data-dir]"),

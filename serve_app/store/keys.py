@@ -152,8 +152,20 @@ class UsersKeys:
 
     @property
     def erasures(self) -> str:
-        """Hash from the name of an erasure to how it stands."""
+        """Hash from the name of an erasure that runs to how it stands."""
         return self._key("erasures")
+
+    def erasure(self, name: str) -> str:
+        """Name what is left of an erasure that is complete, for a while."""
+        return self._key(f"erasure:{name}")
+
+    def erased(self, keyed: str) -> str:
+        """Name the memory of who was erased a moment ago, for those who ask again.
+
+        Args:
+            keyed: as of ``person``.
+        """
+        return self._key(f"erased:{keyed}")
 
 
 @dataclass(frozen=True, slots=True)

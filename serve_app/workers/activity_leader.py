@@ -23,6 +23,7 @@ from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import FAILURES, Redis, blocking_client
+from serve_app.store.erasures.job import go_on_with_all, run
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
 from serve_app.store.keys import ActivityKeys, UsersKeys
@@ -133,6 +134,7 @@ class ActivityLeader:
 
         self._apply_next()
         if looks:
+            run(self._client, go_on_with_all(Space(self._space)))
             self.lease.guarded([("SET", self._keys.needed, self._position)])
             self._looked_at = monotonic()
         if self._build is not None:

@@ -9,6 +9,7 @@ While it runs, the job knows whose pseudonyms it erases. Once it is complete it 
 left of it says when, and the entries of the logs carry a name that only the running job knew.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -26,9 +27,9 @@ from serve_app.store.profiles.part_state import PartState, decode_state
 from serve_app.store.spaces import ACTIVITY, Space, decode_space, part_name
 from serve_app.store.users.persons import PersonRecord, alias_of, alias_to, decode_person
 
-KEPT_MS = 30 * 24 * 3600 * 1000
+KEPT_S = 30 * 24 * 3600
 """How long it is known of a job that it is complete."""
-ASKED_AGAIN_MS = 3600 * 1000
+ASKED_AGAIN_S = 3600
 """How long after its end whoever asks for an erasure again, or has lost the answer, is told so."""
 
 T = TypeVar("T")
@@ -50,18 +51,28 @@ redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
 # Changes a job if it is what was read. KEYS: the jobs. ARGV: its name, what was read, what it is to
-# be; empty: gone.
+# be.
 _CHANGE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
-else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
-# All that the state of jobs depends on, as of one moment. KEYS: the policies, the parts, the jobs.
-# ARGV: the name of one job; empty: all.
+# Ends a job if it is what was read. KEYS: the jobs, what is left of it, who was erased. ARGV: its
+# name, what was read, what is left, and for how many seconds, and for how many it is known who.
+_END = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[5])
+return 1
+"""
+# All that the state of jobs depends on, as of one moment. KEYS: the policies, the parts, the jobs,
+# and, for a job by name, what is left of it. ARGV: the name; empty: all that run.
 _READ = """
-local jobs = ARGV[1] == '' and redis.call('HGETALL', KEYS[3])
-  or {ARGV[1], redis.call('HGET', KEYS[3], ARGV[1])}
+local jobs = redis.call('HGETALL', KEYS[3])
+if ARGV[1] ~= '' then
+  jobs = {ARGV[1], redis.call('HGET', KEYS[3], ARGV[1]) or redis.call('GET', KEYS[4])}
+end
 return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), jobs}
 """
 
@@ -71,7 +82,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         asked_ms: when it was asked for, in milliseconds since 1970.
-        person: what found the person's record; it is known for a while, for those who ask again.
+        person: what found the person's record; "" once it is complete.
         ended_ms: when it was complete; None: it is not.
         erasure: what the logs' entries name; "" once it is complete.
         pseudonyms: what nothing may be logged under any more; none once it is complete.
@@ -80,7 +91,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     """
 
     asked_ms: int
-    person: str
+    person: str = ""
     ended_ms: int | None = None
     erasure: str = ""
     pseudonyms: list[str] = []
@@ -187,14 +198,17 @@ def _destroy(
 
 
 def _asked_again(space: Space, person: str, now_ms: int) -> Steps[Erasure]:
-    """Go on with the newest erasure of somebody who is not known any more."""
+    """Go on with the erasure of somebody who is not known any more."""
     known = yield from _read(space)
-    asked = [(job.asked_ms, name) for name, job in _jobs(known) if job.person == person]
-    if not asked:
+    names = [name for name, job in _jobs(known) if job.person == person]
+    if not names:
+        found = yield ("GET", UsersKeys(space.name).erased(person))
+        names = [] if found is None else [found.decode()]
+    if not names:
         raise UnknownUserError(
             "nothing is known of this user: there is nothing to erase", "user_id"
         )
-    return (yield from go_on(space, max(asked)[1], now_ms=now_ms))
+    return (yield from go_on(space, names[0], now_ms=now_ms))
 
 
 def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasure]:
@@ -226,16 +240,18 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
                 told[part] = last_of((yield mark_command(log, job.pseudonyms, job.erasure)))
         waits_for = [part for part, at in told.items() if not _passed(known.parts, part, at)]
         keyed = [member.policy for member in known.space.members if member.items is None]
-        if waits_for:
-            changed = msgspec.structs.replace(job, told=told, keyed=keyed)
-        else:
-            changed = Job(job.asked_ms, job.person, now_ms, keyed=keyed)
+        if not waits_for:
+            ended = Job(job.asked_ms, ended_ms=now_ms, keyed=keyed)
+            if (yield _end(known, name, job.person, ended)):
+                return Erasure(name, ended, [])
+            continue
+        changed = msgspec.structs.replace(job, told=told, keyed=keyed)
         if changed == job or (yield _change(known, name, changed)):
             return Erasure(name, changed, waits_for)
 
 
 def go_on_with_all(space: Space, *, now_ms: int | None = None) -> Steps[int]:
-    """Do what is left of all jobs, and forget what need not be known; return how many still run.
+    """Do what is left of all jobs; return how many still run.
 
     Whoever leads the log of activity does this now and then: who began a job may have died.
 
@@ -243,28 +259,30 @@ def go_on_with_all(space: Space, *, now_ms: int | None = None) -> Steps[int]:
         space: see ``erase``.
         now_ms: milliseconds since 1970.
     """
-    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    known, running = (yield from _read(space)), 0
-    for name, job in _jobs(known):
-        if job.ended_ms is None:
+    running = 0
+    for name, _ in _jobs((yield from _read(space))):
+        with contextlib.suppress(UnknownErasureError):
             running += not (yield from go_on(space, name, now_ms=now_ms)).is_complete
-        elif now_ms - job.ended_ms > KEPT_MS:
-            yield _change(known, name, None)
-        elif job.person and now_ms - job.ended_ms > ASKED_AGAIN_MS:
-            yield _change(known, name, msgspec.structs.replace(job, person=""))
     return running
 
 
-def _change(known: _Known, name: str, job: Job | None) -> Command:
+def _change(known: _Known, name: str, job: Job) -> Command:
     keys = UsersKeys(known.space.name)
-    changed = b"" if job is None else _encode(job)
-    return ("EVAL", _CHANGE, 1, keys.erasures, name, known.jobs[name], changed)
+    return ("EVAL", _CHANGE, 1, keys.erasures, name, known.jobs[name], _encode(job))
+
+
+def _end(known: _Known, name: str, person: str, job: Job) -> Command:
+    keys = UsersKeys(known.space.name)
+    named = keys.erasures, keys.erasure(name), keys.erased(person)
+    left = known.jobs[name], _encode(job), KEPT_S, ASKED_AGAIN_S
+    return ("EVAL", _END, 3, *named, name, *left)
 
 
 def _read(space: Space, name: str = "") -> Steps[_Known]:
     """Read what jobs depend on: of one job, or of all."""
     keys = UsersKeys(space.name)
-    answer = yield ("EVAL", _READ, 3, keys.policies, keys.parts, keys.erasures, name)
+    depended = keys.policies, keys.parts, keys.erasures, keys.erasure(name)
+    answer = yield ("EVAL", _READ, 4, *depended, name)
     members, parts, jobs = (dict(zip(each[::2], each[1::2], strict=False)) for each in answer)
 
     registered = {each.policy: each for each in decode_space(space.name, members).members}
