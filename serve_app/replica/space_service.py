@@ -1,6 +1,5 @@
 """One space in a replica: what its policies share of their users."""
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -10,17 +9,10 @@ import msgspec
 from banditloop_client.space_schemas import ActivityEvent, ErasureState
 from bandits.errors import (
     ActivityConflictError,
-    InvalidFieldError,
     LogUnavailableError,
-    NonFiniteNumberError,
-    TimeOutOfRangeError,
     UnknownItemError,
-    UnknownTypeError,
 )
-from bandits.log.records import ActivityRecord
-from bandits.values import MAX_EVENT_ID_BYTES, MAX_NUMBER
-from policies.items.changes import check_item_id
-from policies.pseudonyms import check_user_id
+from policies.profiles.activity import check_event, record_of, said_by
 from policies.spec import PolicySpec
 from serve_app.replica.erasures import ReplicaErasures
 from serve_app.replica.items import ReplicaItems
@@ -32,12 +24,8 @@ from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
 from serve_app.store.spaces import space_of_specs
 
-FUTURE_MS = 300_000
-"""How far a caller's clock may be ahead of this one."""
 ERASED_ATTEMPTS = 3
 """How many users of one request may have been erased since they were looked up."""
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class RedisSpaceService:
@@ -90,8 +78,9 @@ class RedisSpaceService:
             NotReadyError: the log of items has not begun.
             LogUnavailableError: not known to be logged.
         """
+        now_ms = self._clock() * 1000
         for at, event in enumerate(events):
-            self._check(event, f"events[{at}].")
+            check_event(event, self._types, now_ms, f"events[{at}].")
         await self._check_items(events)
 
         # Whoever was erased since they were looked up comes back as somebody new.
@@ -144,40 +133,8 @@ class RedisSpaceService:
         return Appended.of(await self._writer.append_by(self._keys.log, command))
 
     def _new(self, event: ActivityEvent, name: str, pseudonym: str) -> NewActivity:
-        time_ms = None if event.time is None else int(event.time.timestamp() * 1000)
-        record = ActivityRecord(pseudonym, event.item_id, event.type, event.value, time_ms, name)
-        if event.id is None:
-            return NewActivity(record, None)
-
-        # Of what the caller sent: the pseudonym may be another when it is sent again.
-        said = _encode((event.user_id, event.item_id, event.type, event.value, time_ms))
-        says = hashlib.blake2b(said, key=self._salt, person=b"activity", digest_size=16)
-        return NewActivity(record, says.digest())
-
-    def _check(self, event: ActivityEvent, target: str) -> None:
-        """Refuse an event that can be none."""
-        check_user_id(event.user_id, f"{target}user_id")
-        check_item_id(event.item_id, f"{target}item_id")
-        if event.type not in self._types:
-            raise UnknownTypeError(
-                f"no policy's profile has the type {event.type!r}: one of"
-                f" {', '.join(sorted(self._types))}",
-                f"{target}type",
-            )
-        if event.value is not None and not abs(event.value) <= MAX_NUMBER:
-            raise NonFiniteNumberError(
-                f"a value is a number up to {MAX_NUMBER:g}", f"{target}value"
-            )
-        if event.id is not None and not 0 < len(event.id.encode()) <= MAX_EVENT_ID_BYTES:
-            raise InvalidFieldError(f"an id has 1 to {MAX_EVENT_ID_BYTES} bytes", f"{target}id")
-        if event.time is not None:
-            time_ms = event.time.timestamp() * 1000
-            if time_ms < 0:
-                raise TimeOutOfRangeError("nothing is older than 1970", f"{target}time")
-            if time_ms > self._clock() * 1000 + FUTURE_MS:
-                raise TimeOutOfRangeError(
-                    "this is more than 5 minutes in the future", f"{target}time"
-                )
+        says = None if event.id is None else said_by(event, self._salt)
+        return NewActivity(record_of(event, pseudonym, name), says)
 
     async def _check_items(self, events: Sequence[ActivityEvent]) -> None:
         """Refuse what was done with an item that is not there."""

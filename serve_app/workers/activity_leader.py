@@ -9,24 +9,27 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from time import monotonic
 
-from bandits.errors import ArchiveError, LogGapError
+from bandits.errors import BanditloopError
 from bandits.log.positions import START, is_after
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
-from policies.archive.shared import shared_folder
+from policies.archive.shared import SHARED, shared_folder
 from policies.profiles.changes import PartChanges
 from policies.profiles.part import CutRule
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
+from serve_app.store.activity.inbox import ActivityInbox
+from serve_app.store.activity.space_items import SpaceItems
 from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import FAILURES, Redis, blocking_client
 from serve_app.store.erasures.job import go_on_with_all, run
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
-from serve_app.store.keys import ActivityKeys, UsersKeys
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ActivityKeys, ItemsKeys, UsersKeys
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.profiles.part_build import PartBuild
 from serve_app.store.profiles.part_writer import PartFencedError, PartMovedError, PartWriter
@@ -54,7 +57,9 @@ class ActivityLeader:
         client: Redis,
         space: str,
         *,
+        salt: bytes,
         archive: ArchiveReader | None = None,
+        items_archive: ArchiveReader | None = None,
         generation: int = 0,
     ) -> None:
         """Take part.
@@ -62,7 +67,9 @@ class ActivityLeader:
         Args:
             client: a connection of its own.
             space: the space's name.
+            salt: the secret that user ids are hashed with.
             archive: where its log goes on behind the stream, if it is archived.
+            items_archive: the same of the space's log of items.
             generation: that of the deployment; see lease.py.
         """
         keys = ActivityKeys(space)
@@ -70,6 +77,9 @@ class ActivityLeader:
         self._log = RedisLog(client, keys)
         self._history = History(client, keys, archive)
         self._writer = PartWriter(client, UsersKeys(space), ACTIVITY)
+        history = ItemsHistory(client, ItemsKeys(space), items_archive)
+        items = SpaceItems(client, ItemsKeys(space), history)
+        self.inbox = ActivityInbox(client, keys, UsersKeys(space), items, salt=salt)
         self._build: PartBuild | None = None
 
         owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
@@ -78,6 +88,7 @@ class ActivityLeader:
 
         self._led_under: bytes | None = None
         self._rule: CutRule | None = None
+        self._types: Collection[str] = ()
         self._position = START
         self._looked_at = 0.0
         self._behind = False
@@ -107,7 +118,7 @@ class ActivityLeader:
             log.warning("the activity of %s is not read (%s): retrying", self._space, error)
             self._led_under = None
             return RETRY_S
-        except (LogGapError, ArchiveError) as error:
+        except BanditloopError as error:
             log.warning("the activity of %s cannot be read: %s", self._space, error.message)
             self._led_under = None
             return GAP_S
@@ -133,6 +144,7 @@ class ActivityLeader:
             return
 
         self._apply_next()
+        self.inbox.move(self.lease, self._types)
         if looks:
             run(self._client, go_on_with_all(Space(self._space)))
             self.lease.guarded([("SET", self._keys.needed, self._position)])
@@ -145,7 +157,7 @@ class ActivityLeader:
         space = read_space(self._client, self._space)
         if not space.profiled:
             return False
-        rule = rule_of(space)
+        rule, self._types = rule_of(space), space.types.keys()
         if token == self._led_under and rule == self._rule:
             return True
 
@@ -206,7 +218,14 @@ def activity_leader_of_service(
         spec: the policy.
         generation: that of the deployment; see lease.py.
     """
-    root = settings.archive_root()
-    archive = ArchiveReader(root, shared_folder(spec.shares, "activity")) if root else None
-    client = blocking_client(str(settings.redis_url))
-    return ActivityLeader(client, spec.shares, archive=archive, generation=generation)
+    root, space = settings.archive_root(), spec.shares
+    archives = [ArchiveReader(root, shared_folder(space, log)) if root else None for log in SHARED]
+    client, (items_archive, archive) = blocking_client(str(settings.redis_url)), archives
+    return ActivityLeader(
+        client,
+        space,
+        salt=settings.secret(),
+        archive=archive,
+        items_archive=items_archive,
+        generation=generation,
+    )

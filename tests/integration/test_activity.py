@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from banditloop_client.schemas import Item
@@ -232,7 +233,7 @@ class Leaders:
 
     def start(self, archive: ArchiveReader | None = None, generation: int = 0) -> ActivityLeader:
         leader = ActivityLeader(
-            blocking_client(self.url), "shop", archive=archive, generation=generation
+            blocking_client(self.url), "shop", salt=SALT, archive=archive, generation=generation
         )
         stop = threading.Event()
         thread = threading.Thread(target=leader.run, args=(stop,))
@@ -370,3 +371,65 @@ async def test_a_member_that_asks_for_more_has_the_part_made_anew(shop, leaders)
     register(shop.client, PolicySpec("more", space="shop", profile=ProfileOptions(items=60)))
     await until(lambda: state(shop.client).epoch != epoch and is_read(shop))
     assert await profile_of(shop, "u") == [("b", "view"), ("a", "view")]
+
+
+# The inbox
+
+
+def leave(shop: Shop, event) -> None:
+    data = event if isinstance(event, bytes) else msgspec.json.encode(event)
+    shop.client.xadd(KEYS.inbox, {"json": data})
+
+
+async def test_what_is_left_in_the_inbox_is_in_the_log_once_and_what_is_none_is_dropped(
+    shop, leaders
+):
+    await shop.replica().add_activity([view(id="n1")])
+    for event in (
+        view(),
+        view(),  # without an id, each is one
+        view(id="n1"),  # as over HTTP
+        view("v", "b", id="n2", value=3.0, time=AT - 10_000 * DAY),
+        view("v", "b", id="n2", value=3.0, time=AT - 10_000 * DAY),
+        b"{",
+        b'{"user_id": "u"}',
+        view(item="c"),
+        view(time=AT),  # in 2030
+        ActivityEvent("u", "a", "lick"),
+        view(item="b", id="n1"),
+        view(item="b", id="n3"),
+    ):
+        leave(shop, event)
+    leader = leaders.start()
+    await until(lambda: shop.client.xlen(KEYS.inbox) == 0 and leader.inbox.moved == 6)
+    assert leader.inbox.refused == 6
+    people = shop.replica().users
+    u, v = (await people.resolve("u")).pseudonym, (await people.resolve("v")).pseudonym
+    assert [(each.user, each.item, each.value, each.id) for each in shop.records] == [
+        (u, "a", None, "n1"),
+        (u, "a", None, None),
+        (u, "a", None, None),
+        (v, "b", 3.0, "n2"),
+        (u, "b", None, "n3"),
+    ]
+    await until(lambda: is_read(shop))
+
+
+async def test_a_user_who_was_erased_while_their_activity_waited_comes_back_as_somebody_new(
+    shop, leaders
+):
+    people = shop.replica().users
+    before = await people.resolve("u")
+    shop.client.set(KEYS.erased(before.pseudonym), 1)
+    leave(shop, view())
+    leave(shop, view("v"))
+    leader = leaders.start()
+    await until(lambda: len(shop.records) == 1)
+    await asyncio.sleep(0.3)
+    assert (shop.client.xlen(KEYS.inbox), len(shop.records)) == (1, 1)
+
+    shop.client.delete(USERS.person(before.key))
+    await until(lambda: len(shop.records) == 2)
+    after = await shop.replica().users.resolve("u")
+    assert shop.records[1].user == after.pseudonym != before.pseudonym
+    assert leader.inbox.refused == 0

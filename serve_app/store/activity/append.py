@@ -8,59 +8,61 @@ from bandits.log.records import ActivityRecord
 from serve_app.store.event_log import REMEMBERED_S, SPAN_S
 from serve_app.store.keys import ActivityKeys
 
-# One atomic step: append all that is new, or nothing and say which event is at fault. What an id
-# stood for is remembered as decisions are (event_log.py): in one hash of each span of time. KEYS:
-# log, memory, marks of erased pseudonyms; names that begin with them are in the same slot. ARGV:
-# seconds to remember, seconds of a span, and of each event the record, its id, or nothing for one
-# that no caller will repeat, what it says, and its user.
-APPEND_ACTIVITY = """
-local now, kept, length = tonumber(redis.call('TIME')[1]), tonumber(ARGV[1]), tonumber(ARGV[2])
-local span, spans = math.floor(now / length), math.ceil(kept / length)
-local count, ids, places = (#ARGV - 2) / 4, {}, {}
-for i = 0, count - 1 do
-  if redis.call('EXISTS', KEYS[3] .. ARGV[4 * i + 6]) == 1 then return {i, 'erased'} end
-  local id = ARGV[4 * i + 4]
-  if id ~= '' and not places[id] then
-    ids[#ids + 1] = id
-    places[id] = #ids
-  end
-end
-
-local known = {}
-for number = span + 1, span - spans, -1 do
-  if #ids == 0 then break end
-  local found = redis.call('HMGET', KEYS[2] .. number, unpack(ids))
-  for at, said in ipairs(found) do
-    if said and not known[ids[at]] and now - string.match(said, '^%d+') < kept then
-      known[ids[at]] = string.match(said, ' (.*)$')
+# What ids stood for, is remembered as decisions are (event_log.py): in one hash of each span of
+# time, whose name begins with a key, so that its slot is the same.
+MEMORY = """
+local now = tonumber(redis.call('TIME')[1])
+local function recall(memory, ids, kept, length)
+  local span, known = math.floor(now / length), {}
+  if #ids == 0 then return known end
+  for number = span + 1, span - math.ceil(kept / length), -1 do
+    for at, said in ipairs(redis.call('HMGET', memory .. number, unpack(ids))) do
+      if said and not known[ids[at]] and now - string.match(said, '^%d+') < tonumber(kept) then
+        known[ids[at]] = string.match(said, ' (.*)$')
+      end
     end
   end
+  return known
+end
+local function remember(memory, fresh, kept, length)
+  if #fresh == 0 then return end
+  local span, spans = math.floor(now / length), math.ceil(kept / length)
+  local is_new = redis.call('EXISTS', memory .. span) == 0
+  redis.call('HSET', memory .. span, unpack(fresh))
+  if is_new then
+    redis.call('EXPIRE', memory .. span, (spans + 2) * length)
+    redis.call('UNLINK', memory .. (span - spans - 1))
+  end
+end
+"""
+
+# One atomic step: append all that is new, or nothing and say which event is at fault. KEYS: log,
+# memory, what the marks of erased pseudonyms begin with. ARGV: seconds to remember, seconds of a
+# span, and of each event the record, its id, or nothing for one that no caller will repeat, what it
+# says, and its user.
+APPEND_ACTIVITY = f"""{MEMORY}
+local count, ids = (#ARGV - 2) / 4, {{}}
+for i = 0, count - 1 do
+  if redis.call('EXISTS', KEYS[3] .. ARGV[4 * i + 6]) == 1 then return {{i, 'erased'}} end
+  if ARGV[4 * i + 4] ~= '' then ids[#ids + 1] = ARGV[4 * i + 4] end
 end
 
-local fresh, new = {}, {}
+local known, fresh, new = recall(KEYS[2], ids, ARGV[1], ARGV[2]), {{}}, {{}}
 for i = 0, count - 1 do
   local id, says = ARGV[4 * i + 4], ARGV[4 * i + 5]
   if id == '' then
-    new[#new + 1] = i
+    new[#new + 1] = ARGV[4 * i + 3]
   elseif not known[id] then
-    known[id], new[#new + 1] = says, i
+    known[id], new[#new + 1] = says, ARGV[4 * i + 3]
     fresh[#fresh + 1], fresh[#fresh + 2] = id, string.format('%.0f ', now) .. says
   elseif known[id] ~= says then
-    return {i, 'conflict'}
+    return {{i, 'conflict'}}
   end
 end
 
-for _, i in ipairs(new) do redis.call('XADD', KEYS[1], '*', 'r', ARGV[4 * i + 3]) end
-if #fresh > 0 then
-  local memory = KEYS[2] .. span
-  local first = redis.call('EXISTS', memory) == 0
-  redis.call('HSET', memory, unpack(fresh))
-  if first then
-    redis.call('EXPIRE', memory, (spans + 2) * length)
-    redis.call('UNLINK', KEYS[2] .. (span - spans - 1))
-  end
-end
-return {#new, 'ok'}
+for _, record in ipairs(new) do redis.call('XADD', KEYS[1], '*', 'r', record) end
+remember(KEYS[2], fresh, ARGV[1], ARGV[2])
+return {{#new, 'ok'}}
 """
 
 
@@ -74,6 +76,12 @@ class NewActivity(NamedTuple):
 
     record: ActivityRecord
     says: bytes | None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What the scripts take of it."""
+        name = "" if self.says is None else self.record.id
+        return encode(self.record), name, self.says or b"", self.record.user
 
 
 class Appended(NamedTuple):
@@ -102,9 +110,6 @@ def append_activity(keys: ActivityKeys, events: Sequence[NewActivity]) -> tuple[
         keys: the log's.
         events: at most 1,000.
     """
-    arguments: list[Any] = []
-    for record, says in events:
-        name = "" if says is None else record.id
-        arguments += [encode(record), name, says or b"", record.user]
     script = "EVAL", APPEND_ACTIVITY, 3, keys.log, keys.ids_prefix, keys.erased("")
+    arguments = [each for event in events for each in event.arguments]
     return *script, REMEMBERED_S, SPAN_S, *arguments
