@@ -63,7 +63,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "RankRequest": {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",
-        "user_id": "Who asks, for the policy's sources; logged as a keyed pseudonym only.",
+        "user_id": "Who asks, for the policy's sources; logged as a pseudonym only.",
         "visit_id": "One visit of a user, of several pages: what it was shown does not come again"
         " in it, where the policy says so (`repeat`).",
         "context": "Features of the moment and the user, which all actions share.",
@@ -86,6 +86,10 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "logged": "False: the decision is not known to be in the log.",
         "chosen": "What to show, slot by slot.",
         "pmf": "The probability of every action in slot 0.",
+        "profile": "Where the policy has profiles and a user asked: whether all that is known of"
+        " them was used.",
+        "repeat": "Where the policy says what is not offered again: whether all of that was"
+        " heeded.",
     },
     "Chosen": {
         "slot": "The place, from 0.",

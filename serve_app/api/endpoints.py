@@ -96,8 +96,17 @@ def _decided(
         schemas.Chosen(slot, ids[k], record.propensity(slot))
         for slot, k in enumerate(record.chosen)
     ]
+    # Whether what is known of the user, and of the visit, was heeded.
+    profile = repeat = None
+    if record.profile is not None or request.visit_id is not None:
+        whole = record.profile != ""
+        profile = whole if request.user_id and record.profile is not None else None
+        repeat = whole if call.service.repeats else None
+        if not whole:
+            metrics.count("profiles_unread", call.policy)
+
     return schemas.RankResponse(
-        record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf
+        record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf, profile, repeat
     )
 
 

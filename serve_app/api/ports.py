@@ -15,6 +15,11 @@ from serve_app.store.progress import LearningHealth
 class PolicyService(Protocol):
     """One policy, as the API needs it."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether its spec says what is not offered again."""
+        ...
+
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Return the decision, and whether it is known to be logged."""
         ...

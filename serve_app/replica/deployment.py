@@ -20,6 +20,7 @@ from serve_app.api.cors import CrossOriginApi
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
@@ -30,6 +31,7 @@ from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
+from serve_app.store.replicas.shared_reader import READ_S, SharedReader
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -58,6 +60,7 @@ class RankReplica:
         self._watch = LearningWatch(self._client, specs)
 
         # Of each space in which profiles are kept.
+        self._reader = SharedReader(self._client, timeout_s=min(READ_S, timeout))
         profiled = sorted({spec.shares for spec in specs if spec.profile is not UNSET})
         self._users = {
             space: ReplicaUsers(self._writer, UsersKeys(space), salt=settings.secret())
@@ -72,6 +75,7 @@ class RankReplica:
                 replica=self._name,
                 follow_interval_s=settings.follow_interval_ms / 1000,
                 watch=self._watch,
+                known=self._known_users(spec),
             )
             for spec in specs
         }
@@ -88,6 +92,13 @@ class RankReplica:
         self._metrics.gauges = self._gauges
         self._metrics.troubles = self._troubles
         self._metrics.refresh = self._refresh_counts
+
+    def _known_users(self, spec: PolicySpec) -> KnownUsers | None:
+        """Return what knows the users of a policy; None where it has no profiles."""
+        if spec.profile is UNSET:
+            return None
+        users, salt = self._users[spec.shares], self._settings.secret()
+        return KnownUsers(spec, spec.profile, users, self._reader, salt=salt)
 
     def _space_service(self, space: str, members: list[PolicySpec]) -> RedisSpaceService:
         """Serve what the policies of a space share."""

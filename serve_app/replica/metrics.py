@@ -30,6 +30,10 @@ COUNTERS = {
         "Decisions answered, by whether they are known to be logged",
         ("policy", "logged"),
     ),
+    "profiles_unread": (
+        "Decisions made without all that is known of the user, or of the visit",
+        ("policy",),
+    ),
     "reward_events": ("Reward events accepted", ("policy",)),
     "activity_events": ("Events of activity accepted", ("space",)),
     "source_failures": ("Requests a source fell out of", ("policy", "source")),

@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -26,14 +25,13 @@ from banditloop_client.schemas import (
 )
 from bandits.errors import (
     BanditloopError,
-    LogUnavailableError,
     SnapshotError,
     UnknownItemError,
 )
-from bandits.features.hashing import partition_of
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
+from policies.profiles.known_user import KnownUser
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources.source_set import SourceSet
@@ -41,12 +39,14 @@ from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.refreshes import follow_refresh
 from serve_app.api.readiness import stalled_at
 from serve_app.replica.artifact_swap import ArtifactSwap
+from serve_app.replica.decision_log import DecisionLog
 from serve_app.replica.items import ReplicaItems
+from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.scrape import read_learner_stats, read_troubles
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
-from serve_app.store.keys import ItemsKeys, Keys, partitions
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.progress import LearningHealth
 from serve_app.store.replicas.artifacts import forget, read_artifact_trouble, report
 from serve_app.store.snapshots import Follower, Published
@@ -54,11 +54,12 @@ from serve_app.store.stats import Stats
 
 REPORT_S = 0.5
 """Time between two reports of the artifact that serves, in seconds."""
+ERASED_ATTEMPTS = 3
+"""How often a user may be erased, and come back, while one decision is made for them."""
 DECISIONS_PER_TURN = 16
 """How many decisions of a batch are made before other requests get their turn."""
 
 log = logging.getLogger("banditloop.service")
-encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class RedisPolicyService:
@@ -74,6 +75,7 @@ class RedisPolicyService:
         replica: the process's name, which snapshots are acknowledged under.
         follow_interval_s: how often to look for a new snapshot.
         watch: knows how its learning stands; without one that is unknown.
+        known: knows its users, where its spec has profiles.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class RedisPolicyService:
         replica: str,
         follow_interval_s: float,
         watch: LearningWatch | None = None,
+        known: KnownUsers | None = None,
     ) -> None:
         self.spec = spec
         self.loaded_at = time.monotonic()
@@ -94,10 +97,8 @@ class RedisPolicyService:
         self._client = client
         self._writer = writer
         self._keys = Keys(spec.name)
-        self._logs = partitions(spec.name, spec.partitions)
-        # What was asked is remembered as a digest. From that of a request whose features nobody is
-        # to know, they could be guessed: it has a key.
-        self._asked_key = b"" if spec.context_private is msgspec.UNSET else salt
+        self._known = known
+        self._log = DecisionLog(spec, writer, known, salt=salt)
 
         self.artifacts = ArtifactSwap(spec, salt)
         self.ranker = Ranker(spec, [], salt=salt)
@@ -147,6 +148,11 @@ class RedisPolicyService:
                 await close()
 
     @property
+    def repeats(self) -> bool:
+        """Whether its spec says what is not offered again."""
+        return self.spec.repeat is not msgspec.UNSET
+
+    @property
     def ready(self) -> bool:
         """Whether a snapshot is loaded, and the items."""
         return self.ranker.serving is not None and self.items_log.loaded
@@ -169,15 +175,42 @@ class RedisPolicyService:
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Decide, and log the decision; return it, and whether it is known to be logged."""
-        record = await self.ranker.rank(request)
-        if request.event_id is None:
-            return record, await self._append_all(self._log_of(record.event_id), [record])
+        for _ in range(ERASED_ATTEMPTS):
+            known = None if self._known is None else await self._known.know(request)
+            made = await self._decide(request, known)
+            if isinstance(made, BanditloopError):
+                return await self._shown_before(request, made), True
+            record = made
+            if request.event_id is None:
+                logged = await self._log.append(record, request)
+            else:
+                # A retry under the client's own event_id gets the decision that is in the log
+                # already.
+                answer = await self._log.append_once(request, record)
+                if isinstance(answer, BanditloopError):
+                    raise answer
+                record, logged = answer
 
-        # A retry under the client's own event_id gets the decision that is in the log already.
-        answer = await self._append_once(request, record)
-        if isinstance(answer, BanditloopError):
-            raise answer
-        return answer
+            if logged is not None or self._known is None:
+                break
+            # Who was erased since they were looked up is decided for as somebody new.
+            self._known.forget(request)
+        return record, bool(logged)
+
+    async def _shown_before(self, request: RankRequest, error: BanditloopError) -> DecisionRecord:
+        """Return the first answer to a request that cannot be decided any more.
+
+        That answer itself may be why: what a visit was shown is held back.
+
+        Raises:
+            BanditloopError: there is none.
+        """
+        first = None
+        if self.repeats and request.event_id:
+            first = await self._log.find_once(request, request.event_id)
+        if first is None:
+            raise error
+        return first
 
     async def rank_all(
         self, requests: Sequence[RankRequest]
@@ -191,74 +224,76 @@ class RedisPolicyService:
         fresh = [at for at in made if requests[at].event_id is None]
         retried = [at for at in made if requests[at].event_id is not None]
         logged, once = await asyncio.gather(
-            self._append_each([answers[at] for at in fresh]),
-            asyncio.gather(*(self._append_once(requests[at], answers[at]) for at in retried)),
+            self._log.append_each([answers[at] for at in fresh], [requests[at] for at in fresh]),
+            asyncio.gather(*(self._log.append_once(requests[at], answers[at]) for at in retried)),
         )
 
         for at, is_logged in zip(fresh, logged, strict=True):
             answers[at] = answers[at], is_logged
         for at, answer in zip(retried, once, strict=True):
             answers[at] = answer
+        if self._known is not None:
+            await self._answer_again(self._known, requests, answers)
         return answers
+
+    async def _answer_again(
+        self, users: KnownUsers, requests: Sequence[RankRequest], answers: list[Any]
+    ) -> None:
+        """Answer by itself what could not be answered with the others.
+
+        Those are of users who were erased meanwhile, and retries of what a visit was shown.
+        """
+        for at, answer in enumerate(answers):
+            request = requests[at]
+            if isinstance(answer, BanditloopError):
+                if not (self.repeats and request.event_id):
+                    continue
+            elif answer[1] is None:
+                users.forget(request)
+            else:
+                continue
+            try:
+                answers[at] = await self.rank(request)
+            except BanditloopError as error:
+                answers[at] = error
 
     async def _decide_all(
         self, requests: Sequence[RankRequest]
     ) -> list[DecisionRecord | BanditloopError]:
         """Decide each request; other requests of the replica take turns in between."""
+        known: Sequence[KnownUser | BanditloopError | None] = [None] * len(requests)
+        if self._known is not None:
+            known = await asyncio.gather(*(self._know(self._known, each) for each in requests))
+
         # Whoever asks a source waits for it: those wait at the same time.
-        asking = [request for request in requests if request.actions is None]
-        asked = iter(await asyncio.gather(*(self._decide(request) for request in asking)))
+        pairs = list(zip(requests, known, strict=True))
+        asking = [self._decide(*pair) for pair in pairs if pair[0].actions is None]
+        asked = iter(await asyncio.gather(*asking))
 
         decided = []
-        for number, request in enumerate(requests):
+        for number, (request, of_user) in enumerate(pairs):
             if number % DECISIONS_PER_TURN == DECISIONS_PER_TURN - 1:
                 await asyncio.sleep(0)
-            decided.append(next(asked) if request.actions is None else await self._decide(request))
+            decided.append(
+                next(asked) if request.actions is None else await self._decide(request, of_user)
+            )
         return decided
 
-    async def _decide(self, request: RankRequest) -> DecisionRecord | BanditloopError:
+    async def _know(
+        self, users: KnownUsers, request: RankRequest
+    ) -> KnownUser | BanditloopError | None:
         try:
-            return await self.ranker.rank(request)
+            return await users.know(request)
         except BanditloopError as error:
             return error
 
-    def _log_of(self, event_id: str) -> Keys:
-        """Return the partition that an event belongs to."""
-        return self._logs[partition_of(event_id, len(self._logs))]
-
-    async def _append_each(self, records: Sequence[DecisionRecord]) -> list[bool]:
-        """Append each to its log in one write a log; return whether each is known to be there."""
-        writes = self._writes_by_log(records)
-        logged = dict(zip(self._logs, await asyncio.gather(*writes), strict=True))
-        return [logged[self._log_of(record.event_id)] for record in records]
-
-    def _writes_by_log(self, records: Sequence[DecisionRecord]) -> list[Coroutine[Any, Any, bool]]:
-        if len(self._logs) == 1:
-            return [self._append_all(self._keys, records)]
-
-        by_log: dict[Keys, list[DecisionRecord]] = {keys: [] for keys in self._logs}
-        for record in records:
-            by_log[self._log_of(record.event_id)].append(record)
-        return [self._append_all(keys, part) for keys, part in by_log.items()]
-
-    async def _append_all(self, keys: Keys, records: Sequence[DecisionRecord]) -> bool:
+    async def _decide(
+        self, request: RankRequest, known: KnownUser | BanditloopError | None
+    ) -> DecisionRecord | BanditloopError:
+        if isinstance(known, BanditloopError):
+            return known
         try:
-            await self._writer.append_all(keys.log, records)
-        except LogUnavailableError:
-            return False
-        return True
-
-    async def _append_once(
-        self, request: RankRequest, record: DecisionRecord
-    ) -> tuple[DecisionRecord, bool] | BanditloopError:
-        digest = hashlib.blake2b(
-            encode_request(request), digest_size=16, key=self._asked_key
-        ).digest()
-        log_key = self._log_of(record.event_id)
-        try:
-            return await self._writer.append_once(log_key, record, digest), True
-        except LogUnavailableError:
-            return record, False
+            return await self.ranker.rank(request, known)
         except BanditloopError as error:
             return error
 
@@ -268,19 +303,7 @@ class RedisPolicyService:
         Raises:
             LogUnavailableError: not all are known to be logged.
         """
-        if len(self._logs) == 1:
-            await self._writer.append_all(self._keys.log, records)
-            return
-
-        by_log: dict[str, list[RewardRecord | ActivationRecord]] = {}
-        for record in records:
-            by_log.setdefault(self._log_of(record.event_id).log, []).append(record)
-
-        # Every write has ended before a failure of one is raised.
-        writes = [self._writer.append_all(key, part) for key, part in by_log.items()]
-        for outcome in await asyncio.gather(*writes, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await self._log.append_events(records)
 
     async def change_items(self, changes: Sequence[ItemChange]) -> ItemsVersion:
         """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""

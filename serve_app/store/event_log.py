@@ -17,6 +17,15 @@ from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, look_again_if, now_ms, wire
 from serve_app.store.keys import Keys, LogKeys
+from serve_app.store.replicas.known_appends import (
+    APPEND_ONCE,
+    MOST_OF_VISIT,
+    VISIT_S,
+    KnownAppend,
+    append_known,
+    known_arguments,
+    known_keys,
+)
 
 FIELD = b"r"
 MAX_BATCH = 512
@@ -35,33 +44,6 @@ APPEND = """
 local ids = {}
 for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'r', ARGV[i]) end
 return ids
-"""
-
-# One atomic step: append the decision and remember its entry and what was asked, or return what is
-# remembered. KEYS: log, memory. ARGV: record, event_id, what was asked, seconds to remember,
-# seconds of a span. What is remembered of one span of time is one hash, so that it goes at once and
-# leaves no holes in Redis's memory. Its name begins with KEYS[2], so its slot is the same. The span
-# after this one: a failover may put the clock back.
-APPEND_ONCE = """
-local now, kept = tonumber(redis.call('TIME')[1]), tonumber(ARGV[4])
-local span, spans = math.floor(now / ARGV[5]), math.ceil(kept / ARGV[5])
-for number = span + 1, span - spans, -1 do
-  local seen = redis.call('HGET', KEYS[2] .. number, ARGV[2])
-  local cut = seen and string.find(seen, ' ', 1, true)
-  local entry = seen and string.sub(seen, 1, cut - 1)
-  if seen and now - string.match(entry, '^%d+') / 1000 < kept then
-    local found = redis.call('XRANGE', KEYS[1], entry, entry)
-    return {string.sub(seen, cut + 1), found[1] and found[1][2][2] or false}
-  end
-end
-local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1])
-local memory = KEYS[2] .. span
-redis.call('HSET', memory, ARGV[2], entry .. ' ' .. ARGV[3])
-if redis.call('HLEN', memory) == 1 then
-  redis.call('EXPIRE', memory, (spans + 2) * ARGV[5])
-  redis.call('UNLINK', KEYS[2] .. (span - spans - 1))
-end
-return {false, false}
 """
 
 # Appends an entry once, however often it is asked. KEYS: log, memory. ARGV: record, seconds to
@@ -100,11 +82,15 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    """Records to append to the log ``key``, or a ``command`` of its own that appends them."""
+    """``count`` entries to append.
 
-    key: str
-    data: Sequence[bytes]
-    command: tuple[Any, ...] | None
+    ``head``: what the command begins with that all who append alike share, each with its ``data``;
+    without any, it is a command of this one's own.
+    """
+
+    head: tuple[Any, ...]
+    data: Sequence[Any]
+    count: int
     done: "asyncio.Future[Any]"
     due: float
 
@@ -167,50 +153,95 @@ class LogWriter:
         """
         if not records:
             return []
-        entries = await self._send(key, [encode(record) for record in records])
+        head = "EVAL", APPEND, 1, key
+        entries = await self._send(head, [encode(record) for record in records], len(records))
         return [entry.decode() for entry in entries]
 
-    async def append_by(self, key: str, command: tuple[Any, ...]) -> Any:
+    async def append_known(
+        self, keys: Keys, records: Sequence[DecisionRecord], visits: Sequence[str]
+    ) -> list[bool]:
+        """Append decisions about known users; return of each whether it was.
+
+        One whose pseudonym nothing may be logged under any more is not.
+
+        Args:
+            keys: the partition's.
+            records: the decisions.
+            visits: of each the keyed hash of its visit; empty: it is of none.
+
+        Raises:
+            LogUnavailableError: not known of every one whether it is logged.
+        """
+        if not records:
+            return []
+        data: list[Any] = []
+        for record, visit in zip(records, visits, strict=True):
+            data += known_arguments(encode(record), KnownAppend.of(record, visit))
+        entries = await self._send(append_known(keys), data, len(records))
+        return [entry is not None for entry in entries]
+
+    async def append_by(self, key: str, command: tuple[Any, ...]) -> Any:  # noqa: ARG002
         """Append by a command of its own; return its answer.
 
         Args:
             key: the name of the log in Redis.
-            command: appends one entry, or none.
+            command: appends one entry, or none; it names the key itself.
 
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        return await self._send(key, [b""], command)
+        return await self._send(command, (), 1)
 
-    async def append_once(self, keys: Keys, record: DecisionRecord, asked: bytes) -> DecisionRecord:
+    async def append_once(
+        self, keys: Keys, record: DecisionRecord, asked: bytes, visit: str | None = None
+    ) -> DecisionRecord | None:
         """Append a decision unless one of its event_id is remembered; return what the log holds.
 
         Args:
             keys: the partition's.
             record: the decision.
             asked: a digest of the request.
+            visit: where users are known, the keyed hash of the visit, or an empty text.
+
+        Returns:
+            None if nothing may be logged under its pseudonym any more.
 
         Raises:
             EventConflictError: the remembered decision answered another request.
             LogUnavailableError: not known to be logged.
         """
-        data = encode(record)
-        limits = REMEMBERED_S, SPAN_S
-        command = (
-            "EVAL",
-            APPEND_ONCE,
-            2,
-            keys.log,
-            keys.decisions_prefix,
-            data,
-            record.event_id,
-            asked,
-            *limits,
-        )
-        remembered, raw = await self._send(keys.log, [data], command)
+        names: tuple[str, ...] = (keys.log, keys.decisions_prefix)
+        said: list[Any] = [encode(record), record.event_id, asked, REMEMBERED_S, SPAN_S]
+        if visit is not None:
+            known = KnownAppend.of(record, visit)
+            names += known_keys(keys)
+            said += [VISIT_S, MOST_OF_VISIT, known.user, known.visit, *known.shown]
+        command = ("EVAL", APPEND_ONCE, len(names), *names, *said)
+        remembered, raw = await self._send(command, (), 1)
         if remembered is None:
-            return record
+            return record if raw is None else None
+        return self._first(remembered, raw, asked)
 
+    async def find_once(self, keys: Keys, event_id: str, asked: bytes) -> DecisionRecord | None:
+        """Return the decision that is remembered under an event_id; None if there is none.
+
+        Args:
+            keys: the partition's.
+            event_id: the client's own.
+            asked: a digest of the request.
+
+        Raises:
+            EventConflictError: it answered another request.
+            LogUnavailableError: not known whether there is one.
+        """
+        limits = REMEMBERED_S, SPAN_S
+        names = keys.log, keys.decisions_prefix
+        command = ("EVAL", APPEND_ONCE, 2, *names, b"", event_id, asked, *limits)
+        remembered, raw = await self._send(command, (), 1)
+        return None if remembered is None else self._first(remembered, raw, asked)
+
+    def _first(self, remembered: bytes, raw: bytes | None, asked: bytes) -> DecisionRecord:
+        """Return the decision that answered the first attempt."""
         # A retry gets the decision of the first attempt, and nobody else does.
         if remembered != asked:
             raise EventConflictError(
@@ -235,21 +266,19 @@ class LogWriter:
             f"the log did not confirm the entry ({reason}): retry in a moment"
         )
 
-    async def _send(
-        self, key: str, data: Sequence[bytes], command: tuple[Any, ...] | None = None
-    ) -> Any:
+    async def _send(self, head: tuple[Any, ...], data: Sequence[Any], count: int) -> Any:
         loop = asyncio.get_running_loop()
         flushing = self._flusher is not None and not self._flusher.done()
 
         # After a failure one write at a time tries; the others fail at once.
         if self._failing and (flushing or loop.time() < self._retry_at):
-            raise self.failed("skipped", len(data))
+            raise self.failed("skipped", count)
         if self._held >= MAX_WAITING:
-            raise self.failed("crowded", len(data))
+            raise self.failed("crowded", count)
 
-        write = _Write(key, data, command, loop.create_future(), loop.time() + self._timeout_s)
+        write = _Write(head, data, count, loop.create_future(), loop.time() + self._timeout_s)
         self._waiting.append(write)
-        self._held += len(data)
+        self._held += count
         if not flushing:
             self._flusher = asyncio.create_task(self._flush())
         return await write.done
@@ -260,7 +289,7 @@ class LogWriter:
         size = 0
         while self._waiting and size < MAX_BATCH:
             batch.append(self._waiting.popleft())
-            size += len(batch[-1].data)
+            size += batch[-1].count
         self._held -= size
         return batch
 
@@ -285,27 +314,25 @@ class LogWriter:
                 if write.done.done():  # its request was cancelled
                     continue
                 if isinstance(result, Exception):
-                    write.done.set_exception(self.failed(reason_of(result), len(write.data)))
+                    write.done.set_exception(self.failed(reason_of(result), write.count))
                 else:
                     write.done.set_result(result)
 
     async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
         """Return a result or an error for each write.
 
-        One command goes out for each log, and one for each write that has its own.
+        One command goes out for all that append alike to a log, and one for each that has its own.
         """
-        alone = [write for write in batch if write.command is not None]
-        by_log: dict[str, list[_Write]] = {}
+        alone = [write for write in batch if not write.data]
+        by_head: dict[tuple[Any, ...], list[_Write]] = {}
         for write in batch:
-            if write.command is None:
-                by_log.setdefault(write.key, []).append(write)
+            if write.data:
+                by_head.setdefault(write.head, []).append(write)
 
         async with asyncio.timeout_at(batch[0].due):
-            commands = [write.command or () for write in alone]
-            for key, writes in by_log.items():
-                commands.append(
-                    ("EVAL", APPEND, 1, key, *[data for write in writes for data in write.data])
-                )
+            commands = [write.head for write in alone]
+            for head, writes in by_head.items():
+                commands.append((*head, *[data for write in writes for data in write.data]))
             if self._confirm_replicas:
                 commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
             results = await self._wire.send(commands)
@@ -313,12 +340,12 @@ class LogWriter:
         if self._confirm_replicas:
             results = self._confirmed(results)
 
-        # A log's one answer holds the ids of all its entries, in the order of the writes.
+        # One answer holds the ids of all entries, in the order of the writes.
         result_of = dict(zip(map(id, alone), results, strict=False))
-        for writes, answer in zip(by_log.values(), results[len(alone) :], strict=True):
+        for writes, answer in zip(by_head.values(), results[len(alone) :], strict=True):
             entries = iter(() if isinstance(answer, Exception) else answer)
             for write in writes:
-                own = list(islice(entries, len(write.data)))
+                own = list(islice(entries, write.count))
                 result_of[id(write)] = answer if isinstance(answer, Exception) else own
         return [result_of[id(write)] for write in batch]
 

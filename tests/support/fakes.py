@@ -32,6 +32,7 @@ from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
+from policies.profiles.known_user import KnownUser
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
@@ -164,6 +165,8 @@ class FakeService:
         self.queries: list[ItemsQuery] = []
         self.learns = LearningHealth("ok")
         self.artifact_is_old = False
+        self.repeats = False
+        self.known: KnownUser | None = None
 
     @property
     def signals(self):
@@ -179,7 +182,7 @@ class FakeService:
         return self.learns
 
     async def rank(self, request) -> tuple[DecisionRecord, bool]:
-        record = await self.ranker.rank(request)
+        record = await self.ranker.rank(request, self.known)
         try:
             self.records.append(record, at=1)
         except LogUnavailableError:

@@ -163,7 +163,12 @@ class Probability(msgspec.Struct, frozen=True):
 
 
 class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A decision. ``logged`` false means: not known to be logged."""
+    """A decision. ``logged`` false means: not known to be logged.
+
+    ``profile`` and ``repeat``: of a policy with profiles, whether it was made with all that is
+    known of the user, and whether all that its ``repeat`` says was heeded; null where nobody is
+    named, or the policy says no such thing.
+    """
 
     event_id: str
     policy: str
@@ -171,6 +176,8 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     logged: bool
     chosen: list[Chosen]
     pmf: list[Probability] | None = None
+    profile: bool | None = None
+    repeat: bool | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,6 +12,9 @@ from support.fakes import FakeService, FakeSource, FakeSpace, fresh_ranker
 
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from policies.profiles.known_user import KnownUser
+from policies.profiles.options import ProfileOptions
+from policies.profiles.user_profile import UNKNOWN_USER
 from policies.ranker import Ranker
 from policies.spec import PolicySpec, RemoteSource
 from serve_app.api.asgi import Api
@@ -25,7 +28,8 @@ SPEC = PolicySpec("home")
 SOURCED = PolicySpec(
     "sourced", sources=[RemoteSource("cf", "http://x")], signals={"click": 1.0, "hide": -2.0}
 )
-HOME = "/v1/policies/home"
+PROFILED = PolicySpec("portrait", profile=ProfileOptions(), repeat={"shown": "never"})
+HOME, PORTRAIT = "/v1/policies/home", "/v1/policies/portrait"
 GOOD = {"actions": [{"id": "a"}, {"id": "b"}]}
 
 
@@ -38,7 +42,11 @@ class Service:
         self.sourced = FakeService(fresh_ranker(SOURCED, [self.source]))
         self.metrics = Metrics("test")
         self.shop = FakeSpace()
-        services, spaces = {"home": self.home, "sourced": self.sourced}, {"shop": self.shop}
+        self.portrait = FakeService(fresh_ranker(PROFILED))
+        self.portrait.repeats = True
+        policies = self.home, self.sourced, self.portrait
+        services = {each.ranker.spec.name: each for each in policies}
+        spaces = {"shop": self.shop}
         self.api = Api(services, self.metrics, self._scrape, spaces=spaces)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.api), base_url="http://test"
@@ -196,6 +204,27 @@ async def test_a_good_rank_request_is_answered_and_logged(service):
     assert [p["id"] for p in answer["pmf"]] == ["a", "b"]
     assert sum(p["probability"] for p in answer["pmf"]) == pytest.approx(1.0, abs=1e-12)
     assert "pmf" not in (await service.post(f"{HOME}/rank", GOOD)).json()
+
+
+async def test_an_answer_says_whether_what_is_known_of_the_user_was_heeded(service):
+    async def said(**fields) -> list:
+        answer = (await service.post(f"{PORTRAIT}/rank", ranked(**fields))).json()
+        return [answer.get("profile"), answer.get("repeat")]
+
+    # Of a policy without profiles, nothing.
+    plain = await service.post(f"{HOME}/rank", ranked(user_id="u", visit_id="v"))
+    assert not {"profile", "repeat"} & plain.json().keys()
+
+    service.portrait.known = KnownUser("p", UNKNOWN_USER)
+    assert await said(user_id="u") == [True, True]
+    service.portrait.known = KnownUser("p", whole=False)
+    assert await said(user_id="u") == [False, False]
+    assert await said(visit_id="v") == [None, False]
+    service.portrait.known = KnownUser()
+    assert await said(visit_id="v") == [None, True]
+    service.portrait.known = None
+    assert await said() == [None, None]
+    assert service.metrics.counts["profiles_unread", "portrait"] == 2
 
 
 async def test_a_thousand_actions_and_256_bytes_are_still_accepted(service):
@@ -525,7 +554,8 @@ async def test_no_such_route_or_method(service, method, path, status, code):
 
 
 async def test_what_can_be_read_can_be_read(service):
-    assert (await service.http.get("/v1/policies")).json() == {"policies": ["home", "sourced"]}
+    named = {"policies": ["home", "portrait", "sourced"]}
+    assert (await service.http.get("/v1/policies")).json() == named
     info = (await service.http.get(HOME)).json()
     assert (info["policy"], info["ready"], info["spec"]["name"]) == ("home", True, "home")
     assert (await service.http.get("/livez")).json()["status"] == "ok"
