@@ -368,6 +368,12 @@ class ArchiveError(BanditloopError):
     code = "invalid_archive"
 
 
+class UsersBackupError(BanditloopError):
+    """A backup of who users are is damaged, or of another space, salt or build."""
+
+    code = "invalid_users_backup"
+
+
 class LogGapError(BanditloopError):
     """Neither the stream nor the archive holds a part of the log any more."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray import serve
 from ray.serve import Application
@@ -159,13 +160,27 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
             "archive",
         )
 
+    if settings.users_backup is None and any(spec.profile is not UNSET for spec in specs):
+        raise StartupError(
+            "say where every node reaches the copies of who users are: users_backup:"
+            " s3://bucket/prefix, or none",
+            "users_backup",
+        )
+
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
 
     validate(settings, specs)
     check_logs(str(settings.redis_url), specs)
     return build_app(
-        settings.model_copy(update={"archive": settings.archive_root()}), specs, new_generation()
+        settings.model_copy(
+            update={
+                "archive": settings.archive_root(),
+                "users_backup": settings.users_backup_root(),
+            }
+        ),
+        specs,
+        new_generation(),
     )
 
 

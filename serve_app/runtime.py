@@ -133,6 +133,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
                 "redis_url": url,
                 "data_dir": Path(settings.data_dir).resolve(),
                 "archive": settings.archive_root(),
+                "users_backup": settings.users_backup_root(),
             }
         )
         settings.secret()

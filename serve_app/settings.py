@@ -58,6 +58,12 @@ class Settings(BaseSettings):
             folder's ``archive``. "" or ``none`` archives nothing, and trims nothing from Redis.
         archive_max_age_s: how old an event is when it is archived.
         archive_retain_s: how long an event stays in Redis at least.
+        users_backup: the folder or URI of the copies of who users are (of policies with
+            ``profile``), which no log could make again; without one, the data folder's ``users``. A
+            bucket elsewhere outlives the disk. "" or ``none`` copies nothing.
+        users_backup_interval_s: how often they are copied.
+        users_backup_retain_s: how long a copy is kept: so long it still says who somebody was that
+            has been erased since, though nobody is brought back from it that was.
         log_level: from which level on log lines are written; ``DEBUG`` shows those of Ray, too.
     """
 
@@ -88,6 +94,9 @@ class Settings(BaseSettings):
     archive: str | None = None
     archive_max_age_s: float = Field(60.0, gt=0)
     archive_retain_s: float = Field(900.0, gt=REMEMBERED_S)
+    users_backup: str | None = None
+    users_backup_interval_s: float = Field(3600.0, gt=0)
+    users_backup_retain_s: float = Field(7 * 86400.0, gt=0)
     log_level: str = "INFO"
 
     @field_validator("redis_url")
@@ -139,11 +148,18 @@ class Settings(BaseSettings):
 
     def archive_root(self) -> str:
         """Return where the archive is: a URI, an absolute path, or "" when nothing is archived."""
-        if self.archive is None:
-            return str((self.data_dir / "archive").resolve())
-        if self.archive in {"", "none"} or "://" in self.archive:
-            return self.archive.removeprefix("none")
-        return str(Path(self.archive).resolve())
+        return self._root(self.archive, "archive")
+
+    def users_backup_root(self) -> str:
+        """Return where copies of users are: a URI, an absolute path, or "" when none are made."""
+        return self._root(self.users_backup, "users")
+
+    def _root(self, given: str | None, folder: str) -> str:
+        if given is None:
+            return str((self.data_dir / folder).resolve())
+        if given in {"", "none"} or "://" in given:
+            return given.removeprefix("none")
+        return str(Path(given).resolve())
 
     def secret(self) -> bytes:
         """Return the salt's bytes, at most 64; one that is not configured is made, and kept.

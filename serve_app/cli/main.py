@@ -27,6 +27,7 @@ COMMANDS = {
     "worlds": "Test policies and estimators where the truth is known.",
     "data": "Make data sets of tables, look at them, and fetch public ones.",
     "keys": "Manage the service's API keys.",
+    "users": "Copy who users are, and bring them back.",
     "archive": "Inspect the log's Parquet files.",
     "snapshots": "Inspect, pin and verify a policy's stored models.",
     "artifact": "See which trained sources serve, and have others serve.",

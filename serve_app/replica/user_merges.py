@@ -1,6 +1,5 @@
 """Merges of users: who was a visitor, and who they have turned out to be, are one person."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from bandits.errors import LogUnavailableError, UnknownUserError
@@ -10,8 +9,8 @@ from serve_app.replica.users import ReplicaUsers
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import REMEMBERED_S, LogWriter, reason_of
 from serve_app.store.keys import ActivityKeys
-from serve_app.store.users.merging import MergePlan, plan_merge
-from serve_app.store.users.persons import alias_of, decode_person, new_person, swap_command
+from serve_app.store.users.merging import MergePlan, plan_merge, still_to_read
+from serve_app.store.users.persons import new_person, swap_command
 
 ATTEMPTS = 5
 """How often a merge is thought out anew because somebody else changed a record meanwhile."""
@@ -83,25 +82,14 @@ class UserMerges:
     async def _held(self, user: str, into: str) -> dict[str, bytes | None]:
         """Return what is stored under two keys, and all that a merge of them may have to change."""
         held: dict[str, bytes | None] = {}
-        await self._read(held, (user, into))
-        await self._read(held, [alias[0] for raw in held.values() if (alias := alias_of(raw))])
-
-        own = held[user]
-        if own is not None and alias_of(own) is None:
-            await self._read(held, [each.hex() for each in decode_person(own).ids])
+        while names := still_to_read(user, into, held):
+            keys = [self._users.keys.person(name) for name in names]
+            try:
+                found: Any = await self._client.mget(keys)
+            except FAILURES as error:
+                raise self._writer.failed(reason_of(error)) from error
+            held.update(zip(names, found, strict=True))
         return held
-
-    async def _read(self, held: dict[str, bytes | None], names: Iterable[str]) -> None:
-        missing = [name for name in dict.fromkeys(names) if name not in held]
-        if not missing:
-            return
-        try:
-            found: Any = await self._client.mget(
-                [self._users.keys.person(name) for name in missing]
-            )
-        except FAILURES as error:
-            raise self._writer.failed(reason_of(error)) from error
-        held.update(zip(missing, found, strict=True))
 
     async def _append(self, plan: MergePlan) -> None:
         """Append the merge to the log of activity, for whoever learns from what users did."""

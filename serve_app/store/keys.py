@@ -146,6 +146,16 @@ class UsersKeys:
         return self._key("fences")
 
     @property
+    def unnoted(self) -> str:
+        """Set of the pseudonyms of whom was erased that no copy of the persons knows of yet."""
+        return self._key("unnoted")
+
+    @property
+    def backing_up(self) -> str:
+        """Says that somebody copies the persons just now; expires where they have died."""
+        return self._key("backing_up")
+
+    @property
     def policies(self) -> str:
         """Hash from a policy that shares these users to what it says of itself."""
         return self._key("policies")

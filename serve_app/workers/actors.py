@@ -139,7 +139,10 @@ class LearnerActor(WorkerActor):
 
 
 class ArchiverActor(WorkerActor):
-    """The archiver of all policies, one thread for each log. Several may run: see archiver.py."""
+    """The archiver of all policies, one thread for each log, and for each space that has users.
+
+    Several may run: see archiver.py and users_backup.py.
+    """
 
     def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
         """Start to archive.
@@ -150,11 +153,16 @@ class ArchiverActor(WorkerActor):
         """
         # Imported here because of pyarrow, too.
         from serve_app.workers.archiver import Archiver  # noqa: PLC0415
+        from serve_app.workers.users_backup import ScheduledUsersBackup  # noqa: PLC0415
 
         super().__init__(settings)
 
         # Each thread has a connection of its own.
-        for name, policy, which in logs_of(specs):
+        for space in spaces_with_users(specs) if settings.users_backup_root() else ():
+            client = blocking_client(str(settings.redis_url))
+            backup = ScheduledUsersBackup(client, space, settings)
+            self.run(backup.run, f"users-backup-{space}")
+        for name, policy, which in logs_of(specs) if settings.archive_root() else ():
             archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
                 policy,
@@ -199,8 +207,14 @@ def logs_of(specs: Sequence[PolicySpec]) -> Iterator[tuple[str, str, dict[str, A
 
     for space in dict.fromkeys(spec.shares for spec in specs):
         yield f"{space}.items", space, {"shared": "items"}
-    for space in dict.fromkeys(spec.shares for spec in specs if spec.profile is not msgspec.UNSET):
+    for space in spaces_with_users(specs):
         yield f"{space}.activity", space, {"shared": "activity"}
+
+
+def spaces_with_users(specs: Sequence[PolicySpec]) -> list[str]:
+    """Return the spaces in which it is known who users are: those of policies with profiles."""
+    named = (spec.shares for spec in specs if spec.profile is not msgspec.UNSET)
+    return list(dict.fromkeys(named))
 
 
 def worker_kinds(
@@ -227,7 +241,8 @@ def worker_kinds(
     if refreshed:
         kinds[f"refresher.{generation}"] = RefresherActor, (settings, refreshed)
 
-    if settings.archive_root():
+    copies = settings.users_backup_root() and spaces_with_users(specs)
+    if settings.archive_root() or copies:
         kinds[f"archiver.{generation}"] = ArchiverActor, (settings, list(specs))
     return kinds
 

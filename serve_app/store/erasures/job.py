@@ -37,17 +37,19 @@ Command = tuple[Any, ...]
 Steps = Generator[Command, Any, T]
 """Commands to run one after the other, each of which is answered before the next is made."""
 
-# Destroys a person's record if it is what was read, with the aliases that lead to it, and stores
-# the job. KEYS: the record, the jobs, the aliases. ARGV: what was read, what an alias begins with,
-# the job's name, the job.
+# Destroys a person's record if it is what was read, with the aliases that lead to it, stores the
+# job, and has copies of the store told that nobody is brought back from them under these
+# pseudonyms. KEYS: the record, the jobs, what copies are to be told, the aliases. ARGV: what was
+# read, what an alias begins with, the job's name, the job, the pseudonyms.
 _DESTROY = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-for at = 3, #KEYS do
+for at = 4, #KEYS do
   local led = redis.call('GET', KEYS[at])
   if led and string.sub(led, 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', KEYS[at]) end
 end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+for at = 5, #ARGV do redis.call('SADD', KEYS[3], ARGV[at]) end
 return 1
 """
 # Changes a job if it is what was read. KEYS: the jobs. ARGV: its name, what was read, what it is to
@@ -193,8 +195,9 @@ def _destroy(
     keys: UsersKeys, person: str, found: bytes, record: PersonRecord, name: str, job: Job
 ) -> Command:
     aliases = [keys.person(each.hex()) for each in record.ids]
-    named = [keys.person(person), keys.erasures, *aliases]
-    return ("EVAL", _DESTROY, len(named), *named, found, alias_to(person, ""), name, _encode(job))
+    named = [keys.person(person), keys.erasures, keys.unnoted, *aliases]
+    said = [found, alias_to(person, ""), name, _encode(job), *record.pseudonyms]
+    return ("EVAL", _DESTROY, len(named), *named, *said)
 
 
 def _asked_again(space: Space, person: str, now_ms: int) -> Steps[Erasure]:

@@ -39,6 +39,25 @@ class MergePlan(NamedTuple):
     swap: Swap
 
 
+def still_to_read(user: str, into: str, held: Held) -> list[str]:
+    """Return the keys that are to be read before a merge can be planned; none: it can.
+
+    Args:
+        user: see ``plan_merge``.
+        into: see ``plan_merge``.
+        held: what was read.
+    """
+    wanted = [user, into]
+    for name in (user, into):
+        alias = alias_of(held.get(name))
+        if alias is not None:
+            wanted.append(alias[0])
+    raw = held.get(user)
+    if raw is not None and alias_of(raw) is None:
+        wanted += [each.hex() for each in decode_person(raw).ids]
+    return [name for name in dict.fromkeys(wanted) if name not in held]
+
+
 def plan_merge(user: str, into: str, held: Held, fresh: PersonRecord) -> MergePlan:
     """Return what it takes to make two users one person.
 
