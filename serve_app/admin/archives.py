@@ -10,7 +10,7 @@ from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order, position_ms
 from policies.archive.archive import ArchiveReader, archive_folders, archived
 from policies.archive.compaction import Compactor, Usage
-from policies.archive.shared import SHARED, archived_items, archived_space, shared_folder
+from policies.archive.shared import SHARED, Shared, archived_space, shared_folder
 from policies.storage import shown
 
 
@@ -21,8 +21,8 @@ class ArchiveEnd(msgspec.Struct, frozen=True):
     id: str
 
 
-class ArchivedItems(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
-    """How much of the log of a policy's items is archived. ``size``: bytes of the files."""
+class ArchivedShared(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
+    """How much of a log that a policy shares is archived. ``size``: bytes of the files."""
 
     ranges: int
     entries: int
@@ -35,7 +35,7 @@ class ArchiveSummary(
     """How much of a policy's log is archived, over all its partitions.
 
     ``size``: bytes of the files; ``record_bytes``: bytes of the same records in the stream.
-    ``items``: the log of its items, which is not counted in the rest.
+    ``items``, ``activity``: the logs of its space, which are not counted in the rest.
     """
 
     policy: str
@@ -45,7 +45,8 @@ class ArchiveSummary(
     record_bytes: int
     first: ArchiveEnd
     last: ArchiveEnd
-    items: ArchivedItems
+    items: ArchivedShared
+    activity: ArchivedShared
 
 
 class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
@@ -56,7 +57,7 @@ class ArchiveFiles(msgspec.Struct, frozen=True, rename={"size": "bytes"}):
 
 
 class ArchiveCompaction(msgspec.Struct, frozen=True):
-    """The result of a compaction of a policy's archive: its partitions, and the log of its items.
+    """The result of a compaction of a policy's archive: its partitions, and the logs of its space.
 
     ``before`` and ``after``: the files that are read. ``written``: how many of those after are new.
     ``covered``: older files that lie beside and are not read any more. ``removed``: those of them
@@ -136,7 +137,7 @@ def archive_summary(
         raise ArchiveError(
             f"no range of {name} is archived in {shown(root)}: say where with --archive", "archive"
         )
-    of_items = list(archived_items(root, name).each_range())
+    space = archived_space(root, name)
     return ArchiveSummary(
         policy=name,
         ranges=ranges,
@@ -145,11 +146,17 @@ def archive_summary(
         record_bytes=record_bytes,
         first=ArchiveEnd(_time(first), first),
         last=ArchiveEnd(_time(last), last),
-        items=ArchivedItems(
-            len(of_items),
-            sum(stored.range.count for stored in of_items),
-            sum(stored.size for stored in of_items),
-        ),
+        items=_shared(root, space, "items"),
+        activity=_shared(root, space, "activity"),
+    )
+
+
+def _shared(root: str, space: str, log: Shared) -> ArchivedShared:
+    ranges = list(ArchiveReader(root, shared_folder(space, log)).each_range())
+    return ArchivedShared(
+        len(ranges),
+        sum(stored.range.count for stored in ranges),
+        sum(stored.size for stored in ranges),
     )
 
 

@@ -129,6 +129,7 @@ def _lines(summary: "ArchiveSummary") -> Iterator[str]:
     yield f"bytes    {size} ({size / entries:.0f} per entry, {in_stream:.0f} in the stream)"
     yield f"from     {summary.first.time}  {summary.first.id}"
     yield f"to       {summary.last.time}  {summary.last.id}"
-    items = summary.items
-    if items.ranges:
-        yield f"items    {items.ranges} ranges, {items.entries} entries, {items.size} bytes"
+    for what, shared in (("items", summary.items), ("activity", summary.activity)):
+        if shared.ranges:
+            said = f"{shared.ranges} ranges, {shared.entries} entries, {shared.size} bytes"
+            yield f"{what:8} {said}"

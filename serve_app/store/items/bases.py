@@ -34,7 +34,9 @@ local function before(a, b)
   return ams < bms or (ams == bms and aseq < bseq)
 end
 if held and ARGV[7] ~= '' then
-  if redis.call('HGET', KEYS[2], 'version') ~= ARGV[7] then return false end
+  if ARGV[4] == ARGV[7] or redis.call('HGET', KEYS[2], 'version') ~= ARGV[7] then
+    return false
+  end
   if #redis.call('XRANGE', KEYS[1], '(' .. held, '+', 'COUNT', 1) > 0 then return false end
 end
 if held and ARGV[2] ~= '' and before(ARGV[2], held) then return false end
