@@ -31,6 +31,8 @@ SCHEMAS = {
 """By format, what a file holds. ``record`` is the whole in layout 1, and from layout 2 on what the
 columns leave of it (see parts/rest.py); ``checksum`` is the CRC-32 of the whole."""
 SCHEMA = SCHEMAS[FORMAT]
+NEVER_SAID = {1: _SINCE_3 | {"signal"}, 2: _SINCE_3, 3: frozenset[str]()}
+"""By format, the columns it lacks of which nothing was known when such files were written."""
 
 
 def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

@@ -14,7 +14,7 @@ from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
-from policies.archive.layouts import FORMAT, SCHEMAS
+from policies.archive.layouts import FORMAT, NEVER_SAID, SCHEMAS
 from policies.archive.parts.rebuild import StoredEntries, stored_entries
 from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
@@ -110,8 +110,9 @@ class RangeRows:
             kinds: only entries of these kinds; None for all.
         """
         schema = pa.schema([COLUMNS.field(name) for name in names])
-        needed = [*names, *sorted(shape_of(names).difference(names))]
-        lacks = not set(names) <= set(SCHEMAS[self.layout].names)
+        held = [name for name in names if name not in NEVER_SAID[self.layout]]
+        needed = [*held, *sorted(shape_of(held).difference(held))]
+        lacks = not set(held) <= set(SCHEMAS[self.layout].names)
 
         # Where all kinds are asked for, hardly a row group is read for nothing.
         at_once = [] if lacks or kinds is not None else needed
@@ -121,8 +122,12 @@ class RangeRows:
                 batch = rows.columns(names)
             else:
                 read = wanted.known if at_once else self._read(wanted.number, needed)
-                stored = wanted.of(read).select(list(names))
-                batch = pa.RecordBatch.from_arrays(stored.columns, schema=schema)
+                stored = wanted.of(read)
+                arrays = [
+                    stored[each.name] if each.name in held else pa.nulls(len(stored), each.type)
+                    for each in schema
+                ]
+                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
             yield RowGroup(batch, self._chain.full(self._file.listed), wanted.number, wanted.last)
 
     def entries(self, kinds: Collection[str] | None = None) -> Iterator[StoredEntries]:

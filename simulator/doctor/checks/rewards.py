@@ -4,8 +4,10 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from bandits.log.join import Join, JoinRule
+from bandits.log.join_rule import SignalledRule
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry, RewardRecord, SpecRecord
 from bandits.log.versions import FOLD
+from policies.profiles.signals import REWARD
 from simulator.doctor.checks.findings import (
     Figure,
     Finding,
@@ -62,6 +64,13 @@ OUTCOMES: tuple[tuple[str, str, tuple[float, float | None], str, str], ...] = (
         "send the action_id or slot that rank answered, or neither for a decision of one slot",
     ),
     (
+        "unknown_signals",
+        "unknown_signal",
+        (0.001, 0.02),
+        "they name a signal that the spec of their decision does not weigh",
+        "name one of the spec's signals, or weigh this one, by 0 if it is not to be learned",
+    ),
+    (
         "duplicate_rewards",
         "duplicate",
         (0.2, None),
@@ -76,6 +85,8 @@ NONE_AT_ALL = (1_000, 10_000)
 """Lessons, all of the default reward, from which it is a warning, and a failure."""
 ALL_THE_SAME = (200, 1_000)
 """Lessons, all of one other reward, from which it is a warning, and a failure."""
+SIGNALS_EXPECTED = 1_000
+"""Rewards that counted, from which a signal that never came is a warning."""
 PARTS = 16
 """Groups that the decisions of a window are counted in."""
 COUNTED = (
@@ -84,6 +95,7 @@ COUNTED = (
     "late",
     "orphan",
     "invalid",
+    "unknown_signal",
     "duplicate",
     "duplicate_decision",
     "not_activated",
@@ -168,6 +180,33 @@ class Rewards:
         yield from self._outcomes(counts)
         yield self._silence.finding()
         yield self._informative()
+        if self._join.signals or isinstance(self._join.rule, SignalledRule):
+            yield self._signals()
+
+    def _signals(self) -> Finding:
+        """Return how many rewards of each signal counted, their mean, and which never came."""
+        counted, rule = self._join.signals, self._join.rule
+        weighed = rule.signals if isinstance(rule, SignalledRule) else {}
+        missing = [name for name in weighed if name and name not in counted]
+
+        figures: dict[str, Figure] = {}
+        for name, (count, total) in sorted(counted.items()):
+            figures[f"{name or REWARD}_count"] = count
+            figures[f"{name or REWARD}_mean"] = total / count
+        told = [
+            f"{name or REWARD} {count:,} (mean {total / count:.3g})"
+            for name, (count, total) in sorted(counted.items())
+        ]
+        rewards = sum(count for count, _ in counted.values())
+        return make_finding(
+            "signals",
+            "warning" if missing and rewards >= SIGNALS_EXPECTED else "ok",
+            f"{', '.join(told) or 'none came'}"
+            + (f"; the spec weighs {', '.join(missing)}, which never came" if missing else ""),
+            cause="nobody sends the signal, or it is sent under another name",
+            action="send it, or leave it out of the spec",
+            figures=figures,
+        )
 
     def _join_rate(self, counts: Counter[str]) -> Finding:
         """Return how many of the settled rewards joined a decision."""
@@ -189,8 +228,8 @@ class Rewards:
             f"{percent(joined, settled)} of {settled:,} settled rewards joined a decision",
             cause="rewards come after the window, name decisions that are not there, or name what"
             " was not chosen",
-            action="see the findings about late, orphan, unactivated and invalid rewards, which"
-            " tell which",
+            action="see the findings about late, orphan, unactivated, invalid rewards and unknown"
+            " signals, which tell which",
             figures=figures,
         )
 
@@ -352,4 +391,5 @@ class SilentStretch:
 
 def _settled(counts: Counter[str]) -> int:
     """Return how many rewards have an outcome that is not that of a repeat."""
-    return sum(counts[name] for name in ("joined", "late", "orphan", "invalid", "unactivated"))
+    lost = ("late", "orphan", "invalid", "unknown_signal", "unactivated")
+    return sum(counts[name] for name in ("joined", *lost))

@@ -4,13 +4,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.fakes import SALT, FakeLog, fresh_ranker
 
 from bandits.decide import PURPOSE_ACTION, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, VwExploration
 from bandits.kernels.actions import draw
 from bandits.log.join import JoinRule
-from bandits.log.records import DecisionRecord, LogEntry, PinRecord, RewardRecord, TickRecord
+from bandits.log.records import (
+    BuildRecord,
+    DecisionRecord,
+    LogEntry,
+    PinRecord,
+    RewardRecord,
+    SpecRecord,
+    TickRecord,
+)
+from bandits.log.versions import FOLD
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.candidate_pool import Pool
@@ -24,7 +34,7 @@ from simulator.doctor.checks.findings import CHANCE, exceeds, grade_share
 from simulator.doctor.checks.freshness import LiveStatus, Staleness
 from simulator.doctor.checks.propensities import ActionTest, Repeats, chi_square_tail
 from simulator.doctor.checks.references import ReferencedBlobs
-from simulator.doctor.checks.rewards import SilentStretch
+from simulator.doctor.checks.rewards import Rewards, SilentStretch
 from simulator.doctor.examine import examine
 
 ACTIONS = [ActionRequest(name) for name in "abc"]
@@ -329,3 +339,25 @@ def test_a_policy_that_stays_uniform_while_it_learns_is_found(spec):
 )
 def test_a_policy_that_learns_or_is_uniform_by_intention_is_not_accused(spec, severity):
     assert uniformity(spec)[0] == severity
+
+
+def test_signals_are_counted_and_one_that_nobody_weighs_or_sends_is_found():
+    """Half of the rewards name a signal of the spec, some one that it does not weigh."""
+    spec = PolicySpec("home", signals={"click": 1.0, "purchase": 10.0})
+    checked = Rewards(ReferencedBlobs({spec.digest: spec.encoded}.get))
+    made = decision("e", 0).record
+    entries: list = [BuildRecord({"fold": str(FOLD)}), SpecRecord(spec.digest, "s")]
+    for number in range(1_000):
+        entries.append(replace(made, event_id=f"e{number}", spec=spec.digest))
+        entries.append(RewardRecord(f"e{number}", 0.5, signal="click"))
+        if number % 10 == 0:
+            entries.append(RewardRecord(f"e{number}", 1.0, signal="share"))
+    for number, record in enumerate(entries):
+        checked.add(LogEntry(f"{1 + number}-0", record))
+
+    found = {finding.check: finding for finding in checked.findings()}
+    assert found["unknown_signals"].severity == "failure"
+    assert found["unknown_signals"].figures["unknown_signal"] == 100
+    assert found["signals"].severity == "warning"
+    assert found["signals"].figures == {"click_count": 1_000, "click_mean": 0.5}
+    assert "purchase, which never came" in found["signals"].message

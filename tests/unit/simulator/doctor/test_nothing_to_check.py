@@ -85,7 +85,7 @@ CHECKS = {
     "exploration": Exploration,
     "uniformity": lambda: Uniformity(ReferencedBlobs()),
     "join_rate, late_rewards, orphan_rewards, unactivated_rewards, invalid_rewards,"
-    " duplicate_rewards": (lambda: Rewards(ReferencedBlobs())),
+    " unknown_signals, duplicate_rewards": (lambda: Rewards(ReferencedBlobs())),
     "reward_flow, constant_rewards": (lambda: Rewards(ReferencedBlobs())),
     "clock": Clock,
     "snapshot_staleness": lambda: Staleness(live(), lambda: None),
