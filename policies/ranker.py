@@ -28,11 +28,10 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
-from policies.private_context import without_private
 from policies.profiles.known_user import KnownUser, RepeatRules, live_history
 from policies.proposers import Asker, Offered, Proposers
 from policies.pseudonyms import pseudonym
-from policies.requests import RankRequest
+from policies.requests import RankRequest, without_private
 from policies.sources.base import Candidates, Source
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec

@@ -2,10 +2,14 @@
 
 Features as callers have them become the features of a record (``plain_features``), so the log, the
 learner and every replay see one form only. This imports nothing heavy.
+
+What a spec calls ``context_private`` is shown to sources, and what these make of it is in the
+record, as scores. The model never sees it: a decision is derived again from its record, and what is
+not in there cannot have been looked at.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from banditloop_client.schemas import (
@@ -31,7 +35,9 @@ __all__ = [
     "EventId",
     "Item",
     "RankRequest",
+    "is_private",
     "plain_features",
+    "without_private",
 ]
 
 
@@ -66,6 +72,29 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
                 f"at most {MAX_FEATURES} features, not {len(features)} and more", target
             )
     return features
+
+
+def without_private(context: FeatureMap, private: Collection[str]) -> FeatureMap:
+    """Return the features that may be logged and learned from; the same object if all may.
+
+    Args:
+        context: of a request, in the form of a record.
+        private: names; each is also that of all features below it: ``home`` of ``home.street``.
+    """
+    if not private:
+        return context
+    kept = {name: value for name, value in context.items() if not is_private(name, private)}
+    return context if len(kept) == len(context) else kept
+
+
+def is_private(name: str, private: Collection[str]) -> bool:
+    """Return whether a feature is, or is below, one of some names.
+
+    Args:
+        name: the feature's, as a record would have it.
+        private: names.
+    """
+    return name in private or any(name.startswith(f"{each}.") for each in private)
 
 
 def _add(features: FeatureMap, name: str, value: Any, target: str, depth: int) -> None:

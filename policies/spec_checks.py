@@ -12,7 +12,7 @@ import msgspec
 from bandits.errors import SpecError
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
-from policies.private_context import is_private
+from policies.requests import is_private
 from policies.spec import PolicySpec, RlSource
 
 OF_ACTIONS: tuple[NamespaceName, ...] = (ITEM, FEATURES, SCORES)

@@ -28,7 +28,7 @@ async def merge_users(call: Call[schemas.MergeUsersRequest]) -> schemas.UsersMer
     return schemas.UsersMerged(into, await call.space_service.merge_users(user_id, into))
 
 
-async def erase(call: Call[None]) -> schemas.ErasureState:
+async def erase_user(call: Call[None]) -> schemas.ErasureState:
     """Destroy what links a user to what is logged, and have all logs told."""
     return await call.space_service.erase(call.parameters["user_id"])
 
@@ -57,7 +57,7 @@ SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
         schemas.ERASE,
         "Erase a user",
         scope="users",
-        handler=erase,
+        handler=erase_user,
         failures=(404, 422, 503),
     ),
     Route(

@@ -78,8 +78,7 @@ def _given(users: Sequence[str]) -> Iterator[str]:
 def _begin(client: "Redis", space: "Space", persons: Sequence[str]) -> "tuple[list[Erasure], int]":
     """Begin to erase persons; return the jobs, and of how many nothing is known."""
     from bandits.errors import UnknownUserError
-    from serve_app.store.erasures.job import erase as steps_of
-    from serve_app.store.erasures.job import run
+    from serve_app.store.erasures.job import erase_person, run
 
     begun: list[Erasure] = []
     unknown = 0
@@ -87,7 +86,7 @@ def _begin(client: "Redis", space: "Space", persons: Sequence[str]) -> "tuple[li
         task = bar.add_task("erasing", total=len(persons))
         for person in persons:
             try:
-                begun.append(run(client, steps_of(space, person)))
+                begun.append(run(client, erase_person(space, person)))
             except UnknownUserError:
                 unknown += 1
             bar.advance(task)

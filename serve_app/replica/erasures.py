@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from banditloop_client.space_schemas import ErasureState
 from serve_app.replica.users import ReplicaUsers
-from serve_app.store.erasures.job import Command, Erasure, erase, go_on, run_async
+from serve_app.store.erasures.job import Command, Erasure, erase_person, go_on, run_async
 from serve_app.store.event_log import LogWriter
 from serve_app.store.spaces import Space
 
@@ -29,7 +29,7 @@ class ReplicaErasures:
             UnknownUserError: nobody is known by this id.
             LogUnavailableError: not known to have begun: it may be asked again.
         """
-        steps = erase(self._space, self._users.key_of(user_id))
+        steps = erase_person(self._space, self._users.key_of(user_id))
         erasure = await run_async(self._send, steps)
         self._users.forget(user_id)
         return state_of(erasure)

@@ -13,7 +13,14 @@ from policies.pseudonyms import person_key
 from serve_app.admin.spaces import known_secret, opened_space
 from serve_app.cli import main as cli
 from serve_app.replica.users import ReplicaUsers
-from serve_app.store.erasures.job import Erasure, erase, go_on, go_on_with_all, run, run_async
+from serve_app.store.erasures.job import (
+    Erasure,
+    erase_person,
+    go_on,
+    go_on_with_all,
+    run,
+    run_async,
+)
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import PartState
@@ -47,7 +54,7 @@ def pass_all(client, position: str = "9" * 13 + "-0", *parts: str, until: str = 
 
 async def test_the_record_goes_every_log_is_told_and_the_job_waits_for_all_parts(client, users):
     ann = (await users.resolve("ann")).pseudonym
-    begun = run(client, erase(SPACE, key_of("ann")))
+    begun = run(client, erase_person(SPACE, key_of("ann")))
 
     assert not client.exists(USERS.person(key_of("ann")))
     assert begun.waits_for == list(LOGS)
@@ -79,7 +86,7 @@ async def test_the_record_goes_every_log_is_told_and_the_job_waits_for_all_parts
 
 async def test_a_part_that_is_made_anew_has_passed_it_when_it_has_read_it(client, users):
     await users.resolve("ann")
-    begun = run(client, erase(SPACE, key_of("ann")))
+    begun = run(client, erase_person(SPACE, key_of("ann")))
     pass_all(client)
     last = begun.job.told["home.1"]
     state = PartState("9999999999999-0", "rule", "epoch", until="9999999999998-0")
@@ -101,7 +108,7 @@ async def test_all_pseudonyms_of_a_person_are_erased_with_all_that_leads_to_them
     client.set(USERS.person(cookie.key), alias_to(ann.key, cookie.pseudonym))
 
     # By any of their ids.
-    begun = run(client, erase(SPACE, key_of("cookie")))
+    begun = run(client, erase_person(SPACE, key_of("cookie")))
     assert begun.job.pseudonyms == [ann.pseudonym, cookie.pseudonym]
     assert not list(client.scan_iter(USERS.person("*")))
     for keys in LOGS.values():
@@ -111,7 +118,7 @@ async def test_all_pseudonyms_of_a_person_are_erased_with_all_that_leads_to_them
 
 async def test_nobody_is_erased_who_is_not_known(client, users):
     with pytest.raises(UnknownUserError) as caught:
-        run(client, erase(SPACE, key_of("nobody")))
+        run(client, erase_person(SPACE, key_of("nobody")))
     assert caught.value.target == "user_id"
     with pytest.raises(UnknownErasureError):
         run(client, go_on(SPACE, "0" * 32))
@@ -120,29 +127,29 @@ async def test_nobody_is_erased_who_is_not_known(client, users):
 
 async def test_whoever_asks_again_is_told_of_the_same_job_for_an_hour(client, users):
     await users.resolve("ann")
-    first = run(client, erase(SPACE, key_of("ann")))
-    again = run(client, erase(SPACE, key_of("ann")))
+    first = run(client, erase_person(SPACE, key_of("ann")))
+    again = run(client, erase_person(SPACE, key_of("ann")))
     assert (again.name, again.is_complete) == (first.name, False)
     pass_all(client)
-    assert run(client, erase(SPACE, key_of("ann"))).is_complete
-    assert run(client, erase(SPACE, key_of("ann"))).name == first.name
+    assert run(client, erase_person(SPACE, key_of("ann"))).is_complete
+    assert run(client, erase_person(SPACE, key_of("ann"))).name == first.name
     assert 3500 < client.ttl(USERS.erased(key_of("ann"))) <= 3600
 
     client.delete(USERS.erased(key_of("ann")))
     with pytest.raises(UnknownUserError):
-        run(client, erase(SPACE, key_of("ann")))
+        run(client, erase_person(SPACE, key_of("ann")))
     assert run(client, go_on(SPACE, first.name)).is_complete
     assert 29 * 86_400 < client.ttl(USERS.erasure(first.name)) <= 30 * 86_400
 
 
 async def test_one_who_comes_back_is_somebody_else_and_is_erased_anew(client, users, async_client):
     before = await users.resolve("ann")
-    first = run(client, erase(SPACE, key_of("ann")))
+    first = run(client, erase_person(SPACE, key_of("ann")))
     users.forget("ann")
     after = await users.resolve("ann")
     assert after.pseudonym != before.pseudonym
 
-    second = run(client, erase(SPACE, key_of("ann")))
+    second = run(client, erase_person(SPACE, key_of("ann")))
     assert second.name != first.name
     assert second.job.pseudonyms == [after.pseudonym]
 
@@ -158,7 +165,7 @@ def stop_after(count: int, client, steps) -> None:
 async def test_a_job_whose_beginner_died_is_taken_up_wherever_it_stood(client, users):
     for count in range(2, 7):
         ann = (await users.resolve(f"ann{count}")).pseudonym
-        stop_after(count, client, erase(SPACE, key_of(f"ann{count}")))
+        stop_after(count, client, erase_person(SPACE, key_of(f"ann{count}")))
         assert run(client, go_on_with_all(SPACE)) == 1
         for keys in LOGS.values():
             entries = [record.user for _, record in erasures_in(client, keys)]
@@ -169,7 +176,7 @@ async def test_a_job_whose_beginner_died_is_taken_up_wherever_it_stood(client, u
 
 
 async def test_a_person_who_changes_meanwhile_is_read_again(client, users):
-    ann, steps = await users.resolve("ann"), erase(SPACE, key_of("ann"))
+    ann, steps = await users.resolve("ann"), erase_person(SPACE, key_of("ann"))
     found = client.execute_command(*next(steps))
     record = msgspec.structs.replace(decode_person(ann.raw), earlier=[b"e" * 16])
     client.set(USERS.person(ann.key), record.encoded)
@@ -191,7 +198,9 @@ async def test_many_who_erase_one_person_at_once_begin_one_job(client, users, as
     writer = LogWriter(async_client)
     begun = await asyncio.gather(
         *(
-            run_async(lambda command: writer.append_by("any", command), erase(SPACE, key_of("ann")))
+            run_async(
+                lambda command: writer.append_by("any", command), erase_person(SPACE, key_of("ann"))
+            )
             for _ in range(8)
         )
     )
@@ -201,7 +210,7 @@ async def test_many_who_erase_one_person_at_once_begin_one_job(client, users, as
 
 async def test_a_policy_that_joins_the_space_is_told_too(client, users):
     await users.resolve("ann")
-    begun = run(client, erase(SPACE, key_of("ann")))
+    begun = run(client, erase_person(SPACE, key_of("ann")))
     client.hset(USERS.policies, "basket", msgspec.msgpack.encode(Member("basket", 1, items=9)))
     pass_all(client)
     still = run(client, go_on(SPACE, begun.name))
@@ -213,7 +222,7 @@ async def test_a_policy_that_joins_the_space_is_told_too(client, users):
 async def test_a_job_that_cannot_be_read_is_passed_over(client, users):
     await users.resolve("ann")
     client.hset(USERS.erasures, "odd", b"\xc1")
-    run(client, erase(SPACE, key_of("ann")))
+    run(client, erase_person(SPACE, key_of("ann")))
     pass_all(client)
     assert run(client, go_on_with_all(SPACE)) == 0
     assert client.hgetall(USERS.erasures) == {b"odd": b"\xc1"}

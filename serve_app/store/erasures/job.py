@@ -164,7 +164,7 @@ async def run_async(send: Callable[[Command], Awaitable[Any]], steps: Steps[T]) 
         return result
 
 
-def erase(space: Space, person: str, *, now_ms: int | None = None) -> Steps[Erasure]:
+def erase_person(space: Space, person: str, *, now_ms: int | None = None) -> Steps[Erasure]:
     """Erase a person, as far as that can be done now; return how the job stands.
 
     Args:
@@ -218,7 +218,7 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
     """Do what is left of a job; return how it stands.
 
     Args:
-        space: see ``erase``.
+        space: see ``erase_person``.
         name: the job's.
         now_ms: milliseconds since 1970.
 
@@ -259,7 +259,7 @@ def go_on_with_all(space: Space, *, now_ms: int | None = None) -> Steps[int]:
     Whoever leads the log of activity does this now and then: who began a job may have died.
 
     Args:
-        space: see ``erase``.
+        space: see ``erase_person``.
         now_ms: milliseconds since 1970.
     """
     running = 0

@@ -11,8 +11,7 @@ from support.fakes import FakeLog, FakeSource, fresh_ranker
 from bandits.errors import SpecError
 from bandits.log.codec import encode
 from bandits.log.records import RewardRecord, TickRecord
-from policies.private_context import without_private
-from policies.requests import ActionRequest, RankRequest, plain_features
+from policies.requests import ActionRequest, RankRequest, plain_features, without_private
 from policies.spec import Holdout, PolicySpec, RemoteSource, decode_spec, spec_of
 
 PRIVATE = ["home", "income"]

@@ -441,7 +441,7 @@ OF_THEIR_OWN = {
         "seed",
         "world",
     ),
-    *("gamma", "jobs", "scope", "window"),
+    *("gamma", "jobs", "scope", "space", "window"),
 }
 """Options whose meaning or default differs between commands; their help says what they do."""
 
