@@ -63,6 +63,10 @@ NOT_RUN = {
         "how-to/refresh.md",
         "banditloop refresh",
     ): "needs a policy with a log of users: tests/integration/test_refresh.py has one",
+    (
+        "how-to/share-users-and-items.md",
+        "banditloop serve",
+    ): "a service of two more policies: tests/integration/test_spaces.py has them",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
