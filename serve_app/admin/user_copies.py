@@ -12,6 +12,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.pseudonyms import salt_id
 from policies.storage import Storage, shown
+from serve_app.admin.spaces import known_secret, space_names
 from serve_app.host.embedded import any_redis
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client, now_ms
@@ -45,7 +46,7 @@ class StoredUsers:
                 "no copies are kept (BANDITLOOP_USERS_BACKUP is none): say where with --backups",
                 "backups",
             )
-        self.backups = UsersBackups(root, space, salt_id(settings.secret()))
+        self.backups = UsersBackups(root, space, salt_id(known_secret(settings)))
 
     def back_up(self, progress: Progress) -> UsersBackup:
         """Copy all persons now; return the copy.
@@ -133,14 +134,9 @@ def opened_users(
 
 def _only_space(client: Redis, settings: Settings) -> str:
     """Return the only space whose users are known in Redis, or in copies."""
-    names: set[str] = set()
-    pattern = UsersKeys("*").policies
-    for key in client.scan_iter(match=pattern, count=1000):
-        names.add(key.decode().removeprefix("bl:{").partition(".users}")[0])
-    root = settings.users_backup_root()
+    names, root = set(space_names(client)), settings.users_backup_root()
     for info in Storage(root, "").list() if root else ():
         names.add(str(info.base_name))
-    names = {name for name in names if not name.startswith("_")}
     if len(names) == 1:
         return names.pop()
     where = f" or in {shown(root)}" if root else ""

@@ -7,14 +7,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from serve_app.cli.options import AsJson, DataDir, RedisUrl, command_group
+from serve_app.cli.options import AsJson, DataDir, RedisUrl, SpaceName, command_group
 from serve_app.cli.terminal import output, progress_count, say
 
 app = command_group("Copy who the users of policies with profiles are, and bring them back.")
 
-SpaceName = Annotated[
-    str | None, typer.Option("--space", help="Name of the space [default: the only one there is]")
-]
 Backups = Annotated[
     str | None,
     typer.Option("--backups", help="Folder or URI of the copies [default: DATA_DIR/users]"),
