@@ -22,6 +22,7 @@ from bandits.errors import (
     UnknownItemError,
     UnknownUserError,
 )
+from bandits.log.trends import PublishedTrend
 from bandits.types import Float32, Snapshot
 from bandits.values import MAX_NUMBER
 from policies.candidate_pool import Pool
@@ -33,6 +34,7 @@ from policies.requests import MAX_ACTIONS, RankRequest
 from policies.sources.base import (
     Candidates,
     CandidateSource,
+    DemandFollower,
     SnapshotFollower,
     SourceRequest,
 )
@@ -117,6 +119,7 @@ class Proposers:
         self._clock = clock
         self._warned_at: dict[str, float] = {}
         self._snapshot: Snapshot | None = None
+        self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
 
         # Threads make ready what the event loop swaps in; the second lock is held for an instant.
         self._making, self._swapping = threading.Lock(), threading.Lock()
@@ -132,8 +135,16 @@ class Proposers:
             self._teach(self.offered, snapshot)
             self._snapshot = snapshot
 
+    def follow(self, demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
+        """Have the sources that go by demand go by what users did, too; see DemandFollower."""
+        with self._swapping:
+            self._demand = demand, at_ms
+            self._teach(self.offered, None)
+
     def _teach(self, offered: Offered, snapshot: Snapshot | None) -> None:
         for source in offered.sources.proposing:
+            if self._demand is not None and isinstance(source, DemandFollower):
+                source.follow(*self._demand)
             if snapshot is not None and isinstance(source, SnapshotFollower):
                 source.learn(snapshot)
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from bandits.errors import (
     TooManyFeaturesError,
 )
 from bandits.log.records import DecisionRecord
+from bandits.log.trends import PublishedTrend
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES
 from policies.artifacts.profiles import Profiles
@@ -119,6 +120,15 @@ class Ranker:
                 anew, which may be done in a thread while requests are answered.
         """
         self.proposers.offer(catalogue, timeline, changed)
+
+    def follow(self, demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
+        """Have the sources that go by demand go by what users did outside of decisions, too.
+
+        Args:
+            demand: by half-life in milliseconds.
+            at_ms: as of when, in milliseconds since 1970.
+        """
+        self.proposers.follow(demand, at_ms)
 
     def equip(self, sources: SourceSet) -> None:
         """Swap in the sources of another artifact, from the next decision on.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
+from bandits.log.trends import PublishedTrend
 from bandits.types import Float32, Snapshot
 from bandits.values import FeatureMap
 from policies.artifacts.histories import Profile
@@ -116,6 +117,20 @@ class OfferingFollower(CandidateSource, Protocol):
     @property
     def known(self) -> int | None:
         """How many of the items that may be offered it could propose; None: it cannot say."""
+        ...
+
+
+@runtime_checkable
+class DemandFollower(Protocol):
+    """A candidate source that goes by what users did outside of decisions, too."""
+
+    def follow(self, demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
+        """Go by what is in demand from now on: called on the event loop.
+
+        Args:
+            demand: by half-life in milliseconds.
+            at_ms: as of when, in milliseconds since 1970.
+        """
         ...
 
 

@@ -8,11 +8,12 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import UNSET
 
 from banditloop_client.schemas import Trouble
+from bandits.log.trends import PublishedTrend
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
@@ -25,7 +26,7 @@ from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
-from serve_app.replica.space_service import RedisSpaceService
+from serve_app.replica.space_service import OnDemand, RedisSpaceService
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
@@ -105,8 +106,25 @@ class RankReplica:
         items = self._services[members[0].name].items_log
         users, salt = self._users[space], self._settings.secret()
         return RedisSpaceService(
-            space, members, self._writer, items, users, client=self._client, salt=salt
+            space,
+            members,
+            self._writer,
+            items,
+            users,
+            client=self._client,
+            salt=salt,
+            on_demand=self._demand_of(members),
         )
+
+    def _demand_of(self, members: list[PolicySpec]) -> OnDemand | None:
+        """Return who is to be told of what is in demand in a space; None: nobody."""
+        asking = [self._services[each.name].ranker for each in members if each.half_lives_ms]
+
+        def tell(demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
+            for ranker in asking:
+                ranker.follow(demand, at_ms)
+
+        return tell if asking else None
 
     async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
         """Return the application that Serve calls, once it can answer.
@@ -143,6 +161,8 @@ class RankReplica:
         """Return the HTTP service; its policies begin to follow their snapshots."""
         for service in self._services.values():
             service.start()
+        for space in self._spaces.values():
+            space.start()
 
         self._tasks.append(asyncio.ensure_future(self._metrics.push_forever(self._client)))
         self._tasks.append(asyncio.ensure_future(self._watch.run()))
@@ -196,5 +216,7 @@ class RankReplica:
             task.cancel()
         for service in self._services.values():
             await service.stop()
+        for space in self._spaces.values():
+            await space.stop()
         with contextlib.suppress(Exception):
             await self._client.aclose()

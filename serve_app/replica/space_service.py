@@ -1,8 +1,10 @@
 """One space in a replica: what its policies share of their users."""
 
+import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -12,6 +14,8 @@ from bandits.errors import (
     LogUnavailableError,
     UnknownItemError,
 )
+from bandits.log.positions import position_ms
+from bandits.log.trends import PublishedTrend
 from policies.profiles.activity import check_event, record_of, said_by
 from policies.spec import PolicySpec
 from serve_app.replica.erasures import ReplicaErasures
@@ -19,13 +23,21 @@ from serve_app.replica.items import ReplicaItems
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.activity.append import Appended, NewActivity, append_activity
-from serve_app.store.clients import AsyncRedis
+from serve_app.store.activity.demand import DemandReader
+from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
 from serve_app.store.spaces import space_of_specs
 
 ERASED_ATTEMPTS = 3
 """How many users of one request may have been erased since they were looked up."""
+
+
+FOLLOW_S = 0.5
+"""How often it is looked at what is in demand."""
+
+OnDemand = Callable[[Mapping[int, PublishedTrend], int], None]
+"""Is told of what is in demand by half-life, and as of when, in milliseconds since 1970."""
 
 
 class RedisSpaceService:
@@ -41,6 +53,7 @@ class RedisSpaceService:
         *,
         client: AsyncRedis,
         salt: bytes,
+        on_demand: OnDemand | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Serve a space.
@@ -53,6 +66,7 @@ class RedisSpaceService:
             users: those of the space.
             client: the replica's.
             salt: what is remembered of requests is hashed with it.
+            on_demand: is told of what is in demand; None: nobody asks.
             clock: seconds since 1970.
         """
         specs = list(specs)
@@ -62,12 +76,34 @@ class RedisSpaceService:
         self._writer, self._items = writer, items
         self._merges = UserMerges(client, writer, self._keys, users)
         self._salt, self._clock = salt, clock
+        self._on_demand, self._demand = on_demand, DemandReader(client, self._keys)
+        self._task: asyncio.Task[None] | None = None
         self._types = {
             name
             for spec in specs
             if spec.profile is not msgspec.UNSET
             for name in spec.profile.types
         }
+
+    def start(self) -> None:
+        """Begin to follow what is in demand, if anybody asks."""
+        if self._on_demand is not None:
+            self._task = asyncio.create_task(self._follow_demand(self._on_demand))
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _follow_demand(self, on_demand: OnDemand) -> None:
+        while True:
+            # Without Redis, what was in demand goes on.
+            with contextlib.suppress(*FAILURES):
+                demand = await self._demand.newer()
+                if demand is not None:
+                    on_demand(demand, position_ms(self._demand.position))
+            await asyncio.sleep(FOLLOW_S)
 
     async def add_activity(self, events: Sequence[ActivityEvent]) -> list[str]:
         """Append what users did to the space's log, all or none; return the id of each.

@@ -105,6 +105,16 @@ class ActivityKeys(LogKeys):
         """Prefix of the hashes that remember the ids of activity, one for each span of time."""
         return self._key("ids:")
 
+    @property
+    def demand(self) -> str:
+        """What is in demand by what users did: the counts that a new leader goes on with."""
+        return self._key("demand")
+
+    @property
+    def in_demand(self) -> str:
+        """Hash of what replicas read of it, and the position that it is of."""
+        return self._key("in_demand")
+
     def erased(self, pseudonym: str) -> str:
         """Name the mark of a pseudonym that nothing may be logged under any more."""
         return self._key(f"erased:{pseudonym}")

@@ -45,6 +45,7 @@ class Member(msgspec.Struct, frozen=True):
         types: what its users do, and how strongly each speaks for its item.
         signals: the kinds of reward that it knows, with their weights.
         repeat: the types that it asks of items before it offers them again, and ``shown``.
+        half_lives_ms: those of its sources that ask what is in demand now.
     """
 
     policy: str
@@ -53,6 +54,7 @@ class Member(msgspec.Struct, frozen=True):
     types: dict[str, float] = {}
     signals: dict[str, float] = {}
     repeat: list[str] = []
+    half_lives_ms: list[int] = []
 
     @classmethod
     def of(cls, spec: PolicySpec) -> "Member":
@@ -66,6 +68,7 @@ class Member(msgspec.Struct, frozen=True):
             {} if profile is None else dict(profile.types),
             {},
             sorted(type_of(name) for name in repeat),
+            spec.half_lives_ms,
         )
 
 
@@ -110,6 +113,11 @@ class Space:
     def repeated(self) -> frozenset[str]:
         """The types that ``repeat`` of any member asks about; more of them is kept."""
         return frozenset(name for member in self.members for name in member.repeat) - {SHOWN}
+
+    @property
+    def half_lives_ms(self) -> list[int]:
+        """The half-lives with which members ask what is in demand, each once, ascending."""
+        return sorted({each for member in self.profiled for each in member.half_lives_ms})
 
     @property
     def logs(self) -> list[Keys]:

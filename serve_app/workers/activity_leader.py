@@ -9,11 +9,12 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from time import monotonic
 
 from bandits.errors import BanditloopError
-from bandits.log.positions import START, is_after
+from bandits.log.positions import START, has_reached, is_after, log_order
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import SHARED, shared_folder
@@ -21,6 +22,7 @@ from policies.profiles.changes import PartChanges
 from policies.profiles.part import CutRule
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
+from serve_app.store.activity.demand import Demand
 from serve_app.store.activity.inbox import ActivityInbox
 from serve_app.store.activity.space_items import SpaceItems
 from serve_app.store.archiving.archived import Committed
@@ -39,7 +41,7 @@ from serve_app.workers.learner import batched
 BLOCK_MS = 50
 PACE_S = 0.1
 """Shortest time from one step to the next, unless there is more to read."""
-READ = 1_000
+READ, COUNTED = 1_000, 5_000
 LOOK_S = 2.0
 """How often it is looked at who shares the space, and said how far the log was read."""
 RETRY_S = 0.5
@@ -88,7 +90,8 @@ class ActivityLeader:
 
         self._led_under: bytes | None = None
         self._rule: CutRule | None = None
-        self._types: Collection[str] = ()
+        self._types: dict[str, float] = {}
+        self._demand, self._half_lives_ms = Demand(keys), list[int]()
         self._position = START
         self._looked_at = 0.0
         self._behind = False
@@ -144,10 +147,14 @@ class ActivityLeader:
             return
 
         self._apply_next()
+        self._count()
         self.inbox.move(self.lease, self._types)
         if looks:
             run(self._client, go_on_with_all(Space(self._space)))
-            self.lease.guarded([("SET", self._keys.needed, self._position)])
+            needed = self._position
+            if self._demand.counts:
+                needed = min(needed, self._demand.position, key=log_order)
+            self.lease.guarded([("SET", self._keys.needed, needed)])
             self._looked_at = monotonic()
         if self._build is not None:
             self._build.begin_if_due()
@@ -157,7 +164,10 @@ class ActivityLeader:
         space = read_space(self._client, self._space)
         if not space.profiled:
             return False
-        rule, self._types = rule_of(space), space.types.keys()
+        rule, self._types = rule_of(space), space.types
+        if token != self._led_under or space.half_lives_ms != self._half_lives_ms:
+            self._half_lives_ms = space.half_lives_ms
+            self._demand.lead(self._client, self._half_lives_ms)
         if token == self._led_under and rule == self._rule:
             return True
 
@@ -183,11 +193,24 @@ class ActivityLeader:
             self._apply(entries)
 
     def _apply(self, entries: list[LogEntry]) -> None:
+        if has_reached(self._demand.position, self._position):
+            self._demand.take(entries, self._types)
         changes = PartChanges()
         for entry in entries:
             changes.read(entry)
         self._writer.write(changes, entries[-1].id)
         self._position = entries[-1].id
+
+    def _count(self) -> None:
+        """Go on counting what is in demand: it may be behind, for it is stored now and then."""
+        if not self._demand.counts:
+            return
+        if is_after(self._position, self._demand.position):
+            behind = self._history.encoded(self._demand.position, self._position)
+            self._demand.take(list(islice(behind, COUNTED)), self._types)
+            self._behind = True
+        if commands := self._demand.due():
+            self.lease.guarded(commands)
 
     def _read_from_start(self, through: str) -> Iterator[tuple[str, PartChanges]]:
         """Yield what the log says from its beginning."""

@@ -18,16 +18,19 @@ from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import decode_part
-from policies.spec import PolicySpec
+from policies.spec import PolicySpec, TrendingSource
 from serve_app.replica.items import ReplicaItems
 from serve_app.replica.space_service import RedisSpaceService
 from serve_app.replica.users import ReplicaUsers
+from serve_app.store.activity import demand
+from serve_app.store.activity.demand import DemandReader
 from serve_app.store.clients import blocking_client
 from serve_app.store.event_log import REMEMBERED_S, LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import decode_state
 from serve_app.store.spaces import register
+from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.items_leader import ItemsLeader
@@ -52,7 +55,7 @@ class Shop:
         leader = ItemsLeader(client, items, ItemsHistory(client, items, None))
         leader.begin(Catalogue.put([Item("a"), Item("b")]), None)
 
-    def replica(self) -> RedisSpaceService:
+    def replica(self, specs=SPECS) -> RedisSpaceService:
         writer, items_keys = LogWriter(self.async_client), ItemsKeys("shop")
         items = ReplicaItems(
             self.async_client,
@@ -65,7 +68,7 @@ class Shop:
         users = ReplicaUsers(writer, UsersKeys("shop"), salt=SALT)
         return RedisSpaceService(
             "shop",
-            SPECS,
+            specs,
             writer,
             items,
             users,
@@ -247,6 +250,7 @@ class Leaders:
         leader.lease.release = lambda: None
         stop.set()
         thread.join(10)
+        leader.lease._client.delete(KEYS.lease)  # as if its time were over
 
     def end(self) -> None:
         for _, stop, _ in self._running:
@@ -256,7 +260,8 @@ class Leaders:
 
 
 @pytest.fixture
-def leaders(server_url, shop) -> Iterator[Leaders]:
+def leaders(server_url, shop, monkeypatch) -> Iterator[Leaders]:
+    monkeypatch.setattr(activity_leader, "LOOK_S", 0.1)
     for spec in SPECS:
         register(shop.client, spec)
     started = Leaders(server_url)
@@ -278,8 +283,11 @@ def state(client):
 def is_read(shop: Shop) -> bool:
     """Whether the part says all that is in the log, and nothing is missing."""
     found = state(shop.client)
-    newest = shop.client.xrevrange(KEYS.log, count=1)
-    return found is not None and found.is_whole and found.position == newest[0][0].decode()
+    return found is not None and found.is_whole and found.position.encode() == newest(shop)
+
+
+def newest(shop: Shop) -> bytes:
+    return shop.client.xrevrange(KEYS.log, count=1)[0][0]
 
 
 def profiles(client) -> dict[bytes, dict[bytes, bytes]]:
@@ -371,6 +379,48 @@ async def test_a_member_that_asks_for_more_has_the_part_made_anew(shop, leaders)
     register(shop.client, PolicySpec("more", space="shop", profile=ProfileOptions(items=60)))
     await until(lambda: state(shop.client).epoch != epoch and is_read(shop))
     assert await profile_of(shop, "u") == [("b", "view"), ("a", "view")]
+
+
+# What is in demand
+
+
+async def test_what_users_do_is_in_demand_at_once_and_no_event_counts_twice(
+    shop, leaders, monkeypatch
+):
+    monkeypatch.setattr(demand, "STORE_S", 0.0)
+    monkeypatch.setattr(demand, "PUBLISH_S", 0.0)
+    asking = PolicySpec(
+        "asks",
+        space="shop",
+        profile=ProfileOptions(types={"view": 1.0, "hide": -1.0}),
+        sources=[TrendingSource("trending", "1h"), TrendingSource("slow", "30d")],
+    )
+    register(shop.client, asking)
+    reader, replica = DemandReader(shop.async_client, KEYS), shop.replica((asking,))
+    assert await reader.newer() is None
+
+    async def counts() -> dict[str, float]:
+        await until(lambda: shop.client.hget(KEYS.in_demand, "position") == newest(shop))
+        found = await reader.newer()
+        assert sorted(found) == [3_600_000, 30 * 86_400_000]
+        slow = found[30 * 86_400_000]
+        return dict(zip(slow.ids, slow.counts, strict=True))
+
+    leaders.start()
+    hidden = ActivityEvent("u", "b", "hide")
+    await replica.add_activity([view(), view("v", time=AT - DAY), view(item="b"), hidden])
+    assert await counts() == pytest.approx({"a": 2.0, "b": 1.0}, abs=1e-3)
+
+    # Another goes on from what was stored last; one that finds nothing counts the log again.
+    leaders.start()
+    leaders.crash()
+    await replica.add_activity([view(item="b")])
+    assert await counts() == pytest.approx({"a": 2.0, "b": 2.0}, abs=1e-3)
+    leaders.crash()
+    shop.client.delete(KEYS.demand)
+    leaders.start()
+    await replica.add_activity([view(item="b")])
+    assert await counts() == pytest.approx({"a": 2.0, "b": 3.0}, abs=1e-3)
 
 
 # The inbox

@@ -1,11 +1,16 @@
-"""Items in demand now: those that were rewarded most of late, whoever asks."""
+"""Items in demand now: those that were rewarded most of late, whoever asks.
+
+And those with which users did something outside of decisions, where the policy keeps profiles.
+"""
 
 import copy
-from collections.abc import Collection, Sequence
-from typing import Self
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from bandits.log.positions import position_ms
 from bandits.log.trends import PublishedTrend, decode_trends
 from bandits.types import Float32, Snapshot, frozen
 from policies.items.offering import Offering
@@ -17,6 +22,25 @@ from policies.spec import TrendingSource
 
 TYPICAL = 50
 """Items by which scores are put on a scale: about as many as a request asks for."""
+
+
+class _Demand(NamedTuple):
+    """The items in demand, the first first, and their counts, as of a time in ms since 1970."""
+
+    ids: Sequence[str] = ()
+    counts: Sequence[float] = ()
+    at_ms: int = 0
+
+    def joined(self, other: "_Demand", half_life_ms: int) -> "_Demand":
+        """Return what is in demand by both."""
+        at_ms = max(self.at_ms, other.at_ms)
+        sums: dict[str, float] = {}
+        for each in (self, other):
+            faded = math.pow(2.0, -(at_ms - each.at_ms) / half_life_ms)
+            for item_id, count in zip(each.ids, each.counts, strict=True):
+                sums[item_id] = sums.get(item_id, 0.0) + faded * count
+        ids = sorted(sums, key=lambda item_id: (sums[item_id], item_id), reverse=True)
+        return _Demand(ids, [sums[item_id] for item_id in ids], at_ms)
 
 
 class LiveTrending:
@@ -33,6 +57,7 @@ class LiveTrending:
     def __init__(self, config: TrendingSource, items: ItemOrder) -> None:
         self.name = config.name
         self._half_life_ms = config.half_life_ms
+        self._rewarded = self._done = _Demand()
         self._items = items
         self._offering: Offering | None = None
         self._ids: list[str] = []
@@ -56,14 +81,35 @@ class LiveTrending:
             SnapshotError: they are none.
         """
         found = {} if snapshot.trends is None else decode_trends(snapshot.trends)
-        trend = found.get(self._half_life_ms, PublishedTrend(self._half_life_ms, [], []))
+        self._rewarded = self._demand(found, position_ms(snapshot.position))
+        self._go_by()
+
+    def follow(self, demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
+        """Go by what users did outside of decisions, too: each counts as a reward does.
+
+        Args:
+            demand: by half-life in milliseconds.
+            at_ms: as of when.
+        """
+        self._done = self._demand(demand, at_ms)
+        self._go_by()
+
+    def _demand(self, found: Mapping[int, PublishedTrend], at_ms: int) -> "_Demand":
+        trend = found.get(self._half_life_ms)
+        return _Demand() if trend is None else _Demand(trend.ids, trend.counts, at_ms)
+
+    def _go_by(self) -> None:
+        """Go by both, as of the newer of the two times."""
+        trend = self._rewarded
+        if self._done.ids:
+            trend = self._rewarded.joined(self._done, self._half_life_ms)
         raw = np.log1p(np.array(trend.counts, np.float64))
         typical = raw[:TYPICAL]
         mean, std = (float(typical.mean()), float(typical.std())) if raw.size else (0.0, 1.0)
         scores = (raw - mean) / (std or 1.0)
 
-        self._ids, self._scores = trend.ids, frozen(scores.astype(np.float32))
-        self._score_of = dict(zip(trend.ids, self._scores.tolist(), strict=True))
+        self._ids, self._scores = list(trend.ids), frozen(scores.astype(np.float32))
+        self._score_of = dict(zip(self._ids, self._scores.tolist(), strict=True))
         self._unseen = np.float32(-mean / (std or 1.0))
 
     @property

@@ -1,5 +1,7 @@
 """What is in demand now: proposed by the counts that the snapshot in force brings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.fakes import SALT
@@ -8,7 +10,7 @@ from support.logs import RULE, decision, log_of
 from bandits.errors import SnapshotError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import RewardRecord
-from bandits.log.trends import Trends, encode_trends
+from bandits.log.trends import PublishedTrend, Trends, encode_trends
 from bandits.ridge.config import RidgeConfig
 from bandits.types import Snapshot
 from policies.items.catalogue import Catalogue
@@ -60,6 +62,40 @@ async def test_scores_are_standardised_and_an_item_that_was_never_rewarded_has_t
     scores = found.score_items(["new", "b", "c"])
     assert scores[0] < scores[2] < scores[1] == found.scores[0]
     assert scores.dtype == np.float32
+
+
+def done(counts: dict[str, float]) -> dict[int, PublishedTrend]:
+    return {HOUR_MS: PublishedTrend(HOUR_MS, list(counts), list(counts.values()))}
+
+
+async def test_what_users_did_counts_as_rewards_do_each_as_of_its_own_time():
+    source = source_of({"a": 4, "b": 1})
+    alone = await source.candidates(SourceRequest(), 10)
+
+    # An hour later: what was rewarded four times is two by then.
+    source.follow(done({"c": 3.0, "b": 0.5}), HOUR_MS)
+    found = await source.candidates(SourceRequest(), 10)
+    assert found.ids == ("c", "a", "b")
+    expected = np.log1p([3.0, 2.0, 1.0])
+    assert found.scores == pytest.approx((expected - expected.mean()) / expected.std(), abs=1e-5)
+
+    # A snapshot that is newer than what is known of activity; another half-life is nobody's.
+    later = snapshot_of({"a": 4})
+    source.learn(replace(later, position=f"{2 * HOUR_MS}-0"))
+    assert (await source.candidates(SourceRequest(), 10)).ids == ("a", "c", "b")
+    source.follow({1: PublishedTrend(1, ["d"], [9.0])}, HOUR_MS)
+    source.learn(snapshot_of({"a": 4, "b": 1}))
+    again = await source.candidates(SourceRequest(), 10)
+    assert again.ids == alone.ids
+    assert again.scores.tobytes() == alone.scores.tobytes()
+
+
+def test_a_ranker_tells_its_sources_also_when_all_items_are_others():
+    ranker = Ranker(SPEC, load_sources(None, SPEC.sources).values(), salt=SALT)
+    ranker.follow(done({"a": 1.0}), 0)
+    ranker.offer(Catalogue.put([Item("a")]))
+    [source] = ranker.proposers.offered.sources.proposing
+    assert source.known == 1
 
 
 @pytest.mark.parametrize("counts", [{}, {"a": 2}, {"a": 2, "b": 2}])
