@@ -62,6 +62,25 @@ def choice_of(decision: Decision) -> tuple[list[str], list[int]]:
     return choice.action_ids, choice.chosen
 
 
+class _Shown(_Choice, array_like=True, tag="decision", gc=False):
+    """The same up to ``user``."""
+
+    user: str | None = None
+
+
+_shown = msgspec.msgpack.Decoder(_Shown)
+
+
+def shown_to(decision: Decision) -> tuple[str | None, list[str]]:
+    """Return the pseudonym of the user that a decision is for, if any, and what it chose."""
+    if isinstance(decision, DecisionRecord):
+        user, ids, chosen = decision.user, decision.action_ids, decision.chosen
+    else:
+        shown = _shown.decode(memoryview(decision.data)[1:])
+        user, ids, chosen = shown.user, shown.action_ids, shown.chosen
+    return user, [ids[index] for index in chosen] if user is not None else []
+
+
 def starts_of(parts: Sequence[bytes]) -> NDArray[np.int64]:
     """Return where each of R parts begins when they are joined, and the end, int64[R + 1]."""
     starts = np.zeros(len(parts) + 1, np.int64)

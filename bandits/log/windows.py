@@ -83,7 +83,7 @@ class Windows:
     ``recent_bytes``: how much memory those of the newest decisions may take.
 
     ``on_reward``: is told of each reward above 0 that joins an activated decision in time, when it
-    does: the decision, the slot, the time, its signal, and what it is worth, its value times its
+    does: the decision, the slot, the time, the reward, and what it is worth, its value times its
     signal's weight. None: nobody is told, and no record is read for it. ``tells_all``: of those
     that are worth 0 or less, too.
     """
@@ -95,7 +95,7 @@ class Windows:
     fold: int = 1
     behind: RecordsBehind | None = None
     recent_bytes: int = RECENT_BYTES
-    on_reward: Callable[[Decision, int, int, str | None, float], None] | None = None
+    on_reward: Callable[[Decision, int, int, RewardRecord, float], None] | None = None
     tells_all: bool = False
     signals: dict[str, tuple[int, float]] = field(default_factory=dict)
     _open: dict[str, RememberedDecision] = field(default_factory=dict)
@@ -307,7 +307,7 @@ class Windows:
             worth *= rule.signals[reward.signal or UNNAMED].weight
         if worth > 0 or self.tells_all:
             record = decision.record or self._record_of(decision)
-            self.on_reward(record, slot, now_ms, reward.signal, worth)
+            self.on_reward(record, slot, now_ms, reward, worth)
 
     def _begin(self, decision: RememberedDecision, out: Lessons) -> None:
         """Teach what can be taught of a decision that has just been opened, or activated."""

@@ -80,6 +80,10 @@ READ_AHEAD = 1000
 """How many entries are looked through for records to read again, before they are applied."""
 
 
+RewardListener = Callable[[Decision, int, int, RewardRecord], None]
+"""Is told the decision, the slot and the time of a reward that counts, and the reward."""
+
+
 class Fold:
     """Folds one policy's log into its learner.
 
@@ -136,6 +140,7 @@ class Fold:
         behind = None if past is None else ReadBehind(past)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
         self.trends = list[Trends]()
+        self._listener: RewardListener | None = None
         self.position = START
         self.learned = 0
         self.changes = 0
@@ -181,6 +186,19 @@ class Fold:
         self.join.restore(join, opened, inherited_records(state, past))
         if isinstance(state, SignalledState) and state.signals is not None:
             self.join.signals = dict(state.signals)
+
+    def tell_rewards(self, listener: RewardListener) -> None:
+        """Tell of each reward that joins an activated decision in time, when it does."""
+        self._listener = listener
+        self._follow(self.trends)
+
+    def spec_of(self, name: str) -> PolicySpec:
+        """Return the spec of a digest that an entry names.
+
+        Raises:
+            RefusedError, MissingBlobError: see ``NamedBlobs.spec``.
+        """
+        return self._blobs.spec(name)
 
     def apply(self, entries: Iterable[LogEntry]) -> None:
         """Apply entries in order; any split of the log into calls leaves the same state.
@@ -461,15 +479,20 @@ class Fold:
     def _follow(self, trends: list[Trends]) -> None:
         """Count the rewards of items from here on, as the spec wants it."""
         self.trends = trends
-        self.join.on_reward = self._count_reward if trends else None
+        self.join.tells_all = self._listener is not None
+        listens = bool(trends) or self._listener is not None
+        self.join.on_reward = self._rewarded if listens else None
 
-    def _count_reward(
-        self, decision: Decision, slot: int, now_ms: int, _signal: str | None, _worth: float
+    def _rewarded(
+        self, decision: Decision, slot: int, now_ms: int, reward: RewardRecord, worth: float
     ) -> None:
-        ids, chosen = choice_of(decision)
-        for trends in self.trends:
-            trends.add(ids[chosen[slot]], now_ms)
-        self.changes += 1
+        if self._listener is not None:
+            self._listener(decision, slot, now_ms, reward)
+        if self.trends and worth > 0:
+            ids, chosen = choice_of(decision)
+            for trends in self.trends:
+                trends.add(ids[chosen[slot]], now_ms)
+            self.changes += 1
 
     def _checkpoint(self) -> None:
         """Serialise the model and go on from those bytes, as whoever resumes does."""

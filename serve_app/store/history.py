@@ -1,7 +1,8 @@
 """The whole log: the stream, and the archive where the stream has been trimmed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from bandits.errors import LogGapError, MissingBlobError
@@ -134,3 +135,15 @@ class LogPast:
     def checkpoint(self, position: str) -> FoldState | None:
         """Return the newest checkpoint at or before a position."""
         return self._checkpoints.newest(position)
+
+
+def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
+    """Yield the entries in lists, none of which is empty.
+
+    Args:
+        entries: taken only as lists are asked for.
+        size: how many a list holds, at least 1; the last may hold fewer.
+    """
+    iterator = iter(entries)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -13,6 +13,7 @@ import msgspec
 from bandits.errors import SpecError
 from bandits.log.codec import MALFORMED
 from policies.profiles.options import SHOWN, type_of
+from policies.profiles.part import CutRule
 from policies.profiles.spaces import space_of_spec
 from policies.spec import PolicySpec
 from serve_app.store.clients import Redis
@@ -118,6 +119,11 @@ class Space:
     def half_lives_ms(self) -> list[int]:
         """The half-lives with which members ask what is in demand, each once, ascending."""
         return sorted({each for member in self.profiled for each in member.half_lives_ms})
+
+    @property
+    def rule(self) -> CutRule:
+        """What is kept of each user."""
+        return CutRule(max(1, self.items), tuple(sorted(self.repeated)))
 
     @property
     def logs(self) -> list[Keys]:

@@ -8,8 +8,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Generic
 
 from bandits.errors import ArchiveError, BanditloopError, LogGapError, NewerBuildError
@@ -17,7 +16,9 @@ from bandits.log.records import CheckpointRecord, LogEntry, TickRecord
 from policies.fold.checkpoint import Refusal
 from policies.fold.known_prior import KnownPrior
 from serve_app.store.archiving.sweep import Sweep
+from serve_app.store.history import batched
 from serve_app.store.lease import Lease, LeaseLostError
+from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.snapshots import Published
 from serve_app.store.spaces import register
 from serve_app.workers.declaration import Declaration
@@ -65,6 +66,7 @@ class LearnerLoop(Generic[FoldT]):
         publisher: Publisher[FoldT],
         *,
         items: ItemsLeader | None = None,
+        profiles: PartFeed | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
     ) -> None:
         """Put a learner together; see learner_factory.py.
@@ -75,6 +77,7 @@ class LearnerLoop(Generic[FoldT]):
             make_fold: makes an empty fold of the log, which tells of checkpoints and refusals.
             publisher: what becomes of the model.
             items: leads the policy's log of items; of one partition's learner alone.
+            profiles: writes what this log says of users; None: the policy has no profiles.
             checkpoint_interval_s: least time between two checkpoints, in seconds.
         """
         self.log = learner_log
@@ -83,6 +86,7 @@ class LearnerLoop(Generic[FoldT]):
 
         self._declaration = declaration
         self._items = items
+        self._profiles = profiles
         self._make_fold = make_fold
         self._checkpoint_s = checkpoint_interval_s
         self._sweep = Sweep(
@@ -105,14 +109,18 @@ class LearnerLoop(Generic[FoldT]):
 
     def run(self, stop: threading.Event) -> None:
         """Learn until told to stop, through an unreachable Redis and the loss of the lease."""
-        heart = threading.Thread(target=self.lease.run, args=(stop,), name="lease", daemon=True)
-        heart.start()
+        beside = [threading.Thread(target=self.lease.run, args=(stop,), name="lease", daemon=True)]
+        if self._profiles is not None:
+            beside.append(threading.Thread(target=self._profiles.run, args=(stop,), daemon=True))
+        for thread in beside:
+            thread.start()
         while not stop.is_set():
             began = time.monotonic()
             wait_s = self.attempt()
             pace_s = 0.0 if self._behind else PACE_S
             stop.wait(max(wait_s, pace_s - (time.monotonic() - began)))
-        heart.join()
+        for thread in beside:
+            thread.join()
 
     def attempt(self) -> float:
         """Start, or take one step, whatever goes wrong; return the seconds to wait for the next."""
@@ -177,6 +185,8 @@ class LearnerLoop(Generic[FoldT]):
             self._declaration.put_blobs(self.log.reader)  # perhaps it is these that are gone
 
         self._resume()
+        if self._profiles is not None:
+            self._profiles.resumed(self.fold.position)
 
         if self.log.is_trimmed_past(self.fold.position):
             for entries in batched(self.log.history.encoded(self.fold.position), CATCH_UP):
@@ -268,6 +278,8 @@ class LearnerLoop(Generic[FoldT]):
         self._torn = False
         fold = self._make_fold(self._on_checkpoint, self.standstill.record_refusal)
         self.publisher.attach(fold)
+        if self._profiles is not None:
+            self._profiles.attach(fold)
         return fold
 
     def _apply(self, entries: list[LogEntry]) -> None:
@@ -277,6 +289,8 @@ class LearnerLoop(Generic[FoldT]):
         """
         self._torn = True
         self.fold.apply(entries)
+        if self._profiles is not None:
+            self._profiles.applied(entries)
         self._torn = False
 
     def _declare(self) -> None:
@@ -321,6 +335,9 @@ class LearnerLoop(Generic[FoldT]):
         snapshots, pinned = self.publisher.snapshots, self.fold.pinned
         while self._taken:
             position, data, published = self._taken[0]
+            # Whoever resumes from it tells of users what comes behind it, and nothing before.
+            if self._profiles is not None and not self._profiles.has_passed(position):
+                return
             snapshot_id = (
                 snapshots.newest if published is None else snapshots.write(published, pinned)
             )
@@ -335,15 +352,3 @@ class LearnerLoop(Generic[FoldT]):
             )
             self.log.checkpointed = position
             self._taken.pop(0)
-
-
-def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:
-    """Yield the entries in lists, none of which is empty.
-
-    Args:
-        entries: taken only as lists are asked for.
-        size: how many a list holds, at least 1; the last may hold fewer.
-    """
-    iterator = iter(entries)
-    while batch := list(islice(iterator, size)):
-        yield batch

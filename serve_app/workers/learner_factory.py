@@ -1,6 +1,9 @@
 """Putting a learner together: of a log, of a partition, or as the service runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from msgspec import UNSET
 
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
@@ -10,14 +13,19 @@ from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
+from policies.profiles.changes import PartChanges
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.history import History
 from serve_app.store.inbox import Inbox, PartitionInbox
 from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, Keys, partitions
+from serve_app.store.keys import ItemsKeys, Keys, UsersKeys, partitions
 from serve_app.store.merges import MergedModels
+from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
+from serve_app.store.profiles.part_feed import PartFeed
+from serve_app.store.profiles.part_writer import PartWriter
+from serve_app.store.spaces import part_name
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner import CHECKPOINT_S, LearnerLoop, OnCheckpoint, OnRefused
@@ -90,6 +98,7 @@ def learner_of_log(
         make_fold,
         publisher,
         items=ItemsLeader(client, ItemsKeys(spec.shares), items),
+        profiles=_profiles(spec, log, salt),
         checkpoint_interval_s=checkpoint_interval_s,
     )
 
@@ -181,6 +190,7 @@ def learner_of_partition(
         make_fold,
         publisher,
         items=leader,
+        profiles=_profiles(spec, log, salt),
         checkpoint_interval_s=checkpoint_interval_s,
     )
 
@@ -243,3 +253,17 @@ def learner_of_service(
         items_archive=items_archive,
         generation=generation,
     )
+
+
+def _profiles(spec: PolicySpec, log: LearnerLog, salt: bytes) -> PartFeed | None:
+    """Return what writes the log's part of the profiles, if the policy has any."""
+    if spec.profile is UNSET:
+        return None
+    name = part_name(log.keys.policy, log.keys.partition)
+    writer = PartWriter(log.client, UsersKeys(spec.shares), name)
+    rule = partial(rule_now, log.client, spec)
+
+    def read(through: str) -> Iterator[tuple[str, PartChanges]]:
+        return PolicyChanges(log.history, log.past, salt).through(through)
+
+    return PartFeed(writer, log.lease, rule, read)

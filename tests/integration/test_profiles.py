@@ -1,18 +1,33 @@
 """Parts of profiles in a real Valkey: written once, by one leader, and made anew when they go."""
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import msgspec
 import pytest
+from support.logs import decision
+from support.loops import SALT, SPEC, make
 
 from bandits.log.positions import START
-from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
+from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry, RewardRecord
+from policies.items.catalogue import Catalogue
 from policies.profiles.changes import PartChanges
+from policies.profiles.options import ProfileOptions
 from policies.profiles.part import ERASED, CutRule, decode_part, encode_part, join_parts
-from serve_app.store.keys import UsersKeys
+from policies.profiles.user_profile import read_profile
+from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.event_log import RedisLog
+from serve_app.store.history import History, LogPast
+from serve_app.store.keys import Keys, UsersKeys
+from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
 from serve_app.store.profiles.part_build import PartBuild
-from serve_app.store.profiles.part_state import are_whole
+from serve_app.store.profiles.part_state import are_whole, decode_state
 from serve_app.store.profiles.part_writer import PartFencedError, PartMovedError, PartWriter
 from serve_app.store.profiles.spool import ChangeSpool
+from serve_app.store.profiles.verification import PartVerdict, verify_part
+from serve_app.workers.learner import LearnerLoop
 
 KEYS = UsersKeys("shop")
 RULE = CutRule(5, ("purchase",))
@@ -160,3 +175,119 @@ def test_a_spool_groups_what_does_not_fit_in_memory(monkeypatch):
     assert len(found) == len(dict(found)) == USERS
     joined = {user: encode_part(join_parts([part], RULE)) for user, part in found}
     assert joined == expected(log)
+
+
+# The part of a policy's log
+
+
+PROFILED = msgspec.structs.replace(
+    SPEC, profile=ProfileOptions(items=5), repeat={"purchased": "never"}
+)
+LOG, KEYS_OF_HOME = Keys("home"), UsersKeys("home")
+
+
+@contextmanager
+def learning(client, spec=PROFILED) -> Iterator[LearnerLoop]:
+    loop, stop = make(client, spec), threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    yield loop
+    stop.set()
+    thread.join()
+
+
+def act(client, first: int, count: int, spec=PROFILED) -> None:
+    """Decisions for users, of which every second is rewarded."""
+    reader = RedisLog(client, LOG)
+    reader.put_blob(Catalogue().digest, Catalogue().encoded)
+    reader.put_blob(spec.digest, spec.encoded)
+    for n in range(first, first + count):
+        name = f"e{n}"
+        reader.append(
+            decision(
+                name,
+                spec=spec.digest,
+                catalogue=Catalogue().digest,
+                chosen=(n % 3, (n + 1) % 3),
+                user=f"u{n % 7}",
+            )
+        )
+        if n % 2:
+            reader.append(RewardRecord(name, 1.0, slot=n % 4 // 2))
+
+
+def until(holds) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_written(client) -> bool:
+    states = client.hgetall(KEYS_OF_HOME.parts)
+    state = decode_state(states.get(b"home.0"))
+    newest = client.xrevrange(LOG.log, count=1)[0][0].decode()
+    return state is not None and state.is_whole and state.position == newest
+
+
+def verdict(client, spec=PROFILED) -> PartVerdict:
+    history = History(client, LOG, None)
+    changes = PolicyChanges(history, LogPast(history, Checkpoints(client, LOG)), SALT)
+    rule = rule_now(client, spec)
+    return verify_part(client, KEYS_OF_HOME, "home.0", rule, changes)
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_a_learner_writes_what_its_log_says_of_users_and_makes_it_anew_when_it_is_gone(client):
+    with learning(client):
+        act(client, 0, 40)
+        until(lambda: is_written(client))
+        first = verdict(client)
+        assert first.holds
+        assert (first.users, first.changes) == (7, 100)
+
+        stored = read_profile([client.hgetall(KEYS_OF_HOME.profile("u1"))], CutRule(5))
+        assert {event.type for event in stored.events} == {"reward"}
+        assert len(stored.shown) == 12
+
+        # All keys of profiles go under way.
+        client.delete(*client.keys("bl:{home.users}:profile:*"))
+        act(client, 40, 20)
+        until(lambda: is_written(client) and verdict(client).holds)
+        assert verdict(client).changes == 150
+
+    # Whoever comes next goes on from there; what it is told again changes nothing.
+    with learning(client):
+        act(client, 60, 5)
+        until(lambda: is_written(client))
+        assert verdict(client).holds
+        epoch = decode_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch
+    with learning(client, msgspec.structs.replace(PROFILED, profile=ProfileOptions(items=2))):
+        until(lambda: is_written(client))
+        until(lambda: decode_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch != epoch)
+        until(lambda: is_written(client))
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_a_verification_finds_what_is_not_what_the_log_says(client):
+    with learning(client):
+        act(client, 0, 20)
+        until(lambda: is_written(client))
+    assert verdict(client).holds
+    client.hset(KEYS_OF_HOME.profile("u3"), "home.0", encode_part(ERASED))
+    client.hdel(KEYS_OF_HOME.profile("u4"), "home.0")
+    client.hset(KEYS_OF_HOME.profile("nobody"), "home.0", encode_part(ERASED))
+    found = verdict(client)
+    assert not found.holds
+    assert found.examples == ["nobody", "u3", "u4"]
+    assert found.differing == 3
+    client.hdel(KEYS_OF_HOME.parts, "home.0")
+    assert verdict(client).state == "absent"
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_a_policy_without_profiles_writes_none(client):
+    with learning(client, SPEC):
+        act(client, 0, 4, SPEC)
+        until(lambda: client.exists(LOG.stats))
+    assert client.keys("bl:{home.users}:*") == []

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bandits.errors import CodecError
+from bandits.log.positions import is_after
 from policies.profiles.changes import PartChanges
 from policies.profiles.part import EMPTY, CutRule, Part, decode_part, encode_part, join_parts
 from serve_app.store.clients import Redis
@@ -120,10 +121,12 @@ class PartWriter:
         with self._lock:
             for parts in _chunks(changes.parts()):
                 self._commit(self._led(), self._joined(parts))
-            self._commit(msgspec.structs.replace(self._led(), position=through), ())
+            state = self._led()
+            if is_after(through, state.position):
+                self._commit(msgspec.structs.replace(state, position=through), ())
             if self._damaged:
                 self._damaged = False
-                self._commit(PartState.begun(through, self._rule), ())
+                self._commit(PartState.begun(self._led().position, self._rule), ())
 
     def write_missing(self, parts: Iterable[tuple[str, Part]], built: str, epoch: str) -> None:
         """Write what was missing.

@@ -1,0 +1,31 @@
+"""A fold that finds out which rewards count, and learns nothing."""
+
+from bandits.errors import RefusedError, SpecError
+from bandits.log.join import JoinedDecision
+from bandits.log.records import LogRecord, SpecRecord, UnknownRecord
+from policies.blend import make_learner
+from policies.fold.fold import Fold
+
+
+class JoinOnlyFold(Fold):
+    """Folds one log, or that of one of several partitions, as far as its rewards are concerned.
+
+    It tells of the same rewards, at the same entries, as a fold that learns.
+    """
+
+    def _learn_or_refuse(self, joined: JoinedDecision) -> None:
+        pass
+
+    def _learn_alike(self, joined: list[JoinedDecision], first: int) -> int:
+        return len(joined) - first
+
+    def _configure(self, record: LogRecord | UnknownRecord) -> None:
+        if not isinstance(record, SpecRecord):
+            return
+        spec = self._blobs.spec(record.digest)
+        try:
+            make_learner(spec, salt=self._salt)
+        except SpecError as error:
+            raise RefusedError(error.message, error.target) from error
+        self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
+        self.join.rule = spec.rule

@@ -1,0 +1,72 @@
+"""What a policy's log says of its users: what they were shown, and what of it was rewarded."""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from bandits.errors import RefusedError
+from bandits.log.encoded_decisions import DECISIONS, Decision, shown_to
+from bandits.log.records import ErasureRecord, LogEntry, RewardRecord
+from policies.profiles.changes import PartChanges
+from policies.profiles.part import ProfileEvent
+from policies.spec import PolicySpec
+
+REWARD = "reward"
+"""The type of what was rewarded without a signal."""
+
+
+class ChangeGatherer:
+    """Gathers what entries change in profiles, while a fold of the same log applies them.
+
+    What counts are decisions of specs with ``profile``: those of others are not logged under the
+    pseudonyms of persons. A decision was shown when it was made, also one that is deferred.
+
+    Args:
+        spec: returns the spec of a digest, or refuses it.
+    """
+
+    def __init__(self, spec: Callable[[str], PolicySpec]) -> None:
+        self._spec = spec
+        self._profiled: dict[str, bool] = {}
+        self._changes = PartChanges()
+
+    def rewarded(self, decision: Decision, slot: int, now_ms: int, reward: RewardRecord) -> None:
+        """Note a reward that counts, when the join tells of it.
+
+        Args:
+            decision: the one that is rewarded.
+            slot: which of its slots.
+            now_ms: the time of the entry that brought the reward.
+            reward: of a value of 0 or less it says that nothing was done.
+        """
+        if reward.value <= 0 or not self._is_profiled(decision.spec):
+            return
+        user, items = shown_to(decision)
+        if user is not None:
+            event = ProfileEvent(now_ms, now_ms, 0, items[slot], reward.signal or REWARD)
+            self._changes.happened(user, event)
+
+    def read(self, entries: Iterable[LogEntry]) -> None:
+        """Note what entries say by themselves."""
+        for entry in entries:
+            record = entry.record
+            if isinstance(record, DECISIONS):
+                if self._is_profiled(record.spec):
+                    user, items = shown_to(record)
+                    if user is not None:
+                        self._changes.shown(user, entry.id, items)
+            elif isinstance(record, ErasureRecord):
+                self._changes.erased(record.user)
+
+    def taken(self) -> PartChanges:
+        """Return what was gathered since it was last asked for."""
+        changes, self._changes = self._changes, PartChanges()
+        return changes
+
+    def _is_profiled(self, digest: str) -> bool:
+        if digest not in self._profiled:
+            try:
+                self._profiled[digest] = self._spec(digest).profile is not msgspec.UNSET
+            except RefusedError:
+                self._profiled[digest] = False
+        return self._profiled[digest]
