@@ -29,14 +29,14 @@ from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import FAILURES, Redis, blocking_client
 from serve_app.store.erasures.job import go_on_with_all, run
 from serve_app.store.event_log import RedisLog
-from serve_app.store.history import History
+from serve_app.store.history import History, batched
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, UsersKeys
 from serve_app.store.lease import Lease, LeaseLostError
+from serve_app.store.profiles.log_changes import ActivityChanges
 from serve_app.store.profiles.part_build import PartBuild
 from serve_app.store.profiles.part_writer import PartFencedError, PartMovedError, PartWriter
 from serve_app.store.spaces import ACTIVITY, Space, read_space
-from serve_app.workers.learner import batched
 
 BLOCK_MS = 50
 PACE_S = 0.1
@@ -164,7 +164,7 @@ class ActivityLeader:
         space = read_space(self._client, self._space)
         if not space.profiled:
             return False
-        rule, self._types = rule_of(space), space.types
+        rule, self._types = space.rule, space.types
         if token != self._led_under or space.half_lives_ms != self._half_lives_ms:
             self._half_lives_ms = space.half_lives_ms
             self._demand.lead(self._client, self._half_lives_ms)
@@ -214,21 +214,12 @@ class ActivityLeader:
 
     def _read_from_start(self, through: str) -> Iterator[tuple[str, PartChanges]]:
         """Yield what the log says from its beginning."""
-        for entries in batched(self._history.encoded(START, through), READ):
-            changes = PartChanges()
-            for entry in entries:
-                changes.read(entry)
-            yield entries[-1].id, changes
+        return ActivityChanges(self._history).through(through)
 
     def _end_build(self) -> None:
         if self._build is not None:
             self._build.stop()
             self._build = None
-
-
-def rule_of(space: Space) -> CutRule:
-    """Return what is kept of a part of the profiles of a space."""
-    return CutRule(space.items, tuple(sorted(space.repeated)))
 
 
 def activity_leader_of_service(
