@@ -104,7 +104,7 @@ def test_builds_of_before_read_no_signal():
 def test_somebody_is_told_what_a_reward_is_worth():
     told: list[tuple[str | None, float]] = []
     join = Join(lambda _: RULE, RULE, fold=FOLD)
-    join.on_reward = lambda record, slot, ms, signal, worth: told.append((signal, worth))
+    join.on_reward = lambda record, slot, ms, reward, worth: told.append((reward.signal, worth))
     steps = [decision(), reward("hide"), reward("purchase", 2.0), reward(None, 0.0)]
     for number, record in enumerate(steps):
         join.apply(LogEntry(f"{number}-0", record))
