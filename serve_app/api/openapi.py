@@ -71,8 +71,8 @@ def _schemas(routes: Iterable[Route[Any, Any]]) -> tuple[dict[type, Any], dict[s
     exchanged: list[type] = [
         kind
         for route in routes
-        for kind in (route.endpoint.request, route.endpoint.response)
-        if issubclass(kind, msgspec.Struct)
+        for kind in (route.endpoint.request, route.other, route.endpoint.response)
+        if kind is not None and issubclass(kind, msgspec.Struct)
     ]
     types = [*exchanged, ErrorResponse]
     schemas, components = msgspec.json.schema_components(
@@ -113,7 +113,10 @@ def _operation(route: Route[Any, Any], schemas: dict[type, Any]) -> dict[str, An
     else:
         responses.update(_refused(error))
     if endpoint.request in schemas:
-        operation["requestBody"] = {"required": True, "content": _json(schemas[endpoint.request])}
+        body = schemas[endpoint.request]
+        if route.other is not None:
+            body = {"anyOf": [schemas[route.other], body]}
+        operation["requestBody"] = {"required": True, "content": _json(body)}
     return operation
 
 

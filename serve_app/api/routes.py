@@ -86,6 +86,7 @@ class Route(Generic[Q, A]):
         failures: statuses of failure, beside those that every route has.
         states: other statuses that come with the same response, each with what it means.
         reads: the type that the body is decoded to, where it is not the endpoint's.
+        other: another type that the body may be of, where the handler takes that, too.
         limit: what is read of a body.
     """
 
@@ -96,6 +97,7 @@ class Route(Generic[Q, A]):
     failures: tuple[int, ...] = ()
     states: Mapping[int, str] = field(default_factory=dict)
     reads: type | None = None
+    other: type | None = None
     limit: BodyLimit = ORDINARY
 
     @cached_property

@@ -1,22 +1,51 @@
 """The endpoints of spaces: what users do outside of decisions."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from banditloop_client import space_schemas as schemas
 from banditloop_client.schemas import MAX_BATCH
-from bandits.errors import TooManyActivityEventsError
+from bandits.errors import BanditloopError, TooManyActivityEventsError
 from policies.pseudonyms import check_user_id
+from serve_app.api.bodies import decode_body
 from serve_app.api.routes import Call, Route
 
 
-async def add_activity(call: Call[schemas.ActivityRequest]) -> schemas.ActivityAccepted:
-    """Log what users did; all is accepted, or nothing is."""
-    events = call.request.events
+class _Body(msgspec.Struct, frozen=True):
+    """What tells a list of events from one event."""
+
+    events: msgspec.Raw | UnsetType = UNSET
+
+
+_body, _one = msgspec.json.Decoder(_Body), msgspec.json.Decoder(schemas.ActivityEvent)
+_many = msgspec.json.Decoder(schemas.ActivityRequest)
+
+
+async def add_activity(call: Call[msgspec.Raw]) -> schemas.ActivityAccepted:
+    """Log what users did, one thing or many; all is accepted, or nothing is."""
+    if decode_body(call.request, _body).events is UNSET:
+        return await _add(call, [decode_body(call.request, _one)], "events[0].")
+
+    events = decode_body(call.request, _many).events
     if not 0 < len(events) <= MAX_BATCH:
         raise TooManyActivityEventsError(
             f"1 to {MAX_BATCH:,} events at once, not {len(events):,}", "events"
         )
-    ids = await call.space_service.add_activity(events)
+    return await _add(call, events)
+
+
+async def _add(
+    call: Call[msgspec.Raw], events: Sequence[schemas.ActivityEvent], at: str = ""
+) -> schemas.ActivityAccepted:
+    """Log events; an error's path begins behind ``at``."""
+    try:
+        ids = await call.space_service.add_activity(events)
+    except BanditloopError as error:
+        error.target = error.target and error.target.removeprefix(at)
+        raise
     call.backend.metrics.count("activity_events", call.space, by=len(ids))
     return schemas.ActivityAccepted(len(ids), ids)
 
@@ -41,10 +70,12 @@ async def erasure(call: Call[None]) -> schemas.ErasureState:
 SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.ACTIVITY,
-        "Log what users did outside of decisions, up to 1,000 events",
+        "Log what a user did outside of decisions, or up to 1,000 such events",
         scope="activity",
         handler=add_activity,
         failures=(400, 404, 408, 409, 413, 422, 503),
+        reads=msgspec.Raw,
+        other=schemas.ActivityEvent,
     ),
     Route(
         schemas.MERGE_USERS,

@@ -5,8 +5,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-
-import msgspec
+from typing import Any
 
 from banditloop_client.space_schemas import ActivityEvent, ErasureState
 from bandits.errors import (
@@ -27,7 +26,7 @@ from serve_app.store.activity.demand import DemandReader
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys
-from serve_app.store.spaces import space_of_specs
+from serve_app.store.spaces import decode_space, space_of_specs
 
 ERASED_ATTEMPTS = 3
 """How many users of one request may have been erased since they were looked up."""
@@ -78,12 +77,8 @@ class RedisSpaceService:
         self._salt, self._clock = salt, clock
         self._on_demand, self._demand = on_demand, DemandReader(client, self._keys)
         self._task: asyncio.Task[None] | None = None
-        self._types = {
-            name
-            for spec in specs
-            if spec.profile is not msgspec.UNSET
-            for name in spec.profile.types
-        }
+        self._client = client
+        self._types = frozenset(space_of_specs(space, specs).types)
 
     def start(self) -> None:
         """Begin to follow what is in demand, if anybody asks."""
@@ -114,6 +109,7 @@ class RedisSpaceService:
             NotReadyError: the log of items has not begun.
             LogUnavailableError: not known to be logged.
         """
+        await self._learn_types(events)
         now_ms = self._clock() * 1000
         for at, event in enumerate(events):
             check_event(event, self._types, now_ms, f"events[{at}].")
@@ -171,6 +167,15 @@ class RedisSpaceService:
     def _new(self, event: ActivityEvent, name: str, pseudonym: str) -> NewActivity:
         says = None if event.id is None else said_by(event, self._salt)
         return NewActivity(record_of(event, pseudonym, name), says)
+
+    async def _learn_types(self, events: Sequence[ActivityEvent]) -> None:
+        """Ask whether a policy that this replica does not serve shares the space, and its types."""
+        if all(event.type in self._types for event in events):
+            return
+        raw: Any = {}
+        with contextlib.suppress(*FAILURES):
+            raw = await self._client.hgetall(self.users.keys.policies)
+        self._types |= decode_space(self._keys.policy, raw).types.keys()
 
     async def _check_items(self, events: Sequence[ActivityEvent]) -> None:
         """Refuse what was done with an item that is not there."""

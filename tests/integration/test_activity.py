@@ -139,6 +139,15 @@ async def test_what_can_be_nothing_that_a_user_did_is_refused_and_all_beside_it(
     assert shop.records == []
 
 
+async def test_a_type_of_a_policy_that_is_served_elsewhere_is_one_of_the_space(shop):
+    replica, licked = shop.replica(), ActivityEvent("u", "a", "lick")
+    with pytest.raises(errors.UnknownTypeError):
+        await replica.add_activity([licked])
+    register(shop.client, PolicySpec("x", space="shop", profile=ProfileOptions(types={"lick": 1})))
+    await replica.add_activity([licked])
+    assert [record.event_type for record in shop.records] == ["lick"]
+
+
 async def test_a_clock_may_be_ahead_a_little_and_the_past_is_long(shop):
     times = [AT + timedelta(minutes=4), datetime(1970, 1, 1, tzinfo=UTC)]
     await shop.replica().add_activity([view(time=time) for time in times])

@@ -240,6 +240,9 @@ class FakeSpace:
         self.erased: list[str] = []
 
     async def add_activity(self, events) -> list[str]:
+        for at, event in enumerate(events):
+            if event.item_id == "none":
+                raise UnknownItemError("there is no item 'none'", f"events[{at}].item_id")
         self.events += events
         return [event.id or f"made-{at}" for at, event in enumerate(events)]
 

@@ -407,6 +407,7 @@ async def test_what_users_did_is_taken_one_by_one_or_a_thousand_at_once(service)
         ("own", 2.0, None),
     ]
     assert service.metrics.counts["activity_events", "shop"] == 2
+    assert (await service.post(url, VIEW)).json() == {"accepted": 1, "ids": ["made-0"]}
 
     assert (await service.post(url, {"events": [VIEW] * 1000})).status_code == 202
     for events in ([], [VIEW] * 1001):
@@ -465,6 +466,25 @@ async def test_a_user_is_erased_whatever_the_id(service):
     long = await service.http.delete(f"/v1/spaces/shop/users/{'x' * 257}")
     assert error_of(long) == (422, "invalid_user_id", "user_id")
     assert len(service.shop.erased) == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "target"),
+    [
+        (b"", 400, "malformed_json", "body"),
+        (b"{", 400, "malformed_json", "body"),
+        (b"[]", 422, "invalid_field", "body"),
+        (b"{}", 422, "invalid_field", "user_id"),
+        (b'{"events": null}', 422, "invalid_field", "events"),
+        ({**VIEW, "events": [VIEW]}, 422, "invalid_field", "user_id"),
+        ({**VIEW, "value": "much"}, 422, "invalid_field", "value"),
+        ({**VIEW, "item_id": "none"}, 404, "unknown_item", "item_id"),
+        ({"events": [VIEW, {**VIEW, "item_id": "none"}]}, 404, "unknown_item", "events[1].item_id"),
+    ],
+)
+async def test_one_event_is_a_body_of_its_own(service, body, status, code, target):
+    answer = await service.post("/v1/spaces/shop/activity", body)
+    assert error_of(answer) == (status, code, target)
 
 
 async def test_a_space_that_nobody_serves_is_not_found(service):
