@@ -80,6 +80,7 @@ class Asker(NamedTuple):
         live: what the log says that they did.
         held_back: what they are not to be offered again.
         profile: what the decision's record says of the profile.
+        repeats: whether what is known of them may be proposed again; what may not is held back.
     """
 
     user: str | None = None
@@ -87,6 +88,7 @@ class Asker(NamedTuple):
     live: LiveHistory | None = None
     held_back: frozenset[str] = frozenset()
     profile: str | None = None
+    repeats: bool = False
 
 
 class _Ready(NamedTuple):
@@ -235,6 +237,7 @@ class Proposers:
             known,
             request.context,
             asker.live,
+            asker.repeats,
         )
         changes = offered.offering.changes
         answers = dict(

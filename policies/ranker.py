@@ -187,7 +187,7 @@ class Ranker:
         if self._rules is not None:
             held_back = self._rules.held_back(known, 1000 * self._clock())
         live = live_history(known.profile, self.spec.profile)
-        return Asker(known.pseudonym, keyed, live, held_back, known.version)
+        return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True)
 
     def _ready(self) -> Serving:
         if self.serving is None:

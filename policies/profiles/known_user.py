@@ -22,10 +22,12 @@ class LiveHistory(NamedTuple):
         key: two of the same key are the same.
         weights: by item, oldest first, how strongly it speaks for itself (1 = as much as one sent
             with a request).
+        earlier: what all that was known before may weigh, in all.
     """
 
     key: str
     weights: Mapping[str, float]
+    earlier: float = math.inf
 
 
 class KnownUser(msgspec.Struct, frozen=True):
@@ -55,11 +57,12 @@ def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHi
     """Return the newest items that speak for themselves; None if there are none.
 
     Of what a user did with an item the strongest counts, as in training. What speaks against an
-    item undoes what was done with it before.
+    item undoes what was done with it before. The newest speaks as strongly as its weight says, and
+    each older one less.
 
     Args:
         profile: what is known of the user.
-        options: how many items are told, and how strongly each type speaks.
+        options: how many items are told, how strongly each type speaks, and how fast that fades.
     """
     if profile is None:
         return None
@@ -74,7 +77,16 @@ def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHi
             if item not in weights and len(weights) == options.items:
                 break
             weights[item] = weight
-    return LiveHistory(profile.version, dict(reversed(weights.items()))) if weights else None
+    if not weights:
+        return None
+
+    earlier = math.inf
+    if options.fade:
+        factor = 0.5 ** (1.0 / options.fade)
+        for age, item in enumerate(weights):
+            weights[item] *= factor**age
+        earlier = factor ** len(weights) / (1.0 - factor)
+    return LiveHistory(profile.version, dict(reversed(weights.items())), earlier)
 
 
 class RepeatRules:

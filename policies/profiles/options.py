@@ -29,10 +29,14 @@ class ProfileOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         items: how many of the newest items, with what was done with them and when.
         types: what users do, and how strongly each speaks for its item to the sources, as a history
             sent with a request does by 1; 0 or less: it does not.
+        fade: after so many newer items an item speaks half as strongly, and all that a file says of
+            the user as the rest of that row would; 0: items of long ago speak as strongly as new
+            ones.
     """
 
     items: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] = 50
     types: dict[TypeName, Weight] = msgspec.field(default_factory=TYPES.copy)
+    fade: Annotated[float, msgspec.Meta(ge=0, le=MAX_ITEMS)] = 3.0
 
 
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

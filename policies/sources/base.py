@@ -1,7 +1,7 @@
 """Protocols of sources: one proposes items with its own scores, or scores what others propose."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
@@ -24,6 +24,8 @@ class SourceRequest:
     configured to get it. ``history`` is what the request says of the user, ``live`` what the log
     says, and ``profile`` what was known when the artifact was made. ``context`` has all features of
     the decision, also those that are never logged; it leaves this process as ``user_id`` does.
+    ``repeats`` says whether what is known of the user may be proposed again: what may not is
+    excluded, as the policy's ``repeat`` has it.
     """
 
     user_id: str | None = None
@@ -32,6 +34,15 @@ class SourceRequest:
     profile: Profile | None = None
     context: FeatureMap = field(default_factory=dict)
     live: LiveHistory | None = None
+    repeats: bool = False
+
+    def barred(self, known: Iterable[str]) -> frozenset[str]:
+        """Return what may not be proposed.
+
+        Args:
+            known: the items by which the user is known.
+        """
+        return self.exclude.union(self.history, () if self.repeats else known)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

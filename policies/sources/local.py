@@ -114,7 +114,7 @@ class LocalSource(ImmediateSource):
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, without an event loop: everything here is arithmetic.
 
-        None is an item of the history, known or sent, or an excluded one.
+        None is barred by the request.
 
         Args:
             request: what is known of its user is joined with the history sent.
@@ -134,10 +134,10 @@ class LocalSource(ImmediateSource):
         if self._model.needs_history and not weights.any():
             return EMPTY
 
-        barred = stored
+        barred = sent if request.repeats else stored
         if request.exclude:
             barred = np.concatenate(
-                [stored, np.array([index[i] for i in request.exclude if i in index], np.int32)]
+                [barred, np.array([index[i] for i in request.exclude if i in index], np.int32)]
             )
 
         shade = self._shade

@@ -40,7 +40,7 @@ class ItemOrder:
         index = self.places
         by_place = {index[item]: weight for item, weight in live.weights.items() if item in index}
         if profile is not None:
-            known = zip(profile.indices.tolist(), profile.weights.tolist(), strict=True)
+            known = zip(profile.indices.tolist(), earlier_weights(profile, live), strict=True)
             for place, weight in known:
                 by_place[place] = max(weight, by_place.get(place, 0.0))
         places = sorted(by_place)
@@ -60,6 +60,19 @@ class ItemOrder:
         if self._closed is None or self._closed.offering is not offering:
             self._closed = ClosedPlaces(self, offering)
         return self._closed
+
+
+def earlier_weights(profile: Profile, live: LiveHistory) -> list[float]:
+    """Return how strongly each item of a profile speaks beside what was done since.
+
+    Args:
+        profile: what was known when the artifact was made.
+        live: what the log says.
+    """
+    total = float(profile.weights.sum())
+    share = live.earlier / total if total > live.earlier else 1.0
+    weights: list[float] = (profile.weights * np.float32(share)).tolist()
+    return weights
 
 
 NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))

@@ -116,8 +116,8 @@ class HttpSource:
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Ask for candidates, and return those that may be chosen, best first.
 
-        What is excluded or in the history, known or sent, is dropped if it is proposed. The first
-        ``limit`` of a longer answer are taken, and the answer is marked.
+        What the request bars is dropped if it is proposed. The first ``limit`` of a longer answer
+        are taken, and the answer is marked.
 
         Args:
             request: what is sent; its user_id and context only if the source is configured to.
@@ -126,7 +126,7 @@ class HttpSource:
         Raises:
             SourceError: no valid answer in time. The caller decides without this source.
         """
-        barred = request.exclude.union(_told(request), self._known(request.profile))
+        barred = request.barred((*_told(request), *self._known(request.profile)))
         found: dict[str, float] = {}
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000):

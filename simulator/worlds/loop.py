@@ -30,6 +30,7 @@ from policies.artifacts.profiles import Profiles
 from policies.candidate_pool import Pool, explicit_pool
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
+from policies.profiles.known_user import KnownUser
 from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
@@ -95,6 +96,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
     catalogue: Catalogue | None = None,
     prior: PriorRows | None = None,
     profiles: Profiles | None = None,
+    known: Callable[[RankRequest], KnownUser | None] | None = None,
     timing: Timing | None = None,
     publish_every: int = 50,
     salt: bytes = SALT,
@@ -115,6 +117,7 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
         prior: What the policy's model is taught before its first decision, as strongly as the spec
             says.
         profiles: What sources know of users, by their pseudonyms under ``salt``.
+        known: Gives what is known of who asks, for a policy with live profiles.
         timing: How long rounds and rewards take.
         publish_every: Rounds from one snapshot to the next.
         salt: What the policy's own chance derives from.
@@ -164,7 +167,10 @@ def run_loop(  # noqa: C901 - the whole loop on one screen
 
             request = world.request(rng)
             request = msgspec.structs.replace(request, event_id=f"{seed}.{number}")
-            decision = ranker.decide(request, _pool(loop, ranker, request, asked_pools))
+            if known is None:
+                decision = ranker.decide(request, _pool(loop, ranker, request, asked_pools))
+            else:
+                decision = loop.run_until_complete(ranker.rank(request, known(request)))
             append(now, decision)
 
             # A reward of 0 is not sent: the window closes without one.

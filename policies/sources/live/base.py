@@ -1,7 +1,7 @@
 """The user's history by item, which all sources over the items of now read."""
 
 from policies.sources.base import SourceRequest
-from policies.sources.places import ItemOrder
+from policies.sources.places import ItemOrder, earlier_weights
 
 
 def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
@@ -14,7 +14,9 @@ def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
     """
     history: dict[str, float] = {}
     if request.profile is not None:
-        places, weights = request.profile.indices.tolist(), request.profile.weights.tolist()
+        known, live = request.profile, request.live
+        places = known.indices.tolist()
+        weights = known.weights.tolist() if live is None else earlier_weights(known, live)
         history = dict(zip(map(items.ids.__getitem__, places), weights, strict=True))
     if request.live is not None:
         for item_id, weight in request.live.weights.items():

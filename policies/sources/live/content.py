@@ -162,7 +162,7 @@ class LiveContent(ImmediateSource):
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, best first, without an event loop: everything here is arithmetic.
 
-        None is an item of the history, known or sent, or an excluded one.
+        None is barred by the request.
 
         Args:
             request: its user's profile, if there is one, is joined with the history sent.
@@ -178,7 +178,8 @@ class LiveContent(ImmediateSource):
         if not user.any():
             return EMPTY
 
-        barred = np.concatenate([rows, index.rows(list(request.exclude))])
+        known = (item_id for item_id, _ in history)
+        barred = index.rows(list(request.barred(known)))
         ids, cosines = index.nearest(user, barred[barred >= 0], limit)
 
         def score_items(asked: Sequence[str]) -> Float32:

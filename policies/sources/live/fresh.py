@@ -135,7 +135,7 @@ class FreshItems(ImmediateSource):
     def propose(self, request: SourceRequest, limit: int) -> Candidates:
         """Return the best of the newest items of each trait that the user likes, and of all.
 
-        None is an item of the history, known or sent, or an excluded one.
+        None is barred by the request.
 
         Args:
             request: its user's profile, if there is one, is joined with the history sent.
@@ -148,7 +148,7 @@ class FreshItems(ImmediateSource):
         history = history_of(request, self._items)
         traits, shares = self._likes(history, offering)
         number, index = self._number, self._index
-        barred = [number[item] for item in {*history, *request.exclude} if item in number]
+        barred = [number[item] for item in request.barred(history) if item in number]
         found = [index.newest(trait, limit, barred) for trait in (None, *traits.tolist())]
         items = np.unique(np.concatenate(found))
 

@@ -123,13 +123,13 @@ class LiveTrending:
     async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
         """Return candidates, the most in demand first.
 
-        None is an item of the history, known or sent, or an excluded one.
+        None is barred by the request.
 
         Args:
             request: what may be looked at.
             limit: how many at most; none if it is not above 0.
         """
-        barred = request.exclude.union(history_of(request, self._items))
+        barred = request.barred(history_of(request, self._items))
         places: list[int] = []
         for place, item_id in enumerate(self._ids):
             if len(places) >= limit:

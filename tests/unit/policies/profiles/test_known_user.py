@@ -1,6 +1,7 @@
 """What is known of a user speaks to sources as a history sent does, and holds back what it should."""
 
 import asyncio
+import dataclasses
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ from policies.spec import PolicySpec
 DAY = 86_400_000
 NOW = 100 * DAY
 TYPES = {"view": 1.0, "purchase": 3.0, "rate": 0.0, "hide": -1.0}
-OPTIONS = ProfileOptions(items=3, types=TYPES)
+OPTIONS = ProfileOptions(items=3, types=TYPES, fade=0)
 
 
 def profile(*done: tuple[str, str], shown: tuple[tuple[int, str], ...] = ()) -> UserProfile:
@@ -64,6 +65,31 @@ def test_what_speaks_against_an_item_undoes_what_came_before_and_not_what_comes_
 
 def test_sources_are_told_of_as_many_items_as_the_spec_says_oldest_first():
     assert weights(*((item, "view") for item in "edcba")) == [("c", 1.0), ("d", 1.0), ("e", 1.0)]
+
+
+def test_older_items_speak_less_and_a_file_as_the_rest_of_their_row_would():
+    options = ProfileOptions(items=3, types=TYPES, fade=2)
+    found = live_history(profile(("b", "purchase"), ("a", "view")), options)
+
+    # After two newer items an item speaks half as strongly.
+    assert found is not None
+    assert found.weights == pytest.approx({"a": 0.5**0.5, "b": 3.0})
+    assert found.earlier == pytest.approx(sum(0.5 ** (age / 2) for age in range(2, 200)))
+
+    # What a file says of many items counts in all as the rest; of few it counts as it is.
+    order = ItemOrder(tuple("abcdefgh"))
+    many = Profile("file", np.arange(1, 8, dtype=np.int32), np.ones(7, np.float32))
+    joined = order.profile(many, found)
+    assert joined.weights[0] == np.float32(found.weights["a"])
+    assert joined.weights[2:].sum() == pytest.approx(found.earlier * 6 / 7, abs=1e-5)
+    one = Profile("file", np.array([2], np.int32), np.ones(1, np.float32))
+    assert ItemOrder(order.ids).profile(one, found).weights[2] == 1.0
+
+
+def test_what_is_known_may_be_proposed_again_where_repeat_says_what_may_not():
+    known = SourceRequest(history=("a",), exclude=frozenset("b"))
+    assert known.barred("cd") == frozenset("abcd")
+    assert dataclasses.replace(known, repeats=True).barred("cd") == frozenset("ab")
 
 
 def test_a_record_says_the_version_or_that_not_all_could_be_read():
@@ -123,6 +149,12 @@ def test_a_live_history_is_as_good_as_one_in_the_request():
     known = source.propose(SourceRequest("u", live=live), 5)
     assert (known.ids, known.scores.tolist()) == (sent.ids, sent.scores.tolist())
     assert known.ids == ("b", "e")
+
+    # What was sent is not proposed; what is known may be, but for what is held back.
+    chain = LiveHistory("v2", {"a": 1.0, "b": 2.0, "d": 1.0})
+    again = SourceRequest("u", ("d",), frozenset("c"), live=chain, repeats=True)
+    assert source.propose(again, 5).ids == ("b", "e")
+    assert source.propose(dataclasses.replace(again, repeats=False), 5).ids == ("e",)
 
     # What the request adds is added; what both say counts once.
     both = source.propose(SourceRequest("u", ("f", "a"), live=live), 5)
