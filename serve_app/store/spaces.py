@@ -14,6 +14,7 @@ from bandits.errors import SpecError
 from bandits.log.codec import MALFORMED
 from policies.profiles.options import SHOWN, type_of
 from policies.profiles.part import CutRule
+from policies.profiles.signals import signal_types
 from policies.profiles.spaces import space_of_spec
 from policies.spec import PolicySpec
 from serve_app.store.clients import Redis
@@ -62,12 +63,14 @@ class Member(msgspec.Struct, frozen=True):
         """Return what a spec says."""
         profile = None if spec.profile is msgspec.UNSET else spec.profile
         repeat = {} if spec.repeat is msgspec.UNSET else spec.repeat
+        signals = {} if spec.signals is msgspec.UNSET else spec.signals
+        weights = signal_types(signals)
         return cls(
             spec.name,
             spec.partitions,
             None if profile is None else profile.items,
             {} if profile is None else dict(profile.types),
-            {},
+            {name: weights[name] for name in signals},
             sorted(type_of(name) for name in repeat),
             spec.half_lives_ms,
         )

@@ -44,10 +44,10 @@ def test_of_several_members_follows_the_most_that_any_asks_for():
 
 
 def test_a_signal_is_something_that_users_do_too():
-    members = (
-        Member("home", items=9, types={"click": 2.0}, signals={"click": 1.0, "hide": -2.0}),
-        Member("mail", items=9, signals={"open": 1.0}),
-    )
+    spec = PolicySpec("home", profile=ProfileOptions(types={"click": 2.0}))
+    spec = msgspec.structs.replace(spec, signals={"click": 1.0, "hide": -2.0})
+    members = Member.of(spec), Member("mail", items=9, signals={"open": 1.0})
+    assert members[0].signals == {"click": 1.0, "hide": -2.0}
     assert Space("shop", members).types == {"click": 2.0, "hide": 0.0, "open": 0.0}
 
 
