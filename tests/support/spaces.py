@@ -19,7 +19,7 @@ from serve_app.admin.freshness import read_all
 from serve_app.admin.preflight import check_logs, validate
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
-from serve_app.store.clients import blocking_client
+from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys, LogKeys
 from serve_app.workers.activity_leader import activity_leader_of_service
 from serve_app.workers.actors import logs_of
@@ -30,7 +30,8 @@ from serve_app.workers.learner_factory import learner_of_service
 class SpaceShop:
     """A service of several policies, over a real server."""
 
-    def __init__(self, url: str, folder: Path, specs: Sequence[PolicySpec]) -> None:
+    def __init__(self, client: Redis, url: str, folder: Path, specs: Sequence[PolicySpec]) -> None:
+        self.client = client
         self.specs = list(specs)
         self.settings = Settings(
             redis_url=url,
@@ -40,7 +41,6 @@ class SpaceShop:
             checkpoint_interval_s=1,
             follow_interval_ms=20,
         )
-        self.client = blocking_client(url)
         validate(self.settings, self.specs)
         check_logs(url, self.specs)
 
@@ -66,6 +66,9 @@ class SpaceShop:
             stop.set()
             for thread in threads:
                 thread.join(10)
+            for loop in loops:
+                own: Any = loop.log if hasattr(loop, "log") else loop
+                (own.client if hasattr(own, "client") else own._client).close()
 
     @contextlib.asynccontextmanager
     async def answering(self) -> AsyncIterator[httpx.AsyncClient]:
