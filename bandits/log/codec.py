@@ -28,6 +28,7 @@ from bandits.log.records import (
     RootRecord,
     TickRecord,
     UnknownRecord,
+    WarmStartRecord,
 )
 from bandits.types import check_mass
 from bandits.values import (
@@ -140,6 +141,11 @@ def _no_position(position: str) -> CodecError:
 def _check_rollback(record: RollbackRecord | RootRecord) -> None:
     if not POSITION.fullmatch(record.position):
         raise _no_position(record.position)
+
+
+def _check_warm_start(record: WarmStartRecord) -> None:
+    if record.through is not None and not POSITION.fullmatch(record.through):
+        raise _no_position(record.through)
 
 
 def _check_prior(record: PriorRecord) -> None:
@@ -280,6 +286,7 @@ _checks: dict[type, Callable[[Any], None]] = {
     RollbackRecord: _check_rollback,
     RootRecord: _check_rollback,
     PriorRecord: _check_prior,
+    WarmStartRecord: _check_warm_start,
     CutRecord: _check_merge,
     MergeRecord: _check_merge,
     ItemsRecord: _check_changes,

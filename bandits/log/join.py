@@ -35,6 +35,13 @@ from bandits.log.versions import fold_version
 __all__ = ["Join", "JoinRule", "JoinState", "JoinedDecision"]
 
 
+_MEMORY = (
+    *("counts", "signals", "fold", "_open", "_closed", "_older", "_taken_bytes", "_early"),
+    *("_activations", "_deadlines", "_sequence", "_notes", "_inherited", "_inherited_rows"),
+)
+"""All that a join holds of the log; the rest is what it was made with."""
+
+
 @dataclass(slots=True, eq=False)
 class Join(PlainRuns):
     """Feed it the log's entries in order; it returns what is to be taught."""
@@ -142,6 +149,17 @@ class Join(PlainRuns):
                 differing[decision.position] = held
         in_order = sorted(differing.items(), key=lambda each: log_order(each[0]))
         self._replace(Reset(position, through, dict(in_order)))
+
+    def become(self, other: "Join") -> None:
+        """Go on as another join of the same log, which has come as far.
+
+        Args:
+            other: of no use afterwards.
+        """
+        for name in _MEMORY:
+            setattr(self, name, getattr(other, name))
+        self._older.ruled_by(self.rule_of)
+        self._notes.asks(self._oldest)
 
     def _replace(self, made: Reset) -> None:
         self._take(made)

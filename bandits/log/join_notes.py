@@ -28,6 +28,10 @@ class JoinNotes:
         self._versions = deque([(START, fold)])
         self._limit = KEPT
 
+    def asks(self, oldest: Callable[[], str | None]) -> None:
+        """Ask someone else for the oldest decision that is remembered."""
+        self._oldest = oldest
+
     def skip(self, position: str) -> None:
         """Note that the decision there opened no window."""
         self._skipped.append(position)

@@ -162,6 +162,10 @@ class OlderDecisions:
     def __len__(self) -> int:
         return self._count
 
+    def ruled_by(self, rule_of: Callable[[str], JoinRule]) -> None:
+        """Ask someone else for the rules of decisions to come."""
+        self._rule_of = rule_of
+
     def add(self, opening: Opening, decision: RememberedDecision) -> int:
         """Add a decision, which is later than all others; return its row.
 

@@ -225,13 +225,16 @@ class RollbackRecord(Record, frozen=True, tag="rollback"):
 
 
 class WarmStartRecord(Record, frozen=True, tag="warm_start"):
-    """The learner goes on from a model that was trained on another log.
+    """The learner goes on from a model that was trained on another log, or anew on this one.
 
     Attributes:
         digest: the digest of the blob that holds the model.
+        through: up to where the model has learned this log, under the weights of the spec in force;
+            the blob is then a checkpoint. None: it knows nothing of this log.
     """
 
     digest: str
+    through: str | None = None
 
 
 class PriorRecord(Record, frozen=True, tag="prior"):

@@ -15,6 +15,7 @@ from bandits.log.records import LogEntry, MergeInput
 from bandits.log.trends import Trends, TrendState
 from bandits.log.versions import FOLD, fold_version
 from policies.fold.known_prior import KnownPrior
+from policies.fold.relearning import Relearned
 
 
 class Past(Protocol):
@@ -130,16 +131,37 @@ class TrendingState(PriorState, frozen=True, array_like=True):
 class SignalledState(TrendingState, frozen=True, array_like=True):
     """A checkpoint of a log whose rewards name their signals.
 
-    ``signals``: how many counted of each, and the sum of their values.
+    ``signals``: how many counted of each, and the sum of their values. ``relearned``: whose signals
+    count for decisions of specs before. ``is_mixed``: whether some of what the model has learned
+    was weighed otherwise than the spec in force says.
     """
 
     signals: dict[str, tuple[int, float]] | None = None
+    relearned: Relearned | None = None
+    is_mixed: bool = False
 
 
-def with_signals(state: FoldState, signals: dict[str, tuple[int, float]]) -> SignalledState:
-    """Return a checkpoint's state with the counts of signals."""
+def with_signals(
+    state: FoldState,
+    signals: dict[str, tuple[int, float]],
+    relearned: Relearned | None,
+    *,
+    is_mixed: bool,
+) -> FoldState:
+    """Return a checkpoint's state with what is known of signals, if anything is.
+
+    Args:
+        state: the rest.
+        signals: their counts.
+        relearned: see SignalledState.
+        is_mixed: likewise.
+    """
+    if not (signals or relearned or is_mixed):
+        return state
     fields = {"merging": None, "prior": None, "trends": None, **msgspec.structs.asdict(state)}
-    return SignalledState(**{**fields, "signals": dict(sorted(signals.items()))})
+    counts = dict(sorted(signals.items()))
+    own = {"signals": counts, "relearned": relearned, "is_mixed": is_mixed}
+    return SignalledState(**{**fields, **own})
 
 
 def with_trends(state: FoldState, trends: Iterable[Trends]) -> TrendingState:

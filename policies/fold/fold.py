@@ -61,6 +61,7 @@ from policies.fold.checkpoint import (
     Refusal,
     SignalledState,
     TrendingState,
+    decode_state,
     with_prior,
     with_signals,
     with_trends,
@@ -69,6 +70,7 @@ from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED,
 from policies.fold.named_blobs import NamedBlobs
 from policies.fold.prior import begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
+from policies.fold.relearning import Relearned, weighed_by
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
@@ -104,6 +106,8 @@ class Fold:
         on_checkpoint: is told the position of each checkpoint, and is given what makes its bytes,
             to call at once.
         on_refused: is told of each entry that is refused.
+        weigh_by: a spec, by digest, whose signals count for all decisions: a fold beside; see
+            relearning.py. None: those of each decision's own.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Fold:
         items: ItemsPast | None = None,
         on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
         on_refused: Callable[[Refusal], None] = lambda _: None,
+        weigh_by: str | None = None,
     ) -> None:
         self._blobs = NamedBlobs(blob, items)
         self._blobs.items.asked_by(self._needed_versions)
@@ -122,6 +127,7 @@ class Fold:
         self._past = past
         self._on_checkpoint = on_checkpoint
         self._on_refused = on_refused
+        self._weigh_by = weigh_by
 
         self.spec: PolicySpec | None = None
         self.spec_id: str | None = None
@@ -132,6 +138,9 @@ class Fold:
         self.builds: list[dict[str, str]] = []
         self.pinned: str | None = None
         self.prior: KnownPrior | None = None
+        self.relearned: Relearned | None = None
+        self.is_mixed = False
+        self._specs_named = set[str]()
         self.refused_rollbacks = 0
         self.refused_warm_starts = 0
 
@@ -183,9 +192,13 @@ class Fold:
         opened: Iterable[Opened] = ()
         if join.oldest is not None and has_reached(state.position, join.oldest):
             opened = past.opened(position_before(join.oldest), state.position)
+        signalled = state if isinstance(state, SignalledState) else None
+        if signalled is not None:
+            self.relearned, self.is_mixed = signalled.relearned, signalled.is_mixed
+            self._specs_named.update(signalled.relearned.specs if signalled.relearned else ())
         self.join.restore(join, opened, inherited_records(state, past))
-        if isinstance(state, SignalledState) and state.signals is not None:
-            self.join.signals = dict(state.signals)
+        if signalled is not None:
+            self.join.signals = dict(signalled.signals or {})
 
     def tell_rewards(self, listener: RewardListener) -> None:
         """Tell of each reward that joins an activated decision in time, when it does."""
@@ -336,7 +349,10 @@ class Fold:
         )
         state = state if self.prior is None else with_prior(state, self.prior)
         state = with_trends(state, self.trends) if self.trends else state
-        return with_signals(state, self.join.signals) if self.join.signals else state
+        relearned = self.relearned
+        if self._weigh_by is not None:
+            relearned = self._relearned_by(self._weigh_by)
+        return with_signals(state, self.join.signals, relearned, is_mixed=self.is_mixed)
 
     def _learn_or_refuse(self, joined: JoinedDecision) -> None:
         try:
@@ -470,6 +486,9 @@ class Fold:
             self._teach_prior(learner, spec)
         if self.spec_id != record.digest:
             self.pinned = None
+        weighs_otherwise = self.spec is not None and self.spec.signals != spec.signals
+        self.is_mixed = keeps and self._weigh_by is None and (self.is_mixed or weighs_otherwise)
+        self._specs_named.add(record.digest)
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
         self.join.rule = spec.rule
 
@@ -539,7 +558,8 @@ class Fold:
         if has_reached(position, self.position):
             return then
 
-        stored = past.checkpoint(position)
+        # A fold beside has none: those that are stored were weighed otherwise.
+        stored = past.checkpoint(position) if self._weigh_by is None else None
         if stored is not None:
             try:
                 then.resume(stored, past)
@@ -553,10 +573,64 @@ class Fold:
     def _empty(self, *, models: bool = True) -> "Fold":  # noqa: ARG002 - of several partitions
         """Return another fold of the same log, with nothing in it."""
         items = ItemsPast(self._blobs.items.log)
-        return Fold(self._blobs.fetch, salt=self._salt, past=self._past, items=items)
+        return Fold(
+            self._blobs.fetch,
+            salt=self._salt,
+            past=self._past,
+            items=items,
+            weigh_by=self._weigh_by,
+        )
+
+    def beside(self, spec: str) -> "Fold":
+        """Return an empty fold of the same log, which weighs all rewards as one spec does.
+
+        Args:
+            spec: the digest of the spec.
+        """
+        items = ItemsPast(self._blobs.items.log)
+        return Fold(self._blobs.fetch, salt=self._salt, past=self._past, items=items, weigh_by=spec)
+
+    def _relearned_by(self, spec: str) -> Relearned:
+        return Relearned(spec, sorted(self._specs_named - {spec}))
+
+    def _relearn(self, record: WarmStartRecord) -> None:
+        """Go on as the fold beside of which the entry names a checkpoint; see relearning.py."""
+        if self._past is None:
+            raise CodecError("to go on from another fold needs the log behind it", "past")
+        try:
+            state = decode_state(self._blobs.data(record.digest))
+        except CodecError as error:
+            raise RefusedError(error.message, error.target) from error
+
+        made = state.relearned if isinstance(state, SignalledState) else None
+        if made is None or self.spec is None or made.by != self.spec_id:
+            raise RefusedError("it was learned anew for another spec than is in force", "spec")
+        if state.position != record.through or not has_reached(self.position, state.position):
+            raise RefusedError(f"it has not learned up to {record.through}", "through")
+
+        # What came since is folded once more, by whoever folds this log.
+        then = self.beside(made.by)
+        then.resume(state, self._past)
+        then.apply(self._past.entries(then.position, self.position))
+        if then.spec_id != self.spec_id or then.learner is None:
+            raise RefusedError("another spec was in force where it was learned", "spec")
+
+        checkpoint = then.learner.checkpoint()
+        self.learner = make_learner(self.spec, salt=self._salt, checkpoint=checkpoint)
+        self.learned, self.prior = then.learned, then.prior
+        self.pinned, self.changes = None, self.changes + 1
+        self.join.become(then.join)
+        self._follow(then.trends)
+        self._specs_named |= then._specs_named  # noqa: SLF001 - a fold of the same log
+        self.relearned, self.is_mixed = self._relearned_by(made.by), False
 
     def _warm_start(self, record: WarmStartRecord) -> None:
         """Go on from a trained model, which replaces what was learned."""
+        if record.through is not None:
+            # A fold beside has weighed all of it from the start.
+            if self._weigh_by is None:
+                self._relearn(record)
+            return
         data = self._blobs.data(record.digest)
         try:
             trained = decode_trained(data)
@@ -633,7 +707,10 @@ class Fold:
             self.prior = msgspec.structs.replace(self.prior, taught=taught, reason=why)
 
     def _rule_of(self, digest: str) -> JoinRule:
-        return self._blobs.spec(digest).rule
+        spec, by = self._blobs.spec(digest), self._weigh_by
+        if by is None and self.relearned is not None and digest in self.relearned.specs:
+            by = self.relearned.by
+        return spec.rule if by is None or by == digest else weighed_by(spec, self._blobs.spec(by))
 
     def _waits(self, digest: str) -> bool:
         learner = self._blobs.spec(digest).learner

@@ -73,7 +73,7 @@ RANDOM_RECORDS = st.one_of(
         st.none() | st.sampled_from(["r1", "r2"]),
         st.none() | st.integers(0, 3),
         st.none() | st.sampled_from(["a", "b", "z"]),
-        st.none() | st.sampled_from(["click", "buy", "?"]),
+        st.none() | st.sampled_from(["click", "buy", "share"]),
     ),
     st.builds(ActivationRecord, NAMES),
     st.just(TickRecord()),
