@@ -21,6 +21,7 @@ from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.snapshots import Published
 from serve_app.store.spaces import register
+from serve_app.workers.beside.relearning import Relearning
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_log import LearnerLog
@@ -67,6 +68,7 @@ class LearnerLoop(Generic[FoldT]):
         *,
         items: ItemsLeader | None = None,
         profiles: PartFeed | None = None,
+        relearning: Relearning | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
     ) -> None:
         """Put a learner together; see learner_factory.py.
@@ -78,6 +80,7 @@ class LearnerLoop(Generic[FoldT]):
             publisher: what becomes of the model.
             items: leads the policy's log of items; of one partition's learner alone.
             profiles: writes what this log says of users; None: the policy has no profiles.
+            relearning: learns the log anew when weights change; of a policy in one log alone.
             checkpoint_interval_s: least time between two checkpoints, in seconds.
         """
         self.log = learner_log
@@ -86,6 +89,7 @@ class LearnerLoop(Generic[FoldT]):
 
         self._declaration = declaration
         self._items = items
+        self._relearning = relearning
         self._profiles = profiles
         self._make_fold = make_fold
         self._checkpoint_s = checkpoint_interval_s
@@ -234,6 +238,8 @@ class LearnerLoop(Generic[FoldT]):
         # A standby folds along, and writes nothing.
         if token is None:
             self._taken.clear()
+            if self._relearning is not None:
+                self._relearning.stop()
             return
 
         self.standstill.write_progress(self.fold.position)
@@ -273,6 +279,8 @@ class LearnerLoop(Generic[FoldT]):
         self._sweep.sweep_if_due(self.fold)
         if self._items is not None:
             self._items.lead()
+        if self._relearning is not None:
+            self._relearning.lead(self.fold)
 
     def _fresh_fold(self) -> FoldT:
         self._torn = False

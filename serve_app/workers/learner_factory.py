@@ -26,6 +26,7 @@ from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
 from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.profiles.part_writer import PartWriter
 from serve_app.store.spaces import part_name
+from serve_app.workers.beside.relearning import Relearning
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner import CHECKPOINT_S, LearnerLoop, OnCheckpoint, OnRefused
@@ -79,7 +80,8 @@ def learner_of_log(
         inbox=Inbox(client, keys, spec.shares),
         generation=generation,
     )
-    items = ItemsHistory(client, ItemsKeys(spec.shares), items_archive)
+    items_keys = ItemsKeys(spec.shares)
+    items = ItemsHistory(client, items_keys, items_archive)
 
     def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> Fold:
         return Fold(
@@ -91,13 +93,18 @@ def learner_of_log(
             on_refused=on_refused,
         )
 
+    def beside(digest: str) -> Fold:
+        past, catalogues = log.past, ItemsPast(ItemsHistory(client, items_keys, items_archive))
+        return Fold(log.history.blob, salt=salt, past=past, items=catalogues, weigh_by=digest)
+
     publisher = SnapshotPublisher(log, interval_s=publish_interval_s)
     return LearnerLoop(
         log,
         declaration,
         make_fold,
         publisher,
-        items=ItemsLeader(client, ItemsKeys(spec.shares), items),
+        items=ItemsLeader(client, items_keys, items),
+        relearning=Relearning(log, spec, beside),
         profiles=_profiles(spec, log, salt),
         checkpoint_interval_s=checkpoint_interval_s,
     )

@@ -1,0 +1,1 @@
+"""Work beside a learner, in threads of its process."""
