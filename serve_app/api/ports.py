@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from banditloop_client import schemas
-from banditloop_client.space_schemas import ActivityEvent, ErasureState
+from banditloop_client.space_schemas import ActivityEvent, ErasureState, UserExport
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.requests import Item, RankRequest
@@ -94,6 +94,10 @@ class SpaceService(Protocol):
             InvalidInputError, UnknownItemError: one at fault; it names the field.
             LogUnavailableError: not known to be logged.
         """
+        ...
+
+    async def export_user(self, user_id: str) -> UserExport:
+        """Return all that is held of a user, or raise UnknownUserError."""
         ...
 
     async def merge_users(self, user_id: str, into: str) -> int:

@@ -57,6 +57,11 @@ async def merge_users(call: Call[schemas.MergeUsersRequest]) -> schemas.UsersMer
     return schemas.UsersMerged(into, await call.space_service.merge_users(user_id, into))
 
 
+async def export_user(call: Call[None]) -> schemas.UserExport:
+    """Return all that is held of a user."""
+    return await call.space_service.export_user(call.parameters["user_id"])
+
+
 async def erase_user(call: Call[None]) -> schemas.ErasureState:
     """Destroy what links a user to what is logged, and have all logs told."""
     return await call.space_service.erase(call.parameters["user_id"])
@@ -83,6 +88,13 @@ SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
         scope="users",
         handler=merge_users,
         failures=(400, 404, 408, 409, 413, 422, 503),
+    ),
+    Route(
+        schemas.EXPORT,
+        "All that is held of a user",
+        scope="users",
+        handler=export_user,
+        failures=(404, 422, 503),
     ),
     Route(
         schemas.ERASE,

@@ -2,12 +2,21 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from serve_app.cli.options import AsJson, DataDir, RedisUrl, SpaceName, command_group
+from serve_app.cli.options import (
+    Archive,
+    AsJson,
+    DataDir,
+    RedisUrl,
+    SpaceName,
+    command_group,
+    out_file,
+)
 from serve_app.cli.terminal import output, progress_count, say
 
 app = command_group("Copy who the users of policies with profiles are, and bring them back.")
@@ -97,6 +106,46 @@ def restore_users(
             return
         for name, came in outcome.items():
             say(f"{name}  {_said(msgspec.to_builtins(came))}", on=output)
+
+
+@app.command("export", short_help="Write all that is held of a user, as JSON.")
+def export_held(
+    user: Annotated[str, typer.Argument(help="Id of the user, as callers send it")],
+    out: Annotated[Path | None, out_file("File to write to [default: standard output]")] = None,
+    space: SpaceName = None,
+    archive: Archive = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write all that is held of a user, as JSON: what the HTTP API gives, with every entry.
+
+    Where the logs are long this takes a while: all of the archive is looked through.
+    """
+    from policies.pseudonyms import check_user_id
+    from serve_app.admin.spaces import known_secret, opened_space
+    from serve_app.admin.user_export import export_user
+    from serve_app.settings import Settings
+
+    check_user_id(user)
+    with opened_space(space, redis_url, data_dir) as (client, found, settings):
+        where = settings if archive is None else Settings.with_options(archive=archive)
+        with progress_count("entries") as progress:
+            task = progress.add_task("reading the logs")
+            held = export_user(
+                client,
+                found,
+                user,
+                salt=known_secret(settings),
+                archive=where.archive_root(),
+                progress=lambda count: progress.update(task, completed=count),
+            )
+    data = msgspec.json.format(msgspec.json.encode(held))
+    if out is None:
+        typer.echo(data.decode())
+        return
+    out.touch(mode=0o600)
+    out.write_bytes(data + b"\n")
+    say(("done", "green"), f"  {len(held.entries):,} entries in {out}", on=output)
 
 
 def _said(counts: dict[str, int]) -> str:

@@ -27,12 +27,14 @@ from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
 from serve_app.replica.space_service import OnDemand, RedisSpaceService
+from serve_app.replica.user_exports import UserExports
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
 from serve_app.store.replicas.shared_reader import READ_S, SharedReader
+from serve_app.store.spaces import space_of_specs
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -112,6 +114,7 @@ class RankReplica:
             items,
             users,
             client=self._client,
+            exports=UserExports(space_of_specs(space, members), self._settings),
             salt=salt,
             on_demand=self._demand_of(members),
         )

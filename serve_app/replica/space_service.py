@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from banditloop_client.space_schemas import ActivityEvent, ErasureState
+from banditloop_client.space_schemas import ActivityEvent, ErasureState, UserExport
 from bandits.errors import (
     ActivityConflictError,
     LogUnavailableError,
@@ -19,6 +19,7 @@ from policies.profiles.activity import check_event, record_of, said_by
 from policies.spec import PolicySpec
 from serve_app.replica.erasures import ReplicaErasures
 from serve_app.replica.items import ReplicaItems
+from serve_app.replica.user_exports import UserExports
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.activity.append import Appended, NewActivity, append_activity
@@ -51,6 +52,7 @@ class RedisSpaceService:
         users: ReplicaUsers,
         *,
         client: AsyncRedis,
+        exports: UserExports,
         salt: bytes,
         on_demand: OnDemand | None = None,
         clock: Callable[[], float] = time.time,
@@ -64,6 +66,7 @@ class RedisSpaceService:
             items: those of the space, as one of its policies has them.
             users: those of the space.
             client: the replica's.
+            exports: reads all that is held of one of them.
             salt: what is remembered of requests is hashed with it.
             on_demand: is told of what is in demand; None: nobody asks.
             clock: seconds since 1970.
@@ -74,6 +77,7 @@ class RedisSpaceService:
         self._erasures = ReplicaErasures(space_of_specs(space, specs), writer, users)
         self._writer, self._items = writer, items
         self._merges = UserMerges(client, writer, self._keys, users)
+        self._exports = exports
         self._salt, self._clock = salt, clock
         self._on_demand, self._demand = on_demand, DemandReader(client, self._keys)
         self._task: asyncio.Task[None] | None = None
@@ -134,6 +138,10 @@ class RedisSpaceService:
                 "the user is being erased: retry in a moment", f"events[{appended.number}].user_id"
             )
         return ids
+
+    async def export_user(self, user_id: str) -> UserExport:
+        """Return all that is held of a user; see ``UserExports.export``."""
+        return await self._exports.export(user_id)
 
     async def merge_users(self, user_id: str, into: str) -> int:
         """Make two users one person; see ``UserMerges.merge``.

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection
 from itertools import islice
-from typing import Any
 
 from policies.pseudonyms import person_key
 from serve_app.store.event_log import LogWriter
@@ -57,29 +56,6 @@ class ReplicaUsers:
     def forget(self, user_id: str) -> None:
         """Look this user up again: something said that what is remembered is of another time."""
         self._kept.pop(user_id, None)
-
-    def ask(self, pipeline: Any, person: Person) -> None:
-        """Add to a pipeline the question whether a person is still who they were.
-
-        Args:
-            pipeline: it reads what is known of the person, too.
-            person: as remembered.
-        """
-        pipeline.get(self.keys.person(person.key))
-
-    def take(self, user_id: str, person: Person, answer: bytes | None) -> bool:
-        """Say whether a person is still who they were; if not, look them up again.
-
-        Args:
-            user_id: as the caller sent it.
-            person: as remembered.
-            answer: what ``ask`` has read.
-        """
-        if answer == person.raw:
-            self.remember(user_id, person)
-            return True
-        self.forget(user_id)
-        return False
 
     async def resolve(self, user_id: str) -> Person:
         """Return the person that a user id names; a new one if none is known.

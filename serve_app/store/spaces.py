@@ -4,7 +4,7 @@ Of the space are the log of items, the log of activity, and what is known of use
 spec names no space has one to itself, of its own name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -86,6 +86,11 @@ class Space:
 
     name: str
     members: tuple[Member, ...] = ()
+
+    def with_members(self, others: Iterable[Member]) -> "Space":
+        """Return it with others in it, which say better what those of their names are."""
+        members = {each.policy: each for each in (*self.members, *others)}
+        return Space(self.name, tuple(members[name] for name in sorted(members)))
 
     @property
     def profiled(self) -> tuple[Member, ...]:

@@ -21,7 +21,9 @@ from policies.profiles.part import decode_part
 from policies.spec import PolicySpec, TrendingSource
 from serve_app.replica.items import ReplicaItems
 from serve_app.replica.space_service import RedisSpaceService
+from serve_app.replica.user_exports import UserExports
 from serve_app.replica.users import ReplicaUsers
+from serve_app.settings import Settings
 from serve_app.store.activity import demand
 from serve_app.store.activity.demand import DemandReader
 from serve_app.store.clients import blocking_client
@@ -29,7 +31,7 @@ from serve_app.store.event_log import REMEMBERED_S, LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import decode_state
-from serve_app.store.spaces import register
+from serve_app.store.spaces import register, space_of_specs
 from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.archiver import Archiver
@@ -73,6 +75,7 @@ class Shop:
             items,
             users,
             client=self.async_client,
+            exports=UserExports(space_of_specs("shop", specs), Settings()),
             salt=SALT,
             clock=lambda: NOW,
         )

@@ -17,7 +17,12 @@ from banditloop_client.schemas import (
     SimilarItem,
     SimilarResponse,
 )
-from banditloop_client.space_schemas import ActivityEvent, ErasureState
+from banditloop_client.space_schemas import (
+    ActivityEvent,
+    ErasureState,
+    HeldProfile,
+    UserExport,
+)
 from bandits.errors import (
     BanditloopError,
     LogUnavailableError,
@@ -255,6 +260,10 @@ class FakeSpace:
             raise UnknownErasureError(f"there is no erasure {name!r}", "erasure")
         asked = datetime(2026, 1, 2, tzinfo=UTC)
         return ErasureState(name, "running", asked, None, ["home.0"], ["mail"])
+
+    async def export_user(self, user_id: str) -> UserExport:
+        profile = HeldProfile(True, [], [])
+        return UserExport("shop", user_id, None, [], 0, profile, [], False, [])
 
     async def merge_users(self, user_id: str, into: str) -> int:
         self.merged.append((user_id, into))

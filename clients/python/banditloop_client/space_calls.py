@@ -38,6 +38,11 @@ class SpaceCalls(Calls):
         return self._exchange(schemas.MERGE_USERS, schemas.MergeUsersRequest(user_id, into))
 
     @sent
+    def export_user(self, user_id: str) -> Exchange[schemas.UserExport]:
+        """Return all that is held of a user."""
+        return self._exchange(schemas.EXPORT, None, user_id=user_id)
+
+    @sent
     def activity(self, events: Sequence[ActivityEvent]) -> Exchange[list[str]]:
         """Say what users did, up to 1,000 things at once; return their ids, in order.
 

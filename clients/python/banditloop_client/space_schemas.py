@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from types import NoneType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -69,9 +69,66 @@ class ErasureState(msgspec.Struct, frozen=True):
     keyed_logs: list[str]
 
 
+class HeldEvent(msgspec.Struct, frozen=True):
+    """The newest time that a user did something with an item."""
+
+    item_id: str
+    type: str
+    time: datetime
+
+
+class HeldShowing(msgspec.Struct, frozen=True):
+    """A decision chose an item for a user."""
+
+    item_id: str
+    time: datetime
+
+
+class HeldProfile(msgspec.Struct, frozen=True):
+    """What the policies of a space read of a user; ``whole``: nothing is missing just now."""
+
+    whole: bool
+    events: list[HeldEvent]
+    shown: list[HeldShowing]
+
+
+class HeldEntry(msgspec.Struct, frozen=True):
+    """One entry of a log that names a user, or a decision about them.
+
+    ``log``: ``activity``, or the policy and the number of one of its logs. ``said``: its fields.
+    """
+
+    log: str
+    entry: str
+    time: datetime
+    kind: str
+    said: dict[str, Any]
+
+
+class UserExport(msgspec.Struct, frozen=True):
+    """All that is held of a user.
+
+    ``since``: when they were first known; null: nothing links them to a random pseudonym.
+    ``other_ids``: how many other ids were merged into them. ``more``: the logs have more entries
+    than are given here; ``banditloop users export`` gives all. ``keyed_logs``: the policies whose
+    logs name the user by a keyed pseudonym.
+    """
+
+    space: str
+    user_id: str
+    since: datetime | None
+    pseudonyms: list[str]
+    other_ids: int
+    profile: HeldProfile
+    entries: list[HeldEntry]
+    more: bool
+    keyed_logs: list[str]
+
+
 SPACE_PATH = "/v1/spaces/{space}"
 
 ACTIVITY = Endpoint("POST", f"{SPACE_PATH}/activity", ActivityRequest, ActivityAccepted, 202)
 MERGE_USERS = Endpoint("POST", f"{SPACE_PATH}/users/merge", MergeUsersRequest, UsersMerged)
+EXPORT = Endpoint("GET", f"{SPACE_PATH}/users/{{user_id}}", NoneType, UserExport)
 ERASE = Endpoint("DELETE", f"{SPACE_PATH}/users/{{user_id}}", NoneType, ErasureState, 202)
 ERASURE = Endpoint("GET", f"{SPACE_PATH}/erasures/{{erasure}}", NoneType, ErasureState)

@@ -487,6 +487,13 @@ async def test_one_event_is_a_body_of_its_own(service, body, status, code, targe
     assert error_of(answer) == (status, code, target)
 
 
+async def test_all_that_is_held_of_a_user_is_answered(service):
+    answer = await service.http.get("/v1/spaces/shop/users/alice%2F%40")
+    assert (answer.status_code, answer.json()["user_id"]) == (200, "alice/@")
+    answer = await service.http.get(f"/v1/spaces/shop/users/{'x' * 257}")
+    assert error_of(answer) == (422, "invalid_user_id", "user_id")
+
+
 async def test_a_space_that_nobody_serves_is_not_found(service):
     for path in ("/v1/spaces/home/activity", "/v1/spaces/home/nothing"):
         answer = await service.post(path, {"events": [VIEW]})

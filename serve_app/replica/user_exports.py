@@ -1,0 +1,61 @@
+"""Exports of users by a replica: beside what it answers, and one at a time."""
+
+import asyncio
+import contextlib
+
+from banditloop_client.space_schemas import UserExport
+from bandits.errors import LogUnavailableError, RateLimitedError
+from serve_app.settings import Settings
+from serve_app.store.clients import REDIS_ERRORS, blocking_client
+from serve_app.store.event_log import reason_of
+from serve_app.store.spaces import Space, read_space
+
+MOST_ENTRIES = 10_000
+"""Entries of the logs in one answer."""
+
+
+class UserExports:
+    """Reads all that is held of a user, in a thread with a connection of its own."""
+
+    def __init__(self, space: Space, settings: Settings) -> None:
+        """Read of a space.
+
+        Args:
+            space: with the members that this replica serves.
+            settings: they say where Redis and the archive are.
+        """
+        self._space, self._settings = space, settings
+        self._busy = asyncio.Lock()
+
+    async def export(self, user_id: str) -> UserExport:
+        """Return all that is held of a user.
+
+        Raises:
+            UnknownUserError: nothing is.
+            RateLimitedError: this replica is at another export.
+            LogUnavailableError: Redis does not answer.
+        """
+        if self._busy.locked():
+            raise RateLimitedError("another user is being exported here: retry in a moment")
+        async with self._busy:
+            return await asyncio.to_thread(self._export, user_id)
+
+    def _export(self, user_id: str) -> UserExport:
+        # Imported here because pyarrow takes 30 MB, which a replica can do without.
+        from serve_app.admin.user_export import export_user  # noqa: PLC0415
+
+        settings = self._settings
+        try:
+            with contextlib.closing(blocking_client(str(settings.redis_url))) as client:
+                return export_user(
+                    client,
+                    self._space.with_members(read_space(client, self._space.name).members),
+                    user_id,
+                    salt=settings.secret(),
+                    archive=settings.archive_root(),
+                    most=MOST_ENTRIES,
+                )
+        except (*REDIS_ERRORS, OSError) as error:
+            raise LogUnavailableError(
+                f"not all that is held can be read ({reason_of(error)}): retry in a moment"
+            ) from error
