@@ -150,6 +150,7 @@ class ActivityLeader:
         self._count()
         self.inbox.move(self.lease, self._types)
         if looks:
+            self._writer.check()
             run(self._client, go_on_with_all(Space(self._space)))
             needed = self._position
             if self._demand.counts:

@@ -1,5 +1,6 @@
 """Parts of profiles in a real Valkey: written once, by one leader, and made anew when they go."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 from support.logs import decision
-from support.loops import SALT, SPEC, make
+from support.loops import SALT, SPEC, make, url_of
+from typer.testing import CliRunner
 
 from bandits.log.positions import START
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry, RewardRecord
@@ -17,6 +19,7 @@ from policies.profiles.changes import PartChanges
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import ERASED, CutRule, decode_part, encode_part, join_parts
 from policies.profiles.user_profile import read_profile
+from serve_app.cli.main import app
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History, LogPast
@@ -27,6 +30,7 @@ from serve_app.store.profiles.part_state import are_whole, decode_state
 from serve_app.store.profiles.part_writer import PartFencedError, PartMovedError, PartWriter
 from serve_app.store.profiles.spool import ChangeSpool
 from serve_app.store.profiles.verification import PartVerdict, verify_part
+from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.learner import LearnerLoop
 
 KEYS = UsersKeys("shop")
@@ -266,6 +270,43 @@ def test_a_learner_writes_what_its_log_says_of_users_and_makes_it_anew_when_it_i
         until(lambda: is_written(client))
         until(lambda: decode_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch != epoch)
         until(lambda: is_written(client))
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_the_commands_verify_and_make_anew_also_where_nothing_happens(client, tmp_path):
+    where = ["--redis-url", url_of(client), "--data-dir", str(tmp_path)]
+
+    def run(name: str, *options: str):
+        return CliRunner().invoke(app, ["profiles", name, *where, *options])
+
+    leader, stop = ActivityLeader(client, "home", salt=SALT), threading.Event()
+    thread = threading.Thread(target=leader.run, args=(stop,))
+    with learning(client):
+        thread.start()
+        act(client, 0, 20)
+        until(lambda: is_written(client))
+        until(lambda: client.hexists(KEYS_OF_HOME.parts, "activity"))
+        verified = run("verify")
+        assert verified.exit_code == 0, verified.output
+        assert "the profiles are what the logs say" in verified.output
+
+        rebuilt = run("rebuild")
+        assert rebuilt.exit_code == 0, rebuilt.output
+        assert "7 profiles made anew" in rebuilt.output
+        assert run("verify").exit_code == 0
+        stop.set()
+        thread.join()
+
+    # Without a learner.
+    client.hdel(KEYS_OF_HOME.profile("u3"), "home.0")
+    said = run("verify", "--json")
+    assert said.exit_code == 1
+    of_home = json.loads(said.output)["parts"][1]
+    assert (of_home["differing"], of_home["examples"]) == (1, ["u3"])
+    rebuilt = run("rebuild", "--wait-s", "0")
+    assert rebuilt.exit_code == 3
+    assert "that begins when the service runs" in " ".join(rebuilt.output.split())
+    assert run("verify").exit_code == 3
 
 
 @pytest.mark.usefixtures("hurried_learner")

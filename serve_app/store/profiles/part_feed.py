@@ -159,6 +159,8 @@ class PartFeed:
             self._led_under, self._rule = token, rule
 
         self._write()
+        if due:
+            self._writer.check()
         self._build.begin_if_due()
 
     def _write(self) -> None:

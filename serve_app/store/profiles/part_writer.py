@@ -106,6 +106,18 @@ class PartWriter:
                 self._rule = rule
                 return state
 
+    def check(self) -> None:
+        """Look whether the part is as this process has left it, where nothing is to be written.
+
+        Raises:
+            PartMovedError: it is not.
+            RedisError: Redis does not answer.
+        """
+        with self._lock:
+            self._led()
+            if self._read_stored() != self._stored:
+                raise PartMovedError(f"part {self.part} is not as it was left")
+
     def write(self, changes: PartChanges, through: str) -> None:
         """Write what entries say; a failure may leave a part of it, and then it comes again.
 
