@@ -15,7 +15,7 @@ artifact it belongs to. Ids of items, not places: an artifact of other items fin
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,13 @@ USERS_A_GROUP = 50_000
 """Users in each row group: what a reader holds beside what it makes."""
 ABOUT = b"banditloop"
 TARGET = "profiles"
+LAYOUT: Mapping[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["items.list.element", "types.list.element"],
+    "write_page_checksum": True,
+    "store_schema": False,
+}
+"""How the file is written, as pyarrow takes it."""
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OSError, msgspec.MsgspecError)
 """Errors of reading a damaged Parquet file: pyarrow's own are ValueErrors or OSErrors."""
 
@@ -103,14 +110,7 @@ def write_profiles(
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             scratch.open("xb") as file,
-            pq.ParquetWriter(
-                file,
-                schema,
-                compression="zstd",
-                use_dictionary=["items.list.element", "types.list.element"],
-                write_page_checksum=True,
-                store_schema=False,
-            ) as writer,
+            pq.ParquetWriter(file, schema, **LAYOUT) as writer,
         ):
             for at in range(0, len(order), USERS_A_GROUP):
                 rows = order[at : at + USERS_A_GROUP]
@@ -174,14 +174,14 @@ def open_profiles(
 
     from policies.storage import shown  # noqa: PLC0415 - which imports pyarrow
 
-    with _opened(where) as file:
+    with opened_profiles(where, coded=True) as file:
         if file is None:
             return None, (
                 f"profiles: there is no file {shown(where)}, so every user is a stranger:"
                 " banditloop train writes one"
             )
         try:
-            about = _about(file)
+            about = about_profiles(file)
             if about.format != FORMAT:
                 raise ArtifactError(
                     f"profiles: {shown(where)} has format {about.format}; this version of"
@@ -203,17 +203,24 @@ def open_profiles(
 
 
 @contextlib.contextmanager
-def _opened(where: str) -> "Iterator[pq.ParquetFile | None]":
-    """Open the file; None if there is none."""
+def opened_profiles(where: str, *, coded: bool = False) -> "Iterator[pq.ParquetFile | None]":
+    """Open the file; None if there is none.
+
+    Args:
+        where: a path or URI.
+        coded: whether each distinct item is to be read once.
+
+    Raises:
+        ArtifactError: it is none of profiles, or cannot be read.
+    """
     import pyarrow.parquet as pq  # noqa: PLC0415 - it takes 30 MB
 
     from policies.storage import Storage, shown, split_name  # noqa: PLC0415
 
     def parquet(file: Any) -> "pq.ParquetFile":
         try:
-            return pq.ParquetFile(
-                file, read_dictionary=["items.list.element"], page_checksum_verification=True
-            )
+            read = ["items.list.element"] if coded else None
+            return pq.ParquetFile(file, read_dictionary=read, page_checksum_verification=True)
         except MALFORMED as error:
             raise ArtifactError(
                 f"profiles: {shown(where)} is no file of profiles: banditloop train writes one",
@@ -235,7 +242,8 @@ def _opened(where: str) -> "Iterator[pq.ParquetFile | None]":
         raise ArtifactError(f"profiles: {shown(where)} cannot be read: {error}", TARGET) from error
 
 
-def _about(file: "pq.ParquetFile") -> AboutProfiles:
+def about_profiles(file: "pq.ParquetFile") -> AboutProfiles:
+    """Return what the file says of itself."""
     return msgspec.json.decode((file.metadata.metadata or {})[ABOUT], type=AboutProfiles)
 
 
