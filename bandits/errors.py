@@ -267,6 +267,12 @@ class UnknownErasureError(BanditloopError):
     code = "unknown_erasure"
 
 
+class ProfilesLeftError(BanditloopError):
+    """A user is erased, but for their entry in a file of profiles, which could not be written."""
+
+    code = "profiles_left"
+
+
 class UnknownItemError(BanditloopError):
     """There is no item of this id."""
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 
-def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> int:
-    """Remove users from a file of profiles; return how many it had.
+def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> set[str]:
+    """Remove users from a file of profiles; return those that it had.
 
     Whoever reads meanwhile sees the old file or the new one. A file that is not there, or that was
     written under another salt, has none of them.
@@ -39,13 +39,13 @@ def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> int:
     """
     with opened_profiles(where) as file:
         if file is None:
-            return 0
+            return set()
         try:
             if about_profiles(file).salt != salt_id(salt):
-                return 0
-            found = sum(len(rows) for _, rows in _rows_of(file, users))
+                return set()
+            found = {user for _, _, named in _rows_of(file, users) for user in named}
             if not found:
-                return 0
+                return set()
             with _written_anew(where) as target:
                 _copy(file, target, users)
         except MALFORMED as error:
@@ -59,8 +59,10 @@ def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> int:
     return found
 
 
-def _rows_of(file: "pq.ParquetFile", users: Collection[str]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each group that has some of the users, and where."""
+def _rows_of(
+    file: "pq.ParquetFile", users: Collection[str]
+) -> "Iterator[tuple[int, list[int], list[str]]]":
+    """Yield each group that has some of the users, with where, and whom."""
     import numpy as np  # noqa: PLC0415 - with pyarrow
     import pyarrow as pa  # noqa: PLC0415 - it takes 30 MB
     import pyarrow.compute as pc  # noqa: PLC0415
@@ -69,7 +71,7 @@ def _rows_of(file: "pq.ParquetFile", users: Collection[str]) -> Iterator[tuple[i
         named = file.read_row_group(group, columns=["user"])["user"].combine_chunks()
         rows = np.flatnonzero(pc.is_in(named, pa.array(list(users), pa.string())).to_numpy(False))
         if rows.size:
-            yield group, rows.tolist()
+            yield group, rows.tolist(), named.take(rows).to_pylist()
 
 
 def _copy(file: "pq.ParquetFile", target: BinaryIO, users: Collection[str]) -> None:
@@ -77,7 +79,7 @@ def _copy(file: "pq.ParquetFile", target: BinaryIO, users: Collection[str]) -> N
     import numpy as np  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    left_out = dict(_rows_of(file, users))
+    left_out = {group: rows for group, rows, _ in _rows_of(file, users)}
     with pq.ParquetWriter(target, file.schema_arrow, **LAYOUT) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)

@@ -115,6 +115,7 @@ class SpaceService(Protocol):
         Raises:
             UnknownUserError: nobody is known by this id.
             LogUnavailableError: not known to have begun: it may be asked again.
+            ProfilesLeftError: all but a file is as it is to be: it may be asked again.
         """
         ...
 

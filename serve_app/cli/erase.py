@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +33,10 @@ def erase(
     wait_s: Annotated[
         float, typer.Option("--wait-s", min=0, help="Seconds to wait until all is complete")
     ] = 30.0,
+    profiles: Annotated[
+        list[str] | None,
+        typer.Option("--profiles", help="File of profiles to remove them from; may be repeated"),
+    ] = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -45,15 +49,29 @@ def erase(
     Exit status 0: complete. 3: begun, and some learner has not passed it yet. 1: nothing is known
     of a user; the others are erased.
     """
-    from policies.pseudonyms import check_user_id, person_key
+    from policies.artifacts.profile_removal import remove_profiles
+    from policies.pseudonyms import check_user_id, person_key, pseudonym
     from serve_app.admin.spaces import known_secret, opened_space
 
     ids = [check_user_id(each) for each in _given(users)]
     with opened_space(space, redis_url, data_dir) as (client, found, settings):
         salt = known_secret(settings)
-        begun, unknown = _begin(client, found, [person_key(salt, each) for each in ids])
+        filed = {pseudonym(salt, each): person_key(salt, each) for each in ids}
+        in_files = {
+            filed[user]
+            for where in profiles or ()
+            for user in remove_profiles(where, filed, salt=salt)
+        }
+        begun, unknown = _begin(client, found, list(filed.values()), in_files)
         running = _wait(client, found, begun, wait_s)
-        _say(found, [running.get(each.name, each) for each in begun], running)
+        _say(found, begun, running)
+        if found.filed and not profiles:
+            say(
+                ("not removed", "yellow"),
+                "  entries in files of profiles: they are not used any more, and --profiles FILE"
+                " removes them",
+                on=output,
+            )
 
     if unknown:
         say(
@@ -75,7 +93,9 @@ def _given(users: Sequence[str]) -> Iterator[str]:
             yield each
 
 
-def _begin(client: "Redis", space: "Space", persons: Sequence[str]) -> "tuple[list[Erasure], int]":
+def _begin(
+    client: "Redis", space: "Space", persons: Sequence[str], in_files: Collection[str]
+) -> "tuple[list[Erasure], int]":
     """Begin to erase persons; return the jobs, and of how many nothing is known."""
     from bandits.errors import UnknownUserError
     from serve_app.store.erasures.job import erase_person, run
@@ -86,7 +106,7 @@ def _begin(client: "Redis", space: "Space", persons: Sequence[str]) -> "tuple[li
         task = bar.add_task("erasing", total=len(persons))
         for person in persons:
             try:
-                begun.append(run(client, erase_person(space, person)))
+                begun.append(run(client, erase_person(space, person, filed=person in in_files)))
             except UnknownUserError:
                 unknown += 1
             bar.advance(task)

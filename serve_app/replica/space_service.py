@@ -74,7 +74,7 @@ class RedisSpaceService:
         specs = list(specs)
         self._keys = ActivityKeys(space)
         self.users = users
-        self._erasures = ReplicaErasures(space_of_specs(space, specs), writer, users)
+        self._erasures = ReplicaErasures(space, specs, writer, users, salt=salt)
         self._writer, self._items = writer, items
         self._merges = UserMerges(client, writer, self._keys, users)
         self._exports = exports

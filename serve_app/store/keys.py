@@ -175,6 +175,11 @@ class UsersKeys:
         """Hash from the name of an erasure that runs to how it stands."""
         return self._key("erasures")
 
+    @property
+    def unfiled(self) -> str:
+        """Set of the users whose entries in files of profiles are not used: they were erased."""
+        return self._key("unfiled")
+
     def erasure(self, name: str) -> str:
         """Name what is left of an erasure that is complete, for a while."""
         return self._key(f"erasure:{name}")

@@ -48,6 +48,7 @@ class Member(msgspec.Struct, frozen=True):
         signals: the kinds of reward that it knows, with their weights.
         repeat: the types that it asks of items before it offers them again, and ``shown``.
         half_lives_ms: those of its sources that ask what is in demand now.
+        filed: whether it has a file of profiles.
     """
 
     policy: str
@@ -57,6 +58,7 @@ class Member(msgspec.Struct, frozen=True):
     signals: dict[str, float] = {}
     repeat: list[str] = []
     half_lives_ms: list[int] = []
+    filed: bool = False
 
     @classmethod
     def of(cls, spec: PolicySpec) -> "Member":
@@ -73,6 +75,7 @@ class Member(msgspec.Struct, frozen=True):
             {name: weights[name] for name in signals},
             sorted(type_of(name) for name in repeat),
             spec.half_lives_ms,
+            spec.profiles is not None,
         )
 
 
@@ -96,6 +99,11 @@ class Space:
     def profiled(self) -> tuple[Member, ...]:
         """The members that use profiles, so log under random pseudonyms."""
         return tuple(member for member in self.members if member.items is not None)
+
+    @property
+    def filed(self) -> bool:
+        """Whether any member has a file of profiles."""
+        return any(member.filed for member in self.members)
 
     @property
     def items(self) -> int:

@@ -4,14 +4,25 @@ import asyncio
 import io
 
 import msgspec
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from bandits.errors import StartupError, UnknownErasureError, UnknownUserError
+from bandits.errors import (
+    ProfilesLeftError,
+    StartupError,
+    UnknownErasureError,
+    UnknownUserError,
+)
 from bandits.log.codec import decode
 from bandits.log.records import ErasureRecord
-from policies.pseudonyms import person_key
+from policies.artifacts.histories import Histories
+from policies.artifacts.profile_file import write_profiles
+from policies.pseudonyms import person_key, pseudonym
+from policies.spec import PolicySpec
 from serve_app.admin.spaces import known_secret, opened_space
 from serve_app.cli import main as cli
+from serve_app.replica.erasures import ReplicaErasures
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.erasures.job import (
     Erasure,
@@ -277,3 +288,49 @@ async def test_the_command_makes_no_salt(client, users, monkeypatch, tmp_path, c
         with pytest.raises(StartupError, match="has no salt"):
             known_secret(settings)
     assert not list(tmp_path.iterdir())
+
+
+async def test_an_entry_in_a_file_is_not_used_from_then_on_and_is_removed(
+    client, users, async_client, tmp_path
+):
+    """Also of a user whom a file alone knows."""
+    path = tmp_path / "profiles.parquet"
+    write_profiles(path, histories_of("ann", "bob", "carl"), salt=SALT)
+    spec = PolicySpec("home", space="shop", artifact="a", profiles=str(path))
+    writer = LogWriter(async_client)
+    erasures = ReplicaErasures("shop", [spec], writer, users, salt=SALT)
+
+    assert (await users.resolve("ann")).filed
+    assert (await erasures.erase("ann")).erasure
+    assert not (await users.resolve("ann")).filed
+    assert users_in(path) == {"bob", "carl"}
+    client.hset(USERS.policies, "home", msgspec.msgpack.encode(Member.of(spec)))
+
+    only_filed = await erasures.erase("bob")
+    assert (only_filed.state, only_filed.waiting_for) == ("complete", [])
+    assert not (await users.resolve("bob")).filed
+    assert users_in(path) == {"carl"}
+    assert (await users.resolve("carl")).filed
+    with pytest.raises(UnknownUserError):
+        await erasures.erase("dora")
+
+    # What cannot be removed yet is not used all the same, and whoever asks again has it removed.
+    whole = path.read_bytes()
+    path.write_bytes(b"damaged")
+    with pytest.raises(ProfilesLeftError, match="not used any more"):
+        await erasures.erase("carl")
+    assert not (await users.resolve("carl")).filed
+    path.write_bytes(whole)
+    await erasures.erase("carl")
+    assert users_in(path) == set()
+
+
+def histories_of(*names: str) -> Histories:
+    count = len(names)
+    starts, places = np.arange(count + 1), np.zeros(count, np.int32)
+    return Histories(("a",), names, starts, places, np.ones(count, np.float32))
+
+
+def users_in(path) -> set[str]:
+    named = {pseudonym(SALT, each): each for each in ("ann", "bob", "carl")}
+    return {named[each] for each in pq.read_table(path)["user"].to_pylist()}

@@ -38,18 +38,18 @@ Steps = Generator[Command, Any, T]
 """Commands to run one after the other, each of which is answered before the next is made."""
 
 # Destroys a person's record if it is what was read, with the aliases that lead to it, stores the
-# job, and has copies of the store told that nobody is brought back from them under these
-# pseudonyms. KEYS: the record, the jobs, what copies are to be told, the aliases. ARGV: what was
-# read, what an alias begins with, the job's name, the job, the pseudonyms.
+# job, and notes whose entries in files are not used any more. KEYS: the record, the jobs, those
+# users, the aliases. ARGV: what was read, what an alias begins with, the job's name, the job, the
+# users.
 _DESTROY = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 for at = 4, #KEYS do
   local led = redis.call('GET', KEYS[at])
   if led and string.sub(led, 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', KEYS[at]) end
 end
-redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 for at = 5, #ARGV do redis.call('SADD', KEYS[3], ARGV[at]) end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
 # Changes a job if it is what was read. KEYS: the jobs. ARGV: its name, what was read, what it is to
@@ -164,12 +164,15 @@ async def run_async(send: Callable[[Command], Awaitable[Any]], steps: Steps[T]) 
         return result
 
 
-def erase_person(space: Space, person: str, *, now_ms: int | None = None) -> Steps[Erasure]:
+def erase_person(
+    space: Space, person: str, *, filed: bool = False, now_ms: int | None = None
+) -> Steps[Erasure]:
     """Erase a person, as far as that can be done now; return how the job stands.
 
     Args:
         space: with the members that are known here; those that are registered are added.
         person: what finds their record (``person_key``).
+        filed: a file of profiles has had an entry of theirs, so it is known who they are.
         now_ms: milliseconds since 1970.
 
     Raises:
@@ -181,22 +184,30 @@ def erase_person(space: Space, person: str, *, now_ms: int | None = None) -> Ste
         found = yield ("GET", keys.person(person))
         if (named := alias_of(found)) is not None:
             person, found = named[0], (yield ("GET", keys.person(named[0])))
-        if found is None:
+        if found is None and not filed:
             return (yield from _asked_again(space, person, now_ms))
 
-        record = decode_person(found)
-        name = uuid.uuid4().hex
-        job = Job(now_ms, person, None, uuid.uuid4().hex, record.pseudonyms)
-        if (yield _destroy(keys, person, found, record, name, job)):
+        record = None if found is None else decode_person(found)
+        name, pseudonyms = uuid.uuid4().hex, [] if record is None else record.pseudonyms
+        job = Job(now_ms, person, None, uuid.uuid4().hex, pseudonyms)
+        unfiled = filed or space.filed
+        if (yield _destroy(keys, found or b"", record, name, job, unfiled=unfiled)):
             return (yield from go_on(space, name, now_ms=now_ms))
 
 
 def _destroy(
-    keys: UsersKeys, person: str, found: bytes, record: PersonRecord, name: str, job: Job
+    keys: UsersKeys,
+    found: bytes,
+    record: PersonRecord | None,
+    name: str,
+    job: Job,
+    *,
+    unfiled: bool,
 ) -> Command:
-    aliases = [keys.person(each.hex()) for each in record.ids]
-    named = [keys.person(person), keys.erasures, keys.unnoted, *aliases]
-    said = [found, alias_to(person, ""), name, _encode(job), *record.pseudonyms]
+    ids = [] if record is None else [each.hex() for each in record.ids]
+    named = [keys.person(job.person), keys.erasures, keys.unfiled, *map(keys.person, ids)]
+    said = [found, alias_to(job.person, ""), name, _encode(job)]
+    said += [job.person, *ids] if unfiled else []
     return ("EVAL", _DESTROY, len(named), *named, *said)
 
 
@@ -238,7 +249,7 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
 
         # Every log is told, also those of a policy that has joined the space since.
         told = dict(job.told)
-        for part, log in _logs(known.space):
+        for part, log in _logs(known.space) if job.pseudonyms else ():
             if part not in told:
                 told[part] = last_of((yield mark_command(log, job.pseudonyms, job.erasure)))
         waits_for = [part for part, at in told.items() if not _passed(known.parts, part, at)]

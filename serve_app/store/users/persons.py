@@ -20,23 +20,27 @@ ALIAS = b">"
 MAX_PSEUDONYMS = 1000
 """How many pseudonyms one person may have, with those of all that were merged into them."""
 
-# One step for any number of users: what is there, or else what was proposed. KEYS: the persons'.
-# ARGV: what the keys begin with, the record of each user that is not known yet. An alias that leads
-# nowhere (its person was in no copy) is nobody's.
+# One step for any number of users: what is there, or else what was proposed, and whether files may
+# be asked about them. KEYS: who was erased, the persons'. ARGV: what the keys begin with, the
+# record of each user that is not known yet. An alias that leads nowhere (its person was in no copy)
+# is nobody's.
 RESOLVE = """
 local found = {}
-for at, key in ipairs(KEYS) do
-  local id, raw = string.sub(key, #ARGV[1] + 1), redis.call('GET', key)
+for at = 2, #KEYS do
+  local own, raw = string.sub(KEYS[at], #ARGV[1] + 1), redis.call('GET', KEYS[at])
+  local id = own
   if raw and string.byte(raw) == 62 then
     id = string.sub(raw, 2, 33)
     raw = redis.call('GET', ARGV[1] .. id)
-    if not raw then id = string.sub(key, #ARGV[1] + 1) end
+    if not raw then id = own end
   end
   if not raw then
-    raw = ARGV[at + 1]
-    redis.call('SET', key, raw)
+    raw = ARGV[at]
+    redis.call('SET', KEYS[at], raw)
   end
-  found[2 * at - 1], found[2 * at] = id, raw
+  local last = #found
+  found[last + 1], found[last + 2] = id, raw
+  found[last + 3] = redis.call('SISMEMBER', KEYS[1], own)
 end
 return found
 """
@@ -98,6 +102,7 @@ class Person:
         pseudonym: what is logged of them is logged under it, 32 hex digits.
         pseudonyms: all of theirs, this one first, then the newest first.
         since_ms: since when they are known.
+        filed: whether files of profiles may be asked about them: not if they were erased before.
     """
 
     key: str
@@ -105,18 +110,20 @@ class Person:
     pseudonym: str
     pseudonyms: tuple[str, ...]
     since_ms: int
+    filed: bool = True
 
     @classmethod
-    def of(cls, key: str, raw: bytes) -> "Person":
+    def of(cls, key: str, raw: bytes, *, filed: bool = True) -> "Person":
         """Return the person of a stored record.
 
         Args:
             key: what it is stored under, without its prefix.
             raw: its bytes.
+            filed: see above.
         """
         record = decode_person(raw)
         pseudonyms = tuple(record.pseudonyms)
-        return cls(key, raw, pseudonyms[0], pseudonyms, record.since_ms)
+        return cls(key, raw, pseudonyms[0], pseudonyms, record.since_ms, filed)
 
 
 def new_person(now_ms: int | None = None) -> PersonRecord:
@@ -155,14 +162,14 @@ def resolve_command(keys: UsersKeys, ids: Sequence[str]) -> Command:
         ids: the keys of their ids (``person_key``).
     """
     proposed = [new_person().encoded for _ in ids]
-    names = [keys.person(each) for each in ids]
-    return ("EVAL", RESOLVE, len(ids), *names, keys.person(""), *proposed)
+    names = [keys.unfiled, *(keys.person(each) for each in ids)]
+    return ("EVAL", RESOLVE, len(names), *names, keys.person(""), *proposed)
 
 
-def resolved(answer: Sequence[bytes]) -> list[Person]:
+def resolved(answer: Sequence[Any]) -> list[Person]:
     """Return the persons that ``resolve_command`` has found or made."""
-    pairs = zip(answer[::2], answer[1::2], strict=True)
-    return [Person.of(key.decode(), raw) for key, raw in pairs]
+    found = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+    return [Person.of(key.decode(), raw, filed=not erased) for key, raw, erased in found]
 
 
 def swap_command(keys: UsersKeys, swap: Swap) -> Command:
