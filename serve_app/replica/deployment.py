@@ -180,7 +180,7 @@ class RankReplica:
         partitions = {spec.name: spec.partitions for spec in self._specs}
         learning = {name: service.learning for name, service in self._services.items()}
         return await collect(
-            self._client, self._metrics.sample(), self._services, partitions, learning
+            self._client, self._metrics.sample(), self._services, partitions, learning, self._spaces
         )
 
     def _refresh_counts(self) -> None:

@@ -17,6 +17,7 @@ from banditloop_client.schemas import RefreshInfo, Trouble
 from bandits.log.positions import position_ms
 from serve_app.admin.refreshes import follow_refresh
 from serve_app.replica.metrics import BUCKETS_S, COUNTERS, GAUGES, LATENCY, ProcessSample
+from serve_app.replica.space_metrics import SpaceState, read_states, space_families
 from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
 from serve_app.store.keys import partitions as key_names
@@ -32,6 +33,7 @@ async def collect(
     policies: Iterable[str],
     partitions: Mapping[str, int] | None = None,
     learning: Mapping[str, LearningHealth] | None = None,
+    spaces: Iterable[str] = (),
 ) -> bytes:
     """Return Prometheus text: this process as of now, the others as of their last push.
 
@@ -43,8 +45,10 @@ async def collect(
         policies: their names.
         partitions: how many a policy has, if not one.
         learning: how the learning of each policy stands.
+        spaces: the names of those in which profiles are kept.
     """
     samples = [own]
+    states: dict[str, SpaceState] = {}
     stats: dict[str, Stats] = {}
     lags: dict[str, float] = {}
     logs: dict[str, LogState] = {}
@@ -69,11 +73,14 @@ async def collect(
                 last = await follow_refresh(client, keys_of_all[0])
                 if last is not None:
                     refreshed[name] = last
+            states = await read_states(client, spaces)
     except (*FAILURES, msgspec.MsgspecError):
         pass
 
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(samples, stats, lags, logs, learning or {}, refreshed))
+    registry.register(
+        ServiceCollector(samples, stats, lags, logs, learning or {}, refreshed, states)
+    )
     return generate_latest(registry)
 
 
@@ -185,6 +192,7 @@ class ServiceCollector:
         logs: how each policy's log stands.
         learning: how each policy's learning stands.
         refreshed: the last refresh of each policy that had one.
+        spaces: how each space stands.
     """
 
     def __init__(
@@ -195,6 +203,7 @@ class ServiceCollector:
         logs: Mapping[str, LogState],
         learning: Mapping[str, LearningHealth],
         refreshed: Mapping[str, RefreshInfo] | None = None,
+        spaces: Mapping[str, SpaceState] | None = None,
     ) -> None:
         self._samples = samples
         self._stats = stats
@@ -202,6 +211,7 @@ class ServiceCollector:
         self._logs = logs
         self._learning = learning
         self._refreshed = refreshed or {}
+        self._spaces = spaces or {}
 
     def collect(self) -> Iterator[Metric]:
         """Give every family, also those that have no sample yet."""
@@ -227,6 +237,7 @@ class ServiceCollector:
         yield self._stalled()
         yield from self._archivers()
         yield from self._refreshes()
+        yield from space_families(self._spaces)
 
     def _troubles(self) -> Metric:
         trouble = GaugeMetricFamily(

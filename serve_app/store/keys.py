@@ -101,6 +101,11 @@ class ActivityKeys(LogKeys):
         return self._key("inbox")
 
     @property
+    def inbox_counts(self) -> str:
+        """Hash of how many events of the inbox had which outcome."""
+        return self._key("inbox_counts")
+
+    @property
     def ids_prefix(self) -> str:
         """Prefix of the hashes that remember the ids of activity, one for each span of time."""
         return self._key("ids:")

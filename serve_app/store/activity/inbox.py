@@ -25,24 +25,31 @@ from serve_app.store.users.persons import resolve_command, resolved
 # erased pseudonym stays, for its user is looked up again. KEYS: lease, inbox, log, memory, what the
 # marks of erased pseudonyms begin with. ARGV: token, seconds to remember, seconds of a span, and of
 # each entry its id, the record, empty for what goes nowhere, and what NewActivity says besides.
-# Returns those whose id was another's, from 0.
+# All are counted once, by outcome, in KEYS[6]. Returns those whose id was another's, from 0.
 MOVE_ACTIVITY = f"""{MEMORY}
-local ids, fresh, refused = {{}}, {{}}, {{}}
+local ids, fresh, refused, moved, dropped = {{}}, {{}}, {{}}, 0, 0
 for at = 4, #ARGV, 5 do if ARGV[at + 2] ~= '' then ids[#ids + 1] = ARGV[at + 2] end end
 local known = recall(KEYS[4], ids, ARGV[2], ARGV[3])
 for at = 4, #ARGV, 5 do
   local record, id, says, user = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local erased = user ~= '' and redis.call('EXISTS', KEYS[5] .. user) == 1
-  if not erased and redis.call('XDEL', KEYS[2], ARGV[at]) == 1 and record ~= '' then
-    if id == '' or not known[id] then redis.call('XADD', KEYS[3], '*', 'r', record) end
-    if id ~= '' and not known[id] then
-      known[id] = says
-      fresh[#fresh + 1], fresh[#fresh + 2] = id, string.format('%.0f ', now) .. says
-    elseif id ~= '' and known[id] ~= says then
+  if not erased and redis.call('XDEL', KEYS[2], ARGV[at]) == 1 then
+    if record == '' then
+      dropped = dropped + 1
+    elseif id ~= '' and known[id] and known[id] ~= says then
       refused[#refused + 1] = (at - 4) / 5
+    else
+      moved = moved + 1
+      if id == '' or not known[id] then redis.call('XADD', KEYS[3], '*', 'r', record) end
+      if id ~= '' and not known[id] then
+        known[id] = says
+        fresh[#fresh + 1], fresh[#fresh + 2] = id, string.format('%.0f ', now) .. says
+      end
     end
   end
 end
+if moved > 0 then redis.call('HINCRBY', KEYS[6], 'moved', moved) end
+if dropped + #refused > 0 then redis.call('HINCRBY', KEYS[6], 'refused', dropped + #refused) end
 remember(KEYS[4], fresh, ARGV[2], ARGV[3])
 return refused
 """
@@ -52,10 +59,7 @@ _json = msgspec.json.Decoder(ActivityEvent)
 
 
 class ActivityInbox:
-    """Moves what users did from the inbox to the log.
-
-    ``moved`` counts what has become an entry, or was one already; ``refused`` what was dropped.
-    """
+    """Moves what users did from the inbox to the log."""
 
     def __init__(
         self, client: Redis, keys: ActivityKeys, users: UsersKeys, items: SpaceItems, *, salt: bytes
@@ -71,8 +75,6 @@ class ActivityInbox:
         """
         self._client, self._keys, self._users, self._items = client, keys, users, items
         self._salt = salt
-        self.moved = 0
-        self.refused = 0
 
     def move(self, lease: Lease, types: Collection[str]) -> int:
         """Move what is there, at most MAX_MOVED events; return how many entries were taken.
@@ -105,11 +107,10 @@ class ActivityInbox:
             moves += [entry_id, *NewActivity(record, says).arguments]
 
         keys = self._keys
-        names = keys.inbox, keys.log, keys.ids_prefix, keys.erased("")
+        names = keys.inbox, keys.log, keys.ids_prefix, keys.erased(""), keys.inbox_counts
         conflicts = lease.evaluate(MOVE_ACTIVITY, names, [REMEMBERED_S, SPAN_S, *moves])
         for at in conflicts:
             self._drop(moves[5 * int(at)], CodecError("the id is that of something else", "id"))
-        self.moved += len(good) - len(conflicts)
         return len(raw)
 
     def _event(
@@ -139,7 +140,6 @@ class ActivityInbox:
         return {name: who.pseudonym for name, who in zip(names, people, strict=True)}
 
     def _drop(self, entry_id: bytes, error: BanditloopError) -> None:
-        self.refused += 1
         log.warning(
             "inbox entry %s of %s is dropped: %s: %s",
             entry_id.decode(),

@@ -1,0 +1,98 @@
+"""The metrics of spaces: how far what users did has come, and what is missing in their profiles."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from bandits.log.positions import START, position_ms
+from serve_app.store.clients import AsyncRedis, clock_ms
+from serve_app.store.keys import ActivityKeys, UsersKeys
+from serve_app.store.profiles.part_state import decode_state
+from serve_app.store.spaces import ACTIVITY, decode_space
+
+
+class SpaceState(msgspec.Struct, frozen=True):
+    """How a space stands.
+
+    Attributes:
+        lag_s: the time since the position of the leader of activity, if the log goes on.
+        entries: of the log of activity, in Redis.
+        missing: parts of the profiles that are being made anew, or that nobody has begun.
+        inbox: what became of what was left in the inbox, by outcome.
+    """
+
+    lag_s: float
+    entries: int
+    missing: int
+    inbox: dict[str, int]
+
+
+async def read_states(client: AsyncRedis, spaces: Iterable[str]) -> dict[str, SpaceState]:
+    """Return how each space stands, by name.
+
+    Args:
+        client: of the service's Redis.
+        spaces: their names.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    return {name: await _read_state(client, name) for name in spaces}
+
+
+async def _read_state(client: AsyncRedis, name: str) -> SpaceState:
+    keys, users = ActivityKeys(name), UsersKeys(name)
+    pipeline: Any = client.pipeline(transaction=False)
+    pipeline.hgetall(users.policies)
+    pipeline.hgetall(users.parts)
+    pipeline.xlen(keys.log)
+    pipeline.xrevrange(keys.log, count=1)
+    pipeline.hgetall(keys.inbox_counts)
+    members, parts, entries, newest, inbox = await pipeline.execute()
+
+    states = {part: decode_state(data) for part, data in parts.items()}
+    wanted = [part.encode() for part in decode_space(name, members).parts]
+    found = [states.get(part) for part in wanted]
+    missing = sum(state is None or not state.is_whole for state in found)
+
+    # Measured here, because a leader that has died cannot say that it is behind.
+    led = states.get(ACTIVITY.encode())
+    position, lag_s = START if led is None else led.position, 0.0
+    if newest and newest[0][0].decode() != position:
+        since_ms = position_ms(newest[0][0].decode() if position == START else position)
+        lag_s = max(0.0, (await clock_ms(client, keys.log) - since_ms) / 1000)
+    counts = {outcome.decode(): int(count) for outcome, count in inbox.items()}
+    return SpaceState(lag_s, int(entries), missing, counts)
+
+
+def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
+    """Yield every family, also those that have no sample yet."""
+    lag = GaugeMetricFamily(
+        "banditloop_activity_lag_seconds",
+        "Time since the position of the leader of activity, if the log goes on",
+        labels=["space"],
+    )
+    entries = GaugeMetricFamily(
+        "banditloop_activity_log_entries",
+        "Entries of the log of activity in Redis",
+        labels=["space"],
+    )
+    missing = GaugeMetricFamily(
+        "banditloop_profile_parts_missing",
+        "Parts of profiles that are being made anew: until then, profiles say less",
+        labels=["space"],
+    )
+    inbox = CounterMetricFamily(
+        "banditloop_activity_inbox",
+        "Events of a space's inbox by outcome: moved into the log, or refused",
+        labels=["space", "outcome"],
+    )
+    for name, state in states.items():
+        lag.add_metric([name], state.lag_s)
+        entries.add_metric([name], state.entries)
+        missing.add_metric([name], state.missing)
+        for outcome, count in sorted(state.inbox.items()):
+            inbox.add_metric([name, outcome], count)
+    yield from (lag, entries, missing, inbox)
