@@ -67,6 +67,10 @@ NOT_RUN = {
         "how-to/share-users-and-items.md",
         "banditloop serve",
     ): "a service of two more policies: tests/integration/test_spaces.py has them",
+    (
+        "how-to/share-users-and-items.md",
+        "curl",
+    ): "the same service: tests/integration/test_activity.py",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
