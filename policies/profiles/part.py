@@ -8,7 +8,7 @@ log's. Of each item and type the newest event is kept, and of those the newest o
 is dropped is older than all that displaced it, so it is dropped from every union, too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import accumulate, chain, pairwise, repeat
 from operator import add, sub
@@ -141,10 +141,13 @@ def newest_shown(shown: Iterable[Showing]) -> tuple[Showing, ...]:
 class _Columns(msgspec.Struct, frozen=True, array_like=True):
     """A part as it is stored.
 
-    Items and types are numbered by their first use. Times are the newest, and then how much older
-    each is than the one before. Columns that would hold nothing but zeros are empty.
+    Items and types are numbered by their first use; ``items`` are without the ``prefix`` that all
+    begin with. Where an item is used for the first time its column says 0, else one more than its
+    number. Times are the newest, and then how much older each is than the one before. A column that
+    would hold nothing but zeros is empty.
     """
 
+    prefix: str
     items: list[str]
     types: list[str]
     event_items: list[int]
@@ -168,14 +171,16 @@ def encode_part(part: Part) -> bytes:
     items: dict[str, int] = {}
     types: dict[str, int] = {}
     events, shown = part.events, part.shown
-    event_items = [items.setdefault(event.item, len(items)) for event in events]
+    event_items = _numbered((event.item for event in events), items)
     event_types = [types.setdefault(event.type, len(types)) for event in events]
-    shown_items = [items.setdefault(each.item, len(items)) for each in shown]
+    shown_items = _numbered((each.item for each in shown), items)
+    prefix = _common_beginning(items)
     columns = _Columns(
-        list(items),
+        prefix,
+        [item[len(prefix) :] for item in items] if prefix else list(items),
         list(types),
         event_items,
-        event_types,
+        _unless_zero(event_types),
         _differences([event.time_ms for event in events]),
         _unless_zero([event.entry_ms - event.time_ms for event in events]),
         _unless_zero([event.seq for event in events]),
@@ -196,16 +201,18 @@ def decode_part(data: bytes) -> Part:
         columns = _decoder.decode(data)
         if columns is None:
             return ERASED
-        items, types = columns.items, columns.types
+        prefix, types = columns.prefix, columns.types
+        items = [prefix + item for item in columns.items] if prefix else columns.items
         times = list(accumulate(columns.event_times, sub))
+        fresh = iter(items)
         events = tuple(
             map(
                 ProfileEvent,
                 times,
                 map(add, times, columns.event_lags) if columns.event_lags else times,
                 columns.event_seqs or repeat(0),
-                map(items.__getitem__, columns.event_items),
-                map(types.__getitem__, columns.event_types),
+                _named(columns.event_items, items, fresh),
+                _typed(columns.event_types, types),
             )
         )
         shown = tuple(
@@ -213,17 +220,53 @@ def decode_part(data: bytes) -> Part:
                 Showing,
                 accumulate(columns.shown_times, sub),
                 columns.shown_seqs or repeat(0),
-                map(items.__getitem__, columns.shown_items),
+                _named(columns.shown_items, items, fresh),
             )
         )
-    except (*MALFORMED, IndexError) as error:
+    except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
+    if len(events) != len(times) or len(shown) != len(columns.shown_times):
+        raise CodecError("this is no part of a profile: items are missing", "profile")
     return Part(events, shown)
 
 
 def _differences(values: list[int]) -> list[int]:
     """Return the first value, and then how much less each is than the one before."""
     return values[:1] + [before - value for before, value in pairwise(values)]
+
+
+def _numbered(names: Iterable[str], known: dict[str, int]) -> list[int]:
+    """Return for each name 0 if it is not known yet, else one more than its number."""
+    out = []
+    for name in names:
+        number = known.get(name)
+        out.append(0 if number is None else number + 1)
+        if number is None:
+            known[name] = len(known)
+    return _unless_zero(out)
+
+
+def _named(numbers: list[int], items: list[str], fresh: Iterator[str]) -> Iterator[str]:
+    """Return the names of numbers; of no numbers all that are new."""
+    if not numbers:
+        return fresh
+    return (items[number - 1] if number else next(fresh) for number in numbers)
+
+
+def _common_beginning(names: Iterable[str]) -> str:
+    """Return what all names begin with."""
+    first, last = min(names, default=""), max(names, default="")
+    length = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        length += 1
+    return first[:length]
+
+
+def _typed(numbers: list[int], types: list[str]) -> Iterator[str]:
+    """Return the types of numbers; of no numbers the first, always."""
+    return map(types.__getitem__, numbers) if numbers else repeat(types[0] if types else "")
 
 
 def _unless_zero(values: list[int]) -> list[int]:
