@@ -8,11 +8,11 @@ log's. Of each item and type the newest event is kept, and of those the newest o
 is dropped is older than all that displaced it, so it is dropped from every union, too.
 """
 
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
 from itertools import accumulate, chain, pairwise, repeat
 from operator import add, sub
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -162,6 +162,9 @@ class _Columns(msgspec.Struct, frozen=True, array_like=True):
 
 _decoder = msgspec.msgpack.Decoder(_Columns | None)
 _encoder = msgspec.msgpack.Encoder()
+# What ``_make`` does, in a third of the time: whoever ranks reads a profile.
+_event_of: Callable[[Iterable[Any]], ProfileEvent] = partial(tuple.__new__, ProfileEvent)
+_showing_of: Callable[[Iterable[Any]], Showing] = partial(tuple.__new__, Showing)
 
 
 def encode_part(part: Part) -> bytes:
@@ -205,24 +208,24 @@ def decode_part(data: bytes) -> Part:
         items = [prefix + item for item in columns.items] if prefix else columns.items
         times = list(accumulate(columns.event_times, sub))
         fresh = iter(items)
+        lags, seqs = columns.event_lags, columns.event_seqs or repeat(0)
         events = tuple(
             map(
-                ProfileEvent,
-                times,
-                map(add, times, columns.event_lags) if columns.event_lags else times,
-                columns.event_seqs or repeat(0),
-                _named(columns.event_items, items, fresh),
-                _typed(columns.event_types, types),
+                _event_of,
+                zip(
+                    times,
+                    map(add, times, lags) if lags else times,
+                    seqs,
+                    _named(columns.event_items, items, fresh),
+                    _typed(columns.event_types, types),
+                    strict=False,
+                ),
             )
         )
-        shown = tuple(
-            map(
-                Showing,
-                accumulate(columns.shown_times, sub),
-                columns.shown_seqs or repeat(0),
-                _named(columns.shown_items, items, fresh),
-            )
-        )
+        shown_ms = accumulate(columns.shown_times, sub)
+        named = _named(columns.shown_items, items, fresh)
+        seqs = columns.shown_seqs or repeat(0)
+        shown = tuple(map(_showing_of, zip(shown_ms, seqs, named, strict=False)))
     except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
     if len(events) != len(times) or len(shown) != len(columns.shown_times):
