@@ -70,7 +70,7 @@ def export_user(
         _profile(client, space, names),
         entries,
         more=next(found, None) is not None,
-        keyed_logs=[member.policy for member in space.members if member.items is None],
+        keyed_logs=space.keyed_logs,
     )
 
 

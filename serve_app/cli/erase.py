@@ -148,11 +148,10 @@ def _say(space: "Space", erasures: "Sequence[Erasure]", running: "dict[str, Eras
             on=output,
         )
 
-    keyed = [member.policy for member in space.members if member.items is None]
-    if erasures and keyed:
+    if erasures and space.keyed_logs:
         say(
             ("not unlinked", "yellow"),
-            f"  {', '.join(keyed)}: without profile in its spec, a policy logs keyed pseudonyms,"
-            " which whoever has the salt and the id finds again",
+            f"  {', '.join(space.keyed_logs)}: without profile in its spec, a policy logs keyed"
+            " pseudonyms, which whoever has the salt and the id finds again",
             on=output,
         )

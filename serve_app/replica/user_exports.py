@@ -49,7 +49,7 @@ class UserExports:
             with contextlib.closing(blocking_client(str(settings.redis_url))) as client:
                 return export_user(
                     client,
-                    self._space.with_members(read_space(client, self._space.name).members),
+                    self._space.with_members(read_space(client, self._space.name)),
                     user_id,
                     salt=settings.secret(),
                     archive=settings.archive_root(),

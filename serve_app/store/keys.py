@@ -176,6 +176,11 @@ class UsersKeys:
         return self._key("policies")
 
     @property
+    def keyed(self) -> str:
+        """Set of the policies whose logs have keyed pseudonyms, of a time without profiles."""
+        return self._key("keyed")
+
+    @property
     def erasures(self) -> str:
         """Hash from the name of an erasure that runs to how it stands."""
         return self._key("erasures")

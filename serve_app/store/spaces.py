@@ -4,8 +4,8 @@ Of the space are the log of items, the log of activity, and what is known of use
 spec names no space has one to itself, of its own name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -89,16 +89,24 @@ class Space:
 
     name: str
     members: tuple[Member, ...] = ()
+    keyed: frozenset[str] = frozenset()
 
-    def with_members(self, others: Iterable[Member]) -> "Space":
-        """Return it with others in it, which say better what those of their names are."""
-        members = {each.policy: each for each in (*self.members, *others)}
-        return Space(self.name, tuple(members[name] for name in sorted(members)))
+    def with_members(self, other: "Space") -> "Space":
+        """Return it with another's in it, which say better what those of their names are."""
+        members = {each.policy: each for each in (*self.members, *other.members)}
+        in_order = tuple(members[name] for name in sorted(members))
+        return Space(self.name, in_order, self.keyed | other.keyed)
 
     @property
     def profiled(self) -> tuple[Member, ...]:
         """The members that use profiles, so log under random pseudonyms."""
         return tuple(member for member in self.members if member.items is not None)
+
+    @property
+    def keyed_logs(self) -> list[str]:
+        """The policies whose logs name users by keyed pseudonyms, now or before."""
+        now = {member.policy for member in self.members if member.items is None}
+        return sorted(now | self.keyed)
 
     @property
     def filed(self) -> bool:
@@ -212,20 +220,23 @@ def _items_of(spec: PolicySpec) -> int | None:
     return Member.of(spec).items
 
 
-def register(client: Redis, spec: PolicySpec) -> None:
+def register(client: Redis, spec: PolicySpec, before: PolicySpec | None = None) -> None:
     """Say of a policy to its space what it is; one that shares nothing says nothing.
 
     Args:
         client: of any process of the policy.
         spec: the policy.
+        before: the spec that was in force in its log until now, if the log has any.
 
     Raises:
         RedisError: Redis does not answer.
     """
     if spec.space is msgspec.UNSET and spec.profile is msgspec.UNSET:
         return
-    data = msgspec.msgpack.encode(Member.of(spec))
-    client.hset(UsersKeys(spec.shares).policies, spec.name, data)
+    keys, data = UsersKeys(spec.shares), msgspec.msgpack.encode(Member.of(spec))
+    client.hset(keys.policies, spec.name, data)
+    if before is not None and before.profile is msgspec.UNSET:
+        client.sadd(keys.keyed, spec.name)
 
 
 def decode_space(name: str, raw: Mapping[bytes, bytes]) -> Space:
@@ -254,8 +265,10 @@ def read_space(client: Redis, name: str) -> Space:
     Raises:
         RedisError: Redis does not answer.
     """
-    raw: Any = client.hgetall(UsersKeys(name).policies)
-    return decode_space(name, raw)
+    keys = UsersKeys(name)
+    raw: Any = client.hgetall(keys.policies)
+    keyed: Any = client.smembers(keys.keyed)
+    return replace(decode_space(name, raw), keyed=frozenset(each.decode() for each in keyed))
 
 
 def space_name(client: Redis, policy: str) -> str:

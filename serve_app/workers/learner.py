@@ -306,7 +306,7 @@ class LearnerLoop(Generic[FoldT]):
         version = ""
         if self._items is not None:
             version = self._items.begin(self.fold.catalogue, self._declaration.catalogue)
-        register(self.log.client, self._declaration.spec)
+        register(self.log.client, self._declaration.spec, self.fold.spec)
         records = self._declaration.changes(self.fold, version)
         if records:
             self._declaration.put_blobs(self.log.reader)

@@ -18,6 +18,7 @@ from bandits.log.codec import decode
 from bandits.log.records import ErasureRecord
 from policies.artifacts.histories import Histories
 from policies.artifacts.profile_file import write_profiles
+from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import person_key, pseudonym
 from policies.spec import PolicySpec
 from serve_app.admin.spaces import known_secret, opened_space
@@ -35,7 +36,7 @@ from serve_app.store.erasures.job import (
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import PartState
-from serve_app.store.spaces import Member, Space
+from serve_app.store.spaces import Member, Space, read_space, register
 from serve_app.store.users.persons import alias_to, decode_person
 
 SALT = b"a secret of at least sixteen bytes"
@@ -334,3 +335,17 @@ def histories_of(*names: str) -> Histories:
 def users_in(path) -> set[str]:
     named = {pseudonym(SALT, each): each for each in ("ann", "bob", "carl")}
     return {named[each] for each in pq.read_table(path)["user"].to_pylist()}
+
+
+async def test_it_says_which_logs_have_keyed_pseudonyms_also_of_a_time_before(client, users):
+    await users.resolve("ann")
+    spec = PolicySpec("home", space="shop", profile=ProfileOptions())
+    before = PolicySpec("home", space="shop")
+    register(client, spec, None)
+    register(client, PolicySpec("mail", space="shop"), None)
+    assert read_space(client, "shop").keyed_logs == ["mail"]
+
+    register(client, spec, before)
+    register(client, spec, spec)
+    assert read_space(client, "shop").keyed_logs == ["home", "mail"]
+    assert run(client, erase_person(Space("shop"), key_of("ann"))).job.keyed == ["home", "mail"]

@@ -13,6 +13,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,13 +70,15 @@ redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[5])
 return 1
 """
 # All that the state of jobs depends on, as of one moment. KEYS: the policies, the parts, the jobs,
-# and, for a job by name, what is left of it. ARGV: the name; empty: all that run.
+# for a job by name what is left of it, and the policies with keyed pseudonyms. ARGV: the name;
+# empty: all that run.
 _READ = """
 local jobs = redis.call('HGETALL', KEYS[3])
 if ARGV[1] ~= '' then
   jobs = {ARGV[1], redis.call('HGET', KEYS[3], ARGV[1]) or redis.call('GET', KEYS[4])}
 end
-return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), jobs}
+local members, parts = redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])
+return {members, parts, jobs, redis.call('SMEMBERS', KEYS[5])}
 """
 
 
@@ -89,7 +92,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
         erasure: what the logs' entries name; "" once it is complete.
         pseudonyms: what nothing may be logged under any more; none once it is complete.
         told: by part of the profile, the position of its log's entry; none once it is complete.
-        keyed: the policies whose logs name the person by keyed pseudonyms.
+        keyed: the policies whose logs have keyed pseudonyms.
     """
 
     asked_ms: int
@@ -253,7 +256,7 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
             if part not in told:
                 told[part] = last_of((yield mark_command(log, job.pseudonyms, job.erasure)))
         waits_for = [part for part, at in told.items() if not _passed(known.parts, part, at)]
-        keyed = [member.policy for member in known.space.members if member.items is None]
+        keyed = known.space.keyed_logs
         if not waits_for:
             ended = Job(job.asked_ms, ended_ms=now_ms, keyed=keyed)
             if (yield _end(known, name, job.person, ended)):
@@ -295,14 +298,15 @@ def _end(known: _Known, name: str, person: str, job: Job) -> Command:
 def _read(space: Space, name: str = "") -> Steps[_Known]:
     """Read what jobs depend on: of one job, or of all."""
     keys = UsersKeys(space.name)
-    depended = keys.policies, keys.parts, keys.erasures, keys.erasure(name)
-    answer = yield ("EVAL", _READ, 4, *depended, name)
+    depended = keys.policies, keys.parts, keys.erasures, keys.erasure(name), keys.keyed
+    *answer, keyed = yield ("EVAL", _READ, 5, *depended, name)
     members, parts, jobs = (dict(zip(each[::2], each[1::2], strict=False)) for each in answer)
 
-    registered = {each.policy: each for each in decode_space(space.name, members).members}
-    both = {each.policy: each for each in space.members} | registered
+    registered = replace(
+        decode_space(space.name, members), keyed=frozenset(each.decode() for each in keyed)
+    )
     named = {name.decode(): raw for name, raw in jobs.items() if raw is not None}
-    return _Known(Space(space.name, tuple(both[each] for each in sorted(both))), parts, named)
+    return _Known(space.with_members(registered), parts, named)
 
 
 def _jobs(known: _Known) -> Iterator[tuple[str, Job]]:
