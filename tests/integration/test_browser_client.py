@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from support.browser import Page, browser
-from support.fakes import FakeService, fresh_ranker
+from support.fakes import FakeService, FakeSpace, fresh_ranker
 
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.spec import PolicySpec
@@ -96,7 +96,14 @@ class Shop:
         keys.write_text(json.dumps({"page": {"hash": secret_hash(SECRET), "scopes": scopes}}))
         keys.chmod(0o600)
         self.policy = FakeService(fresh_ranker(PolicySpec("home")))
-        self.api = Api({"home": self.policy}, Metrics("test"), scrape, KeyRing(keys))
+        self.space = FakeSpace()
+        self.api = Api(
+            {"home": self.policy},
+            Metrics("test"),
+            scrape,
+            KeyRing(keys),
+            spaces={"home": self.space},
+        )
 
     def records(self, kind: type) -> list:
         return [e.record for e in self.policy.records.entries if isinstance(e.record, kind)]
@@ -112,7 +119,7 @@ def write_page(folder: Path, url: str, key: str | None = f"bl_page_{SECRET}") ->
 
 
 def test_a_page_ranks_shows_and_rewards_even_while_it_is_left(page, tmp_path):
-    shop = Shop(tmp_path, ["rank", "reward"])
+    shop = Shop(tmp_path, ["rank", "reward", "activity"])
     web = tmp_path / "web"
     web.mkdir()
     with site(web) as origin, served(CrossOriginApi(shop.api, frozenset({origin}))) as url:
@@ -125,6 +132,12 @@ def test_a_page_ranks_shows_and_rewards_even_while_it_is_left(page, tmp_path):
         assert page.evaluate("window.decision.event_id") == decision.event_id
         assert [each.event_id for each in shop.records(ActivationRecord)] == [decision.event_id]
         assert page.evaluate("shop.reward(decision, 1.5).then(answer => answer.status)") == 202
+
+        asked = "shop.did('ann', 'red', 'view', {value: 2}).then(answer => answer.status)"
+        assert page.evaluate(asked) == 202
+        (event,) = shop.space.events
+        assert (event.user_id, event.item_id, event.type, event.value) == ("ann", "red", "view", 2)
+        assert event.id is not None
 
         # The visitor clicks, and is gone in the same moment.
         page.evaluate(

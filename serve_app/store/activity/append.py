@@ -16,7 +16,8 @@ local function recall(memory, ids, kept, length)
   local span, known = math.floor(now / length), {}
   if #ids == 0 then return known end
   for number = span + 1, span - math.ceil(kept / length), -1 do
-    for at, said in ipairs(redis.call('HMGET', memory .. number, unpack(ids))) do
+    local there = redis.call('EXISTS', memory .. number) == 1
+    for at, said in ipairs(there and redis.call('HMGET', memory .. number, unpack(ids)) or {}) do
       if said and not known[ids[at]] and now - string.match(said, '^%d+') < tonumber(kept) then
         known[ids[at]] = string.match(said, ' (.*)$')
       end
@@ -41,10 +42,15 @@ end
 # span, and of each event the record, its id, or nothing for one that no caller will repeat, what it
 # says, and its user.
 APPEND_ACTIVITY = f"""{MEMORY}
-local count, ids = (#ARGV - 2) / 4, {{}}
+local count, ids, marks = (#ARGV - 2) / 4, {{}}, {{}}
 for i = 0, count - 1 do
-  if redis.call('EXISTS', KEYS[3] .. ARGV[4 * i + 6]) == 1 then return {{i, 'erased'}} end
+  marks[i + 1] = KEYS[3] .. ARGV[4 * i + 6]
   if ARGV[4 * i + 4] ~= '' then ids[#ids + 1] = ARGV[4 * i + 4] end
+end
+if redis.call('EXISTS', unpack(marks)) > 0 then
+  for at, mark in ipairs(marks) do
+    if redis.call('EXISTS', mark) == 1 then return {{at - 1, 'erased'}} end
+  end
 end
 
 local known, fresh, new = recall(KEYS[2], ids, ARGV[1], ARGV[2]), {{}}, {{}}
