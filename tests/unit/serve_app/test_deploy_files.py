@@ -20,6 +20,7 @@ from serve_app import app
 from serve_app.host.environment import CLUSTER_NODE
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.scrape import LogState, ServiceCollector
+from serve_app.replica.space_metrics import SpaceState
 from serve_app.settings import Settings
 from serve_app.store.progress import LearningHealth, Stall
 from serve_app.store.stats import Stats
@@ -160,7 +161,10 @@ def known_metrics() -> dict[str, dict[str, str]]:
     metrics.gauges = lambda: [("snapshot_age_seconds", ["home"], 1.0)]
     registry = CollectorRegistry()
     logs, lags = {"home": LogState(1, 2.0, 0)}, {"home": 0.1}
-    registry.register(ServiceCollector([metrics.sample()], {"home": stats}, lags, logs, learning))
+    spaces = {"shop": SpaceState(0.0, 1, 0, {"refused": 1})}
+    registry.register(
+        ServiceCollector([metrics.sample()], {"home": stats}, lags, logs, learning, spaces=spaces)
+    )
     page = generate_latest(registry).decode()
     return {
         s.name: s.labels for family in text_string_to_metric_families(page) for s in family.samples
