@@ -20,26 +20,30 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+import redis
+from people import Kept, PeoplePromised, audit_people, drill, verify_profiles
 from traffic import Promised, Traffic
 from victims import KINDS, Victims
 
 from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.records import ItemsRecord, RewardRecord
-from policies.archive.archive import ArchiveReader
-from policies.archive.shared import shared_folder
+from policies.archive.archive import ArchiveReader, archive_folder
 from policies.items.changes import decode_item
-from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
-from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.history import History
+from serve_app.store.items.history import items_of_policy
+from serve_app.store.keys import Keys, partitions
+from serve_app.store.stats import Stats, summed
 
 POLICY = "home"
 RECOVERED_S = 10.0
@@ -52,6 +56,9 @@ SPEC = """
 name: home
 learner: {kind: ridge, standbys: %d}
 join: {window_s: 3, learn: %s}
+partitions: %d
+space: shop
+profile: {types: {view: 1, purchase: 2}}
 """
 
 
@@ -62,10 +69,11 @@ def main() -> int:
     parser.add_argument("--standbys", type=int, default=2)
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--learn", choices=("at_close", "as_it_arrives"), default="at_close")
+    parser.add_argument("--partitions", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        spec = SPEC % (arguments.standbys, arguments.learn)
-        return _run(Path(name), arguments.rounds, arguments.seed, spec, arguments.replicas)
+        spec = SPEC % (arguments.standbys, arguments.learn, arguments.partitions)
+        return _run(Path(name), arguments, spec)
 
 
 @dataclass(slots=True)
@@ -83,6 +91,7 @@ class Damage:
 
         Seconds until decisions and rewards are acknowledged again, then until a learner leads.
         """
+        victims.choose(rng)
         found = _eventually(lambda: victims.find(kind), PATIENCE_S)
         pid, token, waited_for = rng.choice(sorted(found)), victims.lease(), victims.standby_waits()
         began = time.monotonic()
@@ -101,12 +110,13 @@ class Damage:
         return self.learnings[-1]
 
 
-def _run(folder: Path, rounds: int, seed: int, spec: str, replicas: int) -> int:
+def _run(folder: Path, arguments: argparse.Namespace, spec: str) -> int:
+    seed, logs = arguments.seed, partitions(POLICY, arguments.partitions)
     (folder / "home.yaml").write_text(spec)
     url = f"http://127.0.0.1:{free_port()}"
-    service = _serve(folder, url, replicas)
+    service = _serve(folder, url, arguments.replicas)
     victims, damage, rng = (
-        Victims(service.pid, folder / "data", Keys(POLICY)),
+        Victims(service.pid, folder / "data", logs),
         Damage(),
         random.Random(seed),
     )
@@ -115,7 +125,7 @@ def _run(folder: Path, rounds: int, seed: int, spec: str, replicas: int) -> int:
         traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed)
         traffic.start()
         deck: list[str] = []
-        for number in range(rounds):
+        for number in range(arguments.rounds):
             time.sleep(rng.uniform(0.2, 1.5))
             deck = deck or rng.sample(KINDS, len(KINDS))
             kind = deck.pop()
@@ -126,14 +136,31 @@ def _run(folder: Path, rounds: int, seed: int, spec: str, replicas: int) -> int:
             )
         time.sleep(2.0)
         traffic.stop()
-        result, verified = _settle(victims, folder), _verify(folder)
+        with victims.redis() as client:
+            result = _settle(client, folder, url, logs, traffic.people.promised)
+            verified, profiles = _verify(folder), verify_profiles(_banditloop(), folder)
+            drilled = drill(_banditloop(), folder, client)
     finally:
         service.send_signal(signal.SIGTERM)
         try:
             service.wait(60)
         except subprocess.TimeoutExpired:
             service.kill()
-    return _report(damage, traffic.promised, result, verified, seed)
+    people = traffic.people.promised
+    done = [people.activity, people.merges, people.erasures]
+    print(
+        f"users: {', '.join(str(len(each)) for each in done)} events, merges and erasures, of which"
+    )
+    print(f"  {result.kept}")
+    print(f"profiles: {profiles}")
+    print(f"who users are: {drilled}")
+    sound = (
+        result.kept.sound and profiles.startswith("identical") and drilled.startswith("the same")
+    )
+    if not all(done):
+        print("nothing to check: it takes acknowledged activity, merges and erasures")
+        return NOTHING
+    return _report(damage, traffic.promised, result, verified, seed) or int(not sound)
 
 
 def _report(damage: Damage, promised: Promised, result: "Result", verified: str, seed: int) -> int:
@@ -187,35 +214,45 @@ class Result(msgspec.Struct):
     rewards: set[str | None]
     items: set[str]
     learned: int
+    kept: Kept
 
 
-def _settle(victims: Victims, folder: Path) -> Result:
+def _settle(
+    client: redis.Redis,
+    folder: Path,
+    url: str,
+    logs: Sequence[Keys],
+    promised: PeoplePromised,
+) -> Result:
     """Wait for the last windows to close and to be published, then read archive and stream."""
-    with victims.redis() as client:
-        stored = StoredPolicy(client, POLICY, ArchiveReader(folder / "data" / "archive", POLICY))
-        decisions: Counter[str] = Counter()
-        rewards: set[str | None] = set()
-        for entry in stored.history.encoded("0-0"):
-            if isinstance(entry.record, DECISIONS):
-                decisions[entry.record.event_id] += 1
-            elif isinstance(entry.record, RewardRecord):
-                rewards.add(entry.record.reward_id)
+    root = folder / "data" / "archive"
+    folders = [archive_folder(POLICY, number, len(logs)) for number in range(len(logs))]
+    read = [
+        list(History(client, keys, ArchiveReader(root, name)).encoded("0-0"))
+        for keys, name in zip(logs, folders, strict=True)
+    ]
+    decisions: Counter[str] = Counter()
+    rewards: set[str | None] = set()
+    for entry in chain.from_iterable(read):
+        if isinstance(entry.record, DECISIONS):
+            decisions[entry.record.event_id] += 1
+        elif isinstance(entry.record, RewardRecord):
+            rewards.add(entry.record.reward_id)
 
-        archive = ArchiveReader(folder / "data" / "archive", shared_folder(POLICY, "items"))
-        items = {
-            decode_item(change.fields).metadata["said"]
-            for entry in ItemsHistory(client, ItemsKeys(POLICY), archive).encoded("0-0")
-            if isinstance(entry.record, ItemsRecord)
-            for change in entry.record.changes
-        }
+    items = {
+        decode_item(change.fields).metadata["said"]
+        for entry in items_of_policy(client, POLICY, str(root)).encoded("0-0")
+        if isinstance(entry.record, ItemsRecord)
+        for change in entry.record.changes
+    }
 
-        def learned() -> int | None:
-            stats = stored.stats()
-            return stats.learned if stats is not None and stats.learned >= len(decisions) else None
+    def learned() -> int:
+        raw = [client.get(keys.stats) for keys in logs]
+        return summed([msgspec.msgpack.decode(data, type=Stats) for data in raw]).learned
 
-        found = _eventually(learned, 30.0, fail=False)
-        stats = stored.stats()
-        return Result(dict(decisions), rewards, items, found or (stats.learned if stats else 0))
+    _eventually(lambda: learned() >= len(decisions), 30.0, fail=False)
+    kept = audit_people(promised, client, folder, url, read, patience_s=PATIENCE_S)
+    return Result(dict(decisions), rewards, items, learned(), kept)
 
 
 def _verify(folder: Path) -> str:

@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass, field
 
 import httpx
+from people import SPACE, People, user_of
 
 from serve_app.client import AsyncClient, ServiceError
 
 ACTIONS = ["news", "match", "film", "song"]
 PUT_EVERY = 4
-"""After so many decisions an item is put anew."""
+DID_EVERY = 2
+"""After so many decisions an item is put anew, and a user does something else."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Traffic:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._prefix = f"chaos-{seed}"
+        self.people = People(self._prefix, ACTIONS)
 
     def start(self) -> None:
         self._thread.start()
@@ -53,7 +56,7 @@ class Traffic:
 
     async def _run(self) -> None:
         async with (
-            AsyncClient(self._url, self._policy, retries=2, timeout_s=4.0) as client,
+            AsyncClient(self._url, self._policy, retries=2, timeout_s=4.0, space=SPACE) as client,
             asyncio.TaskGroup() as group,
         ):
             number, due = 0, time.monotonic()
@@ -61,6 +64,8 @@ class Traffic:
                 group.create_task(self._one(client, number))
                 if number % PUT_EVERY == 0:
                     group.create_task(self._put(client, number))
+                if number % DID_EVERY == 0:
+                    self.people.begin(group, client, number // DID_EVERY)
                 number += 1
                 due = max(due + self._interval_s, time.monotonic() - 1.0)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -69,7 +74,12 @@ class Traffic:
         event_id, reward_id, promised = f"{self._prefix}-{number}", f"r-{number}", self.promised
         rewarded, delay_s = self._random.random() < 0.5, self._random.expovariate(2.0)
         try:
-            answer = await client.rank(ACTIONS, event_id=event_id, context={"hour": number % 24})
+            answer = await client.rank(
+                ACTIONS,
+                event_id=event_id,
+                context={"hour": number % 24},
+                user_id=user_of(number),
+            )
         except (ServiceError, httpx.HTTPError):
             promised.refused += 1
             return

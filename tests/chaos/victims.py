@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import redis
+from people import flush_profiles
 from support.processes import descendants
 
 from serve_app.store.keys import Keys
@@ -32,6 +35,7 @@ KINDS = (
     "archiver",
     "keeper",
     "valkey",
+    "profiles",
 )
 PAUSE_S = 3.0
 """Longer than the lease."""
@@ -40,10 +44,15 @@ PAUSE_S = 3.0
 class Victims:
     """The parts of the service that process ``root`` runs on the data folder ``folder``."""
 
-    def __init__(self, root: int, folder: Path, keys: Keys) -> None:
+    def __init__(self, root: int, folder: Path, logs: Sequence[Keys]) -> None:
         self._root = root
         self._folder = folder
-        self._keys = keys
+        self._logs = logs
+        self._keys = logs[0]
+
+    def choose(self, rng: random.Random) -> None:
+        """Take another partition, whose leader and standbys are meant from now on."""
+        self._keys = rng.choice(self._logs)
 
     def redis(self) -> redis.Redis:
         """A connection to the service's Valkey."""
@@ -52,17 +61,21 @@ class Victims:
 
     def lease(self) -> str | None:
         """The fencing token, "number:pid.name"."""
+        return self._tokens([self._keys])[0]
+
+    def _tokens(self, logs: Sequence[Keys]) -> list[str | None]:
         try:
             with self.redis() as client:
-                token = client.get(self._keys.lease)
+                tokens = [client.get(keys.lease) for keys in logs]
         except (redis.RedisError, OSError, msgspec.MsgspecError):
-            return None
-        return None if token is None else token.decode()
+            return [None] * len(logs)
+        return [None if token is None else token.decode() for token in tokens]
 
-    def leader(self) -> int | None:
-        """The process that holds the lease."""
-        token = self.lease()
-        return None if token is None else int(token.partition(":")[2].partition(".")[0])
+    def leaders(self, logs: Sequence[Keys]) -> set[int]:
+        """The processes that hold the leases of logs."""
+        return {
+            int(token.partition(":")[2].partition(".")[0]) for token in self._tokens(logs) if token
+        }
 
     def standby_waits(self) -> bool:
         """Whether a living standby has asked for the lease within the last second."""
@@ -76,23 +89,29 @@ class Victims:
         """The living processes of one kind."""
         living = descendants(self._root)
         if kind in {"leader", "paused leader", "standby"}:
-            leader = self.leader()
+            leaders = self.leaders([self._keys] if kind != "standby" else self._logs)
             learners = [pid for pid, title in living.items() if TITLES["learner"] in title]
             return (
-                [pid for pid in learners if (pid == leader) == (kind != "standby")]
-                if leader
+                [pid for pid in learners if (pid in leaders) == (kind != "standby")]
+                if leaders
                 else []
             )
+        if kind == "profiles":
+            return [0]
         if kind == "valkey":
             running = msgspec.json.decode((self._folder / "valkey" / "running.json").read_bytes())
             return [running["pid"]] if running["pid"] in living else []
         return [pid for pid, title in living.items() if TITLES[kind] in title]
 
     def hurt(self, kind: str, pid: int) -> None:
-        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT.
+        """SIGKILL; or SIGSTOP for longer than the lease, then SIGCONT; or all profiles are dropped.
 
         Of the front: returns when nothing answers.
         """
+        if kind == "profiles":
+            with self.redis() as client:
+                flush_profiles(client)
+            return
         with contextlib.suppress(ProcessLookupError):
             if kind == "paused leader":
                 os.kill(pid, signal.SIGSTOP)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import redis
 from support.replica import (
@@ -24,16 +25,20 @@ from support.replica import (
 )
 from support.servers import PATIENCE_S, Forwarder, Server, binary_of
 
-from bandits.log.records import ItemsBaseRecord
+from bandits.log.records import ActivityRecord, ItemsBaseRecord
 from policies.items.catalogue import Catalogue, Item
+from policies.profiles.options import ProfileOptions, Times
 from policies.spec import PolicySpec
+from serve_app.admin.freshness import read_all
 from serve_app.replica import deployment as deployments
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.store import event_log
 from serve_app.store.items.bases import append_base
-from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys
 from serve_app.store.snapshots import RETRY_S
+from serve_app.workers.items_leader import ItemsLeader
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -449,3 +454,61 @@ async def test_a_replica_has_started_when_it_can_answer_and_waits_no_longer_for_
         await asyncio.wait_for(started, PATIENCE_S)
     finally:
         await RankReplica.__del__(replica)
+
+
+PROFILED = PolicySpec(
+    "home",
+    space="shop",
+    profile=ProfileOptions(types={"view": 1.0}),
+    repeat={"shown": Times(9, "1d")},
+)
+SPACE = "/v1/spaces/shop"
+
+
+async def test_of_users_nothing_is_acknowledged_that_is_not_logged_and_a_retry_counts_once(
+    server, tmp_path
+):
+    with server.client() as client:
+        keys = ItemsKeys("shop")
+        leader = ItemsLeader(client, keys, ItemsHistory(client, keys, None))
+        leader.begin(Catalogue.put([Item("a")]), None)
+        async with serving(server, tmp_path, spec=PROFILED) as caller:
+            http = caller.http
+
+            async def did(name: str) -> httpx.Response:
+                event = {"user_id": "u", "item_id": "a", "type": "view", "id": name}
+                return await http.post(f"{SPACE}/activity", json={"events": [event]})
+
+            async def others() -> list[httpx.Response]:
+                merge = {"user_id": "v", "into": "u"}
+                return [
+                    await http.post(f"{SPACE}/users/merge", json=merge),
+                    await http.delete(f"{SPACE}/users/u"),
+                ]
+
+            assert (await did("up")).status_code == 202
+            known = (await caller.rank(user_id="u")).response.json()
+            assert (known["logged"], known["repeat"]) == (True, False)  # nobody makes profiles here
+
+            # Standing still, the server may carry out later what nobody was told of.
+            with server.frozen():
+                answers = [await did("frozen")]
+                rank = await caller.rank(user_id="u")
+                answers += [await did("frozen"), *await others()]
+            server.end()
+            answers += [await did("down"), *await others()]
+            for answer in answers:
+                assert answer.status_code == 503, answer.text
+                assert answer.json()["error"]["code"] == "log_unavailable"
+                assert int(answer.headers["retry-after"]) > 0
+            for ranked in (rank, await caller.rank(user_id="u")):
+                body = ranked.response.json()
+                assert {body[name] for name in ("logged", "profile", "repeat")} == {False}
+
+            server.start()
+            await caller.recovered()
+            for name in ("frozen", "down", "up", "frozen"):
+                assert (await did(name)).status_code == 202
+            records = [entry.record for entry in read_all(client, ActivityKeys("shop"))]
+            ids = [record.id for record in records if isinstance(record, ActivityRecord)]
+            assert sorted(ids) == ["down", "frozen", "up"]

@@ -177,11 +177,17 @@ def put_snapshot(
 
 @contextlib.asynccontextmanager
 async def serving(
-    server: Server, folder: Path, *, url: str | None = None, ready: bool = True, **options
+    server: Server,
+    folder: Path,
+    *,
+    url: str | None = None,
+    ready: bool = True,
+    spec: PolicySpec = SPEC,
+    **options,
 ) -> AsyncIterator[Caller]:
     """A replica; unless ``ready`` is False, there is a first snapshot and it serves it.
 
-    ``options``: more settings.
+    ``spec``: of a policy called home; ``options``: more settings.
     """
     settings = Settings(
         redis_url=url or server.url,
@@ -190,13 +196,13 @@ async def serving(
         follow_interval_ms=10,
         **options,
     )
-    replica = Replica(settings, [SPEC])
+    replica = Replica(settings, [spec])
     http = httpx.AsyncClient(transport=httpx.ASGITransport(replica.app()), base_url="http://test")
     caller = Caller(http, server)
     try:
         if ready:
             with server.client() as client:
-                put_snapshot(client, 1)
+                put_snapshot(client, 1, spec=spec.digest)
             await eventually(caller.is_ready, "a first snapshot is served")
         yield caller
     finally:
