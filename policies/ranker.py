@@ -187,6 +187,7 @@ class Ranker:
         if self._rules is not None:
             held_back = self._rules.held_back(known, 1000 * self._clock())
         live = live_history(known.profile, self.spec.profile)
+        keyed = keyed if known.filed else None
         return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True)
 
     def _ready(self) -> Serving:

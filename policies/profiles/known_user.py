@@ -38,12 +38,14 @@ class KnownUser(msgspec.Struct, frozen=True):
         profile: what is known of them; None: nobody is named, or it could not be read.
         visit: what this visit was shown.
         whole: whether all of that could be read, and says all that the logs say.
+        filed: whether a file of profiles may be asked about them, too.
     """
 
     pseudonym: str | None = None
     profile: UserProfile | None = None
     visit: frozenset[str] = frozenset()
     whole: bool = True
+    filed: bool = True
 
     @property
     def version(self) -> str | None:

@@ -93,13 +93,13 @@ class KnownUsers:
             try:
                 person = await self._users.resolve(request.user_id)
             except LogUnavailableError:
-                return KnownUser(whole=False)
+                return KnownUser(whole=False, filed=False)
             known = await self._read(person, visit)
             if known is not None:
                 return known
             # They were merged, or erased, since this replica looked them up.
             self._users.forget(request.user_id)
-        return KnownUser(person.pseudonym, whole=False)
+        return KnownUser(person.pseudonym, whole=False, filed=person.filed)
 
     async def _read_visit(self, visit: str) -> KnownUser:
         lists = await self._reader.read(self._visits(visit))
@@ -119,7 +119,7 @@ class KnownUsers:
 
         answers = await self._reader.read(commands)
         if answers is None:
-            return KnownUser(person.pseudonym, whole=False)
+            return KnownUser(person.pseudonym, whole=False, filed=person.filed)
         if answers[0] != person.raw:
             return None
         if asks:
@@ -129,7 +129,8 @@ class KnownUsers:
         whole = bool(self._parts) and are_whole(_pairs(answers[1]), self._parts)
         profile = self._profile(answers[2 : 2 + len(names)])
         shown = _shown(answers[2 + len(names) :])
-        return KnownUser(person.pseudonym, profile, shown, whole=whole and profile is not None)
+        is_whole = whole and profile is not None
+        return KnownUser(person.pseudonym, profile, shown, whole=is_whole, filed=person.filed)
 
     def _profile(self, hashes: Sequence[Any]) -> UserProfile | None:
         """Return the profile in some hashes; None if one is damaged, for its writer to mend."""

@@ -220,7 +220,8 @@ class LogWriter:
         remembered, raw = await self._send(command, (), 1)
         if remembered is None:
             return record if raw is None else None
-        return self._first(remembered, raw, asked)
+        first = self._first(remembered, raw, asked)
+        return first if visit is None else await self._unless_erased(keys, first)
 
     async def find_once(self, keys: Keys, event_id: str, asked: bytes) -> DecisionRecord | None:
         """Return the decision that is remembered under an event_id; None if there is none.
@@ -238,7 +239,18 @@ class LogWriter:
         names = keys.log, keys.decisions_prefix
         command = ("EVAL", APPEND_ONCE, 2, *names, b"", event_id, asked, *limits)
         remembered, raw = await self._send(command, (), 1)
-        return None if remembered is None else self._first(remembered, raw, asked)
+        if remembered is None:
+            return None
+        return await self._unless_erased(keys, self._first(remembered, raw, asked))
+
+    async def _unless_erased(self, keys: Keys, first: DecisionRecord) -> DecisionRecord:
+        """Return what is remembered; of an erased user nothing is."""
+        mark = "EXISTS", keys.erased(first.user or "")
+        if first.user is not None and await self._send(mark, (), 1):
+            raise EventConflictError(
+                "this event_id has answered a user who was erased since: make a new one", "event_id"
+            )
+        return first
 
     def _first(self, remembered: bytes, raw: bytes | None, asked: bytes) -> DecisionRecord:
         """Return the decision that answered the first attempt."""
