@@ -57,7 +57,7 @@ async def merge_users(call: Call[schemas.MergeUsersRequest]) -> schemas.UsersMer
     return schemas.UsersMerged(into, await call.space_service.merge_users(user_id, into))
 
 
-async def export_user(call: Call[None]) -> schemas.UserExport:
+async def user_export(call: Call[None]) -> schemas.UserExport:
     """Return all that is held of a user."""
     return await call.space_service.export_user(call.parameters["user_id"])
 
@@ -93,7 +93,7 @@ SPACE_ROUTES: tuple[Route[Any, Any], ...] = (
         schemas.EXPORT,
         "All that is held of a user",
         scope="users",
-        handler=export_user,
+        handler=user_export,
         failures=(404, 422, 503),
     ),
     Route(

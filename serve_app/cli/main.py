@@ -30,6 +30,7 @@ COMMANDS = {
     "users": "Copy who users are, and bring them back.",
     "archive": "Inspect the log's Parquet files.",
     "snapshots": "Inspect, pin and verify a policy's stored models.",
+    "spaces": "See which policies share users and items, and have one leave.",
     "profiles": "Compare profiles of users with the logs, and make them anew.",
     "artifact": "See which trained sources serve, and have others serve.",
     "train": "Fit candidate sources, or a policy.",

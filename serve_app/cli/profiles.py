@@ -15,7 +15,7 @@ from serve_app.cli.terminal import empty_table, output, progress_bar, say
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from serve_app.admin.profile_parts import ProfileParts
+    from serve_app.admin.users.profile_parts import ProfileParts
     from serve_app.store.profiles.verification import PartVerdict
 
 app = command_group("Compare profiles of users with the logs, and make them anew.")
@@ -42,8 +42,8 @@ def verify_profiles(
     Exit status 0: all are the same. 1: some differ. 3: some part is being made, or no policy of
     the space has profiles.
     """
-    from serve_app.admin.profile_parts import ProfileParts
     from serve_app.admin.spaces import opened_space
+    from serve_app.admin.users.profile_parts import ProfileParts
 
     with opened_space(space, redis_url, data_dir) as (client, found, settings):
         parts = ProfileParts(client, found, settings)
@@ -84,8 +84,8 @@ def rebuild_profiles(
 
     Exit status 0: they are whole. 3: no learner has begun, or the space has no profiles.
     """
-    from serve_app.admin.profile_parts import ProfileParts
     from serve_app.admin.spaces import opened_space
+    from serve_app.admin.users.profile_parts import ProfileParts
 
     with opened_space(space, redis_url, data_dir) as (client, found, settings):
         parts = ProfileParts(client, found, settings)

@@ -40,7 +40,7 @@ def back_up_users(
     A copy says which random pseudonym is whose, to whoever has the salt and an id. It is kept for
     BANDITLOOP_USERS_BACKUP_RETAIN_S seconds, when the service runs.
     """
-    from serve_app.admin.user_copies import opened_users
+    from serve_app.admin.users.user_copies import opened_users
 
     with opened_users(space, redis_url, data_dir, backups) as users:
         with progress_count("users") as progress:
@@ -61,7 +61,7 @@ def list_copies(
     as_json: AsJson = False,
 ) -> None:
     """List the copies that there are, newest first: when each was begun, and its bytes."""
-    from serve_app.admin.user_copies import opened_users
+    from serve_app.admin.users.user_copies import opened_users
 
     with opened_users(space, redis_url, data_dir, backups) as users:
         found = users.chosen(None)
@@ -90,7 +90,7 @@ def restore_users(
     done again, and while the service runs. Of all copies each brings what the newer ones lack: one
     that was made just after a loss has hardly anybody.
     """
-    from serve_app.admin.user_copies import opened_users
+    from serve_app.admin.users.user_copies import opened_users
     from serve_app.store.users.restore import RestoredUsers
 
     with opened_users(space, redis_url, data_dir, backups) as users:
@@ -123,7 +123,7 @@ def export_held(
     """
     from policies.pseudonyms import check_user_id
     from serve_app.admin.spaces import known_secret, opened_space
-    from serve_app.admin.user_export import export_user
+    from serve_app.admin.users.user_export import export_user
     from serve_app.settings import Settings
 
     check_user_id(user)

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from bandits.log.positions import START, position_ms
 from serve_app.store.clients import AsyncRedis, clock_ms
 from serve_app.store.keys import ActivityKeys, UsersKeys
-from serve_app.store.profiles.part_state import decode_state
+from serve_app.store.profiles.part_state import decode_part_state
 from serve_app.store.spaces import ACTIVITY, decode_space
 
 
@@ -52,7 +52,7 @@ async def _read_state(client: AsyncRedis, name: str) -> SpaceState:
     pipeline.hgetall(keys.inbox_counts)
     members, parts, entries, newest, inbox = await pipeline.execute()
 
-    states = {part: decode_state(data) for part, data in parts.items()}
+    states = {part: decode_part_state(data) for part, data in parts.items()}
     wanted = [part.encode() for part in decode_space(name, members).parts]
     found = [states.get(part) for part in wanted]
     missing = sum(state is None or not state.is_whole for state in found)

@@ -42,7 +42,7 @@ class UserExports:
 
     def _export(self, user_id: str) -> UserExport:
         # Imported here because pyarrow takes 30 MB, which a replica can do without.
-        from serve_app.admin.user_export import export_user  # noqa: PLC0415
+        from serve_app.admin.users.user_export import export_user  # noqa: PLC0415
 
         settings = self._settings
         try:

@@ -31,7 +31,7 @@ from serve_app.store.clients import blocking_client
 from serve_app.store.event_log import REMEMBERED_S, LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
-from serve_app.store.profiles.part_state import decode_state
+from serve_app.store.profiles.part_state import decode_part_state
 from serve_app.store.spaces import register, space_of_specs
 from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
@@ -290,7 +290,7 @@ async def until(condition, within_s: float = 20.0) -> None:
 
 
 def state(client):
-    return decode_state(client.hget(USERS.parts, "activity"))
+    return decode_part_state(client.hget(USERS.parts, "activity"))
 
 
 def is_read(shop: Shop) -> bool:

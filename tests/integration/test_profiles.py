@@ -26,7 +26,7 @@ from serve_app.store.history import History, LogPast
 from serve_app.store.keys import Keys, UsersKeys
 from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
 from serve_app.store.profiles.part_build import PartBuild
-from serve_app.store.profiles.part_state import are_whole, decode_state
+from serve_app.store.profiles.part_state import are_whole, decode_part_state
 from serve_app.store.profiles.part_writer import PartFencedError, PartMovedError, PartWriter
 from serve_app.store.profiles.spool import ChangeSpool
 from serve_app.store.profiles.verification import PartVerdict, verify_part
@@ -229,7 +229,7 @@ def until(holds) -> None:
 
 def is_written(client) -> bool:
     states = client.hgetall(KEYS_OF_HOME.parts)
-    state = decode_state(states.get(b"home.0"))
+    state = decode_part_state(states.get(b"home.0"))
     newest = client.xrevrange(LOG.log, count=1)[0][0].decode()
     return state is not None and state.is_whole and state.position == newest
 
@@ -265,10 +265,10 @@ def test_a_learner_writes_what_its_log_says_of_users_and_makes_it_anew_when_it_i
         act(client, 60, 5)
         until(lambda: is_written(client))
         assert verdict(client).holds
-        epoch = decode_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch
+        epoch = decode_part_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch
     with learning(client, msgspec.structs.replace(PROFILED, profile=ProfileOptions(items=2))):
         until(lambda: is_written(client))
-        until(lambda: decode_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch != epoch)
+        until(lambda: decode_part_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch != epoch)
         until(lambda: is_written(client))
 
 

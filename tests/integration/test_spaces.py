@@ -1,13 +1,15 @@
 """Policies that share a space: one log of items and one of activity, and a log of decisions for each."""
 
 import asyncio
+import json
 
 import msgspec
 import pytest
 from support.small_artifact import ITEMS, make_artifact
 from support.spaces import SpaceShop, until_true
+from typer.testing import CliRunner
 
-from bandits.errors import SpecError
+from bandits.errors import RefusedError, SpecError, UnknownPolicyError
 from bandits.log.join import JoinRule
 from bandits.log.records import ActivityRecord, ItemsBaseRecord
 from policies.artifacts import source_artifact as artifact
@@ -18,7 +20,9 @@ from policies.spec import FreshSource, PolicySpec
 from serve_app.admin.archives import archive_summary
 from serve_app.admin.preflight import check_logs, validate
 from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.users.members import leave, member_states
 from serve_app.admin.verification import LogAddress, verify_policy
+from serve_app.cli.main import app
 from serve_app.store.inbox import Inbox
 from serve_app.store.items.bases import append_base, read_base
 from serve_app.store.items.history import ItemsHistory
@@ -210,3 +214,58 @@ def test_changes_of_items_in_two_policies_inboxes_are_all_made(client):
         if b"items_base" not in (record := fields[b"r"])
     ]
     assert len(changed) == 2
+
+
+def told(*arguments: str) -> str:
+    """What ``banditloop spaces`` prints."""
+    done = CliRunner().invoke(app, ["spaces", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+async def test_a_policy_that_is_gone_for_good_leaves_and_nobody_waits_for_it(
+    client, server_url, tmp_path
+):
+    both = SpaceShop(client, server_url, tmp_path, [policy("home"), policy("mail")])
+    with both.working():
+        async with both.answering() as http:
+            assert (await http.put("/policies/home/items/a", json={})).is_success
+            for name in ("home", "mail"):
+                asked = {"user_id": "u", "actions": [{"id": "a"}]}
+                assert (await http.post(f"/policies/{name}/rank", json=asked)).is_success
+            found = read_space(client, "shop")
+            await until_true(lambda: not any(m.missing for m in member_states(client, found)))
+            [user] = {record.user for record in both.decisions("mail")}
+            profile = UsersKeys("shop").profile(user)
+            await until_true(lambda: client.hexists(profile, "mail.0"))
+            with pytest.raises(RefusedError, match="is served"):
+                leave(client, found, "mail")
+
+    # Its learner is gone, so an erasure waits for it, and so would profiles that are made anew.
+    await until_true(lambda: not client.exists(Keys("mail").lease))
+    home = SpaceShop(client, server_url, tmp_path, [policy("home")])
+    with home.working():
+        async with home.answering() as http:
+            asked = await http.delete("/spaces/shop/users/u")
+            job = f"/spaces/shop/erasures/{asked.json()['erasure']}"
+
+            async def waits_for() -> list[str]:
+                return (await http.get(job)).json()["waiting_for"]
+
+            await until_true(lambda: client.hexists(profile, "mail.0"))
+            while await waits_for() != ["mail.0"]:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.05)
+            said = told("leave", "mail", "--redis-url", server_url)
+            assert "mail has left shop, and 1 profiles" in said
+            assert (await http.get(job)).json()["state"] == "complete"
+            assert not client.hexists(profile, "mail.0")
+    assert [member.policy for member in read_space(client, "shop").members] == ["home"]
+    with pytest.raises(UnknownPolicyError):
+        leave(client, read_space(client, "shop"), "mail")
+
+    shown = json.loads(told("show", "--redis-url", server_url, "--json"))
+    assert [each["policy"] for each in shown["policies"]] == ["home"]
+
+    # Served again, it is back.
+    with both.working():
+        await until_true(lambda: len(read_space(client, "shop").members) == 2)

@@ -10,7 +10,7 @@ from bandits.errors import UsersBackupError
 from bandits.log.codec import encode
 from bandits.log.records import ErasureRecord
 from policies.pseudonyms import person_key, salt_id
-from serve_app.admin.user_copies import StoredUsers
+from serve_app.admin.users.user_copies import StoredUsers
 from serve_app.cli.users import app
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers

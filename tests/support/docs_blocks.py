@@ -65,7 +65,7 @@ NOT_RUN = {
     ): "needs a policy with a log of users: tests/integration/test_refresh.py has one",
     (
         "how-to/share-users-and-items.md",
-        "banditloop serve",
+        "banditloop",
     ): "a service of two more policies: tests/integration/test_spaces.py has them",
     (
         "how-to/share-users-and-items.md",

@@ -24,7 +24,7 @@ from bandits.log.positions import has_reached, is_after
 from serve_app.store.clients import Redis
 from serve_app.store.erasures.marks import last_of, mark_command
 from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
-from serve_app.store.profiles.part_state import PartState, decode_state
+from serve_app.store.profiles.part_state import PartState, decode_part_state
 from serve_app.store.spaces import ACTIVITY, Space, decode_space, part_name
 from serve_app.store.users.persons import PersonRecord, alias_of, alias_to, decode_person
 
@@ -255,7 +255,10 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
         for part, log in _logs(known.space) if job.pseudonyms else ():
             if part not in told:
                 told[part] = last_of((yield mark_command(log, job.pseudonyms, job.erasure)))
-        waits_for = [part for part, at in told.items() if not _passed(known.parts, part, at)]
+        here = {part for part, _ in _logs(known.space)}  # one that has left is not waited for
+        waits_for = [
+            part for part, at in told.items() if part in here and not _passed(known.parts, part, at)
+        ]
         keyed = known.space.keyed_logs
         if not waits_for:
             ended = Job(job.asked_ms, ended_ms=now_ms, keyed=keyed)
@@ -326,7 +329,7 @@ def _logs(space: Space) -> list[tuple[str, Keys | ActivityKeys]]:
 
 def _passed(parts: dict[bytes, bytes], part: str, entry: str) -> bool:
     """Return whether a part says what its log does, through an entry."""
-    state = decode_state(parts.get(part.encode()))
+    state = decode_part_state(parts.get(part.encode()))
     return state is not None and _has_read(state, entry)
 
 

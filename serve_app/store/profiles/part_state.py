@@ -43,7 +43,7 @@ class PartState(msgspec.Struct, frozen=True, array_like=True):
         return not self.until
 
 
-def decode_state(data: bytes | None) -> PartState | None:
+def decode_part_state(data: bytes | None) -> PartState | None:
     """Return a part's state; None: it is to be made anew."""
     if data is None:
         return None
@@ -76,5 +76,5 @@ def are_whole(states: Mapping[bytes, bytes], parts: Iterable[str]) -> bool:
         states: the hash of the parts' states.
         parts: the names of all parts.
     """
-    found = [decode_state(states.get(part.encode())) for part in parts]
+    found = [decode_part_state(states.get(part.encode())) for part in parts]
     return all(state is not None and state.is_whole for state in found)

@@ -19,7 +19,7 @@ from policies.profiles.changes import PartChanges
 from policies.profiles.part import EMPTY, CutRule, Part, decode_part, encode_part, join_parts
 from serve_app.store.clients import Redis
 from serve_app.store.keys import UsersKeys
-from serve_app.store.profiles.part_state import PartState, decode_state, state_for
+from serve_app.store.profiles.part_state import PartState, decode_part_state, state_for
 
 USERS = 200
 """Users that are read and written at a time: meanwhile Redis answers nobody else."""
@@ -79,7 +79,7 @@ class PartWriter:
         Raises:
             RedisError: Redis does not answer.
         """
-        return decode_state(self._read_stored())
+        return decode_part_state(self._read_stored())
 
     def lead(self, fence: int, rule: CutRule, *, since: str, at: str) -> PartState:
         """Begin to write; return through which entry the part is written.
@@ -97,7 +97,7 @@ class PartWriter:
         with self._lock:
             while True:
                 stored = self._read_stored() or b""
-                state = state_for(decode_state(stored or None), rule, since=since, at=at)
+                state = state_for(decode_part_state(stored or None), rule, since=since, at=at)
                 self._fence, self._stored, self._state = fence, stored, None
                 try:
                     self._commit(state, ())

@@ -12,7 +12,7 @@ from policies.profiles.changes import PartChanges
 from policies.profiles.part import EMPTY, CutRule, Part, encode_part, join_parts
 from serve_app.store.clients import Redis
 from serve_app.store.keys import UsersKeys
-from serve_app.store.profiles.part_state import PartState, decode_state
+from serve_app.store.profiles.part_state import PartState, decode_part_state
 from serve_app.store.profiles.spool import ChangeSpool
 
 USERS = 500
@@ -82,7 +82,7 @@ def verify_part(
         RedisError: Redis does not answer.
     """
     stored: Any = client.hget(keys.parts, part)
-    state = decode_state(stored)
+    state = decode_part_state(stored)
     if state is None:
         return PartVerdict(part, "absent")
     if not state.is_whole or state.rule != rule.digest:
@@ -165,7 +165,7 @@ def _read(
     for user in named:
         pipeline.hget(keys.profile(user), part)
     state, *found = pipeline.execute()
-    return decode_state(state), dict(zip(named, found, strict=True))
+    return decode_part_state(state), dict(zip(named, found, strict=True))
 
 
 def _others(client: Redis, keys: UsersKeys, part: str, users: set[str]) -> set[str]:

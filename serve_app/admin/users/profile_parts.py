@@ -15,7 +15,7 @@ from serve_app.store.clients import Redis
 from serve_app.store.history import History, LogPast
 from serve_app.store.keys import ActivityKeys, Keys, LogKeys, UsersKeys
 from serve_app.store.profiles.log_changes import ActivityChanges, PolicyChanges
-from serve_app.store.profiles.part_state import decode_state
+from serve_app.store.profiles.part_state import decode_part_state
 from serve_app.store.profiles.verification import LogChanges, PartVerdict, verify_part
 from serve_app.store.spaces import ACTIVITY, Space, part_name
 
@@ -116,7 +116,7 @@ class ProfileParts:
         return [self._progress(part, states.get(part.encode())) for part in self._logs]
 
     def _progress(self, part: str, stored: bytes | None) -> PartProgress:
-        state = decode_state(stored)
+        state = decode_part_state(stored)
         if state is None or state.rule != self._space.rule.digest:
             return PartProgress(part, 0.0, begun=False)
         if state.is_whole:

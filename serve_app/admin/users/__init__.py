@@ -1,0 +1,1 @@
+"""What commands do to what is known of a space's users."""
