@@ -69,7 +69,7 @@ class CutRule(msgspec.Struct, frozen=True, dict=True):
         return digest(msgspec.msgpack.encode((self.items, kept, MOST_KEPT, MOST_SHOWN)))[:16]
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, array_like=True):
     """What one log says of one pseudonym.
 
     Attributes:

@@ -9,6 +9,7 @@ import msgspec
 from bandits.log.positions import START, position_ms
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
+from serve_app.admin.verification import seldom_collecting
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
@@ -85,14 +86,15 @@ class ProfileParts:
             past = LogPast(history, Checkpoints(self._client, keys))
             log = PolicyChanges(history, past, self._settings.secret())
         end = history.end()
-        return verify_part(
-            self._client,
-            self._keys,
-            part,
-            self._space.rule,
-            log,
-            lambda position: on_read(self._share(part, position, end)),
-        )
+        with seldom_collecting():
+            return verify_part(
+                self._client,
+                self._keys,
+                part,
+                self._space.rule,
+                log,
+                lambda position: on_read(self._share(part, position, end)),
+            )
 
     def delete(self) -> Iterator[int]:
         """Delete all profiles, and yield how many at a time; learners make them anew.

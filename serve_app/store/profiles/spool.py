@@ -8,13 +8,14 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import ERASED, Part, ProfileEvent, Showing
+from policies.profiles.part import ERASED, Part
 
 IN_MEMORY = 200_000
 """Changes that are kept in memory before they go to the file."""
@@ -22,21 +23,15 @@ BUCKETS = 256
 """Groups of users; one of them at a time is in memory."""
 
 
-class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    user: str
-    events: list[ProfileEvent]
-    shown: list[Showing]
-    erased: bool
-
-
 class ChangeSpool(AbstractContextManager["ChangeSpool"]):
     """Changes to be grouped by their users; close it, or use it in a ``with``."""
 
     def __init__(self) -> None:
-        self._recent = PartChanges()
+        self._recent: list[PartChanges] = []
+        self._in_memory = 0
         self._file: Any = None
         self._places: list[list[tuple[int, int]]] = [[] for _ in range(BUCKETS)]
-        self._decoder = msgspec.msgpack.Decoder(list[_Row])
+        self._decoder = msgspec.msgpack.Decoder(list[tuple[str, Part]])
         self.count = 0
 
     def __exit__(
@@ -50,17 +45,18 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
             self._file.close()
 
     def add(self, changes: PartChanges) -> None:
-        """Keep changes."""
+        """Keep changes, to which nothing is added any more."""
         self.count += len(changes)
-        self._recent.take(changes)
-        if len(self._recent) >= IN_MEMORY:
+        self._recent.append(changes)
+        self._in_memory += len(changes)
+        if self._in_memory >= IN_MEMORY:
             self._put_away()
 
     def _put_away(self) -> None:
-        rows: list[list[_Row]] = [[] for _ in range(BUCKETS)]
-        for user, part in self._recent.parts():
-            bucket = zlib.crc32(user.encode()) % BUCKETS
-            rows[bucket].append(_Row(user, list(part.events), list(part.shown), part.erased))
+        rows: list[list[tuple[str, Part]]] = [[] for _ in range(BUCKETS)]
+        for changes in self._recent:
+            for given in changes.parts():
+                rows[zlib.crc32(given[0].encode()) % BUCKETS].append(given)
 
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -69,28 +65,31 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
                 data = zlib.compress(msgspec.msgpack.encode(found), 1)
                 self._places[bucket].append((self._file.tell(), len(data)))
                 self._file.write(data)
-        self._recent = PartChanges()
+        self._recent, self._in_memory = [], 0
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Yield each user once with a part that says it all, and is not cut; nothing is added."""
         if self._file is None:
-            yield from self._recent.parts()
+            merged = PartChanges()
+            for changes in self._recent:
+                merged.take(changes)
+            yield from merged.parts()
             return
+
         self._put_away()
         for places in self._places:
-            users: dict[str, Part] = {}
+            found: dict[str, list[Part]] = {}
             for at, size in places:
                 self._file.seek(at)
-                for row in self._decoder.decode(zlib.decompress(self._file.read(size))):
-                    users[row.user] = _both(users.get(row.user), row)
-            yield from users.items()
+                for user, part in self._decoder.decode(zlib.decompress(self._file.read(size))):
+                    found.setdefault(user, []).append(part)
+            for user, parts in found.items():
+                yield user, parts[0] if len(parts) == 1 else _all_of(parts)
 
 
-def _both(known: Part | None, row: _Row) -> Part:
-    """Return all that is known of a user, and what a row says besides."""
-    if row.erased or (known is not None and known.erased):
+def _all_of(parts: list[Part]) -> Part:
+    """Return a part that says what all of these say, and is not cut."""
+    if any(part.erased for part in parts):
         return ERASED
-    events, shown = tuple(row.events), tuple(row.shown)
-    if known is None:
-        return Part(events, shown)
-    return Part(known.events + events, known.shown + shown)
+    events = chain.from_iterable(part.events for part in parts)
+    return Part(tuple(events), tuple(chain.from_iterable(part.shown for part in parts)))
