@@ -1,18 +1,20 @@
 """Is it worth it to know what users did a moment ago? The frozen shop, five days after an import.
 
-    python -m benchmarks.learning.profiles                        5 seeds of 5 days, 2 processes
+    python -m benchmarks.learning.profiles                5 seeds of 5 days, 2,000 users, 2 processes
     python -m benchmarks.learning.profiles --seeds 1 --days 1
+    python -m benchmarks.learning.profiles --users 5000   all users of the shop
 
 In one process a run (simulator/worlds/loop.py). Sources are trained on the shop's tables as they
 are exported, and the visits after them are the run. No request says what its user did: that is
 known by the user's id alone. Policies meet the same users with the same luck:
 
-- frozen: what is known of users is what the tables said of them.
+- frozen: what is known of users is what the tables said of them; it is not offered again.
+- again: the same, but may be offered again, as in the policies below.
 - live: beside that, each page that a user opens is activity before recommendations are asked for,
   and what comes of these is known once it has come.
 - three, fifty: live without the tables, but every user's activity reaches back to before the
-  import; the newest three of their items are used, or fifty. On the same users and visits: who has
-  done little is not another kind of user.
+  import; the newest three of their items are used, or fifty. On the same users and visits (of the
+  first days): who has done little is not another kind of user.
 
 The reward is the expected one of what is shown, exactly. Exits 0 when the goals are reached.
 """
@@ -75,15 +77,20 @@ class Contender(NamedTuple):
     profile: ProfileOptions | None
     tables: bool
     """Whether it knows what the tables say, as a file beside the artifact does."""
+    activity: bool = True
+    """Whether what they do is known at once."""
     past: bool = False
     """Whether all activity of before the import is known, too."""
+    days: float = np.inf
+    """For how long it is played, at most."""
 
 
 CONTENDERS = {
     "frozen": Contender(None, tables=True),
+    "again": Contender(ProfileOptions(), tables=True, activity=False),
     "live": Contender(ProfileOptions(), tables=True),
-    "three": Contender(ProfileOptions(items=3), tables=False, past=True),
-    "fifty": Contender(ProfileOptions(items=50), tables=False, past=True),
+    "three": Contender(ProfileOptions(items=3), tables=False, past=True, days=2),
+    "fifty": Contender(ProfileOptions(items=50), tables=False, past=True, days=2),
 }
 
 
@@ -119,21 +126,23 @@ class Users:
 
 
 class Visitors(FrozenVisitors):
-    """The visits of a shop, of which a policy is told nothing but who comes, where and when."""
+    """Visits of a shop, of which a policy is told nothing but who comes, where and when."""
 
-    def __init__(self, world: FrozenWorld, first: int, users: Users | None) -> None:
-        super().__init__(world, first)
+    def __init__(self, world: FrozenWorld, visits: Sequence[int], users: Users | None) -> None:
+        super().__init__(world)
         self._users = users
+        self._visits = iter(visits)
         self.earned: list[float] = []
 
     def request(self, rng: np.random.Generator) -> RankRequest:
         """The next visit's request, without a history."""
+        self._next = next(self._visits)
         return msgspec.structs.replace(super().request(rng), history=[])
 
     def known(self, request: RankRequest) -> KnownUser | None:
         """What is known of who comes, of whom the page that they have opened is known first."""
         if self._users is None or request.user_id is None:
-            return None
+            return KnownUser(request.user_id)
         visit = self.world.visit(self.number)
         self._users.did(ACTIVITY, request.user_id, (visit.time_ms, visit.recent[-1], "view"))
         return self._users.known(request.user_id, visit.time_ms)
@@ -152,7 +161,7 @@ class Visitors(FrozenVisitors):
         return self.world.reward(signals)
 
 
-def one_seed(seed: int, *, days: float, contenders: Sequence[str]) -> dict[str, Any]:
+def one_seed(seed: int, *, days: float, users: int, contenders: Sequence[str]) -> dict[str, Any]:
     """What each policy earned in one shop, a visit: all days together, and day by day."""
     world = frozen_world("shop", seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -182,22 +191,23 @@ def one_seed(seed: int, *, days: float, contenders: Sequence[str]) -> dict[str, 
     salt = f"seed {seed}".encode()
     profiles = Profiles.of(histories_of(events), salt)
 
-    times = (world.people.times[first:] - world.people.times[first]) / DAY_MS
-    rounds = int((times < days).sum())
-    out: dict[str, Any] = {"visits": rounds}
+    # Some of the users, with all of their visits.
+    ages = (world.people.times - world.people.times[first]) / DAY_MS
+    visits = np.flatnonzero((ages >= 0) & (ages < days) & (world.people.users < users))
+    visits = visits[visits >= first]
+    out: dict[str, Any] = {"visits": len(visits)}
     for name in contenders:
         contender = CONTENDERS[name]
         spec = _spec(contender.profile)
-        users = None
-        if contender.profile is not None:
-            users = Users(CutRule(50))
-            if contender.past:
-                _tell_past(users, events)
-        visitors = Visitors(world, first, users)
+        told = Users(CutRule(50)) if contender.activity and contender.profile is not None else None
+        if told is not None and contender.past:
+            _tell_past(told, events)
+        played = visits[ages[visits] < contender.days]
+        visitors = Visitors(world, played.tolist(), told)
         run_loop(
             visitors,
             spec,
-            rounds=rounds,
+            rounds=len(played),
             seed=seed,
             sources=list(load_sources(artifact, spec.sources).values()),
             catalogue=catalogue,
@@ -207,7 +217,7 @@ def one_seed(seed: int, *, days: float, contenders: Sequence[str]) -> dict[str, 
             publish_every=PUBLISH_EVERY,
             salt=salt,
         )
-        earned, day = np.array(visitors.earned), times[:rounds].astype(int)
+        earned, day = np.array(visitors.earned), ages[played].astype(int)
         by_day = np.bincount(day, earned) / np.bincount(day)
         out[name] = {"reward": float(earned.mean()), "by day": by_day.round(5).tolist()}
     return out
@@ -249,6 +259,7 @@ def report(results: Sequence[dict[str, Any]], table: Table) -> None:
 
     for one, other, goal, what in (
         ("live", "frozen", LEAST_GAIN, "reward with live profiles, of that with frozen ones"),
+        ("live", "again", None, "the same, where those may be offered again, too"),
         ("three", "fifty", LEAST_OF_FIFTY, "reward by three items of each user, of that by fifty"),
     ):
         if one in results[0] and other in results[0]:
@@ -263,6 +274,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--days", type=float, default=5.0)
+    parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
@@ -272,7 +284,7 @@ def main() -> int:
 
     results: list[dict[str, Any]] = []
     seeds = range(given.first_seed, given.first_seed + given.seeds)
-    task = partial(one_seed, days=given.days, contenders=given.contenders)
+    task = partial(one_seed, days=given.days, users=given.users, contenders=given.contenders)
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         for seed, result in zip(seeds, pool.map(task, seeds), strict=True):
             results.append(result)

@@ -1,7 +1,7 @@
 """The course of a refresh: read the log, train apart, compare, and say whether to serve it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,12 +10,15 @@ import msgspec
 from bandits.errors import LackingItemsError, NothingToLearnError, SpecError
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
+from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.items.timeline import ItemTimeline
+from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, PolicySpec
+from simulator.refresh.activity import SpaceActivity
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN, Contender
 from simulator.refresh.log_comparison import (
     CatalogueOf,
@@ -94,6 +97,9 @@ class PolicyState:
             called again.
         from_ms: where the window begins.
         data: events of a data set beside the log, by the users' own ids; None for none.
+        activity: reads what users did outside of decisions in the window, in the order of the log;
+            None: the policy has no profiles.
+        persons: gives what each of some users is logged under, of those who are known.
     """
 
     spec: PolicySpec
@@ -106,6 +112,8 @@ class PolicyState:
     snapshot_before: Callable[[int], Snapshot | None] = lambda _: None
     from_ms: int = 0
     data: CodedEvents | None = None
+    activity: Callable[[], Iterable[LogEntry]] | None = None
+    persons: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {}
 
 
 class Refreshed(NamedTuple):
@@ -169,9 +177,14 @@ def refresh_sources(
     names = _sources(state.spec, options.sources)
     found = _read(state, options, progress)
     part = _slice(found, state.serving, options.compared)
-    log_events = found.coded()
+    log_events, did = found.coded(), _activity(state)
     data = [] if state.data is None else [under_pseudonyms(state.data, state.salt)]
+    if did is not None:
+        log_events = joined_events([log_events, did.coded()])
     events = joined_events([*data, log_events])
+    if did is not None:
+        did.into.update(_persons(state))
+        events = did.of_persons(events)
     early = before(events, part.cut_ms) if part.cut_ms else events
     if not len(early):
         raise NothingToLearnError(
@@ -203,7 +216,8 @@ def refresh_sources(
     )
     trained_s, began = time.perf_counter() - began, time.perf_counter()
 
-    compared = _compare(state, options, artifact, events, early, part, progress)
+    pasts = PastProfiles(events, {} if did is None else did.persons())
+    compared = _compare(state, options, artifact, pasts, early, part, progress)
     weights = TAUGHT_AGAIN if compared.taught is not None else CURRENT
     why = why_refused([each for each in compared.measures if each.weights == weights])
     report = RefreshReport(
@@ -258,6 +272,22 @@ def _read(state: PolicyState, options: RefreshOptions, progress: Progress) -> Re
     return found
 
 
+def _activity(state: PolicyState) -> SpaceActivity | None:
+    """Return what users did outside of decisions; None where nobody asks."""
+    profile = state.spec.profile
+    if state.activity is None or profile is msgspec.UNSET:
+        return None
+    return SpaceActivity.of(state.activity(), profile.types)
+
+
+def _persons(state: PolicyState) -> dict[str, str]:
+    """Return what the data set's users are logged under, by their keyed pseudonyms."""
+    if state.data is None:
+        return {}
+    logged = state.persons(state.data.user_ids)
+    return {pseudonym(state.salt, user_id): name for user_id, name in logged.items()}
+
+
 def _slice(found: RewardedEvents, serving: Artifact | None, most: int) -> _Slice:
     """Return the decisions that artifacts are compared on."""
     size, newest = min(most, int(SHARE * found.decisions)), list(found.newest)
@@ -308,14 +338,13 @@ def _compare(
     state: PolicyState,
     options: RefreshOptions,
     artifact: Artifact,
-    events: CodedEvents,
+    pasts: PastProfiles,
     early: CodedEvents,
     part: _Slice,
     progress: Progress,
 ) -> _Compared:
     """Compare the blend with a new artifact with that which serves."""
-    out, spec = _Compared(), state.spec
-    pasts = PastProfiles(events)
+    out, spec, events = _Compared(), state.spec, pasts.events
 
     snapshot = _snapshot(state, part.cut_ms, out.notes)
     fresh = Contender.of("new artifact", CURRENT, Rescorer(artifact, spec, pasts), spec, snapshot)

@@ -1,7 +1,8 @@
 """An artifact's scores for decisions that were made with another, by what was known of the user."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,14 @@ class PastProfiles:
 
     Args:
         events: users by pseudonym.
+        persons: of pseudonyms that were merged into another one, that one.
     """
 
-    def __init__(self, events: CodedEvents) -> None:
-        self.item_ids = events.item_ids
-        self._events, self._starts = events, events.starts
+    def __init__(
+        self, events: CodedEvents, persons: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.item_ids, self.events = events.item_ids, events
+        self._persons, self._starts = persons, events.starts
         self._rows = {user: row for row, user in enumerate(events.user_ids)}
 
     def before(self, user: str | None, time_ms: int) -> tuple[NDArray[np.int32], Float32]:
@@ -44,21 +48,21 @@ class PastProfiles:
         Returns:
             int32[h], codes of items, ascending; float32[h].
         """
-        row = None if user is None else self._rows.get(user)
+        row = None if user is None else self._rows.get(self._persons.get(user, user))
         if row is None:
             return NOBODY
         first, last = int(self._starts[row]), int(self._starts[row + 1])
-        last = first + int(np.searchsorted(self._events.time[first:last], time_ms))
+        last = first + int(np.searchsorted(self.events.time[first:last], time_ms))
         first = max(first, last - KEPT)
         if first == last:
             return NOBODY
 
         part = slice(first, last)
-        items, weights = self._events.item[part], self._events.weight[part]
-        cells = items.astype(np.int64) * len(self._events.types) + self._events.type[part]
+        items, weights = self.events.item[part], self.events.weight[part]
+        cells = items.astype(np.int64) * len(self.events.types) + self.events.type[part]
         backwards, latest = np.unique(cells[::-1], return_index=True)
         latest = len(cells) - 1 - latest
-        codes, begins = np.unique(backwards // len(self._events.types), return_index=True)
+        codes, begins = np.unique(backwards // len(self.events.types), return_index=True)
         strongest: Float32 = np.maximum.reduceat(weights[latest], begins)
         return codes.astype(np.int32), strongest
 

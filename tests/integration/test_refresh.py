@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from bandits.log.codec import encode
 from bandits.log.records import (
+    ActivityRecord,
     ArtifactRecord,
     CheckpointRecord,
     DecisionRecord,
@@ -24,6 +25,7 @@ from policies.artifacts.fetch import load_version
 from policies.artifacts.profile_file import open_profiles
 from policies.artifacts.source_artifact import CURRENT, load
 from policies.items.catalogue import Catalogue
+from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
 from policies.refresh_options import Refresh
 from policies.spec import PolicySpec
@@ -36,8 +38,10 @@ from serve_app.cli.refresh.state import policy_state
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.replica.scrape import collect
+from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, LogWriter, RedisLog
+from serve_app.store.keys import ActivityKeys, UsersKeys
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.refresher import ScheduledRefresh
 from simulator.refresh.course import refresh_sources
@@ -50,10 +54,12 @@ ITEMS = Catalogue.of(CATALOGUE)
 class Shop:
     """A policy on a server, with its learner, its spec's file and what was decided."""
 
-    def __init__(self, client, url: str, folder, serving, *, decisions: int = 2400, **log) -> None:
+    def __init__(
+        self, client, url: str, folder, serving, *, decisions: int = 2400, spec=SPEC, **log
+    ) -> None:
         self.client, self.url, self.folder = client, url, folder
         self.spec = msgspec.structs.replace(
-            SPEC,
+            spec,
             name="home",
             artifact=str(folder / "artifacts"),
             profiles=str(folder / "profiles.parquet"),
@@ -259,6 +265,30 @@ def test_the_log_is_read_from_the_archive_and_the_stream(client, server_url, tmp
         pass
     assert client.xlen(one.KEYS.log) < 100
     assert positions(str(tmp_path / "archive")) == everything
+
+
+async def test_activity_is_read_of_the_space_and_users_as_it_knows_them(
+    client, async_client, server_url, tmp_path
+):
+    spec = msgspec.structs.replace(SPEC, profile=ProfileOptions(), space="shop")
+    shop = Shop(client, server_url, tmp_path, artifact(tmp_path), decisions=10, spec=spec)
+    for item in "abc":
+        record = ActivityRecord("ann's", item, "view")
+        fields = {FIELD: encode(record)}
+        client.xadd(ActivityKeys("shop").log, fields, id=f"{1000 * ord(item)}-0")
+
+    with opened("home", server_url, tmp_path) as (stored, settings):
+        wanted = {"window_ms": 10**9, "data": None, "note": print}
+        state = policy_state(stored, client, settings, shop.spec, since="98000-0", **wanted)
+        assert state.activity is not None
+        assert [entry.record.item for entry in state.activity()] == ["c"]
+
+        state = policy_state(stored, client, settings, shop.spec, since="0-0", **wanted)
+        assert [entry.record.item for entry in state.activity()] == ["a", "b", "c"]
+
+        users = ReplicaUsers(LogWriter(async_client), UsersKeys("shop"), salt=settings.secret())
+        made = await users.resolve("u1")
+        assert state.persons(["u1", "u2"]) == {"u1": made.pseudonym}
 
 
 def test_a_schedule_starts_one_at_a_time_and_notes_what_dies_without_a_word(

@@ -6,11 +6,13 @@ import pytest
 
 from bandits.errors import LogUnavailableError, UnknownUserError
 from bandits.log.records import MergeUsersRecord
+from policies.pseudonyms import person_key
 from serve_app.replica import users
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.event_log import LogWriter, RedisLog
 from serve_app.store.keys import ActivityKeys, UsersKeys
+from serve_app.store.users import reading
 from serve_app.store.users.persons import alias_to
 
 KEYS, ACTIVITY = UsersKeys("shop"), ActivityKeys("shop")
@@ -132,3 +134,21 @@ async def test_nothing_is_logged_of_whom_was_erased_meanwhile(client, async_clie
     with pytest.raises(UnknownUserError):
         await merges(async_client, one).merge("cookie", "alice")
     assert logged(client) == []
+
+
+async def test_what_users_are_logged_under_is_told_of_those_who_are_known(
+    client, async_client, monkeypatch
+):
+    monkeypatch.setattr(reading, "PER_SCAN", 2)
+    users = replica(async_client)
+    merges = UserMerges(async_client, LogWriter(async_client), ACTIVITY, users)
+    made = await users.resolve_all(["ann", "bob", "carl"])
+    await merges.merge("bob", "ann")
+    key = {name: person_key(SALT, name) for name in ("ann", "bob", "carl", "dora")}
+    assert reading.pseudonyms_of(client, KEYS, list(key.values())) == {
+        key["ann"]: made["ann"].pseudonym,
+        key["bob"]: made["ann"].pseudonym,
+        key["carl"]: made["carl"].pseudonym,
+    }
+    alone = reading.pseudonyms_of(client, KEYS, [key["bob"]])
+    assert alone[key["bob"]] == made["ann"].pseudonym

@@ -35,8 +35,9 @@ from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.refresh.state import policy_state
 from serve_app.cli.terminal import ray_kept_quiet, say
 from serve_app.store.clients import Redis, blocking_client
-from simulator.refresh.course import Refreshed, RefreshOptions, refresh_sources
+from simulator.refresh.course import PolicyState, Refreshed, RefreshOptions, refresh_sources
 from simulator.refresh.report import RefreshReport
+from simulator.refresh.rescoring import under_pseudonyms
 
 PATIENCE_S = 10.0
 """Seconds to wait for a learner, and for the replicas after it."""
@@ -144,7 +145,7 @@ def run_refresh(
 
         if made.report.outcome != "refused" and not request.dry_run:
             if _store(request, made.artifact):
-                _write_profiles(request.spec, made, state.salt)
+                _write_profiles(request.spec, made, state)
                 demand_alone()
                 made = _with(made, "accepted", *_adopt(stored, request.spec, made))
             else:
@@ -201,15 +202,20 @@ def _store(request: RefreshRequest, artifact: Artifact) -> bool:
     return root == own or ("://" not in root and Path(root).resolve() == Path(own).resolve())
 
 
-def _write_profiles(spec: PolicySpec, made: Refreshed, salt: bytes) -> None:
+def _write_profiles(spec: PolicySpec, made: Refreshed, state: PolicyState) -> None:
     """Write what is known of users now, where the policy's profiles are.
+
+    Where profiles are live, what the log says of users is in these, and the file has what the data
+    set says of them.
 
     Raises:
         StoreUnreadableError: it cannot be written there.
     """
-    if spec.profiles is None:
+    live, data, salt = spec.profile is not msgspec.UNSET, state.data, state.salt
+    if spec.profiles is None or (live and data is None):
         return
-    histories, version = histories_of(made.events), made.artifact.version
+    events = under_pseudonyms(data, salt) if live and data is not None else made.events
+    histories, version = histories_of(events), made.artifact.version
 
     def write(path: Path) -> None:
         # The log knows users by their pseudonyms only.

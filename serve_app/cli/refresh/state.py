@@ -1,6 +1,6 @@
 """A stored policy as a refresh looks at it: what serves, and its log with rewards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,13 +16,16 @@ from bandits.errors import (
 )
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import is_after, position_at, position_ms
+from bandits.log.records import LogEntry
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder
+from policies.archive.shared import shared_folder
 from policies.artifacts.fetch import load_artifact, load_version
 from policies.artifacts.source_artifact import Artifact
 from policies.data.data_set import DataSet
 from policies.fold.named_blobs import NamedBlobs
 from policies.items.past import ItemsPast
+from policies.pseudonyms import person_key
 from policies.spec import ArtifactSource, PolicySpec, decode_spec
 from serve_app.admin.control import stored_spec
 from serve_app.admin.readable_logs import position_since
@@ -32,8 +35,9 @@ from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.history import History, LogPast
 from serve_app.store.items.history import ItemsHistory, items_of_policy
-from serve_app.store.keys import partitions
+from serve_app.store.keys import ActivityKeys, UsersKeys, partitions
 from serve_app.store.snapshots import Published
+from serve_app.store.users.reading import pseudonyms_of
 from simulator.refresh.course import PolicyState
 from simulator.refresh.rewarded import joined_decisions, merged_by_time
 
@@ -155,6 +159,7 @@ def policy_state(
         if since is not None
         else position_at(position_ms(end) - window_ms)
     )
+    activity = partial(_activity, client, served.shares, settings, after)
     blobs = NamedBlobs(stored.history.blob, ItemsPast(_items_of(stored, client, settings)))
     return PolicyState(
         spec=served,
@@ -167,12 +172,29 @@ def policy_state(
         snapshot_before=partial(_snapshot_before, stored, published),
         from_ms=position_ms(after),
         data=None if data is None else DataSet.open(data).coded(),
+        activity=None if served.profile is msgspec.UNSET else activity,
+        persons=partial(_persons, client, served.shares, settings.secret()),
     )
 
 
 def _items_of(stored: StoredPolicy, client: Redis, settings: Settings) -> ItemsHistory:
     """Open the log of the policy's items."""
     return items_of_policy(client, stored.keys.policy, settings.archive_root())
+
+
+def _activity(client: Redis, space: str, settings: Settings, after: str) -> Iterator[LogEntry]:
+    """Yield what the users of a space did past a position, as far as it is kept."""
+    root = settings.archive_root()
+    archive = ArchiveReader(root, shared_folder(space, "activity")) if root else None
+    history = History(client, ActivityKeys(space), archive)
+    return history.encoded(_kept_after(archive, after))
+
+
+def _persons(client: Redis, space: str, salt: bytes, user_ids: Sequence[str]) -> dict[str, str]:
+    """Return what each user is logged under, by their ids; only of those whom the space knows."""
+    keys = {person_key(salt, user_id): user_id for user_id in user_ids}
+    found = pseudonyms_of(client, UsersKeys(space), list(keys))
+    return {keys[key]: name for key, name in found.items() if key in keys}
 
 
 def _snapshot_before(stored: StoredPolicy, served: Published, time_ms: int) -> Snapshot | None:

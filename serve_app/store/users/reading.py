@@ -57,6 +57,34 @@ def each_person(client: Redis, keys: UsersKeys) -> Iterator[Sequence[Stored]]:
             waiting.append(alias[0])
 
 
+def pseudonyms_of(client: Redis, keys: UsersKeys, names: Sequence[str]) -> dict[str, str]:
+    """Return what persons are logged under, by their keys; nobody is made, as replicas do.
+
+    Args:
+        client: a connection.
+        keys: the space's.
+        names: keys of persons, without their prefix; of these only those that are known.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    found: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+
+    # An alias leads to a record, not to another alias.
+    for asked in (names, aliases.values()):
+        wanted = [name for name in dict.fromkeys(asked) if name not in found]
+        for at in range(0, len(wanted), PER_SCAN):
+            some = wanted[at : at + PER_SCAN]
+            for name, raw in zip(some, _values(client, keys, some), strict=True):
+                alias = alias_of(raw)
+                if alias is not None:
+                    aliases.setdefault(name, alias[0])
+                elif raw is not None:
+                    found[name] = decode_person(raw).pseudonyms[0]
+    return found | {name: found[to] for name, to in aliases.items() if to in found}
+
+
 def _family(client: Redis, keys: UsersKeys, name: str) -> list[Stored] | None:
     """Return a record with its aliases, as of one moment; None if it is gone."""
     names = [name]

@@ -10,9 +10,17 @@ from support.refreshes import CATALOGUE, ITEMS, SPEC, artifact, history, shop_lo
 
 from bandits.errors import LackingItemsError, NothingToLearnError, SpecError
 from bandits.log.positions import position_ms
-from bandits.log.records import TickRecord
+from bandits.log.records import (
+    ActivityRecord,
+    ErasureRecord,
+    LogEntry,
+    MergeUsersRecord,
+    TickRecord,
+)
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline
+from policies.profiles.options import ProfileOptions
+from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, decode_spec
 from policies.training.histories import histories_of
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN
@@ -207,3 +215,31 @@ def test_another_source_keeps_the_scores_of_the_log(tmp_path):
 def _with_remote(record):
     remote = np.arange(8, dtype="<f4").tobytes()
     return msgspec.structs.replace(record, scores={**record.scores, "remote": remote})
+
+
+def test_what_users_did_outside_of_decisions_is_trained_on_beside_the_rest(tmp_path):
+    made = artifact(tmp_path)
+    spec = msgspec.structs.replace(SPEC, profile=ProfileOptions())
+    user, item = history().user_ids[0], history().item_ids[0]
+    keyed = pseudonym(SALT, user)
+    did = [
+        LogEntry("1-0", ActivityRecord("random", item, "purchase")),
+        LogEntry("2-0", ActivityRecord("erased", item, "view")),
+        LogEntry("3-0", ErasureRecord("erased", "job")),
+        LogEntry("4-0", ActivityRecord("visitor", item, "view")),
+        LogEntry("5-0", MergeUsersRecord("visitor", "random")),
+    ]
+    state = _state(made, spec=spec, activity=lambda: did, persons=lambda _: {user: "random"})
+    _, (_, events, _) = _refreshed(state, made)
+
+    # The data set's user and the log's are one person.
+    assert {"erased", "visitor", keyed}.isdisjoint(events.user_ids)
+    own = events.user == events.user_ids.index("random")
+    types = [events.types[kind] for kind in events.type[own].tolist()]
+    assert {"purchase", "view"} <= set(types)
+
+    # Without profiles nobody asks.
+    state = _state(made, activity=lambda: did)
+    _, (_, before, _) = _refreshed(state, made)
+    assert "random" not in before.user_ids
+    assert own.sum() == 2 + (before.user == before.user_ids.index(keyed)).sum()
