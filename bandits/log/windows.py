@@ -16,7 +16,7 @@ from bandits.log.deadlines import NEVER, Deadlines
 from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import UNNAMED, JoinRule, SignalledRule, aggregate
-from bandits.log.join_state import Inherited
+from bandits.log.join_state import Identity, Inherited
 from bandits.log.older_decisions import OlderDecisions, Opening
 from bandits.log.positions import log_order, position_after, position_ms
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
@@ -335,7 +335,7 @@ class Windows:
         record = record if record.signal is None else self._as_read(record)
         rule = decision.rule
         late = decision.forgotten_ms > 0
-        if not late and isinstance(rule, SignalledRule):
+        if type(rule) is SignalledRule and not late:
             late = rule.is_past(record.signal, now_ms - position_ms(decision.position))
 
         # In time: it is taught now, or when the window closes.
@@ -385,16 +385,14 @@ class Windows:
             return None
 
         rule, signal = decision.rule, reward.signal
-        signalled = rule if isinstance(rule, SignalledRule) else None
+        signalled = rule if type(rule) is SignalledRule else None
         if signal is not None and (signalled is None or signal not in signalled.signals):
             self.counts["unknown_signal"] += 1
             return None
 
         # A reward without an id of its own is the one reward of its slot, or of its signal there.
-        identity: int | str | tuple[int, str]
-        if reward.reward_id is not None:
-            identity = reward.reward_id
-        else:
+        identity: Identity | None = reward.reward_id
+        if identity is None:
             identity = slot if signal is None else (slot, signal)
         if identity in decision.seen:
             self.counts["duplicate"] += 1
@@ -408,11 +406,13 @@ class Windows:
             self.counts["early"] += 1
             decision.waiting += 1
 
-        values = decision.values
-        if signalled is None:
-            values[slot] = aggregate(rule.aggregation, values.get(slot), reward.value)
-        else:
+        if signalled is not None:
             self._add_signal(decision, signalled, slot, reward)
+        elif slot not in decision.values or rule.aggregation == "last":
+            decision.values[slot] = reward.value
+        elif rule.aggregation != "first":
+            before = decision.values[slot]
+            decision.values[slot] = aggregate(rule.aggregation, before, reward.value)
         return slot
 
     def _add_signal(
