@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,10 +20,11 @@ from bandits.log.records import BuildRecord
 from bandits.log.versions import fold_version
 from bandits.log.windows import SIGNALS_SINCE
 from policies.archive.archive import ArchiveReader
-from policies.spec import decode_spec
+from policies.fold.relearning import Relearned, weighed_by
+from policies.spec import PolicySpec, decode_spec
 from simulator.logs.archive.entries import UNKNOWN_ACTION, Bools, Int32, Int64, JoinEntries
 from simulator.logs.archive.features import coded
-from simulator.logs.archive.rules import evaluation_rule, spec_in_force
+from simulator.logs.archive.rules import evaluation_rule, relearned_in, spec_in_force
 from simulator.logs.archive.settled import EVERYTHING
 
 LIGHT = [
@@ -86,6 +88,8 @@ class EntryReader:
     signals: dict[str, int] = field(default_factory=lambda: {UNNAMED: 0})
     _in_force: int = NOBODY_WAITS
     _fold: int = 1
+    _relearned: Relearned | None = None
+    _looked: bool = False
 
     # The numbers of rules by spec, as decisions name it and as an entry says it.
     _named: dict[str, int | SpecError] = field(default_factory=dict)
@@ -106,10 +110,22 @@ class EntryReader:
         if digest not in self._named:
             try:
                 spec = decode_spec(self.reader.blob(digest))
-                self._named[digest] = self._numbered(self._shortened(spec.rule))
+                self._named[digest] = self._numbered(self._shortened(self._rule_of(digest, spec)))
             except SpecError as error:
                 self._named[digest] = error
         return self._named[digest]
+
+    def _rule_of(self, digest: str, spec: PolicySpec) -> JoinRule:
+        """Return how rewards join the decisions of a spec, as whoever learned the log last says."""
+        # Where a spec weighs no signals, none came that another would weigh.
+        if spec.signals is msgspec.UNSET:
+            return spec.rule
+        if not self._looked:
+            self._relearned, self._looked = relearned_in(self.reader), True
+        relearned = self._relearned
+        if relearned is None or digest not in relearned.specs:
+            return spec.rule
+        return weighed_by(spec, decode_spec(self.reader.blob(relearned.by)))
 
     def _shortened(self, rule: JoinRule) -> JoinRule:
         return evaluation_rule(rule, self.piece.window_s)

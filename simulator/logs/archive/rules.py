@@ -6,8 +6,11 @@ import msgspec
 
 from bandits.errors import SpecError
 from bandits.log.join import JoinRule
+from bandits.log.positions import START
+from bandits.log.records import SpecRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
+from policies.fold.relearning import Relearned
 from policies.spec import PolicySpec, decode_spec
 
 
@@ -42,3 +45,24 @@ def spec_in_force(reader: ArchiveReader, digest: str) -> PolicySpec | None:
     except SpecError:
         return None
     return spec
+
+
+def relearned_in(reader: ArchiveReader) -> Relearned | None:
+    """Return whose signals count for decisions of specs before, if the log was learned anew.
+
+    Args:
+        reader: The archive; only its specs and warm starts are read.
+
+    Raises:
+        ArchiveError: The archive is damaged.
+    """
+    entered: list[str] = []
+    found = None
+    for entry in reader.entries(START, None, kinds=["spec", "warm_start"]):
+        record = entry.record
+        if isinstance(record, SpecRecord):
+            entered.append(record.digest)
+        elif isinstance(record, WarmStartRecord) and record.through is not None and entered:
+            by = entered[-1]
+            found = Relearned(by, sorted({*entered} - {by}))
+    return found

@@ -24,6 +24,7 @@ from bandits.log.records import (
     RewardRecord,
     SpecRecord,
     TickRecord,
+    WarmStartRecord,
 )
 from policies.archive.columns import columns_of
 from policies.archive.row_groups import RowGroup
@@ -86,8 +87,10 @@ class EntriesInMemory:
     def blob(self, name: str) -> bytes:
         return BLOBS[name]
 
-    def entries(self, after: str, through: str, **_: Any) -> Iterator[LogEntry]:
-        return (e for e in self.log if is_after(e.id, after) and has_reached(through, e.id))
+    def entries(self, after: str, through: str | None, **_: Any) -> Iterator[LogEntry]:
+        for e in self.log:
+            if is_after(e.id, after) and (through is None or has_reached(through, e.id)):
+                yield e
 
     def columns(
         self, names: Sequence[str], after: str = "0-0", through: str | None = None
@@ -301,3 +304,20 @@ def test_an_open_decision_takes_at_most_a_hundred_bytes(monkeypatch):
         assert settled.frontier == 0
         return
     raise AssertionError("no window was as long")
+
+
+def test_decisions_of_before_are_weighed_as_the_log_was_learned_anew():
+    """An evaluation measures all of a log in one unit, as its model does."""
+    old, new = SPECS[len(RULES)], SPECS[-1]
+    log = [
+        LogEntry("1-0", BuildRecord({"fold": "5"})),
+        LogEntry("1-1", SpecRecord(old.digest, "s")),
+        LogEntry("2-0", decision("a", spec=old.digest)),
+        LogEntry("3-0", RewardRecord("a", 1.0, signal="hide")),
+        LogEntry("4-0", SpecRecord(new.digest, "s")),
+        LogEntry("99999-0", TickRecord()),
+    ]
+    piece = ArchivePiece("root", "p", rule=evaluation_rule(old.rule))
+    assert rows_by_columns(log, piece, 10, [])[0][0][3] == (-2.0,)
+    log.insert(5, LogEntry("5-0", WarmStartRecord("digest", "4-0")))
+    assert rows_by_columns(log, piece, 10, [])[0][0][3] == (1.0,)
