@@ -71,6 +71,10 @@ NOT_RUN = {
         "how-to/share-users-and-items.md",
         "curl",
     ): "the same service: tests/integration/test_activity.py",
+    (
+        "how-to/weigh-signals.md",
+        "banditloop serve",
+    ): "a service of its own: tests/unit/serve_app/api/test_asgi.py, tests/integration/test_relearned.py",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
