@@ -57,6 +57,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "pseudonyms": "All of theirs, the one that is logged under first.",
         "other_ids": "How many other ids were merged into them.",
         "profile": "What the policies read of them.",
+        "files": "What files of profiles say of them, those that the served specs name.",
         "entries": "What the logs say of them, up to 10,000 entries: log by log, each in order.",
         "more": "Whether there is more; `banditloop users export` gives all.",
         "keyed_logs": "The policies whose logs name them by a keyed pseudonym.",
@@ -70,6 +71,13 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "item_id": "The item's id.",
         "type": "What was done.",
         "time": "When, as the caller said it.",
+    },
+    "FiledProfile": {"file": "The file.", "events": "What it says of them, oldest first."},
+    "FiledEvent": {
+        "item_id": "The item's id.",
+        "type": "What was done, where that is known.",
+        "time": "When, where that is known.",
+        "weight": "How strongly it speaks for the item.",
     },
     "HeldShowing": {"item_id": "The item's id.", "time": "When."},
     "HeldEntry": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serve_app.cli.options import DataDir, RedisUrl, SpaceName, one_command
+from serve_app.cli.options import DataDir, ProfileFiles, RedisUrl, SpaceName, one_command
 from serve_app.cli.terminal import output, progress_bar, say
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ def erase(
     wait_s: Annotated[
         float, typer.Option("--wait-s", min=0, help="Seconds to wait until all is complete")
     ] = 30.0,
-    profiles: Annotated[
-        list[str] | None,
-        typer.Option("--profiles", help="File of profiles to remove them from; may be repeated"),
-    ] = None,
+    profiles: ProfileFiles = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:

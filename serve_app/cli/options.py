@@ -138,6 +138,10 @@ PolicyName = Annotated[
 SpaceName = Annotated[
     str | None, typer.Option("--space", help="Name of the space [default: the only one there is]")
 ]
+ProfileFiles = Annotated[
+    list[str] | None,
+    typer.Option("--profiles", help="File of profiles that has users, too; may be repeated"),
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option("--redis-url", help="URL of Redis [default: the embedded Valkey of --data-dir]"),

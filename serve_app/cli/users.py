@@ -12,6 +12,7 @@ from serve_app.cli.options import (
     Archive,
     AsJson,
     DataDir,
+    ProfileFiles,
     RedisUrl,
     SpaceName,
     command_group,
@@ -114,6 +115,7 @@ def export_held(
     out: Annotated[Path | None, out_file("File to write to [default: standard output]")] = None,
     space: SpaceName = None,
     archive: Archive = None,
+    profiles: ProfileFiles = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -137,6 +139,7 @@ def export_held(
                 user,
                 salt=known_secret(settings),
                 archive=where.archive_root(),
+                files=profiles or (),
                 progress=lambda count: progress.update(task, completed=count),
             )
     data = msgspec.json.format(msgspec.json.encode(held))

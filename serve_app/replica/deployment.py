@@ -34,7 +34,6 @@ from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
 from serve_app.store.replicas.shared_reader import READ_S, SharedReader
-from serve_app.store.spaces import space_of_specs
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -114,7 +113,7 @@ class RankReplica:
             items,
             users,
             client=self._client,
-            exports=UserExports(space_of_specs(space, members), self._settings),
+            exports=UserExports(space, members, self._settings),
             salt=salt,
             on_demand=self._demand_of(members),
         )

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from banditloop_client.space_schemas import UserExport
 from bandits.errors import LogUnavailableError, RateLimitedError
+from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.event_log import reason_of
-from serve_app.store.spaces import Space, read_space
+from serve_app.store.spaces import read_space, space_of_specs
 
 MOST_ENTRIES = 10_000
 """Entries of the logs in one answer."""
@@ -17,14 +19,16 @@ MOST_ENTRIES = 10_000
 class UserExports:
     """Reads all that is held of a user, in a thread with a connection of its own."""
 
-    def __init__(self, space: Space, settings: Settings) -> None:
+    def __init__(self, space: str, specs: Sequence[PolicySpec], settings: Settings) -> None:
         """Read of a space.
 
         Args:
-            space: with the members that this replica serves.
+            space: its name.
+            specs: those of its policies that this replica serves.
             settings: they say where Redis and the archive are.
         """
-        self._space, self._settings = space, settings
+        self._space, self._settings = space_of_specs(space, specs), settings
+        self._files = sorted({spec.profiles for spec in specs if spec.profiles is not None})
         self._busy = asyncio.Lock()
 
     async def export(self, user_id: str) -> UserExport:
@@ -53,6 +57,7 @@ class UserExports:
                     user_id,
                     salt=settings.secret(),
                     archive=settings.archive_root(),
+                    files=self._files,
                     most=MOST_ENTRIES,
                 )
         except (*REDIS_ERRORS, OSError) as error:

@@ -32,7 +32,7 @@ from serve_app.store.event_log import REMEMBERED_S, LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import decode_part_state
-from serve_app.store.spaces import register, space_of_specs
+from serve_app.store.spaces import register
 from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.archiver import Archiver
@@ -76,7 +76,7 @@ class Shop:
             items,
             users,
             client=self.async_client,
-            exports=UserExports(space_of_specs("shop", specs), Settings()),
+            exports=UserExports("shop", specs, Settings()),
             salt=SALT,
             clock=lambda: NOW,
         )

@@ -3,13 +3,16 @@
 import json
 from functools import partial
 
+import msgspec
 import pytest
 from support.logs import decision
+from support.small_artifact import HISTORIES
 from typer.testing import CliRunner
 
 from bandits.errors import RateLimitedError, UnknownUserError
 from bandits.log.codec import encode
 from bandits.log.records import ActivityRecord, LogRecord, RewardRecord, TickRecord
+from policies.artifacts.profile_file import write_profiles
 from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
 from policies.spec import PolicySpec
@@ -20,7 +23,7 @@ from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, Keys, LogKeys, UsersKeys
-from serve_app.store.spaces import register, space_of_specs
+from serve_app.store.spaces import register
 from serve_app.workers.archiver import Archiver
 
 SALT = "a secret of at least sixteen bytes"
@@ -38,7 +41,7 @@ class Held:
     def __init__(self, client, async_client, settings) -> None:
         self.client, self.async_client, self.settings = client, async_client, settings
         self.users = ReplicaUsers(LogWriter(async_client), UsersKeys("shop"), salt=SALT.encode())
-        self.exports = UserExports(space_of_specs("shop", SPECS[:1]), settings)
+        self.exports = UserExports("shop", SPECS[:1], settings)
         for spec in SPECS:
             register(client, spec)
 
@@ -78,6 +81,21 @@ class Held:
 def held(client, async_client, server_url, tmp_path) -> Held:
     settings = Settings(redis_url=server_url, data_dir=tmp_path, salt=SALT)
     return Held(client, async_client, settings)
+
+
+async def test_what_a_file_of_profiles_says_of_them_is_held_too(held, tmp_path):
+    path = tmp_path / "profiles.parquet"
+    write_profiles(path, HISTORIES, salt=SALT.encode())
+    spec = msgspec.structs.replace(SPECS[0], profiles=str(path))
+    exports = UserExports("shop", [spec], held.settings)
+    for user in HISTORIES.users:
+        (filed,) = (await exports.export(user)).files
+        at = HISTORIES.users.index(user)
+        first, last = HISTORIES.starts[at], HISTORIES.starts[at + 1]
+        items = {HISTORIES.items[index] for index in HISTORIES.indices[first:last]}
+        assert {event.item_id for event in filed.events} == items
+    with pytest.raises(UnknownUserError):
+        await exports.export("nobody")
 
 
 @pytest.mark.parametrize("where", ["stream", "archive", "both"])

@@ -263,7 +263,7 @@ class FakeSpace:
 
     async def export_user(self, user_id: str) -> UserExport:
         profile = HeldProfile(True, [], [])
-        return UserExport("shop", user_id, None, [], 0, profile, [], False, [])
+        return UserExport("shop", user_id, None, [], 0, profile, [], [], False, [])
 
     async def merge_users(self, user_id: str, into: str) -> int:
         self.merged.append((user_id, into))

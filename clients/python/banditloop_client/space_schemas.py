@@ -105,6 +105,22 @@ class HeldEntry(msgspec.Struct, frozen=True):
     said: dict[str, Any]
 
 
+class FiledEvent(msgspec.Struct, frozen=True):
+    """Something that a file of profiles says of a user; ``time``, ``type``: where it is known."""
+
+    item_id: str
+    type: str | None
+    time: datetime | None
+    weight: float
+
+
+class FiledProfile(msgspec.Struct, frozen=True):
+    """What a file of profiles, which a policy's spec names, says of a user."""
+
+    file: str
+    events: list[FiledEvent]
+
+
 class UserExport(msgspec.Struct, frozen=True):
     """All that is held of a user.
 
@@ -120,6 +136,7 @@ class UserExport(msgspec.Struct, frozen=True):
     pseudonyms: list[str]
     other_ids: int
     profile: HeldProfile
+    files: list[FiledProfile]
     entries: list[HeldEntry]
     more: bool
     keyed_logs: list[str]

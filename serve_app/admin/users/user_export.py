@@ -1,11 +1,13 @@
 """All that is held of one user: who they are, their profile, and what the logs say of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from banditloop_client.space_schemas import (
+    FiledEvent,
+    FiledProfile,
     HeldEntry,
     HeldEvent,
     HeldProfile,
@@ -16,9 +18,11 @@ from bandits.errors import UnknownUserError
 from bandits.log.records import DecisionRecord, LogEntry, kind_of
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
+from policies.artifacts.profile_lookup import filed_profile
 from policies.profiles.part import CutRule
 from policies.profiles.user_profile import read_profile
 from policies.pseudonyms import person_key, pseudonym
+from policies.storage import shown
 from serve_app.store.clients import Redis
 from serve_app.store.keys import ActivityKeys, LogKeys, UsersKeys, partitions
 from serve_app.store.profiles.part_state import are_whole
@@ -34,6 +38,7 @@ def export_user(
     *,
     salt: bytes,
     archive: str,
+    files: Sequence[str] = (),
     most: int | None = None,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> UserExport:
@@ -45,21 +50,23 @@ def export_user(
         user_id: as callers send it.
         salt: user ids are hashed with it.
         archive: the folder or URI of the archive; "" where nothing is archived.
+        files: the files of profiles that its policies name.
         most: how many entries of the logs at most; None: all.
         progress: called with how many entries were looked at.
 
     Raises:
         UnknownUserError: nothing is.
         RedisError, OSError: not everything can be read.
-        ArchiveError: a file of the archive is damaged or missing.
+        ArchiveError, ArtifactError: a file is damaged or missing.
     """
     record = _record(client, UsersKeys(space.name), person_key(salt, user_id))
     names = [] if record is None else record.pseudonyms
 
     # Policies without profiles, and those that had none before, know a user by another name.
-    found = _entries(client, space, [*names, pseudonym(salt, user_id)], archive, progress)
-    entries = list(islice(found, most))
-    if record is None and not entries:
+    keyed = pseudonym(salt, user_id)
+    found = _entries(client, space, [*names, keyed], archive, progress)
+    entries, filed = list(islice(found, most)), list(_filed(files, keyed, salt))
+    if record is None and not entries and not filed:
         raise UnknownUserError("nothing is known of this user", "user_id")
     return UserExport(
         space.name,
@@ -68,6 +75,7 @@ def export_user(
         names,
         0 if record is None else len(record.ids),
         _profile(client, space, names),
+        filed,
         entries,
         more=next(found, None) is not None,
         keyed_logs=space.keyed_logs,
@@ -93,6 +101,13 @@ def _profile(client: Redis, space: Space, names: list[str]) -> HeldProfile:
         [HeldEvent(event.item, event.type, _time(event.time_ms)) for event in profile.events],
         [HeldShowing(each.item, _time(each.entry_ms)) for each in profile.shown],
     )
+
+
+def _filed(files: Sequence[str], keyed: str, salt: bytes) -> Iterator[FiledProfile]:
+    for where in files:
+        found = filed_profile(where, keyed, salt=salt)
+        if found is not None:
+            yield FiledProfile(shown(where), [FiledEvent(*each) for each in found])
 
 
 def _entries(
