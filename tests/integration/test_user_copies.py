@@ -15,7 +15,7 @@ from serve_app.cli.users import app
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
-from serve_app.store.erasures.job import erase, run
+from serve_app.store.erasures.job import erase_person, run
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, UsersKeys
 from serve_app.store.spaces import Space
@@ -77,7 +77,7 @@ async def test_who_was_erased_stays_so_and_comes_back_only_as_somebody_new(
     alice = await users.resolve("alice")
     await users.resolve("bob")
     backup = stored.back_up(lambda _count: None)
-    run(client, erase(Space("shop"), users.key_of("alice")))
+    run(client, erase_person(Space("shop"), users.key_of("alice")))
     new = await replica(async_client).resolve("alice")
     assert new.pseudonym != alice.pseudonym
 
