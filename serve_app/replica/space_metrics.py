@@ -21,12 +21,14 @@ class SpaceState(msgspec.Struct, frozen=True):
         entries: of the log of activity, in Redis.
         missing: parts of the profiles that are being made anew, or that nobody has begun.
         inbox: what became of what was left in the inbox, by outcome.
+        copied_s: the age of the newest copy of who its users are; None: none are made.
     """
 
     lag_s: float
     entries: int
     missing: int
     inbox: dict[str, int]
+    copied_s: float | None = None
 
 
 async def read_states(client: AsyncRedis, spaces: Iterable[str]) -> dict[str, SpaceState]:
@@ -50,21 +52,25 @@ async def _read_state(client: AsyncRedis, name: str) -> SpaceState:
     pipeline.xlen(keys.log)
     pipeline.xrevrange(keys.log, count=1)
     pipeline.hgetall(keys.inbox_counts)
-    members, parts, entries, newest, inbox = await pipeline.execute()
+    pipeline.get(users.backed_up)
+    members, parts, entries, newest, inbox, copied = await pipeline.execute()
 
     states = {part: decode_part_state(data) for part, data in parts.items()}
     wanted = [part.encode() for part in decode_space(name, members).parts]
     found = [states.get(part) for part in wanted]
     missing = sum(state is None or not state.is_whole for state in found)
 
+    now_ms = await clock_ms(client, keys.log)
+    copied_s = None if copied is None else max(0.0, (now_ms - int(copied)) / 1000)
+
     # Measured here, because a leader that has died cannot say that it is behind.
     led = states.get(ACTIVITY.encode())
     position, lag_s = START if led is None else led.position, 0.0
     if newest and newest[0][0].decode() != position:
         since_ms = position_ms(newest[0][0].decode() if position == START else position)
-        lag_s = max(0.0, (await clock_ms(client, keys.log) - since_ms) / 1000)
+        lag_s = max(0.0, (now_ms - since_ms) / 1000)
     counts = {outcome.decode(): int(count) for outcome, count in inbox.items()}
-    return SpaceState(lag_s, int(entries), missing, counts)
+    return SpaceState(lag_s, int(entries), missing, counts, copied_s)
 
 
 def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
@@ -89,10 +95,17 @@ def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
         "Events of a space's inbox by outcome: moved into the log, or refused",
         labels=["space", "outcome"],
     )
+    copied = GaugeMetricFamily(
+        "banditloop_users_backup_age_seconds",
+        "Age of the newest copy of who a space's users are, where copies are made",
+        labels=["space"],
+    )
     for name, state in states.items():
+        if state.copied_s is not None:
+            copied.add_metric([name], state.copied_s)
         lag.add_metric([name], state.lag_s)
         entries.add_metric([name], state.entries)
         missing.add_metric([name], state.missing)
         for outcome, count in sorted(state.inbox.items()):
             inbox.add_metric([name, outcome], count)
-    yield from (lag, entries, missing, inbox)
+    yield from (lag, entries, missing, inbox, copied)

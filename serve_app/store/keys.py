@@ -166,6 +166,11 @@ class UsersKeys:
         return self._key("unnoted")
 
     @property
+    def backed_up(self) -> str:
+        """When the newest copy of the persons was begun, in ms; before: since when it is due."""
+        return self._key("backed_up")
+
+    @property
     def backing_up(self) -> str:
         """Says that somebody copies the persons just now; expires where they have died."""
         return self._key("backing_up")

@@ -70,13 +70,17 @@ class ScheduledUsersBackup:
             return False
 
         # Another process, or a person by hand, may have copied them.
+        self._client.set(self._keys.backed_up, now, nx=True)
         kept = self._backups.kept()
+        if kept:
+            self._client.set(self._keys.backed_up, kept[0].made_ms)
         due_ms = kept[0].made_ms + self._every_ms if kept else now
         self._look_ms = max(due_ms, now + int(AGAIN_S * 1000))
         if now < due_ms or not self._client.set(self._keys.backing_up, "1", nx=True, ex=COPYING_S):
             return False
         try:
             made = self._backups.write(self._client, now) > 0
+            self._client.set(self._keys.backed_up, now)
             self._backups.prune(now, self._retain_ms)
         finally:
             self._client.delete(self._keys.backing_up)

@@ -12,6 +12,7 @@ from bandits.log.records import ErasureRecord
 from policies.pseudonyms import person_key, salt_id
 from serve_app.admin.users.user_copies import StoredUsers
 from serve_app.cli.users import app
+from serve_app.replica.space_metrics import read_states
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
@@ -200,6 +201,7 @@ async def test_copies_are_made_on_schedule_by_one_process_and_kept_for_a_time(
     client.delete(KEYS.backing_up)
     now += 61_000
     assert one.step()
+    assert int(client.get(KEYS.backed_up)) == now
     assert len(backups.kept()) == 2
 
     # All of a day, then the last of each day, for a week.
@@ -249,6 +251,13 @@ def test_a_schedule_outlives_whatever_it_cannot_reach(client, settings, tmp_path
     schedule.run(stop)
     assert schedule.failures == 1
     assert client.smembers(KEYS.unnoted) == {b"p"}
+
+
+async def test_a_metric_tells_how_old_the_newest_copy_is(client, async_client, settings):
+    assert (await read_states(async_client, ["shop"]))["shop"].copied_s is None
+    await replica(async_client).resolve("alice")
+    assert ScheduledUsersBackup(client, "shop", settings).step()
+    assert 0 <= (await read_states(async_client, ["shop"]))["shop"].copied_s < 60
 
 
 async def test_a_merge_that_is_made_while_all_are_read_is_read_whole_or_not_at_all(

@@ -161,7 +161,7 @@ def known_metrics() -> dict[str, dict[str, str]]:
     metrics.gauges = lambda: [("snapshot_age_seconds", ["home"], 1.0)]
     registry = CollectorRegistry()
     logs, lags = {"home": LogState(1, 2.0, 0)}, {"home": 0.1}
-    spaces = {"shop": SpaceState(0.0, 1, 0, {"refused": 1})}
+    spaces = {"shop": SpaceState(0.0, 1, 0, {"refused": 1}, 1.0)}
     registry.register(
         ServiceCollector([metrics.sample()], {"home": stats}, lags, logs, learning, spaces=spaces)
     )
