@@ -39,17 +39,20 @@ Steps = Generator[Command, Any, T]
 """Commands to run one after the other, each of which is answered before the next is made."""
 
 # Destroys a person's record if it is what was read, with the aliases that lead to it, stores the
-# job, and notes whose entries in files are not used any more. KEYS: the record, the jobs, those
-# users, the aliases. ARGV: what was read, what an alias begins with, the job's name, the job, the
-# users.
+# job, and notes whose entries in files are not used any more, and what copies of the persons are to
+# be told: that nobody is brought back from them under these pseudonyms. KEYS: the record, the jobs,
+# those users, what copies are told, the aliases. ARGV: what was read, what an alias begins with,
+# the job's name, the job, the number of pseudonyms, these, the users.
 _DESTROY = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-for at = 4, #KEYS do
+for at = 5, #KEYS do
   local led = redis.call('GET', KEYS[at])
   if led and string.sub(led, 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', KEYS[at]) end
 end
-for at = 5, #ARGV do redis.call('SADD', KEYS[3], ARGV[at]) end
+local last = 5 + ARGV[5]
+for at = 6, last do redis.call('SADD', KEYS[4], ARGV[at]) end
+for at = last + 1, #ARGV do redis.call('SADD', KEYS[3], ARGV[at]) end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
@@ -208,8 +211,10 @@ def _destroy(
     unfiled: bool,
 ) -> Command:
     ids = [] if record is None else [each.hex() for each in record.ids]
-    named = [keys.person(job.person), keys.erasures, keys.unfiled, *map(keys.person, ids)]
-    said = [found, alias_to(job.person, ""), name, _encode(job)]
+    named = [keys.person(job.person), keys.erasures, keys.unfiled, keys.unnoted]
+    named += map(keys.person, ids)
+    said: list[Any] = [found, alias_to(job.person, ""), name, _encode(job)]
+    said += [len(job.pseudonyms), *job.pseudonyms]
     said += [job.person, *ids] if unfiled else []
     return ("EVAL", _DESTROY, len(named), *named, *said)
 
