@@ -58,6 +58,7 @@ cluster-redis: $(READY)
 	BANDITLOOP_TEST_SERVERS=cluster $(BIN)/pytest -q $(PARALLEL) tests/contract/test_event_log.py \
 	    tests/integration/test_redis.py tests/integration/test_learner.py tests/integration/test_archiver.py \
 	    tests/integration/test_doctor.py tests/integration/test_partitions.py tests/integration/test_redis_cluster.py \
+	    tests/integration/test_users.py tests/integration/test_user_copies.py tests/integration/test_user_export.py \
 	    -k "not share and not whichever_call_fails"
 
 partitions: $(READY)

@@ -44,6 +44,10 @@ NOT_RUN = {
         "cp backup.rdb",
     ): "a server that stays in the foreground, on a file of the same server's version",
     (
+        "how-to/back-up-and-restore.md",
+        "banditloop users",
+    ): "a service with users, or a bucket: tests/integration/test_user_copies.py runs them",
+    (
         "how-to/evaluate-a-policy.md",
         "banditloop replay --address",
     ): "needs a Ray cluster and a bucket: tests/cluster has the cluster",
