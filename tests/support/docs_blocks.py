@@ -79,6 +79,7 @@ NOT_RUN = {
         "how-to/weigh-signals.md",
         "banditloop serve",
     ): "a service of its own: tests/unit/serve_app/api/test_asgi.py, tests/integration/test_relearned.py",
+    ("privacy.md", "curl"): "users of a space: tests/integration/test_erasure.py",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
