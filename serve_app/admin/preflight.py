@@ -1,7 +1,9 @@
 """Checks before a start, while everything that is wrong can still be said in one line."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from msgspec import UNSET
 
 from bandits.errors import SpecError
 from policies.artifacts.fetch import load_artifact
@@ -70,10 +72,15 @@ def demand_all(
     demand_salt(settings)
     if settings.archive_root():
         demand_archive(settings.archive_root())
+    profiled = {spec.shares for spec in specs if spec.profile is not UNSET}
     return [
         note
         for spec in specs
-        for note in (_note_on_profiles(settings, spec), _note_on_prior(spec))
+        for note in (
+            _note_on_profiles(settings, spec),
+            _note_on_prior(spec),
+            _note_on_space(spec, profiled),
+        )
         if note
     ]
 
@@ -95,6 +102,21 @@ def _note_on_prior(spec: PolicySpec) -> str:
     if spec.artifact is None:
         return ""
     return f"policy {spec.name}: {prior_of(spec, load_artifact(spec.artifact))[1]}"
+
+
+def _note_on_space(spec: PolicySpec, profiled: Collection[str]) -> str:
+    """Return what is to be said of a policy's space, "" if nothing is.
+
+    Args:
+        spec: the policy's.
+        profiled: the spaces of which some policy has profiles.
+    """
+    if spec.profile is not UNSET or spec.shares not in profiled:
+        return ""
+    return (
+        f"policy {spec.name}: it shares the space {spec.shares} without profile, so its log names"
+        " users by keyed pseudonyms, which an erasure cannot unlink"
+    )
 
 
 def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:

@@ -24,6 +24,7 @@ from bandits.errors import BanditloopError
 from policies.artifacts.fetch import load_artifact
 from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.artifacts.source_artifact import write
+from policies.profiles.options import ProfileOptions
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.admin.preflight import demand_all
 from serve_app.host.embedded import alone
@@ -81,6 +82,14 @@ def test_what_becomes_of_an_artifacts_prior_is_said_before_the_start(tmp_path):
     assert "policy home: prior: 2 rows, each worth" in notes["whole"]
     assert "policy home: no prior: the artifact brings none" in notes["none"]
     assert "policy home: the artifact's prior is refused: no rows of a prior" in notes["cut"]
+
+
+def test_a_policy_that_shares_users_without_profiles_is_told_what_that_means():
+    home = PolicySpec("home", space="shop", profile=ProfileOptions())
+    mail, alone = PolicySpec("mail", space="shop"), PolicySpec("news")
+    (said,) = demand_all(Settings(port=free_port()), [home, mail, alone])
+    assert "policy mail: it shares the space shop without profile" in said
+    assert demand_all(Settings(port=free_port()), [mail, alone]) == []
 
 
 @pytest.fixture(autouse=True)
