@@ -71,8 +71,8 @@ def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHi
     weight_of = {REWARD: 1.0, **options.types}.get
     weights: dict[str, float] = {}
     against: set[str] = set()
-    for event in profile.events:
-        item, weight = event.item, weight_of(event.type, 0.0)
+    for _, _, _, item, kind in profile.events:
+        weight = weight_of(kind, 0.0)
         if weight < 0:
             against.add(item)
         elif weight > weights.get(item, 0.0) and item not in against:
@@ -119,14 +119,14 @@ class RepeatRules:
         spans, out = self._spans, set(known.visit)
         if spans:
             out.update(
-                event.item
-                for event in profile.events
-                if now_ms - event.entry_ms < spans.get(event.type, -math.inf)
+                item
+                for _, entry_ms, _, item, kind in profile.events
+                if kind in spans and now_ms - entry_ms < spans[kind]
             )
         if self._shown is not None:
             times, since_ms = 1, 0
             if self._shown != "never":
                 times, since_ms = self._shown.times, int(now_ms) - self._shown.within_ms
             counts = profile.times_shown(since_ms)
-            out.update(item for item, count in counts.items() if count >= times)
+            out.update([item for item, count in counts.items() if count >= times])
         return frozenset(out)

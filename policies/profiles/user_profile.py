@@ -1,7 +1,10 @@
 """What is known of one person: the parts of all logs, and of all their pseudonyms, joined."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
+from operator import itemgetter
 
 import msgspec
 
@@ -45,7 +48,9 @@ class UserProfile(msgspec.Struct, frozen=True):
         Args:
             since_ms: counted from this time of the log's clock on.
         """
-        return Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
+        # Newest first.
+        count = bisect_right(self.shown, -since_ms, key=lambda each: -each.entry_ms)
+        return Counter(map(_item, self.shown[:count]))
 
     def counts(self, category: Callable[[str], str | None]) -> dict[str, int]:
         """Return how many of the events each category has, most first.
@@ -58,6 +63,7 @@ class UserProfile(msgspec.Struct, frozen=True):
         return {name: count for name, count in found.most_common() if name is not None}
 
 
+_item = itemgetter(Showing._fields.index("item"))
 UNKNOWN_USER = UserProfile()
 """Of a user of whom no log says anything."""
 
@@ -89,13 +95,23 @@ def read_profile(hashes: Iterable[Mapping[bytes, bytes]], rule: CutRule) -> User
     # Of equal times the log with the greater name has the newer, so that all readers agree.
     logs = [by_log[name] for name in sorted(by_log, reverse=True)]
     joined = [join_parts(parts, rule) if len(parts) > 1 else parts[0] for parts in logs]
-    events = [event for part in joined for event in part.events]
-    shown = [each for part in joined for each in part.shown]
-    if len(joined) > 1:
-        events.sort(key=_when, reverse=True)
-        shown.sort(reverse=True)
     version = digest(msgspec.msgpack.encode(sorted(read)))[:16]
-    return UserProfile(newest_events(events, rule), tuple(shown[:MOST_SHOWN]), version)
+    return UserProfile(_events(joined, rule), _shown(joined), version)
+
+
+def _events(joined: Iterable[Part], rule: CutRule) -> tuple[ProfileEvent, ...]:
+    some = [part.events for part in joined if part.events]
+    # The events of one log are in order, one of each item and type: often there is nothing to do.
+    if len(some) == 1:
+        return some[0] if len(some[0]) <= rule.items else newest_events(some[0], rule)
+    return newest_events(sorted(chain.from_iterable(some), key=_when, reverse=True), rule)
+
+
+def _shown(joined: Iterable[Part]) -> tuple[Showing, ...]:
+    some = [part.shown for part in joined if part.shown]
+    if len(some) == 1:
+        return some[0]
+    return tuple(sorted(chain.from_iterable(some), reverse=True)[:MOST_SHOWN])
 
 
 def _when(event: ProfileEvent) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import redis
 import redis.asyncio
+from hiredis import pack_command
 from redis import exceptions as errors
 from redis.asyncio.cluster import RedisCluster as AsyncCluster
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -128,7 +129,8 @@ class _Connection:
         if self._kept.is_connected and await self._kept.can_read():
             await self._kept.disconnect(nowait=True)
 
-        await self._kept.send_packed_command(self._kept.pack_commands(commands))
+        # redis-py's client for asyncio packs commands in Python, at eight times the cost.
+        await self._kept.send_packed_command(b"".join(map(pack_command, commands)))
         answers: list[Any] = []
         for _ in commands:
             try:

@@ -62,9 +62,15 @@ class SharedReader:
         while self._waiting:
             batch, began = self._next(), loop.time()
             answers: list[Any] | None = None
+            # What several ask for alike is asked for once.
+            places: dict[Command, int] = {}
+            own_places = [
+                [places.setdefault(command, len(places)) for command in asked.commands]
+                for asked in batch
+            ]
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answers = await self._wire.send([c for asked in batch for c in asked.commands])
+                    answers = await self._wire.send(list(places))
                 await look_again_if(self._client, answers)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
                 batch += self._waiting
@@ -72,13 +78,13 @@ class SharedReader:
                 self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
                 await look_again_if(self._client, [error])
 
-            self._failing, at = answers is None, 0
-            for asked in batch:
-                own = answers and answers[at : at + len(asked.commands)]
-                at += len(asked.commands)
+            self._failing = answers is None
+            for at, asked in enumerate(batch):
+                own = None if answers is None else [answers[place] for place in own_places[at]]
+                if own is not None and any(isinstance(each, Exception) for each in own):
+                    own = None
                 if not asked.done.done():  # its request was cancelled
-                    is_whole = own and not any(isinstance(each, Exception) for each in own)
-                    asked.done.set_result(own if is_whole else None)
+                    asked.done.set_result(own)
 
     def _next(self) -> list[_Asked]:
         batch: list[_Asked] = []
