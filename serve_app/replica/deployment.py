@@ -33,7 +33,6 @@ from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
-from serve_app.store.replicas.shared_reader import READ_S, SharedReader
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -62,7 +61,6 @@ class RankReplica:
         self._watch = LearningWatch(self._client, specs)
 
         # Of each space in which profiles are kept.
-        self._reader = SharedReader(self._client, timeout_s=min(READ_S, timeout))
         profiled = sorted({spec.shares for spec in specs if spec.profile is not UNSET})
         self._users = {
             space: ReplicaUsers(self._writer, UsersKeys(space), salt=settings.secret())
@@ -100,7 +98,7 @@ class RankReplica:
         if spec.profile is UNSET:
             return None
         users, salt = self._users[spec.shares], self._settings.secret()
-        return KnownUsers(spec, spec.profile, users, self._reader, salt=salt)
+        return KnownUsers(spec, spec.profile, users, self._writer.wire, salt=salt)
 
     def _space_service(self, space: str, members: list[PolicySpec]) -> RedisSpaceService:
         """Serve what the policies of a space share."""

@@ -27,9 +27,10 @@ from policies.items.listing import ItemListing
 from policies.items.timeline import ItemTimeline, RefusedChange
 from policies.requests import Item
 from serve_app.store.clients import FAILURES, AsyncRedis
-from serve_app.store.event_log import FIELD, LogWriter, reason_of
+from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.items.bases import FIELDS, UNNAMED_S, ItemsBase, append_base
 from serve_app.store.keys import ItemsKeys, Keys, LogKeys
+from serve_app.store.replicas.shared_wire import reason_of
 
 READ, READ_FIRST = 500, 10
 """Entries at a time: as many as there are, and while it is not known yet how large they are."""

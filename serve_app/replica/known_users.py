@@ -19,7 +19,7 @@ from policies.spec import PolicySpec
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.keys import partitions
 from serve_app.store.profiles.part_state import are_whole
-from serve_app.store.replicas.shared_reader import Command, SharedReader
+from serve_app.store.replicas.shared_wire import Command, SharedWire
 from serve_app.store.spaces import decode_space
 from serve_app.store.users.persons import Person
 
@@ -40,7 +40,7 @@ class KnownUsers:
         spec: PolicySpec,
         profile: ProfileOptions,
         users: ReplicaUsers,
-        reader: SharedReader,
+        reader: SharedWire,
         *,
         salt: bytes,
         clock: Callable[[], float] = time.monotonic,

@@ -9,7 +9,7 @@ from bandits.errors import LogUnavailableError, RateLimitedError
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
-from serve_app.store.event_log import reason_of
+from serve_app.store.replicas.shared_wire import reason_of
 from serve_app.store.spaces import read_space, space_of_specs
 
 MOST_ENTRIES = 10_000

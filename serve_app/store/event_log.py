@@ -1,21 +1,15 @@
 """The log in Redis: appended to with group commit, read in order."""
 
-import asyncio
 import uuid
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
-
-from redis import exceptions as errors
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
-from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, look_again_if, now_ms, wire
+from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, now_ms
 from serve_app.store.keys import Keys, LogKeys
 from serve_app.store.replicas.known_appends import (
     APPEND_ONCE,
@@ -26,18 +20,14 @@ from serve_app.store.replicas.known_appends import (
     known_arguments,
     known_keys,
 )
+from serve_app.store.replicas.shared_wire import TIMEOUT_S, SharedWire
 
 FIELD = b"r"
-MAX_BATCH = 512
-MAX_WAITING = 50_000
 REMEMBERED_S = 600
 """How long a client may retry a decision under the event_id it made."""
 SPAN_S = 60
 ATTEMPTS = 3
 """How often an entry is appended whose answer is lost."""
-PAUSE_S = 0.05
-"""Shortest pause between a failure and the one write that tries again."""
-TIMEOUT_S = 2.0
 
 # As many entries as there are records: one command and one answer, however many share it.
 APPEND = """
@@ -57,58 +47,10 @@ return entry
 """
 
 
-class UnconfirmedError(errors.RedisError):
-    """Fewer Redis replicas than asked for hold the write."""
-
-
-# The first that fits. Python's own TimeoutError is an OSError.
-REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (errors.TimeoutError, "timeout"),
-    (TimeoutError, "timeout"),
-    (errors.BusyLoadingError, "loading"),
-    (errors.ReadOnlyError, "readonly"),
-    (errors.OutOfMemoryError, "oom"),
-    (errors.ConnectionError, "connection"),
-    (UnconfirmedError, "unconfirmed"),
-    (errors.RedisClusterException, "connection"),
-    (OSError, "connection"),
-)
-
-
-def reason_of(error: Exception) -> str:
-    """Return why Redis did not do as asked, as metrics have it: one of REASONS, or other."""
-    return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Write:
-    """``count`` entries to append.
-
-    ``head``: what the command begins with that all who append alike share, each with its ``data``;
-    without any, it is a command of this one's own.
-    """
-
-    head: tuple[Any, ...]
-    data: Sequence[Any]
-    count: int
-    done: "asyncio.Future[Any]"
-    due: float
-
-
 class LogWriter:
-    """Appends records; concurrent callers share one message, hence one fsync of the server.
+    """Appends records; concurrent callers share one message, and one fsync of the server.
 
-    With ``confirm_replicas`` a write is acknowledged only when so many replicas of this Redis hold
-    it (WAIT).
-
-    While a batch is on its way the next one gathers: latency is one or two round trips, never a
-    timer. Nobody waits longer than ``timeout_s``. When a batch fails as a whole, all that wait fail
-    with it; then nothing is sent for as long as the failure took, and then one write at a time
-    tries while the others fail at once, until one succeeds.
-
-    ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``,
-    ``skipped`` (not sent, after another's failure) and ``crowded`` (MAX_WAITING were waiting).
-    ``client`` is made by ``asyncio_client``.
+    See ``SharedWire``, which counts the ``failures``. ``client`` is made by ``asyncio_client``.
     """
 
     def __init__(
@@ -118,16 +60,8 @@ class LogWriter:
         timeout_s: float = TIMEOUT_S,
         confirm_replicas: int = 0,
     ) -> None:
-        self.failures: Counter[str] = Counter()
-        self._client = client
-        self._wire = wire(client)
-        self._timeout_s = timeout_s
-        self._confirm_replicas = confirm_replicas
-        self._waiting: deque[_Write] = deque()
-        self._held = 0
-        self._flusher: asyncio.Task[None] | None = None
-        self._failing = False
-        self._retry_at = 0.0
+        self.wire = SharedWire(client, timeout_s=timeout_s, confirm_replicas=confirm_replicas)
+        self.failures, self.failed = self.wire.failures, self.wire.failed
 
     async def append(self, key: str, record: LogRecord) -> str:
         """Append a record; return the new entry's id once the server holds it.
@@ -154,7 +88,7 @@ class LogWriter:
         if not records:
             return []
         head = "EVAL", APPEND, 1, key
-        entries = await self._send(head, [encode(record) for record in records], len(records))
+        entries = await self.wire.send(head, [encode(record) for record in records], len(records))
         return [entry.decode() for entry in entries]
 
     async def append_known(
@@ -177,7 +111,7 @@ class LogWriter:
         data: list[Any] = []
         for record, visit in zip(records, visits, strict=True):
             data += known_arguments(encode(record), KnownAppend.of(record, visit))
-        entries = await self._send(append_known(keys), data, len(records))
+        entries = await self.wire.send(append_known(keys), data, len(records))
         return [entry is not None for entry in entries]
 
     async def append_by(self, key: str, command: tuple[Any, ...]) -> Any:  # noqa: ARG002
@@ -190,7 +124,7 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        return await self._send(command, (), 1)
+        return await self.wire.send(command, (), 1)
 
     async def append_once(
         self, keys: Keys, record: DecisionRecord, asked: bytes, visit: str | None = None
@@ -217,7 +151,7 @@ class LogWriter:
             names += known_keys(keys)
             said += [VISIT_S, MOST_OF_VISIT, known.user, known.visit, *known.shown]
         command = ("EVAL", APPEND_ONCE, len(names), *names, *said)
-        remembered, raw = await self._send(command, (), 1)
+        remembered, raw = await self.wire.send(command, (), 1)
         if remembered is None:
             return record if raw is None else None
         first = self._first(remembered, raw, asked)
@@ -238,7 +172,7 @@ class LogWriter:
         limits = REMEMBERED_S, SPAN_S
         names = keys.log, keys.decisions_prefix
         command = ("EVAL", APPEND_ONCE, 2, *names, b"", event_id, asked, *limits)
-        remembered, raw = await self._send(command, (), 1)
+        remembered, raw = await self.wire.send(command, (), 1)
         if remembered is None:
             return None
         return await self._unless_erased(keys, self._first(remembered, raw, asked))
@@ -246,7 +180,7 @@ class LogWriter:
     async def _unless_erased(self, keys: Keys, first: DecisionRecord) -> DecisionRecord:
         """Return what is remembered; of an erased user nothing is."""
         mark = "EXISTS", keys.erased(first.user or "")
-        if first.user is not None and await self._send(mark, (), 1):
+        if first.user is not None and await self.wire.send(mark, (), 1):
             raise EventConflictError(
                 "this event_id has answered a user who was erased since: make a new one", "event_id"
             )
@@ -265,116 +199,6 @@ class LogWriter:
                 "the decision of this event_id is no longer in the log: make a new one", "event_id"
             )
         return first
-
-    def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
-        """Count writes that are not known to be logged; return the error that says so.
-
-        Args:
-            reason: why, as ``failures`` counts it.
-            count: how many records they hold.
-        """
-        self.failures[reason] += count
-        return LogUnavailableError(
-            f"the log did not confirm the entry ({reason}): retry in a moment"
-        )
-
-    async def _send(self, head: tuple[Any, ...], data: Sequence[Any], count: int) -> Any:
-        loop = asyncio.get_running_loop()
-        flushing = self._flusher is not None and not self._flusher.done()
-
-        # After a failure one write at a time tries; the others fail at once.
-        if self._failing and (flushing or loop.time() < self._retry_at):
-            raise self.failed("skipped", count)
-        if self._held >= MAX_WAITING:
-            raise self.failed("crowded", count)
-
-        write = _Write(head, data, count, loop.create_future(), loop.time() + self._timeout_s)
-        self._waiting.append(write)
-        self._held += count
-        if not flushing:
-            self._flusher = asyncio.create_task(self._flush())
-        return await write.done
-
-    def _next(self) -> list[_Write]:
-        """Take those that wait, up to about MAX_BATCH records."""
-        batch: list[_Write] = []
-        size = 0
-        while self._waiting and size < MAX_BATCH:
-            batch.append(self._waiting.popleft())
-            size += batch[-1].count
-        self._held -= size
-        return batch
-
-    async def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._next()
-            began = loop.time()
-            try:
-                results = await self._execute(batch)
-                self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-                # All that wait fail with the batch: its failure is theirs.
-                batch += self._waiting
-                self._waiting.clear()
-                self._held = 0
-                results, self._failing = [error] * len(batch), True
-                await look_again_if(self._client, [error])
-
-            self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
-            for write, result in zip(batch, results, strict=True):
-                if write.done.done():  # its request was cancelled
-                    continue
-                if isinstance(result, Exception):
-                    write.done.set_exception(self.failed(reason_of(result), write.count))
-                else:
-                    write.done.set_result(result)
-
-    async def _execute(self, batch: Sequence[_Write]) -> list[Any]:
-        """Return a result or an error for each write.
-
-        One command goes out for all that append alike to a log, and one for each that has its own.
-        """
-        alone = [write for write in batch if not write.data]
-        by_head: dict[tuple[Any, ...], list[_Write]] = {}
-        for write in batch:
-            if write.data:
-                by_head.setdefault(write.head, []).append(write)
-
-        async with asyncio.timeout_at(batch[0].due):
-            commands = [write.head for write in alone]
-            for head, writes in by_head.items():
-                commands.append((*head, *[data for write in writes for data in write.data]))
-            if self._confirm_replicas:
-                commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
-            results = await self._wire.send(commands)
-            await look_again_if(self._client, results)
-        if self._confirm_replicas:
-            results = self._confirmed(results)
-
-        # One answer holds the ids of all entries, in the order of the writes.
-        result_of = dict(zip(map(id, alone), results, strict=False))
-        for writes, answer in zip(by_head.values(), results[len(alone) :], strict=True):
-            entries = iter(() if isinstance(answer, Exception) else answer)
-            for write in writes:
-                own = list(islice(entries, write.count))
-                result_of[id(write)] = answer if isinstance(answer, Exception) else own
-        return [result_of[id(write)] for write in batch]
-
-    def _confirmed(self, results: list[Any]) -> list[Any]:
-        """Return the results of the writes, without that of the WAIT behind them.
-
-        If that was refused, no write is confirmed.
-
-        Raises:
-            UnconfirmedError: too few replicas hold the writes.
-        """
-        holding = results.pop()
-        if isinstance(holding, Exception):
-            return [result if isinstance(result, Exception) else holding for result in results]
-        if holding < self._confirm_replicas:
-            raise UnconfirmedError
-        return results
 
 
 class RedisLog:

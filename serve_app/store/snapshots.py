@@ -14,9 +14,9 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
-from serve_app.store.event_log import reason_of
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
+from serve_app.store.replicas.shared_wire import reason_of
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000
@@ -188,7 +188,7 @@ class Follower:
     ``failures`` counts, by reason, the attempts after which the previous snapshot kept serving:
     ``head`` (the pointer is gone, or is none), ``missing`` (a blob is not stored), ``corrupt`` (a
     blob's bytes are not those of its name), ``refused`` (for another spec, or of another kind), or
-    one of ``event_log.reason_of``.
+    one of ``shared_wire.reason_of``.
     """
 
     def __init__(

@@ -17,13 +17,13 @@ from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord, 
 from serve_app.store.clients import wire
 from serve_app.store.event_log import (
     FIELD,
-    MAX_BATCH,
     REMEMBERED_S,
     SPAN_S,
     LogWriter,
     RedisLog,
 )
 from serve_app.store.keys import Keys
+from serve_app.store.replicas.shared_wire import MAX_BATCH
 
 KEYS = Keys("home")
 

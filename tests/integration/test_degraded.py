@@ -33,10 +33,10 @@ from serve_app.admin.freshness import read_all
 from serve_app.replica import deployment as deployments
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
-from serve_app.store import event_log
 from serve_app.store.items.bases import append_base
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys
+from serve_app.store.replicas import shared_wire
 from serve_app.store.snapshots import RETRY_S
 from serve_app.workers.items_leader import ItemsLeader
 
@@ -145,7 +145,7 @@ async def test_a_slow_server_that_answers_in_time_loses_nothing(caller, server):
 
 
 async def test_what_waits_is_bounded(caller, server, monkeypatch):
-    monkeypatch.setattr(event_log, "MAX_WAITING", 10)
+    monkeypatch.setattr(shared_wire, "MAX_WAITING", 10)
     with server.frozen():
         answers = await asyncio.gather(*(caller.rank() for _ in range(40)))
     refused(answers)

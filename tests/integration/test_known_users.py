@@ -27,7 +27,6 @@ from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, Keys, UsersKeys, partitions
 from serve_app.store.profiles.part_writer import PartWriter
 from serve_app.store.replicas import known_appends
-from serve_app.store.replicas.shared_reader import SharedReader
 from serve_app.store.spaces import part_name, register
 
 SPEC = PolicySpec(
@@ -46,7 +45,7 @@ def replica(async_client, spec: PolicySpec = SPEC) -> RedisPolicyService:
     """A replica with a first snapshot."""
     writer = LogWriter(async_client, timeout_s=1.0)
     users = ReplicaUsers(writer, UsersKeys(spec.shares), salt=SALT)
-    known = KnownUsers(spec, spec.profile, users, SharedReader(async_client), salt=SALT)
+    known = KnownUsers(spec, spec.profile, users, writer.wire, salt=SALT)
     service = RedisPolicyService(
         spec, async_client, writer, salt=SALT, replica="r", follow_interval_s=1.0, known=known
     )
