@@ -34,7 +34,6 @@ from serve_app.store.erasures.job import erase_person
 from serve_app.store.event_log import LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
-from serve_app.store.replicas.shared_reader import SharedReader
 from serve_app.store.spaces import Space, space_of_specs
 from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
@@ -57,7 +56,7 @@ class Replica:
     def __init__(self, async_client) -> None:
         writer = LogWriter(async_client)
         users = ReplicaUsers(writer, USERS, salt=SALT)
-        known = KnownUsers(SPEC, SPEC.profile, users, SharedReader(async_client), salt=SALT)
+        known = KnownUsers(SPEC, SPEC.profile, users, writer.wire, salt=SALT)
         self.policy = RedisPolicyService(
             SPEC, async_client, writer, salt=SALT, replica="r", follow_interval_s=1.0, known=known
         )

@@ -1,6 +1,6 @@
 """What it costs to look up who asks: `rank` by user_id against the same history in the request.
 
-    python -m benchmarks.serving.profiles [--quick] [--out profiles.json]   (nine minutes; quick: two)
+    python -m benchmarks.serving.known_users [--quick] [--out FILE]   (nine minutes; quick: two)
 
 One service (embedded Valkey, every entry synced to disk), 2,000 items, a policy with two trained
 sources (item_knn and popular), profiles of 50 items and rules of `repeat`. Each of 500 users has
