@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 
 from banditloop_client.space_schemas import UserExport
@@ -14,6 +15,8 @@ from serve_app.store.spaces import read_space, space_of_specs
 
 MOST_ENTRIES = 10_000
 """Entries of the logs in one answer."""
+PAUSE_S = 0.002
+"""Pause after each few hundred entries: half of the time is left to whoever asks this replica."""
 
 
 class UserExports:
@@ -59,6 +62,7 @@ class UserExports:
                     archive=settings.archive_root(),
                     files=self._files,
                     most=MOST_ENTRIES,
+                    progress=lambda _count: time.sleep(PAUSE_S),
                 )
         except (*REDIS_ERRORS, OSError) as error:
             raise LogUnavailableError(

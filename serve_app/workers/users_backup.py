@@ -4,15 +4,18 @@ import logging
 import threading
 from typing import Any
 
+from bandits.errors import UsersBackupError
 from policies.pseudonyms import salt_id
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, Redis, now_ms
 from serve_app.store.keys import UsersKeys
-from serve_app.store.users.backups import UsersBackups
+from serve_app.store.users.backups import UsersBackup, UsersBackups
 
 POLL_S = 1.0
 AGAIN_S = 60.0
 """Time until the next attempt, where there was nobody to copy, or another process copies."""
+LOST = 0.5
+"""Part of the records of a copy that have to be there when the next is made."""
 COPYING_S = 900
 """How long others leave a copy to a process that has died over it."""
 
@@ -79,12 +82,32 @@ class ScheduledUsersBackup:
         if now < due_ms or not self._client.set(self._keys.backing_up, "1", nx=True, ex=COPYING_S):
             return False
         try:
-            made = self._backups.write(self._client, now) > 0
+            rows = self._backups.write(self._client, now)
+            made = rows > 0
+            if kept:
+                self._compare(kept[0], rows)
             self._client.set(self._keys.backed_up, now)
             self._backups.prune(now, self._retain_ms)
         finally:
             self._client.delete(self._keys.backing_up)
         return made
+
+    def _compare(self, before: UsersBackup, rows: int) -> None:
+        """Say it aloud where most of the users of the copy before are gone."""
+        try:
+            known = self._backups.rows_of(before)
+        except UsersBackupError as error:
+            log.warning("%s", error.message)
+            return
+        if rows < LOST * known:
+            log.error(
+                "%s of the %s records of who the users of %s are were here at the copy before, and"
+                " are gone: has Redis lost its data? banditloop users restore --space %s",
+                f"{known - rows:,}",
+                f"{known:,}",
+                self._keys.space,
+                self._keys.space,
+            )
 
     def note_erased(self) -> int:
         """Tell the copies who was erased; return how many pseudonyms that were."""

@@ -16,6 +16,7 @@ from serve_app.replica.space_metrics import read_states
 from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
+from serve_app.store import clients
 from serve_app.store.erasures.job import erase_person, run
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import ActivityKeys, UsersKeys
@@ -251,6 +252,20 @@ def test_a_schedule_outlives_whatever_it_cannot_reach(client, settings, tmp_path
     schedule.run(stop)
     assert schedule.failures == 1
     assert client.smembers(KEYS.unnoted) == {b"p"}
+
+
+async def test_a_loss_is_said_aloud(client, async_client, settings, monkeypatch, caplog):
+    await replica(async_client).resolve_all(map(str, range(10)))
+    schedule = ScheduledUsersBackup(client, "shop", settings)
+    assert schedule.step()
+    now = clients.now_ms(client, KEYS.backing_up)
+    monkeypatch.setattr("serve_app.workers.users_backup.now_ms", lambda *_: now)
+    for left, said in ((6, False), (2, True), (0, True)):
+        client.delete(*list(persons(client))[left:])
+        now += HOUR_MS + 1
+        caplog.clear()
+        assert schedule.step() is (left > 0)
+        assert ("users restore --space shop" in caplog.text) is said
 
 
 async def test_a_metric_tells_how_old_the_newest_copy_is(client, async_client, settings):

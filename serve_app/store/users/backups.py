@@ -22,7 +22,12 @@ from policies.storage import Storage, shown
 from serve_app.store.clients import Redis
 from serve_app.store.keys import UsersKeys
 from serve_app.store.users.persons import alias_of, decode_person
-from serve_app.store.users.persons_file import PersonRow, read_persons, write_persons
+from serve_app.store.users.persons_file import (
+    PersonRow,
+    count_persons,
+    read_persons,
+    write_persons,
+)
 from serve_app.store.users.reading import each_person
 
 ERASED = "erased"
@@ -123,6 +128,16 @@ class UsersBackups:
                 "salt",
             )
         return rows
+
+    def rows_of(self, backup: UsersBackup) -> int:
+        """Return how many rows a copy has; its footer says it.
+
+        Raises:
+            UsersBackupError: it is damaged.
+            OSError: it cannot be reached.
+        """
+        with self._files.open(backup.name) as file:
+            return count_persons(file, f"{self.where}/{backup.name}")
 
     def note_erased(self, pseudonyms: Iterable[str]) -> None:
         """Say of pseudonyms that nobody has them any more, so that no copy brings them back.

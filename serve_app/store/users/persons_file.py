@@ -85,6 +85,22 @@ def write_persons(
     return count
 
 
+def count_persons(file: Any, name: str) -> int:
+    """Return how many rows a file has.
+
+    Args:
+        file: an open file.
+        name: what errors call it.
+
+    Raises:
+        UsersBackupError: it is damaged.
+    """
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, ValueError) as error:
+        raise UsersBackupError(f"{name} cannot be read ({error}): take another", "file") from error
+
+
 def read_persons(file: Any, name: str) -> tuple[AboutPersons, list[PersonRow]]:
     """Return what a file says of itself, and its rows.
 
