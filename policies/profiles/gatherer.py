@@ -9,10 +9,8 @@ from bandits.log.encoded_decisions import DECISIONS, Decision, shown_to
 from bandits.log.records import ErasureRecord, LogEntry, RewardRecord
 from policies.profiles.changes import PartChanges
 from policies.profiles.part import ProfileEvent
+from policies.profiles.signals import REWARD
 from policies.spec import PolicySpec
-
-REWARD = "reward"
-"""The type of what was rewarded without a signal."""
 
 
 class ChangeGatherer:
