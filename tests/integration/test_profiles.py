@@ -12,16 +12,24 @@ from support.logs import decision
 from support.loops import SALT, SPEC, make, url_of
 from typer.testing import CliRunner
 
+from bandits.log.codec import encode
 from bandits.log.positions import START
-from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry, RewardRecord
+from bandits.log.records import (
+    ActivityRecord,
+    CheckpointRecord,
+    ErasureRecord,
+    LogEntry,
+    RewardRecord,
+)
 from policies.items.catalogue import Catalogue
 from policies.profiles.changes import PartChanges
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import ERASED, CutRule, decode_part, encode_part, join_parts
 from policies.profiles.user_profile import read_profile
+from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.store.checkpoints import Checkpoints
-from serve_app.store.event_log import RedisLog
+from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.history import History, LogPast
 from serve_app.store.keys import Keys, UsersKeys
 from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
@@ -195,9 +203,11 @@ def learning(client, spec=PROFILED) -> Iterator[LearnerLoop]:
     loop, stop = make(client, spec), threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
-    yield loop
-    stop.set()
-    thread.join()
+    try:
+        yield loop
+    finally:
+        stop.set()
+        thread.join()
 
 
 def act(client, first: int, count: int, spec=PROFILED) -> None:
@@ -270,6 +280,36 @@ def test_a_learner_writes_what_its_log_says_of_users_and_makes_it_anew_when_it_i
         until(lambda: is_written(client))
         until(lambda: decode_part_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch != epoch)
         until(lambda: is_written(client))
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_a_standby_goes_on_from_what_was_written_and_nothing_is_made_anew(client):
+    with learning(client) as first:
+        act(client, 0, 20)
+        until(lambda: is_written(client))
+        epoch = decode_part_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch
+        with learning(client) as second:
+            until(lambda: second.fold.position == first.fold.position)
+            client.xadd(LOG.log, {FIELD: encode(CheckpointRecord())})
+            act(client, 20, 20)
+            until(StoredPolicy(client, "home").checkpoints.list)
+
+            # The first ends without a word, with what it has not written yet.
+            first._profiles._writer.write = lambda *_: time.sleep(0.05)
+            act(client, 40, 20)
+            first.lease.abstain()
+            until(lambda: second.lease.token is not None)
+            act(client, 60, 5)
+            until(lambda: is_written(client))
+            assert verdict(client).holds
+
+    # The third resumes from the checkpoint.
+    with learning(client) as third:
+        act(client, 65, 5)
+        until(lambda: is_written(client))
+        assert third.log.checkpointed
+    assert verdict(client).holds
+    assert decode_part_state(client.hget(KEYS_OF_HOME.parts, "home.0")).epoch == epoch
 
 
 @pytest.mark.usefixtures("hurried_learner")
