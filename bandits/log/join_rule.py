@@ -85,6 +85,17 @@ class SignalledRule(JoinRule, frozen=True):
         own = self.signals.get(signal or UNNAMED)
         return own is not None and age_ms >= own.window_ms
 
+    def add(self, parts: dict[str, float], signal: str, value: float) -> float:
+        """Add a reward to the aggregate of its signal; return the reward of the slot.
+
+        Args:
+            parts: the aggregates of the slot's signals, brought up to date.
+            signal: the reward's.
+            value: the reward's.
+        """
+        parts[signal] = aggregate(self.signals[signal].aggregation, parts.get(signal), value)
+        return self.total(parts)
+
     def total(self, parts: dict[str, float]) -> float:
         """Return the reward of a slot.
 

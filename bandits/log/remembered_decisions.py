@@ -9,6 +9,7 @@ from bandits.log.encoded_decisions import Decision, whole_record
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Identity
 from bandits.log.records import RewardRecord
+from bandits.log.versions import SIGNALS_SINCE
 
 
 class JoinedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -143,6 +144,13 @@ def teach_at_close(
     rewards = tuple([values.get(slot, default) for slot in slots])
     record = decision.record or record_of(decision)
     out.append(JoinedDecision(decision.position, record, slots, rewards))
+
+
+def as_read(reward: RewardRecord, fold: int) -> RewardRecord:
+    """Return a reward as builds of a version of the fold read it."""
+    if fold >= SIGNALS_SINCE:
+        return reward
+    return msgspec.structs.replace(reward, signal=None)
 
 
 def slot_of(decision: Decision, reward: RewardRecord) -> int | None:

@@ -21,6 +21,10 @@ PMFs of the snapshots made until then.
 """
 
 
+SIGNALS_SINCE = 5
+"""From this version on a reward may name its signal; before, nobody read it."""
+
+
 def fold_version(build: Mapping[str, str]) -> int:
     """Return the version of the fold that a BuildRecord's build says.
 

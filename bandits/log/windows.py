@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
-import msgspec
-
 from bandits.log.deadlines import NEVER, Deadlines
 from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
@@ -23,14 +21,13 @@ from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
     JoinedDecision,
     RememberedDecision,
+    as_read,
     slot_by_hash,
     slot_of,
     teach_at_close,
     teach_slots,
 )
 
-SIGNALS_SINCE = 5
-"""The version of the fold from which on a reward may name its signal; before, nobody read it."""
 RECENT_BYTES = 64 << 20
 """How much memory the records of the newest decisions take, about."""
 ENCODED_BYTES = 400
@@ -321,7 +318,7 @@ class Windows:
         decision = self._find(record.event_id)
         if decision is None:
             # Before its decision, for which it then waits.
-            record = record if record.signal is None else self._as_read(record)
+            record = record if record.signal is None else as_read(record, self.fold)
             self.counts["early"] += 1
             until = now_ms + self.rule.window_ms
             number = self._remind(until, "orphan", self.rule, record.event_id)
@@ -332,7 +329,7 @@ class Windows:
     def _reward_of(
         self, decision: RememberedDecision, record: RewardRecord, now_ms: int, out: Lessons
     ) -> None:
-        record = record if record.signal is None else self._as_read(record)
+        record = record if record.signal is None else as_read(record, self.fold)
         rule = decision.rule
         late = decision.forgotten_ms > 0
         if type(rule) is SignalledRule and not late:
@@ -426,14 +423,7 @@ class Windows:
         if decision.parts is None:
             decision.parts = {}
         parts = decision.parts.setdefault(slot, {})
-        parts[name] = aggregate(rule.signals[name].aggregation, parts.get(name), reward.value)
-        decision.values[slot] = rule.total(parts)
-
-    def _as_read(self, reward: RewardRecord) -> RewardRecord:
-        """Return a reward as builds of the fold in force read it."""
-        if self.fold >= SIGNALS_SINCE:
-            return reward
-        return msgspec.structs.replace(reward, signal=None)
+        decision.values[slot] = rule.add(parts, name, reward.value)
 
     def _activation(self, now_ms: int, record: ActivationRecord, out: Lessons) -> None:
         """Activate a deferred decision, or let the activation wait for it."""

@@ -15,7 +15,6 @@ from bandits.log.records import LogEntry, MergeInput
 from bandits.log.trends import Trends, TrendState
 from bandits.log.versions import FOLD, fold_version
 from policies.fold.known_prior import KnownPrior
-from policies.fold.relearning import Relearned
 
 
 class Past(Protocol):
@@ -126,6 +125,18 @@ class TrendingState(PriorState, frozen=True, array_like=True):
     """A checkpoint of a log whose spec has a source of what is in demand now."""
 
     trends: list[TrendState] | None = None
+
+
+class Relearned(msgspec.Struct, frozen=True, array_like=True):
+    """Whose signals weigh the rewards of decisions that were made with other specs.
+
+    Attributes:
+        by: the digest of the spec whose signals do.
+        specs: those of the decisions, by digest.
+    """
+
+    by: str
+    specs: list[str]
 
 
 class SignalledState(TrendingState, frozen=True, array_like=True):

@@ -59,9 +59,9 @@ from policies.fold.checkpoint import (
     Past,
     PriorState,
     Refusal,
+    Relearned,
     SignalledState,
     TrendingState,
-    decode_state,
     with_prior,
     with_signals,
     with_trends,
@@ -70,7 +70,7 @@ from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED,
 from policies.fold.named_blobs import NamedBlobs
 from policies.fold.prior import begin_with, demand_prior
 from policies.fold.read_behind import ReadBehind, inherited_records
-from policies.fold.relearning import Relearned, weighed_by
+from policies.fold.relearning import state_beside, weighed_by
 from policies.fold.teaching import Lessons, taught_interactions, taught_rows
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
@@ -597,22 +597,14 @@ class Fold:
         """Go on as the fold beside of which the entry names a checkpoint; see relearning.py."""
         if self._past is None:
             raise CodecError("to go on from another fold needs the log behind it", "past")
-        try:
-            state = decode_state(self._blobs.data(record.digest))
-        except CodecError as error:
-            raise RefusedError(error.message, error.target) from error
-
-        made = state.relearned if isinstance(state, SignalledState) else None
-        if made is None or self.spec is None or made.by != self.spec_id:
-            raise RefusedError("it was learned anew for another spec than is in force", "spec")
-        if state.position != record.through or not has_reached(self.position, state.position):
-            raise RefusedError(f"it has not learned up to {record.through}", "through")
+        data, through = self._blobs.data(record.digest), record.through or ""
+        state = state_beside(data, through, self.spec_id, self.position)
 
         # What came since is folded once more, by whoever folds this log.
-        then = self.beside(made.by)
+        then = self.beside(self.spec_id or "")
         then.resume(state, self._past)
         then.apply(self._past.entries(then.position, self.position))
-        if then.spec_id != self.spec_id or then.learner is None:
+        if self.spec is None or then.spec_id != self.spec_id or then.learner is None:
             raise RefusedError("another spec was in force where it was learned", "spec")
 
         checkpoint = then.learner.checkpoint()
@@ -622,7 +614,7 @@ class Fold:
         self.join.become(then.join)
         self._follow(then.trends)
         self._specs_named |= then._specs_named  # noqa: SLF001 - a fold of the same log
-        self.relearned, self.is_mixed = self._relearned_by(made.by), False
+        self.relearned, self.is_mixed = self._relearned_by(then.spec_id or ""), False
 
     def _warm_start(self, record: WarmStartRecord) -> None:
         """Go on from a trained model, which replaces what was learned."""

@@ -8,21 +8,12 @@ what is taken over has the bytes of the fold beside.
 
 import msgspec
 
+from bandits.errors import CodecError, RefusedError
 from bandits.log.join_rule import JoinRule
+from bandits.log.positions import has_reached
+from policies.fold.checkpoint import SignalledState, decode_state
 from policies.profiles.signals import signalled_rule
 from policies.spec import PolicySpec
-
-
-class Relearned(msgspec.Struct, frozen=True, array_like=True):
-    """Whose signals weigh the rewards of decisions that were made with other specs.
-
-    Attributes:
-        by: the digest of the spec whose signals do.
-        specs: those of the decisions, by digest.
-    """
-
-    by: str
-    specs: list[str]
 
 
 def weighed_by(spec: PolicySpec, by: PolicySpec) -> JoinRule:
@@ -35,3 +26,28 @@ def weighed_by(spec: PolicySpec, by: PolicySpec) -> JoinRule:
     if by.signals is msgspec.UNSET:
         return spec.join
     return signalled_rule(spec.join, by.signals)
+
+
+def state_beside(data: bytes, through: str, by: str | None, position: str) -> SignalledState:
+    """Return the checkpoint of a fold beside that may be taken over.
+
+    Args:
+        data: the bytes that the entry names.
+        through: up to where the entry says that it has learned.
+        by: the spec in force, by digest.
+        position: the entry's.
+
+    Raises:
+        RefusedError: it is none, or of another spec or position.
+    """
+    try:
+        state = decode_state(data)
+    except CodecError as error:
+        raise RefusedError(error.message, error.target) from error
+
+    made = state.relearned if isinstance(state, SignalledState) else None
+    if not isinstance(state, SignalledState) or made is None or made.by != by:
+        raise RefusedError("it was learned anew for another spec than is in force", "spec")
+    if state.position != through or not has_reached(position, state.position):
+        raise RefusedError(f"it has not learned up to {through}", "through")
+    return state

@@ -68,6 +68,7 @@ class Relearning:
             self._log.append(WarmStartRecord(digest(state), position))
             log.info("policy %s was learned anew up to %s", self._spec.name, position)
             self._work, self._given = None, _answers(fold)
+            self._not_before = time.monotonic() + RETRY_S
 
     def stop(self) -> None:
         """Leave off, if it has begun."""

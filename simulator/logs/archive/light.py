@@ -17,10 +17,10 @@ from bandits.log.join import JoinRule
 from bandits.log.join_rule import UNNAMED
 from bandits.log.positions import log_order, position_before
 from bandits.log.records import BuildRecord
-from bandits.log.versions import fold_version
-from bandits.log.windows import SIGNALS_SINCE
+from bandits.log.versions import SIGNALS_SINCE, fold_version
 from policies.archive.archive import ArchiveReader
-from policies.fold.relearning import Relearned, weighed_by
+from policies.fold.checkpoint import Relearned
+from policies.fold.relearning import weighed_by
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.archive.entries import UNKNOWN_ACTION, Bools, Int32, Int64, JoinEntries
 from simulator.logs.archive.features import coded

@@ -10,7 +10,7 @@ from bandits.log.positions import START
 from bandits.log.records import SpecRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.blend import make_learner
-from policies.fold.relearning import Relearned
+from policies.fold.checkpoint import Relearned
 from policies.spec import PolicySpec, decode_spec
 
 
