@@ -1,6 +1,8 @@
 """A command is carried out and its reply is lost: nothing is done twice, or left behind."""
 
 import ast
+import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
-from support import partition_loops
+from support import activity, partition_loops
 from support.clusters import cluster
 from support.logs import decision
 from support.loops import KEYS, SPEC, SPECS, decide, head, make, settle, stats, verdicts
@@ -37,7 +39,10 @@ from serve_app.store.inbox import Inbox
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Lease
 from serve_app.store.merges import put_merge
+from serve_app.store.profiles.part_state import decode_part_state
 from serve_app.store.snapshots import KEPT_SNAPSHOTS, Head, Published, publish
+from serve_app.store.spaces import register
+from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.archiver import Archiver
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(300)]
@@ -303,6 +308,44 @@ async def test_a_write_of_a_replica_is_in_the_log_once_though_it_was_not_acknowl
         await written
     await client.aclose()
     assert len([*read_all(direct, keys)]) == (2 if own else 3)
+
+
+async def test_what_users_did_is_in_the_log_once_whichever_reply_is_lost(losing, direct, through):
+    for spec in activity.SPECS:
+        register(direct, spec)
+    client = asyncio_client(losing.url, timeout_s=2.0)
+    shop, keys = activity.Shop(direct, client), activity.KEYS
+    names = [f"n{number}" for number in range(10)]
+    replica, lost = shop.replica(), losing.count
+    with losing.losing(each(3, of=b"EVAL")):
+        for number, name in enumerate(names):
+            event = activity.view(f"u{number % 3}", id=name)
+            for _ in range(10):
+                with contextlib.suppress(LogUnavailableError):
+                    assert await replica.add_activity([event]) == [name]
+                    break
+                await asyncio.sleep(0.06)
+    await client.aclose()
+    assert losing.count > lost
+
+    # What the leader writes: each of its commands loses its reply once.
+    leader = ActivityLeader(through, "shop", salt=activity.SALT)
+    for number in range(1, 9):
+        direct.xadd(keys.inbox, {"json": msgspec.json.encode(activity.view("u0", id=None))})
+        numbers = itertools.count(1)
+        with losing.losing(lambda asked, n=number, of=numbers: b"EVAL" in asked and next(of) == n):
+            for _ in range(3):
+                with contextlib.suppress(*FAILURES):
+                    leader.lease.acquire()
+                leader.attempt()
+
+    assert direct.xlen(keys.inbox) == 0
+    records = [entry.record for entry in read_all(direct, keys)]
+    assert [record.id for record in records] == names + [None] * 8
+    assert len({record.user for record in records}) == 3
+    assert direct.hgetall(keys.inbox_counts) == {b"moved": b"8"}
+    state = decode_part_state(direct.hget(activity.USERS.parts, "activity"))
+    assert state.position == shop.log.read("0-0")[-1].id
 
 
 @pytest.mark.parametrize("nth", [2, 3, 5])
