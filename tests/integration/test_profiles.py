@@ -177,14 +177,20 @@ def test_damaged_bytes_are_made_anew(client):
     assert stored(client) == expected(log)
 
 
-def test_a_spool_groups_what_does_not_fit_in_memory(monkeypatch):
+def test_a_spool_groups_what_does_not_fit_in_memory_also_of_a_user_who_did_much(monkeypatch):
     monkeypatch.setattr("serve_app.store.profiles.spool.IN_MEMORY", 700)
-    log = [*entries(), LogEntry("9-0", ErasureRecord("u7", "e"))]
-    with ChangeSpool() as spool:
-        for _, some in reader(log)("9-0"):
+    monkeypatch.setattr("serve_app.store.profiles.spool.MUCH", 40)
+    log = [*entries(), LogEntry("99999-0", ErasureRecord("u7", "e"))]
+    log[2000:2000] = [
+        LogEntry(f"{1300 + n}-9", ActivityRecord("u8", f"i{n % 1000}", "purchase"))
+        for n in range(4000)
+    ]
+    with ChangeSpool(RULE) as spool:
+        for _, some in reader(log)("99999-0"):
             spool.add(some)
         found = list(spool.parts())
     assert len(found) == len(dict(found)) == USERS
+    assert len(dict(found)["u8"].events) < 3000
     joined = {user: encode_part(join_parts([part], RULE)) for user, part in found}
     assert joined == expected(log)
 

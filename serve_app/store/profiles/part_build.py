@@ -79,7 +79,7 @@ class PartBuild:
             BanditloopError: the log cannot be read.
         """
         writer, built, said_at = self._writer, START, time.monotonic()
-        with ChangeSpool() as spool:
+        with ChangeSpool(writer.rule) as spool:
             for through, changes in self._read(state.until):
                 spool.add(changes)
                 built = through

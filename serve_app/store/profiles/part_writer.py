@@ -73,6 +73,11 @@ class PartWriter:
         """How far the part is written, as this process has left it; None: it does not lead."""
         return self._state
 
+    @property
+    def rule(self) -> CutRule:
+        """What cuts the part, since this process leads."""
+        return self._rule
+
     def read_state(self) -> PartState | None:
         """Return how far whoever leads has written the part; None: not at all.
 

@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import ERASED, Part
+from policies.profiles.part import ERASED, CutRule, Part, join_parts
 
+MUCH = 5_000
+"""Events of one user that are cut before they go on: a program may do something every second."""
 IN_MEMORY = 200_000
 """Changes that are kept in memory before they go to the file."""
 BUCKETS = 256
@@ -26,7 +28,13 @@ BUCKETS = 256
 class ChangeSpool(AbstractContextManager["ChangeSpool"]):
     """Changes to be grouped by their users; close it, or use it in a ``with``."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: CutRule) -> None:
+        """Group them.
+
+        Args:
+            rule: what cuts parts in the end; those of users who did much are cut by it at once.
+        """
+        self._rule = rule
         self._recent: list[PartChanges] = []
         self._in_memory = 0
         self._file: Any = None
@@ -55,8 +63,8 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
     def _put_away(self) -> None:
         rows: list[list[tuple[str, Part]]] = [[] for _ in range(BUCKETS)]
         for changes in self._recent:
-            for given in changes.parts():
-                rows[zlib.crc32(given[0].encode()) % BUCKETS].append(given)
+            for user, part in changes.parts():
+                rows[zlib.crc32(user.encode()) % BUCKETS].append((user, self._cut(part)))
 
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -68,7 +76,7 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
         self._recent, self._in_memory = [], 0
 
     def parts(self) -> Iterator[tuple[str, Part]]:
-        """Yield each user once with a part that says it all, and is not cut; nothing is added."""
+        """Yield each user once with a part that says it all, cut or not; nothing is added then."""
         if self._file is None:
             merged = PartChanges()
             for changes in self._recent:
@@ -82,9 +90,15 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
             for at, size in places:
                 self._file.seek(at)
                 for user, part in self._decoder.decode(zlib.decompress(self._file.read(size))):
-                    found.setdefault(user, []).append(part)
+                    parts = found.setdefault(user, [])
+                    parts.append(part)
+                    if len(parts) > MUCH // self._rule.items:
+                        found[user] = [join_parts(parts, self._rule)]
             for user, parts in found.items():
                 yield user, parts[0] if len(parts) == 1 else _all_of(parts)
+
+    def _cut(self, part: Part) -> Part:
+        return part if len(part.events) < MUCH else join_parts([part], self._rule)
 
 
 def _all_of(parts: list[Part]) -> Part:

@@ -90,7 +90,7 @@ def verify_part(
 
     users: set[str] = set()
     suspects: dict[str, Part] = {}
-    with ChangeSpool() as spool:
+    with ChangeSpool(rule) as spool:
         for position, changes in log.through(state.position):
             spool.add(changes)
             on_read(position)
