@@ -100,3 +100,28 @@ def test_weights_that_are_kept_change_nothing_that_was_learned(client):
     assert kept.fold.is_mixed
     assert kept.fold.relearned is None
     assert kept.fold.learner.checkpoint() == learned
+
+
+@pytest.mark.usefixtures("hurried_learner")
+def test_whoever_leads_next_begins_again(client):
+    old = msgspec.structs.replace(SPECS["ridge"], signals=BEFORE)
+    loop = make(client, old)
+    settle(loop)
+    reward(client, old, "old")
+    settle(loop)
+    loop.lease.release()
+
+    new = msgspec.structs.replace(old, signals=AFTER, on_change="relearn")
+    dies, deadline = make(client, new), time.monotonic() + 60
+    while dies._relearning._work is None:
+        assert time.monotonic() < deadline, "it never began"
+        dies.lease.acquire()
+        dies.attempt()
+    dies.lease.release()
+    dies.attempt()
+    assert dies._relearning._work is None
+
+    again = make(client, new)
+    settle(again)
+    relearned(again, new)
+    assert set(verdicts(client)) == {"identical"}

@@ -146,12 +146,12 @@ def test_a_rank_is_retried_with_the_same_event_id(server, call):
 
 def test_a_reward_is_retried_with_the_same_reward_id(server, call):
     server.answers = [(503, error("log_unavailable")), (202, {"accepted": 1})]
-    call(server, "reward", "a/b", 1.5, slot=1)
+    call(server, "reward", "a/b", 1.5, slot=1, signal="click")
     (path, first), (_, second) = server.asked
     assert path == "/v1/policies/home/events/a%2Fb/reward"
     assert first == second
     assert len(first["reward_id"]) == 32
-    assert (first["value"], first["slot"]) == (1.5, 1)
+    assert (first["value"], first["slot"], first["signal"]) == (1.5, 1, "click")
 
 
 def test_two_calls_have_two_ids_and_given_ids_are_kept(server, call):
