@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import msgspec
 import pytest
@@ -109,6 +110,41 @@ async def test_policies_of_a_space_share_items_and_activity_and_each_has_its_own
         assert ({each.verdict for each in results}, corrupt) == ({"identical"}, [])
         assert learned == 6
         assert StoredPolicy(client, name).catalogue().ids == ("a", "b", "c")
+
+
+async def test_what_was_bought_through_one_policy_no_other_offers_again(
+    client, server_url, tmp_path
+):
+    said = {"signals": {"purchase": 10.0}, "repeat": {"purchased": "never"}}
+    specs = [policy("home", **said), policy("mail", **said)]
+    shop = SpaceShop(client, server_url, tmp_path, specs)
+    with shop.working():
+        async with shop.answering() as http:
+
+            async def offered(name: str) -> list[str]:
+                asked = {"user_id": "u", "return_pmf": True}
+                body = (await http.post(f"/policies/{name}/rank", json=asked)).json()
+                assert (body["profile"], body["repeat"]) == (True, True)
+                return [each["id"] for each in body["pmf"]]
+
+            for item in "abc":
+                await http.put(f"/policies/home/items/{item}", json={})
+            assert (await http.get("/policies/mail/items/c")).is_success  # it has read them, too
+            await until_true(
+                lambda: (
+                    not any(m.missing for m in member_states(client, read_space(client, "shop")))
+                )
+            )
+            assert "a" in await offered("mail")
+            bought = {"event_id": "e", "user_id": "u", "actions": [{"id": "a"}]}
+            assert (await http.post("/policies/home/rank", json=bought)).is_success
+            reward = {"value": 1, "signal": "purchase"}
+            assert (await http.post("/policies/home/events/e/reward", json=reward)).is_success
+            for name in ("mail", "home"):
+                deadline = time.monotonic() + 30
+                while "a" in await offered(name):
+                    assert time.monotonic() < deadline
+                assert sorted(await offered(name)) == ["b", "c"]
 
 
 async def test_a_policy_stays_in_its_space_whoever_shares_it(client, server_url, tmp_path):
