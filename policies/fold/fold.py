@@ -610,7 +610,7 @@ class Fold:
         checkpoint = then.learner.checkpoint()
         self.learner = make_learner(self.spec, salt=self._salt, checkpoint=checkpoint)
         self.learned, self.prior = then.learned, then.prior
-        self.pinned, self.changes = None, self.changes + 1
+        self.changes += 1
         self.join.become(then.join)
         self._follow(then.trends)
         self._specs_named |= then._specs_named  # noqa: SLF001 - a fold of the same log

@@ -115,16 +115,19 @@ def remembered(fold: Fold) -> tuple[object, ...]:
     at=st.integers(0, 60),
     through=st.integers(0, 60),
     cut=st.integers(0, 70),
+    recent_bytes=st.sampled_from([1500, 1 << 26]),
 )
-def test_whoever_folds_the_log_goes_on_as_the_fold_beside(name, steps, at, through, cut):
+def test_whoever_folds_the_log_goes_on_as_the_fold_beside(
+    name, steps, at, through, cut, recent_bytes
+):
     log, spec, later = log_of_two(name, steps, at)
     place = min(max(through, 1), len(log.entries))
     position, state = learned_beside(log, spec, max(place, place_of(log, spec) + 1))
     take_over(log, position, state, later)
 
-    wanted = fold_of(log, weigh_by=spec.digest)
+    wanted, found = fold_of(log, weigh_by=spec.digest), fold_of(log)
+    wanted.join.recent_bytes = found.join.recent_bytes = recent_bytes
     wanted.apply(log.entries)
-    found = fold_of(log)
     found.apply(log.entries[:cut])
     found.apply(log.entries[cut:])
     assert found.snapshot() == wanted.snapshot()
