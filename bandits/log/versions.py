@@ -13,7 +13,7 @@ FOLD = 5
    share. 3: a prior is taught to a model that has learned nothing. 4: a decision's catalogue may be
    a version in a log of items; a ridge model may have a half-life. 5: there are activity,
    merges of users, erasures and roots; a reward may name its signal, and a decision the profile
-   that was read for it.
+   that was read for it; a warm start may be what this log taught anew under other weights.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are
