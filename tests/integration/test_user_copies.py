@@ -187,6 +187,7 @@ async def test_copies_are_made_on_schedule_by_one_process_and_kept_for_a_time(
 ):
     now = 1_800_000_000_000
     monkeypatch.setattr("serve_app.workers.users_backup.now_ms", lambda *_: now)
+    settings = settings.model_copy(update={"users_backup_interval_s": 4 * HOUR_MS / 1000})
     one, other = (ScheduledUsersBackup(client, "shop", settings) for _ in range(2))
     backups = UsersBackups(settings.users_backup_root(), "shop", salt_id(SALT.encode()))
     assert not one.step()  # nobody to copy
@@ -197,7 +198,7 @@ async def test_copies_are_made_on_schedule_by_one_process_and_kept_for_a_time(
     now += 61_000
     assert not one.step()  # the other one has
     client.set(KEYS.backing_up, 1)
-    now += HOUR_MS
+    now += 4 * HOUR_MS
     assert not one.step()  # the other one does
     client.delete(KEYS.backing_up)
     now += 61_000
@@ -206,11 +207,11 @@ async def test_copies_are_made_on_schedule_by_one_process_and_kept_for_a_time(
     assert len(backups.kept()) == 2
 
     # All of a day, then the last of each day, for a week.
-    for _ in range(24 * 9):
-        now += HOUR_MS
+    for _ in range(6 * 9):
+        now += 4 * HOUR_MS
         one.step()
     ages = [(now - backup.made_ms) / HOUR_MS for backup in backups.kept()]
-    assert sum(age <= 24 for age in ages) >= 24
+    assert 6 <= sum(age <= 24 for age in ages) <= 7
     assert 6 <= sum(age > 24 for age in ages) <= 8
     assert max(ages) <= 24 * 7
 
