@@ -6,8 +6,13 @@ import pytest
 
 from bandits.exploration import EpsilonGreedy, LinTs
 from bandits.log.join_rule import JoinRule
+from bandits.log.records import DecisionRecord
 from bandits.ridge.config import RidgeConfig
 from policies.items.catalogue import Catalogue
+from policies.profiles.known_user import KnownUser
+from policies.profiles.options import ProfileOptions
+from policies.profiles.part import ProfileEvent
+from policies.profiles.user_profile import UserProfile
 from policies.spec import PolicySpec
 from simulator.worlds.frozen.make import FROZEN_WORLDS, frozen_world
 from simulator.worlds.frozen.play import FrozenRequests, items_on_offer
@@ -51,6 +56,24 @@ def test_every_world_can_be_played(name):
     assert np.isfinite(rewards).all()
     again = played(world, EpsilonGreedy(0.5), rounds=100)
     assert (rewards == again).all()
+
+
+def test_what_is_known_of_who_asks_is_asked_for_before_each_decision():
+    world = frozen_world("drift", 1, users=50, visits=500)
+    bought = world.people.item_ids[0]
+    profile = UserProfile((ProfileEvent(1, 1, 0, bought, "purchase"),), (), "v")
+    spec = PolicySpec("home", profile=ProfileOptions(), repeat={"purchased": "never"})
+    asked = []
+
+    def known(request):
+        asked.append(request.user_id)
+        return KnownUser("a pseudonym", profile if len(asked) > 10 else UserProfile())
+
+    run = run_loop(FrozenRequests(world), spec, rounds=20, seed=0, known=known)
+    records = [each.record for each in run.log if isinstance(each.record, DecisionRecord)]
+    assert len(records) == len(asked) == 20
+    assert {record.user for record in records} == {"a pseudonym"}
+    assert [bought in record.action_ids for record in records] == [True] * 10 + [False] * 10
 
 
 def test_items_on_offer_make_a_catalogue():
