@@ -17,6 +17,7 @@ from bandits.log.records import (
     ArtifactRecord,
     CheckpointRecord,
     DecisionRecord,
+    MergeUsersRecord,
     RewardRecord,
     TickRecord,
     WarmStartRecord,
@@ -267,24 +268,33 @@ def test_the_log_is_read_from_the_archive_and_the_stream(client, server_url, tmp
     assert positions(str(tmp_path / "archive")) == everything
 
 
+@pytest.mark.parametrize("archived", [0, 1, 4])
 async def test_activity_is_read_of_the_space_and_users_as_it_knows_them(
-    client, async_client, server_url, tmp_path
+    client, async_client, server_url, tmp_path, monkeypatch, archived
 ):
     spec = msgspec.structs.replace(SPEC, profile=ProfileOptions(), space="shop")
     shop = Shop(client, server_url, tmp_path, artifact(tmp_path), decisions=10, spec=spec)
-    for item in "abc":
-        record = ActivityRecord("ann's", item, "view")
-        fields = {FIELD: encode(record)}
-        client.xadd(ActivityKeys("shop").log, fields, id=f"{1000 * ord(item)}-0")
+    views = [ActivityRecord("ann's", item, "view") for item in "abc"]
+    merge = MergeUsersRecord("a visitor's", "ann's")
+    for at, record in enumerate([views[0], merge, *views[1:]]):
+        client.xadd(ActivityKeys("shop").log, {FIELD: encode(record)}, id=f"{at + 1}000-0")
+
+    # Part of it is archived.
+    root = tmp_path / "archive"
+    monkeypatch.setenv("BANDITLOOP_ARCHIVE", str(root))
+    archiver = Archiver(client, "shop", root, max_entries=1, max_age_s=0, shared="activity")
+    for _ in range(archived):
+        archiver.step()
 
     with opened("home", server_url, tmp_path) as (stored, settings):
         wanted = {"window_ms": 10**9, "data": None, "note": print}
-        state = policy_state(stored, client, settings, shop.spec, since="98000-0", **wanted)
+        state = policy_state(stored, client, settings, shop.spec, since="3000-0", **wanted)
         assert state.activity is not None
-        assert [entry.record.item for entry in state.activity()] == ["c"]
+        # Who was merged is told of all times.
+        assert [entry.record for entry in state.activity()] == [merge, views[2]]
 
         state = policy_state(stored, client, settings, shop.spec, since="0-0", **wanted)
-        assert [entry.record.item for entry in state.activity()] == ["a", "b", "c"]
+        assert [entry.record for entry in state.activity()] == [views[0], merge, *views[1:]]
 
         users = ReplicaUsers(LogWriter(async_client), UsersKeys("shop"), salt=settings.secret())
         made = await users.resolve("u1")

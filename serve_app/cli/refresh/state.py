@@ -15,8 +15,8 @@ from bandits.errors import (
     plain,
 )
 from bandits.log.join import JoinedDecision
-from bandits.log.positions import is_after, position_at, position_ms
-from bandits.log.records import LogEntry
+from bandits.log.positions import START, is_after, log_order, position_at, position_ms
+from bandits.log.records import ErasureRecord, LogEntry, MergeUsersRecord
 from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
@@ -183,11 +183,24 @@ def _items_of(stored: StoredPolicy, client: Redis, settings: Settings) -> ItemsH
 
 
 def _activity(client: Redis, space: str, settings: Settings, after: str) -> Iterator[LogEntry]:
-    """Yield what the users of a space did past a position, as far as it is kept."""
-    root = settings.archive_root()
+    """Yield what the users of a space did past a position, as far as it is kept.
+
+    Who was merged or erased is told of all times, first.
+    """
+    root, reached = settings.archive_root(), START
     archive = ArchiveReader(root, shared_folder(space, "activity")) if root else None
     history = History(client, ActivityKeys(space), archive)
-    return history.encoded(_kept_after(archive, after))
+    begin = _kept_after(archive, after)
+
+    # Of what is archived only such entries are read.
+    if archive is not None:
+        reached = min(archive.end, begin, key=log_order)
+        kept = _kept_after(archive, START)
+        yield from archive.entries(kept, reached, kinds=["merge_users", "erasure"])
+    for entry in history.encoded(reached, begin) if is_after(begin, reached) else ():
+        if isinstance(entry.record, MergeUsersRecord | ErasureRecord):
+            yield entry
+    yield from history.encoded(begin)
 
 
 def _persons(client: Redis, space: str, salt: bytes, user_ids: Sequence[str]) -> dict[str, str]:
