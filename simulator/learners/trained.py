@@ -17,7 +17,7 @@ from policies.spec_checks import check_learner
 from simulator.learners.chosen import chosen_columns, decision_columns
 from simulator.learners.online import check_blend, demand_times, featurise_row, salt_of
 from simulator.logs.actions.row_records import records_from_rows
-from simulator.logs.archive.pieces import read_for_learning
+from simulator.logs.archive.pieces import read_for_learning, weigh_rewards
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of, no_rows_error
 from simulator.logs.text_records import WEIGHT
 from simulator.ope.targets import RowTarget
@@ -31,6 +31,9 @@ def train_on_log(
     spec: PolicySpec, pieces: Iterable[Piece], *, progress: Callable[[int], None] = lambda _: None
 ) -> TrainedModel:
     """Return what the spec's learner knows after a log, learned row by row.
+
+    Where the spec weighs signals, rewards of an archive are weighed by it, whatever the log's specs
+    said: so other weights are tried on a log that there is.
 
     Rows need their actions. A decision that was kept while others were left out at random (pdrop)
     would have to count more than once, which no learner here can do.
@@ -48,6 +51,7 @@ def train_on_log(
     check_blend(spec)
     learner, learned, sampler = make_learner(spec, salt=b""), 0, RowSampler()
     log = list(pieces)
+    weigh_rewards(log, spec)
     if learner.by_row:
         read_for_learning(log, spec.use)
 

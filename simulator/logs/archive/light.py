@@ -59,6 +59,7 @@ class PieceBounds(Protocol):
     window_s: float | None
     fold: int
     columns: Sequence[str]
+    weigh_by: PolicySpec | None
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +117,13 @@ class EntryReader:
         return self._named[digest]
 
     def _rule_of(self, digest: str, spec: PolicySpec) -> JoinRule:
-        """Return how rewards join the decisions of a spec, as whoever learned the log last says."""
+        """Return how rewards join the decisions of a spec, as whoever learned the log last says.
+
+        Or whoever asks.
+        """
+        if self.piece.weigh_by is not None:
+            return weighed_by(spec, self.piece.weigh_by)
+
         # Where a spec weighs no signals, none came that another would weigh.
         if spec.signals is msgspec.UNSET:
             return spec.rule

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from bandits.errors import BadRowError, BanditloopError, ReplayError
 from bandits.features.namespaces import CONTEXT, FEATURES, SCORES
 from bandits.log.join import JoinRule
@@ -16,6 +18,7 @@ from bandits.log.positions import START, has_reached, log_order, position_at, po
 from bandits.log.versions import fold_version
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.archive.shared import archived_items
+from policies.spec import PolicySpec
 from policies.storage import shown
 from simulator.logs.archive.batches import Catalogues, settled_batches
 from simulator.logs.archive.decided import EVALUATED, LEARNED
@@ -48,6 +51,7 @@ class ArchivePiece:
         waiting: The decisions whose windows the log does not close.
         caution: The warning that belongs to every number computed from the piece, mostly none.
         columns: What is read of each decision from the start; the rest, when it is asked for.
+        weigh_by: The spec whose signals count for all rewards; None: as the log was learned last.
     """
 
     root: str
@@ -63,6 +67,7 @@ class ArchivePiece:
     waiting: Waiting = NO_WAITING
     fold: int = 1
     columns: Sequence[str] = EVALUATED
+    weigh_by: PolicySpec | None = None
 
     def batches(self) -> Iterator[LogBatch]:
         """Yield the rows, in the order of their decisions and slots; see Piece.
@@ -100,12 +105,30 @@ def read_for_learning(pieces: Iterable[Piece], use: Collection[str]) -> None:
         use: The namespaces that the learner sees.
     """
     features = [name for name in (CONTEXT, FEATURES, SCORES) if name in use]
+    for piece in _archived(pieces):
+        piece.columns = (*LEARNED, *features)
+
+
+def weigh_rewards(pieces: Iterable[Piece], spec: PolicySpec) -> None:
+    """Have archives join rewards under the signals of a spec, if it weighs any.
+
+    Args:
+        pieces: Those of archives are changed; others may be wrapped around them.
+        spec: The spec of a policy that is to learn from them.
+    """
+    if spec.signals is not msgspec.UNSET:
+        for piece in _archived(pieces):
+            piece.weigh_by = spec
+
+
+def _archived(pieces: Iterable[Piece]) -> Iterator[ArchivePiece]:
+    """Yield the pieces of archives among some, or inside of what is wrapped around them."""
     for piece in pieces:
         inner: Any = piece
         while hasattr(inner, "piece"):
             inner = inner.piece
         if isinstance(inner, ArchivePiece):
-            inner.columns = (*LEARNED, *features)
+            yield inner
 
 
 def archive_pieces(

@@ -32,7 +32,7 @@ from policies.profiles.signals import SignalOptions
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.archive import joined, light
 from simulator.logs.archive.joined import ArchiveJoin
-from simulator.logs.archive.pieces import ArchivePiece
+from simulator.logs.archive.pieces import ArchivePiece, weigh_rewards
 from simulator.logs.archive.rules import evaluation_rule, spec_in_force
 from simulator.logs.archive.settled import Settled, SettledRows, keys_of
 from simulator.logs.rows import Waiting, key_of
@@ -321,3 +321,9 @@ def test_decisions_of_before_are_weighed_as_the_log_was_learned_anew():
     assert rows_by_columns(log, piece, 10, [])[0][0][3] == (-2.0,)
     log.insert(5, LogEntry("5-0", WarmStartRecord("digest", "4-0")))
     assert rows_by_columns(log, piece, 10, [])[0][0][3] == (1.0,)
+
+    # Whoever learns from the log may weigh it otherwise.
+    weigh_rewards([piece], PolicySpec("q", signals={"hide": 7.0}))
+    assert rows_by_columns(log, piece, 10, [])[0][0][3] == (7.0,)
+    weigh_rewards([piece], PolicySpec("q"))
+    assert rows_by_columns(log, piece, 10, [])[0][0][3] == (7.0,)
