@@ -380,6 +380,12 @@ class UsersBackupError(BanditloopError):
     code = "invalid_users_backup"
 
 
+class RetentionError(BanditloopError):
+    """A log cannot begin there: something needs what is before."""
+
+    code = "cannot_cut"
+
+
 class LogGapError(BanditloopError):
     """Neither the stream nor the archive holds a part of the log any more."""
 

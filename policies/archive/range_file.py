@@ -17,6 +17,7 @@ from bandits.log.records import (
     CatalogueRecord,
     ItemsBaseRecord,
     PriorRecord,
+    RootRecord,
     SpecRecord,
     WarmStartRecord,
 )
@@ -31,7 +32,14 @@ from policies.archive.layouts import (
 )
 from policies.archive.parts.shredded import rows_of
 
-NAMING = (SpecRecord, CatalogueRecord, WarmStartRecord, PriorRecord, ItemsBaseRecord)
+NAMING = (
+    SpecRecord,
+    CatalogueRecord,
+    WarmStartRecord,
+    PriorRecord,
+    ItemsBaseRecord,
+    RootRecord,
+)
 """Records whose ``digest`` is that of a blob."""
 DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 """A text of 32 hex digits, as msgpack has it."""

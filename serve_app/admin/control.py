@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bandits.errors import SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import position_ms
+from bandits.log.positions import is_after, position_ms
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec, decode_spec
@@ -85,6 +85,12 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
         RefusedError, StalledError: The learner does not do it; the error gives the reason.
     """
     name, published = stored.find(snapshot_id)
+    root = stored.checkpoints.root()
+    if root is not None and is_after(root.position, published.position):
+        raise SnapshotError(
+            f"the log begins at its root, {root.position}, and this snapshot is of before",
+            "snapshot_id",
+        )
 
     # Learning goes on from its model, so only the model's shape has to be the same.
     current = _served_spec(stored)

@@ -11,6 +11,7 @@ from bandits.log.records import (
     PinRecord,
     PriorRecord,
     RollbackRecord,
+    RootRecord,
     WarmStartRecord,
 )
 from policies.archive.archive import ArchiveReader
@@ -203,7 +204,13 @@ class StoredPolicy:
         return stored[position]
 
     def control(
-        self, record: PinRecord | RollbackRecord | WarmStartRecord | PriorRecord | ArtifactRecord
+        self,
+        record: PinRecord
+        | RollbackRecord
+        | WarmStartRecord
+        | PriorRecord
+        | ArtifactRecord
+        | RootRecord,
     ) -> str:
         """Append what changes the loop to the log, once, though an answer may be lost.
 

@@ -118,7 +118,7 @@ def verify_policy(
     Args:
         address: where the log is.
         served: the snapshots to compare.
-        start: the checkpoint to begin from; None: the start of the log.
+        start: the checkpoint to begin from; None: the root of the log, or its start.
         jobs: how many processes to use.
         progress: told how many interactions were learned so far.
 
@@ -136,6 +136,9 @@ def verify_policy(
             )
         return _verify_partitions(address, stored.partitions, served, progress)
 
+    root = stored.checkpoints.root()
+    if start is None and root is not None:
+        start = root.checkpoint
     first = [(start, stored.checkpoints.load(start))] if start is not None else []
     checkpoints = [
         checkpoint

@@ -63,6 +63,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.StalledError: 500,
     errors.ArchiveError: 500,
     errors.UsersBackupError: 500,
+    errors.RetentionError: 500,
     errors.LogGapError: 500,
     errors.BadRowError: 500,
     errors.ReplayError: 500,

@@ -29,6 +29,7 @@ from serve_app.cli.terminal import empty_table, output, progress_bar, say
 if TYPE_CHECKING:
     from policies.fold.verify import Verified
     from serve_app.admin.control import Outcome
+    from serve_app.store.checkpoints import Root
     from serve_app.store.snapshots import Published
 
 app = command_group("Inspect, pin and verify a policy's stored models.")
@@ -212,7 +213,8 @@ def verify_snapshots(
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Log position of a checkpoint to start from [default: the log's start]"
+            "--from",
+            help="Log position of a checkpoint to start from [default: the log's root, or start]",
         ),
     ] = None,
     jobs: Jobs = CORES,
@@ -234,7 +236,9 @@ def verify_snapshots(
 
     with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()
-        start = stored.checkpoint_at(from_) if from_ is not None else None
+        root = stored.checkpoints.root()
+        start = None if root is None else root.checkpoint
+        start = start if from_ is None else stored.checkpoint_at(from_)
         address = LogAddress(
             str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret()
         )
@@ -253,7 +257,7 @@ def verify_snapshots(
             )
         seconds = time.perf_counter() - clock
 
-        verification = _Verification(stored.keys.policy, results, corrupt, learned, seconds)
+        verification = _Verification(stored.keys.policy, results, corrupt, learned, seconds, root)
         report = verification.as_json()
         if out is not None:
             out.write_text(report + "\n", encoding="utf-8")
@@ -262,6 +266,38 @@ def verify_snapshots(
         else:
             verification.print()
         raise typer.Exit(verification.exit_status)
+
+
+@app.command("root", short_help="Have verification begin at a checkpoint, which the log names.")
+def state_log_root(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than", help="Age of the checkpoint, as 30d: a number and s, m, h, d or w"
+        ),
+    ],
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Have a log begin at its newest checkpoint that is as old: its root.
+
+    The root is an entry of the log, with the digest of the state there, which the archive keeps.
+    banditloop snapshots verify begins at it from then on, and says so. Learning needs nothing of
+    what is before; replay, doctor, train and refresh read the archive's files from the first on.
+    """
+    from bandits.durations import duration_ms
+    from policies.archive.archive import archive_folder
+    from serve_app.admin.open import opened
+    from serve_app.admin.roots import older_files, state_root
+
+    with opened(policy, redis_url, data_dir) as (stored, settings):
+        root = state_root(stored, stored.log.now_ms() - duration_ms(older_than))
+        folder = archive_folder(stored.keys.policy, 0, 1)
+        older = older_files(root, settings.archive_root(), folder)
+    said = f"{len(older):,} files, {sum(file.size for file in older):,} bytes are before it"
+    say(("root", "green"), f"  {root.position} UTC {_time(root.position)}", on=output)
+    say(f"      {root.digest}: {said}", on=output)
 
 
 class _Verification:
@@ -274,7 +310,9 @@ class _Verification:
         corrupt: Sequence[str],
         learned: int,
         seconds: float,
+        root: "Root | None" = None,
     ) -> None:
+        self._root = root
         self._policy = policy
         self._results = results
         self._corrupt = corrupt
@@ -307,6 +345,9 @@ class _Verification:
                 "learned": self._learned,
                 "seconds": self._seconds,
                 "corrupt": self._corrupt,
+                "root": None
+                if self._root is None
+                else {"position": self._root.position, "digest": self._root.digest},
                 "snapshots": snapshots,
             }
         )
@@ -314,6 +355,12 @@ class _Verification:
     def print(self) -> None:
         """Print a table of all snapshots, the speed and the verdict."""
         self._print_table()
+        if self._root is not None:
+            say(
+                f"the log begins at its root, {self._root.position}, with the state"
+                f" {self._root.digest}: what came before is not proven",
+                on=output,
+            )
 
         rate = self._learned / self._seconds if self._seconds > 0 else 0.0
         speed = f"in {self._seconds:.1f} s ({rate:,.0f}/s)"

@@ -37,6 +37,29 @@ class StoredCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return position_ms(self.position)
 
 
+class Root(msgspec.Struct, frozen=True):
+    """Where a log begins, of which nothing older needs to be kept: with the state of a checkpoint.
+
+    Attributes:
+        position: the checkpoint's.
+        digest: that of its bytes.
+        learned: how many interactions were learned there.
+        needed: the oldest entry that whoever begins there reads.
+        entry: the position of the RootRecord.
+    """
+
+    position: str
+    digest: str
+    learned: int
+    needed: str
+    entry: str
+
+    @property
+    def checkpoint(self) -> StoredCheckpoint:
+        """The checkpoint that it is; no snapshot is kept for it."""
+        return StoredCheckpoint(self.position, self.digest, "", self.learned)
+
+
 class Checkpoints:
     """The checkpoints of one log: read by anybody, written under the lease."""
 
@@ -81,7 +104,25 @@ class Checkpoints:
                 return self.state(stored)
             except BanditloopError as error:
                 log.warning("%s: an older one is used", error.message)
-        return None
+
+        # Of a log that begins at a root nothing older can be read.
+        root = self.root()
+        if root is None or (position is not None and is_after(root.position, position)):
+            return None
+        try:
+            return self.state(root.checkpoint)
+        except BanditloopError as error:
+            log.warning("%s: the log's root cannot be used", error.message)
+            return None
+
+    def root(self) -> Root | None:
+        """Return where the log begins, if it has been cut."""
+        raw: Any = self._client.get(self._keys.root)
+        return None if raw is None else msgspec.msgpack.decode(raw, type=Root)
+
+    def begin_at(self, root: Root) -> None:
+        """Have the log begin at a root, which an entry says."""
+        self._client.set(self._keys.root, msgspec.msgpack.encode(root))
 
     def store(
         self,
@@ -132,6 +173,8 @@ class Checkpoints:
         listed: Any = self._client.lrange(self._keys.snapshots, 0, -1)
         in_use = {*keep, *(name.decode() for name in listed)}
         in_use |= {name for checkpoint in kept for name in _blobs_of(checkpoint)}
+        root = self.root()
+        in_use |= set() if root is None else {root.digest}
         unused = {name for checkpoint in forgotten for name in _blobs_of(checkpoint)} - in_use
         commands += [("UNLINK", self._keys.blob(name)) for name in sorted(unused)]
         lease.guarded(commands)

@@ -237,6 +237,11 @@ class Keys(LogKeys):
         return self._key("checkpoints")
 
     @property
+    def root(self) -> str:
+        """Where the log begins, of which nothing older is kept; see checkpoints.py."""
+        return self._key("root")
+
+    @property
     def head(self) -> str:
         """Pointer to the newest snapshot."""
         return self._key("head")

@@ -1,0 +1,119 @@
+"""The root of a log: a checkpoint, named by an entry, with which whoever verifies the log begins.
+
+The state there is in the archive, as a blob that the entry names. Everything after the root follows
+from the root and the log; learning and verification need nothing of before.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from bandits.errors import RetentionError
+from bandits.log.positions import has_reached, is_after, log_order
+from bandits.log.records import LogEntry, RollbackRecord, RootRecord
+from policies.archive.archive import ArchiveReader
+from policies.archive.listing import ListedFile
+from policies.fold.checkpoint import decode_state
+from policies.spec import decode_spec
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.store.checkpoints import Root, StoredCheckpoint
+
+
+def state_root(stored: StoredPolicy, before_ms: int) -> Root:
+    """Have a log begin at its newest checkpoint before a time, unless it does; return the root.
+
+    Args:
+        stored: the policy, with its archive.
+        before_ms: in milliseconds since 1970.
+
+    Raises:
+        RetentionError: there is no such checkpoint, or something needs what is before it.
+    """
+    _demand_cuttable(stored)
+    root = stored.checkpoints.root()
+    checkpoint = next(
+        (each for each in stored.checkpoints.list() if each.time_ms <= before_ms), None
+    )
+    if checkpoint is None or (root is not None and has_reached(root.position, checkpoint.position)):
+        if root is not None:
+            return root
+        kept = stored.checkpoints.list()
+        oldest = f"the oldest is of {kept[-1].position}" if kept else "there is none yet"
+        raise RetentionError(f"no checkpoint is as old as that: {oldest}", "before")
+
+    data = stored.checkpoints.load(checkpoint)
+    state = decode_state(data)
+    if not state.is_pure:
+        raise RetentionError(
+            f"the checkpoint at {checkpoint.position} is of an earlier build: take a later one",
+            "before",
+        )
+    _demand_no_rollback(stored, checkpoint)
+
+    entry = stored.control(RootRecord(checkpoint.position, checkpoint.digest))
+    made = Root(checkpoint.position, checkpoint.digest, checkpoint.learned, state.needed, entry)
+    stored.checkpoints.begin_at(made)
+    return made
+
+
+def older_files(root: Root, archive: str, folder: str) -> list[ListedFile]:
+    """Return the files of an archive that neither learning nor a verification reads any more.
+
+    Args:
+        root: the log's.
+        archive: folder or URI of the archive.
+        folder: the log's, within it.
+
+    Raises:
+        OSError: the file system cannot be reached.
+    """
+    listing, found = ArchiveReader(archive, folder).chain.listing, list[ListedFile]()
+    for hour in listing.hours():
+        files = listing.of_hour(hour)
+        found += [file for file in files if is_after(root.needed, file.last)]
+        if any(has_reached(file.first, root.needed) for file in files):
+            break
+    return found
+
+
+def _demand_cuttable(stored: StoredPolicy) -> None:
+    """Refuse a log of which something else is made, that reads it from its beginning."""
+    policy = stored.keys.policy
+    if stored.partitions > 1:
+        raise RetentionError(
+            f"{policy} is in {stored.partitions} partitions, which are verified from the start",
+            "policy",
+        )
+    head = stored.head()
+    if head is None:
+        raise RetentionError(f"{policy} has no snapshot yet", "policy")
+    spec = decode_spec(stored.history.blob(stored.find(head)[1].spec))
+    if spec.profile is not msgspec.UNSET:
+        raise RetentionError(
+            f"the profiles of {policy} are made of its whole log: without it they could not be made"
+            " anew",
+            "policy",
+        )
+    if stored.history.archive is None:
+        raise RetentionError("the log is not archived: say where with --archive", "archive")
+
+
+def _demand_no_rollback(stored: StoredPolicy, checkpoint: StoredCheckpoint) -> None:
+    """Refuse a root that a later rollback goes behind: its replay would need what is before."""
+    for entry in _entries_past(stored, checkpoint.position):
+        record = entry.record
+        if isinstance(record, RollbackRecord) and is_after(checkpoint.position, record.position):
+            raise RetentionError(
+                f"the rollback at {entry.id} goes back to {record.position}, before the checkpoint"
+                f" at {checkpoint.position}: take one that is later than the rollback",
+                "before",
+            )
+
+
+def _entries_past(stored: StoredPolicy, position: str) -> Iterator[LogEntry]:
+    """Yield the rollbacks past a position; of the stream, all entries."""
+    archive = stored.history.archive
+    if archive is not None:
+        yield from archive.entries(position, kinds=["rollback"])
+        position = max(position, archive.end, key=log_order)
+    yield from stored.history.encoded(position)

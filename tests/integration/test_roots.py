@@ -1,0 +1,183 @@
+"""A log begins at a root: what comes after is proven, and what is before is not needed for it."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from support.loops import KEYS, SALT, SPEC, decide, make, settle, stats, url_of
+from typer.testing import CliRunner
+
+from bandits.errors import RetentionError, SnapshotError
+from bandits.log.records import CheckpointRecord, RollbackRecord, RootRecord
+from policies.archive.archive import ArchiveReader
+from policies.profiles.options import ProfileOptions
+from serve_app.admin.control import rollback
+from serve_app.admin.roots import older_files, state_root
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.verification import LogAddress, verify_policy
+from serve_app.cli.main import app
+from serve_app.store.event_log import RedisLog
+from serve_app.workers.archiver import Archiver
+from serve_app.workers.learner import LearnerLoop
+
+pytestmark = pytest.mark.usefixtures("hurried_learner")
+AT_ONCE: dict[str, Any] = {"max_entries": 10, "max_age_s": 0.0, "retain_s": 0.0}
+
+
+class Shop:
+    """A policy whose log is archived and trimmed as it grows, with a checkpoint each round."""
+
+    def __init__(self, client: redis.Redis, root: Path) -> None:
+        self.client, self.root, self.rounds = client, str(root), 0
+        self.loop = self.learner()
+        self.loop.lease.acquire()
+        self.loop.attempt()
+
+    def learner(self, spec=SPEC) -> LearnerLoop:
+        return make(self.client, spec, archive=self.reader())
+
+    def reader(self) -> ArchiveReader:
+        return ArchiveReader(self.root, "home")
+
+    @property
+    def stored(self) -> StoredPolicy:
+        return StoredPolicy(self.client, "home", self.reader())
+
+    def go_on(self, rounds: int = 1) -> None:
+        for _ in range(rounds):
+            self.rounds += 1
+            decide(self.client, 12, prefix=f"r{self.rounds}-")
+            settle(self.loop)
+            RedisLog(self.client, KEYS).append(CheckpointRecord())
+            settle(self.loop)
+            self.archive()
+
+    def archive(self) -> None:
+        archiver = Archiver(self.client, "home", self.root, **AT_ONCE)
+        while archiver.step():
+            pass
+
+    def verdicts(self, start=None) -> list[str]:
+        address = LogAddress(url_of(self.client), "home", self.root, SALT)
+        served, corrupt = self.stored.served()
+        verified, _ = verify_policy(address, served, start=start, progress=lambda _: None)
+        return [each.verdict for each in verified] + corrupt
+
+    def cut(self, checkpoint: int):
+        """Have the log begin at a checkpoint, counted from the oldest."""
+        return state_root(self.stored, self.stored.checkpoints.list()[::-1][checkpoint].time_ms)
+
+
+@pytest.fixture
+def client(valkey_url) -> Iterator[redis.Redis]:
+    """One server is enough here: what is asked of it is asked elsewhere of others, too."""
+    connection = redis.Redis.from_url(valkey_url)
+    connection.flushall()
+    before = connection.config_get("stream-node-max-entries")
+    connection.config_set("stream-node-max-entries", 5)
+    yield connection
+    connection.config_set("stream-node-max-entries", before["stream-node-max-entries"])
+    connection.close()
+
+
+@pytest.fixture
+def shop(client, tmp_path) -> Shop:
+    made = Shop(client, tmp_path / "archive")
+    made.go_on(3)
+    return made
+
+
+def test_what_comes_after_the_root_is_proven_without_what_is_before(shop):
+    learned, ranges = stats(shop.client).learned, shop.reader().ranges()
+    assert set(shop.verdicts()) == {"identical"}
+    root = shop.cut(1)
+    assert root.position == shop.stored.checkpoints.list()[::-1][1].position
+
+    # What is before is needed neither to learn nor to verify.
+    settle(shop.loop)
+    shop.archive()
+    older = older_files(root, shop.root, "home")
+    for file in older:
+        (Path(shop.root) / "home" / file.path).unlink()
+    kept = [each.range for each in shop.reader().ranges()]
+    assert kept[: len(ranges) - len(older)] == [each.range for each in ranges[len(older) :]]
+    assert 0 < len(older) < len(ranges)
+
+    said = [entry.record for entry in shop.reader().entries(None, kinds=["root"])]
+    assert said == [RootRecord(root.position, root.digest)]
+    assert len(shop.reader().blob(root.digest)) > 0
+
+    # Learning goes on, by another, and by one that has no checkpoint but the root.
+    assert set(shop.verdicts()) == {"identical"}
+    shop.loop.lease.release()
+    shop.loop = shop.learner()
+    shop.go_on()
+    shop.loop.lease.release()
+    shop.client.delete(KEYS.checkpoints)
+    shop.loop = shop.learner()
+    shop.go_on()
+    assert stats(shop.client).learned == learned + 2 * 12
+    assert set(shop.verdicts()) == {"identical"}
+
+
+def test_a_log_is_not_cut_where_something_needs_what_is_before(shop):
+    with pytest.raises(RetentionError, match="no checkpoint is as old"):
+        state_root(shop.stored, 1)
+    with pytest.raises(RetentionError, match="is not archived"):
+        state_root(StoredPolicy(shop.client, "home"), int(time.time() * 1000))
+
+    # A root moves on, and never back; nothing goes back behind it.
+    oldest, back_to = shop.stored.snapshots()[0][0], shop.stored.checkpoints.list()[-1].position
+    first = shop.cut(0)
+    assert first.position == back_to
+    second = shop.cut(1)
+    assert second.position > first.position
+    assert shop.cut(0) == second
+    with pytest.raises(SnapshotError, match="begins at its root"):
+        rollback(shop.stored, oldest, within_s=1)
+    settle(shop.loop)
+    assert set(shop.verdicts()) == {"identical"}
+
+    # Nor is one taken that a later rollback goes behind.
+    RedisLog(shop.client, KEYS).append(RollbackRecord("s", second.position))
+    settle(shop.loop)
+    shop.archive()
+    with pytest.raises(RetentionError, match="the rollback at"):
+        shop.cut(2)
+
+    # A state that is not that of the digest is found out.
+    other = shop.stored.checkpoints.load(shop.stored.checkpoints.list()[-1])
+    shop.client.set(KEYS.blob(second.digest), other)
+    with pytest.raises(SnapshotError, match="corrupt"):
+        shop.verdicts()
+
+    shop.loop.lease.release()
+    shop.loop = shop.learner(msgspec.structs.replace(SPEC, profile=ProfileOptions()))
+    settle(shop.loop)
+    with pytest.raises(RetentionError, match="profiles of home"):
+        shop.cut(2)
+
+
+def test_the_command_states_a_root_and_verification_prints_it(shop, monkeypatch):
+    monkeypatch.setenv("BANDITLOOP_SALT", SALT.decode())
+    monkeypatch.setenv("BANDITLOOP_ARCHIVE", shop.root)
+    where = ["--redis-url", url_of(shop.client)]
+    time.sleep(0.15)  # so that all checkpoints are as old as that
+    command = ["snapshots", "root", *where, "--older-than", "0.1s"]
+    stated = CliRunner().invoke(app, command)
+    assert stated.exit_code == 0, stated.exception
+    root = shop.stored.checkpoints.root()
+    assert root.digest in stated.output
+
+    shop.go_on()
+    verify = ["snapshots", "verify", *where, "--jobs", "1"]
+    said = CliRunner().invoke(app, verify)
+    assert said.exit_code == 0, said.output
+    assert f"begins at its root, {root.position}" in " ".join(said.output.split())
+    report = json.loads(CliRunner().invoke(app, [*verify, "--json"]).output)
+    assert report["root"] == {"position": root.position, "digest": root.digest}
