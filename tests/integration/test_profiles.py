@@ -74,6 +74,11 @@ def stored(client) -> dict[str, bytes]:
     return {user: data for user, data in read.items() if data is not None}
 
 
+def drop(client, keys: UsersKeys) -> None:
+    """Delete all keys of profiles."""
+    client.delete(*client.scan_iter(match=f"{keys.profile('')}*"))
+
+
 def writer_of(client, fence=1, at=START, since=START) -> PartWriter:
     writer = PartWriter(client, KEYS, "activity")
     writer.lead(fence, RULE, since=since, at=at)
@@ -128,7 +133,7 @@ def test_all_keys_of_profiles_deleted_under_way_come_again_to_the_same_bytes(cli
     writer.write(changes(log[:3000]), log[2999].id)
 
     # While it is being made, what is new is written, and nobody takes the profiles for whole.
-    client.delete(*client.keys("bl:{shop.users}:profile:*"))
+    drop(client, KEYS)
     with pytest.raises(PartMovedError):
         writer.write(changes(log[3000:4000]), log[3999].id)
     state = writer.lead(1, RULE, since=log[2999].id, at=log[2999].id)
@@ -271,7 +276,7 @@ def test_a_learner_writes_what_its_log_says_of_users_and_makes_it_anew_when_it_i
         assert len(stored.shown) == 12
 
         # All keys of profiles go under way.
-        client.delete(*client.keys("bl:{home.users}:profile:*"))
+        drop(client, KEYS_OF_HOME)
         act(client, 40, 20)
         until(lambda: is_written(client) and verdict(client).holds)
         assert verdict(client).changes == 150
@@ -377,4 +382,4 @@ def test_a_policy_without_profiles_writes_none(client):
     with learning(client, SPEC):
         act(client, 0, 4, SPEC)
         until(lambda: client.exists(LOG.stats))
-    assert client.keys("bl:{home.users}:*") == []
+    assert list(client.scan_iter(match="bl:{home.users}:*")) == []
