@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from bandits.log.positions import log_order
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
-from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing
+from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing, event_of
 
 
 class PartChanges:
@@ -61,20 +61,20 @@ class PartChanges:
         if isinstance(record, ActivityRecord):
             entry_ms, seq = log_order(entry.id)
             time_ms = entry_ms if record.time_ms is None else record.time_ms
-            event = ProfileEvent(time_ms, entry_ms, seq, record.item, record.event_type)
-            self.happened(record.user, event)
+            event = event_of((time_ms, entry_ms, seq, record.item, record.event_type))
+            self._events.setdefault(record.user, []).append(event)
+            self._count += 1
         elif isinstance(record, ErasureRecord):
             self.erased(record.user)
 
     def take(self, other: "PartChanges") -> None:
         """Take in what other entries change."""
-        for user, part in other.parts():
-            if part.erased:
-                self._erased.add(user)
-            if part.events:
-                self._events.setdefault(user, []).extend(part.events)
-            if part.shown:
-                self._shown.setdefault(user, []).extend(part.shown)
+        events, shown = self._events, self._shown
+        for user, more in other._events.items():  # noqa: SLF001 - of the same kind
+            events.setdefault(user, []).extend(more)
+        for user, others in other._shown.items():  # noqa: SLF001
+            shown.setdefault(user, []).extend(others)
+        self._erased |= other._erased  # noqa: SLF001
         self._count += len(other)
 
     def parts(self) -> Iterator[tuple[str, Part]]:

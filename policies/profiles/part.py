@@ -163,7 +163,7 @@ class _Columns(msgspec.Struct, frozen=True, array_like=True):
 _decoder = msgspec.msgpack.Decoder(_Columns | None)
 _encoder = msgspec.msgpack.Encoder()
 # What ``_make`` does, in a third of the time: whoever ranks reads a profile.
-_event_of: Callable[[Iterable[Any]], ProfileEvent] = partial(tuple.__new__, ProfileEvent)
+event_of: Callable[[Iterable[Any]], ProfileEvent] = partial(tuple.__new__, ProfileEvent)
 _showing_of: Callable[[Iterable[Any]], Showing] = partial(tuple.__new__, Showing)
 
 
@@ -211,7 +211,7 @@ def decode_part(data: bytes) -> Part:
         lags, seqs = columns.event_lags, columns.event_seqs or repeat(0)
         events = tuple(
             map(
-                _event_of,
+                event_of,
                 zip(
                     times,
                     map(add, times, lags) if lags else times,
