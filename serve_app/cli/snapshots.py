@@ -270,11 +270,8 @@ def verify_snapshots(
 
 @app.command("root", short_help="Have verification begin at a checkpoint, which the log names.")
 def state_log_root(
-    older_than: Annotated[
-        str,
-        typer.Option(
-            "--older-than", help="Age of the checkpoint, as 30d: a number and s, m, h, d or w"
-        ),
+    age: Annotated[
+        str, typer.Argument(help="Age of the checkpoint, as 30d: a number and s, m, h, d or w")
     ],
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
@@ -292,7 +289,7 @@ def state_log_root(
     from serve_app.admin.roots import older_files, state_root
 
     with opened(policy, redis_url, data_dir) as (stored, settings):
-        root = state_root(stored, stored.log.now_ms() - duration_ms(older_than))
+        root = state_root(stored, stored.log.now_ms() - duration_ms(age))
         folder = archive_folder(stored.keys.policy, 0, 1)
         older = older_files(root, settings.archive_root(), folder)
     said = f"{len(older):,} files, {sum(file.size for file in older):,} bytes are before it"

@@ -34,7 +34,7 @@ from serve_app.store.erasures.job import erase_person
 from serve_app.store.event_log import LogWriter, RedisLog
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, UsersKeys
-from serve_app.store.spaces import Space, space_of_specs
+from serve_app.store.spaces import Space
 from serve_app.workers import activity_leader
 from serve_app.workers.activity_leader import ActivityLeader
 from serve_app.workers.items_leader import ItemsLeader
@@ -75,7 +75,7 @@ class Replica:
             ),
             users,
             client=async_client,
-            exports=UserExports(space_of_specs("shop", [SPEC]), Settings()),
+            exports=UserExports("shop", [SPEC], Settings()),
             salt=SALT,
         )
 

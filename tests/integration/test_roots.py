@@ -168,7 +168,7 @@ def test_the_command_states_a_root_and_verification_prints_it(shop, monkeypatch)
     monkeypatch.setenv("BANDITLOOP_ARCHIVE", shop.root)
     where = ["--redis-url", url_of(shop.client)]
     time.sleep(0.15)  # so that all checkpoints are as old as that
-    command = ["snapshots", "root", *where, "--older-than", "0.1s"]
+    command = ["snapshots", "root", "0.1s", *where]
     stated = CliRunner().invoke(app, command)
     assert stated.exit_code == 0, stated.exception
     root = shop.stored.checkpoints.root()
