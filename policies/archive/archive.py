@@ -169,6 +169,12 @@ class ArchiveReader:
         """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
         return self.chain.listing.end
 
+    @property
+    def beginning(self) -> str:
+        """The position before the oldest entry that is kept: older files may have been removed."""
+        oldest = next(self.each_range(), None)
+        return START if oldest is None else oldest.range.previous
+
     def end_with(self, expected: str) -> str:
         """Return ``end``. If it is before ``expected``, that was listed again, for some seconds."""
         end = self.end

@@ -16,6 +16,7 @@ from policies.artifacts.profile_file import write_profiles
 from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
 from policies.spec import PolicySpec
+from serve_app.admin.users.user_copies import StoredUsers
 from serve_app.cli.users import app
 from serve_app.replica.user_exports import UserExports
 from serve_app.replica.user_merges import UserMerges
@@ -136,6 +137,18 @@ async def test_what_the_logs_say_of_one_user_is_there_and_of_nobody_else(held, w
         *late,
         ("mail.0", "decision", None),
     ]
+
+
+async def test_what_is_archived_no_longer_is_not_held(held, tmp_path):
+    await held.fill()
+    held.archive()
+    oldest = list((tmp_path / "archive").rglob("*.parquet"))
+    await held.fill()
+    held.archive()
+    for file in oldest:
+        file.unlink()
+    assert len((await held.exports.export("alice")).entries) == 4
+    assert StoredUsers(held.client, "shop", held.settings).erased() == frozenset()
 
 
 async def test_those_who_were_merged_are_one_and_nobody_is_made_by_being_asked_about(held):

@@ -94,7 +94,8 @@ class StoredUsers:
         # Of what is archived only such entries are read.
         if archive is not None and self._read_to == START:
             self._read_to = archive.end
-            self._in_log |= {_erased(entry.record) for entry in archive.entries(kinds=["erasure"])}
+            said = archive.entries(archive.beginning, kinds=["erasure"])
+            self._in_log |= {_erased(entry.record) for entry in said}
         history = History(self._client, ActivityKeys(self.space), archive)
         for entry in history.encoded(self._read_to):
             self._in_log.add(_erased(entry.record))

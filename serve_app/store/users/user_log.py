@@ -117,15 +117,15 @@ class _Looked(NamedTuple):
 
 
 def _activity(archive: ArchiveReader, finder: _Finder) -> Iterator[_Looked]:
-    entries = archive.raw()
+    entries = archive.raw(archive.beginning)
     while part := list(islice(entries, BATCH)):
         yield _Looked(list(finder.among(part)), part[-1][0], len(part))
 
 
 def _decisions(archive: ArchiveReader, finder: _Finder) -> Iterator[_Looked]:
     """Look for a person in few columns, and read whole entries only around them."""
-    before = START
-    for group in archive.columns(["id", "event_id", "user"]):
+    before = archive.beginning
+    for group in archive.columns(["id", "event_id", "user"], before):
         user, event = (group.batch[name].cast(pa.string()) for name in ("user", "event_id"))
         own = pc.is_in(user, value_set=pa.array(finder.names, pa.string()))
         named = pa.array([*finder.decisions, *event.filter(own).to_pylist()], pa.string())
