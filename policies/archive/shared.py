@@ -6,13 +6,17 @@
 A space that no policy is named after has a folder with these alone.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 from pyarrow import fs
 
-from bandits.errors import ArchiveError
+from bandits.errors import ArchiveError, CodecError
+from bandits.log.records import RootRecord
 from policies.archive.archive import ArchiveReader, archive_folders
+from policies.fold.checkpoint import decode_state
 from policies.profiles.spaces import space_of_spec
 
 Shared = Literal["items", "activity"]
@@ -35,7 +39,7 @@ def shared_folder(space: str, log: Shared) -> str:
 def archived_space(root: "str | Path | fs.FileSystem", folder: str) -> str:
     """Return the space of an archived policy, as its log says: the first spec there is in it.
 
-    A policy stays in its space, so any spec of its log says the same.
+    A policy stays in its space, so any spec of its log says the same, also that of a root.
 
     Args:
         root: see Storage.
@@ -46,13 +50,26 @@ def archived_space(root: "str | Path | fs.FileSystem", folder: str) -> str:
     """
     policy = folder.partition("/")[0]
     reader = ArchiveReader(root, archive_folders(root, policy)[0])
-    for group in reader.columns(["id", "spec"], kinds=["spec"]):
-        for name in group.batch["spec"].to_pylist():
-            try:
-                return space_of_spec(reader.blob(name), policy)
-            except ArchiveError:  # whoever folds the log says what it lacks
-                continue
+    for name in _spec_digests(reader):
+        try:
+            return space_of_spec(reader.blob(name), policy)
+        except ArchiveError:  # whoever folds the log says what it lacks
+            continue
     return policy
+
+
+def _spec_digests(reader: ArchiveReader) -> Iterator[str]:
+    """Yield the digests of the specs of a log: of its entries, and of the roots it begins at."""
+    for group in reader.columns(["id", "spec"], kinds=["spec"]):
+        yield from group.batch["spec"].to_pylist()
+
+    # What is before a root may be gone.
+    for entry in reader.entries(kinds=["root"]):
+        if isinstance(entry.record, RootRecord):
+            with contextlib.suppress(ArchiveError, CodecError):
+                state = decode_state(reader.blob(entry.record.digest))
+                if state.spec is not None:
+                    yield state.spec
 
 
 def archived_items(root: "str | Path | fs.FileSystem", folder: str) -> ArchiveReader:

@@ -1,10 +1,12 @@
 """The log of items, archived: any version can be read from its files, and nobody takes it for more."""
 
 import pyarrow.dataset as ds
+from support.fakes import SALT, FakeLog, FakePast
 from support.items import MemoryItems, put, said_of
 from support.logs import archive_items, write_archive
 
-from bandits.log.records import LogEntry, SpecRecord
+from bandits.log.codec import digest
+from bandits.log.records import CheckpointRecord, LogEntry, RootRecord, SpecRecord
 from policies.archive.archive import (
     ArchiveReader,
     ArchiveWriter,
@@ -14,6 +16,7 @@ from policies.archive.archive import (
 )
 from policies.archive.compaction import Compactor
 from policies.archive.shared import archived_items, archived_space, shared_folder
+from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
 from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
@@ -92,5 +95,27 @@ def test_a_policy_whose_spec_is_gone_from_its_archive_has_a_space_of_its_own(tmp
     spec = PolicySpec("home", space="shop")
     entry = LogEntry("7-0", SpecRecord(spec.digest, ""))
     write_archive(ArchiveWriter(tmp_path, "home"), [entry], 1, {spec.digest: spec.encoded})
-    (tmp_path / "home" / "_blobs" / spec.digest).unlink()
+    blobs = tmp_path / "home" / "_blobs"
+    (blobs / spec.digest).unlink()
     assert archived_space(tmp_path, "home") == "home"
+
+
+def test_a_log_that_begins_at_a_root_says_its_space_all_the_same(tmp_path):
+    spec = PolicySpec("home", space="shop")
+    log = FakeLog(spec)
+    log.append(CheckpointRecord(), at=5)
+    states: dict[str, bytes] = {}
+    fold = Fold(
+        log.blobs.__getitem__,
+        salt=SALT,
+        past=FakePast(log),
+        on_checkpoint=lambda at, data: states.update({at: data()}),
+    )
+    fold.apply(log.entries)
+    [(position, state)] = states.items()
+    blobs = {digest(state): state, spec.digest: spec.encoded}
+    entry = LogEntry("9-0", RootRecord(position, digest(state)))
+    assert fold.spec == spec
+    write_archive(ArchiveWriter(tmp_path, "home"), [entry], 1, blobs)
+    (tmp_path / "home" / "_blobs" / spec.digest).write_bytes(spec.encoded)  # of an earlier file
+    assert archived_space(tmp_path, "home") == "shop"
