@@ -83,13 +83,14 @@ def known(service: Service, users: dict[str, list[str]]) -> None:
         url = f"{service.url}/v1/spaces/{POLICY}/activity"
         httpx.post(url, json=part, timeout=60).raise_for_status()
 
-    # The last user's last item is no longer proposed, and all is whole.
+    # What the last user bought is no longer proposed, and all is whole.
     last, deadline = list(users)[-1], time.monotonic() + PATIENCE_S
+    bought = {each["item_id"] for each in events[-EACH:] if each["type"] == "purchase"}
     asked = {"user_id": last, "return_pmf": True}
     while True:
         answer = httpx.post(rank_url(service), json=asked, timeout=60).json()
         proposed = {each["id"] for each in answer["pmf"]}
-        if answer["profile"] and not proposed & set(users[last]):
+        if answer["profile"] and not proposed & bought:
             return
         if time.monotonic() > deadline:
             raise SystemExit("profiles are not made: see the service's log")

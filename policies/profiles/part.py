@@ -249,11 +249,11 @@ def _numbered(names: Iterable[str], known: dict[str, int]) -> list[int]:
     return _unless_zero(out)
 
 
-def _named(numbers: list[int], items: list[str], fresh: Iterator[str]) -> Iterator[str]:
+def _named(numbers: list[int], items: list[str], fresh: Iterator[str]) -> Iterable[str]:
     """Return the names of numbers; of no numbers all that are new."""
     if not numbers:
         return fresh
-    return (items[number - 1] if number else next(fresh) for number in numbers)
+    return [items[number - 1] if number else next(fresh) for number in numbers]
 
 
 def _common_beginning(names: Iterable[str]) -> str:
