@@ -8,10 +8,12 @@ log's. Of each item and type the newest event is kept, and of those the newest o
 is dropped is older than all that displaced it, so it is dropped from every union, too.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import accumulate, chain, pairwise, repeat
-from operator import add, sub
+from itertools import accumulate, chain, islice, pairwise, repeat
+from operator import add, neg, sub
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,6 +53,52 @@ class Showing(NamedTuple):
     item: str
 
 
+class Showings(Sequence[Showing]):
+    """Showings as a part stores them, newest first: each is made when it is asked for.
+
+    Whoever ranks asks only how often what was shown.
+    """
+
+    def __init__(self, times: list[int], seqs: list[int], items: list[str]) -> None:
+        """Take the columns.
+
+        Args:
+            times: milliseconds of each entry.
+            seqs: the other number of its id; none: all are 0.
+            items: what was shown.
+        """
+        self._times, self._seqs, self._items = times, seqs, items
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._times)
+
+    def __iter__(self) -> Iterator[Showing]:
+        """Make each."""
+        seqs = self._seqs or repeat(0)
+        return map(_showing_of, zip(self._times, seqs, self._items, strict=False))
+
+    def __getitem__(self, at: Any) -> Any:
+        """Make those at a place."""
+        return tuple(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was shown."""
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        """As that of a tuple of them."""
+        return hash(tuple(self))
+
+    def counts(self, since_ms: int) -> Counter[str]:
+        """Return how often each item was shown.
+
+        Args:
+            since_ms: counted from this time of the log's clock on.
+        """
+        return Counter(self._items[: bisect_right(self._times, -since_ms, key=neg)])
+
+
 class CutRule(msgspec.Struct, frozen=True, dict=True):
     """What of a part is kept.
 
@@ -79,7 +127,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """
 
     events: tuple[ProfileEvent, ...] = ()
-    shown: tuple[Showing, ...] = ()
+    shown: Sequence[Showing] = ()
     erased: bool = False
 
     def __bool__(self) -> bool:
@@ -223,12 +271,11 @@ def decode_part(data: bytes) -> Part:
             )
         )
         shown_ms = accumulate(columns.shown_times, sub)
-        named = _named(columns.shown_items, items, fresh)
-        seqs = columns.shown_seqs or repeat(0)
-        shown = tuple(map(_showing_of, zip(shown_ms, seqs, named, strict=False)))
+        named = list(islice(_named(columns.shown_items, items, fresh), len(columns.shown_times)))
+        shown = Showings(list(shown_ms), columns.shown_seqs, named)
     except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
-    if len(events) != len(times) or len(shown) != len(columns.shown_times):
+    if len(events) != len(times) or len(named) != len(shown):
         raise CodecError("this is no part of a profile: items are missing", "profile")
     return Part(events, shown)
 

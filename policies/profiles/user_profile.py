@@ -1,10 +1,8 @@
 """What is known of one person: the parts of all logs, and of all their pseudonyms, joined."""
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 
 import msgspec
 
@@ -15,6 +13,7 @@ from policies.profiles.part import (
     Part,
     ProfileEvent,
     Showing,
+    Showings,
     decode_part,
     join_parts,
     newest_events,
@@ -31,7 +30,7 @@ class UserProfile(msgspec.Struct, frozen=True):
     """
 
     events: tuple[ProfileEvent, ...] = ()
-    shown: tuple[Showing, ...] = ()
+    shown: Sequence[Showing] = ()
     version: str = ""
 
     def done(self, types: Collection[str]) -> frozenset[str]:
@@ -48,9 +47,9 @@ class UserProfile(msgspec.Struct, frozen=True):
         Args:
             since_ms: counted from this time of the log's clock on.
         """
-        # Newest first.
-        count = bisect_right(self.shown, -since_ms, key=lambda each: -each.entry_ms)
-        return Counter(map(_item, self.shown[:count]))
+        if isinstance(self.shown, Showings):
+            return self.shown.counts(since_ms)
+        return Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
 
     def counts(self, category: Callable[[str], str | None]) -> dict[str, int]:
         """Return how many of the events each category has, most first.
@@ -63,7 +62,6 @@ class UserProfile(msgspec.Struct, frozen=True):
         return {name: count for name, count in found.most_common() if name is not None}
 
 
-_item = itemgetter(Showing._fields.index("item"))
 UNKNOWN_USER = UserProfile()
 """Of a user of whom no log says anything."""
 
@@ -107,7 +105,7 @@ def _events(joined: Iterable[Part], rule: CutRule) -> tuple[ProfileEvent, ...]:
     return newest_events(sorted(chain.from_iterable(some), key=_when, reverse=True), rule)
 
 
-def _shown(joined: Iterable[Part]) -> tuple[Showing, ...]:
+def _shown(joined: Iterable[Part]) -> Sequence[Showing]:
     some = [part.shown for part in joined if part.shown]
     if len(some) == 1:
         return some[0]
