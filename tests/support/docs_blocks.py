@@ -76,6 +76,10 @@ NOT_RUN = {
         "curl",
     ): "the same service: tests/integration/test_activity.py",
     (
+        "how-to/offer-nothing-twice.md",
+        "curl",
+    ): "a service with profiles: tests/integration/test_known_users.py",
+    (
         "how-to/weigh-signals.md",
         "banditloop serve",
     ): "a service of its own: tests/unit/serve_app/api/test_asgi.py, tests/integration/test_relearned.py",
