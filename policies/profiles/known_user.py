@@ -88,7 +88,9 @@ def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHi
         for age, item in enumerate(weights):
             weights[item] *= factor**age
         earlier = factor ** len(weights) / (1.0 - factor)
-    return LiveHistory(profile.version, dict(reversed(weights.items())), earlier)
+    # Not the profile's version: that is another with every showing, and scores can be kept longer.
+    told = dict(reversed(weights.items()))
+    return LiveHistory(f"{hash((*told.items(), earlier)):x}", told, earlier)
 
 
 class RepeatRules:

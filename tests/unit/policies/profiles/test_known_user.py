@@ -207,3 +207,14 @@ def test_a_policy_without_profiles_is_as_ever():
     )
     record = asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE)))
     assert (record.user, record.profile) == (pseudonym(SALT, "u"), None)
+
+
+def test_scores_are_kept_as_long_as_a_user_does_nothing_new():
+    """Sources keep them by this key; the profile's version is another with every showing."""
+    done = (("b", "view"), ("a", "purchase"))
+    before, after = profile(*done), profile(*done, shown=((NOW, "x"),))
+    after = msgspec.structs.replace(after, version="v2")
+    assert live_history(before, OPTIONS) == live_history(after, OPTIONS)
+    assert live_history(before, OPTIONS).key != live_history(profile(*done[::-1]), OPTIONS).key
+    fading = msgspec.structs.replace(OPTIONS, fade=3.0)
+    assert live_history(before, fading).key != live_history(before, OPTIONS).key
