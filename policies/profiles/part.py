@@ -22,7 +22,7 @@ from bandits.errors import CodecError
 from bandits.log.codec import MALFORMED, digest
 
 MOST_KEPT = 1_000
-"""Events that are kept of the types that ``repeat`` asks about, however many items are kept."""
+"""Events that are kept of each type that ``repeat`` asks about, however many items are kept."""
 MOST_SHOWN = 200
 """Showings that are kept."""
 _ERASED = msgspec.msgpack.encode(None)
@@ -104,7 +104,7 @@ class CutRule(msgspec.Struct, frozen=True, dict=True):
 
     Attributes:
         items: so many of the newest events, one of each item and type.
-        kept: types of which the newest MOST_KEPT are kept besides, in their order.
+        kept: types of each of which the newest MOST_KEPT are kept besides.
     """
 
     items: int
@@ -113,8 +113,8 @@ class CutRule(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def digest(self) -> str:
         """A name of the rule: parts that were cut by another one are made anew."""
-        kept = sorted(set(self.kept))
-        return digest(msgspec.msgpack.encode((self.items, kept, MOST_KEPT, MOST_SHOWN)))[:16]
+        kept = [(kind, MOST_KEPT) for kind in sorted(set(self.kept))]
+        return digest(msgspec.msgpack.encode((self.items, kept, MOST_SHOWN)))[:16]
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -163,20 +163,22 @@ def newest_events(events: Iterable[ProfileEvent], rule: CutRule) -> tuple[Profil
     """
     seen: set[tuple[str, str]] = set()
     out: list[ProfileEvent] = []
-    count, more = 0, MOST_KEPT
+    count, more = 0, dict.fromkeys(rule.kept, MOST_KEPT)
     for event in events:
         key = event.item, event.type
         if key in seen:
             continue
         seen.add(key)
 
-        # Both limits count the newest of each item and type, also those the other limit keeps.
-        asked = event.type in rule.kept and more > 0
-        more -= asked
-        if count < rule.items or asked:
+        # All limits count the newest of each item and type, also those another limit keeps. Each
+        # type has its own: whoever looks at much has still bought what they have bought.
+        left = more.get(event.type, 0)
+        if left:
+            more[event.type] = left - 1
+        if count < rule.items or left:
             out.append(event)
         count += 1
-        if count >= rule.items and not (rule.kept and more):
+        if count >= rule.items and not any(more.values()):
             break
     return tuple(out)
 
