@@ -279,7 +279,7 @@ class Join(PlainRuns):
         if isinstance(record, RewardRecord):
             self._reward_of(decision, record, now_ms, None)
         elif not decision.forgotten_ms:
-            self._activate(decision, None)
+            self._activate(decision, now_ms, None)
 
     def _reopen(self, position: str, opening: Opening, attached: Attached | None) -> None:
         """Remember a decision whose window was opened before."""

@@ -82,7 +82,8 @@ class Windows:
     ``on_reward``: is told of each reward above 0 that joins an activated decision in time, when it
     does: the decision, the slot, the time, the reward, and what it is worth, its value times its
     signal's weight. None: nobody is told, and no record is read for it. ``tells_all``: of those
-    that are worth 0 or less, too.
+    that are worth 0 or less, too; and, as worth 0, of those that have waited for an activation,
+    when that comes: of each slot and signal once, with its aggregate.
     """
 
     rule_of: Callable[[str], JoinRule]
@@ -306,6 +307,17 @@ class Windows:
             record = decision.record or self._record_of(decision)
             self.on_reward(record, slot, now_ms, reward, worth)
 
+    def _tell_of_waiting(self, decision: RememberedDecision, now_ms: int) -> None:
+        """Tell of what waited for a decision's activation: of each slot and signal once."""
+        if self.on_reward is None:
+            return
+        record, is_signalled = decision.record or self._record_of(decision), bool(decision.parts)
+        for slot, value in sorted(decision.values.items()):
+            parts = (decision.parts or {}).get(slot, {}) if is_signalled else {UNNAMED: value}
+            for name, part in sorted(parts.items()):
+                reward = RewardRecord(record.event_id, part, slot=slot, signal=name or None)
+                self.on_reward(record, slot, now_ms, reward, 0.0)
+
     def _begin(self, decision: RememberedDecision, out: Lessons) -> None:
         """Teach what can be taught of a decision that has just been opened, or activated."""
         if decision.rule.learn == "as_it_arrives":
@@ -429,7 +441,7 @@ class Windows:
         """Activate a deferred decision, or let the activation wait for it."""
         decision = self._find(record.event_id)
         if decision is not None and not decision.forgotten_ms:
-            self._activate(decision, out)
+            self._activate(decision, now_ms, out)
 
         # Fold 1 knew no activation that waits.
         elif decision is not None or self.fold == 1:
@@ -440,9 +452,11 @@ class Windows:
             number = self._remind(until, "activation", self.rule, record.event_id)
             self._activations.setdefault(record.event_id, {})[number] = until
 
-    def _activate(self, decision: RememberedDecision, out: Lessons) -> None:
+    def _activate(self, decision: RememberedDecision, now_ms: int, out: Lessons) -> None:
         if not decision.activated:
             decision.activated = True
+            if decision.waiting and out is not None and self.tells_all:
+                self._tell_of_waiting(decision, now_ms)
             self._settle(decision, "joined")
             self._begin(decision, out)
             self._keep(decision)

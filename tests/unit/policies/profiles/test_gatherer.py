@@ -155,3 +155,27 @@ def test_a_reward_is_of_its_signal_and_of_the_item_of_its_slot_and_a_showing_of_
     )
     assert said["v"] == ERASED
     assert set(said) == {"u", "v"}
+
+
+def test_a_reward_that_waited_for_an_activation_counts_when_that_comes():
+    steps = [
+        (5, decision("e", chosen=(2, 0), user="u", deferred=True)),
+        (5, RewardRecord("e", 1.0, slot=1, signal="click")),
+        (5, RewardRecord("e", 1.0, slot=0)),
+        (5, RewardRecord("e", 1.0, slot=0, signal="hide")),
+        (5, RewardRecord("e", -1.0, slot=1)),
+        (5, ActivationRecord("e")),
+        (5, ActivationRecord("e")),
+        (5, decision("f", user="v", deferred=True)),
+        (5, RewardRecord("f", 1.0)),
+    ]
+    log = made_of(steps, SPEC)
+    fold = fold_of(log)
+    changes = gathered(fold, log.entries)[0]
+    assert fold.join.counts["joined"] == 4
+    assert set(changes.part("u").events) == {
+        ProfileEvent(31, 31, 0, "a", "click"),
+        ProfileEvent(31, 31, 0, "c", "reward"),
+        ProfileEvent(31, 31, 0, "c", "hide"),
+    }
+    assert changes.part("v").events == ()
