@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,23 @@ class KnownUsers:
             return ""
         visit = request.visit_id.encode(errors="surrogatepass")
         return hashlib.blake2b(visit, key=self._salt, person=b"visit", digest_size=16).hexdigest()
+
+    def rounds(self, requests: Sequence[RankRequest]) -> list[list[int]]:
+        """Return the places of requests that are answered at once, round by round.
+
+        The pages of one visit are of different rounds: each holds back what those before it chose.
+        """
+        if not self._repeats:
+            return [list(range(len(requests)))]
+        pages, out = Counter[str](), list[list[int]]()
+        for at, request in enumerate(requests):
+            number = pages[request.visit_id] if request.visit_id else 0
+            if request.visit_id:
+                pages[request.visit_id] += 1
+            if number == len(out):
+                out.append([])
+            out[number].append(at)
+        return out
 
     def forget(self, request: RankRequest) -> None:
         """Look up anew who asks: nothing may be logged any more under what was remembered."""

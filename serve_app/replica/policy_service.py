@@ -216,6 +216,18 @@ class RedisPolicyService:
         self, requests: Sequence[RankRequest]
     ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         """Return the same for several; each has its own answer or error, in order."""
+        if self._known is None:
+            return await self._rank_at_once(requests)
+        answers: list[Any] = [None] * len(requests)
+        for places in self._known.rounds(requests):
+            made = await self._rank_at_once([requests[at] for at in places])
+            for at, answer in zip(places, made, strict=True):
+                answers[at] = answer
+        return answers
+
+    async def _rank_at_once(
+        self, requests: Sequence[RankRequest]
+    ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         answers: list[Any] = await self._decide_all(requests)
         made = [at for at, answer in enumerate(answers) if isinstance(answer, DecisionRecord)]
 

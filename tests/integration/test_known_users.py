@@ -168,6 +168,21 @@ async def test_a_visit_shows_nothing_twice_however_soon_the_next_page_is_asked_f
     assert not any(b"v1" in key.rpartition(b":")[2] for key in visits)  # a keyed hash, 32 digits
 
 
+async def test_pages_of_one_visit_in_one_request_show_nothing_twice(client, async_client):
+    service = replica(async_client)
+    write_parts(client, [])
+    pages = [
+        RankRequest(event_id, "alice", actions=ACTIONS, slots=2, visit_id=visit)
+        for event_id, visit in ((None, "v1"), ("p", "v1"), (None, "v2"), (None, "v1"), (None, "v1"))
+    ]
+    *answers, none_left = await service.rank_all(pages)
+    chosen = [[record.action_ids[k] for k in record.chosen] for record, _ in answers]
+    assert sorted(chosen[0] + chosen[1] + chosen[3]) == list("abcdef")
+    assert len(answers[2][0].action_ids) == 6
+    assert isinstance(none_left, NoCandidatesError)
+    assert len(logged(client)) == 4
+
+
 async def test_who_is_erased_while_they_ask_is_decided_for_as_somebody_new(client, async_client):
     service = replica(async_client)
     write_parts(client, [])
