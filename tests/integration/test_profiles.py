@@ -13,6 +13,7 @@ from support.loops import SALT, SPEC, make, url_of
 from typer.testing import CliRunner
 
 from bandits.log.codec import encode
+from bandits.log.join import JoinRule
 from bandits.log.positions import START
 from bandits.log.records import (
     ActivityRecord,
@@ -203,8 +204,12 @@ def test_a_spool_groups_what_does_not_fit_in_memory_also_of_a_user_who_did_much(
 # The part of a policy's log
 
 
+# However slow the machine is, a reward comes within its window: it counts.
 PROFILED = msgspec.structs.replace(
-    SPEC, profile=ProfileOptions(items=5), repeat={"purchased": "never"}
+    SPEC,
+    profile=ProfileOptions(items=5),
+    repeat={"purchased": "never"},
+    join=JoinRule(window_s=60.0),
 )
 LOG, KEYS_OF_HOME = Keys("home"), UsersKeys("home")
 
