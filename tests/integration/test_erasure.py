@@ -119,13 +119,21 @@ async def test_all_pseudonyms_of_a_person_are_erased_with_all_that_leads_to_them
     client.set(USERS.person(ann.key), merged.encoded)
     client.set(USERS.person(cookie.key), alias_to(ann.key, cookie.pseudonym))
 
-    # By any of their ids.
+    # By any of their ids, and again by any.
     begun = run(client, erase_person(SPACE, key_of("cookie")))
+    for each in ("cookie", "ann"):
+        assert run(client, erase_person(SPACE, key_of(each))).name == begun.name
     assert begun.job.pseudonyms == [ann.pseudonym, cookie.pseudonym]
     assert not list(client.scan_iter(USERS.person("*")))
     for keys in LOGS.values():
         erased = [record.user for _, record in erasures_in(client, keys)]
         assert erased == [ann.pseudonym, cookie.pseudonym]
+
+    pass_all(client)
+    assert run(client, go_on(SPACE, begun.name)).is_complete
+    for each in ("cookie", "ann"):
+        assert run(client, erase_person(SPACE, key_of(each))).name == begun.name
+        assert 3500 < client.ttl(USERS.erased(key_of(each))) <= 3600
 
 
 async def test_nobody_is_erased_who_is_not_known(client, users):

@@ -12,7 +12,7 @@ left of it says when, and the entries of the logs carry a name that only the run
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from serve_app.store.erasures.marks import last_of, mark_command
 from serve_app.store.keys import ActivityKeys, Keys, UsersKeys
 from serve_app.store.profiles.part_state import PartState, decode_part_state
 from serve_app.store.spaces import ACTIVITY, Space, decode_space, part_name
-from serve_app.store.users.persons import PersonRecord, alias_of, alias_to, decode_person
+from serve_app.store.users.persons import alias_of, alias_to, decode_person
 
 KEPT_S = 30 * 24 * 3600
 """How long it is known of a job that it is complete."""
@@ -63,13 +63,14 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
-# Ends a job if it is what was read. KEYS: the jobs, what is left of it, who was erased. ARGV: its
-# name, what was read, what is left, and for how many seconds, and for how many it is known who.
+# Ends a job if it is what was read. KEYS: the jobs, what is left of it, who was erased, under each
+# of their ids. ARGV: its name, what was read, what is left, and for how many seconds, and for how
+# many it is known who.
 _END = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
-redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[5])
+for at = 3, #KEYS do redis.call('SET', KEYS[at], ARGV[1], 'EX', ARGV[5]) end
 return 1
 """
 # All that the state of jobs depends on, as of one moment. KEYS: the policies, the parts, the jobs,
@@ -96,6 +97,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
         pseudonyms: what nothing may be logged under any more; none once it is complete.
         told: by part of the profile, the position of its log's entry; none once it is complete.
         keyed: the policies whose logs have keyed pseudonyms.
+        ids: what else led to the person's record; none once it is complete.
     """
 
     asked_ms: int
@@ -105,6 +107,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     pseudonyms: list[str] = []
     told: dict[str, str] = {}
     keyed: list[str] = []
+    ids: list[str] = []
 
 
 class Erasure(msgspec.Struct, frozen=True):
@@ -194,35 +197,28 @@ def erase_person(
             return (yield from _asked_again(space, person, now_ms))
 
         record = None if found is None else decode_person(found)
-        name, pseudonyms = uuid.uuid4().hex, [] if record is None else record.pseudonyms
-        job = Job(now_ms, person, None, uuid.uuid4().hex, pseudonyms)
+        name, job = uuid.uuid4().hex, Job(now_ms, person, None, uuid.uuid4().hex)
+        if record is not None:
+            ids = [each.hex() for each in record.ids]
+            job = msgspec.structs.replace(job, pseudonyms=record.pseudonyms, ids=ids)
         unfiled = filed or space.filed
-        if (yield _destroy(keys, found or b"", record, name, job, unfiled=unfiled)):
+        if (yield _destroy(keys, found or b"", name, job, unfiled=unfiled)):
             return (yield from go_on(space, name, now_ms=now_ms))
 
 
-def _destroy(
-    keys: UsersKeys,
-    found: bytes,
-    record: PersonRecord | None,
-    name: str,
-    job: Job,
-    *,
-    unfiled: bool,
-) -> Command:
-    ids = [] if record is None else [each.hex() for each in record.ids]
+def _destroy(keys: UsersKeys, found: bytes, name: str, job: Job, *, unfiled: bool) -> Command:
     named = [keys.person(job.person), keys.erasures, keys.unfiled, keys.unnoted]
-    named += map(keys.person, ids)
+    named += map(keys.person, job.ids)
     said: list[Any] = [found, alias_to(job.person, ""), name, _encode(job)]
     said += [len(job.pseudonyms), *job.pseudonyms]
-    said += [job.person, *ids] if unfiled else []
+    said += [job.person, *job.ids] if unfiled else []
     return ("EVAL", _DESTROY, len(named), *named, *said)
 
 
 def _asked_again(space: Space, person: str, now_ms: int) -> Steps[Erasure]:
     """Go on with the erasure of somebody who is not known any more."""
     known = yield from _read(space)
-    names = [name for name, job in _jobs(known) if job.person == person]
+    names = [name for name, job in _jobs(known) if person in (job.person, *job.ids)]
     if not names:
         found = yield ("GET", UsersKeys(space.name).erased(person))
         names = [] if found is None else [found.decode()]
@@ -267,7 +263,7 @@ def go_on(space: Space, name: str, *, now_ms: int | None = None) -> Steps[Erasur
         keyed = known.space.keyed_logs
         if not waits_for:
             ended = Job(job.asked_ms, ended_ms=now_ms, keyed=keyed)
-            if (yield _end(known, name, job.person, ended)):
+            if (yield _end(known, name, (job.person, *job.ids), ended)):
                 return Erasure(name, ended, [])
             continue
         changed = msgspec.structs.replace(job, told=told, keyed=keyed)
@@ -296,11 +292,11 @@ def _change(known: _Known, name: str, job: Job) -> Command:
     return ("EVAL", _CHANGE, 1, keys.erasures, name, known.jobs[name], _encode(job))
 
 
-def _end(known: _Known, name: str, person: str, job: Job) -> Command:
+def _end(known: _Known, name: str, ids: Sequence[str], job: Job) -> Command:
     keys = UsersKeys(known.space.name)
-    named = keys.erasures, keys.erasure(name), keys.erased(person)
+    named = keys.erasures, keys.erasure(name), *map(keys.erased, ids)
     left = known.jobs[name], _encode(job), KEPT_S, ASKED_AGAIN_S
-    return ("EVAL", _END, 3, *named, name, *left)
+    return ("EVAL", _END, len(named), *named, name, *left)
 
 
 def _read(space: Space, name: str = "") -> Steps[_Known]:
