@@ -30,7 +30,7 @@ from serve_app.store.keys import ActivityKeys
 from serve_app.store.spaces import decode_space, space_of_specs
 
 ERASED_ATTEMPTS = 3
-"""How many users of one request may have been erased since they were looked up."""
+"""How often users of one request may be erased, and come back, while it is appended."""
 
 
 FOLLOW_S = 0.5
@@ -125,7 +125,8 @@ class RedisSpaceService:
         for _ in range(ERASED_ATTEMPTS):
             if appended.outcome != "erased":
                 break
-            self.users.forget(events[appended.number].user_id)
+            for event in events:  # the others may have been, too
+                self.users.forget(event.user_id)
             appended = await self._append(events, ids)
 
         if appended.outcome == "conflict":

@@ -162,12 +162,22 @@ async def test_nothing_is_logged_under_the_pseudonym_of_somebody_who_was_erased(
         after.pseudonym,
     ]
 
+    # However many of one request were.
+    many = [view(user=f"u{n}") for n in range(6)]
+    await replica.add_activity(many)
+    for event in many:
+        who = await replica.users.resolve(event.user_id)
+        shop.client.delete(UsersKeys("shop").person(who.key))
+        shop.client.set(KEYS.erased(who.pseudonym), 1)
+    await replica.add_activity(many)
+    assert len({record.user for record in shop.records[3:]}) == 12
+
     # While the record still leads to what is marked, nothing is accepted.
     shop.client.set(KEYS.erased(after.pseudonym), 1)
     with pytest.raises(errors.LogUnavailableError) as error:
         await replica.add_activity([view(user="v"), view()])
     assert error.value.target == "events[1].user_id"
-    assert len(shop.records) == 3
+    assert len(shop.records) == 15
 
 
 async def test_an_item_that_was_put_a_moment_ago_is_known(shop):
