@@ -252,7 +252,7 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
-            raise self._nothing(request, asker, failed)
+            raise self._nothing(asked, asker, failed)
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
@@ -376,7 +376,7 @@ class Proposers:
         return ids
 
     def _nothing(
-        self, request: RankRequest, asker: Asker, failed: Mapping[str, str]
+        self, asked: SourceRequest, asker: Asker, failed: Mapping[str, str]
     ) -> BanditloopError:
         """Return the error that says why nothing was proposed; each is mended in another place."""
         if failed:
@@ -389,14 +389,24 @@ class Proposers:
         if limits and (why := _none_for_anybody(offered)):
             return NoCandidatesError(why, "actions")
 
+        # Where all are taken away, no source is at fault, whatever it knows of the user.
+        back = " or held back by repeat" if asker.held_back else ""
+        if limits and sum(item in offered.offering for item in asked.exclude) == len(
+            offered.offering
+        ):
+            return NoCandidatesError(
+                f"each of the {len(offered.offering):,} items that may be offered is"
+                f" excluded{back}",
+                "exclude",
+            )
+
         beside = " that may be offered" if limits else ""
-        if request.user_id is not None and not request.history and asker.live is None:
+        if asked.user_id is not None and not asked.history and asker.live is None:
             return UnknownUserError(
                 f"no source proposed anything{beside} for this user: send a history, or configure"
                 " a source for everyone (popular)",
                 "user_id",
             )
-        back = " or held back by repeat" if asker.held_back else ""
         return NoCandidatesError(
             f"no source proposed anything{beside} that is not excluded{back}", "exclude"
         )

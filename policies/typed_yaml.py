@@ -212,4 +212,6 @@ def _error_of(raw: Any, kind: Any) -> str:
         msgspec.convert(raw, type=kind)
     except msgspec.ValidationError as error:
         return str(error)
+    except BanditloopError:
+        return ""  # the rest misses the entries that were left out
     return ""

@@ -38,6 +38,11 @@ class ProfileOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: dict[TypeName, Weight] = msgspec.field(default_factory=TYPES.copy)
     fade: Annotated[float, msgspec.Meta(ge=0, le=MAX_ITEMS)] = 3.0
 
+    def __post_init__(self) -> None:
+        """Refuse a type that ``repeat`` could not tell from what was merely chosen for a user."""
+        if SHOWN in self.types:
+            raise SpecError(f"{SHOWN!r} is taken: call the type something else", "profile.types")
+
 
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often an item may come in a span of time.

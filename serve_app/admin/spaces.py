@@ -35,9 +35,11 @@ def chosen_space(client: Redis, name: str | None) -> Space:
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
-        problem = (
-            "several spaces: name one" if name is None and names else f"no space {name!r} is here"
-        )
+        if not names:
+            raise UnknownSpaceError(
+                "no space is here: serve a policy whose spec has space or profile", "space"
+            )
+        problem = "several spaces: name one" if name is None else f"no space {name!r} is here"
         raise UnknownSpaceError(f"{problem}; there are {names}", "space")
     return read_space(client, name)
 

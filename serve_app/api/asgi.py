@@ -93,7 +93,13 @@ class Api:
         spaces = self.backend.spaces
         if space is not None and space not in spaces:
             raise errors.UnknownSpaceError(
-                f"no space {space!r} with profiles: there are {sorted(spaces)}", "space"
+                f"no space {space!r} with profiles: "
+                + (
+                    f"there are {sorted(spaces)}"
+                    if spaces
+                    else "no policy here has profile in its spec"
+                ),
+                "space",
             )
         if resource is None:
             raise errors.NotFoundError(f"no route {path}: see /docs", "path")

@@ -31,6 +31,7 @@ FeaturesPatch = dict[str, Value | None]
 """Features of which some change; those that are null go."""
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
 _any = msgspec.json.Decoder()
 
 
@@ -91,6 +92,8 @@ def _readable(error: Exception) -> tuple[str, str]:
     target = where.rstrip("`").removeprefix("$")
     if field := _FIELD.search(message):
         target += f".{field[1]}"
+    if "datetime" in message:
+        message = _TIME
     return message, target.removeprefix(".") or "body"
 
 

@@ -161,10 +161,10 @@ def _checked(
 
     signal = sent.signal
     if signal is not None and signal not in call.service.signals:
-        known = ", ".join(call.service.signals) or "none"
+        known = ", ".join(call.service.signals)
         raise errors.UnknownSignalError(
-            f"the policy's spec weighs no signal {signal[:MAX_SIGNAL_BYTES]!r}: its signals are"
-            f" {known}",
+            f"the policy's spec weighs no signal {signal[:MAX_SIGNAL_BYTES]!r}: "
+            + (f"its signals are {known}" if known else "it has no signals; leave the field out"),
             f"{prefix}signal",
         )
     return RewardRecord(event_id, sent.value, sent.reward_id, sent.slot, sent.action_id, signal)

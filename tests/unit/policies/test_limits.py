@@ -271,10 +271,15 @@ async def test_why_there_is_no_candidate_is_said():
         (
             [Item("i04")],
             RankRequest(user_id="known", exclude=["i04"]),
-            "not excluded|for this user",
+            "each of the 1 items that may be offered is excluded",
+        ),
+        (
+            [Item("i04"), Item("i05", hidden=True)],
+            RankRequest(user_id="nobody", exclude=["i04", "gone", "i05"]),
+            "each of the 1 items that may be offered is excluded",
         ),
     ):
-        with pytest.raises((NoCandidatesError, UnknownUserError), match=why):
+        with pytest.raises(NoCandidatesError, match=why):
             await Shop(sources, *items, spec=BLEND).ranker.rank(request)
 
 

@@ -344,6 +344,7 @@ def test_vws_exploration_is_not_asked_for_in_vain(args: str) -> None:
             },
             "join.late",
         ),
+        ({"profile": {"types": {"view": 1, "shown": 1}}}, "profile.types"),
     ],
 )
 def test_what_would_do_nothing_is_refused_by_field(more: dict[str, Any], target: str) -> None:

@@ -54,6 +54,7 @@ REQUIRED: dict[str, Any] = {  # a value for each field that has no default
     "uniform": [1, 2],
     "url": "http://x",
     "vary": {},
+    "weight": 1.0,
     "within": "1d",
 }
 
@@ -188,6 +189,20 @@ def test_of_a_mapping_the_entry_at_fault_is_named() -> None:
     with pytest.raises(InvalidFieldError) as caught:
         as_type({"spec": "s", "vary": {"floor": {}, "limit": 5}}, SearchSpace)
     assert caught.value.target == "vary.limit"
+
+
+@pytest.mark.parametrize("hide", [-20_000, "much", None, {"wight": 3}, {"aggregation": "mean"}])
+def test_an_entry_at_fault_is_named_where_another_field_names_entries_too(hide: Any) -> None:
+    """To look at each alone leaves entries out that the other field asks for."""
+    raw = {
+        "name": "home",
+        "profile": {},
+        "signals": {"click": 1, "hide": hide, "buy": 2},
+        "repeat": {"buy": "never"},
+    }
+    with pytest.raises(InvalidFieldError) as caught:
+        as_type(raw, PolicySpec)
+    assert caught.value.target.startswith("signals.hide")
 
 
 def test_nothing_to_choose_from_is_said() -> None:

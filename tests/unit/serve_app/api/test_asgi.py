@@ -376,6 +376,7 @@ async def test_a_reward_names_a_signal_that_the_spec_weighs(service):
     assert "click, hide" in response.json()["error"]["message"]
     other = await service.post(f"{HOME}/events/e/reward", sent)
     assert error_of(other) == (422, "unknown_signal", "signal")
+    assert "has no signals; leave the field out" in other.json()["error"]["message"]
 
 
 async def test_many_rewards_are_accepted_as_one_or_not_at_all(service):

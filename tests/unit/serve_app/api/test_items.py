@@ -142,6 +142,14 @@ async def test_bad_input_says_what_is_wrong_and_changes_nothing(service, what):
     assert service.home.changes == []
 
 
+async def test_a_time_that_is_none_is_told_how_it_is_written(service):
+    for time in ("2026-01-01", "2026-01-01T00:00:00", 5):
+        answer = await service.send("PUT", f"{ITEMS}/a", {"available_from": time})
+        error = answer.json()["error"]
+        assert error["target"] == "available_from"
+        assert "ISO 8601 with its zone, such as 2026-" in error["message"]
+
+
 async def test_items_become_changes_of_the_log(service):
     a = {"features": {"price": 3, "tags": ["x", "y"], "size": {"cm": 4}}, "available_from": FROM}
     answer = await service.send("PUT", f"{ITEMS}/a%2F1", a)
