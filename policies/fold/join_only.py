@@ -2,7 +2,7 @@
 
 from bandits.errors import RefusedError, SpecError
 from bandits.log.join import JoinedDecision
-from bandits.log.records import LogRecord, SpecRecord, UnknownRecord
+from bandits.log.records import LogRecord, SpecRecord, UnknownRecord, WarmStartRecord
 from policies.blend import make_learner
 from policies.fold.fold import Fold
 
@@ -19,7 +19,22 @@ class JoinOnlyFold(Fold):
     def _learn_alike(self, joined: list[JoinedDecision], first: int) -> int:
         return len(joined) - first
 
+    def beside(self, spec: str) -> "JoinOnlyFold":
+        """Return an empty fold of its kind, which weighs all rewards as one spec does.
+
+        Args:
+            spec: the digest of the spec.
+        """
+        return JoinOnlyFold(self._blobs.fetch, salt=self._salt, past=self._past, weigh_by=spec)
+
     def _configure(self, record: LogRecord | UnknownRecord) -> None:
+        # A log that was learned anew is joined otherwise from there on, too.
+        if isinstance(record, WarmStartRecord):
+            if record.through is not None and self._weigh_by is None:
+                self._relearn(record)
+                self.learner = None
+                self._follow([])
+            return
         if not isinstance(record, SpecRecord):
             return
         spec = self._blobs.spec(record.digest)
@@ -27,5 +42,6 @@ class JoinOnlyFold(Fold):
             make_learner(spec, salt=self._salt)
         except SpecError as error:
             raise RefusedError(error.message, error.target) from error
+        self._specs_named.add(record.digest)
         self.spec, self.spec_id, self.salt_id = spec, record.digest, record.salt_id
         self.join.rule = spec.rule

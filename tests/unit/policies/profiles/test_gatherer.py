@@ -10,27 +10,31 @@ from support.fakes import SALT, FakeLog, FakePast
 from support.logs import RULE, decision, log_of
 
 from bandits.exploration import LinTs
-from bandits.log.codec import encode
+from bandits.log.codec import digest, encode
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.join import JoinRule
 from bandits.log.records import (
     ActivationRecord,
     BuildRecord,
     CheckpointRecord,
+    DecisionRecord,
     ErasureRecord,
     LogEntry,
     LogRecord,
     RewardRecord,
+    WarmStartRecord,
 )
 from bandits.log.versions import FOLD
 from bandits.ridge.config import RidgeConfig
 from policies.fold.checkpoint import decode_state
 from policies.fold.fold import Fold
 from policies.fold.join_only import JoinOnlyFold
+from policies.items.catalogue import Catalogue
 from policies.profiles.changes import PartChanges
 from policies.profiles.gatherer import ChangeGatherer
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import ERASED, CutRule, ProfileEvent, Showing, encode_part, join_parts
+from policies.profiles.signals import SignalOptions
 from policies.spec import PolicySpec
 
 SPEC = PolicySpec(
@@ -179,3 +183,28 @@ def test_a_reward_that_waited_for_an_activation_counts_when_that_comes():
         ProfileEvent(31, 31, 0, "c", "hide"),
     }
     assert changes.part("v").events == ()
+
+
+@given(SEEDS)
+def test_whoever_learns_nothing_tells_the_same_also_once_a_log_was_learned_anew(seed):
+    new = msgspec.structs.replace(SPEC, signals={"click": 1.0, "other": SignalOptions(2.0, "60s")})
+    log = made_of(random_steps(seed), SPEC)
+    log.configure(new, at=log.entries[-1].time_ms)
+    beside = fold_of(log).beside(new.digest)
+    beside.apply(log.entries[: -(seed % 9) or None])
+    state = msgspec.msgpack.encode(beside.state())
+    log.blobs[digest(state)] = state
+
+    now_ms = log.entries[-1].time_ms
+    log.append(WarmStartRecord(digest(state), beside.position), at=now_ms)
+    for wait, record in random_steps(seed + 1):
+        now_ms += wait
+        named = {"spec": SPEC.digest, "catalogue": Catalogue().digest}
+        is_decision = isinstance(record, DecisionRecord)
+        log.append(msgspec.structs.replace(record, **named) if is_decision else record, at=now_ms)
+
+    learning, joining = fold_of(log), fold_of(log, JoinOnlyFold)
+    told = said(*gathered(learning, log.entries))
+    assert learning.relearned is not None
+    assert said(*gathered(joining, log.entries)) == told
+    assert joining.join.counts == learning.join.counts
