@@ -10,7 +10,7 @@ import msgspec
 
 from bandits.errors import RetentionError
 from bandits.log.positions import has_reached, is_after, log_order
-from bandits.log.records import LogEntry, RollbackRecord, RootRecord
+from bandits.log.records import LogEntry, RollbackRecord, RootRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.listing import ListedFile
 from policies.fold.checkpoint import decode_state
@@ -48,7 +48,7 @@ def state_root(stored: StoredPolicy, before_ms: int) -> Root:
             f"the checkpoint at {checkpoint.position} is of an earlier build: take a later one",
             "before",
         )
-    _demand_no_rollback(stored, checkpoint)
+    _demand_no_return(stored, checkpoint)
 
     entry = stored.control(RootRecord(checkpoint.position, checkpoint.digest))
     made = Root(checkpoint.position, checkpoint.digest, checkpoint.learned, state.needed, entry)
@@ -98,8 +98,8 @@ def _demand_cuttable(stored: StoredPolicy) -> None:
         raise RetentionError("the log is not archived: say where with --archive", "archive")
 
 
-def _demand_no_rollback(stored: StoredPolicy, checkpoint: StoredCheckpoint) -> None:
-    """Refuse a root that a later rollback goes behind: its replay would need what is before."""
+def _demand_no_return(stored: StoredPolicy, checkpoint: StoredCheckpoint) -> None:
+    """Refuse a root that a later entry goes behind: its replay would need what is before."""
     for entry in _entries_past(stored, checkpoint.position):
         record = entry.record
         if isinstance(record, RollbackRecord) and is_after(checkpoint.position, record.position):
@@ -108,12 +108,19 @@ def _demand_no_rollback(stored: StoredPolicy, checkpoint: StoredCheckpoint) -> N
                 f" at {checkpoint.position}: take one that is later than the rollback",
                 "before",
             )
+        # The windows that were open there may be longer, under other signals.
+        if isinstance(record, WarmStartRecord) and record.through is not None:
+            raise RetentionError(
+                f"at {entry.id} the log goes on as it was learned anew, with windows of before the"
+                f" checkpoint at {checkpoint.position}: take one that is later than that",
+                "before",
+            )
 
 
 def _entries_past(stored: StoredPolicy, position: str) -> Iterator[LogEntry]:
-    """Yield the rollbacks past a position; of the stream, all entries."""
+    """Yield the rollbacks and warm starts past a position; of the stream, all entries."""
     archive = stored.history.archive
     if archive is not None:
-        yield from archive.entries(position, kinds=["rollback"])
+        yield from archive.entries(position, kinds=["rollback", "warm_start"])
         position = max(position, archive.end, key=log_order)
     yield from stored.history.encoded(position)

@@ -13,7 +13,8 @@ from support.loops import KEYS, SALT, SPEC, decide, make, settle, stats, url_of
 from typer.testing import CliRunner
 
 from bandits.errors import RetentionError, SnapshotError
-from bandits.log.records import CheckpointRecord, RollbackRecord, RootRecord
+from bandits.log.codec import digest
+from bandits.log.records import CheckpointRecord, RollbackRecord, RootRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.profiles.options import ProfileOptions
 from serve_app.admin.control import rollback
@@ -149,6 +150,18 @@ def test_a_log_is_not_cut_where_something_needs_what_is_before(shop):
     shop.archive()
     with pytest.raises(RetentionError, match="the rollback at"):
         shop.cut(2)
+
+    # Nor one before the log was learned anew, with longer windows perhaps.
+    shop.go_on()
+    log, made = RedisLog(shop.client, KEYS), b"refused, as this one is, or not"
+    log.put_blob(digest(made), made)
+    log.append(WarmStartRecord(digest(made), second.position))
+    settle(shop.loop)
+    for archived in (False, True):
+        if archived:
+            shop.archive()
+        with pytest.raises(RetentionError, match="learned anew"):
+            shop.cut(-1)
 
     # A state that is not that of the digest is found out.
     other = shop.stored.checkpoints.load(shop.stored.checkpoints.list()[-1])
