@@ -386,7 +386,7 @@ class Proposers:
 
         offered = self.offered
         limits = offered.offering.limits
-        if limits and (why := _none_for_anybody(offered)):
+        if why := _none_for_anybody(offered):
             return NoCandidatesError(why, "actions")
 
         # Where all are taken away, no source is at fault, whatever it knows of the user.
@@ -415,6 +415,10 @@ class Proposers:
 def _none_for_anybody(offered: Offered) -> str:
     """Return why no source can propose anything to anybody; empty if one could."""
     offering = offered.offering
+    known = [follower.known for follower in offered.sources.followers]
+    none_known = offered.all_follow and not any(each is None or each for each in known)
+    if not offering.limits and not none_known:
+        return ""
     if not len(offering.catalogue):
         return "the catalogue has no items: put some, or send the actions to choose from"
     if not len(offering):
@@ -423,8 +427,7 @@ def _none_for_anybody(offered: Offered) -> str:
             " each is hidden, or outside its time"
         )
 
-    known = [follower.known for follower in offered.sources.followers]
-    if offered.all_follow and not any(each is None or each for each in known):
+    if none_known:
         return (
             f"no source knows any of the {len(offering):,} items that may be offered: train the"
             " sources on them, or add one that needs no training (fresh, content)"

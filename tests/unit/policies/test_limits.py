@@ -30,9 +30,11 @@ from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import Candidates, load_sources
+from policies.sources.live.fresh import FreshItems
 from policies.sources.local import EMPTY
+from policies.sources.places import ItemOrder
 from policies.sources.source_set import SourceSet
-from policies.spec import ArtifactSource, Holdout, PolicySpec
+from policies.spec import ArtifactSource, FreshSource, Holdout, PolicySpec
 
 ARTIFACT = make_artifact()
 BLEND = PolicySpec("p", sources=[ArtifactSource(name) for name in NAMES], artifact="a", limit=4)
@@ -87,6 +89,14 @@ async def test_of_any_catalogue_every_source_fills_its_part_of_the_pool(way, hel
         np.testing.assert_array_equal(
             FixedPolicy(spec.holdout.policy).pmf(context, actions), record.pmfs()[0]
         )
+
+
+async def test_before_the_first_item_is_put_no_user_is_said_to_be_unknown():
+    source = FreshSource(name="new", half_life="7d")
+    ranker = fresh_ranker(PolicySpec("home", sources=[source]), [FreshItems(source, ItemOrder(()))])
+    with pytest.raises(NoCandidatesError, match="the catalogue has no items: put some") as caught:
+        await ranker.rank(RankRequest(user_id="ann"))
+    assert caught.value.target == "actions"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -50,6 +50,14 @@ def explicit(**fields) -> RankRequest:
     return RankRequest(**{"event_id": "e", "actions": TWO, **fields})
 
 
+class Speechless(FakeSource):
+    """Proposes nothing, and cannot say how many items it could propose to others."""
+
+    @property
+    def known(self) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "target"),
     [
@@ -90,7 +98,7 @@ def explicit(**fields) -> RankRequest:
 async def test_a_request_that_cannot_be_answered_is_refused_by_the_name_of_its_field(
     wrong, error, target
 ):
-    ranker = fresh_ranker(SPEC, [FakeSource("cf", {}), FakeSource("deep", {})])
+    ranker = fresh_ranker(SPEC, [Speechless("cf", {}), Speechless("deep", {})])
     with pytest.raises(error) as refused:
         await ranker.rank(wrong)
     assert refused.value.target == target

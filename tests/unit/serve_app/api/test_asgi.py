@@ -297,8 +297,13 @@ async def test_nesting_is_refused_at_any_depth(service, method, path, before, de
 
 async def test_a_user_nobody_knows_and_a_user_without_candidates(service):
     rank = "/v1/policies/sourced/rank"
-    assert error_of(await service.post(rank, {"user_id": "x"})) == (404, "unknown_user", "user_id")
-    assert error_of(await service.post(rank, {"user_id": "x", "history": ["i"]})) == (
+    answer = await service.post(rank, {"user_id": "x"})
+    assert error_of(answer) == (409, "no_candidates", "actions"), "there is no item yet"
+
+    service.source.scores = {"h": 1.0}
+    nobody = {"user_id": "x", "exclude": ["h"]}
+    assert error_of(await service.post(rank, nobody)) == (404, "unknown_user", "user_id")
+    assert error_of(await service.post(rank, {**nobody, "history": ["i"]})) == (
         409,
         "no_candidates",
         "exclude",

@@ -384,7 +384,8 @@ def test_chaos_without_kills_or_without_events_has_shown_nothing(
         Counter({"leader": kills}) if kills else Counter(), recoveries=[1.0] * kills
     )
     decided = dict.fromkeys(promised.decisions, 1)
-    result = chaos.Result(decided, set(promised.rewards), set(promised.items), events)
+    kept = chaos.Kept([], twice=0, after_erasure=0, not_erased=0, apart=0)
+    result = chaos.Result(decided, set(promised.rewards), set(promised.items), events, kept)
     assert chaos._report(damage, promised, result, "identical: all 3", 0) == exit_status
     assert ("nothing to check" in capsys.readouterr().out.splitlines()[-1]) is (exit_status == 3)
 
