@@ -21,7 +21,9 @@ from bandits.log.records import (
     ErasureRecord,
     LogEntry,
     RewardRecord,
+    TickRecord,
 )
+from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
 from policies.profiles.changes import PartChanges
 from policies.profiles.options import ProfileOptions
@@ -329,6 +331,15 @@ def test_a_standby_goes_on_from_what_was_written_and_nothing_is_made_anew(client
 
 
 @pytest.mark.usefixtures("hurried_learner")
+def test_a_log_that_tells_nothing_of_users_takes_no_memory_while_nobody_writes(client):
+    feed = make(client, PROFILED)._profiles
+    feed.attach(Fold({}.__getitem__, salt=SALT))
+    feed.applied([LogEntry("1-0", ErasureRecord("u", "job"))])
+    for n in range(2, 1000):
+        feed.applied([LogEntry(f"{n}-0", TickRecord())])
+    assert [position for position, _ in feed._pending] == ["1-0", "999-0"]
+
+
 def test_the_commands_verify_and_make_anew_also_where_nothing_happens(client, tmp_path):
     where = ["--redis-url", url_of(client), "--data-dir", str(tmp_path)]
 

@@ -84,6 +84,9 @@ class PartFeed:
         changes = self._gatherer.taken()
         with self._some:
             self._through = entries[-1].id
+            # What tells nothing of anybody is one, however long nobody writes.
+            if self._pending and not changes and not self._pending[-1][1]:
+                self._pending.pop()
             self._pending.append((self._through, changes))
             self._count += len(changes)
             while self._count > MOST_PENDING:
