@@ -26,6 +26,7 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import make_learner
 from policies.fold import fold as folding
+from policies.fold import memory, model
 from policies.fold.checkpoint import Refusal, decode_state
 from policies.fold.fold import Fold
 from policies.fold.partition import PartitionFold
@@ -363,7 +364,8 @@ def test_what_depends_on_the_machine_stops_the_fold_and_refuses_nothing(name, er
     def fails(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(folding, "make_learner", fails)
+    for module in (memory, model, folding):
+        monkeypatch.setattr(module, "make_learner", fails)
     with pytest.raises(StalledError, match=str(error)) as stopped:
         fold.apply(log.past(fold.position, log.entries[-1].id))
     assert (stopped.value.position, stopped.value.kind) == (f"{AT}-0", name)
