@@ -4,7 +4,7 @@
 
 A new kind of source that is trained needs a model (its entry in ``policies.sources.local``) and a
 fit (its entry in ``policies.training.fits``). One that is configured needs a struct in
-``policies.spec`` and its line in ``_load``.
+``policies.spec.sources`` and its line in ``_load``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ from policies.blend import make_learner
 from policies.items.catalogue import Catalogue
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
-from policies.spec_checks import admit
+from policies.spec.checks import admit
 from serve_app.api.api_keys import read_keys
 from serve_app.host.embedded import alone
 from serve_app.host.loopback import refuse_open_doors

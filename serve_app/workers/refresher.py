@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from banditloop_client.schemas import RefreshInfo
-from policies.refresh_options import Refresh
 from policies.spec import PolicySpec
+from policies.spec.refresh import Refresh
 from serve_app.admin.refreshes import first_look_ms, is_running, read_refresh, write_refresh
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, Redis

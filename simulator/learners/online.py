@@ -12,7 +12,7 @@ from policies.blend import load_policy, make_learner
 from policies.features import featurise, featurise_record
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
-from policies.spec_checks import check_learner
+from policies.spec.checks import check_learner
 from simulator.logs.rows import LoggedDecision
 
 PUBLISH_EVERY = 100

@@ -13,7 +13,7 @@ from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
-from policies.spec_checks import check_learner
+from policies.spec.checks import check_learner
 from simulator.learners.chosen import chosen_columns, decision_columns
 from simulator.learners.online import check_blend, demand_times, featurise_row, salt_of
 from simulator.logs.actions.row_records import records_from_rows

@@ -35,7 +35,7 @@ from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources.base import CandidateSource
 from policies.spec import PRIOR_STRENGTH, PolicySpec
-from policies.spec_checks import check_learner
+from policies.spec.checks import check_learner
 
 SALT = b"simulation"
 

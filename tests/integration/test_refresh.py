@@ -28,8 +28,8 @@ from policies.artifacts.source_artifact import CURRENT, load
 from policies.items.catalogue import Catalogue
 from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
-from policies.refresh_options import Refresh
 from policies.spec import PolicySpec
+from policies.spec.refresh import Refresh
 from serve_app.admin.freshness import read_all
 from serve_app.admin.open import opened
 from serve_app.admin.refreshes import only_refresh, read_refresh

@@ -23,8 +23,8 @@ from policies.artifacts.fetch import load_version
 from policies.artifacts.profile_file import write_profiles
 from policies.artifacts.source_artifact import Artifact
 from policies.artifacts.versions import root_of, store_version
-from policies.refresh_options import Refresh
 from policies.spec import PolicySpec
+from policies.spec.refresh import Refresh
 from policies.storage import Storage, split_name
 from policies.training.histories import histories_of
 from serve_app.admin.artifacts import use_artifact

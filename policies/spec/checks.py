@@ -13,7 +13,8 @@ from bandits.errors import SpecError
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
 from policies.requests import is_private
-from policies.spec import PolicySpec, RlSource
+from policies.spec.policy import PolicySpec
+from policies.spec.sources import RlSource
 
 OF_ACTIONS: tuple[NamespaceName, ...] = (ITEM, FEATURES, SCORES)
 OF_SOURCES = (ITEM, SCORES)

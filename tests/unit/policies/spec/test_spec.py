@@ -18,7 +18,7 @@ from policies.spec import ArtifactSource, Holdout, PolicySpec, Prior, decode_spe
 from serve_app.admin.preflight import validate
 from serve_app.settings import Settings
 
-EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/*.yaml"))
+EXAMPLES = sorted(Path(__file__).parents[4].glob("examples/*.yaml"))
 
 
 def load(tmp_path: Path, text: str) -> PolicySpec:

@@ -26,7 +26,7 @@ from policies.items.catalogue import Catalogue, Item
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, decode_spec, spec_of
-from policies.spec_checks import admit
+from policies.spec.checks import admit
 
 SOURCES = [
     {"kind": "remote", "name": "cf", "url": "http://x"},

@@ -1,29 +1,17 @@
-"""The policy spec: what a YAML file says of a policy.
+"""The policy spec: everything that a policy is made of, and which of it goes together."""
 
-Strict: an unknown key is an error that names it.
-"""
-
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from bandits.durations import duration_ms
-from bandits.errors import InvalidFieldError, SpecError
-from bandits.exploration import (
-    EpsilonGreedy,
-    Exploration,
-    Fraction,
-    Greedy,
-    LinTs,
-    Softmax,
-)
+from bandits.errors import SpecError
+from bandits.exploration import EpsilonGreedy, Exploration, Fraction, Greedy, LinTs, Softmax
 from bandits.features.namespaces import NAMESPACES, NamespaceName
 from bandits.learner_config import LearnerConfig
 from bandits.learner_kinds import LearnerKind
-from bandits.log.codec import MALFORMED, digest
+from bandits.log.codec import digest
 from bandits.log.join import JoinRule
 from bandits.log.join_rule import SignalledRule
 from bandits.ridge.config import RidgeConfig
@@ -37,155 +25,13 @@ from policies.profiles.signals import (
     signal_types,
     signalled_rule,
 )
-from policies.refresh_options import Refresh
-from policies.typed_yaml import as_type, choices, parse_yaml
+from policies.spec.refresh import Refresh
+from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
+from policies.typed_yaml import choices
 
 UNIFORM = "uniform"
-SHORTEST_HALF_LIFE_MS = 1000
 PRIOR_STRENGTH = 0.1
 """How many interactions a row of a prior is worth where the spec does not say."""
-
-Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
-
-
-class ArtifactSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="artifact", tag_field="kind"
-):
-    """A source that ``banditloop train`` has fitted.
-
-    Attributes:
-        name: the source's name in the artifact.
-    """
-
-    name: Name
-
-
-class RemoteSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remote", tag_field="kind"
-):
-    """Any HTTP service that answers ids and scores.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        url: the service's address, http or https; it gets a POST.
-        timeout_ms: how long a decision waits for the service, all attempts included.
-        retries: how often a failed request is repeated within that time.
-        send_user_id: whether the service is told the user's id, in clear.
-        send_context: whether the service is told the features of the context, all of them.
-    """
-
-    name: Name
-    url: str
-    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
-    retries: Annotated[int, msgspec.Meta(ge=0, le=5)] = 1
-    send_user_id: bool = False
-    send_context: bool | msgspec.UnsetType = msgspec.UNSET
-
-
-class RlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rl", tag_field="kind"):
-    """A policy of kind rl as a source: it proposes nothing, and scores what the others propose.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        model: the file that ``banditloop train rl`` wrote, relative to the spec's.
-        digest: the digest of the file's bytes, which ``banditloop train rl`` prints.
-    """
-
-    name: Name
-    model: str
-    digest: Digest
-
-
-class ContentSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="content", tag_field="kind"
-):
-    """A source that proposes items like those of the user's history, also such as are new.
-
-    It needs no training. What ``banditloop train`` finds out of texts and vectors is another
-    source: ``{kind: artifact, name: content}``.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        vector: the name of the items' own vectors by which they are compared.
-        text: the names of metadata and features that are read as one text of an item.
-        encoder: what makes a vector of a text: ``wordllama`` (``pip install banditloop[text]``).
-    """
-
-    name: Name
-    vector: str | None = None
-    text: list[str] = msgspec.field(default_factory=list)
-    encoder: Literal["wordllama"] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse one that compares nothing."""
-        if bool(self.text) != (self.encoder is not None):
-            raise SpecError(
-                f"source {self.name!r}: text and encoder go together; what train has fitted on"
-                " texts is {kind: artifact, name: content}",
-                "sources.encoder" if self.text else "sources.text",
-            )
-        if self.vector is None and not self.text:
-            raise SpecError(
-                f"source {self.name!r} compares nothing: name a vector, or text and encoder; what"
-                " train has fitted is {kind: artifact, name: content}",
-                "sources.vector",
-            )
-
-
-class _Fading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A source whose scores halve with a half-life."""
-
-    name: Name
-    half_life: str
-
-    def __post_init__(self) -> None:
-        """Refuse what is no half-life."""
-        try:
-            half_life_ms = self.half_life_ms
-        except InvalidFieldError as error:
-            raise SpecError(
-                f"source {self.name!r}: {error.message}", "sources.half_life"
-            ) from error
-        if half_life_ms < SHORTEST_HALF_LIFE_MS:
-            raise SpecError(
-                f"source {self.name!r}: a half-life is 1s at least, not {self.half_life}",
-                "sources.half_life",
-            )
-
-    @property
-    def half_life_ms(self) -> int:
-        """The half-life in milliseconds, the log's unit of time."""
-        return duration_ms(self.half_life)
-
-
-class TrendingSource(_Fading, frozen=True, tag="trending", tag_field="kind"):
-    """A source that proposes what this policy's own rewards say is in demand now, whoever asks.
-
-    The fold of the log keeps the counts, so they are as exact as the model. What ``banditloop
-    train`` finds in events is another source: ``{kind: artifact, name: trending}``.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        half_life: after so long a reward counts half, as ``6h``: a number and s, m, h, d or w.
-    """
-
-    half_life: str = "1d"
-
-
-class FreshSource(_Fading, frozen=True, tag="fresh", tag_field="kind"):
-    """A source that proposes the newest items among what a user likes; it needs no training.
-
-    Attributes:
-        name: the source's name in the log, in scores and in metrics.
-        half_life: the age at which an item's score is half of that of a new one, as ``12h``: a
-            number and s, m, h, d or w.
-    """
-
-    half_life: str = "7d"
-
-
-Source = ArtifactSource | RemoteSource | RlSource | ContentSource | TrendingSource | FreshSource
 
 
 class Holdout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -323,7 +169,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Standbys and folders differ by machine. Profiles name users, and nothing that a record holds
         has to be derived from them again. What a refresh changes has entries of its own.
         """
-        named = _with_paths(self, lambda path: Path(path).name)
+        named = with_paths(self, lambda path: Path(path).name)
         logged = msgspec.structs.replace(named, learner=self.learner.without_standbys)
         fields = msgspec.to_builtins(logged, order="deterministic")
         del fields["profiles"]
@@ -383,7 +229,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-def _with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
+def with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
     """Return the spec with every path changed."""
     sources = [
         msgspec.structs.replace(source, model=change(source.model))
@@ -459,86 +305,3 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
             f"a {learner.kind} learner learns as_it_arrives with aggregation: first only",
             "join.learn",
         )
-
-
-def decode_spec(data: bytes) -> PolicySpec:
-    """Return the spec in a blob.
-
-    Raises:
-        SpecError: it is not one.
-    """
-    try:
-        return msgspec.json.decode(data, type=PolicySpec)
-    except MALFORMED as error:
-        raise SpecError(*_readable(error)) from error
-
-
-def load_spec(path: Path) -> PolicySpec:
-    """Read a spec from a YAML file; its paths become absolute.
-
-    Raises:
-        SpecError: no such file, not YAML, unknown key, wrong type, or a combination that cannot
-            work; in one line.
-    """
-    try:
-        raw = parse_yaml(path.read_bytes())
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}", "spec") from error
-    except InvalidFieldError as error:
-        raise SpecError(f"{path}: {error.message}", "spec") from error
-    return read_spec(raw, str(path), path.parent)
-
-
-def spec_of(raw: Any) -> PolicySpec:
-    """Return the spec that YAML has been parsed to, its paths as they stand there.
-
-    Raises:
-        SpecError: as ``load_spec``; ``target`` is the field.
-    """
-    from policies.spec_checks import admit  # noqa: PLC0415 - which imports this module
-
-    try:
-        _demand_finite(raw)
-        return admit(as_type(raw, PolicySpec))
-    except InvalidFieldError as error:
-        raise SpecError(error.message, error.target or "spec") from error
-    except RecursionError as error:
-        raise SpecError("an alias refers to itself", "spec") from error
-
-
-def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
-    """Return the spec that YAML has been parsed to; its paths become absolute.
-
-    Args:
-        raw: what the YAML holds.
-        where: what an error begins with.
-        folder: the folder that paths are relative to.
-
-    Raises:
-        SpecError: as ``load_spec``; it begins with ``where``.
-    """
-    try:
-        spec = spec_of(raw)
-    except SpecError as error:
-        raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
-    return _with_paths(
-        spec, lambda given: given if "://" in given else str((folder / given).resolve())
-    )
-
-
-def _demand_finite(raw: Any, at: str = "") -> None:
-    """Refuse NaN and infinity anywhere; ``at`` is the path of the field."""
-    if isinstance(raw, float) and not math.isfinite(raw):
-        raise SpecError("not a finite number", at.removeprefix("."))
-    if isinstance(raw, dict):
-        for key, value in raw.items():
-            _demand_finite(value, f"{at}.{key}")
-    elif isinstance(raw, list):
-        for i, value in enumerate(raw):
-            _demand_finite(value, f"{at}[{i}]")
-
-
-def _readable(error: Exception) -> tuple[str, str]:
-    """Return what an error of msgspec says, and the path of the field it is about."""
-    message, _, where = str(error).partition(" - at `")
-    return message, where.rstrip("`").removeprefix("$").removeprefix(".") or "spec"

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from bandits.errors import SpecError
-from policies.refresh_options import Refresh
 from policies.spec import PolicySpec, load_spec, spec_of
+from policies.spec.refresh import Refresh
 
 RAW = {
     "name": "home",
