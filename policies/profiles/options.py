@@ -55,15 +55,6 @@ class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: Annotated[int, msgspec.Meta(ge=1, le=100)]
     within: str
 
-    def __post_init__(self) -> None:
-        """Refuse what is no duration."""
-        try:
-            positive = self.within_ms > 0
-        except InvalidFieldError as error:
-            raise SpecError(error.message, "repeat.within") from error
-        if not positive:
-            raise SpecError("a duration is above 0", "repeat.within")
-
     @property
     def within_ms(self) -> int:
         """The span in milliseconds."""
@@ -81,7 +72,7 @@ def type_of(name: str) -> str:
 def check_repeat(
     repeat: Mapping[str, Literal["never"] | Times], types: Mapping[str, float]
 ) -> None:
-    """Refuse a rule about what no user does.
+    """Refuse a rule about what no user does, or in a span that is none.
 
     Args:
         repeat: the spec's.
@@ -91,6 +82,8 @@ def check_repeat(
         SpecError: it names the key.
     """
     for name, rule in repeat.items():
+        if rule != "never":
+            _check_span(rule, f"repeat.{name}.within")
         if name != SHOWN and rule != "never" and rule.times > 1:
             raise SpecError(
                 "of each item and type a profile has the newest event alone: times is 1 here",
@@ -99,3 +92,12 @@ def check_repeat(
         if name != SHOWN and type_of(name) not in types:
             known = ", ".join([SHOWN, *types])
             raise SpecError(f"nobody does {type_of(name)!r}: one of {known}", f"repeat.{name}")
+
+
+def _check_span(rule: Times, target: str) -> None:
+    try:
+        positive = rule.within_ms > 0
+    except InvalidFieldError as error:
+        raise SpecError(error.message, target) from error
+    if not positive:
+        raise SpecError("a duration is above 0", target)

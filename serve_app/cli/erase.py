@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +19,8 @@ app = one_command()
 
 FROM_INPUT = "-"
 LOOK_S = 0.1
+SHOWN = 5
+"""Users that nothing is known of, of whom so many are named."""
 NOT_YET = 3
 """Exit status of erasures that have begun, and that some part of the profile has not passed."""
 
@@ -50,16 +52,17 @@ def erase(
     from policies.pseudonyms import check_user_id, person_key, pseudonym
     from serve_app.admin.spaces import known_secret, opened_space
 
-    ids = [check_user_id(each) for each in _given(users)]
+    ids = list(dict.fromkeys(check_user_id(each) for each in _given(users)))
     with opened_space(space, redis_url, data_dir) as (client, found, settings):
         salt = known_secret(settings)
-        filed = {pseudonym(salt, each): person_key(salt, each) for each in ids}
+        persons = {each: person_key(salt, each) for each in ids}
+        filed = {pseudonym(salt, each): person for each, person in persons.items()}
         in_files = {
             filed[user]
             for where in profiles or ()
             for user in remove_profiles(where, filed, salt=salt)
         }
-        begun, unknown = _begin(client, found, list(filed.values()), in_files)
+        begun, unknown = _begin(client, found, persons, in_files)
         running = _wait(client, found, begun, wait_s)
         _say(found, begun, running)
         if found.filed and not profiles:
@@ -71,10 +74,11 @@ def erase(
             )
 
     if unknown:
+        named = ", ".join(map(repr, unknown[:SHOWN])) + (", …" if len(unknown) > SHOWN else "")
         say(
             ("unknown", "red"),
-            f"  nothing is known of {unknown:,} of {len(ids):,} users: are the space and the salt"
-            " (--data-dir, BANDITLOOP_SALT) those of the service?",
+            f"  nothing is known of {len(unknown):,} of {len(ids):,} users ({named}): are"
+            " the space and the salt (--data-dir, BANDITLOOP_SALT) those of the service?",
             on=output,
         )
     if unknown or running:
@@ -91,21 +95,28 @@ def _given(users: Sequence[str]) -> Iterator[str]:
 
 
 def _begin(
-    client: "Redis", space: "Space", persons: Sequence[str], in_files: Collection[str]
-) -> "tuple[list[Erasure], int]":
-    """Begin to erase persons; return the jobs, and of how many nothing is known."""
+    client: "Redis", space: "Space", persons: Mapping[str, str], in_files: Collection[str]
+) -> "tuple[list[Erasure], list[str]]":
+    """Begin to erase users; return the jobs, and those of whom nothing is known.
+
+    Args:
+        client: a connection.
+        space: the one.
+        persons: the keyed hash by the user's id.
+        in_files: hashes of those that a file of profiles had.
+    """
     from bandits.errors import UnknownUserError
     from serve_app.store.erasures.job import erase_person, run
 
     begun: list[Erasure] = []
-    unknown = 0
+    unknown: list[str] = []
     with progress_bar(transient=True) as bar:
         task = bar.add_task("erasing", total=len(persons))
-        for person in persons:
+        for user_id, person in persons.items():
             try:
                 begun.append(run(client, erase_person(space, person, filed=person in in_files)))
             except UnknownUserError:
-                unknown += 1
+                unknown.append(user_id)
             bar.advance(task)
     return begun, unknown
 

@@ -117,8 +117,10 @@ class ActivityInbox:
         self, entry_id: str, fields: dict[bytes, bytes], types: Collection[str]
     ) -> ActivityEvent:
         """Return what an entry says, in its field ``json``, as the HTTP API takes it."""
+        if JSON_FIELD not in fields:
+            raise CodecError("an entry of this inbox is one event in the field json", "json")
         try:
-            event = _json.decode(fields.get(JSON_FIELD, b""))
+            event = _json.decode(fields[JSON_FIELD])
         except MALFORMED as error:
             message, _, where = str(error).partition(" - at `")
             target = where.rstrip("`").removeprefix("$").removeprefix(".")

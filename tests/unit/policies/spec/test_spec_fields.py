@@ -7,6 +7,7 @@ A new field is covered by itself.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -60,11 +61,11 @@ BASES: dict[str, dict[str, Any]] = {
     "explicit actions": {"name": "home", "join": {"window_s": 5}},
 }
 ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the services that it names
-    "artifact": "tests/unit/policies/artifacts/test_source_artifact.py, test_sources.py",
+    "artifact": "tests/unit/policies/artifacts/test_source_artifact.py",
     "partitions": "tests/unit/policies/fold/test_partition.py",
     "prior": "tests/unit/policies/fold/test_prior_in_log.py",
     "space": "tests/integration/test_spaces.py",
-    "repeat": "tests/unit/policies/profiles/test_repeat.py",
+    "repeat": "tests/unit/policies/profiles/test_known_user.py",
     "signals": "tests/unit/policies/profiles/test_signals.py",
     "on_change": "tests/unit/policies/fold/test_relearned.py",
     "context_private": "tests/unit/policies/test_private_context.py",
@@ -276,6 +277,11 @@ def vw(args: str) -> dict[str, Any]:
 
 def crossing(*pairs: list[str]) -> dict[str, Any]:
     return {"kind": "ridge", "interactions": list(pairs)}
+
+
+def test_where_else_a_field_is_tested_there_is_a_file() -> None:
+    root = Path(__file__).parents[4]
+    assert [each for each in ELSEWHERE.values() if not (root / each).is_file()] == []
 
 
 def test_every_field_of_every_struct_is_reached() -> None:
