@@ -102,7 +102,7 @@ class Staleness:
             yield nothing_to_check(
                 "snapshot_staleness",
                 "the log has taught nothing yet",
-                action="wait for the first window to close (join.window_s)",
+                action="wait for the first window to close (join.window_s, or a signal's)",
                 figures=figures,
             )
             return
