@@ -122,9 +122,12 @@ async def test_what_was_bought_through_one_policy_no_other_offers_again(
         async with shop.answering() as http:
 
             async def offered(name: str) -> list[str]:
-                asked = {"user_id": "u", "return_pmf": True}
-                body = (await http.post(f"/policies/{name}/rank", json=asked)).json()
-                assert (body["profile"], body["repeat"]) == (True, True)
+                asked, deadline = {"user_id": "u", "return_pmf": True}, time.monotonic() + 30
+                while True:  # a replica has to hear that the parts are whole
+                    body = (await http.post(f"/policies/{name}/rank", json=asked)).json()
+                    if (body["profile"], body["repeat"]) == (True, True):
+                        break
+                    assert time.monotonic() < deadline
                 return [each["id"] for each in body["pmf"]]
 
             for item in "abc":

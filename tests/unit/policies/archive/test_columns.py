@@ -36,7 +36,7 @@ from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.audit import audit_columns
 from policies.archive.columns import COLUMNS, columns_of, decoded
 from policies.archive.compaction import Compactor
-from policies.archive.layouts import SCHEMAS
+from policies.archive.layouts import NEVER_SAID, SCHEMAS
 from policies.archive.parts.rest import rest_of
 from policies.archive.range_file import Range, hour_of, write_range
 
@@ -93,7 +93,10 @@ def test_a_file_gives_back_records_entries_and_columns(tmp_path_factory, layout,
                 and "slot" in row
             ):
                 row["slot"] = 2**63 - 1
-    assert same(found, derived(part, names))
+    expected = derived(part, names)
+    for row in (*found, *expected):  # no build that wrote such files knew of these
+        row.update(dict.fromkeys(NEVER_SAID[layout] & row.keys()))
+    assert same(found, expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
