@@ -25,6 +25,8 @@ from serve_app.store.keys import Keys
 from serve_app.store.stats import Stats
 from simulator.worlds.demo import DemoBench, Traffic, percentiles
 
+OUTCOMES = ("joined", "late", "duplicate", "orphan", "early")
+"""What becomes of the demo's rewards: each has one of these."""
 RECENT = 2000
 """Rounds of which the board shows means and latencies."""
 REPORT_NAMES = {"als": "cf"}
@@ -68,15 +70,19 @@ class Board:
             self._live.update(self._view())
 
     async def wait_until_learned(self, *, timeout_s: float) -> None:
-        """Wait until every decision is learned, and then a moment for the replicas to load it."""
+        """Wait until all is learned and counted, and then a moment for the replicas to load it."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             stats = latest_stats(self._client, self._keys)
-            if stats is not None and stats.learned >= self._rounds:
+            if stats is not None and stats.learned >= self._rounds and self._counted(stats):
                 break
             await asyncio.sleep(0.1)
 
         await asyncio.sleep(1.0)
+
+    def _counted(self, stats: Stats) -> bool:
+        """Whether every reward that was acknowledged has its outcome, also one that came late."""
+        return sum(stats.outcomes.get(name, 0) for name in OUTCOMES) >= self.traffic.acknowledged
 
     def _view(self) -> Group:
         parts: list[RenderableType] = [self._bar]

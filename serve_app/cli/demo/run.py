@@ -17,7 +17,7 @@ from bandits.log.records import DecisionRecord
 from policies.spec import PolicySpec, load_spec
 from serve_app.admin.freshness import freshness_ms, read_all
 from serve_app.admin.preflight import demand_all
-from serve_app.cli.demo.board import Board, latest_stats, under_report_names
+from serve_app.cli.demo.board import OUTCOMES, Board, latest_stats, under_report_names
 from serve_app.cli.demo.report import Curves, demo_tables, make_report
 from serve_app.cli.demo.traffic import Driver
 from serve_app.cli.terminal import messages, say, screen_of_ours, text_column
@@ -43,7 +43,6 @@ from simulator.worlds.demo import (
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
 ABLATIONS = {"ids_only": ("context", "item", "features"), "scores_only": ("context", "scores")}
 """By name, the only features that the same learner may use in a comparison."""
-OUTCOMES = ("joined", "late", "duplicate", "orphan", "early")
 
 
 def run_demo(*, rounds: int, seed: int, port: int, out: Path) -> None:
