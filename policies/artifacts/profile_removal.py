@@ -40,6 +40,7 @@ def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> set[s
     with opened_profiles(where) as file:
         if file is None:
             return set()
+
         try:
             if about_profiles(file).salt != salt_id(salt):
                 return set()
@@ -48,6 +49,7 @@ def remove_profiles(where: str, users: Collection[str], *, salt: bytes) -> set[s
                 return set()
             with _written_anew(where) as target:
                 _copy(file, target, users)
+
         except MALFORMED as error:
             raise ArtifactError(
                 f"profiles: users cannot be removed from {where}: {plain(error)}", TARGET

@@ -209,6 +209,8 @@ class FoldMemory:
             self.refused_rollbacks,
             self.refused_warm_starts,
         )
+
+        # What came later is beside it, so that a log without it has the bytes it always had.
         state = state if self.prior is None else with_prior(state, self.prior)
         state = with_trends(state, self.trends) if self.trends else state
         relearned = self.relearned

@@ -221,12 +221,14 @@ def encode_part(part: Part) -> bytes:
     """Return a part's bytes; equal parts have equal bytes."""
     if part.erased:
         return _ERASED
+
     items: dict[str, int] = {}
     types: dict[str, int] = {}
     events, shown = part.events, part.shown
     event_items = _numbered((event.item for event in events), items)
     event_types = [types.setdefault(event.type, len(types)) for event in events]
     shown_items = _numbered((each.item for each in shown), items)
+
     prefix = _common_beginning(items)
     columns = _Columns(
         prefix,
@@ -254,6 +256,7 @@ def decode_part(data: bytes) -> Part:
         columns = _decoder.decode(data)
         if columns is None:
             return ERASED
+
         prefix, types = columns.prefix, columns.types
         items = [prefix + item for item in columns.items] if prefix else columns.items
         times = list(accumulate(columns.event_times, sub))
@@ -272,11 +275,14 @@ def decode_part(data: bytes) -> Part:
                 ),
             )
         )
+
         shown_ms = accumulate(columns.shown_times, sub)
         named = list(islice(_named(columns.shown_items, items, fresh), len(columns.shown_times)))
         shown = Showings(list(shown_ms), columns.shown_seqs, named)
+
     except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
+
     if len(events) != len(times) or len(named) != len(shown):
         raise CodecError("this is no part of a profile: items are missing", "profile")
     return Part(events, shown)

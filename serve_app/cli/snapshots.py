@@ -335,6 +335,9 @@ class _Verification:
             }
             for result in self._results
         ]
+        root = self._root
+        stated = None if root is None else {"position": root.position, "digest": root.digest}
+
         return json.dumps(
             {
                 "policy": self._policy,
@@ -342,9 +345,7 @@ class _Verification:
                 "learned": self._learned,
                 "seconds": self._seconds,
                 "corrupt": self._corrupt,
-                "root": None
-                if self._root is None
-                else {"position": self._root.position, "digest": self._root.digest},
+                "root": stated,
                 "snapshots": snapshots,
             }
         )

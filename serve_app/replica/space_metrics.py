@@ -100,6 +100,7 @@ def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
         "Age of the newest copy of who a space's users are, where copies are made",
         labels=["space"],
     )
+
     for name, state in states.items():
         if state.copied_s is not None:
             copied.add_metric([name], state.copied_s)
@@ -108,4 +109,5 @@ def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
         missing.add_metric([name], state.missing)
         for outcome, count in sorted(state.inbox.items()):
             inbox.add_metric([name, outcome], count)
+
     yield from (lag, entries, missing, inbox, copied)

@@ -31,8 +31,6 @@ from serve_app.store.spaces import decode_space, space_of_specs
 
 ERASED_ATTEMPTS = 3
 """How often users of one request may be erased, and come back, while it is appended."""
-
-
 FOLLOW_S = 0.5
 """How often it is looked at what is in demand."""
 

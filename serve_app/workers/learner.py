@@ -346,9 +346,11 @@ class LearnerLoop(Generic[FoldT]):
             # Whoever resumes from it tells of users what comes behind it, and nothing before.
             if self._profiles is not None and not self._profiles.has_passed(position):
                 return
+
             snapshot_id = (
                 snapshots.newest if published is None else snapshots.write(published, pinned)
             )
+
             keep = [snapshots.newest, *([pinned] if pinned else [])]
             self.log.checkpoints.store(
                 self.lease,

@@ -116,6 +116,7 @@ def read_persons(file: Any, name: str) -> tuple[AboutPersons, list[PersonRow]]:
         said = (parquet.schema_arrow.metadata or {}).get(ABOUT.encode()) or (
             parquet.metadata.metadata or {}
         ).get(ABOUT.encode())
+
         if said is None:
             raise UsersBackupError(f"{name} is no backup of users", "file")
         about = msgspec.json.decode(said, type=AboutPersons)
@@ -124,6 +125,7 @@ def read_persons(file: Any, name: str) -> tuple[AboutPersons, list[PersonRow]]:
                 f"{name} has format {about.format}, this build reads {FORMAT}: use a later one",
                 "file",
             )
+
         table = parquet.read(SCHEMA.names)
         columns = [table[field].to_pylist() for field in SCHEMA.names]
     except (pa.ArrowException, msgspec.MsgspecError, ValueError, OSError) as error:
