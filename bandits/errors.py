@@ -212,7 +212,10 @@ class ForbiddenError(BanditloopError):
 
 
 class RateLimitedError(BanditloopError):
-    """The API key's rate is used up; ``retry_after_s`` says for how many whole seconds."""
+    """The API key's rate is used up, or another user is being exported.
+
+    ``retry_after_s`` says for how many whole seconds at most.
+    """
 
     code = "rate_limited"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bandits.errors import StartupError, UnknownSpaceError
+from serve_app.admin.stored_policy import the_one
 from serve_app.host.embedded import any_redis
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
@@ -32,16 +33,15 @@ def chosen_space(client: Redis, name: str | None) -> Space:
         UnknownSpaceError: there is none, or there are several and none was named.
     """
     names = space_names(client)
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name not in names:
+    meant = the_one(names, name)
+    if meant is None:
         if not names:
             raise UnknownSpaceError(
                 "no space is here: serve a policy whose spec has space or profile", "space"
             )
         problem = "several spaces: name one" if name is None else f"no space {name!r} is here"
         raise UnknownSpaceError(f"{problem}; there are {names}", "space")
-    return read_space(client, name)
+    return read_space(client, meant)
 
 
 @contextlib.contextmanager

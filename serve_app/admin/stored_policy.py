@@ -1,5 +1,6 @@
 """A policy as commands find it stored: its log, its snapshots, its checkpoints."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -51,17 +52,27 @@ def chosen_policy(client: Redis, name: str | None) -> str:
         UnknownPolicyError: there is none, or there are several and none was named.
     """
     names = policy_names(client)
-    if name is None and len(names) == 1:
-        return names[0]
-
-    if name not in names:
+    meant = the_one(names, name)
+    if meant is None:
         problem = (
             "several policies: name one"
             if name is None and names
             else f"no policy {name!r} has a log here"
         )
         raise UnknownPolicyError(f"{problem}; there are {names}", "policy")
-    return name
+    return meant
+
+
+def the_one(names: Sequence[str], name: str | None) -> str | None:
+    """Return the name that is meant; None: it is not among them, or there is not one alone.
+
+    Args:
+        names: those that there are.
+        name: what was asked for; None: the only one.
+    """
+    if name is None and len(names) == 1:
+        return names[0]
+    return name if name in names else None
 
 
 class StoredPolicy:

@@ -156,8 +156,12 @@ def _refused(error: dict[str, Any]) -> dict[str, Any]:
             "headers": {"WWW-Authenticate": challenge},
             "content": error,
         },
-        "403": {"description": "The key lacks the scope or the policy", "content": error},
-        "429": {"description": "The key's rate is used up", "headers": wait, "content": error},
+        "403": {"description": "The key lacks the scope, policy or space", "content": error},
+        "429": {
+            "description": "The key's rate is used up, or the replica is at another export",
+            "headers": wait,
+            "content": error,
+        },
     }
 
 
