@@ -226,19 +226,7 @@ class Proposers:
                 "actions",
             )
 
-        # Whatever each source is told of the user is looked up once.
-        known = None
-        if asker.keyed is not None and sources.profiles is not None:
-            known = sources.profiles.find(asker.keyed)
-        asked = SourceRequest(
-            request.user_id,
-            tuple(request.history),
-            asker.held_back.union(request.exclude),
-            known,
-            request.context,
-            asker.live,
-            asker.repeats,
-        )
+        asked = asked_of_sources(request, asker, sources)
         changes = offered.offering.changes
         answers = dict(
             await asyncio.gather(*(self._ask(source, asked) for source in sources.proposing))
@@ -410,6 +398,28 @@ class Proposers:
         return NoCandidatesError(
             f"no source proposed anything{beside} that is not excluded{back}", "exclude"
         )
+
+
+def asked_of_sources(request: RankRequest, asker: Asker, sources: SourceSet) -> SourceRequest:
+    """Return what each source is told; what is known of the user is looked up once.
+
+    Args:
+        request: the decision's.
+        asker: who asks.
+        sources: with what is known of users.
+    """
+    known = None
+    if asker.keyed is not None and sources.profiles is not None:
+        known = sources.profiles.find(asker.keyed)
+    return SourceRequest(
+        request.user_id,
+        tuple(request.history),
+        asker.held_back.union(request.exclude),
+        known,
+        request.context,
+        asker.live,
+        asker.repeats,
+    )
 
 
 def _none_for_anybody(offered: Offered) -> str:

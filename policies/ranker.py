@@ -30,7 +30,7 @@ from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
 from policies.profiles.known_user import KnownUser, RepeatRules, live_history
-from policies.proposers import Asker, Offered, Proposers
+from policies.proposers import Asker, Offered, Proposers, asked_of_sources
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
 from policies.sources.base import Candidates, Source
@@ -217,7 +217,7 @@ class Ranker:
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
         if offered.sources.scorers:
-            pool = self._scored(pool, request, offered)
+            pool = self._scored(pool, request, offered, asker)
         public = without_private(request.context, self._private)
         context, actions = featurise(
             self.spec, catalogue, public, pool.ids, pool.features, pool.scores
@@ -299,12 +299,13 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit)
 
-    def _scored(self, pool: Pool, request: RankRequest, offered: Offered) -> Pool:
+    def _scored(self, pool: Pool, request: RankRequest, offered: Offered, asker: Asker) -> Pool:
         """Return the pool with the scores of the sources that look at the context.
 
         Each of them sees the scores that candidate sources gave, and not those of the others.
         """
         scores, failed = dict(pool.scores), dict(pool.failed or {})
+        asked = asked_of_sources(request, asker, offered.sources)
         for scorer in offered.sources.scorers:
             if scorer.name in pool.scores:
                 raise InvalidFieldError(
@@ -313,7 +314,7 @@ class Ranker:
             try:
                 scores[scorer.name] = scorer.score_actions(
                     offered.offering.catalogue,
-                    request.context,
+                    asked,
                     pool.ids,
                     pool.features,
                     pool.scores,

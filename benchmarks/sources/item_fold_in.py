@@ -36,7 +36,7 @@ class Als:
         self.items = np.asarray(source.arrays["item_factors"], np.float32)
         fold_in = FoldIn(self.items, config.alpha, config.regularization)
         self.had = [histories.row(user) for user in range(len(histories.users))]
-        self.users = np.stack([fold_in.user(self.items[at], by) for at, by in self.had])
+        self.users = np.stack([fold_in.encode(at, self.items[at], by) for at, by in self.had])
         self.user_row = {user: row for row, user in enumerate(histories.users)}
         self.item_row = {item: row for row, item in enumerate(histories.items)}
 

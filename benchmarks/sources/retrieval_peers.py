@@ -69,7 +69,8 @@ def main() -> int:
     fold_in = FoldIn(factors, 5.0, 30.0)
     histories = [np.array(request.history, np.int32) for request in make_requests(centre, rng)]
     users = [
-        fold_in.user(factors[history], np.ones(history.size, np.float32)) for history in histories
+        fold_in.encode(history, factors[history], np.ones(history.size, np.float32))
+        for history in histories
     ]
     best = [np.argpartition(factors @ user, -TOP)[-TOP:] for user in users]
     print(f"{items:,d} items")

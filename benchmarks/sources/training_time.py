@@ -30,9 +30,11 @@ import threadpoolctl  # type: ignore[import-untyped]
 
 from benchmarks.sources.quality_peers import lenskit_data
 from policies.artifacts.histories import Histories
+from policies.training.calibration import calibrate
 from policies.training.cf import user_items
 from policies.training.content.descriptions import describe
-from policies.training.fits import FITS, TrainConfig, calibrate, choose_sources
+from policies.training.fits import FITS, TrainConfig, choose_sources
+from policies.training.training_data import Course, TrainingData
 
 EVENTS_BY_USER = 20
 TASTES = 50
@@ -97,13 +99,13 @@ def _table(n_events: int, n_items: int, names: list[str] | None, *, peers: bool)
     )
 
     config = TrainConfig()
-    said = describe((), config.content)  # events alone
-    chosen, left_out = choose_sources(names, histories, said, config)
+    data = TrainingData(histories, describe((), config.content))  # events alone
+    chosen, left_out = choose_sources(names, data, config)
     print("| source | fit s | calibration s | µs per event | peer s | ours / peer | peak GiB |")
     print("|---|---|---|---|---|---|---|")
     total = clock = 0.0
     for name in chosen:
-        fit, fitted = _timed(partial(FITS[name].fit, histories, said, config, 0, _quiet))
+        fit, fitted = _timed(partial(FITS[name].fit, data, config, Course()))
         calibration, _ = _timed(partial(calibrate, fitted, histories))
         both, peak = fit[1] + calibration[1], _peak_gib()
         total += both

@@ -104,7 +104,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "visit_id": "One visit of a user, of several pages: what it was shown does not come again"
         " in it, where the policy says so (`repeat`).",
         "context": "Features of the moment and the user, which all actions share.",
-        "history": "Ids of items that the user liked; they are not proposed again.",
+        "history": "Ids of items that the user liked, oldest first; they are not proposed again.",
         "actions": "What may be chosen; without them, the policy's sources propose.",
         "exclude": "Ids of items that may not be proposed.",
         "slots": "How many places to fill, without repeating an item.",

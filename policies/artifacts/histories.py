@@ -20,8 +20,8 @@ class Profile(NamedTuple):
     """A user's history, as sources read it.
 
     ``key``: two profiles with the same key are the same. ``indices``: int32[h], places of the items
-    that the user interacted with, ascending; ``weights``: float32[h], how strongly each speaks for
-    its item (1 = as much as one sent with a request).
+    that the user interacted with, oldest first as far as times are known; ``weights``: float32[h],
+    how strongly each speaks for its item (1 = as much as one sent with a request).
     """
 
     key: str
@@ -72,10 +72,18 @@ class Histories:
         """The row of each user id."""
         return {user: i for i, user in enumerate(self.users)}
 
+    @cached_property
+    def by_time(self) -> NDArray[np.int64]:
+        """The places of all interactions, int64[n]: by user, oldest first, then by item."""
+        if self.times is None:
+            return np.arange(self.indices.size)
+        owner = np.repeat(np.arange(len(self.users)), np.diff(self.starts))
+        return np.lexsort((self.times, owner))
+
     def row(self, user: int) -> tuple[NDArray[np.int32], Float32]:
-        """Return the item indices and weights of one row."""
-        part = slice(int(self.starts[user]), int(self.starts[user + 1]))
-        return self.indices[part], self.weights[part]
+        """Return the item indices and weights of one row, oldest first where times are known."""
+        at = self.by_time[int(self.starts[user]) : int(self.starts[user + 1])]
+        return self.indices[at], self.weights[at]
 
     def profile(self, user: str | None) -> Profile | None:
         """Return what is known of a user, under the user's own id; None if that is nothing."""

@@ -271,13 +271,12 @@ def _read(file: "pq.ParquetFile", items: tuple[str, ...]) -> Profiles:
 
         kept = indices >= 0
         owner = np.repeat(np.arange(lengths.size), lengths)[kept]
-        order = np.lexsort((indices[kept], owner))
         parts.append(
             (
                 halves_of(table["user"].to_pylist()),
                 np.bincount(owner, minlength=lengths.size),
-                indices[kept][order],
-                values[kept][order],
+                indices[kept],
+                values[kept],
             )
         )
     return _joined(parts)

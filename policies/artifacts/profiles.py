@@ -23,7 +23,7 @@ class Profiles:
     Args:
         keys: uint64[U, 2], the halves of each pseudonym, ascending.
         starts: int64[U + 1], where each user's items begin.
-        indices: int32[n], places of items, ascending per user.
+        indices: int32[n], places of items, each user's oldest first.
         weights: float32[n], how strongly each speaks for its item.
     """
 
@@ -52,7 +52,8 @@ class Profiles:
         """
         keys = halves_of([pseudonym(salt, user) for user in histories.users])
         order = np.lexsort((keys[:, 1], keys[:, 0]))
-        starts, places = take_rows_of(histories.starts, order)
+        starts, rows = take_rows_of(histories.starts, order)
+        places = histories.by_time[rows]
         return cls(keys[order], starts, histories.indices[places], histories.weights[places])
 
     def find(self, user: str) -> Profile | None:

@@ -20,7 +20,6 @@ from policies.sources.base import (
     Source,
     SourceRequest,
 )
-from policies.sources.cf import LargeAlsModel
 from policies.sources.live.content import LiveContent
 from policies.sources.live.encoders import load_encoder
 from policies.sources.live.fresh import FreshItems
@@ -31,6 +30,7 @@ from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
 from policies.sources.similar import ComparingModel, SimilarItems
+from policies.sources.vectors import LargeVectorModel
 from policies.spec import (
     ArtifactSource,
     ContentSource,
@@ -131,6 +131,6 @@ def _trained(
         vectors = trained.array("vectors", len(items), None)
         return LiveContent(config.name, ItemEncoder.load(trained), trained.scale, items, vectors)
     model = load_model(trained, len(items))
-    compares = isinstance(model, ComparingModel | LargeAlsModel)
+    compares = isinstance(model, ComparingModel | LargeVectorModel)
     made = SimilarItems if compares else LocalSource
     return made(config.name, model, items, trained.scale)

@@ -186,7 +186,7 @@ class ContextScorer(Protocol):
     def score_actions(
         self,
         catalogue: Catalogue,
-        context: FeatureMap,
+        request: SourceRequest,
         ids: Sequence[str],
         features: Sequence[FeatureMap | None] | None,
         scores: Mapping[str, Float32],
@@ -195,7 +195,7 @@ class ContextScorer(Protocol):
 
         Args:
             catalogue: what the decision's record names.
-            context: features of the decision.
+            request: the features of the decision, and what is known of who asks.
             ids: the K actions.
             features: the request's own features of each action, if it sent any.
             scores: by candidate source, float32[K], NaN where it has none.

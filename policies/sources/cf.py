@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources.blocks import Blocks
+from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
 
 class FoldIn:
@@ -20,7 +20,7 @@ class FoldIn:
 
     It does so for known users and new ones alike: x = (YᵀY + Yᵤᵀ(Cᵤ - I)Yᵤ + λI)⁻¹ Yᵤᵀ Cᵤ 1, with
     Y the item factors, float32[items, d], Yᵤ the history's rows of them, and confidences
-    Cᵤ = alpha · weight.
+    Cᵤ = alpha · weight. Hu et al. 2008, doi:10.1109/ICDM.2008.22.
     """
 
     def __init__(self, item_factors: Float32, alpha: float, regularization: float) -> None:
@@ -30,7 +30,7 @@ class FoldIn:
             factors, dtype=np.float32
         )
 
-    def user(self, rows: Float32, weights: Float32) -> Float32:
+    def encode(self, _indices: NDArray[Any], rows: Float32, weights: Float32) -> Float32:
         """Return a user's factors, float32[d].
 
         Args:
@@ -43,68 +43,8 @@ class FoldIn:
         return user
 
 
-class AlsModel:
-    """Matrix factorisation of implicit feedback: Hu et al. 2008, doi:10.1109/ICDM.2008.22."""
-
-    needs_history = True
-    floor = -np.inf
-
-    def __init__(self, item_factors: Float32, fold_in: FoldIn) -> None:
-        self._items = item_factors
-        self._lengths = np.sqrt(np.vecdot(item_factors, item_factors))
-        self._fold_in = fold_in
-
-    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the predicted preference of every item, float32[items].
-
-        Args:
-            indices: places of the history's items, int[h].
-            weights: float32[h], how strongly each speaks for its item.
-        """
-        scores: Float32 = self._items @ self._fold_in.user(self._items[indices], weights)
-        return scores
-
-    def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
-        """Return every item's place, and the cosine of its factors with those of one.
-
-        Args:
-            item: the place of the one.
-        """
-        lengths = np.maximum(self._lengths * self._lengths[item], np.float32(1e-12))
-        return np.arange(len(self._items)), self._items @ self._items[item] / lengths
-
-
-class LargeAlsModel:
-    """ALS for a catalogue so large that only the promising items are scored."""
-
-    needs_history = True
-    floor = -np.inf
-
-    def __init__(self, blocks: Blocks, fold_in: FoldIn) -> None:
-        self.blocks = blocks
-        self._fold_in = fold_in
-
-    def user(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the user's factors, float32[d]: an item's raw score is its product with them.
-
-        Args:
-            indices: places of the history's items, int[h].
-            weights: float32[h], how strongly each speaks for its item.
-        """
-        return self._fold_in.user(self.blocks.rows(indices), weights)
-
-    def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
-        """Return the predicted preference of every item, float32[items].
-
-        Args:
-            indices: places of the history's items, int[h].
-            weights: float32[h], how strongly each speaks for its item.
-        """
-        return self.blocks.all_products(self.user(indices, weights))
-
-
-def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
-    """Return the model that a trained source holds.
+def load_als(source: TrainedSource, n_items: int) -> VectorModel | LargeVectorModel:
+    """Return the model that a trained source holds: matrix factorisation of implicit feedback.
 
     Args:
         source: ``item_factors``, float32[n_items, factors], and for a large one its blocks.
@@ -112,11 +52,7 @@ def load_als(source: TrainedSource, n_items: int) -> AlsModel | LargeAlsModel:
     """
     factors = source.array("item_factors", n_items, None)
     fold_in = FoldIn(factors, positive(source, "alpha"), positive(source, "regularization"))
-    if "order" not in source.arrays:
-        return AlsModel(factors, fold_in)
-    return LargeAlsModel(
-        Blocks(factors, source.array("order", n_items), source.array("starts", None)), fold_in
-    )
+    return load_vectors(source, factors, fold_in)
 
 
 class NeighboursModel:

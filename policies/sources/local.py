@@ -14,11 +14,12 @@ from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.offering import Offering
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.blocks import ItemSubset
-from policies.sources.cf import LargeAlsModel, NeighboursModel, load_als
+from policies.sources.cf import NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
+from policies.sources.vectors import LargeVectorModel
 
 
 class Model(Protocol):
@@ -34,7 +35,7 @@ class Model(Protocol):
         """Return the raw scores of every item, float32[items]. Pure.
 
         Args:
-            indices: items of the history, int[h].
+            indices: items of the history, int[h], each once, oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
         ...
@@ -85,7 +86,7 @@ class LocalSource(ImmediateSource):
         """Return the source over what may be offered; the cache is shared, it is of every item."""
         source = copy.copy(self)
         source._closed = closed = self._items.closed(offering)  # noqa: SLF001 - its own class
-        if isinstance(self._model, LargeAlsModel):
+        if isinstance(self._model, LargeVectorModel):
             lacking = np.flatnonzero(closed.shade)
             source._part = self._model.blocks.part(lacking)  # noqa: SLF001
         return source
@@ -122,15 +123,11 @@ class LocalSource(ImmediateSource):
         """
         index = self._items.places
 
-        # The history is what is known of the user, and what the request adds to it.
+        # The history is what is known of the user, and what the request adds to it: that is newer.
         key, stored, weights = self._items.profile(request.profile, request.live)
-        sent = np.array(
-            sorted({index[item] for item in request.history if item in index}), np.int32
-        )
-        fresh = sent[~np.isin(sent, stored)] if sent.size and stored.size else sent
-        if fresh.size:
-            stored = np.concatenate([stored, fresh])
-            weights = np.concatenate([weights, np.ones(fresh.size, np.float32)])
+        sent = np.array(newest_last([index[i] for i in request.history if i in index]), np.int32)
+        if sent.size:
+            stored, weights, key = *_joined(stored, weights, sent), ""
         if self._model.needs_history and not weights.any():
             return EMPTY
 
@@ -142,7 +139,7 @@ class LocalSource(ImmediateSource):
 
         shade = self._shade
         scores_at: Callable[[NDArray[np.intp]], Float32]
-        if isinstance(self._model, LargeAlsModel):
+        if isinstance(self._model, LargeVectorModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
             part = None if shade is None else self._part
             near, products = blocks.nearest(vector, barred, limit, part)
@@ -154,7 +151,7 @@ class LocalSource(ImmediateSource):
                 return self._calibrated(blocks.products(places, vector))
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
-            scores = self._scores(stored, weights, "" if fresh.size else key)
+            scores = self._scores(stored, weights, key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
             best = _best(scores, barred, limit, floor, shade)
             best_scores, scores_at = scores[best], scores.__getitem__
@@ -183,6 +180,27 @@ class LocalSource(ImmediateSource):
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return scores
+
+
+def newest_last(items: Sequence[int]) -> list[int]:
+    """Return each of some items once: where it was last."""
+    return list(dict.fromkeys(reversed(items)))[::-1]
+
+
+def _joined(
+    stored: NDArray[Any], weights: Float32, sent: NDArray[Any]
+) -> tuple[NDArray[Any], Float32]:
+    """Return what is known with what was sent behind it, and how strongly each speaks.
+
+    An item that is in both keeps the strength that is known.
+    """
+    strength = np.ones(sent.size, np.float32)
+    if stored.size:
+        both, at, behind = np.intersect1d(stored, sent, assume_unique=True, return_indices=True)
+        if both.size:
+            strength[behind] = weights[at]
+            stored, weights = np.delete(stored, at), np.delete(weights, at)
+    return np.concatenate([stored, sent]), np.concatenate([weights, strength])
 
 
 def _best(

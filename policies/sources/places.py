@@ -26,7 +26,8 @@ class ItemOrder:
     def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
         """Return what is known of a user, as places here; of an item the stronger weight counts.
 
-        The sources of an artifact ask it one after the other for one decision: it is made once.
+        What the log says is newer than what was known when the artifact was made. The sources of an
+        artifact ask it one after the other for one decision: it is made once.
 
         Args:
             profile: what was known when the artifact was made.
@@ -38,16 +39,18 @@ class ItemOrder:
             return self._last[2]
 
         index = self.places
-        by_place = {index[item]: weight for item, weight in live.weights.items() if item in index}
+        by_place: dict[int, float] = {}
         if profile is not None:
             known = zip(profile.indices.tolist(), earlier_weights(profile, live), strict=True)
-            for place, weight in known:
-                by_place[place] = max(weight, by_place.get(place, 0.0))
-        places = sorted(by_place)
+            by_place.update(known)
+        for item, weight in live.weights.items():
+            if item in index:
+                place = index[item]
+                by_place[place] = max(weight, by_place.pop(place, 0.0))
         joined = Profile(
             live.key if profile is None else f"{profile.key} {live.key}",
-            frozen(np.array(places, np.int32)),
-            frozen(np.array([by_place[place] for place in places], np.float32)),
+            frozen(np.array(list(by_place), np.int32)),
+            frozen(np.array(list(by_place.values()), np.float32)),
         )
         self._last = profile, live, joined
         return joined

@@ -18,6 +18,7 @@ from bandits.values import MAX_NUMBER, FeatureMap
 from policies.artifacts.learner_model import decode_trained
 from policies.features import featurise
 from policies.items.catalogue import Catalogue
+from policies.sources.base import SourceRequest
 from policies.spec import RlSource
 
 
@@ -51,7 +52,7 @@ class RlScorer:
     def score_actions(
         self,
         catalogue: Catalogue,
-        context: FeatureMap,
+        request: SourceRequest,
         ids: Sequence[str],
         features: Sequence[FeatureMap | None] | None,
         scores: Mapping[str, Float32],
@@ -60,7 +61,7 @@ class RlScorer:
 
         Args:
             catalogue: what the decision's record names.
-            context: features of the decision.
+            request: the features of the decision.
             ids: the K actions.
             features: the request's own features of each action; None if it sent none.
             scores: by candidate source, float32[K], NaN where it has none.
@@ -69,7 +70,7 @@ class RlScorer:
             SourceError: features are so large that a score is no number.
         """
         logits = self._network.scores(
-            *featurise(self._spec, catalogue, context, ids, features, scores)
+            *featurise(self._spec, catalogue, request.context, ids, features, scores)
         )
         if not (np.abs(logits) <= MAX_NUMBER).all():
             raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32, frozen
 from policies.sources.base import Candidates
-from policies.sources.cf import LargeAlsModel
 from policies.sources.local import LocalSource
+from policies.sources.vectors import LargeVectorModel
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class SimilarItems(LocalSource):
             return None
 
         shade, part = self._shade, self._part
-        if isinstance(self._model, LargeAlsModel):
+        if isinstance(self._model, LargeVectorModel):
             places, alike = self._model.blocks.alike(item, limit, None if shade is None else part)
         elif isinstance(self._model, ComparingModel):
             places, alike = self._model.alike(item)

@@ -7,6 +7,11 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 
+BLOCKS_ABOVE = 50_000
+"""Items above which it is cheaper for a request to look at the promising ones only.
+
+See docs/benchmarks/sources.md.
+"""
 FIRST_BLOCK: Final = 32
 GROWTH: Final = 1.5
 SAMPLE: Final = 48
@@ -14,6 +19,16 @@ SAMPLE: Final = 48
 ROUNDS: Final = 8
 CHUNK: Final = 4096
 """Rows that are compared with all centres at once, which bounds the memory."""
+
+
+def blocks_of(vectors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:
+    """Return the blocks of a catalogue's vectors; none if it is so small that all are scored.
+
+    Args:
+        vectors: float32[items, d].
+        seed: see ``arrange``.
+    """
+    return arrange(vectors, seed=seed) if len(vectors) > BLOCKS_ABOVE else {}
 
 
 def arrange(factors: Float32, *, seed: int) -> dict[str, NDArray[Any]]:

@@ -12,16 +12,10 @@ from scipy.sparse import coo_matrix, csr_matrix
 
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
-from policies.training.blocks import arrange
+from policies.training.blocks import blocks_of
 from policies.training.neighbours import most_similar
 
 BM25_K1, BM25_B = 1.2, 0.75  # implicit's defaults
-
-BLOCKS_ABOVE = 50_000
-"""Items above which it is cheaper for a request to look at the promising ones only.
-
-See docs/benchmarks/sources.md.
-"""
 
 Step = Callable[[int, int], None]
 """Told (done, total) after each step of a fit."""
@@ -78,9 +72,7 @@ def fit_als(histories: Histories, config: AlsConfig, *, seed: int, step: Step) -
             callback=lambda iteration, _seconds, _loss: step(iteration + 1, config.iterations),
         )
 
-        blocks = (
-            arrange(model.item_factors, seed=seed) if len(histories.items) > BLOCKS_ABOVE else {}
-        )
+        blocks = blocks_of(model.item_factors, seed=seed)
     return TrainedSource("als", {"item_factors": model.item_factors, **blocks}, asdict(config))
 
 

@@ -6,8 +6,6 @@ Liang, Krishnan, Hoffman & Jebara 2018, "Variational Autoencoders for Collaborat
 https://arxiv.org/abs/1802.05814; the denoising variant (their Mult-DAE).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -19,6 +17,7 @@ from torch.nn import functional
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import Step, user_items
+from policies.training.neural.loop import one_thread, own_random_numbers
 
 LEAST_BATCHES: Final = 100
 """Batches that are shown whatever the budget."""
@@ -100,9 +99,7 @@ def fit_autoencoder(
     affordable = max(LEAST_BATCHES, config.budget // (config.batch * items))
     batches = min(config.epochs * -(-users // config.batch), affordable)
 
-    # The caller's random numbers go on as if nothing had been drawn.
-    with torch.random.fork_rng(devices=[]), _one_thread():
-        torch.manual_seed(seed)
+    with own_random_numbers(seed), one_thread():
         model = Autoencoder(items, config)
         optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -120,17 +117,3 @@ def fit_autoencoder(
                 step(done, batches)
     model.eval()
     return model
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: sums have one order whatever the number of cores.
-
-    For layers this small it is also faster than many.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

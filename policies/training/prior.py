@@ -101,7 +101,15 @@ def make_prior(
     try:
         earlier, split, users = _parted(events)
         ranker = _proposers(
-            events.select(earlier).compact(), items, sources, limit, config, seed, say, map_tasks
+            events.select(earlier).compact(),
+            items,
+            sources,
+            limit,
+            contexts,
+            config,
+            seed,
+            say,
+            map_tasks,
         )
     except _NoPriorError as error:
         return MadePrior(reason=str(error))
@@ -187,6 +195,7 @@ def _proposers(
     items: Sequence[Mapping[str, Any]],
     sources: Sequence[str] | None,
     limit: int,
+    contexts: Mapping[str, FeatureMap] | None,
     config: TrainConfig | None,
     seed: int,
     progress: Progress,
@@ -203,6 +212,7 @@ def _proposers(
             items,
             sources=sources,
             config=config,
+            contexts=contexts,
             seed=seed,
             progress=progress,
             map_tasks=map_tasks,

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBars
 
 from bandits.errors import ArtifactError
+from bandits.values import FeatureMap
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.coded import CodedEvents
-from policies.training.content.descriptions import Descriptions, describe
+from policies.training.content.descriptions import describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
 from policies.training.histories import histories_of
+from policies.training.training_data import Course, TrainingData, features_of
 
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""
@@ -45,20 +48,25 @@ def run_training(
     *,
     sources: Sequence[str] | None = None,
     config: TrainConfig | None = None,
+    contexts: Mapping[str, FeatureMap] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     map_tasks: MapTasks | None = None,
+    checkpoints: Path | None = None,
 ) -> TrainingRun:
     """Fit sources, and return them with what they were fitted on.
 
     Args:
         events: what users did; see ``policies.data``.
         items: the catalogue, ``{"id", "features", "metadata"?, "vectors"?}`` each.
-        sources: their names; every one that the events are enough for, by default.
+        sources: their names; every usual one that the events are enough for, by default; see
+            ``choose_sources``.
         config: what each source is fitted with; defaults that were measured.
+        contexts: by user, what a caller will say of each with a request.
         seed: of all random numbers.
         progress: told of each source's steps.
         map_tasks: where sources are fitted; by default one after the other, in this process.
+        checkpoints: the folder where long fits keep how far they have come; see ``Course``.
 
     Raises:
         ArtifactError: an item is not in the catalogue, or a source that was named cannot be fitted.
@@ -72,16 +80,20 @@ def run_training(
             f"item {min(missing_items)!r} has events, but is not in the catalogue", "items"
         )
 
-    said = describe(catalogue, config.content)
-    names, left_out = choose_sources(sources, histories, said, config)
+    data = TrainingData(
+        histories, describe(catalogue, config.content), features_of(catalogue), contexts or {}
+    )
+    names, left_out = choose_sources(sources, data, config)
+    course = Course(seed, checkpoints=checkpoints)
     if map_tasks is None:
         fitted = {
-            name: fit_source(name, histories, said, config, seed=seed, step=partial(say, name))
+            name: fit_source(name, data, config, replace(course, step=partial(say, name)))
             for name in names
         }
     else:
         fitted = {}
-        fit = partial(_fit_quietly, histories=histories, said=said, config=config, seed=seed)
+        # Nobody sees the steps of another process.
+        fit = partial(fit_source, data=data, config=config, course=course)
         for name, source in zip(names, map_tasks(fit, names), strict=True):
             fitted[name] = source
             say(name, 1, 1)
@@ -97,13 +109,6 @@ def run_training(
         },
     )
     return TrainingRun(artifact, histories, left_out)
-
-
-def _fit_quietly(
-    name: str, *, histories: Histories, said: Descriptions, config: TrainConfig, seed: int
-) -> TrainedSource:
-    """Fit a source where nobody sees its steps: in another process."""
-    return fit_source(name, histories, said, config, seed=seed, step=lambda *_: None)
 
 
 @contextmanager

@@ -37,12 +37,14 @@ class TrainedModels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownItems:
-    """Histories of users, and float32[n] how strongly each item speaks.
+    """Histories of users, as sets and as sources read them. No item of the history is ranked.
 
-    No item of the history is ranked.
+    ``places``: int32[n], each user's items oldest first, in the rows of ``sets``; ``weights``:
+    float32[n], how strongly each of them speaks.
     """
 
     sets: ItemSets
+    places: NDArray[np.int32]
     weights: Float32
 
     def take(self, users: NDArray[np.intp]) -> "KnownItems":
@@ -50,7 +52,8 @@ class KnownItems:
         sizes = self.sets.sizes[users]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         at = np.arange(starts[-1]) + np.repeat(self.sets.starts[users] - starts[:-1], sizes)
-        return KnownItems(ItemSets(starts, self.sets.indices[at]), self.weights[at])
+        sets = ItemSets(starts, self.sets.indices[at])
+        return KnownItems(sets, self.places[at], self.weights[at])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +110,7 @@ def _raw(
     answers = np.zeros(len(scores), np.bool_)
     for row, user in enumerate(range(batch.start, batch.stop)):
         part = slice(int(known.sets.starts[user]), int(known.sets.starts[user + 1]))
-        indices, weights = known.sets.indices[part], known.weights[part]
+        indices, weights = known.places[part], known.weights[part]
         if model.needs_history and not weights.any():
             continue
         scores[row], answers[row] = model.raw(indices, weights), True

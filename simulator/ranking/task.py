@@ -159,7 +159,10 @@ def known_items(events: CodedEvents, place_of: Mapping[str, int]) -> KnownItems:
     order = order[at[order] >= 0]
     starts = np.searchsorted(user[order], np.arange(len(events.user_ids) + 1))
     sets = ItemSets(starts.astype(np.int64), at[order].astype(np.int32))
-    return KnownItems(sets, histories.weights[order])
+
+    in_time = histories.by_time[at[histories.by_time] >= 0]
+    in_time = in_time[np.argsort(user[in_time], kind="stable")]
+    return KnownItems(sets, at[in_time].astype(np.int32), histories.weights[in_time])
 
 
 def _sets(user: NDArray[np.int64], item: NDArray[np.int64], users: int, items: int) -> ItemSets:

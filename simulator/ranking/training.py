@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from bandits.errors import ArtifactError
+from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.sources import load_model
@@ -20,6 +21,7 @@ def train_on(
     items: Sequence[Mapping[str, Any]],
     *,
     sources: Sequence[str] | None = None,
+    contexts: Mapping[str, FeatureMap] | None = None,
     seed: int = 0,
     progress: SourceProgress | None = None,
 ) -> TrainedModels:
@@ -28,7 +30,9 @@ def train_on(
     Args:
         events: the part.
         items: the data set's items, ``{"id", "features"}``.
-        sources: which; all by default. Those that the part is too small for are left out.
+        sources: which; the usual ones by default. Those that the part is too small for are left
+            out.
+        contexts: by user, what a caller will say of each with a request.
         seed: of all random numbers.
         progress: told of each source's steps.
 
@@ -36,19 +40,25 @@ def train_on(
         ArtifactError: a source is unknown, or none can be trained.
     """
     from policies.training.content.descriptions import describe  # noqa: PLC0415
-    from policies.training.fits import TrainConfig, choose_sources  # noqa: PLC0415 - torch
+    from policies.training.fits import EVERY, TrainConfig, choose_sources  # noqa: PLC0415 - torch
     from policies.training.train import run_training  # noqa: PLC0415
+    from policies.training.training_data import TrainingData, features_of  # noqa: PLC0415
 
     fitted, left_out = sources, dict[str, str]()
     if sources is not None:
         # A part may be too small for what all events are enough for.
         config = TrainConfig()
-        said = describe(items, config.content)
-        known = choose_sources(None, histories_of(events), said, config)[1]
+        listed = tuple(items)
+        data = TrainingData(
+            histories_of(events), describe(listed, config.content), features_of(listed)
+        )
+        known = choose_sources([EVERY], data, config)[1]
         left_out = {name: known[name] for name in sources if name in known}
         fitted = [name for name in sources if name not in left_out] or sources
 
-    run = run_training(events, items, sources=fitted, seed=seed, progress=progress)
+    run = run_training(
+        events, items, sources=fitted, contexts=contexts, seed=seed, progress=progress
+    )
     notes = [f"{name} is left out: {why}" for name, why in {**run.left_out, **left_out}.items()]
     return replace(models_of(run.artifact), notes=tuple(notes))
 

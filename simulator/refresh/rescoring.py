@@ -17,7 +17,7 @@ from policies.pseudonyms import pseudonym
 from policies.sources import LocalSource, SourceRequest, load_sources
 from policies.spec import ArtifactSource, PolicySpec
 
-NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.float32))
+NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class PastProfiles:
@@ -35,8 +35,10 @@ class PastProfiles:
         self._persons, self._starts = persons, events.starts
         self._rows = {user: row for row, user in enumerate(events.user_ids)}
 
-    def before(self, user: str | None, time_ms: int) -> tuple[NDArray[np.int32], Float32]:
-        """Return the items of a user's events before a time, and how strongly each speaks.
+    def before(
+        self, user: str | None, time_ms: int
+    ) -> tuple[NDArray[np.int32], Float32, NDArray[np.int64]]:
+        """Return the items of a user's events before a time, how strongly each speaks, and when.
 
         As ``histories_of`` has it: of the events of one type the latest counts, and of several
         types the strongest. An event without a time was always known.
@@ -46,7 +48,7 @@ class PastProfiles:
             time_ms: events before this time count.
 
         Returns:
-            int32[h], codes of items, ascending; float32[h].
+            int32[h], codes of items, ascending; float32[h]; int64[h], the time of the last event.
         """
         row = None if user is None else self._rows.get(self._persons.get(user, user))
         if row is None:
@@ -64,7 +66,8 @@ class PastProfiles:
         latest = len(cells) - 1 - latest
         codes, begins = np.unique(backwards // len(self.events.types), return_index=True)
         strongest: Float32 = np.maximum.reduceat(weights[latest], begins)
-        return codes.astype(np.int32), strongest
+        newest = np.maximum.reduceat(latest, begins)
+        return codes.astype(np.int32), strongest, self.events.time[part][newest]
 
 
 class Rescorer:
@@ -97,10 +100,10 @@ class Rescorer:
             user: the pseudonym.
             time_ms: in ms since 1970.
         """
-        codes, weights = self._pasts.before(user, time_ms)
+        codes, weights, times = self._pasts.before(user, time_ms)
         places = self._places[codes]
         kept = np.flatnonzero(places >= 0)
-        kept = kept[np.argsort(places[kept], kind="stable")]
+        kept = kept[np.lexsort((places[kept], times[kept]))]
         return Profile("", places[kept], weights[kept])
 
     def scores(self, record: DecisionRecord, time_ms: int) -> dict[str, Float32]:

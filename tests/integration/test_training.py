@@ -104,7 +104,7 @@ def test_a_large_catalogue_gets_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same factors, and where they are few all are looked at: the same answers."""
     histories = histories_of(make_events())
     plain = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
-    monkeypatch.setattr("policies.training.cf.BLOCKS_ABOVE", N_ITEMS - 1)
+    monkeypatch.setattr("policies.training.blocks.BLOCKS_ABOVE", N_ITEMS - 1)
     large = fit_als(histories, CONFIG.als, seed=3, step=_quiet)
     assert set(large.arrays) == {"item_factors", "order", "starts"}
     assert np.array_equal(large.arrays["item_factors"], plain.arrays["item_factors"])

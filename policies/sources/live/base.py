@@ -9,7 +9,7 @@ def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
 
     Args:
         request: what is known of the user, by a file and by the log, is joined with the history
-            sent, whose items weigh 1 where nothing else is known of them.
+            sent, which is newer and whose items weigh 1 where nothing else is known of them.
         items: those that profiles name, in their order.
     """
     history: dict[str, float] = {}
@@ -22,5 +22,5 @@ def history_of(request: SourceRequest, items: ItemOrder) -> dict[str, float]:
         for item_id, weight in request.live.weights.items():
             history[item_id] = max(weight, history.pop(item_id, 0.0))
     for item_id in request.history:
-        history.setdefault(item_id, 1.0)
+        history[item_id] = history.pop(item_id, 1.0)
     return history

@@ -34,7 +34,8 @@ def evaluate_data(
     sources: Annotated[
         str | None,
         typer.Option(
-            help="Sources, separated by commas [default: all that the data is enough for]"
+            help="Sources, separated by commas, or all [default: the usual ones that the data is"
+            " enough for]"
         ),
     ] = None,
     split: Annotated[
@@ -113,10 +114,13 @@ def _trainer(
             if purpose != "sources":
                 raise DataSetError("an artifact is evaluated as it is: nothing is trained")
             return loaded
+        from policies.training.prior import contexts_of
+
         return train_on(
             events,
             items,
             sources=names,
+            contexts=contexts_of(data),
             seed=seed,
             progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
         )

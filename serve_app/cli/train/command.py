@@ -51,7 +51,8 @@ def train(
     sources: Annotated[
         str | None,
         typer.Option(
-            help="Sources, separated by commas [default: all that the data is enough for]"
+            help="Sources, separated by commas, or all [default: the usual ones that the data is"
+            " enough for]"
         ),
     ] = None,
     spec_out: Annotated[

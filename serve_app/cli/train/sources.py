@@ -61,6 +61,7 @@ def train_and_report(asked: SourceTraining) -> None:
             what.events,
             what.items,
             sources=asked.sources,
+            contexts=what.contexts,
             seed=asked.seed,
             progress=progress,
             map_tasks=map_tasks,

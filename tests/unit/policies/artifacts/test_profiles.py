@@ -50,9 +50,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_found(path: Path) -> None:
-    """Over the artifact's items, whatever their order; an item it lacks is left out."""
+    """Oldest first, over the artifact's items; an item it lacks is left out."""
     for profiles in (Profiles.of(HISTORIES, SALT), open_profiles(str(path), ARTIFACT, SALT)[0]):
-        assert found(profiles, "ann") == [(0, 1.0), (1, 0.5), (3, 0.0)]
+        assert found(profiles, "ann") == [(1, 0.5), (3, 0.0), (0, 1.0)]
         assert found(profiles, "bob") == []
         assert found(profiles, "cy") == [(0, 2.0), (2, 3.0)]
         assert found(profiles, "a stranger") is None
@@ -116,7 +116,7 @@ def test_the_file_is_read_without_us(path: Path) -> None:
 def test_the_last_items_are_kept(tmp_path: Path) -> None:
     write_profiles(tmp_path / "p", HISTORIES, salt=SALT, kept=2)
     profiles = open_profiles(str(tmp_path / "p"), ARTIFACT, SALT)[0]
-    assert found(profiles, "ann") == [(0, 1.0), (3, 0.0)]
+    assert found(profiles, "ann") == [(3, 0.0), (0, 1.0)]
 
 
 def test_the_same_histories_give_the_same_bytes(path: Path, tmp_path: Path) -> None:

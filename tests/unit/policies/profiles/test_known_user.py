@@ -80,10 +80,11 @@ def test_older_items_speak_less_and_a_file_as_the_rest_of_their_row_would():
     order = ItemOrder(tuple("abcdefgh"))
     many = Profile("file", np.arange(1, 8, dtype=np.int32), np.ones(7, np.float32))
     joined = order.profile(many, found)
-    assert joined.weights[0] == np.float32(found.weights["a"])
-    assert joined.weights[2:].sum() == pytest.approx(found.earlier * 6 / 7, abs=1e-5)
+    assert joined.indices.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+    assert joined.weights[-2] == np.float32(found.weights["a"])
+    assert joined.weights[:6].sum() == pytest.approx(found.earlier * 6 / 7, abs=1e-5)
     one = Profile("file", np.array([2], np.int32), np.ones(1, np.float32))
-    assert ItemOrder(order.ids).profile(one, found).weights[2] == 1.0
+    assert ItemOrder(order.ids).profile(one, found).weights[0] == 1.0
 
 
 def test_what_is_known_may_be_proposed_again_where_repeat_says_what_may_not():
@@ -166,8 +167,8 @@ def test_of_what_the_file_and_the_log_say_the_stronger_counts():
     filed = Profile("u", np.array([0, 3], np.int32), np.array([2.0, 0.5], np.float32))
     live = LiveHistory("v1", {"d": 1.0, "new": 4.0, "a": 1.0, "e": 3.0})
     joined = items.profile(filed, live)
-    assert joined.indices.tolist() == [0, 3, 4]
-    assert joined.weights.tolist() == [2.0, 1.0, 3.0]
+    assert joined.indices.tolist() == [3, 0, 4]
+    assert joined.weights.tolist() == [1.0, 2.0, 3.0]
     assert joined.key != items.profile(filed, live._replace(key="v2")).key
     assert items.profile(filed, None) is filed
     assert items.profile(None, None).indices.size == 0
@@ -176,7 +177,7 @@ def test_of_what_the_file_and_the_log_say_the_stronger_counts():
     request = SourceRequest("u", ("d", "z"), profile=filed, live=live)
     told = history_of(request, items)
     assert told == {"d": 1.0, "new": 4.0, "a": 2.0, "e": 3.0, "z": 1.0}
-    assert list(told) == ["d", "new", "a", "e", "z"]
+    assert list(told) == ["new", "a", "e", "d", "z"]
 
 
 SPEC = PolicySpec("home", profile=OPTIONS, repeat={"purchased": "never"})

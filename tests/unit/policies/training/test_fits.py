@@ -9,19 +9,19 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.sources import load_model
 from policies.sources.local import MODELS
+from policies.training.calibration import CALIBRATION_USERS, calibrate
 from policies.training.cf import AlsConfig
 from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.deep import DeepConfig
 from policies.training.ease import EaseConfig
 from policies.training.fits import (
-    CALIBRATION_USERS,
     FITS,
     TrainConfig,
-    calibrate,
     choose_sources,
     fit_source,
 )
 from policies.training.popular import fit_popular
+from policies.training.training_data import Course, TrainingData
 
 CONFIG = TrainConfig(als=AlsConfig(factors=4, iterations=2), deep=DeepConfig(hidden=8, epochs=2))
 SAID = describe(
@@ -44,6 +44,10 @@ def make_histories(rows: list[dict[int, float]], n_items: int, *, timed: bool = 
         weights=weights,
         times=days * 86_400_000 if timed else None,
     )
+
+
+def data_of(rows: list[dict[int, float]], n_items: int, *, timed: bool = True) -> TrainingData:
+    return TrainingData(make_histories(rows, n_items, timed=timed), SAID)
 
 
 CASES = {
@@ -72,7 +76,7 @@ CASES = {
 def test_small_and_odd_data(case: str) -> None:
     """A source is fitted, and finite for every user and a stranger, or is left out with a reason."""
     histories, expected = CASES[case]
-    chosen, left_out = choose_sources(None, histories, SAID, CONFIG)
+    chosen, left_out = choose_sources(None, TrainingData(histories, SAID), CONFIG)
     assert set(chosen) == set(expected)
     assert set(chosen) | set(left_out) == set(FITS)
     assert all(left_out.values())
@@ -80,7 +84,10 @@ def test_small_and_odd_data(case: str) -> None:
     for name in chosen:
         told: list[tuple[int, int]] = []
         source = fit_source(
-            name, histories, SAID, CONFIG, seed=0, step=lambda *step, told=told: told.append(step)
+            name,
+            TrainingData(histories, SAID),
+            CONFIG,
+            Course(step=lambda *step, told=told: told.append(step)),
         )
         assert told[-1][0] == told[-1][1]
         assert np.isfinite([source.scale.mean, source.scale.std]).all()
@@ -95,22 +102,22 @@ def test_small_and_odd_data(case: str) -> None:
 
 def test_data_without_weight_is_refused_by_every_source() -> None:
     with pytest.raises(ArtifactError, match="popular: no interaction has a weight above 0"):
-        choose_sources(None, make_histories([{0: 0.0, 1: 0.0}], 2), SAID, CONFIG)
+        choose_sources(None, data_of([{0: 0.0, 1: 0.0}], 2), CONFIG)
 
 
 def test_a_source_that_is_named_must_be_possible() -> None:
-    histories = make_histories([{0: 1.0, 1: 1.0}], 2, timed=False)
-    assert choose_sources(["popular", "als"], histories, SAID, CONFIG) == (("popular", "als"), {})
+    data = data_of([{0: 1.0, 1: 1.0}], 2, timed=False)
+    assert choose_sources(["popular", "als"], data, CONFIG) == (("popular", "als"), {})
     with pytest.raises(ArtifactError, match="trending: the events have no times"):
-        choose_sources(["als", "trending"], histories, SAID, CONFIG)
+        choose_sources(["als", "trending"], data, CONFIG)
     with pytest.raises(ArtifactError, match=r"no source 'eas' .* ease"):
-        choose_sources(["eas"], histories, SAID, CONFIG)
+        choose_sources(["eas"], data, CONFIG)
 
 
 def test_ease_is_left_out_where_there_are_many_items() -> None:
     """Named explicitly, the error says what memory it would take; the limit can be raised."""
-    histories = make_histories([{0: 1.0, 999_999: 1.0}], 1_000_000)
-    chosen, left_out = choose_sources(None, histories, SAID, TrainConfig())
+    data = data_of([{0: 1.0, 999_999: 1.0}], 1_000_000)
+    chosen, left_out = choose_sources(None, data, TrainConfig())
     assert "ease" not in chosen
     assert left_out == {
         "ease": "1,000,000 items are more than 20,000: it would take 3,725.3 GiB of memory",
@@ -118,10 +125,10 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
         " few users in the time there is",
     }
     with pytest.raises(ArtifactError, match=r"ease: .* 3,725\.3 GiB"):
-        choose_sources(["ease"], histories, SAID, TrainConfig())
+        choose_sources(["ease"], data, TrainConfig())
 
     wider = replace(TrainConfig(), ease=EaseConfig(max_items=1_000_000))
-    assert choose_sources(["ease"], histories, SAID, wider) == (("ease",), {})
+    assert choose_sources(["ease"], data, wider) == (("ease",), {})
 
 
 def test_what_is_fitted_is_what_can_be_served_and_configured() -> None:

@@ -1,0 +1,1 @@
+"""Networks: how any of them is fitted by torch."""
