@@ -1,34 +1,21 @@
 """Items like those of a user's history, also such as nobody has seen yet."""
 
-import copy
-from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Self
+from collections.abc import Iterable
 
-import numpy as np
-
-from bandits.errors import InvalidFieldError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
-from policies.items.offering import Offering
 from policies.requests import Item
-from policies.sources.base import Candidates, ImmediateSource, SourceRequest
-from policies.sources.live.base import history_of
+from policies.sources.base import Candidates, SourceRequest
 from policies.sources.live.item_encoder import ItemEncoder
+from policies.sources.live.live_vectors import LiveVectors
 from policies.sources.live.text_vectors import unit
-from policies.sources.live.vector_index import HeldVectors, VectorIndex
-from policies.sources.local import EMPTY
 from policies.sources.places import ItemOrder
 
-REMEMBERED: Final = 10_000
-"""Items without a vector of which the reason is kept."""
 
-
-class LiveContent(ImmediateSource):
+class LiveContent(LiveVectors):
     """Proposes the items nearest to what a user's history is like on average, by their cosine.
 
-    It is over the items of now: one that has just been put is proposed at once. A user's vector is
-    the mean of those of the history's items, each weighed as the profile has it.
+    A user's vector is the mean of those of the history's items, each weighed as the profile has it.
 
     Args:
         name: the source's.
@@ -46,149 +33,46 @@ class LiveContent(ImmediateSource):
         items: ItemOrder,
         trained: Float32 | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(name, scale, items, trained)
         self._of = vectors
-        self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
-        self._items = items
-        self._trained = trained
-        self._index: VectorIndex | None = None
-        self._offering: Offering | None = None
-        self.refused: dict[str, str] = {}
-
-        # While blocks are arranged anew in a thread, what changes meanwhile.
-        self._arranged: Future[VectorIndex] | None = None
-        self._meanwhile = set[str]()
-
-    def over(self, offering: Offering) -> Self:
-        """Return the source over all that may be offered now."""
-        source = copy.copy(self)
-        source._offering = offering if offering.limits else None  # noqa: SLF001 - its own class
-        source._begin()  # noqa: SLF001
-        return source
-
-    def _begin(self) -> None:
-        """Take in every item anew."""
-        self.refused, self._arranged, self._meanwhile = {}, None, set()
-        offering = self._offering
-        if offering is None:
-            self._index = VectorIndex(self._as_trained())
-            return
-
-        ids = list(dict.fromkeys([*offering.ids, *self._items.ids]))
-        if not self._of.size:
-            self._of = self._of.sized(offering.item(item_id) for item_id in ids)
-        kept: list[str] = []
-        vectors = np.empty((len(ids), self._of.size), np.float32)
-        for item_id in ids:
-            vector = self._vector(item_id, offering.item(item_id))
-            if vector is not None:
-                vectors[len(kept)] = vector
-                kept.append(item_id)
-        is_open = np.array([item_id in offering for item_id in kept], np.bool_)
-        self._index = VectorIndex(HeldVectors(tuple(kept), vectors[: len(kept)], is_open))
-
-    def _as_trained(self) -> HeldVectors:
-        """Return the items of the artifact of which something is said."""
-        if self._trained is None:
-            return HeldVectors((), np.zeros((0, self._of.size), np.float32), np.zeros(0, np.bool_))
-        said = np.flatnonzero(self._trained.any(axis=1))
-        ids = tuple(map(self._items.ids.__getitem__, said.tolist()))
-        return HeldVectors(ids, self._trained[said], np.ones(said.size, np.bool_))
-
-    def update(self, changed: Collection[str]) -> None:
-        """Take in what has changed."""
-        offering = self._offering
-        if offering is None:
-            return
-        if not self._of.size:
-            self._of = self._of.sized(map(offering.item, changed))
-            if not self._of.size:
-                return
-            self._begin()
-
-        index = self._current()
-        for item_id in changed:
-            vector = self._vector(item_id, offering.item(item_id))
-            if vector is None:
-                index.drop(item_id)
-            else:
-                index.put(item_id, vector, is_open=item_id in offering)
-
-        if self._arranged is not None:
-            self._meanwhile.update(changed)
-        elif index.is_due:
-            arranger = ThreadPoolExecutor(1, "arrange-vectors")
-            self._arranged = arranger.submit(lambda: VectorIndex(index.held()))
-            arranger.shutdown(wait=False)
 
     @property
-    def known(self) -> int:
-        """How many of the items that may be offered it could propose."""
-        return self._current().open_count
+    def size(self) -> int:
+        """Numbers of an item's vector; 0 while that is not known."""
+        return self._of.size
 
-    def _current(self) -> VectorIndex:
-        """Return the index, which is another one once all blocks are arranged anew."""
-        if self._index is None:
-            self._begin()
-        index, arranged = self._index, self._arranged
-        if index is None:
-            raise AssertionError("unreachable: it has just begun")
-        if arranged is None or not arranged.done() or arranged.exception() is not None:
-            return index
-
-        anew = arranged.result()
-        anew.adopt(index, self._meanwhile)
-        self._index, self._arranged, self._meanwhile = anew, None, set()
-        return anew
-
-    def _vector(self, item_id: str, item: Item | None) -> Float32 | None:
-        """Return the vector of an item, None if it has none; why it is refused is kept."""
-        self.refused.pop(item_id, None)
-        try:
-            vector = None if item is None else self._of.of(item)
-        except InvalidFieldError as error:
-            if len(self.refused) < REMEMBERED:
-                self.refused[item_id] = error.message
-            return None
-
-        # Of an item that is gone, or of which nothing is said now, counts what was said when it was
-        # trained: a history speaks by what was sold out, too.
-        place = self._items.places.get(item_id) if self._trained is not None else None
-        if vector is None and place is not None and self._trained is not None:
-            known = self._trained[place]
-            return known if known.any() else None
-        return vector
-
-    def propose(self, request: SourceRequest, limit: int) -> Candidates:
-        """Return candidates, best first, without an event loop: everything here is arithmetic.
-
-        None is barred by the request.
+    def look_at(self, items: Iterable[Item | None]) -> None:
+        """Learn how long vectors are.
 
         Args:
-            request: its user's profile, if there is one, is joined with the history sent.
-            limit: how many at most; none if it is not above 0.
+            items: those that have come.
         """
-        index = self._current()
-        # In the order of ids, so that the sum depends on no other.
-        history = sorted(history_of(request, self._items).items())
-        rows = index.rows([item_id for item_id, _ in history])
-        weights = np.array([weight for _, weight in history], np.float32)
-        here = rows >= 0
-        user = unit(weights[here] @ index.vectors(rows[here]))
-        if not user.any():
-            return EMPTY
+        self._of = self._of.sized(items)
 
-        known = (item_id for item_id, _ in history)
-        barred = index.rows(list(request.barred(known)))
-        ids, cosines = index.nearest(user, barred[barred >= 0], limit)
+    def vector_of(self, item_id: str, item: Item | None) -> Float32 | None:
+        """Return an item's vector; None if nothing is said of it.
 
-        def score_items(asked: Sequence[str]) -> Float32:
-            at = index.rows(asked)
-            scores = np.full(at.size, np.nan, np.float32)
-            scores[at >= 0] = self._calibrated(np.vecdot(index.vectors(at[at >= 0]), user))
-            return scores
+        Of an item that is gone, or of which nothing is said now, counts what was said when it was
+        trained: a history speaks by what was sold out, too.
 
-        return Candidates(ids, self._calibrated(cosines), score_items, self._trouble())
+        Args:
+            item_id: whose.
+            item: as it is now; None if it is gone.
+        """
+        vector = None if item is None else self._of.of(item)
+        return self.trained_vector(item_id) if vector is None else vector
+
+    def user_of(self, request: SourceRequest, rows: Float32, weights: Float32) -> Float32 | None:
+        """Return the mean of the history's vectors, of length 1; None if it says nothing.
+
+        Args:
+            request: is not looked at.
+            rows: the vectors of the history's items, float32[h, size].
+            weights: float32[h], how strongly each speaks for its item.
+        """
+        del request
+        user = unit(weights @ rows)
+        return user if user.any() else None
 
     def similar(self, item_id: str, limit: int) -> Candidates | None:
         """Return the items nearest to one, best first, by their cosine; not itself.
@@ -205,16 +89,3 @@ class LiveContent(ImmediateSource):
         if row[0] < 0:
             return None
         return Candidates(*index.nearest(index.vectors(row)[0], row, limit))
-
-    def _calibrated(self, cosines: Float32) -> Float32:
-        calibrated: Float32 = (cosines - self._mean) / self._std
-        return calibrated
-
-    def _trouble(self) -> str:
-        if not self.refused:
-            return ""
-        item_id, reason = next(iter(self.refused.items()))
-        return (
-            f"source {self.name!r}: {len(self.refused):,} items have no vector, such as item"
-            f" {item_id!r}: {reason}"
-        )

@@ -32,18 +32,19 @@ class HeldVectors:
 
 
 class VectorIndex:
-    """Items by their vectors, of length 1; only those that are open are found.
+    """Items by their vectors; only those that are open are found.
 
     Rows below that of the first loose vector are in blocks. To put, open, close or drop an item
     costs the same however many there are.
 
     Args:
         held: what it begins with.
+        least: an item whose product with a user's vector is not above is not found.
     """
 
-    def __init__(self, held: HeldVectors) -> None:
+    def __init__(self, held: HeldVectors, least: float = 0.0) -> None:
         count, size = held.vectors.shape
-        self.size = size
+        self.size, self._least = size, least
         self.open_count = int(held.open.sum())
         self._rows = {item_id: row for row, item_id in enumerate(held.ids)}
         self._ids: list[str] = list(held.ids)
@@ -80,7 +81,7 @@ class VectorIndex:
 
         Args:
             item_id: new, or one that had another.
-            vector: float32[size] of length 1.
+            vector: float32[size].
             is_open: whether it may be found.
         """
         row = self._rows.get(item_id)
@@ -125,7 +126,7 @@ class VectorIndex:
     def nearest(
         self, user: Float32, barred: NDArray[np.intp], limit: int
     ) -> tuple[tuple[str, ...], Float32]:
-        """Return up to ``limit`` open items with the highest products above 0, best first.
+        """Return up to ``limit`` open items with the highest products, best first.
 
         Ties stand in the order of their rows. A product is the same bytes as ``vectors`` gives it.
 
@@ -141,7 +142,7 @@ class VectorIndex:
             rows = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
         else:
             rows = np.arange(products.size)
-        rows = rows[products[rows] > 0] + self._first_loose
+        rows = rows[products[rows] > self._least] + self._first_loose
 
         if self._blocks is not None:
             known = barred[barred < self._first_loose]
@@ -150,7 +151,7 @@ class VectorIndex:
 
         exact: Float32 = np.vecdot(self.vectors(rows), user)
         order = np.lexsort((rows, -exact))
-        order = order[exact[order] > 0][: max(limit, 0)]
+        order = order[exact[order] > self._least][: max(limit, 0)]
         return tuple(self._ids[row] for row in rows[order].tolist()), exact[order]
 
     def held(self) -> HeldVectors:

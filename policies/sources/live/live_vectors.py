@@ -1,0 +1,239 @@
+"""Items by their vectors, over the items of now: also such as nobody has seen yet."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, Self
+
+import numpy as np
+
+from bandits.errors import InvalidFieldError
+from bandits.types import Float32
+from policies.artifacts.source_artifact import Calibration
+from policies.items.offering import Offering
+from policies.requests import Item
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
+from policies.sources.live.base import history_of
+from policies.sources.live.vector_index import HeldVectors, VectorIndex
+from policies.sources.local import EMPTY
+from policies.sources.places import ItemOrder
+
+REMEMBERED: Final = 10_000
+"""Items without a vector of which the reason is kept."""
+
+
+class LiveVectors(ImmediateSource):
+    """Proposes the items whose vectors have the highest products with the user's.
+
+    It is over the items of now: one that has just been put is proposed at once.
+
+    Args:
+        name: the source's.
+        scale: of its products.
+        items: those that profiles name, in their order.
+        trained: float32[items, size], the vectors of these, proposed while there is no catalogue;
+            zeros: it has none.
+    """
+
+    reads_order = False
+    """Whether a user's vector depends on the order of the history."""
+    least = 0.0
+    """An item whose product is not above is never proposed."""
+
+    def __init__(
+        self, name: str, scale: Calibration, items: ItemOrder, trained: Float32 | None = None
+    ) -> None:
+        self.name = name
+        self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
+        self._items = items
+        self._trained = trained
+        self._index: VectorIndex | None = None
+        self._offering: Offering | None = None
+        self.refused: dict[str, str] = {}
+
+        # While blocks are arranged anew in a thread, what changes meanwhile.
+        self._arranged: Future[VectorIndex] | None = None
+        self._meanwhile = set[str]()
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Numbers of an item's vector; 0 while that is not known."""
+
+    @abstractmethod
+    def vector_of(self, item_id: str, item: Item | None) -> Float32 | None:
+        """Return an item's vector, float32[size]; None if it has none.
+
+        Args:
+            item_id: whose.
+            item: as it is now; None if it is gone.
+
+        Raises:
+            InvalidFieldError: what is said of it cannot be read.
+        """
+
+    @abstractmethod
+    def user_of(self, request: SourceRequest, rows: Float32, weights: Float32) -> Float32 | None:
+        """Return the user's vector, float32[size]; None if too little is known.
+
+        Args:
+            request: what may be looked at.
+            rows: the vectors of the history's items, float32[h, size]: by id, or oldest first if
+                ``reads_order``.
+            weights: float32[h], how strongly each speaks for its item.
+        """
+
+    def look_at(self, items: Iterable[Item | None]) -> None:
+        """Learn how long vectors are, if that is not known yet; by default it is.
+
+        Args:
+            items: those that have come.
+        """
+
+    def over(self, offering: Offering) -> Self:
+        """Return the source over all that may be offered now."""
+        source = copy.copy(self)
+        source._offering = offering if offering.limits else None  # noqa: SLF001 - its own class
+        source._begin()  # noqa: SLF001
+        return source
+
+    def _begin(self) -> None:
+        """Take in every item anew."""
+        self.refused, self._arranged, self._meanwhile = {}, None, set()
+        offering = self._offering
+        if offering is None:
+            self._index = VectorIndex(self._as_trained(), self.least)
+            return
+
+        ids = list(dict.fromkeys([*offering.ids, *self._items.ids]))
+        if not self.size:
+            self.look_at(offering.item(item_id) for item_id in ids)
+        kept: list[str] = []
+        vectors = np.empty((len(ids), self.size), np.float32)
+        for item_id in ids:
+            vector = self._vector(item_id, offering.item(item_id))
+            if vector is not None:
+                vectors[len(kept)] = vector
+                kept.append(item_id)
+        is_open = np.array([item_id in offering for item_id in kept], np.bool_)
+        held = HeldVectors(tuple(kept), vectors[: len(kept)], is_open)
+        self._index = VectorIndex(held, self.least)
+
+    def _as_trained(self) -> HeldVectors:
+        """Return the items of the artifact of which something is said."""
+        if self._trained is None:
+            return HeldVectors((), np.zeros((0, self.size), np.float32), np.zeros(0, np.bool_))
+        said = np.flatnonzero(self._trained.any(axis=1))
+        ids = tuple(map(self._items.ids.__getitem__, said.tolist()))
+        return HeldVectors(ids, self._trained[said], np.ones(said.size, np.bool_))
+
+    def update(self, changed: Collection[str]) -> None:
+        """Take in what has changed."""
+        offering = self._offering
+        if offering is None:
+            return
+        if not self.size:
+            self.look_at(map(offering.item, changed))
+            if not self.size:
+                return
+            self._begin()
+
+        index = self._current()
+        for item_id in changed:
+            vector = self._vector(item_id, offering.item(item_id))
+            if vector is None:
+                index.drop(item_id)
+            else:
+                index.put(item_id, vector, is_open=item_id in offering)
+
+        if self._arranged is not None:
+            self._meanwhile.update(changed)
+        elif index.is_due:
+            arranger = ThreadPoolExecutor(1, "arrange-vectors")
+            self._arranged = arranger.submit(lambda: VectorIndex(index.held(), self.least))
+            arranger.shutdown(wait=False)
+
+    @property
+    def known(self) -> int:
+        """How many of the items that may be offered it could propose."""
+        return self._current().open_count
+
+    def _current(self) -> VectorIndex:
+        """Return the index, which is another one once all blocks are arranged anew."""
+        if self._index is None:
+            self._begin()
+        index, arranged = self._index, self._arranged
+        if index is None:
+            raise AssertionError("unreachable: it has just begun")
+        if arranged is None or not arranged.done() or arranged.exception() is not None:
+            return index
+
+        anew = arranged.result()
+        anew.adopt(index, self._meanwhile)
+        self._index, self._arranged, self._meanwhile = anew, None, set()
+        return anew
+
+    def _vector(self, item_id: str, item: Item | None) -> Float32 | None:
+        """Return the vector of an item, None if it has none; why it is refused is kept."""
+        self.refused.pop(item_id, None)
+        try:
+            return self.vector_of(item_id, item)
+        except InvalidFieldError as error:
+            if len(self.refused) < REMEMBERED:
+                self.refused[item_id] = error.message
+            return None
+
+    def trained_vector(self, item_id: str) -> Float32 | None:
+        """Return the vector that training gave an item, None if it gave none."""
+        place = self._items.places.get(item_id) if self._trained is not None else None
+        if place is None or self._trained is None:
+            return None
+        known = self._trained[place]
+        return known if known.any() else None
+
+    def propose(self, request: SourceRequest, limit: int) -> Candidates:
+        """Return candidates, best first, without an event loop: everything here is arithmetic.
+
+        None is barred by the request.
+
+        Args:
+            request: its user's profile, if there is one, is joined with the history sent.
+            limit: how many at most; none if it is not above 0.
+        """
+        index = self._current()
+        history = list(history_of(request, self._items).items())
+        if not self.reads_order:
+            # By their ids, so that a sum depends on no other order.
+            history.sort()
+        rows = index.rows([item_id for item_id, _ in history])
+        weights = np.array([weight for _, weight in history], np.float32)
+        here = rows >= 0
+        user = self.user_of(request, index.vectors(rows[here]), weights[here])
+        if user is None:
+            return EMPTY
+
+        known = (item_id for item_id, _ in history)
+        barred = index.rows(list(request.barred(known)))
+        ids, products = index.nearest(user, barred[barred >= 0], limit)
+
+        def score_items(asked: Sequence[str]) -> Float32:
+            at = index.rows(asked)
+            scores = np.full(at.size, np.nan, np.float32)
+            scores[at >= 0] = self._calibrated(np.vecdot(index.vectors(at[at >= 0]), user))
+            return scores
+
+        return Candidates(ids, self._calibrated(products), score_items, self._trouble())
+
+    def _calibrated(self, products: Float32) -> Float32:
+        calibrated: Float32 = (products - self._mean) / self._std
+        return calibrated
+
+    def _trouble(self) -> str:
+        if not self.refused:
+            return ""
+        item_id, reason = next(iter(self.refused.items()))
+        return (
+            f"source {self.name!r}: {len(self.refused):,} items have no vector, such as item"
+            f" {item_id!r}: {reason}"
+        )
