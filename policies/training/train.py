@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -21,12 +20,33 @@ from policies.data.coded import CodedEvents
 from policies.training.content.descriptions import describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
 from policies.training.histories import histories_of
-from policies.training.training_data import Course, TrainingData, features_of
+from policies.training.training_data import Course, FitCheckpoints, TrainingData, features_of
 
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""
-MapTasks = Callable[[Callable[[str], TrainedSource], Sequence[str]], Iterable[TrainedSource]]
-"""A ``map``, in the order of its tasks: over processes, or a cluster."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceTask:
+    """The task to fit a source, given its name."""
+
+    data: TrainingData
+    config: TrainConfig
+    course: Course
+
+    def __call__(self, name: str) -> TrainedSource:
+        """Return the source of a name, fitted.
+
+        Args:
+            name: one that can be fitted.
+        """
+        return fit_source(name, self.data, self.config, self.course)
+
+
+MapTasks = Callable[[SourceTask, Sequence[str]], Iterable[TrainedSource]]
+"""A ``map`` of a task over names, in their order: over processes, or a cluster."""
+CheckpointsOf = Callable[[str], FitCheckpoints]
+"""Where a training keeps how far it has come, given a digest of all that it depends on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +62,10 @@ class TrainingRun:
     left_out: Mapping[str, str]
 
 
+PACKAGES: Final = ("implicit", "numpy", "safetensors", "torch")
+"""Those that fit sources, whose versions an artifact names."""
+
+
 def run_training(
     events: CodedEvents,
     items: Sequence[Mapping[str, Any]],
@@ -52,7 +76,7 @@ def run_training(
     seed: int = 0,
     progress: Progress | None = None,
     map_tasks: MapTasks | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: CheckpointsOf | None = None,
 ) -> TrainingRun:
     """Fit sources, and return them with what they were fitted on.
 
@@ -66,7 +90,8 @@ def run_training(
         seed: of all random numbers.
         progress: told of each source's steps.
         map_tasks: where sources are fitted; by default one after the other, in this process.
-        checkpoints: the folder where long fits keep how far they have come; see ``Course``.
+        checkpoints: where long fits keep how far they have come: a training that is begun again
+            goes on from there.
 
     Raises:
         ArtifactError: an item is not in the catalogue, or a source that was named cannot be fitted.
@@ -84,7 +109,12 @@ def run_training(
         histories, describe(catalogue, config.content), features_of(catalogue), contexts or {}
     )
     names, left_out = choose_sources(sources, data, config)
-    course = Course(seed, checkpoints=checkpoints)
+    digest = _digest(histories, catalogue)
+    course = Course(seed)
+    if checkpoints is not None:
+        course = replace(
+            course, checkpoints=checkpoints(_training_digest(digest, data, config, seed))
+        )
     if map_tasks is None:
         fitted = {
             name: fit_source(name, data, config, replace(course, step=partial(say, name)))
@@ -93,8 +123,8 @@ def run_training(
     else:
         fitted = {}
         # Nobody sees the steps of another process.
-        fit = partial(fit_source, data=data, config=config, course=course)
-        for name, source in zip(names, map_tasks(fit, names), strict=True):
+        task = SourceTask(data, config, course)
+        for name, source in zip(names, map_tasks(task, names), strict=True):
             fitted[name] = source
             say(name, 1, 1)
 
@@ -102,11 +132,9 @@ def run_training(
         catalogue=catalogue,
         items=histories.items,
         sources=fitted,
-        data=_digest(histories, catalogue),
+        data=digest,
         seed=seed,
-        created_with={
-            name: version(name) for name in ("implicit", "numpy", "safetensors", "torch")
-        },
+        created_with={name: version(name) for name in PACKAGES},
     )
     return TrainingRun(artifact, histories, left_out)
 
@@ -136,3 +164,17 @@ def _digest(histories: Histories, catalogue: Sequence[Mapping[str, Any]]) -> str
     for array in histories.tensors().values():
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _training_digest(digest: str, data: TrainingData, config: TrainConfig, seed: int) -> str:
+    """Return a digest of all that a fit depends on, also of the packages that do it.
+
+    Args:
+        digest: of the histories and the catalogue.
+        data: what is fitted on.
+        config: the hyperparameters.
+        seed: of all random numbers.
+    """
+    versions = {name: version(name) for name in (*PACKAGES, "banditloop")}
+    told = (digest, data.contexts, config, seed, versions)
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:16]

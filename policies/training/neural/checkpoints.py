@@ -1,65 +1,76 @@
 """How far a fit has come, on disk: a fit that was killed goes on from there."""
 
 import os
-import pickle
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from bandits.errors import ArtifactError
 
+EVERY_S = 2.0
+"""Seconds between two checkpoints: what is lost at most, for next to no time spent on writing."""
 
-class FitCheckpoints:
-    """The file of one network's fit; without a folder, nothing is kept.
+Arrays = Mapping[str, NDArray[Any]]
 
-    It is deleted by whoever has taken the fitted network.
+
+class FolderCheckpoints:
+    """A folder with a file for each network; whoever has taken the fitted networks deletes it.
 
     Args:
-        path: the file.
+        folder: of one training: of the same data, hyperparameters, seed and packages.
+        every_s: seconds between two checkpoints of a network.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, folder: Path, every_s: float = EVERY_S) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._written: dict[str, float] = {}
 
-    @classmethod
-    def of(cls, folder: Path | None, name: str) -> Self:
-        """Return those of a network in a folder.
+    def due(self, name: str) -> bool:
+        """Return whether a network's last checkpoint is long enough ago for another.
 
         Args:
-            folder: of this training's checkpoints.
             name: the network's.
         """
-        return cls(None if folder is None else folder / f"{name}.pt")
+        return time.monotonic() - self._written.get(name, -self._every_s) >= self._every_s
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self, name: str) -> Arrays | None:
         """Return what was written last; None if nothing was.
+
+        Args:
+            name: the network's.
 
         Raises:
             ArtifactError: the file is damaged.
         """
-        if self._path is None or not self._path.exists():
+        path = self._folder / f"{name}.safetensors"
+        if not path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+            return load(path.read_bytes())  # type: ignore[no-any-return]
+        except SafetensorError as error:
             raise ArtifactError(
-                f"{self._path} is damaged: delete it, and the fit begins anew", self._path.name
+                f"{path} is damaged ({error}): delete it, and the fit begins anew", path.name
             ) from error
-        return state
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, name: str, state: Arrays) -> None:
         """Keep a state instead of the one before: whoever reads sees the one or the other.
 
         Args:
-            state: tensors, numbers and text.
+            name: the network's.
+            state: arrays, by name.
         """
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._path.with_suffix(".tmp")
+        path = self._folder / f"{name}.safetensors"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
         with scratch.open("wb") as file:
-            torch.save(state, file)
+            file.write(save(dict(state)))
             file.flush()
             os.fsync(file.fileno())
-        scratch.replace(self._path)
+        scratch.replace(path)
+        self._written[name] = time.monotonic()
