@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import compiled, read_only
 from bandits.types import Float32, Float64
-from policies.artifacts.source_artifact import Calibration
+from policies.artifacts.source_artifact import Artifact, Calibration
 from policies.sources import Model
 from simulator.ranking.metrics.lists import ItemSets, Lists
 
@@ -25,7 +25,8 @@ MOST_USERS: Final = 512
 class TrainedModels:
     """Trained sources as they are served: their models and scales, over ``items``.
 
-    ``notes`` says which were left out, and why; ``seconds``, how long training took.
+    ``notes`` says which were left out, and why; ``seconds``, how long training took;
+    ``artifact``, what they are of.
     """
 
     items: tuple[str, ...]
@@ -33,6 +34,7 @@ class TrainedModels:
     scales: Mapping[str, Calibration]
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] | None = None
+    artifact: Artifact | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,11 +8,14 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bandits.errors import BanditloopError
+from bandits.errors import ArtifactError, BanditloopError
 from bandits.values import FeatureMap
+from policies.artifacts.prior import PriorRows, decode_prior
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.manifest import WeightOptions
 from simulator.ranking.asking import TrainedModels
+from simulator.ranking.blending.decisions import BlendUsers
+from simulator.ranking.blending.measure import measure_blend
 from simulator.ranking.fusion import Fusion, fusions
 from simulator.ranking.gather import FUSED_LIMIT, gather, gather_pools
 from simulator.ranking.learners import JUDGED_USERS, PoolsOfUsers, measure_learners
@@ -20,7 +23,13 @@ from simulator.ranking.metrics.beyond import ItemVectors, item_vectors, populari
 from simulator.ranking.metrics.groups import item_groups, user_groups
 from simulator.ranking.metrics.ratings import RatingFit, fit_ratings
 from simulator.ranking.pool import pools_by_limit, pools_by_sources
-from simulator.ranking.report import LearnerRow, RankerResult, RankingReport, SplitSummary
+from simulator.ranking.report import (
+    BlendReport,
+    LearnerRow,
+    RankerResult,
+    RankingReport,
+    SplitSummary,
+)
 from simulator.ranking.splits import TEST_SHARE, Split, SplitName, split_events
 from simulator.ranking.summarise import summarise
 from simulator.ranking.task import RankingTask, make_task
@@ -52,6 +61,8 @@ class RankingOptions:
         most_users: users that are judged at most.
         fuse: whether fusions of the sources are judged, too; they need a second training, on the
             earlier part of the training part.
+        blend: whether a blend is judged without each of its sources; it is taught by the same
+            second training, or by an artifact's prior.
     """
 
     split: SplitName = "global-time"
@@ -60,6 +71,7 @@ class RankingOptions:
     seed: int = 0
     most_users: int = 10_000
     fuse: bool = True
+    blend: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +83,7 @@ class _Fitted:
     notes: list[str]
     pools: PoolsOfUsers | None = None
     items: tuple[str, ...] = ()
+    users: BlendUsers | None = None
 
 
 def evaluate_sources(
@@ -129,6 +142,10 @@ def evaluate_sources(
     groups = item_groups(popularity(task.everyone, task.items))
 
     learners = _learners(events, task, trained, fitted, items, options, contexts or {})
+    blend = None
+    if options.blend:
+        asked = _blend_users(events, task, trained, contexts or {})
+        blend = _blend(fitted, asked, items, options, progress)
     notes = [*split.notes, *trained.notes, *fitted.notes]
     if artifact is not None:
         notes.append(
@@ -156,6 +173,7 @@ def evaluate_sources(
         ratings=_rating_sentence(task, fitted.ratings),
         notes=notes,
         artifact=artifact,
+        blend=blend,
         seconds=time.perf_counter() - began,
     )
 
@@ -217,6 +235,7 @@ def _fit(
         [],
         PoolsOfUsers(pools, task.relevant, _contexts_of(early, task, contexts)),
         trained.items,
+        _blend_users(early, task, trained, contexts),
     )
 
 
@@ -253,6 +272,47 @@ def _learners(
     except BanditloopError as error:
         fitted.notes.append(f"learners are not compared: {error.message}")
         return []
+
+
+def _blend(
+    fitted: _Fitted,
+    asked: BlendUsers | None,
+    items: Sequence[Mapping[str, Any]],
+    options: RankingOptions,
+    progress: Progress,
+) -> BlendReport | None:
+    """Return what each source of a blend is worth, where one can be taught."""
+    try:
+        if asked is None:
+            raise ArtifactError("these sources are of no artifact", "artifact")
+        taught: BlendUsers | PriorRows | None = fitted.users
+        if taught is None and asked.artifact.prior is not None:
+            taught = decode_prior(asked.artifact.prior)
+        if taught is None:
+            raise ArtifactError(
+                "nobody can be taught: it needs fusions, or an artifact with a prior", "artifact"
+            )
+        return measure_blend(
+            taught, asked, items, k=options.k, seed=options.seed, progress=progress
+        )
+    except BanditloopError as error:
+        fitted.notes.append(f"the blend is not measured: {error.message}")
+        return None
+
+
+def _blend_users(
+    events: CodedEvents,
+    task: RankingTask,
+    trained: TrainedModels,
+    contexts: Mapping[str, FeatureMap],
+) -> BlendUsers | None:
+    """Return the users of a task, as a blend is asked for them."""
+    if trained.artifact is None:
+        return None
+    users = [events.user_ids[code] for code in task.user_codes.tolist()]
+    return BlendUsers(
+        trained.artifact, users, task.known, task.relevant, _contexts_of(events, task, contexts)
+    )
 
 
 def _contexts_of(

@@ -12,8 +12,10 @@ from simulator.ranking.page_charts import (
 )
 from simulator.ranking.report import (
     SIGNIFICANT,
+    BlendReport,
     Metric,
     RankingReport,
+    blend_sentence,
     metric_names,
     report_facts,
     significance_sentence,
@@ -56,6 +58,7 @@ def ranking_page(report: RankingReport) -> str:
         pools_chart(report.limits),
         "<h2>Learners</h2>" if report.learners else "",
         _learners(report) if report.learners else "",
+        "" if report.blend is None else _blend(report.blend),
         "<h2>Paired tests</h2>",
         _tests(report),
     ]
@@ -131,6 +134,39 @@ def _learners(report: RankingReport) -> str:
     )
 
 
+def _blend(blend: BlendReport) -> str:
+    heads = ("reward", "nDCG", "loses reward", "loses nDCG", "ms", "saves", "MB", "saves")
+    lines = [
+        "<div class='wide'><table><tr><th>blend"
+        + "".join(f"<th class='n'>{head}" for head in heads)
+        + "<th>verdict</tr>"
+    ]
+    for row in [*blend.rows, *([] if blend.together is None else [blend.together])]:
+        name = f"without {', '.join(row.without)}" if row.without else "all"
+        lost = "".join(
+            f"<td class='n'{_title(metric)}>{_signed(metric) if row.without else ''}"
+            for metric in (row.lost_reward, row.lost_ndcg)
+        )
+        saved = (f"{row.saved_ms:.2f}", f"{row.saved_mb:.1f}") if row.without else ("", "")
+        lines.append(
+            f"<tr><td>{escape(name)}<td class='n'{_title(row.reward)}>{_shown(row.reward)}"
+            f"<td class='n'{_title(row.ndcg)}>{_shown(row.ndcg)}{lost}<td class='n'>{row.ms:.2f}"
+            f"<td class='n'>{saved[0]}<td class='n'>{row.mb:.1f}<td class='n'>{saved[1]}"
+            f"<td>{row.verdict}</tr>"
+        )
+    return (
+        "<h2>What each source is worth to a blend</h2>"
+        f"<p><b>{escape(blend_sentence(blend))}.</b></p>"
+        + "\n".join(lines)
+        + f"</table></div><p class='soft'>A blend of {blend.limit} candidates of each source is"
+        " taught what users of the validation part did, and chooses for others. Reward: the share"
+        " of users who turned to its first choice. ms: processor time of a decision, its sources"
+        " asked afresh. MB: its sources in a replica. Point at a figure for its interval; keep:"
+        " what is lost without the source is more than chance; spare: no loss is to be told from"
+        " chance; harms: something is won.</p>"
+    )
+
+
 def _tests(report: RankingReport) -> str:
     lines = [
         (
@@ -154,6 +190,10 @@ def _tests(report: RankingReport) -> str:
 
 def _shown(metric: Metric | None) -> str:
     return "" if metric is None or metric.value is None else f"{metric.value:.4f}"
+
+
+def _signed(metric: Metric) -> str:
+    return "" if metric.value is None else f"{metric.value:+.4f}"
 
 
 def _title(metric: Metric | None) -> str:

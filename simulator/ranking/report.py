@@ -148,6 +148,54 @@ class LearnerRow(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class BlendRow(msgspec.Struct, frozen=True):
+    """A blend without some of the sources, and what that loses and saves.
+
+    Attributes:
+        without: the sources that are left out; none in the row of the whole blend.
+        reward: share of users who turned to the item that was chosen first.
+        ndcg: of its order of the pool.
+        lost_reward: reward of the whole blend less this, on the same users.
+        lost_ndcg: the same of nDCG.
+        ms: processor time of a decision, its sources asked afresh; the median.
+        saved_ms: how much less that is than of the whole blend.
+        mb: memory of its sources in a replica, in MB of 1,000,000 bytes.
+        saved_mb: memory of those that are left out.
+        verdict: keep (something is surely lost), spare (no loss is to be told from chance), harms
+            (something is surely won); empty of the whole blend.
+    """
+
+    without: list[str]
+    reward: Metric
+    ndcg: Metric
+    lost_reward: Metric
+    lost_ndcg: Metric
+    ms: float
+    saved_ms: float
+    mb: float
+    saved_mb: float
+    verdict: str = ""
+
+
+class BlendReport(msgspec.Struct, frozen=True):
+    """What each source of a blend is worth.
+
+    Attributes:
+        rows: the whole blend, then the blend without each of its sources.
+        together: without the most of those to spare that are not surely missed together; None if
+            there are not two.
+        users: who were asked for.
+        limit: candidates of each source.
+        seconds: how long it took.
+    """
+
+    rows: list[BlendRow]
+    together: BlendRow | None
+    users: int
+    limit: int
+    seconds: float
+
+
 class RankingReport(msgspec.Struct, frozen=True):
     """The results of an evaluation of sources.
 
@@ -168,6 +216,7 @@ class RankingReport(msgspec.Struct, frozen=True):
         ratings: how a score becomes a rating, where there are ratings.
         notes: what a reader of the figures should know.
         artifact: the artifact that was evaluated, if none was trained here.
+        blend: what each source of a blend is worth, if that was asked for.
         seconds: how long it took.
     """
 
@@ -187,6 +236,7 @@ class RankingReport(msgspec.Struct, frozen=True):
     ratings: str = ""
     notes: list[str] = []
     artifact: str | None = None
+    blend: BlendReport | None = None
     seconds: float = 0.0
 
     def result(self, name: str) -> RankerResult:
@@ -252,3 +302,26 @@ def significance_sentence(report: RankingReport) -> str:
     if alike:
         said += f"; not to be told apart from it: {', '.join(alike)}"
     return said
+
+
+def blend_sentence(blend: BlendReport) -> str:
+    """Return which sources may be switched off, as far as these users can tell."""
+    by_verdict = {
+        verdict: [name for row in blend.rows for name in row.without if row.verdict == verdict]
+        for verdict in ("keep", "harms", "spare")
+    }
+    said = list[str]()
+    if by_verdict["keep"]:
+        said.append(f"missed when left out: {', '.join(by_verdict['keep'])}")
+    if by_verdict["harms"]:
+        said.append(f"better left out: {', '.join(by_verdict['harms'])}")
+    if blend.together is not None:
+        row = blend.together
+        said.append(
+            f"can be left out together: {', '.join(row.without)}, which saves"
+            f" {row.saved_ms:.2f} of {blend.rows[0].ms:.2f} ms and {row.saved_mb:.1f} of"
+            f" {blend.rows[0].mb:.1f} MB"
+        )
+    elif by_verdict["spare"]:
+        said.append(f"one of these can be left out: {', '.join(by_verdict['spare'])}")
+    return f"as far as {blend.users:,} users can tell, {'; '.join(said)}"

@@ -86,4 +86,5 @@ def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> Train
         items,
         {name: load_model(artifact.sources[name], len(items)) for name in names},
         {name: artifact.sources[name].scale for name in names},
+        artifact=replace(artifact, sources={name: artifact.sources[name] for name in names}),
     )

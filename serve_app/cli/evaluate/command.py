@@ -52,6 +52,13 @@ def evaluate_data(
     fusion: Annotated[
         bool, typer.Option("--fusion/--no-fusion", help="Evaluate fusions of the sources, too")
     ] = True,
+    blend: Annotated[
+        bool,
+        typer.Option(
+            "--blend/--no-blend",
+            help="Judge a blend without each of its sources: what each is worth, in ms and MB, too",
+        ),
+    ] = False,
     out: ReportFile = None,
     html: Annotated[
         Path | None, out_file("File to write the report to as a self-contained page", "--html")
@@ -70,6 +77,8 @@ def evaluate_data(
     from simulator.ranking.page import ranking_page
     from simulator.ranking.splits import check_split_name
 
+    if blend and not fusion and artifact is None:
+        raise typer.BadParameter("--blend is taught what --fusion trains: leave --no-fusion out")
     kind = check_split_name(split)
     opened = DataSet.open(data)
     with _bars() as show:
@@ -78,7 +87,7 @@ def evaluate_data(
             opened.coded(),
             opened.items(),
             opened.manifest.weights,
-            RankingOptions(kind, share, k, seed, users, fusion),
+            RankingOptions(kind, share, k, seed, users, fusion, blend),
             _trainer(opened, artifact, _names(sources), seed, show),
             contexts=user_contexts(opened),
             artifact=None if artifact is None else str(artifact),

@@ -5,8 +5,10 @@ from rich.text import Text
 
 from serve_app.cli.terminal import empty_table
 from simulator.ranking.report import (
+    BlendReport,
     Metric,
     RankingReport,
+    blend_sentence,
     metric_names,
     report_facts,
     significance_sentence,
@@ -22,6 +24,8 @@ def ranking_tables(report: RankingReport) -> list[Table | Text]:
     parts += [_recommended(report), _groups(report), _pools(report)]
     if report.learners:
         parts.append(_learners(report))
+    if report.blend is not None:
+        parts += [_blend(report.blend), Text(blend_sentence(report.blend))]
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     return parts
 
@@ -128,6 +132,33 @@ def _learners(report: RankingReport) -> Table:
     for row in report.learners:
         ends = (Metric(value) for value in (row.ndcg.value, row.ndcg.low, row.ndcg.high))
         table.add_row(row.name, *map(_shown, ends), f"{row.seconds:.1f}")
+    return table
+
+
+def _blend(blend: BlendReport) -> Table:
+    heads = ["reward", "nDCG", "loses", "from", "to", "ms", "MB"]
+    table = empty_table(
+        "left out",
+        *heads,
+        "verdict",
+        title=f"A blend of all sources, and without each: {blend.users:,} users",
+        caption="reward: users who turned to the first choice; loses: nDCG, and its interval; ms of"
+        " a decision and MB of its sources: of the whole blend, and what is saved",
+        numbers=heads,
+        whole=["left out", "verdict"],
+    )
+    for row in blend.rows:
+        lost = row.lost_ndcg if row.without else Metric(None)
+        ends = ("" if end is None else f"{end:+.4f}" for end in (lost.value, lost.low, lost.high))
+        ms, mb = (row.saved_ms, row.saved_mb) if row.without else (row.ms, row.mb)
+        table.add_row(
+            ", ".join(row.without) or "none",
+            _shown(row.reward),
+            _shown(row.ndcg),
+            *ends,
+            *(f"{ms:.2f}", f"{mb:.1f}", row.verdict),
+            style="" if row.without else "bold",
+        )
     return table
 
 

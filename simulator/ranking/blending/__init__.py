@@ -1,0 +1,1 @@
+"""Blends of sources: what each source in one is worth, and what it costs."""
