@@ -19,6 +19,7 @@ from policies.sources.deep import AutoencoderModel
 from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
+from policies.sources.sequence.transitions import TransitionsModel
 from policies.sources.vectors import LargeVectorModel
 
 
@@ -50,6 +51,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "popular": PopularModel.load,
     "trending": PopularModel.load,
     "content": ContentModel.load,
+    "slit": TransitionsModel.load,
 }
 CACHE_BYTES = 32 * 2**20
 """Bytes of the scores of profiles that a source keeps."""

@@ -22,6 +22,7 @@ try:
     from policies.training.ease import EaseConfig, fit_ease
     from policies.training.popular import fit_popular
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
+    from policies.training.sequence.slit import SlitConfig, fit_slit
     from policies.training.training_data import Course, TrainingData
     from policies.training.trending import TrendingConfig, fit_trending, timed_events
 except ModuleNotFoundError as missing:
@@ -44,6 +45,7 @@ class TrainConfig:
     deep: DeepConfig = field(default_factory=DeepConfig)
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
+    slit: SlitConfig = field(default_factory=SlitConfig)
 
 
 Fit = Callable[[TrainingData, TrainConfig, Course], TrainedSource]
@@ -107,6 +109,23 @@ def _no_times(data: TrainingData, config: TrainConfig) -> str:
     return _no_weight(data, config)
 
 
+def _no_order(data: TrainingData, config: TrainConfig) -> str:
+    times = data.histories.times
+    if times is None or not (times >= 0).any():
+        return "the events have no times, and so no order"
+    return _too_few(data, config)
+
+
+def _too_many_for_slit(data: TrainingData, config: TrainConfig) -> str:
+    items, most = len(data.histories.items), config.slit.max_items
+    if items > most:
+        return (
+            f"{items:,} items are more than {most:,}: it would take"
+            f" {8 * items**2 / 2**30:,.1f} GiB of memory"
+        )
+    return _no_order(data, config)
+
+
 def _no_content(data: TrainingData, config: TrainConfig) -> str:
     return why_no_content(data.histories, data.said) or _no_weight(data, config)
 
@@ -153,6 +172,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
             data.histories, data.said, config.content, seed=course.seed, step=course.step
         ),
         _no_content,
+    ),
+    "slit": SourceFit(
+        lambda data, config, course: fit_slit(data.histories, config.slit, step=course.step),
+        _too_many_for_slit,
+        usual=False,
     ),
 }
 """Every source that can be trained, by name."""

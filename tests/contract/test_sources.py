@@ -36,7 +36,7 @@ from policies.spec import PolicySpec, RemoteSource
 
 N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
-LOCAL = ["als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content"]
+LOCAL = ["als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"]
 
 
 def make_histories(rng: np.random.Generator) -> Histories:
@@ -95,6 +95,11 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
             {"vectors": unit(normal(N_ITEMS, 5))},
             {"vectors": {"look": 5}},
             scale=Calibration(0.4, 0.2),
+        ),
+        "slit": TrainedSource(
+            "slit",
+            {"neighbours": neighbours, "similarities": normal(N_ITEMS, 8) + 0.5},
+            {"length": 3, "half_life": 2.0},
         ),
     }
     return Artifact((), ITEMS, sources)
@@ -449,7 +454,7 @@ def test_what_is_cached_changes_nothing(name: str) -> None:
 # --- items that are like another
 # ------------------------------------------------------------
 
-COMPARING = ["als", "als in blocks", "item_knn", "ease", "rp3beta", "content"]
+COMPARING = ["als", "als in blocks", "item_knn", "ease", "rp3beta", "content", "slit"]
 
 
 def test_sources_of_factors_neighbours_or_vectors_compare_and_no_others() -> None:

@@ -29,6 +29,8 @@ SAID = describe(
     ContentConfig(),
 )
 EVERY = tuple(FITS)
+TIMED = {"trending", "slit"}
+"""What cannot be fitted without times."""
 
 
 def make_histories(rows: list[dict[int, float]], n_items: int, *, timed: bool = True) -> Histories:
@@ -65,7 +67,7 @@ CASES = {
     ),
     "no times": (
         make_histories([{0: 1.0, 1: 1.0}, {1: 1.0, 2: 1.0}], 3, timed=False),
-        tuple(name for name in EVERY if name != "trending"),
+        tuple(name for name in EVERY if name not in TIMED),
     ),
     "huge weights": (make_histories([{0: 1e9, 1: 1e-6}, {1: 1e9, 2: 3.0}], 3), EVERY),
 }
@@ -76,7 +78,7 @@ CASES = {
 def test_small_and_odd_data(case: str) -> None:
     """A source is fitted, and finite for every user and a stranger, or is left out with a reason."""
     histories, expected = CASES[case]
-    chosen, left_out = choose_sources(None, TrainingData(histories, SAID), CONFIG)
+    chosen, left_out = choose_sources(["all"], TrainingData(histories, SAID), CONFIG)
     assert set(chosen) == set(expected)
     assert set(chosen) | set(left_out) == set(FITS)
     assert all(left_out.values())

@@ -1,0 +1,1 @@
+"""Sources that read the order of a history."""
