@@ -136,20 +136,20 @@ def _learners(report: RankingReport) -> Table:
 
 
 def _blend(blend: BlendReport) -> Table:
-    heads = ["reward", "nDCG", "loses", "from", "to", "ms", "MB"]
+    heads = ["reward", "nDCG", "loses", "at most", "ms", "MB"]
     table = empty_table(
         "left out",
         *heads,
         "verdict",
         title=f"A blend of all sources, and without each: {blend.users:,} users",
-        caption="reward: users who turned to the first choice; loses: nDCG, and its interval; ms of"
-        " a decision and MB of its sources: of the whole blend, and what is saved",
+        caption="reward: users who turned to the first choice; loses: nDCG, and the end of"
+        " its interval; ms of a decision and MB of its sources: first of all, then what is saved",
         numbers=heads,
         whole=["left out", "verdict"],
     )
     for row in blend.rows:
         lost = row.lost_ndcg if row.without else Metric(None)
-        ends = ("" if end is None else f"{end:+.4f}" for end in (lost.value, lost.low, lost.high))
+        ends = ("" if end is None else f"{end:+.4f}" for end in (lost.value, lost.high))
         ms, mb = (row.saved_ms, row.saved_mb) if row.without else (row.ms, row.mb)
         table.add_row(
             ", ".join(row.without) or "none",
