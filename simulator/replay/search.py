@@ -7,10 +7,7 @@ part, always its latest rows; of those that score best, one in ``halving`` goes 
 one after another, so that a seed gives the same result on any cluster.
 """
 
-import logging
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +22,7 @@ from simulator.logs.row_ranges import count_rows, row_range
 from simulator.logs.rows import Piece, no_rows_error
 from simulator.ope.reward_model import FittedRewardModel
 from simulator.ope.targets import LoggingTarget
-from simulator.parallel import OnRay, join_ray
+from simulator.parallel import OnRay
 from simulator.replay.evaluate import (
     OpeQuestion,
     evaluate,
@@ -35,6 +32,7 @@ from simulator.replay.evaluate import (
 )
 from simulator.replay.report import NO_LOWER_END, EvaluationReport, SearchSummary, Trial
 from simulator.replay.search_space import SearchSpace, specs_of
+from simulator.trials import run_trials
 
 LEARN_END, SELECT_END = 0.6, 0.8
 """Where the rows that are learned from and those that select end, as shares of the log's rows."""
@@ -181,55 +179,26 @@ def _score_rung(
     options: Callable[[], dict[str, Any]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return the scores of specs, in their order, by trials of Ray Tune.
-
-    A trial whose worker dies runs again.
-    """
-    # Tune's new output prints its tables whatever verbosity is asked for.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    from ray import tune  # noqa: PLC0415 - only a search needs Tune
-
-    join_ray(address)
-    logging.getLogger("ray.tune").setLevel(logging.WARNING)
-
-    def trial(config: dict[str, Any], shared: tuple[Any, ...]) -> None:
-        chosen, *rest = shared[0][config["number"]], *shared[1:]
-        try:
-            scores = score_spec(chosen, *rest)
-        except BanditloopError as error:  # would fail in every try
-            scores = {"error": f"{chosen.name}: {error.message}"}
-        tune.report(scores)
-
-    with tempfile.TemporaryDirectory() as folder:
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(trial, shared=(list(specs), learning, selecting, model, seed)),
-                {"cpu": 1, **options().get("resources", {})},
-            ),
-            param_space={"number": tune.grid_search(list(range(len(specs))))},
-            run_config=tune.RunConfig(
-                storage_path=folder, verbose=0, failure_config=tune.FailureConfig(max_failures=2)
-            ),
-        )
-        results = tuner.fit()
-
-    if results.errors:
-        raise ReplayError(
-            f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}",
-            "search",
-        )
-    scored = {
-        result.config["number"]: result.metrics
-        for result in results
-        if result.config and result.metrics
-    }
+    """Return the scores of specs, in their order, by trials of Ray Tune."""
+    scored = run_trials(
+        _score_or_fault,
+        list(specs),
+        (learning, selecting, model, seed),
+        address=address,
+        options=options,
+    )
     refused = next((scores["error"] for scores in scored.values() if "error" in scores), None)
     if refused is not None:
         raise ReplayError(refused, "search")
-    return [
-        {name: scored[at][name] for name in ("value", "lower", "verdict")}
-        for at in range(len(specs))
-    ]
+    return [dict(scored[at]) for at in range(len(specs))]
+
+
+def _score_or_fault(spec: PolicySpec, *rest: Any) -> dict[str, Any]:
+    """Return the scores of a spec, or what would be wrong in every try."""
+    try:
+        return score_spec(spec, *rest)
+    except BanditloopError as error:
+        return {"error": f"{spec.name}: {error.message}"}
 
 
 def _frozen(model: TrainedModel, seed: int) -> FrozenPolicy:

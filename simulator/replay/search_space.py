@@ -9,24 +9,7 @@ import numpy as np
 from bandits.errors import InvalidFieldError, SpecError
 from policies.spec import PolicySpec, load_spec, read_spec, spec_of
 from policies.typed_yaml import as_type, choices, parse_yaml
-
-
-class ChoiceDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of several values, each as likely."""
-
-    choice: Annotated[list[Any], msgspec.Meta(min_length=1)]
-
-
-class UniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A number between two, each as likely."""
-
-    uniform: tuple[float, float]
-
-
-class LogUniformDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A number between two positive ones, each order of magnitude as likely."""
-
-    loguniform: tuple[Annotated[float, msgspec.Meta(gt=0)], Annotated[float, msgspec.Meta(gt=0)]]
+from simulator.domains import draw_from, read_domain
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,13 +24,6 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vary: dict[str, dict[str, Any]]
     trials: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 27
     halving: Annotated[int, msgspec.Meta(ge=2, le=10)] = 3
-
-
-DOMAINS: dict[str, type[ChoiceDomain | UniformDomain | LogUniformDomain]] = {
-    "choice": ChoiceDomain,
-    "uniform": UniformDomain,
-    "loguniform": LogUniformDomain,
-}
 
 
 def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
@@ -66,7 +42,7 @@ def load_space(path: Path) -> tuple[SearchSpace, PolicySpec]:
 
     # A fault in a domain is told before anything is drawn.
     for at, domain in space.vary.items():
-        _domain(at, domain)
+        read_domain(at, domain)
     if isinstance(space.spec, str):
         return space, load_spec(path.parent / space.spec)
     return space, read_spec(space.spec, f"{path}: spec", path.parent)
@@ -89,7 +65,7 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
         raw = msgspec.to_builtins(base)
         if number:
             for at, domain in space.vary.items():
-                _put(raw, at, _draw(_domain(at, domain), rng))
+                _put(raw, at, draw_from(read_domain(at, domain), rng))
         spec = spec_of(raw)
         specs.setdefault(spec.encoded, spec)
 
@@ -99,43 +75,6 @@ def specs_of(space: SearchSpace, base: PolicySpec, *, seed: int) -> list[PolicyS
         msgspec.structs.replace(spec, name=f"{stem}-{number}")
         for number, spec in enumerate(specs.values())
     ]
-
-
-def _domain(at: str, raw: dict[str, Any]) -> ChoiceDomain | UniformDomain | LogUniformDomain:
-    """Return the domain that a field may vary in.
-
-    Raises:
-        SpecError: there is no such domain, or it is empty; names the field.
-    """
-    kind = next((DOMAINS[name] for name in raw if name in DOMAINS), None)
-    if kind is None:
-        names = ", ".join(map(str, raw))
-        raise SpecError(
-            f"{at} varies by one of these, not by {names!r}: {choices(names, DOMAINS)}",
-            f"vary.{at}",
-        )
-
-    try:
-        domain = as_type(raw, kind)
-    except InvalidFieldError as error:
-        where = ".".join(filter(None, ("vary", at, error.target)))
-        raise SpecError(f"{where}: {error.message}", where) from error
-
-    if not isinstance(domain, ChoiceDomain):
-        low, high = domain.uniform if isinstance(domain, UniformDomain) else domain.loguniform
-        if not low < high:
-            raise SpecError(
-                f"the first number is below the second, not {low:g} and {high:g}", f"vary.{at}"
-            )
-    return domain
-
-
-def _draw(domain: ChoiceDomain | UniformDomain | LogUniformDomain, rng: np.random.Generator) -> Any:
-    if isinstance(domain, ChoiceDomain):
-        return domain.choice[int(rng.integers(len(domain.choice)))]
-    if isinstance(domain, UniformDomain):
-        return float(rng.uniform(*domain.uniform))
-    return float(np.exp(rng.uniform(*np.log(domain.loguniform))))
 
 
 def _put(raw: Any, at: str, value: Any) -> None:

@@ -13,15 +13,10 @@ from policies.spec import PolicySpec, load_spec
 from policies.typed_yaml import as_type, choices, parse_yaml
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay.run import csv_columns
+from simulator.domains import ChoiceDomain, LogUniformDomain, UniformDomain
 from simulator.logs.csv_columns import CsvColumns
 from simulator.replay.parse_policy import PolicyArgument, parse_policy
-from simulator.replay.search_space import (
-    ChoiceDomain,
-    LogUniformDomain,
-    SearchSpace,
-    UniformDomain,
-    load_space,
-)
+from simulator.replay.search_space import SearchSpace, load_space
 from simulator.worlds.targets import KnownTargetKind, target_named
 
 FILES: dict[str, Any] = {
