@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bandits.errors import ArtifactError
 from bandits.values import FeatureMap
@@ -13,6 +13,9 @@ from policies.training.histories import histories_of
 from policies.typed_yaml import nearest
 from simulator.ranking.asking import TrainedModels
 
+if TYPE_CHECKING:
+    from policies.training.fits import TrainConfig
+
 SourceProgress = Callable[[str, int, int], None]
 
 
@@ -21,6 +24,7 @@ def train_on(
     items: Sequence[Mapping[str, Any]],
     *,
     sources: Sequence[str] | None = None,
+    config: "TrainConfig | None" = None,
     contexts: Mapping[str, FeatureMap] | None = None,
     seed: int = 0,
     progress: SourceProgress | None = None,
@@ -32,6 +36,7 @@ def train_on(
         items: the data set's items, ``{"id", "features"}``.
         sources: which; the usual ones by default. Those that the part is too small for are left
             out.
+        config: what sources are fitted with; defaults that were measured.
         contexts: by user, what a caller will say of each with a request.
         seed: of all random numbers.
         progress: told of each source's steps.
@@ -47,7 +52,7 @@ def train_on(
     fitted, left_out = sources, dict[str, str]()
     if sources is not None:
         # A part may be too small for what all events are enough for.
-        config = TrainConfig()
+        config = config or TrainConfig()
         listed = tuple(items)
         data = TrainingData(
             histories_of(events), describe(listed, config.content), features_of(listed)
@@ -57,7 +62,13 @@ def train_on(
         fitted = [name for name in sources if name not in left_out] or sources
 
     run = run_training(
-        events, items, sources=fitted, contexts=contexts, seed=seed, progress=progress
+        events,
+        items,
+        sources=fitted,
+        config=config,
+        contexts=contexts,
+        seed=seed,
+        progress=progress,
     )
     notes = [f"{name} is left out: {why}" for name, why in {**run.left_out, **left_out}.items()]
     return replace(models_of(run.artifact), notes=tuple(notes))

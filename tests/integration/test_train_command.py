@@ -5,16 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from bandits.errors import ArtifactError, BanditloopError, DataSetError
 from policies.artifacts import source_artifact
 from policies.artifacts.profile_file import open_profiles
+from policies.data.data_set import DataSet
 from policies.data.manifest import WeightOptions
 from policies.data.writer import write_data_set
 from policies.pseudonyms import pseudonym
@@ -23,6 +26,8 @@ from serve_app.admin.preflight import demand_all
 from serve_app.cli.train import app
 from serve_app.host.environment import free_port
 from serve_app.settings import Settings
+from simulator.tuning.report import TuningReport
+from simulator.tuning.search import SearchBudget, search_sources
 
 USERS, ITEMS = 60, 30
 
@@ -120,6 +125,42 @@ def test_several_processes_write_the_same_bytes(data: Path, tmp_path: Path) -> N
         assert source_artifact.load(tmp_path / name).version == one.strip()
 
 
+def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_path: Path) -> None:
+    """The winners are fitted, and every trial is told beside the artifact."""
+    command = Path(sys.executable).with_name("banditloop")
+    out = tmp_path / "shop"
+    arguments = ["--data", data, "--out", out, "--sources", "item_knn,deep", "--no-prior"]
+    searching = ["--search", "--search-trials", "3"]
+    subprocess.run(
+        [command, "train", *arguments, *searching], check=True, timeout=110, cwd=tmp_path
+    )
+
+    opened = DataSet.open(str(data))
+    config, report = search_sources(
+        "data",
+        opened.coded(),
+        opened.items(),
+        opened.manifest.weights,
+        SearchBudget(3),
+        sources=["item_knn", "deep"],
+        run=lambda function, tasks, shared, **_: {
+            number: function(task, *shared) for number, task in enumerate(tasks)
+        },
+    )
+    written = msgspec.json.decode((out / "search.json").read_bytes(), type=TuningReport)
+    assert [replace(trial, seconds=0.0) for trial in written.trials] == [
+        replace(trial, seconds=0.0) for trial in report.trials
+    ]
+    assert written.choices == report.choices
+
+    artifact = source_artifact.load(out)
+    assert written.artifact == artifact.version
+    assert f"{report.trials[0].ndcg:.4f}" in (out / "search.html").read_text()
+    for source in ("item_knn", "deep"):
+        fitted = msgspec.to_builtins(getattr(config, source))
+        assert artifact.sources[source].config == fitted
+
+
 def test_a_killed_training_leaves_the_old_artifact(data: Path, tmp_path: Path) -> None:
     """It dies when all files of the new one are written, and none is where it belongs."""
     out = tmp_path / "shop"
@@ -163,7 +204,10 @@ def test_bad_input_is_one_readable_line(
     assert not (data.parent / "out" / "current").exists()
 
 
-def test_one_source_of_data_at_a_time(data: Path) -> None:
+def test_what_goes_together_is_demanded(data: Path) -> None:
+    done = CliRunner().invoke(app, ["--data", str(data), "--search-trials", "3"])
+    assert done.exit_code == 2
+    assert "go with --search" in done.output
     done = CliRunner().invoke(app, ["--data", str(data), "--events", "x.csv"])
     assert done.exit_code == 2
     assert "not both" in done.output

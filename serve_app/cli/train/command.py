@@ -64,6 +64,20 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Search for what each source is fitted with, by what users did later (Ray Tune)",
+        ),
+    ] = False,
+    search_trials: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Trials of each source in a search [default: 9]"),
+    ] = None,
+    search_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Minutes after which a search ends")
+    ] = None,
     no_prior: NoPrior = False,
     jobs: Jobs = 1,
     address: Address = None,
@@ -84,6 +98,9 @@ def train(
     if not events and (items or users or columns or preset):
         raise typer.BadParameter("--items, --users, --columns and --preset go with --events")
 
+    if not search and (search_trials or search_minutes):
+        raise typer.BadParameter("--search-trials and --search-minutes go with --search")
+
     train_and_report(
         SourceTraining(
             out=out,
@@ -96,6 +113,9 @@ def train(
             sources=_names(sources),
             spec_out=spec_out or (out / "policy.yaml" if events or data else None),
             seed=seed,
+            search=search,
+            search_trials=search_trials,
+            search_minutes=search_minutes,
             no_prior=no_prior,
             jobs=jobs,
             address=address,

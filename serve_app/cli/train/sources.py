@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.spec import load_spec
 from serve_app.cli.terminal import ray_kept_quiet, say
+from serve_app.cli.train.search import searched, write_search
 from serve_app.cli.train.specs import SpecPaths, choose_text, write_text
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from policies.data.coded import CodedEvents
     from policies.data.data_set import DataSet
     from policies.data.manifest import WeightOptions
+    from policies.training.fits import TrainConfig
     from policies.training.train import MapTasks
+    from simulator.tuning.report import TuningReport
 
 PROFILES = "profiles.parquet"
 """The name of the file of profiles in the folder of an artifact's versions."""
@@ -35,6 +38,9 @@ class SourceTraining:
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
+    search: bool = False
+    search_trials: int | None = None
+    search_minutes: float | None = None
     no_prior: bool = False
     jobs: int = 1
     address: str | None = None
@@ -55,12 +61,14 @@ def train_and_report(asked: SourceTraining) -> None:
     # A salt that cannot be had is said before the work, not after it.
     salt = Settings.with_options(data_dir=asked.data_dir).secret()
     what = _data_of(asked)
+    config, search = _searched(asked, what) if asked.search else (None, None)
 
     with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
         run = run_training(
             what.events,
             what.items,
             sources=asked.sources,
+            config=config,
             contexts=what.contexts,
             seed=asked.seed,
             progress=progress,
@@ -74,12 +82,14 @@ def train_and_report(asked: SourceTraining) -> None:
     if asked.spec_out is not None:
         paths = SpecPaths(asked.spec_out, asked.out, profiles)
         text = choose_text(
-            what.name, what.events, what.items, what.weights, names, paths, asked.seed
+            what.name, what.events, what.items, what.weights, names, paths, asked.seed, config
         )
-    prior = None if asked.no_prior else _prior(asked, what, names, text)
+    prior = None if asked.no_prior else _prior(asked, what, names, text, config)
 
     version = source_artifact.write(replace(run.artifact, prior=prior), asked.out)
     say(("trained", "green"), f"  {', '.join(names)}  {asked.out}  {version}")
+    if search is not None:
+        write_search(search, asked.out, version)
 
     write_profiles(profiles, run.histories, salt=salt, data=what.digest, artifact=version)
     say(f"profiles of {len(run.histories.users):,} users in {profiles}")
@@ -91,8 +101,29 @@ def train_and_report(asked: SourceTraining) -> None:
         say(f"banditloop serve {asked.spec_out}")
 
 
+def _searched(asked: SourceTraining, what: "_LearnedFrom") -> "tuple[TrainConfig, TuningReport]":
+    """Return what the sources are fitted with, and how that was found."""
+    from simulator.tuning.search import BRACKET, SearchBudget
+
+    return searched(
+        what.name,
+        what.events,
+        what.items,
+        what.weights,
+        SearchBudget(asked.search_trials or BRACKET, asked.search_minutes),
+        sources=asked.sources,
+        contexts=what.contexts,
+        seed=asked.seed,
+        address=asked.address,
+    )
+
+
 def _prior(
-    asked: SourceTraining, what: "_LearnedFrom", names: list[str], text: str | None
+    asked: SourceTraining,
+    what: "_LearnedFrom",
+    names: list[str],
+    text: str | None,
+    config: "TrainConfig | None",
 ) -> bytes | None:
     """Return what a policy's model is taught before its first decision; say what became of it.
 
@@ -101,6 +132,7 @@ def _prior(
         what: is trained on.
         names: the sources that were trained.
         text: the policy's spec, if one was chosen.
+        config: what sources are fitted with; None for the usual.
     """
     from policies.training.prior import LIMIT, make_prior, weights_as_rewards
     from policies.training.train import progress_bars
@@ -119,6 +151,7 @@ def _prior(
             limit=limit,
             contexts=what.contexts,
             worth=weights_as_rewards(what.events, what.weights),
+            config=config,
             seed=asked.seed,
             progress=lambda step, done, total: progress(f"prior: {step}", done, total),
             map_tasks=map_tasks,

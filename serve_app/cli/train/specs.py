@@ -13,6 +13,7 @@ from serve_app.cli.terminal import progress_bar, say
 if TYPE_CHECKING:
     from policies.data.coded import CodedEvents
     from policies.data.manifest import WeightOptions
+    from policies.training.fits import TrainConfig
     from simulator.ranking.asking import TrainedModels
     from simulator.ranking.report import RankingReport
 
@@ -53,6 +54,7 @@ def choose_text(
     sources: Sequence[str],
     paths: SpecPaths,
     seed: int,
+    config: "TrainConfig | None" = None,
 ) -> str:
     """Return a policy's YAML, chosen by what users did after the first part of the events.
 
@@ -66,12 +68,13 @@ def choose_text(
         sources: the names of those trained.
         paths: where the spec will be, and what it names.
         seed: of all random numbers.
+        config: what sources are fitted with; None for the usual.
     """
     from simulator.ranking.choose import ChosenSpec, choose_spec
 
     name, artifact = policy_name(data), paths.relative(paths.artifact)
     try:
-        report = _measure(data, events, items, weights, sources, seed)
+        report = _measure(data, events, items, weights, sources, seed, config)
         chosen = choose_spec(report, name=name, artifact=artifact)
     except DataSetError as error:
         say(f"the spec names every source, for nothing can be measured: {error.message}")
@@ -95,6 +98,7 @@ def _measure(
     weights: "WeightOptions",
     sources: Sequence[str],
     seed: int,
+    config: "TrainConfig | None",
 ) -> "RankingReport":
     from simulator.ranking.automatic import evaluate_by_first_split
     from simulator.ranking.evaluate import RankingOptions
@@ -113,6 +117,7 @@ def _measure(
                 part,
                 items,
                 sources=sources,
+                config=config,
                 seed=seed,
                 progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
             )

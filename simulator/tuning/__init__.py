@@ -1,0 +1,1 @@
+"""The search for the hyperparameters of sources, by what users did later."""

@@ -1,0 +1,115 @@
+"""What the hyperparameters of each source may be in a search."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from simulator.domains import ChoiceDomain, Domain, LogUniformDomain, UniformDomain, draw_from
+
+if TYPE_CHECKING:
+    from policies.training.fits import TrainConfig
+
+DRAWS_PER_TRIAL: Final = 20
+"""Draws in which a space that is nearly used up may find values that were not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpace:
+    """The space of one source.
+
+    ``vary``: by field of its config, what it may be. ``epochs``: the field that says how long a fit
+    goes on; the first rungs of a search give it a part of that. None: a fit is one piece.
+    """
+
+    vary: Mapping[str, Domain]
+    epochs: str | None = None
+
+
+SPACES: Final[Mapping[str, SourceSpace]] = {
+    "als": SourceSpace(
+        {
+            "factors": ChoiceDomain([16, 32, 64, 96, 128]),
+            "regularization": LogUniformDomain((1.0, 300.0)),
+            "alpha": LogUniformDomain((0.5, 50.0)),
+        }
+    ),
+    "item_knn": SourceSpace(
+        {
+            "neighbours": ChoiceDomain([20, 50, 100, 200, 400]),
+            "weighting": ChoiceDomain(["cosine", "tfidf", "bm25"]),
+        }
+    ),
+    "ease": SourceSpace(
+        {
+            "regularization": LogUniformDomain((10.0, 3000.0)),
+            "neighbours": ChoiceDomain([100, 200, 400, 800]),
+        }
+    ),
+    "rp3beta": SourceSpace(
+        {
+            "alpha": UniformDomain((0.2, 1.5)),
+            "beta": UniformDomain((0.0, 1.2)),
+            "neighbours": ChoiceDomain([50, 100, 200, 400]),
+        }
+    ),
+    "deep": SourceSpace(
+        {
+            "hidden": ChoiceDomain([100, 200, 400]),
+            "dropout": UniformDomain((0.2, 0.7)),
+            "learning_rate": LogUniformDomain((5e-4, 1e-2)),
+        },
+        epochs="epochs",
+    ),
+    "trending": SourceSpace({"half_life_days": LogUniformDomain((0.1, 120.0))}),
+    "content": SourceSpace(
+        {
+            "size": ChoiceDomain([64, 128, 256]),
+            "factors": ChoiceDomain([16, 32, 64]),
+            "ridge": LogUniformDomain((0.3, 30.0)),
+        }
+    ),
+}
+"""The space of each source that has hyperparameters, by name."""
+
+
+def values_of(source: str, trials: int, *, seed: int) -> list[dict[str, Any]]:
+    """Return what to try, without repetition: the unchanged values first, which are {}.
+
+    It does not matter which other sources are searched.
+
+    Args:
+        source: one of SPACES.
+        trials: how many; fewer where the space has not so many.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(source.encode())])
+    found: dict[bytes, dict[str, Any]] = {b"{}": {}}
+    for _ in range(DRAWS_PER_TRIAL * trials):
+        if len(found) >= trials:
+            break
+        drawn = {name: draw_from(domain, rng) for name, domain in SPACES[source].vary.items()}
+        found.setdefault(msgspec.json.encode(drawn), drawn)
+    return list(found.values())
+
+
+def with_values(
+    config: "TrainConfig", source: str, values: Mapping[str, Any], *, share: float = 1.0
+) -> "TrainConfig":
+    """Return the hyperparameters with those of one source changed.
+
+    Args:
+        config: of all sources.
+        source: whose are changed.
+        values: by field.
+        share: of its epochs, where it has such.
+    """
+    changed = replace(getattr(config, source), **values)
+    space = SPACES.get(source)
+    if share < 1 and space is not None and space.epochs is not None:
+        epochs = max(1, round(share * getattr(changed, space.epochs)))
+        changed = replace(changed, **{space.epochs: epochs})
+    return replace(config, **{source: changed})
