@@ -54,6 +54,7 @@ def score_source(
     """
     from policies.sources import load_model  # noqa: PLC0415 - as all that imports torch
     from policies.training.fits import FITS  # noqa: PLC0415
+    from policies.training.neural.checkpoints import FolderCheckpoints  # noqa: PLC0415
     from policies.training.training_data import Course  # noqa: PLC0415
 
     began = time.process_time()
@@ -64,7 +65,8 @@ def score_source(
         if reason:
             return {"note": reason, "seconds": 0.0}
 
-        course = Course(seed, checkpoints=folder / f"{task.source}-{task.trial}")
+        kept = FolderCheckpoints(folder / f"{task.source}-{task.trial}")
+        course = Course(seed, checkpoints=kept)
         fitted = FITS[task.source].fit(part.data, tried, course)
         model = load_model(fitted, len(items))
         trained = TrainedModels(items, {task.source: model}, {task.source: fitted.scale})
