@@ -30,6 +30,7 @@ from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
 from policies.sources.similar import ComparingModel, SimilarItems
+from policies.sources.towers.live import LiveTowers
 from policies.sources.vectors import LargeVectorModel
 from policies.spec import (
     ArtifactSource,
@@ -120,7 +121,7 @@ def _live(config: FreshSource | TrendingSource | ContentSource, items: ItemOrder
 
 def _trained(
     config: ArtifactSource, artifact: Artifact | None, items: ItemOrder
-) -> LocalSource | LiveContent:
+) -> LocalSource | LiveContent | LiveTowers:
     if artifact is None or config.name not in artifact.sources:
         held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
         hint = nearest(config.name, list(artifact.sources if artifact else ()))
@@ -130,6 +131,8 @@ def _trained(
     if trained.kind == "content":
         vectors = trained.array("vectors", len(items), None)
         return LiveContent(config.name, ItemEncoder.load(trained), trained.scale, items, vectors)
+    if trained.kind == "towers":
+        return LiveTowers(config.name, trained, items)
     model = load_model(trained, len(items))
     compares = isinstance(model, ComparingModel | LargeVectorModel)
     made = SimilarItems if compares else LocalSource

@@ -23,6 +23,8 @@ try:
     from policies.training.popular import fit_popular
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
     from policies.training.sequence.slit import SlitConfig, fit_slit
+    from policies.training.towers.fit import fit_towers
+    from policies.training.towers.network import TowersConfig
     from policies.training.training_data import Course, TrainingData
     from policies.training.trending import TrendingConfig, fit_trending, timed_events
 except ModuleNotFoundError as missing:
@@ -46,6 +48,7 @@ class TrainConfig:
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
+    towers: TowersConfig = field(default_factory=TowersConfig)
 
 
 Fit = Callable[[TrainingData, TrainConfig, Course], TrainedSource]
@@ -97,6 +100,15 @@ def _too_many_for_deep(data: TrainingData, config: TrainConfig) -> str:
             f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB of"
             " memory, and see too few users in the time there is"
         )
+    return _too_few(data, config)
+
+
+def _too_many_for_towers(data: TrainingData, config: TrainConfig) -> str:
+    items, most = len(data.histories.items), config.towers.max_items
+    if items > most:
+        # Each item's row has a gradient and two moments.
+        memory = 4 * 4 * items * (config.towers.factors + 1)
+        return f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB"
     return _too_few(data, config)
 
 
@@ -176,6 +188,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
     "slit": SourceFit(
         lambda data, config, course: fit_slit(data.histories, config.slit, step=course.step),
         _too_many_for_slit,
+        usual=False,
+    ),
+    "towers": SourceFit(
+        lambda data, config, course: fit_towers(data, config.towers, config.content, course),
+        _too_many_for_towers,
         usual=False,
     ),
 }

@@ -36,7 +36,10 @@ from policies.spec import PolicySpec, RemoteSource
 
 N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
-LOCAL = ["als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"]
+LOCAL = [
+    *("als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"),
+    "towers",
+]
 
 
 def make_histories(rng: np.random.Generator) -> Histories:
@@ -100,6 +103,29 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
             "slit",
             {"neighbours": neighbours, "similarities": normal(N_ITEMS, 8) + 0.5},
             {"length": 3, "half_life": 2.0},
+        ),
+        "towers": TrainedSource(
+            "towers",
+            {
+                "vectors": normal(N_ITEMS, 5),
+                "item_hashes": np.zeros(0, np.uint32),
+                "item_scales": normal(0, 2),
+                "item_rows": normal(0, 5),
+                "item_weight_1": normal(5, 3),
+                "item_bias_1": normal(3),
+                "item_weight_2": normal(3, 5),
+                "item_bias_2": normal(5),
+                "user_hashes": np.zeros(0, np.uint32),
+                "user_scales": normal(0, 2),
+                "user_rows": normal(0, 4),
+                "user_weight_1": normal(12, 3),
+                "user_bias_1": normal(3),
+                "user_weight_2": normal(3, 4),
+                "user_bias_2": normal(4),
+                "user_whole": normal(4, 4),
+                "user_latest": normal(4, 4),
+            },
+            {"most": 4, "recent": 2},
         ),
     }
     return Artifact((), ITEMS, sources)

@@ -1,0 +1,1 @@
+"""Fitting networks that meet a user's history with an item: two towers, and NCF."""
