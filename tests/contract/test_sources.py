@@ -23,12 +23,12 @@ from policies.proposers import Proposers
 from policies.sources import (
     CandidateSource,
     ComparingSource,
-    LiveContent,
     LocalSource,
     OfferingFollower,
     SourceRequest,
     load_sources,
 )
+from policies.sources.base import ImmediateSource
 from policies.sources.live.text_vectors import unit
 from policies.sources.remote import ROUNDS
 from policies.sources.source_set import SourceSet
@@ -454,7 +454,7 @@ def test_a_sent_history_counts_like_a_known_one(name: str, data: st.DataObject) 
     stored = Profile("stored", np.array(history, np.int32), np.ones(len(history), np.float32))
     sent = SourceRequest(None, tuple(ITEMS[i] for i in history))
     source = load_sources(ARTIFACT)[name]
-    assert isinstance(source, LocalSource | LiveContent)
+    assert isinstance(source, ImmediateSource)
     one, two = source.propose(sent, 9), source.propose(SourceRequest(profile=stored), 9)
     assert one.ids == two.ids
     assert np.array_equal(one.scores, two.scores)
