@@ -19,6 +19,7 @@ from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.coded import CodedEvents
 from policies.training.content.descriptions import describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
+from policies.training.fitted_with import FITTED_WITH, changes_of
 from policies.training.histories import histories_of
 from policies.training.training_data import Course, FitCheckpoints, TrainingData, features_of
 
@@ -128,13 +129,16 @@ def run_training(
             fitted[name] = source
             say(name, 1, 1)
 
+    made = {name: version(name) for name in PACKAGES}
+    if changes := changes_of(config, names):
+        made[FITTED_WITH] = msgspec.json.encode(changes, order="deterministic").decode()
     artifact = Artifact(
         catalogue=catalogue,
         items=histories.items,
         sources=fitted,
         data=digest,
         seed=seed,
-        created_with={name: version(name) for name in PACKAGES},
+        created_with=made,
     )
     return TrainingRun(artifact, histories, left_out)
 

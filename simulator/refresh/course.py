@@ -18,6 +18,7 @@ from policies.data.coded import CodedEvents
 from policies.items.timeline import ItemTimeline
 from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, PolicySpec
+from policies.training.fitted_with import changes_told
 from simulator.refresh.activity import SpaceActivity
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN, Contender
 from simulator.refresh.log_comparison import (
@@ -199,6 +200,11 @@ def refresh_sources(
     listed: list[dict[str, Any]] = msgspec.json.decode(state.items.encoded)
     items, lacking = catalogue_for(listed, early)
     notes = [*part.notes, *_check_items(state, early, lacking, options.most_lacking)]
+    changes = {
+        source: values for source, values in changes_told(state.serving).items() if source in names
+    }
+    if changes:
+        notes.append(f"fitted with what serves was fitted with: {', '.join(changes)}")
     began = time.perf_counter()
     artifact = train(
         TrainingRequest(
@@ -209,6 +215,7 @@ def refresh_sources(
             events_until_ms=part.seen_ms,
             memory_bytes=options.memory_bytes,
             niceness=options.niceness,
+            changes=changes,
         ),
         early,
         items,

@@ -32,6 +32,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``events_until_ms``: training saw no event of the log from then on. ``memory_bytes``: how much
     the process may take; 0: as much as there is. ``niceness``: how far it yields to others.
+    ``changes``: what sources are fitted with, where it differs from the usual.
     """
 
     sources: list[str]
@@ -41,6 +42,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events_until_ms: int = 0
     memory_bytes: int = 0
     niceness: int = 10
+    changes: dict[str, dict[str, Any]] = {}
 
 
 class TrainingAnswer(msgspec.Struct, frozen=True):
@@ -88,6 +90,8 @@ def train_in_folder(folder: Path) -> int:
 def _train(folder: Path, request: TrainingRequest) -> str:
     # Imported under the limit of memory, and where an error is caught.
     from policies.artifacts import source_artifact  # noqa: PLC0415
+    from policies.training.fits import TrainConfig  # noqa: PLC0415
+    from policies.training.fitted_with import with_changes  # noqa: PLC0415
     from policies.training.train import run_training  # noqa: PLC0415
     from simulator.refresh.training_data import read_training_data  # noqa: PLC0415
 
@@ -97,6 +101,7 @@ def _train(folder: Path, request: TrainingRequest) -> str:
             events,
             items,
             sources=request.sources,
+            config=with_changes(TrainConfig(), request.changes),
             seed=request.seed,
             progress=_tell,
             map_tasks=map_tasks,

@@ -2,12 +2,13 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
+from policies.training.fitted_with import with_changes
 from simulator.domains import ChoiceDomain, Domain, LogUniformDomain, UniformDomain, draw_from
 
 if TYPE_CHECKING:
@@ -107,9 +108,8 @@ def with_values(
         values: by field.
         share: of its epochs, where it has such.
     """
-    changed = replace(getattr(config, source), **values)
-    space = SPACES.get(source)
-    if share < 1 and space is not None and space.epochs is not None:
-        epochs = max(1, round(share * getattr(changed, space.epochs)))
-        changed = replace(changed, **{space.epochs: epochs})
-    return replace(config, **{source: changed})
+    epochs = SPACES[source].epochs
+    if share < 1 and epochs is not None:
+        whole = values.get(epochs, getattr(getattr(config, source), epochs))
+        values = {**values, epochs: max(1, round(share * whole))}
+    return with_changes(config, {source: values})

@@ -160,6 +160,10 @@ def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_
         fitted = msgspec.to_builtins(getattr(config, source))
         assert artifact.sources[source].config == fitted
 
+    # Without a search, from the file that it left: the same artifact.
+    run(*arguments[:2], "--out", tmp_path / "again", *arguments[4:], "--fit", out / "fit.yaml")
+    assert (tmp_path / "again" / "current").read_text() == (out / "current").read_text()
+
 
 def test_a_killed_training_leaves_the_old_artifact(data: Path, tmp_path: Path) -> None:
     """It dies when all files of the new one are written, and none is where it belongs."""
@@ -192,8 +196,9 @@ app({arguments!r})
         (["--data", "nothing"], DataSetError, "nothing is not a data set"),
         (["--data", "data", "--sources", "alz"], ArtifactError, "no source 'alz'.*als"),
         (["--events", "none.csv"], BanditloopError, "none.csv"),
+        (["--data", "data", "--fit", "none.yaml"], ArtifactError, "none.yaml: No such file"),
     ],
-    ids=["no data set", "unknown source", "no events"],
+    ids=["no data set", "unknown source", "no events", "no fit"],
 )
 def test_bad_input_is_one_readable_line(
     data: Path, arguments: list[str], kind: type[BanditloopError], message: str

@@ -64,6 +64,13 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (YAML) of what sources are fitted with, by source and field, where that is"
+            " not the usual; a search writes one"
+        ),
+    ] = None,
     search: Annotated[
         bool,
         typer.Option(
@@ -113,6 +120,7 @@ def train(
             sources=_names(sources),
             spec_out=spec_out or (out / "policy.yaml" if events or data else None),
             seed=seed,
+            fit=fit,
             search=search,
             search_trials=search_trials,
             search_minutes=search_minutes,

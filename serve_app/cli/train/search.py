@@ -8,10 +8,13 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from bandits.errors import ArtifactError, BanditloopError
+from policies.typed_yaml import as_type, parse_yaml
 from serve_app.cli.terminal import empty_table, output, progress_bar, ray_kept_quiet, say
 
 if TYPE_CHECKING:
     from bandits.values import FeatureMap
+    from policies.artifacts.source_artifact import Artifact
     from policies.data.coded import CodedEvents
     from policies.data.manifest import WeightOptions
     from policies.training.fits import TrainConfig
@@ -19,8 +22,26 @@ if TYPE_CHECKING:
     from simulator.tuning.report import TuningReport
     from simulator.tuning.search import SearchBudget
 
-REPORT, PAGE = "search.json", "search.html"
+REPORT, PAGE, FIT = "search.json", "search.html", "fit.yaml"
 """The names of the files that tell of a search, in the folder of an artifact's versions."""
+
+
+def read_fit(path: Path) -> "TrainConfig":
+    """Return what a file says that sources are fitted with; the rest is as usual.
+
+    Raises:
+        ArtifactError: it cannot be read, or names what there is not.
+    """
+    from policies.training.fits import TrainConfig
+    from policies.training.fitted_with import with_changes
+
+    try:
+        changes = as_type(parse_yaml(path.read_bytes()) or {}, dict[str, dict[str, Any]])
+        return with_changes(TrainConfig(), changes)
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}", "fit") from error
+    except BanditloopError as error:
+        raise ArtifactError(f"{path}: {error.message}", error.target or "fit") from error
 
 
 def searched(
@@ -31,6 +52,7 @@ def searched(
     budget: "SearchBudget",
     *,
     sources: Sequence[str] | None,
+    config: "TrainConfig | None",
     contexts: "Mapping[str, FeatureMap]",
     seed: int,
     address: str | None,
@@ -44,6 +66,7 @@ def searched(
         weights: what events are worth.
         budget: how long to search.
         sources: which; the usual ones by default.
+        config: what they are fitted with when nobody searches.
         contexts: by user, what a caller will say of each with a request.
         seed: of all random numbers.
         address: of the Ray cluster; None for one of this machine's own.
@@ -64,6 +87,7 @@ def searched(
             weights,
             budget,
             sources=sources,
+            config=config,
             contexts=contexts,
             seed=seed,
             address=cluster,
@@ -74,19 +98,23 @@ def searched(
     return config, report
 
 
-def write_search(report: "TuningReport", folder: Path, version: str) -> None:
+def write_search(report: "TuningReport", folder: Path, artifact: "Artifact", version: str) -> None:
     """Write a search's report beside the artifact that was trained by it.
 
     Args:
         report: of the search.
         folder: of the artifact's versions.
-        version: of the artifact.
+        artifact: what was trained.
+        version: its version.
     """
+    from policies.training.fitted_with import changes_told
     from simulator.tuning.page import search_page
 
     whole = msgspec.structs.replace(report, artifact=version)
     (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(whole)))
     (folder / PAGE).write_text(search_page(whole), encoding="utf-8")
+    (folder / FIT).write_bytes(msgspec.yaml.encode(changes_told(artifact)))
+    say(f"what was found in {folder / FIT}, which --fit takes")
     say(f"every trial of the search in {folder / REPORT} and {folder / PAGE}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.spec import load_spec
 from serve_app.cli.terminal import ray_kept_quiet, say
-from serve_app.cli.train.search import searched, write_search
+from serve_app.cli.train.search import read_fit, searched, write_search
 from serve_app.cli.train.specs import SpecPaths, choose_text, write_text
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class SourceTraining:
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
+    fit: Path | None = None
     search: bool = False
     search_trials: int | None = None
     search_minutes: float | None = None
@@ -61,7 +62,7 @@ def train_and_report(asked: SourceTraining) -> None:
     # A salt that cannot be had is said before the work, not after it.
     salt = Settings.with_options(data_dir=asked.data_dir).secret()
     what = _data_of(asked)
-    config, search = _searched(asked, what) if asked.search else (None, None)
+    config, search = _fitted_with(asked, what)
 
     with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
         run = run_training(
@@ -89,7 +90,7 @@ def train_and_report(asked: SourceTraining) -> None:
     version = source_artifact.write(replace(run.artifact, prior=prior), asked.out)
     say(("trained", "green"), f"  {', '.join(names)}  {asked.out}  {version}")
     if search is not None:
-        write_search(search, asked.out, version)
+        write_search(search, asked.out, run.artifact, version)
 
     write_profiles(profiles, run.histories, salt=salt, data=what.digest, artifact=version)
     say(f"profiles of {len(run.histories.users):,} users in {profiles}")
@@ -101,8 +102,13 @@ def train_and_report(asked: SourceTraining) -> None:
         say(f"banditloop serve {asked.spec_out}")
 
 
-def _searched(asked: SourceTraining, what: "_LearnedFrom") -> "tuple[TrainConfig, TuningReport]":
-    """Return what the sources are fitted with, and how that was found."""
+def _fitted_with(
+    asked: SourceTraining, what: "_LearnedFrom"
+) -> "tuple[TrainConfig | None, TuningReport | None]":
+    """Return what sources are fitted with, None for the usual, and how that was found."""
+    if not asked.search:
+        return None if asked.fit is None else read_fit(asked.fit), None
+
     from simulator.tuning.search import BRACKET, SearchBudget
 
     return searched(
@@ -112,6 +118,7 @@ def _searched(asked: SourceTraining, what: "_LearnedFrom") -> "tuple[TrainConfig
         what.weights,
         SearchBudget(asked.search_trials or BRACKET, asked.search_minutes),
         sources=asked.sources,
+        config=None if asked.fit is None else read_fit(asked.fit),
         contexts=what.contexts,
         seed=asked.seed,
         address=asked.address,

@@ -22,6 +22,7 @@ from policies.items.timeline import ItemTimeline
 from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, decode_spec
+from policies.training.fitted_with import FITTED_WITH
 from policies.training.histories import histories_of
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN
 from simulator.refresh.course import FEWEST, PolicyState, RefreshOptions, refresh_sources
@@ -91,6 +92,18 @@ def test_an_artifact_that_knows_more_is_better_on_decisions_and_on_users(tmp_pat
     assert events.time.max() < made.report.cut_ms
     assert made.report.log_events + len(history()) == made.report.events == len(events)
     assert measures["mean reward (DR)"].n == 400
+
+
+def test_sources_are_fitted_with_what_those_that_serve_were_fitted_with(tmp_path):
+    """Only what is trained is asked for; what a search once found is not lost."""
+    good = artifact(tmp_path)
+    name = next(iter(good.sources))
+    told = f'{{"{name}": {{"neighbours": 7}}, "another": {{"x": 1}}}}'
+    made, (request, *_) = _refreshed(_state(replace(good, created_with={FITTED_WITH: told})), good)
+    assert request.changes == {name: {"neighbours": 7}}
+    assert f"fitted with what serves was fitted with: {name}" in made.report.notes
+    _, (usual, *_) = _refreshed(_state(good), good)
+    assert usual.changes == {}
 
 
 def test_an_artifact_that_is_worse_by_more_than_its_interval_is_refused(tmp_path):

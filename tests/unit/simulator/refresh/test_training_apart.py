@@ -6,6 +6,7 @@ import pytest
 from support.refreshes import CATALOGUE, history
 
 from bandits.errors import ArtifactError, TrainingDiedError, TrainingMemoryError
+from policies.training.fitted_with import changes_told
 from simulator.refresh.trainer import TrainingRequest
 from simulator.refresh.training import train_apart
 
@@ -51,3 +52,10 @@ def test_steps_are_told():
             trainer=[sys.executable, "-c", f"print('noise'); print('{line}')"],
         )
     assert steps == [("als", 1, 2)]
+
+
+def test_what_sources_are_to_be_fitted_with_is_heeded():
+    request = TrainingRequest(["item_knn"], changes={"item_knn": {"weighting": "cosine"}})
+    made = train_apart(request, history(), CATALOGUE)
+    assert made.sources["item_knn"].config["weighting"] == "cosine"
+    assert changes_told(made) == request.changes

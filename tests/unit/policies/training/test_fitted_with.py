@@ -1,0 +1,45 @@
+"""What sources are fitted with, where it is not the usual: read, checked, and told by artifacts."""
+
+import pytest
+from support.small_ranking import crowds
+
+from bandits.errors import ArtifactError
+from policies.training.fits import TrainConfig
+from policies.training.fitted_with import FITTED_WITH, changes_of, changes_told, with_changes
+from policies.training.train import run_training
+
+CHANGES = {"ease": {"regularization": 50, "neighbours": 20}, "item_knn": {"weighting": "bm25"}}
+
+
+def test_changes_are_read_and_found_again():
+    config = with_changes(TrainConfig(), CHANGES)
+    assert (config.ease.regularization, config.ease.neighbours) == (50.0, 20)
+    assert config.item_knn.weighting == "bm25"
+    assert config.als == TrainConfig().als
+    assert changes_of(config, ["ease", "item_knn", "als", "popular"]) == CHANGES
+    assert changes_of(config, ["als"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"eaze": {}}, "eaze has nothing that it is fitted with: did you mean ease"),
+        ({"ease": {"lambda": 3}}, "ease is not fitted with lambda: there are regularization"),
+        ({"ease": {"neighbours": "many"}}, "ease.neighbours: .*int"),
+        ({"item_knn": {"weighting": "bm52"}}, "item_knn.weighting: Invalid enum value 'bm52'"),
+    ],
+)
+def test_what_no_source_is_fitted_with_is_refused_by_field(changes, said):
+    with pytest.raises(ArtifactError, match=said):
+        with_changes(TrainConfig(), changes)
+
+
+def test_an_artifact_tells_what_its_own_sources_were_fitted_with_and_nothing_usual():
+    events = crowds(users=30)
+    items = [{"id": item, "features": {}} for item in events.item_ids]
+    config = with_changes(TrainConfig(), CHANGES)
+    changed = run_training(events, items, sources=["item_knn"], config=config).artifact
+    assert changes_told(changed) == {"item_knn": {"weighting": "bm25"}}
+    usual = run_training(events, items, sources=["item_knn"]).artifact
+    assert FITTED_WITH not in usual.created_with
+    assert changes_told(usual) == changes_told(None) == {}
