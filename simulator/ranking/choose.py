@@ -51,7 +51,8 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
       each adds, those that add no less than as many more candidates of the ones before would (up to
       what these users can tell). The best source that answers strangers, if none of these does, and
       the best that knows a user's history, if none of these does; and ``content``, if users turned
-      to items that no event had named.
+      to items that no event had named. Where a blend was judged without each source: those, too,
+      that it cannot be without, such as scorers, which hold no items and order them.
     - Limit: the smallest whose pool is ordered nearly as well as any, and holds half of what the
       largest holds.
     - Learner: the usual one, unless another orders pools of test users significantly better.
@@ -118,6 +119,11 @@ def _sources(report: RankingReport) -> tuple[list[str], tuple[str, ...]]:
     if new and NEW_ITEMS in by_name and NEW_ITEMS not in taken:
         taken.append(NEW_ITEMS)
         why.append(f"  {NEW_ITEMS}: offers items without events ({new:,} test events name such)")
+
+    for name, lost in ({} if report.blend is None else report.blend.keeps).items():
+        if name not in taken:
+            taken.append(name)
+            why.append(f"  {name}: a blend without it loses nDCG: {_value(lost)}")
     return taken, tuple(why)
 
 

@@ -14,6 +14,7 @@ from policies.artifacts.prior import PriorRows, decode_prior
 from policies.data.coded import CodedEvents, event_weights
 from policies.data.manifest import WeightOptions
 from simulator.ranking.asking import TrainedModels
+from simulator.ranking.blending.boosting import can_boost, fit_boosted
 from simulator.ranking.blending.decisions import BlendUsers
 from simulator.ranking.blending.measure import measure_blend
 from simulator.ranking.fusion import Fusion, fusions
@@ -229,8 +230,12 @@ def _fit(
         return _Fitted(votes, {}, ["nothing is fitted: the validation part supports other sources"])
     pools = gather_pools(task, trained)
     rated = gather(task, trained, [], k, silent).rated if task.ratings.size else {}
+    fused = fusions(names, pools, task.relevant, k, limit=FUSED_LIMIT, seed=seed)
+    boosted = fit_boosted(pools, task.relevant) if can_boost() else None
+    if boosted is not None:
+        fused.append(Fusion("stack_boosted", boosted, "boosted trees on scores"))
     return _Fitted(
-        fusions(names, pools, task.relevant, k, limit=FUSED_LIMIT, seed=seed),
+        fused,
         fit_ratings(rated, task.ratings),
         [],
         PoolsOfUsers(pools, task.relevant, _contexts_of(early, task, contexts)),

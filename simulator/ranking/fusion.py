@@ -195,7 +195,7 @@ class Stacked:
 
     def __call__(self, pools: Pools) -> Float64:
         """Return the predictions without the constant, which is all alike, float64[users, n]."""
-        return ((_inputs(pools) - self.mean) / self.std) @ self.coefficients
+        return ((inputs_of(pools) - self.mean) / self.std) @ self.coefficients
 
 
 def fit_stacked(pools: Pools, relevant: ItemSets, *, logistic: bool) -> Stacked:
@@ -210,7 +210,7 @@ def fit_stacked(pools: Pools, relevant: ItemSets, *, logistic: bool) -> Stacked:
         logistic: whether the model is logistic.
     """
     allowed = pools.there
-    rows = _inputs(pools)[allowed]
+    rows = inputs_of(pools)[allowed]
     target = relevant.holds(pools.items)[allowed].astype(np.float64)
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     std[std == 0] = 1.0
@@ -232,7 +232,12 @@ def fit_stacked(pools: Pools, relevant: ItemSets, *, logistic: bool) -> Stacked:
     return Stacked(mean, std, solved[1:])
 
 
-def _inputs(pools: Pools) -> Float64:
+def inputs_of(pools: Pools) -> Float64:
+    """Return what a stacked model sees, float64[users, n, 2 * sources].
+
+    Each source's calibrated score of a candidate, then its reciprocal rank in each list, 0 where it
+    is not listed.
+    """
     listed = pools.ranks < UNRANKED
     votes = np.where(listed, 1.0 / (1.0 + pools.ranks), 0.0)
     return np.concatenate([pools.scores, votes], axis=2, dtype=np.float64)

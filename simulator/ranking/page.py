@@ -141,7 +141,8 @@ def _blend(blend: BlendReport) -> str:
         + "".join(f"<th class='n'>{head}" for head in heads)
         + "<th>verdict</tr>"
     ]
-    for row in [*blend.rows, *([] if blend.together is None else [blend.together])]:
+    several = blend.spared is not None and len(blend.spared.without) > 1
+    for row in [*blend.rows, *([blend.spared] if several and blend.spared else [])]:
         name = f"without {', '.join(row.without)}" if row.without else "all"
         lost = "".join(
             f"<td class='n'{_title(metric)}>{_signed(metric) if row.without else ''}"

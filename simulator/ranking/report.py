@@ -182,18 +182,28 @@ class BlendReport(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: the whole blend, then the blend without each of its sources.
-        together: without the most of those to spare that are not surely missed together; None if
-            there are not two.
+        spared: without all of those that are not surely missed together; None if each is missed.
         users: who were asked for.
         limit: candidates of each source.
         seconds: how long it took.
     """
 
     rows: list[BlendRow]
-    together: BlendRow | None
+    spared: BlendRow | None
     users: int
     limit: int
     seconds: float
+
+    @property
+    def keeps(self) -> dict[str, Metric]:
+        """The sources that a blend cannot be without, and the nDCG that it loses without each.
+
+        They are those that are missed alone, and those that are missed once others are left out.
+        """
+        spared = set() if self.spared is None else set(self.spared.without)
+        return {
+            name: row.lost_ndcg for row in self.rows for name in row.without if name not in spared
+        }
 
 
 class RankingReport(msgspec.Struct, frozen=True):
@@ -308,20 +318,18 @@ def blend_sentence(blend: BlendReport) -> str:
     """Return which sources may be switched off, as far as these users can tell."""
     by_verdict = {
         verdict: [name for row in blend.rows for name in row.without if row.verdict == verdict]
-        for verdict in ("keep", "harms", "spare")
+        for verdict in ("keep", "harms")
     }
     said = list[str]()
     if by_verdict["keep"]:
         said.append(f"missed when left out: {', '.join(by_verdict['keep'])}")
     if by_verdict["harms"]:
         said.append(f"better left out: {', '.join(by_verdict['harms'])}")
-    if blend.together is not None:
-        row = blend.together
+    if (row := blend.spared) is not None:
+        whole, most = blend.rows[0], max(0.0, row.lost_ndcg.high or 0.0)
         said.append(
-            f"can be left out together: {', '.join(row.without)}, which saves"
-            f" {row.saved_ms:.2f} of {blend.rows[0].ms:.2f} ms and {row.saved_mb:.1f} of"
-            f" {blend.rows[0].mb:.1f} MB"
+            f"can be left out{' together' * (len(row.without) > 1)}: {', '.join(row.without)}; that"
+            f" loses at most {most:.4f} of nDCG {whole.ndcg.value:.4f}, and saves"
+            f" {row.saved_ms:.2f} of {whole.ms:.2f} ms and {row.saved_mb:.1f} of {whole.mb:.1f} MB"
         )
-    elif by_verdict["spare"]:
-        said.append(f"one of these can be left out: {', '.join(by_verdict['spare'])}")
     return f"as far as {blend.users:,} users can tell, {'; '.join(said)}"

@@ -100,6 +100,7 @@ def _measure(
     seed: int,
     config: "TrainConfig | None",
 ) -> "RankingReport":
+    from policies.training.fits import FITS
     from simulator.ranking.automatic import evaluate_by_first_split
     from simulator.ranking.evaluate import RankingOptions
     from simulator.ranking.training import train_on
@@ -122,7 +123,9 @@ def _measure(
                 progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
             )
 
-        options = RankingOptions(seed=seed, most_users=USERS)
+        # What is seldom worth its time is served where a blend misses it.
+        blend = any(not FITS[name].usual for name in sources)
+        options = RankingOptions(seed=seed, most_users=USERS, blend=blend)
         return evaluate_by_first_split(data, events, items, weights, options, train, progress=show)
 
 

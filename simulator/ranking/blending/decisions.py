@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from bandits.errors import NoCandidatesError, SourceError, UnknownUserError
+from bandits.errors import EmptyActionsError, NoCandidatesError, SourceError, UnknownUserError
 from bandits.log.records import DecisionRecord
 from bandits.types import Float32
 from bandits.values import FeatureMap
@@ -31,7 +31,7 @@ Without = tuple[str, ...]
 """Names a blend by the sources that are left out of it."""
 SALT: Final = b"blends"
 """The salt of pseudonyms that are never written."""
-SILENT: Final = (NoCandidatesError, UnknownUserError, SourceError)
+SILENT: Final = (NoCandidatesError, UnknownUserError, SourceError, EmptyActionsError)
 """Nothing is proposed to a user by any source of a blend."""
 
 

@@ -67,8 +67,8 @@ def measure_blend(
 ) -> BlendReport:
     """Return what a blend of all sources earns, and the same without each of them.
 
-    What seems to be spared is then left out together, the least missed first, for as long as what
-    is left is not surely worse than the whole.
+    What can be spared alone is then left out together, the least missed first; a source without
+    which what is left would surely be worse than the whole stays.
 
     Args:
         taught: users of an earlier part, with sources trained before it, or the rows themselves.
@@ -90,33 +90,33 @@ def measure_blend(
     if isinstance(taught, BlendUsers):
         taught = taught.first(TAUGHT_USERS)
     catalogue = Catalogue(msgspec.convert(list(items), list[Item]))
-    passes = 2 * (len(judged.user_ids) + (0 if isinstance(taught, PriorRows) else TAUGHT_USERS))
-    trial = _Trial(taught, judged, catalogue, k, _Steps(progress, passes))
+    users = len(judged.user_ids)
+    passed = users + (0 if isinstance(taught, PriorRows) else len(taught.user_ids))
+    total = passed * (1 + len(names))
+    trial = _Trial(taught, judged, catalogue, k, _Steps(progress, total))
 
     blends: list[Without] = [WHOLE, *((name,) for name in names)]
     trial.play(blends)
     sizes = _megabytes(judged.artifact)
     rows = [_row(trial, blend, sizes, seed) for blend in blends]
 
-    # What may be spared alone may be missed with others: ever more of them are left out.
-    spared = sorted(
-        (row for row in rows if row.verdict == "spare"), key=lambda row: row.lost_ndcg.value or 0.0
-    )
-    order = [name for row in spared for name in row.without]
-    nested = [tuple(order[:count]) for count in range(2, min(len(order) + 1, len(names)))]
-    together: BlendRow | None = None
-    if nested:
-        trial.play(nested)
-        for blend in nested:
-            row = _row(trial, blend, sizes, seed)
-            if row.verdict == "keep":
-                break
-            together = row
-    progress("blends", passes, passes)
+    # What may be spared alone may be missed with others: one after the other is left out, too.
+    spared: BlendRow | None = None
+    for row in sorted(rows[1:], key=lambda row: row.lost_ndcg.value or 0.0):
+        if row.verdict == "keep":
+            continue
+        if spared is None:
+            spared = row
+            continue
+        blend = (*spared.without, *row.without)
+        trial.play([blend])
+        if (joined := _row(trial, blend, sizes, seed)).verdict != "keep":
+            spared = joined
+    progress("blends", total, total)
     return BlendReport(
         rows=rows,
-        together=together,
-        users=len(judged.user_ids),
+        spared=spared,
+        users=users,
         limit=LIMIT,
         seconds=time.perf_counter() - began,
     )
@@ -144,13 +144,18 @@ class _Trial:
         names = self._judged.artifact.sources
         specs = {blend: blend_of([n for n in names if n not in blend]) for blend in blends}
         rows = self._rows(specs)
+        users = self._judged
+        for blend in [blend for blend in specs if blend not in rows]:
+            nothing = np.zeros(len(users.user_ids))
+            self.reward[blend], self.ndcg[blend], self.ms[blend] = nothing, nothing, nothing
+            del specs[blend]
+
         rankers, kept = make_rankers(self._judged, specs, self._catalogue)
         for name, spec in specs.items():
             learner = make_learner(spec, salt=SALT)
             teach_prior(learner, spec, self._catalogue, rows[name], 1.0)
             rankers[name].serve("taught", learner.snapshot("0-0"))
 
-        users = self._judged
         place_of = {item: place for place, item in enumerate(users.artifact.items)}
         lists = {name: np.full((len(users.user_ids), self._k), -1, np.int32) for name in specs}
         spent = {name: np.zeros(len(users.user_ids)) for name in specs}
@@ -171,7 +176,10 @@ class _Trial:
             self.ndcg[name], self.ms[name] = ndcg(hits), spent[name]
 
     def _rows(self, specs: Mapping[Without, PolicySpec]) -> dict[Without, PriorRows]:
-        """Return what each blend is taught: its own candidates, and who turned to them."""
+        """Return what each blend is taught, its own candidates, and who turned to them.
+
+        A blend that has no candidates is not among them.
+        """
         if isinstance(self._taught, PriorRows):
             return dict.fromkeys(specs, self._taught)
 
@@ -189,7 +197,7 @@ class _Trial:
                     row = PriorDecision(record.context, record.action_ids, record.scores, rewards)
                     decisions[name].append(row)
             self._steps.one()
-        return {name: PriorRows.of(rows) for name, rows in decisions.items()}
+        return {name: PriorRows.of(rows) for name, rows in decisions.items() if rows}
 
 
 def blend_of(sources: Sequence[str]) -> PolicySpec:

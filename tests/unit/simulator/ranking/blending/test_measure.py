@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,6 +22,7 @@ from serve_app.cli.main import main
 from serve_app.cli.terminal import print_report
 from simulator.ranking.blending.decisions import BlendUsers, decide_for_all, make_rankers
 from simulator.ranking.blending.measure import blend_of, measure_blend
+from simulator.ranking.choose import choose_spec
 from simulator.ranking.evaluate import RankingOptions, evaluate_sources, silent
 from simulator.ranking.page import ranking_page
 from simulator.ranking.report import blend_sentence
@@ -60,7 +62,8 @@ def test_two_that_say_the_same_can_be_spared_one_at_a_time_and_not_together():
     found = evaluated(lambda events, _purpose: models_of(with_twin(events))).blend
     verdicts = {row.without[0]: row.verdict for row in found.rows if row.without}
     assert verdicts["item_knn"] == verdicts["twin"] == "spare"
-    assert found.together is None or {"item_knn", "twin"} - set(found.together.without)
+    assert len({"item_knn", "twin"} - set(found.spared.without)) == 1
+    assert len({"item_knn", "twin"} & set(found.keeps)) == 1
 
 
 def test_what_a_row_loses_is_the_difference_to_the_whole(report):
@@ -85,6 +88,24 @@ def test_the_report_shows_the_table_and_the_page(report, capsys):
     assert "A blend of all sources, and without each" in said
     assert "missed when left out: item_knn" in said.replace("\n", " ")
     assert "What each source is worth to a blend" in ranking_page(report)
+
+
+def test_a_source_that_a_blend_misses_is_chosen_though_others_hold_as_much(report):
+    lost = report.blend.rows[1].lost_ndcg
+    rows = [
+        msgspec.structs.replace(report.blend.rows[1], without=[name], lost_ndcg=lost)
+        for name in ("fm", "popular", "item_knn")
+    ]
+    whole, spared = report.blend.rows[0], rows[1]
+    blend = msgspec.structs.replace(report.blend, rows=[whole, *rows], spared=spared)
+    assert set(blend.keeps) == {"fm", "item_knn"}
+
+    judged = msgspec.structs.replace(report, blend=blend)
+    chosen = choose_spec(judged, name="home", artifact="shop")
+    before = choose_spec(msgspec.structs.replace(report, blend=None), name="home", artifact="shop")
+    names = [[source.name for source in each.spec.sources] for each in (before, chosen)]
+    assert names[1] == [*names[0], "fm"]
+    assert "fm: a blend without it loses nDCG" in chosen.yaml
 
 
 def users_of(events, artifact):
