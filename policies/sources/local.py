@@ -20,6 +20,7 @@ from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 from policies.sources.sequence.transitions import TransitionsModel
+from policies.sources.towers.ncf import NcfModel
 from policies.sources.towers.towers import load_towers
 from policies.sources.vectors import LargeVectorModel
 
@@ -54,6 +55,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "content": ContentModel.load,
     "slit": TransitionsModel.load,
     "towers": load_towers,
+    "ncf": NcfModel.load,
 }
 CACHE_BYTES = 32 * 2**20
 """Bytes of the scores of profiles that a source keeps."""

@@ -24,6 +24,7 @@ try:
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
     from policies.training.sequence.slit import SlitConfig, fit_slit
     from policies.training.towers.fit import fit_towers
+    from policies.training.towers.ncf import NcfConfig, fit_ncf
     from policies.training.towers.network import TowersConfig
     from policies.training.training_data import Course, TrainingData
     from policies.training.trending import TrendingConfig, fit_trending, timed_events
@@ -49,6 +50,7 @@ class TrainConfig:
     content: ContentConfig = field(default_factory=ContentConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
+    ncf: NcfConfig = field(default_factory=NcfConfig)
 
 
 Fit = Callable[[TrainingData, TrainConfig, Course], TrainedSource]
@@ -109,6 +111,16 @@ def _too_many_for_towers(data: TrainingData, config: TrainConfig) -> str:
         # Each item's row has a gradient and two moments.
         memory = 4 * 4 * items * (config.towers.factors + 1)
         return f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB"
+    return _too_few(data, config)
+
+
+def _too_many_for_ncf(data: TrainingData, config: TrainConfig) -> str:
+    items, most = len(data.histories.items), config.ncf.max_items
+    if items > most:
+        return (
+            f"{items:,} items are more than {most:,}: a request would go through the layers with"
+            " each of them"
+        )
     return _too_few(data, config)
 
 
@@ -193,6 +205,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
     "towers": SourceFit(
         lambda data, config, course: fit_towers(data, config.towers, config.content, course),
         _too_many_for_towers,
+        usual=False,
+    ),
+    "ncf": SourceFit(
+        lambda data, config, course: fit_ncf(data.histories, config.ncf, course),
+        _too_many_for_ncf,
         usual=False,
     ),
 }

@@ -38,7 +38,7 @@ N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
 LOCAL = [
     *("als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"),
-    "towers",
+    *("towers", "ncf"),
 ]
 
 
@@ -126,6 +126,20 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
                 "user_latest": normal(4, 4),
             },
             {"most": 4, "recent": 2},
+        ),
+        "ncf": TrainedSource(
+            "ncf",
+            {
+                "known": normal(N_ITEMS, 7),
+                "products": normal(N_ITEMS, 4),
+                "bias": normal(N_ITEMS),
+                "first": normal(N_ITEMS, 5),
+                "user": normal(3, 5),
+                "second": normal(5, 2),
+                "second_bias": normal(2),
+                "last": normal(2),
+            },
+            {"most": 4},
         ),
     }
     return Artifact((), ITEMS, sources)

@@ -21,6 +21,7 @@ from policies.training.fits import (
     fit_source,
 )
 from policies.training.popular import fit_popular
+from policies.training.towers.ncf import NcfConfig
 from policies.training.towers.network import TowersConfig
 from policies.training.training_data import Course, TrainingData
 
@@ -28,6 +29,7 @@ CONFIG = TrainConfig(
     als=AlsConfig(factors=4, iterations=2),
     deep=DeepConfig(hidden=8, epochs=2),
     towers=TowersConfig(factors=4, hidden=8, negatives=8, epochs=2),
+    ncf=NcfConfig(factors=4, wide=4, hidden=(4, 2), epochs=2),
 )
 SAID = describe(
     [{"id": f"{n}", "metadata": {"title": f"item of kind {n % 3}"}} for n in range(20)],
