@@ -1,0 +1,1 @@
+"""Rules of a policy: expressions over items, the context, the user and the time."""

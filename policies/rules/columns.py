@@ -1,0 +1,171 @@
+"""Features of items as columns, so that a condition is asked of all of them at once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditloop_client.schemas import Item
+from bandits.values import FeatureMap
+from policies.rules.kinds import Kind
+
+LACKING: Final = 0
+CODES: Final[dict[Kind, int]] = {"number": 1, "text": 2, "flag": 3, "texts": 4}
+"""The kind of a value, as a column holds it."""
+ID: Final = "id"
+LEAST_ROWS: Final = 64
+Bools = NDArray[np.bool_]
+Codes = NDArray[np.int32]
+
+
+class Vocabulary:
+    """The distinct texts of some columns, and the distinct lists of them, each with a code.
+
+    Code 0 is that of the empty one, and stands where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.texts = [""]
+        self.lists = 1
+        self._text_codes = {"": 0}
+        self._list_codes: dict[tuple[str, ...], int] = {(): 0}
+        self._members = np.zeros((2, 0), np.int32)
+        self._newer: list[tuple[int, int]] = []
+        self._asked: dict[tuple[str, str], Bools] = {}
+
+    def code(self, text: str) -> int:
+        """Return a text's code, a new one if it is new."""
+        code = self._text_codes.get(text)
+        if code is None:
+            code = self._text_codes[text] = len(self.texts)
+            self.texts.append(text)
+        return code
+
+    def known(self, text: str) -> int:
+        """Return a text's code; -1 if no item has it."""
+        return self._text_codes.get(text, -1)
+
+    def list_code(self, texts: tuple[str, ...]) -> int:
+        """Return a list's code, a new one if it is new."""
+        code = self._list_codes.get(texts)
+        if code is None:
+            code = self._list_codes[texts] = self.lists
+            self.lists += 1
+            self._newer += [(code, self.code(text)) for text in texts]
+        return code
+
+    @property
+    def members(self) -> Codes:
+        """Of all lists, int32[2, m]: which list, and which text is in it."""
+        if self._newer:
+            newer = np.array(self._newer, np.int32).T
+            self._members, self._newer = np.concatenate([self._members, newer], axis=1), []
+        return self._members
+
+    def texts_that(self, what: str, argument: str, holds: Callable[[str], bool]) -> Bools:
+        """Return which texts something holds of, bool[texts]; asked again, it is remembered.
+
+        Args:
+            what: a name of what is asked.
+            argument: by what.
+            holds: says it of one text.
+        """
+        found = self._asked.get((what, argument))
+        if found is None or found.size < len(self.texts):
+            found = np.fromiter(map(holds, self.texts), np.bool_, len(self.texts))
+            if len(self._asked) > MOST_REMEMBERED:
+                self._asked.clear()
+            self._asked[what, argument] = found
+        return found
+
+
+MOST_REMEMBERED: Final = 64
+"""Questions about all texts whose answers are remembered."""
+
+
+class Column:
+    """The values of one feature: ``kinds`` int8[N]; ``values`` float64[N]; ``codes`` int32[N].
+
+    A number or a flag is in ``values``, a text or a list of them in ``codes``.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.kinds = np.zeros(rows, np.int8)
+        self.values = np.zeros(rows, np.float64)
+        self.codes = np.zeros(rows, np.int32)
+
+    def grow(self, rows: int) -> None:
+        """Make room."""
+        for name in ("kinds", "values", "codes"):
+            old = getattr(self, name)
+            new = np.zeros(rows, old.dtype)
+            new[: old.size] = old
+            setattr(self, name, new)
+
+
+class ItemColumns:
+    """Some features of items, a row each; the rows of deleted items are used again.
+
+    Row 0 is that of an item of which nothing is known.
+    """
+
+    def __init__(self, names: Sequence[str], items: Iterable[Item] = ()) -> None:
+        """Begin with some items.
+
+        Args:
+            names: the features that are asked about; ``id`` is the item's.
+            items: the first ones.
+        """
+        self.vocabulary = Vocabulary()
+        self.columns = {name: Column(LEAST_ROWS) for name in names}
+        self.place: dict[str, int] = {}
+        self._size, self._free = 1, list[int]()
+        for item in items:
+            self.put(item.id, item.features)
+
+    def __len__(self) -> int:
+        """How many rows there are, those of deleted items among them."""
+        return self._size
+
+    def put(self, item_id: str, features: FeatureMap) -> None:
+        """Let these be the features of an item."""
+        row = self.place.get(item_id)
+        if row is None:
+            row = self._new_row()
+            self.place[item_id] = row
+        for name, column in self.columns.items():
+            self._set(column, row, item_id if name == ID else features.get(name))
+
+    def drop(self, item_id: str) -> None:
+        """Forget an item."""
+        row = self.place.pop(item_id, None)
+        if row is not None:
+            self._free.append(row)
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each item; of one that is not there, the row of nothing."""
+        return np.fromiter(map(self.place.get, ids, repeat(0)), np.intp, len(ids))
+
+    def _new_row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        row = self._size
+        self._size += 1
+        for column in self.columns.values():
+            if column.kinds.size <= row:
+                column.grow(2 * row)
+        return row
+
+    def _set(self, column: Column, row: int, value: object) -> None:
+        kind, number, code = LACKING, 0.0, 0
+        if isinstance(value, bool):
+            kind, number = CODES["flag"], float(value)
+        elif isinstance(value, int | float):
+            kind, number = CODES["number"], float(value)
+        elif isinstance(value, str):
+            kind, code = CODES["text"], self.vocabulary.code(value)
+        elif isinstance(value, list | tuple):
+            kind, code = CODES["texts"], self.vocabulary.list_code(tuple(value))
+        column.kinds[row], column.values[row], column.codes[row] = kind, number, code

@@ -1,0 +1,334 @@
+"""An expression of a rule, as a tree, and what may stand in one.
+
+The language is CEL (https://github.com/google/cel-spec), as far as it says something of one item:
+``item.stock > 0 && context.region in item.regions``. It is read by the package cel-python; what
+becomes of the tree is ours (docs/decisions/rules.md). Differs from CEL: all numbers are floating.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bandits.errors import SpecError
+from policies.typed_yaml import nearest
+
+MOST_CHARACTERS: Final = 10_000
+"""The length of an expression at most."""
+MOST_NESTED: Final = 50
+"""How deep brackets and choices may stand in one another."""
+
+ROOTS: Final = {
+    "item": "a feature of the item, or its id",
+    "context": "a feature of the request's context",
+    "profile": "the items that the user did something with, by what it was",
+    "time": "the moment, in UTC: hour, weekday, now",
+}
+"""The names that fields belong to."""
+
+Scalar = float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A number, a text, or a flag."""
+
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of one of ROOTS."""
+
+    root: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return it as it is written."""
+        plain = self.name.replace("_", "a").isalnum() and not self.name[:1].isdigit()
+        return f"{self.root}.{self.name}" if plain else f'{self.root}["{self.name}"]'
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Some numbers, texts or flags, all of one kind."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """Whether a field is there."""
+
+    field: Field
+
+    def __str__(self) -> str:
+        """Return it as it is written."""
+        return f"has({self.field})"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator or a function, by its name, and what it is applied to."""
+
+    name: str
+    args: tuple["Node", ...]
+
+
+Node = Literal | Field | ListOf | Has | Call
+
+
+def fields_of(node: Node) -> list[Field]:
+    """Return the fields of an expression, each once, as they come."""
+    return list(dict.fromkeys(_fields(node)))
+
+
+def _fields(node: Node) -> Iterator[Field]:
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Field):
+            yield each
+        elif isinstance(each, Has):
+            yield each.field
+        elif isinstance(each, Call):
+            waiting += reversed(each.args)
+
+
+def conjuncts(node: Node) -> list[Node]:
+    """Return the terms that all have to hold."""
+    return list(node.args) if isinstance(node, Call) and node.name == "&&" else [node]
+
+
+def parse(text: str, where: str) -> Node:
+    """Return the tree of an expression.
+
+    Args:
+        text: the expression.
+        where: the field it is in; errors name it.
+
+    Raises:
+        SpecError: it is too long, nested too deep, no CEL, or CEL that says nothing of an item.
+    """
+    from celpy.celparser import CELParseError, CELParser  # noqa: PLC0415 - whoever has no rules
+
+    if not text.strip():
+        raise SpecError(f"{where} is empty: leave it out, or write true", where)
+    if len(text) > MOST_CHARACTERS:
+        raise SpecError(
+            f"{where} has {len(text):,} characters, and {MOST_CHARACTERS:,} are the most: a list of"
+            " items is better a feature of theirs",
+            where,
+        )
+    _check_nesting(text, where)
+    try:
+        tree = CELParser().parse(text)
+    except CELParseError as error:
+        at = error.column or 1
+        line = text.splitlines()[(error.line or 1) - 1]
+        excerpt = line[max(0, at - 21) : at + 19].strip()
+        raise SpecError(
+            f"{where}: line {error.line or 1}, column {at}: this is no expression, near"
+            f" {excerpt!r}",
+            where,
+        ) from error
+    return _Reader(where).read(tree, 0)
+
+
+def _check_nesting(text: str, where: str) -> None:
+    """Refuse brackets that stand too deep in one another, before anybody reads them."""
+    deep, quote, escaped = 0, "", False
+    for at, sign in enumerate(text):
+        if quote:
+            escaped, quote = (
+                sign == "\\" and not escaped,
+                "" if sign == quote and not escaped else quote,
+            )
+            continue
+        if sign in "\"'":
+            quote = sign
+        deep += (sign in "([{?") - (sign in ")]}:")
+        if deep > MOST_NESTED:
+            raise SpecError(
+                f"{where}: column {at + 1}: brackets stand more than {MOST_NESTED} deep", where
+            )
+
+
+BINARY: Final = {
+    "relation_lt": "<",
+    "relation_le": "<=",
+    "relation_gt": ">",
+    "relation_ge": ">=",
+    "relation_eq": "==",
+    "relation_ne": "!=",
+    "relation_in": "in",
+    "addition_add": "+",
+    "addition_sub": "-",
+    "multiplication_mul": "*",
+    "multiplication_div": "/",
+    "multiplication_mod": "%",
+}
+CHAINS: Final = {"conditionalor": "||", "conditionaland": "&&"}
+SIGNS: Final = {"unary_not": "!", "unary_neg": "-"}
+FUNCTIONS: Final = {"has": 1, "size": 1}
+METHODS: Final = {"startsWith": 1, "endsWith": 1, "contains": 1}
+
+
+NOT_HERE: Final = {"mapinits": "a map", "map_lit": "a map", "member_object": "a message"}
+
+
+class _Reader:
+    """Reads cel-python's tree, whose nodes of one child say nothing of their own."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def read(self, tree: Any, depth: int) -> Node:
+        """Return the node of a tree."""
+        while len(tree.children) == 1 and _is_tree(tree.children[0]) and tree.data != "list_lit":
+            tree = tree.children[0]
+        if depth > MOST_NESTED:
+            raise self._error(f"it is nested more than {MOST_NESTED} deep")
+
+        kind, children = str(tree.data), tree.children
+        if kind in CHAINS and len(children) == 2:
+            return self._chain(tree, kind, depth)
+        if kind in {"relation", "addition", "multiplication"}:
+            return self._binary(tree, kind, depth)
+        if kind == "unary":
+            return self._unary(tree, depth)
+        if kind == "expr" and len(children) == 3:
+            return Call("?:", tuple(self.read(child, depth + 1) for child in children))
+        read = getattr(self, f"_{kind}", None)
+        if read is None:
+            said = NOT_HERE.get(kind, kind.replace("_", " "))
+            raise self._error(f"{said} has no meaning in a rule")
+        node: Node = read(tree, depth)
+        return node
+
+    def _error(self, reason: str) -> SpecError:
+        return SpecError(f"{self._where}: {reason}", self._where)
+
+    def _chain(self, tree: Any, kind: str, depth: int) -> Node:
+        """Return terms side by side that stand to the left of one another in the tree."""
+        terms = []
+        while str(tree.data) == kind and len(tree.children) == 2:
+            terms.append(tree.children[1])
+            tree = tree.children[0]
+        read = (self.read(term, depth + 1) for term in (tree, *reversed(terms)))
+        name = CHAINS[kind]
+        flat = (
+            each.args if isinstance(each, Call) and each.name == name else (each,) for each in read
+        )
+        return Call(name, tuple(itertools.chain.from_iterable(flat)))
+
+    def _binary(self, tree: Any, kind: str, depth: int) -> Node:
+        steps = []
+        while str(tree.data) == kind and len(tree.children) == 2:
+            operator, right = tree.children
+            steps.append((BINARY[str(operator.data)], right))
+            tree = operator.children[0]
+        if kind == "relation" and len(steps) > 1:
+            raise self._error("two comparisons in a row: join them with &&")
+        left = self.read(tree, depth + 1)
+        for name, right in reversed(steps):
+            left = Call(name, (left, self.read(right, depth + 1)))
+        return left
+
+    def _unary(self, tree: Any, depth: int) -> Node:
+        signs = []
+        while str(tree.data) == "unary" and len(tree.children) == 2:
+            signs.append(SIGNS[str(tree.children[0].data)])
+            tree = tree.children[1]
+        if len(signs) > MOST_NESTED:
+            raise self._error(f"it is nested more than {MOST_NESTED} deep")
+        node = self.read(tree, depth + 1)
+        for sign in reversed(signs):
+            node = Call("neg" if sign == "-" else "!", (node,))
+        return node
+
+    def _literal(self, tree: Any, _depth: int) -> Node:
+        from celpy.evaluation import celstr  # noqa: PLC0415 - whoever has no rules
+
+        token = tree.children[0]
+        if token.type in {"STRING_LIT", "MLSTRING_LIT"}:
+            return Literal(str(celstr(token)))
+        if token.type == "BOOL_LIT":
+            return Literal(token.value == "true")
+        if token.type == "FLOAT_LIT":
+            return Literal(float(token.value))
+        if token.type == "INT_LIT":
+            return Literal(float(int(token.value, 0) if "x" in token.value else int(token.value)))
+        raise self._error(f"{token.value} is no number, text or flag")
+
+    def _ident(self, tree: Any, _depth: int) -> Node:
+        name = tree.children[0].value
+        if name in ROOTS:
+            raise self._error(f"{name} alone says nothing: name a field, such as {name}.name")
+        hint = nearest(name, list(ROOTS))
+        raise self._error(f"there is no {name!r}: {hint}fields are of {', '.join(ROOTS)}")
+
+    def _member_dot(self, tree: Any, _depth: int) -> Node:
+        return Field(self._root(tree.children[0]), tree.children[1].value)
+
+    def _member_index(self, tree: Any, depth: int) -> Node:
+        name = self.read(tree.children[1], depth + 1)
+        if not isinstance(name, Literal) or not isinstance(name.value, str):
+            raise self._error('a field in brackets is a text, as in item["release date"]')
+        return Field(self._root(tree.children[0]), name.value)
+
+    def _root(self, tree: Any) -> str:
+        """Return the name that a field belongs to."""
+        while _is_tree(tree) and len(tree.children) == 1:
+            tree = tree.children[0]
+        name = None if _is_tree(tree) else tree.value
+        if name not in ROOTS:
+            said = "a field of a field" if name is None else repr(name)
+            raise self._error(f"there is no {said}: fields are of {', '.join(ROOTS)}")
+        return str(name)
+
+    def _member_dot_arg(self, tree: Any, depth: int) -> Node:
+        of, name, *args = tree.children
+        return self._called(str(name), METHODS, [of, *_listed(args)], depth)
+
+    def _ident_arg(self, tree: Any, depth: int) -> Node:
+        name, *args = tree.children
+        return self._called(str(name), FUNCTIONS, _listed(args), depth)
+
+    def _called(self, name: str, known: dict[str, int], args: list[Any], depth: int) -> Node:
+        wanted = known.get(name)
+        if wanted is None:
+            everything = [*FUNCTIONS, *METHODS]
+            raise self._error(
+                f"there is no function {name!r}: {nearest(name, everything)}there are"
+                f" {', '.join(everything)}"
+            )
+        wanted += known is METHODS
+        if len(args) != wanted:
+            at = known is METHODS
+            raise self._error(f"{name} takes {wanted - at}, not {len(args) - at}")
+        read = tuple(self.read(arg, depth + 1) for arg in args)
+        if name == "has":
+            if not isinstance(read[0], Field):
+                raise self._error("has asks about a field, as in has(item.stock)")
+            return Has(read[0])
+        return Call(name, read)
+
+    def _list_lit(self, tree: Any, depth: int) -> Node:
+        items = [self.read(each, depth + 1) for each in _listed(tree.children)]
+        values = tuple(each.value for each in items if isinstance(each, Literal))
+        if len(values) < len(items):
+            raise self._error("a list is of numbers, texts or flags")
+        if len({type(value) for value in values}) > 1:
+            raise self._error("a list is of numbers, or of texts, not of both")
+        return ListOf(values)
+
+
+def _is_tree(node: Any) -> bool:
+    return hasattr(node, "children")
+
+
+def _listed(children: list[Any]) -> list[Any]:
+    """Return what an exprlist holds; of none at all, nothing."""
+    given = [child for child in children if child is not None]
+    return list(given[0].children) if given else []

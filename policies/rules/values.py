@@ -1,0 +1,98 @@
+"""Values of a condition: of many items at once, or one for all, and where they are known."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.values import FeatureMap
+from policies.rules.columns import ItemColumns
+from policies.rules.kinds import Kind
+
+
+class Frame(NamedTuple):
+    """What a condition is asked of.
+
+    ``rows``: int[n], of ``columns``, which items; ``context`` of the request; ``done``: by what was
+    done, with which items the user did it; ``time``: the moment, by the names of CLOCK.
+    """
+
+    columns: ItemColumns
+    rows: NDArray[np.intp]
+    context: FeatureMap
+    done: Mapping[str, Collection[str]]
+    time: Mapping[str, float]
+
+
+class Holds(NamedTuple):
+    """Where something holds, and where it does not: bool[n] or one for all; else it is unknown."""
+
+    yes: Any
+    no: Any
+
+
+class Numbers(NamedTuple):
+    """Numbers, float64[n] or one for all, and where they are known."""
+
+    values: Any
+    known: Any
+
+
+class Texts(NamedTuple):
+    """Texts: codes int32[n] of the vocabulary, or one text for all, and where they are known."""
+
+    values: Any
+    known: Any
+
+
+class Lists(NamedTuple):
+    """Lists of texts: codes int32[n] of the vocabulary's lists, or one for all; where known."""
+
+    values: Any
+    known: Any
+
+
+Value = Holds | Numbers | Texts | Lists
+Asks = Callable[[Frame], Any]
+"""Finds a value out."""
+KINDS: Final[dict[Kind, type[Any]]] = {
+    "number": Numbers,
+    "text": Texts,
+    "flag": Holds,
+    "texts": Lists,
+}
+
+
+def value_of(value: object) -> Value:
+    """Return a value of a request, or of the expression itself."""
+    if isinstance(value, bool):
+        return Holds(value, not value)
+    if isinstance(value, str):
+        return Texts(value, known=True)
+    if isinstance(value, int | float):
+        return Numbers(float(value), known=True)
+    return Lists(tuple(value) if isinstance(value, list | tuple) else (), known=True)
+
+
+UNKNOWN: Final[dict[type[Any], Value]] = {
+    Holds: Holds(yes=False, no=False),
+    Numbers: Numbers(np.nan, known=False),
+    Texts: Texts("", known=False),
+    Lists: Lists((), known=False),
+}
+
+
+def where(found: Any, known: Any) -> Holds:
+    """Return where something was found, and where it was not though all is known.
+
+    Args:
+        found: bool[n], or one for all.
+        known: the same.
+    """
+    return Holds(known & found, known & np.logical_not(found))
+
+
+def known_of(value: Value) -> Any:
+    """Return where a value is known."""
+    return value.yes | value.no if isinstance(value, Holds) else value.known

@@ -1,0 +1,140 @@
+"""What may stand in an expression of a rule, and what an error says of what may not."""
+
+import pytest
+
+from bandits.errors import SpecError
+from policies.rules.expressions import Call, Field, Has, ListOf, Literal, conjuncts, parse
+from policies.rules.kinds import kinds_of
+
+N, T = Field("item", "n"), Field("context", "t")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("item.n > -1", Call(">", (N, Literal(-1.0)))),
+        ("item['n'] == 0x10", Call("==", (N, Literal(16.0)))),
+        ("item.n in [1, 2.5]", Call("in", (N, ListOf((1.0, 2.5))))),
+        (r"context.t == 'a\'b\n'", Call("==", (T, Literal("a'b\n")))),
+        ("!has(item.n)", Call("!", (Has(N),))),
+        ("(item.n)", N),
+        (
+            "1 - 2 - 3 > 0",
+            Call(
+                ">",
+                (Call("-", (Call("-", (Literal(1.0), Literal(2.0))), Literal(3.0))), Literal(0.0)),
+            ),
+        ),
+        (
+            "true && (item.n > 1 && false) // why",
+            Call("&&", (Literal(True), Call(">", (N, Literal(1.0))), Literal(False))),
+        ),
+        (
+            "true ? false : item.n > 1",
+            Call("?:", (Literal(True), Literal(False), Call(">", (N, Literal(1.0))))),
+        ),
+        ("context.t.startsWith('x')", Call("startsWith", (T, Literal("x")))),
+    ],
+)
+def test_it_is_read_as_cel_is(text, expected):
+    assert parse(text, "filter") == expected
+
+
+def test_long_chains_are_read_side_by_side():
+    assert len(conjuncts(parse(" && ".join(["item.n > 1"] * 500), "filter"))) == 500
+    assert len(parse(" || ".join(["item.n > 1"] * 500), "filter").args) == 500
+    assert conjuncts(parse("item.f", "filter")) == [Field("item", "f")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("  ", "is empty"),
+        ("item.n >", r"line 1, column 8: this is no expression, near 'item.n >'"),
+        ("item.n > 1\n  && item.m >> 2", r"line 2, column 14.*item.m >> 2"),
+        ("item.n > 1 &" * 900, "10,800 characters, and 10,000 are the most"),
+        ("(" * 51 + "true" + ")" * 51, "column 51: brackets stand more than 50 deep"),
+        ("[" * 5000, "brackets stand more than 50 deep"),
+        ("!" * 60 + "item.f", "nested more than 50 deep"),
+        ("-" * 5000 + "1 > 0", "nested more than 50 deep"),
+        ("true ? " * 60 + "true" + " : true" * 60, "more than 50 deep"),
+        ("true ? true : " * 60 + "true", "nested more than 50 deep"),
+        ("stock > 1", "there is no 'stock': fields are of item, context, profile, time"),
+        ("itm.stock > 1", "there is no 'itm'"),
+        ("item > 1", "item alone says nothing: name a field, such as item.name"),
+        ("item.a.b > 1", "there is no a field of a field"),
+        ("item[1] > 1", "a field in brackets is a text"),
+        ("siez(item.l) > 1", "no function 'siez': did you mean size?"),
+        ("item.l.all(x, x > 1)", "no function 'all'"),
+        ("size(item.l, item.m) > 1", "size takes 1, not 2"),
+        ("item.t.startsWith() ", "startsWith takes 1, not 0"),
+        ("has(1)", "has asks about a field"),
+        ("1 < 2 < 3", "two comparisons in a row"),
+        ("item.n in [1, 'a']", "numbers, or of texts, not of both"),
+        ("item.n in [item.m]", "a list is of numbers, texts or flags"),
+        ("item.n == null", "null is no number, text or flag"),
+        ("item.n == 1u", "1u is no number, text or flag"),
+        ("{'a': 1}.a > 1", "no a field of a field"),
+        ("item.n > {'a': 1}", "a map has no meaning in a rule"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(text, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(text, "filter")
+    assert caught.value.target == "filter"
+    assert str(caught.value).startswith("filter")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("item.a > context.b && item.c == 'x'", {"a": "number", "b": "number", "c": "text"}),
+        ("item.a == context.b", {"a": None, "b": None}),
+        (
+            "item.a == context.b && context.b == context.c && item.a in ['x']",
+            dict.fromkeys("abc", "text"),
+        ),
+        ("item.a && !item.b || has(item.c)", {"a": "flag", "b": "flag", "c": None}),
+        (
+            "context.a in item.b && size(item.b) > item.c",
+            {"a": "text", "b": "texts", "c": "number"},
+        ),
+        ("(item.a ? item.b : item.c) > 1", {"a": "flag", "b": "number", "c": "number"}),
+        (
+            "item.id in profile.view && item.a.contains('x')",
+            {"id": "text", "view": "texts", "a": "text"},
+        ),
+        ("time.hour > item.a", {"hour": "number", "a": "number"}),
+    ],
+)
+def test_kinds_are_found_out_from_how_fields_are_used(text, expected):
+    found = kinds_of(parse(text, "filter"), "filter")
+    assert {field.name: kind for field, kind in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item.n > 1 && item.n == 'x'", "item.n is a number in one place and a text in another"),
+        ("item.n > 'x'", "'x' is a text, where a number has to stand"),
+        ("item.n + 1", r"what \+ gives is a number, where a flag has to stand"),
+        (
+            "item.a == context.b && item.a > 1 && context.b == 'x'",
+            "is a number in one place and a text in another",
+        ),
+        ("item.id > 1", "item.id is a text in one place and a number in another"),
+        ("profile.view > 1", "profile.view is a list in one place"),
+        ("time.minute > 1", "there is no time.minute: of time there are hour, weekday, now"),
+        (
+            "item.l == item.l2 && size(item.l) > 1 && 'x' in item.l2 && item.l == item.l2",
+            "lists are not compared",
+        ),
+        ("!(item.n > 1) > 2", "what ! gives is a flag, where a number has to stand"),
+        ("true ? 1 : 2", "where a flag has to stand"),
+        ("'text'", "'text' is a text, where a flag has to stand"),
+        ("[1]", "what is in brackets is a list, where a flag has to stand"),
+    ],
+)
+def test_what_is_used_as_what_it_is_not_is_an_error(text, message):
+    with pytest.raises(SpecError, match=message):
+        kinds_of(parse(text, "filter"), "filter")
