@@ -36,7 +36,10 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def within(self, offered: Container[str]) -> "Pool":
         """Return the pool of those that are offered."""
-        kept = [at for at, item in enumerate(self.ids) if item in offered]
+        return self.at([at for at, item in enumerate(self.ids) if item in offered])
+
+    def at(self, kept: Sequence[int]) -> "Pool":
+        """Return the pool of the actions at some places, ascending."""
         if len(kept) == len(self.ids):
             return self
         return Pool(

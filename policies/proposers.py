@@ -5,7 +5,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from bandits.errors import (
     BanditloopError,
     EmptyActionsError,
     IncomparableError,
+    InvalidFieldError,
     NoCandidatesError,
     SourceError,
     UnknownItemError,
@@ -30,7 +32,9 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import LiveHistory
+from policies.profiles.part import ProfileEvent
 from policies.requests import MAX_ACTIONS, RankRequest
+from policies.rules.filters import Admission, Asked, FilteredItems
 from policies.sources.base import (
     Candidates,
     CandidateSource,
@@ -39,9 +43,12 @@ from policies.sources.base import (
     SourceRequest,
 )
 from policies.sources.local import EMPTY
+from policies.sources.remote import HttpSource
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
+MORE = 4
+"""Times as many candidates are asked for where the filters leave too few."""
 MAX_REASON = 200
 """Characters that are kept of a source's failure."""
 WARN_EVERY_S = 30.0
@@ -81,6 +88,7 @@ class Asker(NamedTuple):
         held_back: what they are not to be offered again.
         profile: what the decision's record says of the profile.
         repeats: whether what is known of them may be proposed again; what may not is held back.
+        did: what they did, newest first.
     """
 
     user: str | None = None
@@ -89,6 +97,14 @@ class Asker(NamedTuple):
     held_back: frozenset[str] = frozenset()
     profile: str | None = None
     repeats: bool = False
+    did: Sequence[ProfileEvent] = ()
+
+    def done(self) -> dict[str, list[str]]:
+        """Return by what was done the items that it was done with."""
+        found: dict[str, list[str]] = {}
+        for event in self.did:
+            found.setdefault(event.type, []).append(event.item)
+        return found
 
 
 class _Ready(NamedTuple):
@@ -113,7 +129,8 @@ class Proposers:
     def __init__(
         self, spec: PolicySpec, sources: SourceSet, clock: Callable[[], float] = time.time
     ) -> None:
-        self.offered = Offered(Offering(clock=clock), sources)
+        self._rule = spec.filter_rule
+        self.offered = Offered(Offering(clock=clock, filtered=self._filtered()), sources)
         self.failures: Counter[str] = Counter()
         self.partial: Counter[str] = Counter()
         self.troubles: dict[str, Trouble] = {}
@@ -166,7 +183,7 @@ class Proposers:
             return
 
         with self._making:
-            offering = Offering(catalogue, timeline, clock=self._clock)
+            offering = Offering(catalogue, timeline, clock=self._clock, filtered=self._filtered())
             newest = self.offered if self._ready is None else self._ready.offered
             made = Offered(offering, newest.sources.over(offering))
 
@@ -174,6 +191,9 @@ class Proposers:
             with self._swapping:
                 self._teach(made, self._snapshot)
                 self.offered, self._ready = made, None
+
+    def _filtered(self) -> FilteredItems | None:
+        return None if self._rule is None else FilteredItems(self._rule)
 
     def equip(self, sources: SourceSet) -> None:
         """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
@@ -226,7 +246,8 @@ class Proposers:
                 "actions",
             )
 
-        asked = asked_of_sources(request, asker, sources)
+        admission = self.admission(request, asker, offered)
+        asked = asked_of_sources(request, asker, sources, admission)
         changes = offered.offering.changes
         answers = dict(
             await asyncio.gather(*(self._ask(source, asked) for source in sources.proposing))
@@ -240,7 +261,7 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
-            raise self._nothing(asked, asker, failed)
+            raise self._nothing(asked, asker, failed, admission)
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
@@ -249,6 +270,8 @@ class Proposers:
         if same and offered.all_follow:
             return pool, now
         kept = pool.within(now.offering)
+        if (admission := self.admission(request, asker, now)) is not None:
+            kept = kept.at(np.flatnonzero(admission.among(kept.ids)).tolist())
         if not kept.ids:
             raise NoCandidatesError(
                 f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
@@ -287,7 +310,7 @@ class Proposers:
     ) -> tuple[str, Candidates | str]:
         """Return the source's name with what it proposes, or why it failed."""
         try:
-            candidates = _checked(await source.candidates(request, self._spec.limit))
+            candidates = await self._candidates(source, request)
         except SourceError as error:
             return source.name, self.failed(source.name, error)
 
@@ -295,6 +318,48 @@ class Proposers:
             self.partial[source.name] += 1
             self._keep_trouble(source.name, candidates.trouble)
         return source.name, candidates
+
+    async def _candidates(self, source: CandidateSource, request: SourceRequest) -> Candidates:
+        """Return what a source proposes of what the filters admit, as much as they let it.
+
+        Raises:
+            SourceError: it has no answer.
+        """
+        wanted = limit = self._spec.limit
+        while True:
+            found = _checked(await source.candidates(request, limit))
+            if request.admission is None or not found.ids:
+                return found
+
+            # Where the filters take much, more is asked for; not of a service that is far away.
+            kept = np.flatnonzero(request.admission.among(found.ids))
+            if len(kept) >= wanted or len(found.ids) < limit or isinstance(source, HttpSource):
+                ids = tuple(found.ids[at] for at in kept[:wanted].tolist())
+                return replace(found, ids=ids, scores=found.scores[kept[:wanted]])
+            limit *= MORE
+
+    def admission(self, request: RankRequest, asker: Asker, offered: Offered) -> Admission | None:
+        """Return what the filters of the policy and of a request admit; None: there are none.
+
+        Args:
+            request: the decision's.
+            asker: who asks.
+            offered: whose items they are.
+
+        Raises:
+            InvalidFieldError: the request's filter is none.
+        """
+        filtered = offered.offering.filtered
+        if filtered is None:
+            if request.filter is not None:
+                raise InvalidFieldError(
+                    f"policy {self._spec.name} takes no filters: give its spec a filter, such as"
+                    ' {where: "true", fields: [stock]}',
+                    "filter",
+                )
+            return None
+        own = filtered.own_filter(request.filter)
+        return Admission(filtered, Asked(request.context, asker.done, self._clock(), own))
 
     def failed(self, name: str, error: SourceError) -> str:
         """Count a failure; return why, shortened.
@@ -364,7 +429,11 @@ class Proposers:
         return ids
 
     def _nothing(
-        self, asked: SourceRequest, asker: Asker, failed: Mapping[str, str]
+        self,
+        asked: SourceRequest,
+        asker: Asker,
+        failed: Mapping[str, str],
+        admission: Admission | None,
     ) -> BanditloopError:
         """Return the error that says why nothing was proposed; each is mended in another place."""
         if failed:
@@ -376,6 +445,8 @@ class Proposers:
         limits = offered.offering.limits
         if why := _none_for_anybody(offered):
             return NoCandidatesError(why, "actions")
+        if admission is not None and not admission.count():
+            return NoCandidatesError(none_admitted(len(offered.offering), "items"), "filter")
 
         # Where all are taken away, no source is at fault, whatever it knows of the user.
         back = " or held back by repeat" if asker.held_back else ""
@@ -400,13 +471,19 @@ class Proposers:
         )
 
 
-def asked_of_sources(request: RankRequest, asker: Asker, sources: SourceSet) -> SourceRequest:
+def asked_of_sources(
+    request: RankRequest,
+    asker: Asker,
+    sources: SourceSet,
+    admission: Admission | None = None,
+) -> SourceRequest:
     """Return what each source is told; what is known of the user is looked up once.
 
     Args:
         request: the decision's.
         asker: who asks.
         sources: with what is known of users.
+        admission: what the filters admit.
     """
     known = None
     if asker.keyed is not None and sources.profiles is not None:
@@ -419,6 +496,7 @@ def asked_of_sources(request: RankRequest, asker: Asker, sources: SourceSet) -> 
         request.context,
         asker.live,
         asker.repeats,
+        admission,
     )
 
 
@@ -443,6 +521,16 @@ def _none_for_anybody(offered: Offered) -> str:
             " sources on them, or add one that needs no training (fresh, content)"
         )
     return ""
+
+
+def none_admitted(count: int, what: str) -> str:
+    """Return the message of an error: the filters admit nothing.
+
+    Args:
+        count: how many there are.
+        what: what they are.
+    """
+    return f"none of the {count:,} {what} is admitted by the filters of the policy and the request"
 
 
 def _those(can: Collection[str]) -> str:

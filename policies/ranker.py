@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from bandits.decide import decide
 from bandits.errors import (
     InvalidEventIdError,
     InvalidFieldError,
+    NoCandidatesError,
     NotReadyError,
     SourceError,
     TooManyFeaturesError,
@@ -30,7 +32,7 @@ from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
 from policies.profiles.known_user import KnownUser, RepeatRules, live_history
-from policies.proposers import Asker, Offered, Proposers, asked_of_sources
+from policies.proposers import Asker, Offered, Proposers, asked_of_sources, none_admitted
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
 from policies.sources.base import Candidates, Source
@@ -188,7 +190,8 @@ class Ranker:
             held_back = self._rules.held_back(known, 1000 * self._clock())
         live = live_history(known.profile, self.spec.profile)
         keyed = keyed if known.filed else None
-        return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True)
+        did = () if known.profile is None else known.profile.events
+        return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True, did=did)
 
     def _ready(self) -> Serving:
         if self.serving is None:
@@ -282,8 +285,23 @@ class Ranker:
         if request.actions is not None:
             excluded = asker.held_back.union(request.exclude)
             pool = explicit_pool(request.actions, excluded, repeats=bool(asker.held_back))
-            return pool, self.proposers.now()
+            return self._admitted(pool, request, asker), self.proposers.now()
         return await self.proposers.pool(request, asker)
+
+    def _admitted(self, pool: Pool, request: RankRequest, asker: Asker) -> Pool:
+        """Return the actions of a request that the filters admit.
+
+        Raises:
+            NoCandidatesError: there are none.
+        """
+        admission = self.proposers.admission(request, asker, self.proposers.now())
+        if admission is None:
+            return pool
+        admits = admission.of_actions(pool.ids, pool.features)
+        kept = pool.at(np.flatnonzero(admits).tolist())
+        if not kept.ids:
+            raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
+        return kept
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return the source that says it, and the items most like one that may be offered.

@@ -101,6 +101,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "event_id": "The decision's name; without one, the service makes it. The same name with the"
         " same request is a retry, and gets the same decision for ten minutes.",
         "user_id": "Who asks, for the policy's sources; logged as a pseudonym only.",
+        "filter": "A condition (CEL) that whatever is chosen has to meet, beside the policy's own"
+        " `filter`.",
         "visit_id": "One visit of a user, of several pages: what it was shown does not come again"
         " in it, where the policy says so (`repeat`).",
         "context": "Features of the moment and the user, which all actions share.",

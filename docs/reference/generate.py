@@ -101,7 +101,7 @@ def policy_spec() -> str:
         for kind in structs_in(hints[field]):
             parts += struct(kind, f"{title}: {kind.__struct_config__.tag}", level=3)
 
-    for field in ("join", "signals", "holdout", "prior", "refresh", "profile", "repeat"):
+    for field in ("join", "signals", "holdout", "prior", "refresh", "profile", "repeat", "filter"):
         for kind in structs_in(hints[field]):
             parts += struct(kind, heading_of(kind))
     return "\n\n".join(parts)

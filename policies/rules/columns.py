@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,11 @@ class Vocabulary:
             self.lists += 1
             self._newer += [(code, self.code(text)) for text in texts]
         return code
+
+    def list_of(self, code: int) -> list[str]:
+        """Return the list of a code."""
+        which, texts = self.members
+        return [self.texts[text] for text in texts[which == code].tolist()]
 
     @property
     def members(self) -> Codes:
@@ -147,6 +152,20 @@ class ItemColumns:
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item; of one that is not there, the row of nothing."""
         return np.fromiter(map(self.place.get, ids, repeat(0)), np.intp, len(ids))
+
+    def features(self, item_id: str) -> FeatureMap:
+        """Return what is kept of an item's features."""
+        row, known = self.place.get(item_id, 0), dict[str, Any]()
+        for name, column in self.columns.items():
+            kind, code = int(column.kinds[row]), int(column.codes[row])
+            if kind == CODES["text"]:
+                known[name] = self.vocabulary.texts[code]
+            elif kind == CODES["texts"]:
+                known[name] = self.vocabulary.list_of(code)
+            elif kind != LACKING:
+                value = float(column.values[row])
+                known[name] = value != 0 if kind == CODES["flag"] else value
+        return known
 
     def _new_row(self) -> int:
         if self._free:

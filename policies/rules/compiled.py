@@ -13,19 +13,19 @@ import numpy as np
 from policies.rules import expressions as ex
 from policies.rules.columns import CODES
 from policies.rules.kinds import TAKES, Kind
-from policies.rules.texts import among, member, size_of, tested
+from policies.rules.texts import among, length_of, member, tested
 from policies.rules.values import (
     KINDS,
     UNKNOWN,
     Asks,
     Frame,
     Holds,
-    Lists,
     Numbers,
+    TextLists,
     Texts,
     Value,
+    given,
     known_of,
-    value_of,
     where,
 )
 
@@ -51,7 +51,7 @@ def compile_condition(
 
     Args:
         node: the condition.
-        kinds: of its fields, see ``kinds_of``.
+        kinds: of its fields, see ``field_kinds``.
     """
     compiled: Callable[[Frame], Holds] = _Compiler(kinds).compile(node, "flag")
     return compiled
@@ -69,9 +69,9 @@ class _Compiler:
     def compile(self, node: ex.Node, kind: Kind | None = None) -> Asks:
         """Return a node's closure; a field's is of the kind, if none is known of it."""
         if isinstance(node, ex.Literal):
-            return _always(value_of(node.value))
+            return _always(given(node.value))
         if isinstance(node, ex.ListOf):
-            return _always(Lists(tuple(map(str, node.values)), known=True))
+            return _always(TextLists(tuple(map(str, node.values)), known=True))
         if isinstance(node, ex.Field):
             return _field(node, self._kinds[node] or kind or "text")
         if isinstance(node, ex.Has):
@@ -116,7 +116,7 @@ def _applied(name: str, args: list[Asks]) -> Asks:
         "!": _negated,
         "neg": _negative,
         "?:": _chosen,
-        "size": size_of,
+        "size": length_of,
     }
     return made[name](*args) if name in made else tested(name, *args)
 
@@ -137,12 +137,12 @@ def _field(field: ex.Field, kind: Kind) -> Asks:
 
         def of_context(frame: Frame) -> Value:
             value = frame.context.get(name)
-            found = UNKNOWN[made] if value is None else value_of(value)
+            found = UNKNOWN[made] if value is None else given(value)
             return found if type(found) is made else UNKNOWN[made]
 
         return of_context
     if field.root == "profile":
-        return lambda frame: Lists(frame.done.get(name, ()), known=True)
+        return lambda frame: TextLists(frame.done.get(name, ()), known=True)
     return lambda frame: Numbers(frame.time[name], known=True)
 
 
@@ -236,7 +236,7 @@ def _as_codes(frame: Frame, kind: type[Any], *values: Any) -> tuple[Any, ...]:
     vocabulary = frame.columns.vocabulary
     if kind is Texts:
         return tuple(vocabulary.code(each) if isinstance(each, str) else each for each in values)
-    if kind is Lists:
+    if kind is TextLists:
         return tuple(
             each if isinstance(each, np.ndarray) else vocabulary.list_code(tuple(each))
             for each in values

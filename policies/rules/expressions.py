@@ -68,17 +68,17 @@ class Has:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Operation:
     """An operator or a function, by its name, and what it is applied to."""
 
     name: str
     args: tuple["Node", ...]
 
 
-Node = Literal | Field | ListOf | Has | Call
+Node = Literal | Field | ListOf | Has | Operation
 
 
-def fields_of(node: Node) -> list[Field]:
+def named_fields(node: Node) -> list[Field]:
     """Return the fields of an expression, each once, as they come."""
     return list(dict.fromkeys(_fields(node)))
 
@@ -91,13 +91,18 @@ def _fields(node: Node) -> Iterator[Field]:
             yield each
         elif isinstance(each, Has):
             yield each.field
-        elif isinstance(each, Call):
+        elif isinstance(each, Operation):
             waiting += reversed(each.args)
 
 
-def conjuncts(node: Node) -> list[Node]:
+def conjuncts(node: Node) -> tuple[Node, ...]:
     """Return the terms that all have to hold."""
-    return list(node.args) if isinstance(node, Call) and node.name == "&&" else [node]
+    return _terms(node, "&&")
+
+
+def _terms(node: Node, name: str) -> tuple[Node, ...]:
+    """Return what an operator is applied to, or the node if it is another one."""
+    return node.args if isinstance(node, Operation) and node.name == name else (node,)
 
 
 def parse(text: str, where: str) -> Node:
@@ -198,7 +203,7 @@ class _Reader:
         if kind == "unary":
             return self._unary(tree, depth)
         if kind == "expr" and len(children) == 3:
-            return Call("?:", tuple(self.read(child, depth + 1) for child in children))
+            return Operation("?:", tuple(self.read(child, depth + 1) for child in children))
         read = getattr(self, f"_{kind}", None)
         if read is None:
             said = NOT_HERE.get(kind, kind.replace("_", " "))
@@ -218,9 +223,10 @@ class _Reader:
         read = (self.read(term, depth + 1) for term in (tree, *reversed(terms)))
         name = CHAINS[kind]
         flat = (
-            each.args if isinstance(each, Call) and each.name == name else (each,) for each in read
+            each.args if isinstance(each, Operation) and each.name == name else (each,)
+            for each in read
         )
-        return Call(name, tuple(itertools.chain.from_iterable(flat)))
+        return Operation(name, tuple(itertools.chain.from_iterable(flat)))
 
     def _binary(self, tree: Any, kind: str, depth: int) -> Node:
         steps = []
@@ -232,7 +238,7 @@ class _Reader:
             raise self._error("two comparisons in a row: join them with &&")
         left = self.read(tree, depth + 1)
         for name, right in reversed(steps):
-            left = Call(name, (left, self.read(right, depth + 1)))
+            left = Operation(name, (left, self.read(right, depth + 1)))
         return left
 
     def _unary(self, tree: Any, depth: int) -> Node:
@@ -244,7 +250,7 @@ class _Reader:
             raise self._error(f"it is nested more than {MOST_NESTED} deep")
         node = self.read(tree, depth + 1)
         for sign in reversed(signs):
-            node = Call("neg" if sign == "-" else "!", (node,))
+            node = Operation("neg" if sign == "-" else "!", (node,))
         return node
 
     def _literal(self, tree: Any, _depth: int) -> Node:
@@ -312,7 +318,7 @@ class _Reader:
             if not isinstance(read[0], Field):
                 raise self._error("has asks about a field, as in has(item.stock)")
             return Has(read[0])
-        return Call(name, read)
+        return Operation(name, read)
 
     def _list_lit(self, tree: Any, depth: int) -> Node:
         items = [self.read(each, depth + 1) for each in _listed(tree.children)]

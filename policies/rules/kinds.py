@@ -26,7 +26,7 @@ CLOCK: Final = ("hour", "weekday", "now")
 """The fields of ``time``: 0 to 23, 0 (Monday) to 6, seconds since 1970."""
 
 
-def kinds_of(node: ex.Node, where: str) -> Mapping[ex.Field, Kind | None]:
+def field_kinds(node: ex.Node, where: str) -> Mapping[ex.Field, Kind | None]:
     """Return the kind of each field of a condition; None: texts, numbers and flags alike.
 
     Args:
@@ -50,7 +50,7 @@ class _Inference:
         self._group: dict[ex.Field, ex.Field] = {}
 
     def kinds(self, node: ex.Node) -> dict[ex.Field, Kind | None]:
-        return {field: self._kind.get(self._first(field)) for field in ex.fields_of(node)}
+        return {field: self._kind.get(self._first(field)) for field in ex.named_fields(node)}
 
     def expect(self, node: ex.Node, kind: Kind) -> None:
         """Note that a node has to be of a kind."""
@@ -62,7 +62,7 @@ class _Inference:
             raise self._error(
                 f"{_shown(node)} is a {SAID[found]}, where a {SAID[kind]} has to stand"
             )
-        if found is None and isinstance(node, ex.Call) and node.name == "?:":
+        if found is None and isinstance(node, ex.Operation) and node.name == "?:":
             for branch in node.args[1:]:
                 self.expect(branch, kind)
 
@@ -80,7 +80,7 @@ class _Inference:
             return "flag"
         return self._of_call(node)
 
-    def _of_call(self, node: ex.Call) -> Kind | None:
+    def _of_call(self, node: ex.Operation) -> Kind | None:
         name, args = node.name, node.args
         if name in {"==", "!="}:
             self._alike(*args)
@@ -170,4 +170,4 @@ def _shown(node: ex.Node) -> str:
         return repr(node.value)
     if isinstance(node, ex.ListOf):
         return "what is in brackets"
-    return f"what {node.name} gives" if isinstance(node, ex.Call) else str(node)
+    return f"what {node.name} gives" if isinstance(node, ex.Operation) else str(node)

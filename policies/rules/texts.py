@@ -101,7 +101,7 @@ def member(one: Asks, listed: Asks) -> Asks:
     return asks
 
 
-def size_of(one: Asks) -> Asks:
+def length_of(one: Asks) -> Asks:
     """Return how long a list is."""
 
     def asks(frame: Frame) -> Numbers:

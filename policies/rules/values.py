@@ -46,25 +46,25 @@ class Texts(NamedTuple):
     known: Any
 
 
-class Lists(NamedTuple):
-    """Lists of texts: codes int32[n] of the vocabulary's lists, or one for all; where known."""
+class TextLists(NamedTuple):
+    """TextLists of texts: codes int32[n] of the vocabulary's lists, or one for all; where known."""
 
     values: Any
     known: Any
 
 
-Value = Holds | Numbers | Texts | Lists
+Value = Holds | Numbers | Texts | TextLists
 Asks = Callable[[Frame], Any]
 """Finds a value out."""
 KINDS: Final[dict[Kind, type[Any]]] = {
     "number": Numbers,
     "text": Texts,
     "flag": Holds,
-    "texts": Lists,
+    "texts": TextLists,
 }
 
 
-def value_of(value: object) -> Value:
+def given(value: object) -> Value:
     """Return a value of a request, or of the expression itself."""
     if isinstance(value, bool):
         return Holds(value, not value)
@@ -72,14 +72,14 @@ def value_of(value: object) -> Value:
         return Texts(value, known=True)
     if isinstance(value, int | float):
         return Numbers(float(value), known=True)
-    return Lists(tuple(value) if isinstance(value, list | tuple) else (), known=True)
+    return TextLists(tuple(value) if isinstance(value, list | tuple) else (), known=True)
 
 
 UNKNOWN: Final[dict[type[Any], Value]] = {
     Holds: Holds(yes=False, no=False),
     Numbers: Numbers(np.nan, known=False),
     Texts: Texts("", known=False),
-    Lists: Lists((), known=False),
+    TextLists: TextLists((), known=False),
 }
 
 

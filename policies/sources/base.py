@@ -12,6 +12,7 @@ from policies.artifacts.histories import Profile
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
+from policies.rules.filters import Admission
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 
@@ -25,7 +26,8 @@ class SourceRequest:
     says, and ``profile`` what was known when the artifact was made. ``context`` has all features of
     the decision, also those that are never logged; it leaves this process as ``user_id`` does.
     ``repeats`` says whether what is known of the user may be proposed again: what may not is
-    excluded, as the policy's ``repeat`` has it.
+    excluded, as the policy's ``repeat`` has it. ``admission`` says what the policy's and the
+    request's filters admit; a source need not ask it, and what it proposes is cut by it.
     """
 
     user_id: str | None = None
@@ -35,6 +37,7 @@ class SourceRequest:
     context: FeatureMap = field(default_factory=dict)
     live: LiveHistory | None = None
     repeats: bool = False
+    admission: Admission | None = None
 
     def barred(self, known: Iterable[str]) -> frozenset[str]:
         """Return what may not be proposed.

@@ -143,11 +143,10 @@ class LocalSource(ImmediateSource):
                 [barred, np.array([index[i] for i in request.exclude if i in index], np.int32)]
             )
 
-        shade = self._shade
+        shade, part = self._open_to(request)
         scores_at: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeVectorModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
-            part = None if shade is None else self._part
             near, products = blocks.nearest(vector, barred, limit, part)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
@@ -170,6 +169,18 @@ class LocalSource(ImmediateSource):
 
         ids = tuple(map(self._items.ids.__getitem__, best.tolist()))
         return Candidates(ids, best_scores, score_items)
+
+    def _open_to(self, request: SourceRequest) -> tuple[Float32 | None, ItemSubset | None]:
+        """Return the shade of what may not be proposed to a request, and what may be."""
+        if request.admission is not None and self._closed is not None:
+            shade = self._closed.refusing(request.admission)
+            if shade is not None:
+                part = None
+                if isinstance(self._model, LargeVectorModel):
+                    part = self._model.blocks.part(np.flatnonzero(shade))
+                return shade, part
+        shade = self._shade
+        return shade, None if shade is None else self._part
 
     def _calibrated(self, raw: Float32) -> Float32:
         calibrated: Float32 = (raw - self._mean) / self._std

@@ -4,11 +4,13 @@ from collections.abc import Collection
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
+from policies.rules.filters import Admission
 
 PART = 10_000
 """Places looked up at a time: in between, the thread that answers requests gets its turns."""
@@ -100,6 +102,7 @@ class ClosedPlaces:
                 self.shade[at : at + PART][rows < 0] = -np.inf
             closed = [items.places[each] for each in offering.closed if each in items.places]
             self.shade[closed] = -np.inf
+        self._rows = self._all_rows()
         self.count = int(np.count_nonzero(self.shade))
 
     def update(self, changed: Collection[str]) -> None:
@@ -116,6 +119,8 @@ class ClosedPlaces:
             place = places.get(item_id)
             if place is None:
                 continue
+            if offering.filtered is not None:
+                self._rows[place] = offering.filtered.rows([item_id])[0]
             closed = item_id not in offering
             if closed != bool(shade[place]):
                 shade[place] = -np.inf if closed else 0.0
@@ -123,3 +128,21 @@ class ClosedPlaces:
 
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])
+
+    def refusing(self, admission: Admission) -> Float32 | None:
+        """Return the shade with what the filters of a request refuse; None: they are of others.
+
+        Args:
+            admission: what they admit.
+        """
+        if admission.items is not self.offering.filtered:
+            return None
+        return np.where(admission.at(self._rows), self.shade, np.float32(-np.inf))
+
+    def _all_rows(self) -> NDArray[np.intp]:
+        """Return the row of each place among the items as filters see them."""
+        filtered, ids = self.offering.filtered, self._items.ids
+        if filtered is None:
+            return np.zeros(0, np.intp)
+        parts = [filtered.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
+        return np.concatenate([np.zeros(0, np.intp), *parts])

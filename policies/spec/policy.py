@@ -25,6 +25,7 @@ from policies.profiles.signals import (
     signal_types,
     signalled_rule,
 )
+from policies.rules.filters import Condition, FilterRule
 from policies.spec.refresh import Refresh
 from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
 from policies.typed_yaml import choices
@@ -97,6 +98,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         context_private: names of features of the context that are never logged, so never learned
             from: remote sources, sources of kind rl and the holdout are shown them. A name stands
             for all features below it, too: ``home`` for ``home.street``.
+        filter: what may be chosen: a condition (CEL) over ``item``, ``context``, ``profile`` and
+            ``time``, or more about one. What it refuses has no probability.
     """
 
     name: Name
@@ -119,6 +122,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: ProfileOptions | msgspec.UnsetType = msgspec.UNSET
     repeat: Repeat | msgspec.UnsetType = msgspec.UNSET
     context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
+    filter: FilterRule | Condition | msgspec.UnsetType = msgspec.UNSET
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
@@ -161,6 +165,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.refresh is not msgspec.UNSET and not trained:
             raise SpecError("there is no source of kind artifact to train anew", "refresh")
         _check_users(self)
+        _ = self.filter_rule
 
     @property
     def encoded(self) -> bytes:
@@ -187,6 +192,13 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (
             self.join if self.signals is msgspec.UNSET else signalled_rule(self.join, self.signals)
         )
+
+    @property
+    def filter_rule(self) -> FilterRule | None:
+        """What may be chosen; None: all that there is."""
+        if isinstance(self.filter, msgspec.UnsetType):
+            return None
+        return self.filter if isinstance(self.filter, FilterRule) else FilterRule(self.filter)
 
     @property
     def shares(self) -> str:

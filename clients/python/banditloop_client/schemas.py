@@ -57,6 +57,7 @@ class RankRequest(
     defer_activation: bool = False
     return_pmf: bool = False
     visit_id: str | None = None
+    filter: str | None = None
 
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from policies.rules.columns import ItemColumns
 from policies.rules.compiled import compile_condition
-from policies.rules.expressions import Field, fields_of, parse
-from policies.rules.kinds import kinds_of
+from policies.rules.expressions import Field, named_fields, parse
+from policies.rules.kinds import field_kinds
 from policies.rules.values import Frame
 
 celpy.Environment()  # raises the recursion limit, which hypothesis must not see happen
@@ -122,12 +122,12 @@ def peer(text: str, items: dict[str, Any], context: dict[str, Any]) -> list[bool
 
 def ours(text: str, items: dict[str, Any], context: dict[str, Any]) -> list[bool | None]:
     node = parse(text, "filter")
-    names = [field.name for field in fields_of(node) if field.root == "item"]
+    names = [field.name for field in named_fields(node) if field.root == "item"]
     columns = ItemColumns(names)
     for name, each in items.items():
         columns.put(name, each)
     frame = Frame(columns, columns.rows(list(items)), context, DONE, TIME)
-    yes, no = compile_condition(node, kinds_of(node, "filter"))(frame)
+    yes, no = compile_condition(node, field_kinds(node, "filter"))(frame)
     yes, no = (np.broadcast_to(each, len(items)).tolist() for each in (yes, no))
     assert not any(a and b for a, b in zip(yes, no, strict=True))
     return [True if a else False if b else None for a, b in zip(yes, no, strict=True)]
@@ -195,10 +195,10 @@ def test_items_come_change_and_go():
     columns.drop("i4")
     columns.put("other", {"n": -1.0})
     node = parse("item.n < 5 || item.t == 'new'", "filter")
-    condition = compile_condition(node, kinds_of(node, "filter"))
+    condition = compile_condition(node, field_kinds(node, "filter"))
     ids = ["i1", "i3", "i4", "other", "i999", "unknown"]
     yes, no = condition(Frame(columns, columns.rows(ids), {}, {}, TIME))
     assert yes.tolist() == [True, True, False, True, False, False]
     assert no.tolist() == [False, False, False, False, True, False]
     assert len(columns.place) == 1000
-    assert fields_of(node) == [Field("item", "n"), Field("item", "t")]
+    assert named_fields(node) == [Field("item", "n"), Field("item", "t")]

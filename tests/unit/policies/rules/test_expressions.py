@@ -3,8 +3,8 @@
 import pytest
 
 from bandits.errors import SpecError
-from policies.rules.expressions import Call, Field, Has, ListOf, Literal, conjuncts, parse
-from policies.rules.kinds import kinds_of
+from policies.rules.expressions import Field, Has, ListOf, Literal, Operation, conjuncts, parse
+from policies.rules.kinds import field_kinds
 
 N, T = Field("item", "n"), Field("context", "t")
 
@@ -12,28 +12,31 @@ N, T = Field("item", "n"), Field("context", "t")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("item.n > -1", Call(">", (N, Literal(-1.0)))),
-        ("item['n'] == 0x10", Call("==", (N, Literal(16.0)))),
-        ("item.n in [1, 2.5]", Call("in", (N, ListOf((1.0, 2.5))))),
-        (r"context.t == 'a\'b\n'", Call("==", (T, Literal("a'b\n")))),
-        ("!has(item.n)", Call("!", (Has(N),))),
+        ("item.n > -1", Operation(">", (N, Literal(-1.0)))),
+        ("item['n'] == 0x10", Operation("==", (N, Literal(16.0)))),
+        ("item.n in [1, 2.5]", Operation("in", (N, ListOf((1.0, 2.5))))),
+        (r"context.t == 'a\'b\n'", Operation("==", (T, Literal("a'b\n")))),
+        ("!has(item.n)", Operation("!", (Has(N),))),
         ("(item.n)", N),
         (
             "1 - 2 - 3 > 0",
-            Call(
+            Operation(
                 ">",
-                (Call("-", (Call("-", (Literal(1.0), Literal(2.0))), Literal(3.0))), Literal(0.0)),
+                (
+                    Operation("-", (Operation("-", (Literal(1.0), Literal(2.0))), Literal(3.0))),
+                    Literal(0.0),
+                ),
             ),
         ),
         (
             "true && (item.n > 1 && false) // why",
-            Call("&&", (Literal(True), Call(">", (N, Literal(1.0))), Literal(False))),
+            Operation("&&", (Literal(True), Operation(">", (N, Literal(1.0))), Literal(False))),
         ),
         (
             "true ? false : item.n > 1",
-            Call("?:", (Literal(True), Literal(False), Call(">", (N, Literal(1.0))))),
+            Operation("?:", (Literal(True), Literal(False), Operation(">", (N, Literal(1.0))))),
         ),
-        ("context.t.startsWith('x')", Call("startsWith", (T, Literal("x")))),
+        ("context.t.startsWith('x')", Operation("startsWith", (T, Literal("x")))),
     ],
 )
 def test_it_is_read_as_cel_is(text, expected):
@@ -43,7 +46,7 @@ def test_it_is_read_as_cel_is(text, expected):
 def test_long_chains_are_read_side_by_side():
     assert len(conjuncts(parse(" && ".join(["item.n > 1"] * 500), "filter"))) == 500
     assert len(parse(" || ".join(["item.n > 1"] * 500), "filter").args) == 500
-    assert conjuncts(parse("item.f", "filter")) == [Field("item", "f")]
+    assert conjuncts(parse("item.f", "filter")) == (Field("item", "f"),)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_what_is_wrong_is_said_with_its_place(text, message):
     ],
 )
 def test_kinds_are_found_out_from_how_fields_are_used(text, expected):
-    found = kinds_of(parse(text, "filter"), "filter")
+    found = field_kinds(parse(text, "filter"), "filter")
     assert {field.name: kind for field, kind in found.items()} == expected
 
 
@@ -137,4 +140,4 @@ def test_kinds_are_found_out_from_how_fields_are_used(text, expected):
 )
 def test_what_is_used_as_what_it_is_not_is_an_error(text, message):
     with pytest.raises(SpecError, match=message):
-        kinds_of(parse(text, "filter"), "filter")
+        field_kinds(parse(text, "filter"), "filter")

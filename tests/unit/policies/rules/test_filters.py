@@ -1,0 +1,239 @@
+"""What a filter refuses is not chosen, has no probability, and makes room for others."""
+
+import asyncio
+
+import msgspec
+import numpy as np
+import pytest
+from support.fakes import fresh_ranker
+
+from bandits.errors import InvalidFieldError, NoCandidatesError, SpecError
+from policies.artifacts.source_artifact import Calibration, TrainedSource
+from policies.items.catalogue import Catalogue, Item
+from policies.items.timeline import ItemTimeline
+from policies.profiles.known_user import KnownUser
+from policies.profiles.part import ProfileEvent
+from policies.profiles.user_profile import UserProfile
+from policies.ranker import Ranker
+from policies.requests import ActionRequest, RankRequest
+from policies.rules.filters import FilterRule
+from policies.sources import ItemOrder, LocalSource, load_model
+from policies.spec import load_spec, spec_of
+from policies.training.blocks import arrange
+
+N = 2000
+ITEMS = [
+    Item(
+        f"i{number}",
+        {
+            "stock": float(number % 3),
+            "price": float(number % 97),
+            "regions": ["eu"] if number % 2 else ["us", "eu"],
+        },
+    )
+    for number in range(N)
+]
+IN_STOCK = [item.id for item in ITEMS if item.features["stock"]]
+
+
+class InOrder:
+    """A model to which items are the better the earlier they come."""
+
+    needs_history = False
+    floor = -np.inf
+
+    def raw(self, indices, weights):
+        return -np.arange(N, dtype=np.float32)
+
+
+def ranker_of(filter_=None, **fields) -> Ranker:
+    rules = {} if filter_ is None else {"filter": filter_}
+    spec = spec_of({"name": "home", "sources": [{"kind": "fresh", "name": "a"}], **rules, **fields})
+    order = ItemOrder(tuple(item.id for item in ITEMS))
+    source = LocalSource("a", InOrder(), order, Calibration())
+    return fresh_ranker(spec, [source], Catalogue.put(ITEMS))
+
+
+def chosen_from(ranker: Ranker, known: KnownUser | None = None, **request) -> list[str]:
+    record = asyncio.run(ranker.rank(RankRequest(**request), known))
+    pmf = record.pmfs()
+    assert pmf.shape[1] == len(record.action_ids)
+    np.testing.assert_allclose(pmf.sum(axis=1), 1)
+    return record.action_ids
+
+
+def test_the_best_of_what_is_admitted_fill_the_pool():
+    """Also where no source has any of it among its best: the last 20 of 2,000 items."""
+    ranker = ranker_of("item.stock > 0", limit=10)
+    assert chosen_from(ranker) == IN_STOCK[:10]
+
+    numbers = [{**item.features, "number": float(at)} for at, item in enumerate(ITEMS)]
+    items = [Item(item.id, each) for item, each in zip(ITEMS, numbers, strict=True)]
+    ranker = ranker_of("item.number >= 1980", limit=10)
+    ranker.offer(Catalogue.put(items))
+    assert chosen_from(ranker) == [f"i{number}" for number in range(1980, 1990)]
+    assert len(chosen_from(ranker, filter="item.number > 1995")) == 4
+
+
+def test_a_request_narrows_and_never_widens():
+    ranker = ranker_of({"where": "item.stock > 0", "fields": ["price"]}, limit=5)
+    cheap = chosen_from(ranker, filter="item.price < 2")
+    assert (
+        cheap
+        == [item.id for item in ITEMS if item.id in IN_STOCK and item.features["price"] < 2][:5]
+    )
+    assert chosen_from(ranker, filter="item.stock == 0 || true") == IN_STOCK[:5]
+
+
+def test_the_context_and_the_user_are_looked_at():
+    where = "context.region in item.regions && !(item.id in profile.purchase)"
+    ranker = ranker_of(where, limit=3, profile={"types": {"purchase": 1}})
+    assert chosen_from(ranker, context={"region": "us"}) == ["i0", "i2", "i4"]
+    bought = UserProfile((ProfileEvent(1, 1, 0, "i2", "purchase"),), (), "v")
+    known = KnownUser("p", bought)
+    assert chosen_from(ranker, known, user_id="u", context={"region": "us"}) == ["i0", "i4", "i6"]
+
+
+def test_the_time_is_looked_at():
+    spec = spec_of({"name": "home", "filter": "time.hour >= 20 || item.id != 'night'"})
+    at = [1_700_000_000.0]  # 22:13:20 UTC, a Tuesday
+    ranker = Ranker(spec, [], salt=b"salt", clock=lambda: at[0])
+    ranker.serve("s0", fresh_ranker(spec).serving.snapshot)
+    actions = [ActionRequest("night"), ActionRequest("day")]
+    assert chosen_from(ranker, actions=actions) == ["night", "day"]
+    at[0] += 6 * 3600
+    assert chosen_from(ranker, actions=actions) == ["day"]
+    assert chosen_from(ranker, actions=actions, filter="time.weekday == 2") == ["day"]
+
+
+def test_actions_that_are_sent_are_filtered_by_what_the_request_or_the_catalogue_says():
+    ranker = ranker_of("item.stock > 0")
+    actions = [
+        ActionRequest("i0"),
+        ActionRequest("i1"),
+        ActionRequest("new", {"stock": 1.0}),
+        ActionRequest("i2", {"stock": 0.0}),
+        ActionRequest("stranger"),
+    ]
+    assert chosen_from(ranker, actions=actions) == ["i1", "new"]
+    ids = [ActionRequest(action.id) for action in actions]
+    assert chosen_from(ranker, actions=ids) == ["i1", "i2"]
+    lenient = ranker_of({"where": "item.stock > 0", "unknown": "admit"})
+    assert chosen_from(lenient, actions=actions) == ["i1", "new", "stranger"]
+
+
+def test_an_item_that_changes_is_judged_anew():
+    ranker = ranker_of("item.stock > 0", limit=3)
+    assert chosen_from(ranker) == ["i1", "i2", "i4"]
+    timeline = ItemTimeline(Catalogue.put(ITEMS))
+    ranker.offer(timeline.newest, timeline)
+
+    changed = [
+        Item("i0", {"stock": 5.0}),
+        Item("i1", {"stock": 0.0}),
+        Item("newest", {"stock": 1.0}),
+    ]
+    left = [item for item in ITEMS[2:] if item.id != "i4"]
+    later = Catalogue.put([*changed, *left])
+    timeline = ItemTimeline(later)
+    ranker.offer(timeline.newest, timeline, [item.id for item in changed] + ["i4"])
+    assert chosen_from(ranker) == ["i0", "i2", "i5"]
+    assert ranker.offering.filtered is not None
+    assert ranker.offering.filtered.rows(["i4"]).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"filter": "item.price >"}, InvalidFieldError, "line 1, column 12"),
+        (
+            {"filter": "item.colour == 'red'"},
+            InvalidFieldError,
+            "name it in the policy's filter.fields",
+        ),
+        ({"filter": "false"}, NoCandidatesError, "none of the 2,000 items is admitted"),
+        ({"filter": "item.stock > 'x'"}, InvalidFieldError, "a number has to stand"),
+        (
+            {"context": {"region": 1.0}, "filter": "context.region == 'eu'"},
+            NoCandidatesError,
+            "none of",
+        ),
+        (
+            {"actions": [ActionRequest("i0")]},
+            NoCandidatesError,
+            "none of the 1 actions is admitted",
+        ),
+    ],
+)
+def test_errors_say_what_to_do(request_, error, message):
+    with pytest.raises(error, match=message) as caught:
+        chosen_from(ranker_of("item.stock > 0"), **request_)
+    assert caught.value.target == "filter"
+
+
+def test_a_policy_without_a_filter_says_that_it_takes_none():
+    with pytest.raises(InvalidFieldError, match="takes no filters: give its spec a filter"):
+        chosen_from(ranker_of(), filter="true")
+
+
+@pytest.mark.parametrize(
+    ("filter_", "target"),
+    [
+        ("item.stock >", "filter.where"),
+        ({"where": "item.n + 1"}, "filter.where"),
+        ({"wher": "x"}, "filter"),
+        ("", "filter"),
+    ],
+)
+def test_a_spec_with_what_is_no_filter_is_refused(filter_, target):
+    with pytest.raises(SpecError) as caught:
+        spec_of({"name": "home", "filter": filter_})
+    assert caught.value.target == target
+
+
+def test_a_filter_is_part_of_the_spec_that_is_logged(tmp_path):
+    (tmp_path / "home.yaml").write_text("name: home\nfilter: item.stock > 0\n")
+    spec = load_spec(tmp_path / "home.yaml")
+    assert spec.filter_rule == FilterRule("item.stock > 0")
+    assert msgspec.json.decode(spec.encoded)["filter"] == "item.stock > 0"
+    plain = spec_of({"name": "home"})
+    assert plain.filter_rule is None
+    assert b"filter" not in plain.encoded
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_trained_source_is_asked_once_however_narrow_the_filter(large):
+    """It knows what is admitted, so what it proposes first is all that can be proposed."""
+    factors = np.random.default_rng(3).normal(size=(N, 8)).astype(np.float32)
+    blocks = arrange(factors, seed=0) if large else {}
+    trained = TrainedSource(
+        "als", {"item_factors": factors, **blocks}, {"alpha": 5.0, "regularization": 1.0}
+    )
+    order = ItemOrder(tuple(item.id for item in ITEMS))
+    source = LocalSource("a", load_model(trained, N), order, Calibration())
+    spec = spec_of(
+        {
+            "name": "home",
+            "sources": [{"kind": "fresh", "name": "a"}],
+            "filter": "item.price == 96 && context.region in item.regions",
+            "limit": 5,
+        }
+    )
+    ranker = fresh_ranker(spec, [source], Catalogue.put(ITEMS))
+    over = ranker.proposers.offered.sources.proposing[0]
+    asked, propose = [], over.propose
+
+    def counted(request, limit):
+        asked.append(limit)
+        return propose(request, limit)
+
+    over.propose = counted
+    found = chosen_from(ranker, history=["i0", "i1"], context={"region": "us"})
+    by_id = {item.id: item.features for item in ITEMS}
+    admitted = [i for i in by_id if by_id[i]["price"] == 96 and "us" in by_id[i]["regions"]]
+    assert asked == [5]
+    assert len(found) == 5
+    assert set(found) <= set(admitted)
+    scores = load_model(trained, N).raw(np.array([0, 1]), np.ones(2, np.float32))
+    best = sorted(admitted, key=lambda item: -scores[int(item[1:])])[:5]
+    assert found == best
