@@ -1,4 +1,7 @@
-"""An environment of its own for the libraries that replay_peers.py or learner.py measures, and a process in it."""
+"""An environment of its own for the libraries that a benchmark measures, and a process in it.
+
+replay/peers.py, learning/learner.py and sources/family_peers.py use it.
+"""
 
 import hashlib
 import json
@@ -7,9 +10,10 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from simulator.data.datasets import default_cache_dir
@@ -48,16 +52,25 @@ ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("peers_worker.py")
 
 
-def peers_python(libraries: Sequence[str] = PEERS, needs: Sequence[str] = NEEDS) -> Path:
+def peers_python(
+    libraries: Sequence[str] = PEERS, needs: Sequence[str] = NEEDS, *, ours: bool = True
+) -> Path:
     """The interpreter of the environment.
 
     The first time it is made, in the user's cache (1.4 GB by default).
+
+    Args:
+        libraries: installed without what they ask for.
+        needs: what they import.
+        ours: whether versions that ``needs`` leaves open are those of constraints.txt.
 
     Raises:
         subprocess.CalledProcessError: a package cannot be installed; pip has said why.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    asked = [version, *libraries, *needs, *OURS, (ROOT / "constraints.txt").read_text()]
+    constraints = ROOT / "constraints.txt"
+    versions = [constraints.read_text()] if ours else ["as the needs say"]
+    asked = [version, *libraries, *needs, *OURS, *versions]
     name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
     home = default_cache_dir() / "peers" / name
     python = home / "bin" / "python"
@@ -66,8 +79,8 @@ def peers_python(libraries: Sequence[str] = PEERS, needs: Sequence[str] = NEEDS)
         print(f"installing {', '.join(libraries)} in {home}", flush=True)
         venv.create(home, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        constraints = ["--constraint", str(ROOT / "constraints.txt")]
-        subprocess.run([*pip, *constraints, *needs, *OURS], check=True)  # noqa: S603
+        within = ["--constraint", str(constraints)] if ours else []
+        subprocess.run([*pip, *within, *needs, *OURS], check=True)  # noqa: S603
         subprocess.run([*pip, "--no-deps", *libraries], check=True)  # noqa: S603
         (home / "complete").touch()
     return python
@@ -97,13 +110,26 @@ class Peers:
 
 
 @contextmanager
-def peers(python: Path, folder: Path) -> Iterator[Peers]:
+def peers(
+    python: Path,
+    folder: Path,
+    *,
+    worker: Path = WORKER,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Peers]:
     """Start the process, which finds its data in the folder, and end it.
 
     What they log is in a file there.
+
+    Args:
+        python: the interpreter.
+        folder: where its data lies.
+        worker: what it runs.
+        settings: variables of its environment.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(python), str(WORKER), str(folder)]
+    environment.update(settings)
+    command = [str(python), str(worker), str(folder)]
     with (
         (folder / "peers.log").open("w") as log,
         subprocess.Popen(  # noqa: S603
