@@ -220,7 +220,7 @@ class Ranker:
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name = self.spec.name
         if offered.sources.scorers:
-            pool = self._scored(pool, request, offered, asker)
+            pool = self._scored(pool, request, offered.sources, catalogue, asker)
         public = without_private(request.context, self._private)
         context, actions = featurise(
             self.spec, catalogue, public, pool.ids, pool.features, pool.scores
@@ -280,6 +280,20 @@ class Ranker:
         pool, _ = await self._pool(request, self._asker(request, None))
         return pool
 
+    async def scored_pool(self, request: RankRequest, catalogue: Catalogue) -> Pool:
+        """Return the pool with the scores of all sources, as a decision has them.
+
+        Args:
+            request: what is asked.
+            catalogue: what sources that look at the context know of items by.
+
+        Raises:
+            BanditloopError: as ``pool``.
+        """
+        asker = self._asker(request, None)
+        pool, offered = await self._pool(request, asker)
+        return self._scored(pool, request, offered.sources, catalogue, asker)
+
     async def _pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered]:
         """Return the pool, and what may be offered once it is made."""
         if request.actions is not None:
@@ -317,21 +331,28 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit)
 
-    def _scored(self, pool: Pool, request: RankRequest, offered: Offered, asker: Asker) -> Pool:
+    def _scored(
+        self,
+        pool: Pool,
+        request: RankRequest,
+        sources: SourceSet,
+        catalogue: Catalogue,
+        asker: Asker,
+    ) -> Pool:
         """Return the pool with the scores of the sources that look at the context.
 
         Each of them sees the scores that candidate sources gave, and not those of the others.
         """
         scores, failed = dict(pool.scores), dict(pool.failed or {})
-        asked = asked_of_sources(request, asker, offered.sources)
-        for scorer in offered.sources.scorers:
+        asked = asked_of_sources(request, asker, sources)
+        for scorer in sources.scorers:
             if scorer.name in pool.scores:
                 raise InvalidFieldError(
                     "this source scores actions itself", f"actions.scores.{scorer.name}"
                 )
             try:
                 scores[scorer.name] = scorer.score_actions(
-                    offered.offering.catalogue,
+                    catalogue,
                     asked,
                     pool.ids,
                     pool.features,

@@ -23,8 +23,9 @@ from policies.data.coded import UNTIMED, CodedEvents, event_weights
 from policies.data.data_set import DataSet
 from policies.data.items import catalogue_items
 from policies.data.manifest import WeightOptions
+from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
-from policies.requests import RankRequest
+from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import ArtifactSource, PolicySpec, Source
 from policies.training.fits import TrainConfig
@@ -116,6 +117,7 @@ def make_prior(
 
     liked = (events.weight if worth is None else worth) >= LIKED
     took = _taken(events, ~earlier & liked)
+    catalogue = Catalogue(msgspec.convert(list(items), list[Item]))
 
     # A sample of users in a random order: the order of the rows says nothing of who they are.
     order = np.random.default_rng(seed).permutation(users).tolist()
@@ -126,15 +128,17 @@ def make_prior(
         ask = runner.get_loop().run_until_complete
         for done, user in enumerate(order):
             user_id = events.user_ids[user]
+            context = (contexts or {}).get(user_id, {})
             try:
-                pool = ask(ranker.pool(RankRequest(user_id=user_id)))
+                pool = ask(
+                    ranker.scored_pool(RankRequest(user_id=user_id, context=context), catalogue)
+                )
             except NoCandidatesError:
                 continue
             if count + len(pool.ids) > max_rows:
                 break
 
             rewards = np.array([item in took.get(user, ()) for item in pool.ids], np.float32)
-            context = (contexts or {}).get(user_id, {})
             decisions.append(PriorDecision.of(context, pool.ids, pool.scores, rewards))
             count, rewarded = count + len(pool.ids), rewarded + int(rewards.sum())
             if done % 100 == 0:

@@ -97,7 +97,7 @@ def measure_blend(
 
     blends: list[Without] = [WHOLE, *((name,) for name in names)]
     trial.play(blends)
-    sizes = _megabytes(judged.artifact)
+    sizes = megabytes_of(judged.artifact)
     rows = [_row(trial, blend, sizes, seed) for blend in blends]
 
     # What may be spared alone may be missed with others: one after the other is left out, too.
@@ -244,7 +244,7 @@ def _row(trial: _Trial, blend: Without, sizes: Mapping[str, float], seed: int) -
     )
 
 
-def _megabytes(artifact: Artifact) -> dict[str, float]:
+def megabytes_of(artifact: Artifact) -> dict[str, float]:
     """Return the memory of each source in a replica: its arrays, and what is made of them."""
     # The order of items is shared by all sources of an artifact.
     shared = _made_of(artifact, [])
