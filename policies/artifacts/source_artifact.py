@@ -161,7 +161,8 @@ def write(artifact: Artifact, root: Path, *, current: bool = True) -> str:
             _sha256(files[file]),
             dict(source.config),
             source.scale,
-            dict(source.metrics),
+            # As they are read: an integer would make another digest.
+            {name: float(value) for name, value in source.metrics.items()},
         )
 
     # The manifest names every file's digest, and the version is the manifest's.

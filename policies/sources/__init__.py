@@ -10,7 +10,8 @@ fit (its entry in ``policies.training.fits``). One that is configured needs a st
 from collections.abc import Mapping, Sequence
 
 from bandits.errors import SpecError
-from policies.artifacts.source_artifact import Artifact, Calibration
+from bandits.values import FeatureMap
+from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
 from policies.sources.base import (
     Candidates,
     CandidateSource,
@@ -29,6 +30,12 @@ from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
+from policies.sources.scorers.artifact_scorer import (
+    SCORERS,
+    ArtifactScorer,
+    CataloguedScorer,
+    load_scorer,
+)
 from policies.sources.similar import ComparingModel, SimilarItems
 from policies.sources.towers.live import LiveTowers
 from policies.sources.vectors import LargeVectorModel
@@ -44,8 +51,10 @@ from policies.spec import Source as SourceConfig
 from policies.typed_yaml import nearest
 
 __all__ = [
+    "ArtifactScorer",
     "CandidateSource",
     "Candidates",
+    "CataloguedScorer",
     "ComparingSource",
     "ContextScorer",
     "FreshItems",
@@ -61,6 +70,7 @@ __all__ = [
     "SourceRequest",
     "load_model",
     "load_sources",
+    "model_of",
 ]
 
 
@@ -119,9 +129,7 @@ def _live(config: FreshSource | TrendingSource | ContentSource, items: ItemOrder
     return LiveContent(config.name, made, Calibration(), items)
 
 
-def _trained(
-    config: ArtifactSource, artifact: Artifact | None, items: ItemOrder
-) -> LocalSource | LiveContent | LiveTowers:
+def _trained(config: ArtifactSource, artifact: Artifact | None, items: ItemOrder) -> Source:
     if artifact is None or config.name not in artifact.sources:
         held = f"it holds {', '.join(artifact.sources)}" if artifact else "there is none"
         hint = nearest(config.name, list(artifact.sources if artifact else ()))
@@ -133,7 +141,28 @@ def _trained(
         return LiveContent(config.name, ItemEncoder.load(trained), trained.scale, items, vectors)
     if trained.kind == "towers":
         return LiveTowers(config.name, trained, items)
+    if trained.kind in SCORERS:
+        scorer = load_scorer(trained, len(items))
+        return ArtifactScorer(config.name, scorer, items, trained.scale)
     model = load_model(trained, len(items))
     compares = isinstance(model, ComparingModel | LargeVectorModel)
     made = SimilarItems if compares else LocalSource
     return made(config.name, model, items, trained.scale)
+
+
+def model_of(
+    source: TrainedSource, items: Sequence[str], features: Mapping[str, FeatureMap]
+) -> Model | CataloguedScorer:
+    """Return a trained source as a model of all items: also one that proposes none of them.
+
+    Args:
+        source: what was trained.
+        items: the artifact's, in their order.
+        features: by id, the features of items.
+
+    Raises:
+        ArtifactError: its arrays do not fit its kind.
+    """
+    if source.kind in SCORERS:
+        return CataloguedScorer(load_scorer(source, len(items)), items, features)
+    return load_model(source, len(items))

@@ -129,19 +129,16 @@ class LocalSource(ImmediateSource):
         """
         index = self._items.places
 
-        # The history is what is known of the user, and what the request adds to it: that is newer.
-        key, stored, weights = self._items.profile(request.profile, request.live)
-        sent = np.array(newest_last([index[i] for i in request.history if i in index]), np.int32)
-        if sent.size:
-            stored, weights, key = *_joined(stored, weights, sent), ""
+        key, stored, weights = self._items.history(request)
         if self._model.needs_history and not weights.any():
             return EMPTY
 
-        barred = sent if request.repeats else stored
-        if request.exclude:
-            barred = np.concatenate(
-                [barred, np.array([index[i] for i in request.exclude if i in index], np.int32)]
-            )
+        # What was sent is barred, even where what is known may be proposed again.
+        barred = np.zeros(0, np.int32) if request.repeats else stored
+        more = (*request.exclude, *(request.history if request.repeats else ()))
+        if more:
+            places = np.array([index[i] for i in more if i in index], np.int32)
+            barred = np.concatenate([barred, places])
 
         shade, part = self._open_to(request)
         scores_at: Callable[[NDArray[np.intp]], Float32]
@@ -197,27 +194,6 @@ class LocalSource(ImmediateSource):
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return scores
-
-
-def newest_last(items: Sequence[int]) -> list[int]:
-    """Return each of some items once: where it was last."""
-    return list(dict.fromkeys(reversed(items)))[::-1]
-
-
-def _joined(
-    stored: NDArray[Any], weights: Float32, sent: NDArray[Any]
-) -> tuple[NDArray[Any], Float32]:
-    """Return what is known with what was sent behind it, and how strongly each speaks.
-
-    An item that is in both keeps the strength that is known.
-    """
-    strength = np.ones(sent.size, np.float32)
-    if stored.size:
-        both, at, behind = np.intersect1d(stored, sent, assume_unique=True, return_indices=True)
-        if both.size:
-            strength[behind] = weights[at]
-            stored, weights = np.delete(stored, at), np.delete(weights, at)
-    return np.concatenate([stored, sent]), np.concatenate([weights, strength])
 
 
 def _best(

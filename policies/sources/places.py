@@ -1,7 +1,7 @@
 """An artifact's items in their order, and which of its places may not be proposed now."""
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
 from policies.rules.filters import Admission
+from policies.sources.base import SourceRequest
 
 PART = 10_000
 """Places looked up at a time: in between, the thread that answers requests gets its turns."""
@@ -57,6 +58,22 @@ class ItemOrder:
         self._last = profile, live, joined
         return joined
 
+    def history(self, request: SourceRequest) -> Profile:
+        """Return the history of who asks: what is known, and what the request adds to it.
+
+        Its key is empty if the request adds anything: such a history does not come again.
+
+        Args:
+            request: what is sent is newer than what is known; an item that is not of this order is
+                left out.
+        """
+        known = self.profile(request.profile, request.live)
+        index = self.places
+        sent = np.array(newest_last([index[i] for i in request.history if i in index]), np.int32)
+        if not sent.size:
+            return known
+        return Profile("", *_joined(known.indices, known.weights, sent))
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -78,6 +95,27 @@ def earlier_weights(profile: Profile, live: LiveHistory) -> list[float]:
     share = live.earlier / total if total > live.earlier else 1.0
     weights: list[float] = (profile.weights * np.float32(share)).tolist()
     return weights
+
+
+def newest_last(items: Sequence[int]) -> list[int]:
+    """Return each of some items once: where it was last."""
+    return list(dict.fromkeys(reversed(items)))[::-1]
+
+
+def _joined(
+    stored: NDArray[Any], weights: Float32, sent: NDArray[Any]
+) -> tuple[NDArray[Any], Float32]:
+    """Return what is known with what was sent behind it, and how strongly each speaks.
+
+    An item that is in both keeps the strength that is known.
+    """
+    strength = np.ones(sent.size, np.float32)
+    if stored.size:
+        both, at, behind = np.intersect1d(stored, sent, assume_unique=True, return_indices=True)
+        if both.size:
+            strength[behind] = weights[at]
+            stored, weights = np.delete(stored, at), np.delete(weights, at)
+    return np.concatenate([stored, sent]), np.concatenate([weights, strength])
 
 
 NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))

@@ -1,12 +1,15 @@
 """The scale of a source's scores: what its best candidates of known users usually score."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
+from bandits.values import FeatureMap
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Calibration, TrainedSource
-from policies.sources import load_model
+from policies.sources import model_of
 
 CALIBRATION_TOP: Final = 50
 """Best candidates by user that scores are calibrated on: about as many as a request asks for."""
@@ -14,15 +17,22 @@ CALIBRATION_USERS: Final = 1000
 """Users that scores are calibrated on, drawn where there are more."""
 
 
-def calibrate(source: TrainedSource, histories: Histories, *, seed: int = 0) -> Calibration:
+def calibrate(
+    source: TrainedSource,
+    histories: Histories,
+    items: Mapping[str, FeatureMap] = MappingProxyType({}),
+    *,
+    seed: int = 0,
+) -> Calibration:
     """Return mean and standard deviation of the raw scores of known users' best candidates.
 
     Args:
         source: what is calibrated.
         histories: what it was fitted on.
+        items: by id, the features of items.
         seed: of the users that are drawn, where there are many.
     """
-    model = load_model(source, len(histories.items))
+    model = model_of(source, histories.items, items)
     users = np.arange(len(histories.users))
     if users.size > CALIBRATION_USERS:
         rng = np.random.default_rng(seed)

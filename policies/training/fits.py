@@ -22,6 +22,8 @@ try:
     from policies.training.ease import EaseConfig, fit_ease
     from policies.training.popular import fit_popular
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
+    from policies.training.scorers.fit import fit_scorer, why_no_scorer
+    from policies.training.scorers.network import ScorerConfig
     from policies.training.sequence.slit import SlitConfig, fit_slit
     from policies.training.towers.fit import fit_towers
     from policies.training.towers.ncf import NcfConfig, fit_ncf
@@ -46,6 +48,8 @@ class TrainConfig:
     ease: EaseConfig = field(default_factory=EaseConfig)
     rp3beta: Rp3betaConfig = field(default_factory=Rp3betaConfig)
     deep: DeepConfig = field(default_factory=DeepConfig)
+    fm: ScorerConfig = field(default_factory=ScorerConfig)
+    deepfm: ScorerConfig = field(default_factory=lambda: ScorerConfig(hidden=(64, 32)))
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
@@ -181,6 +185,16 @@ FITS: Final[Mapping[str, SourceFit]] = {
         ),
         _too_many_for_deep,
     ),
+    "fm": SourceFit(
+        lambda data, config, course: fit_scorer("fm", data, config.fm, course),
+        lambda data, _config: why_no_scorer(data),
+        usual=False,
+    ),
+    "deepfm": SourceFit(
+        lambda data, config, course: fit_scorer("deepfm", data, config.deepfm, course),
+        lambda data, _config: why_no_scorer(data),
+        usual=False,
+    ),
     "popular": SourceFit(
         lambda data, _config, course: fit_popular(data.histories, step=course.step),
         _no_weight,
@@ -259,4 +273,4 @@ def fit_source(name: str, data: TrainingData, config: TrainConfig, course: Cours
         course: how the fit is to go.
     """
     fitted = FITS[name].fit(data, config, course)
-    return replace(fitted, scale=calibrate(fitted, data.histories, seed=course.seed))
+    return replace(fitted, scale=calibrate(fitted, data.histories, data.items, seed=course.seed))

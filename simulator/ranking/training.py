@@ -8,7 +8,7 @@ from bandits.errors import ArtifactError
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
-from policies.sources import load_model
+from policies.sources import model_of
 from policies.training.histories import histories_of
 from policies.typed_yaml import nearest
 from simulator.ranking.asking import TrainedModels
@@ -93,9 +93,10 @@ def models_of(artifact: Artifact, sources: Sequence[str] | None = None) -> Train
                 f" holds {', '.join(artifact.sources)}",
                 "sources",
             )
+    features = {item["id"]: item.get("features", {}) for item in artifact.catalogue}
     return TrainedModels(
         items,
-        {name: load_model(artifact.sources[name], len(items)) for name in names},
+        {name: model_of(artifact.sources[name], items, features) for name in names},
         {name: artifact.sources[name].scale for name in names},
         artifact=replace(artifact, sources={name: artifact.sources[name] for name in names}),
     )

@@ -52,7 +52,7 @@ def score_source(
         seed: of all random numbers.
         folder: where a network's fit keeps how far it has come: the next rung goes on from there.
     """
-    from policies.sources import load_model  # noqa: PLC0415 - as all that imports torch
+    from policies.sources import model_of  # noqa: PLC0415 - as all that imports torch
     from policies.training.fits import FITS  # noqa: PLC0415
     from policies.training.neural.checkpoints import FolderCheckpoints  # noqa: PLC0415
     from policies.training.training_data import Course  # noqa: PLC0415
@@ -68,7 +68,7 @@ def score_source(
         kept = FolderCheckpoints(folder / f"{task.source}-{task.trial}")
         course = Course(seed, checkpoints=kept)
         fitted = FITS[task.source].fit(part.data, tried, course)
-        model = load_model(fitted, len(items))
+        model = model_of(fitted, items, part.data.items)
         trained = TrainedModels(items, {task.source: model}, {task.source: fitted.scale})
         judged = ndcg_of_users(trained, task.source, part.judges)
     except BanditloopError as error:  # the next values may be less extreme

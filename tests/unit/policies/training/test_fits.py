@@ -7,8 +7,9 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
-from policies.sources import load_model
+from policies.sources import model_of
 from policies.sources.local import MODELS
+from policies.sources.scorers.artifact_scorer import SCORERS
 from policies.training.calibration import CALIBRATION_USERS, calibrate
 from policies.training.cf import AlsConfig
 from policies.training.content.descriptions import ContentConfig, describe
@@ -21,12 +22,15 @@ from policies.training.fits import (
     fit_source,
 )
 from policies.training.popular import fit_popular
+from policies.training.scorers.network import ScorerConfig
 from policies.training.towers.ncf import NcfConfig
 from policies.training.towers.network import TowersConfig
 from policies.training.training_data import Course, TrainingData
 
 CONFIG = TrainConfig(
     als=AlsConfig(factors=4, iterations=2),
+    fm=ScorerConfig(factors=4, epochs=2),
+    deepfm=ScorerConfig(factors=4, hidden=(8, 4), epochs=2),
     deep=DeepConfig(hidden=8, epochs=2),
     towers=TowersConfig(factors=4, hidden=8, negatives=8, epochs=2),
     ncf=NcfConfig(factors=4, wide=4, hidden=(4, 2), epochs=2),
@@ -64,9 +68,12 @@ CASES = {
     "one item": (make_histories([{0: 1.0}, {0: 1.0}], 1), ("popular", "trending", "content")),
     "one item each": (
         make_histories([{0: 1.0}, {1: 1.0}], 2),
-        ("popular", "trending", "content"),
+        ("popular", "trending", "content", "fm", "deepfm"),
     ),
-    "all weights equal": (make_histories([{0: 1.0, 1: 1.0}] * 5, 2), EVERY),
+    "all weights equal": (
+        make_histories([{0: 1.0, 1: 1.0}] * 5, 2),
+        tuple(name for name in EVERY if name not in SCORERS),
+    ),
     "items with no events": (make_histories([{0: 1.0, 7: 3.0}, {7: 1.0, 8: 2.0}], 20), EVERY),
     "users without weight": (
         make_histories([{0: 0.0, 1: 0.0}, {1: 1.0, 2: 1.0}, {0: 0.0}], 3),
@@ -102,7 +109,7 @@ def test_small_and_odd_data(case: str) -> None:
         assert np.isfinite([source.scale.mean, source.scale.std]).all()
         assert all(np.isfinite(array).all() for array in source.arrays.values()), name
 
-        model = load_model(source, len(histories.items))
+        model = model_of(source, histories.items, {})
         sent = np.array([0]), np.ones(1, np.float32)
         for indices, weights in [sent, *map(histories.row, range(len(histories.users)))]:
             if weights.any() or not model.needs_history:
@@ -141,7 +148,7 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
 
 
 def test_what_is_fitted_is_what_can_be_served_and_configured() -> None:
-    assert set(FITS) == set(MODELS)
+    assert set(FITS) == {*MODELS, *SCORERS}
     assert {*CONFIG.__slots__, "popular"} == set(FITS)
 
 

@@ -1,0 +1,1 @@
+"""Scorers of an artifact: they see the request's context and propose nothing. Without torch."""

@@ -1,0 +1,193 @@
+"""Factorisation machine and DeepFM at serving time: sums over pairs of fields, and layers above.
+
+Rendle 2010, "Factorization Machines", https://doi.org/10.1109/ICDM.2010.127. Guo, Tang, Ye, Li & He
+2017, "DeepFM", https://arxiv.org/abs/1703.04247.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import ArtifactError
+from bandits.types import Float32, Namespace
+from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.scorers.vocabulary import Vocabulary, one_row
+
+HISTORY_FIELDS: Final = 2
+"""All of the history, and its newest item."""
+ROWS: Final = 20_000
+"""Items whose layers are computed at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserPart:
+    """What a score has of who asks: a constant, a vector, and what the first layer adds up."""
+
+    constant: np.float32
+    vector: Float32
+    hidden: Float32
+
+
+class FieldModel:
+    """The logit of an action: a linear model, the products of every two fields, and layers above.
+
+    The fields of who asks: the history (the mean of its items' vectors), its newest item, and each
+    name in the context. Those of an action: its id, and each name among its features. A field of
+    several features is their mean. The logit is b + Σ w_f + Σ_{f<g} ⟨v_f, v_g⟩ + layers(v), and
+    what an item adds to it can be kept: of a request, one product for each action is left to do.
+
+    Differs from the papers: no user has a vector of their own, so anybody is answered who has a
+    history, a context or neither; features of one field do not interact; the newest item is a field
+    (as in Rendle, Freudenthaler & Schmidt-Thieme 2010, https://doi.org/10.1145/1772690.1772773).
+    """
+
+    def __init__(self, source: TrainedSource, n_items: int) -> None:
+        """Take the arrays that a fit has made.
+
+        Args:
+            source: the fit.
+            n_items: how many items the artifact has.
+
+        Raises:
+            ArtifactError: arrays are missing, or do not fit together.
+        """
+        self._bias = np.float32(source.array("bias", 1)[0])
+        self._slope, self._intercept = (
+            np.float32(source.array("calibration", 2)[place]) for place in (0, 1)
+        )
+        self._features = Vocabulary.load(source, "feature")
+        self._context = Vocabulary.load(source, "context")
+
+        # The row behind the last is that of an item that was never seen.
+        self._item_vectors = source.array("item_vectors", n_items + 1, None)
+        self.factors = factors = self._item_vectors.shape[1]
+        self._item_linear = source.array("item_linear", n_items + 1)
+        self._history_vectors = source.array("history_vectors", n_items, factors)
+        self._last_vectors = source.array("last_vectors", n_items, factors)
+        self._feature_linear = source.array("feature_linear", len(self._features))
+        self._feature_vectors = source.array("feature_vectors", len(self._features), factors)
+        self._context_linear = source.array("context_linear", len(self._context))
+        self._context_vectors = source.array("context_vectors", len(self._context), factors)
+        self.history = int(source.config.get("history", 50))
+        self._load_layers(source)
+
+    @classmethod
+    def load(cls, source: TrainedSource, n_items: int) -> Self:
+        """Return the model that a trained source holds; see ``FieldModel``."""
+        return cls(source, n_items)
+
+    def _load_layers(self, source: TrainedSource) -> None:
+        asks = (HISTORY_FIELDS + self._context.fields) * self.factors
+        width = asks + (1 + self._features.fields) * self.factors
+        weights, biases = [], []
+        for number in range(sum(name.startswith("weight_") for name in source.arrays)):
+            weights.append(source.array(f"weight_{number}", width, None))
+            width = weights[-1].shape[1]
+            biases.append(source.array(f"bias_{number}", width))
+        if weights and width != 1:
+            raise ArtifactError(f"{source.kind}: the last layer has {width} outputs", "weight")
+
+        # What the first layer adds up of who asks, and of an action, is computed apart.
+        self._layers = list(zip(weights[1:], biases[1:], strict=True))
+        self.hidden = weights[0].shape[1] if weights else 0
+        if weights:
+            self._of_user, self._of_item = (
+                np.ascontiguousarray(part) for part in (weights[0][:asks], weights[0][asks:])
+            )
+            self._first_bias = biases[0]
+
+    @property
+    def width(self) -> int:
+        """Numbers that are kept of an item."""
+        return 1 + int(self.factors) + self.hidden
+
+    def user(self, context: Namespace | None, places: NDArray[Any], weights: Float32) -> UserPart:
+        """Return what a request is scored with.
+
+        Args:
+            context: its features; None if there are none.
+            places: the history's items, int[h], oldest first as far as it is known.
+            weights: float32[h], how strongly each speaks for its item.
+        """
+        fields = np.zeros((HISTORY_FIELDS + self._context.fields, self.factors), np.float32)
+        places, weights = places[-self.history :], weights[-self.history :]
+        if (total := weights.sum()) > 0:
+            fields[0] = (weights / total) @ self._history_vectors[places]
+            fields[1] = self._last_vectors[places[-1]]
+
+        linear = np.float32(0.0)
+        if context is not None and len(self._context):
+            codes = one_row(self._context.codes(context.hashes))
+            counts = self._context.pooled(codes, one_row(context.values))
+            fields[HISTORY_FIELDS:] = self._context.vectors(codes, counts, self._context_vectors)[0]
+            linear = counts[0] @ self._context_linear[codes[0]]
+
+        vector = fields.sum(axis=0)
+        constant = self._bias + linear + _pairs(vector, fields)
+        hidden = np.zeros(0, np.float32)
+        if self.hidden:
+            hidden = fields.ravel() @ self._of_user + self._first_bias
+        return UserPart(np.float32(constant), vector, hidden)
+
+    def items(self, places: NDArray[np.intp], features: Namespace) -> Float32:
+        """Return what is kept of some items, float32[K, width].
+
+        Args:
+            places: of the items, intp[K], -1 for one that was never seen.
+            features: of each, [K, F].
+        """
+        table, values = self._features, features.values
+        codes = table.codes(features.hashes)
+        own = codes if features.codes is None else codes[features.codes]
+        own = np.broadcast_to(own, values.shape)
+        counts = table.pooled(own, values)
+
+        fields = np.concatenate(
+            [
+                self._item_vectors[places][:, None],
+                table.vectors(own, counts, self._feature_vectors),
+            ],
+            axis=1,
+        )
+        made = np.empty((len(places), self.width), np.float32)
+        vector = fields.sum(axis=1)
+        linear = self._item_linear[places]
+        if len(table):
+            linear = linear + (counts * self._feature_linear[own]).sum(axis=1)
+        made[:, 0] = linear + _pairs(vector, fields)
+        made[:, 1 : 1 + self.factors] = vector
+        if self.hidden:
+            made[:, 1 + self.factors :] = fields.reshape(len(places), -1) @ self._of_item
+        return made
+
+    def logits(self, user: UserPart, items: Float32) -> Float32:
+        """Return the calibrated logit of each item for a request, float32[K].
+
+        Args:
+            user: see ``user``.
+            items: see ``items``.
+        """
+        logits = user.constant + items[:, 0] + items[:, 1 : 1 + self.factors] @ user.vector
+        if self.hidden:
+            for start in range(0, len(items), ROWS):
+                part = slice(start, start + ROWS)
+                inner = user.hidden + items[part, 1 + self.factors :]
+                for weight, bias in self._layers:
+                    inner = np.maximum(inner, np.float32(0.0)) @ weight + bias
+                logits[part] += inner[:, 0]
+        calibrated: Float32 = self._slope * logits + self._intercept
+        return calibrated
+
+
+def _pairs(total: Float32, fields: Float32) -> Float32:
+    """Return the sum of the products of every two fields, from their sum and themselves.
+
+    Args:
+        total: float32[..., d].
+        fields: float32[..., fields, d].
+    """
+    own = np.vecdot(fields, fields).sum(axis=-1)
+    pairs: Float32 = np.float32(0.5) * (np.vecdot(total, total) - own)
+    return pairs

@@ -1,0 +1,1 @@
+"""Scorers of the pool, fitted by torch."""
