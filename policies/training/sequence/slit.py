@@ -33,9 +33,9 @@ class SlitConfig:
     MovieLens 100K and of the frozen shop (docs/benchmarks/sources.md).
     """
 
-    half_life: float = 3.0
-    length: int = 20
-    regularization: float = 1000.0
+    half_life: float = 10.0
+    length: int = 50
+    regularization: float = 3000.0
     neighbours: int = 400
     max_items: int = 15_000
 

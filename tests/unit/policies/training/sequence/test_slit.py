@@ -101,7 +101,8 @@ def test_of_a_history_of_ten_thousand_events_the_newest_count():
     long = np.resize(np.arange(items), 10_000)
     scores = model.raw(long, np.ones(long.size, np.float32))
     assert scores.argmax() == long[-1] + 1
-    assert np.array_equal(scores, model.raw(long[-20:], np.ones(20, np.float32)))
+    newest = long[-SlitConfig().length :]
+    assert np.array_equal(scores, model.raw(newest, np.ones(newest.size, np.float32)))
 
 
 @pytest.mark.parametrize(
