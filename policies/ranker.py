@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import msgspec
 import numpy as np
@@ -31,7 +32,8 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
-from policies.profiles.known_user import KnownUser, RepeatRules, live_history
+from policies.profiles.known_user import KnownUser, LiveHistory, RepeatRules, live_history
+from policies.profiles.part import ProfileEvent
 from policies.proposers import Asker, Offered, Proposers, asked_of_sources, none_admitted
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
@@ -41,6 +43,10 @@ from policies.spec import PolicySpec
 
 MAX_PAIRS = 8_000_000
 """Pairs of features of one decision that a learner may have to cross."""
+
+
+HISTORIES_REMEMBERED = 1_000
+"""Users of whom it is remembered what sources are told of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +93,12 @@ class Ranker:
         self._clock = clock
         self._rules = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
         self._private = frozenset(spec.context_private or ())
+
+        # A user's is the same on most pages of a visit.
+        self._live_history: Callable[[tuple[ProfileEvent, ...]], LiveHistory | None] | None = None
+        if spec.profile is not msgspec.UNSET:
+            tell = partial(live_history, options=spec.profile)
+            self._live_history = lru_cache(HISTORIES_REMEMBERED)(tell)
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot.
@@ -183,14 +195,14 @@ class Ranker:
     def _asker(self, request: RankRequest, known: KnownUser | None) -> Asker:
         """Return who asks."""
         keyed = pseudonym(self._salt, request.user_id) if request.user_id else None
-        if known is None or self.spec.profile is msgspec.UNSET:
+        if known is None or self._live_history is None:
             return Asker(keyed, keyed)
         held_back = known.visit
         if self._rules is not None:
             held_back = self._rules.held_back(known, 1000 * self._clock())
-        live = live_history(known.profile, self.spec.profile)
-        keyed = keyed if known.filed else None
         did = () if known.profile is None else known.profile.events
+        live = self._live_history(did)
+        keyed = keyed if known.filed else None
         return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True, did=did)
 
     def _ready(self) -> Serving:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from policies.profiles.options import SHOWN, ProfileOptions, Repeat, type_of
+from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 
 REWARD = "reward"
@@ -55,7 +56,7 @@ class KnownUser(msgspec.Struct, frozen=True):
         return None if self.profile is None else self.profile.version or NOTHING
 
 
-def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHistory | None:
+def live_history(events: tuple[ProfileEvent, ...], options: ProfileOptions) -> LiveHistory | None:
     """Return the newest items that speak for themselves; None if there are none.
 
     Of what a user did with an item the strongest counts, as in training. What speaks against an
@@ -63,15 +64,13 @@ def live_history(profile: UserProfile | None, options: ProfileOptions) -> LiveHi
     each older one less.
 
     Args:
-        profile: what is known of the user.
+        events: of the user's profile, newest first.
         options: how many items are told, how strongly each type speaks, and how fast that fades.
     """
-    if profile is None:
-        return None
     weight_of = {REWARD: 1.0, **options.types}.get
     weights: dict[str, float] = {}
     against: set[str] = set()
-    for _, _, _, item, kind in profile.events:
+    for _, _, _, item, kind in events:
         weight = weight_of(kind, 0.0)
         if weight < 0:
             against.add(item)

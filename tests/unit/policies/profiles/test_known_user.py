@@ -46,7 +46,7 @@ def profile(*done: tuple[str, str], shown: tuple[tuple[int, str], ...] = ()) -> 
 
 
 def weights(*done: tuple[str, str]) -> list[tuple[str, float]]:
-    found = live_history(profile(*done), OPTIONS)
+    found = live_history(profile(*done).events, OPTIONS)
     return [] if found is None else list(found.weights.items())
 
 
@@ -54,8 +54,7 @@ def test_the_strongest_of_what_was_done_with_an_item_speaks_for_it():
     assert weights(("b", "view"), ("a", "view"), ("b", "purchase")) == [("a", 1.0), ("b", 3.0)]
     assert weights(("a", "rate"), ("b", "other")) == []
     assert weights(("a", "reward")) == [("a", 1.0)]  # of a policy without signals
-    assert live_history(None, OPTIONS) is None
-    assert live_history(UNKNOWN_USER, OPTIONS) is None
+    assert live_history(UNKNOWN_USER.events, OPTIONS) is None
 
 
 def test_what_speaks_against_an_item_undoes_what_came_before_and_not_what_comes_after():
@@ -69,7 +68,7 @@ def test_sources_are_told_of_as_many_items_as_the_spec_says_oldest_first():
 
 def test_older_items_speak_less_and_a_file_as_the_rest_of_their_row_would():
     options = ProfileOptions(items=3, types=TYPES, fade=2)
-    found = live_history(profile(("b", "purchase"), ("a", "view")), options)
+    found = live_history(profile(("b", "purchase"), ("a", "view")).events, options)
 
     # After two newer items an item speaks half as strongly.
     assert found is not None
@@ -215,7 +214,10 @@ def test_scores_are_kept_as_long_as_a_user_does_nothing_new():
     done = (("b", "view"), ("a", "purchase"))
     before, after = profile(*done), profile(*done, shown=((NOW, "x"),))
     after = msgspec.structs.replace(after, version="v2")
-    assert live_history(before, OPTIONS) == live_history(after, OPTIONS)
-    assert live_history(before, OPTIONS).key != live_history(profile(*done[::-1]), OPTIONS).key
+    assert live_history(before.events, OPTIONS) == live_history(after.events, OPTIONS)
+    assert (
+        live_history(before.events, OPTIONS).key
+        != live_history(profile(*done[::-1]).events, OPTIONS).key
+    )
     fading = msgspec.structs.replace(OPTIONS, fade=3.0)
-    assert live_history(before, fading).key != live_history(before, OPTIONS).key
+    assert live_history(before.events, fading).key != live_history(before.events, OPTIONS).key
