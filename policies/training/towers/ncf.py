@@ -116,10 +116,7 @@ class Ncf:
 
     def users(self, bags: Bags) -> Tensor:
         """Return users as the means of vectors of what their histories hold."""
-        weights = bags.weights
-        if self.module.training:
-            weights = weights * (torch.rand(len(weights)) >= self._config.dropout)
-        return bags.means(self.module.known, weights)
+        return bags.means(self.module.known)
 
     def loss(self, rows: Tensor) -> Tensor:
         """Return the mean loss of some rows, each with the items that are drawn beside it.
@@ -129,6 +126,7 @@ class Ncf:
         """
         at = self.past.rows[rows.numpy()]
         bags = self.past.around(at, self._config.most, self._config.after)
+        bags = bags.kept(torch.rand(len(bags.items)) >= self._config.dropout)
         wanted = torch.from_numpy(self.past.items[at])[:, None]
         drawn = torch.randint(self._items, (len(at), self._config.negatives))
 

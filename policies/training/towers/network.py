@@ -125,14 +125,9 @@ class TwoTowers:
             bags: their histories.
             users: int64[b], who they are.
         """
-        weights = bags.weights
-        if self.module.training:
-            weights = weights * (torch.rand(len(weights)) >= self._config.dropout)
-        # As much of a history as is left counts; sums of weights of any size do not overflow.
         size = self._config.factors
-        rows = vectors[:, :size]
-        whole = bags.means(rows, weights)
-        latest = bags.means(rows, weights * ((bags.back > 0) & (bags.back <= self._config.recent)))
+        recent = (bags.back > 0) & (bags.back <= self._config.recent)
+        whole, latest = (each.means(vectors[:, :size]) for each in (bags, bags.kept(recent)))
 
         told = self.users.sums(self.module.user_rows, users)
         if self.module.training:
@@ -151,6 +146,8 @@ class TwoTowers:
         bags = self.past.around(at, self._config.most, self._config.after)
         wanted = torch.from_numpy(self.past.items[at])
         pool = torch.cat([wanted, torch.randint(len(self._share), (self._config.negatives,))])
+
+        bags = bags.kept(torch.rand(len(bags.items)) >= self._config.dropout)
 
         # Each item that is met at all goes through its tower once.
         met, places = torch.unique(torch.cat([pool, bags.items]), return_inverse=True)

@@ -116,21 +116,37 @@ class Bags:
     starts: Tensor
     back: Tensor
 
-    def means(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """Return the mean of each history's vectors, float32[b, d]; zeros of an empty one.
+    @property
+    def owners(self) -> Tensor:
+        """Return of which history each item is, int64[m]."""
+        sizes = torch.diff(self.starts, append=torch.tensor([len(self.items)]))
+        return torch.repeat_interleave(torch.arange(len(self.starts)), sizes)
+
+    def kept(self, chosen: Tensor) -> "Bags":
+        """Return the histories with some of their items alone.
 
         Args:
-            vectors: float32[m, d] or float32[n, d], of which ``items`` are rows.
-            weights: float32[m], how much each counts.
+            chosen: bool[m].
         """
-        owners = torch.repeat_interleave(
-            torch.arange(len(self.starts)),
-            torch.diff(self.starts, append=torch.tensor([len(self.items)])),
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.cumsum(0)])
+        return Bags(
+            self.items[chosen], self.weights[chosen], before[self.starts], self.back[chosen]
         )
-        sums = torch.zeros(len(self.starts)).index_add_(0, owners, weights)
-        shares = weights / sums.clamp(min=torch.finfo(torch.float32).tiny)[owners]
+
+    def means(self, vectors: Tensor) -> Tensor:
+        """Return the weighted mean of each history's vectors, float32[b, d]; zeros of an empty one.
+
+        Args:
+            vectors: float32[n, d], of which ``items`` are rows.
+        """
+        owners = self.owners
+        sums = torch.zeros(len(self.starts)).index_add_(0, owners, self.weights)
         means: Tensor = torch.nn.functional.embedding_bag(
-            self.items, vectors, self.starts, mode="sum", per_sample_weights=shares
+            self.items,
+            vectors,
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.weights / sums[owners],
         )
         return means
 
@@ -143,10 +159,8 @@ def mean_ndcg(scores: Tensor, wanted: Tensor, bags: Bags) -> float:
         wanted: int64[b].
         bags: the histories.
     """
-    sizes = torch.diff(bags.starts, append=torch.tensor([len(bags.items)]))
-    owners = torch.repeat_interleave(torch.arange(len(bags.starts)), sizes)
     own = scores.gather(1, wanted[:, None])
-    scores[owners, bags.items] = -torch.inf
+    scores[bags.owners, bags.items] = -torch.inf
     rank = (scores > own).sum(1)
     gains = torch.where(rank < LIST, 1.0 / torch.log2(rank + 2.0), 0.0)
     return float(gains.mean()) if len(gains) else 0.0
