@@ -74,6 +74,12 @@ class Fitted:
     best: int
     quality: float
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The same by name, as an artifact's manifest has it; no quality where nobody asked."""
+        taken = {"epochs": float(self.epochs), "best_epoch": float(self.best)}
+        return taken if math.isnan(self.quality) else {**taken, "quality": self.quality}
+
 
 def fit_network(network: Fittable, rows: int, config: LoopConfig, course: Course) -> Fitted:
     """Fit a network, and leave it in evaluation mode as it was at its best.

@@ -63,8 +63,7 @@ def fit_towers(
         gone = fit_network(network, events, loop, course)
         arrays |= exported(network)
     said_so = {**asdict(config), **({"content": encoder} if encoder else {})}
-    metrics = {"epochs": float(gone.epochs), "best_epoch": float(gone.best), "ndcg": gone.quality}
-    return TrainedSource("towers", arrays, said_so, metrics=metrics)
+    return TrainedSource("towers", arrays, said_so, metrics=gone.metrics)
 
 
 def make_network(

@@ -175,8 +175,7 @@ def fit_ncf(histories: Histories, config: NcfConfig, course: Course) -> TrainedS
     gone = fit_network(network, len(past.rows), loop, course)
     with one_thread():
         arrays = ncf_arrays(network.module)
-    metrics = {"epochs": float(gone.epochs), "best_epoch": float(gone.best), "ndcg": gone.quality}
-    return TrainedSource("ncf", arrays, asdict(config), metrics=metrics)
+    return TrainedSource("ncf", arrays, asdict(config), metrics=gone.metrics)
 
 
 def ncf_arrays(module: NcfModule) -> dict[str, Any]:

@@ -26,7 +26,7 @@ CONFIGS = {
         patience=30,
     ),
     "product": NcfConfig(
-        factors=6, hidden=(), batch=64, epochs=30, learning_rate=0.02, most=5, patience=30
+        factors=6, hidden=(), batch=64, epochs=30, learning_rate=0.02, most=5, patience=0
     ),
 }
 
