@@ -83,6 +83,11 @@ class OnRay:
         while waiting:
             yield self._next(waiting)
 
+    def most_cores(self) -> int:
+        """Return how many cores the cluster has, or may have when an autoscaler has added nodes."""
+        self._count_nodes()
+        return self._cores
+
     def _next(self, waiting: deque[Any]) -> Any:
         while not self._ray.wait([waiting[0]], timeout=NODES_EVERY_S)[0]:
             self._count_nodes()

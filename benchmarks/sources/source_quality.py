@@ -51,6 +51,7 @@ from policies.training.histories import histories_of
 from policies.training.popular import fit_popular
 from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
 from policies.training.train import run_training
+from policies.training.training_data import Course
 from policies.training.trending import TrendingConfig, fit_trending
 from simulator.worlds.movielens import (
     LIKED,
@@ -152,7 +153,7 @@ def peer_autoencoder(histories: Histories, config: DeepConfig, seed: int) -> Ran
     """The torch model's own forward pass."""
     interactions = user_items(histories)
     matrix = torch.from_numpy(interactions.toarray())
-    model = fit_autoencoder(interactions, config, seed=seed, step=_quiet)
+    model = fit_autoencoder(interactions, config, Course(seed))
     with torch.no_grad():
         logits = model(matrix)
     for user in range(len(histories.users)):
@@ -240,7 +241,7 @@ def _validate(world: MovieLensWorld) -> None:
         show(
             "deep",
             "graded",
-            [ours(fit_deep(histories, deep, seed=0, step=_quiet), histories)],
+            [ours(fit_deep(histories, deep, Course()), histories)],
             deep,
         )
 

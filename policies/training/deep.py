@@ -1,4 +1,4 @@
-"""The multinomial autoencoder, fitted by torch: its only importer.
+"""The multinomial autoencoder, fitted by torch.
 
 Served by ``policies.sources.deep`` in numpy.
 
@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
-from policies.training.cf import Step, user_items
-from policies.training.neural.loop import one_thread, own_random_numbers
+from policies.training.cf import user_items
+from policies.training.neural.loop import LoopConfig, fit_network, own_random_numbers
+from policies.training.training_data import Course
 
 LEAST_BATCHES: Final = 100
 """Batches that are shown whatever the budget."""
@@ -63,7 +64,7 @@ class Autoencoder(nn.Module):  # type: ignore[misc]
         return logits
 
 
-def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step) -> TrainedSource:
+def fit_deep(histories: Histories, config: DeepConfig, course: Course) -> TrainedSource:
     """Fit the autoencoder to predict each history from itself, corrupted.
 
     It minimises the multinomial negative log-likelihood (their equation 2).
@@ -71,10 +72,9 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
     Args:
         histories: who interacted with what.
         config: see DeepConfig.
-        seed: of all random numbers.
-        step: told after each batch.
+        course: how the fit is to go.
     """
-    model = fit_autoencoder(user_items(histories), config, seed=seed, step=step)
+    model = fit_autoencoder(user_items(histories), config, course)
     arrays = {
         "weight_0": model.encode.weight.detach().numpy().T,
         "bias_0": model.encode.bias.detach().numpy(),
@@ -84,36 +84,47 @@ def fit_deep(histories: Histories, config: DeepConfig, *, seed: int, step: Step)
     return TrainedSource("deep", arrays, asdict(config))
 
 
-def fit_autoencoder(
-    interactions: csr_matrix, config: DeepConfig, *, seed: int, step: Step
-) -> Autoencoder:
+def fit_autoencoder(interactions: csr_matrix, config: DeepConfig, course: Course) -> Autoencoder:
     """Return a fitted model, in evaluation mode: the same for the same seed.
 
     Args:
         interactions: weights, float32[users, items]; only a batch of users is ever dense.
         config: see DeepConfig.
-        seed: of all random numbers, which are its own.
-        step: told after each batch.
+        course: how the fit is to go.
     """
     users, items = interactions.shape
-    affordable = max(LEAST_BATCHES, config.budget // (config.batch * items))
-    batches = min(config.epochs * -(-users // config.batch), affordable)
+    loop = LoopConfig(
+        batch=config.batch,
+        epochs=config.epochs,
+        steps=max(LEAST_BATCHES, config.budget // (config.batch * items)),
+        patience=0,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    with own_random_numbers(course.seed):
+        network = _Denoising(Autoencoder(items, config), interactions)
+    fit_network(network, users, loop, course)
+    return network.module
 
-    with own_random_numbers(seed), one_thread():
-        model = Autoencoder(items, config)
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
 
-        done = 0
-        while done < batches:
-            for rows in torch.randperm(users).split(config.batch)[: batches - done]:
-                batch = torch.from_numpy(interactions[rows.numpy()].toarray())
-                loss = -(functional.log_softmax(model(batch), dim=1) * batch).sum(dim=1).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                done += 1
-                step(done, batches)
-    model.eval()
-    return model
+class _Denoising:
+    """The autoencoder while it is fitted to users' histories."""
+
+    name = "deep"
+
+    def __init__(self, module: Autoencoder, interactions: csr_matrix) -> None:
+        self.module = module
+        self._interactions = interactions
+
+    def loss(self, rows: Tensor) -> Tensor:
+        """Return the mean over users of what their histories are unlikely, [].
+
+        Args:
+            rows: int64[batch], users.
+        """
+        batch = torch.from_numpy(self._interactions[rows.numpy()].toarray())
+        return -(functional.log_softmax(self.module(batch), dim=1) * batch).sum(dim=1).mean()
+
+    def quality(self) -> float:
+        """Return nothing of use: nobody asks, for it is fitted to the end."""
+        return 0.0

@@ -67,12 +67,14 @@ Reason = Callable[[TrainingData, TrainConfig], str]
 class SourceFit:
     """How one source is fitted, and why not.
 
-    ``usual``: whether it is fitted where nobody says which sources are wanted.
+    ``usual``: whether it is fitted where nobody says which sources are wanted; ``network``: whether
+    it is fitted by ``fit_network``, which several workers can do together.
     """
 
     fit: Fit
     why_not: Reason
     usual: bool = True
+    network: bool = False
 
 
 def _no_weight(data: TrainingData, _config: TrainConfig) -> str:
@@ -180,10 +182,9 @@ FITS: Final[Mapping[str, SourceFit]] = {
         _too_few,
     ),
     "deep": SourceFit(
-        lambda data, config, course: fit_deep(
-            data.histories, config.deep, seed=course.seed, step=course.step
-        ),
+        lambda data, config, course: fit_deep(data.histories, config.deep, course),
         _too_many_for_deep,
+        network=True,
     ),
     "fm": SourceFit(
         lambda data, config, course: fit_scorer("fm", data, config.fm, course),
@@ -220,11 +221,13 @@ FITS: Final[Mapping[str, SourceFit]] = {
         lambda data, config, course: fit_towers(data, config.towers, config.content, course),
         _too_many_for_towers,
         usual=False,
+        network=True,
     ),
     "ncf": SourceFit(
         lambda data, config, course: fit_ncf(data.histories, config.ncf, course),
         _too_many_for_ncf,
         usual=False,
+        network=True,
     ),
 }
 """Every source that can be trained, by name."""

@@ -29,7 +29,7 @@ from policies.requests import Item, RankRequest
 from policies.sources import load_sources
 from policies.spec import ArtifactSource, PolicySpec, Source
 from policies.training.fits import TrainConfig
-from policies.training.train import MapTasks, Progress, run_training
+from policies.training.train import CheckpointsOf, MapTasks, Progress, run_training
 
 EARLIER = 0.75
 """The share of the events that sources are trained on; by measurement, docs/benchmarks/start.md."""
@@ -78,6 +78,7 @@ def make_prior(
     max_rows: int = MAX_ROWS,
     progress: Progress | None = None,
     map_tasks: MapTasks | None = None,
+    checkpoints: CheckpointsOf | None = None,
 ) -> MadePrior:
     """Return the rows of a prior; the same events and seed give the same rows.
 
@@ -97,6 +98,7 @@ def make_prior(
         max_rows: the most rows.
         progress: told of each source's steps, and of those of ``prior``.
         map_tasks: where sources are fitted.
+        checkpoints: where long fits keep how far they have come.
     """
     say = progress or (lambda *_: None)
     try:
@@ -111,6 +113,7 @@ def make_prior(
             seed,
             say,
             map_tasks,
+            checkpoints,
         )
     except _NoPriorError as error:
         return MadePrior(reason=str(error))
@@ -204,6 +207,7 @@ def _proposers(
     seed: int,
     progress: Progress,
     map_tasks: MapTasks | None,
+    checkpoints: CheckpointsOf | None,
 ) -> Ranker:
     """Train sources on the earlier part; return what asks them as a policy does.
 
@@ -220,6 +224,7 @@ def _proposers(
             seed=seed,
             progress=progress,
             map_tasks=map_tasks,
+            checkpoints=checkpoints,
         )
     except ArtifactError as error:
         raise _NoPriorError(

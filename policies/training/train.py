@@ -44,8 +44,11 @@ class SourceTask:
         return fit_source(name, self.data, self.config, self.course)
 
 
-MapTasks = Callable[[SourceTask, Sequence[str]], Iterable[TrainedSource]]
-"""A ``map`` of a task over names, in their order: over processes, or a cluster."""
+MapTasks = Callable[[SourceTask, Sequence[str], Progress], Iterable[TrainedSource]]
+"""A ``map`` of a task over names, in their order: over processes, or a cluster.
+
+It may tell of the steps of what it fits elsewhere.
+"""
 CheckpointsOf = Callable[[str], FitCheckpoints]
 """Where a training keeps how far it has come, given a digest of all that it depends on."""
 
@@ -123,9 +126,8 @@ def run_training(
         }
     else:
         fitted = {}
-        # Nobody sees the steps of another process.
         task = SourceTask(data, config, course)
-        for name, source in zip(names, map_tasks(task, names), strict=True):
+        for name, source in zip(names, map_tasks(task, names, say), strict=True):
             fitted[name] = source
             say(name, 1, 1)
 
@@ -158,7 +160,7 @@ def progress_bars() -> Iterator[Progress]:
         def show(source: str, done: int, total: int) -> None:
             if source not in tasks:
                 tasks[source] = bars.add_task(source, total=total)
-            bars.update(tasks[source], completed=done)
+            bars.update(tasks[source], completed=done, total=total)
 
         yield show
 

@@ -15,6 +15,7 @@ from simulator.ranking.asking import TrainedModels
 
 if TYPE_CHECKING:
     from policies.training.fits import TrainConfig
+    from policies.training.train import CheckpointsOf, MapTasks
 
 SourceProgress = Callable[[str, int, int], None]
 
@@ -28,6 +29,8 @@ def train_on(
     contexts: Mapping[str, FeatureMap] | None = None,
     seed: int = 0,
     progress: SourceProgress | None = None,
+    map_tasks: "MapTasks | None" = None,
+    checkpoints: "CheckpointsOf | None" = None,
 ) -> TrainedModels:
     """Train sources on a part of a data set.
 
@@ -40,6 +43,8 @@ def train_on(
         contexts: by user, what a caller will say of each with a request.
         seed: of all random numbers.
         progress: told of each source's steps.
+        map_tasks: where sources are fitted; in this process by default.
+        checkpoints: where long fits keep how far they have come.
 
     Raises:
         ArtifactError: a source is unknown, or none can be trained.
@@ -69,6 +74,8 @@ def train_on(
         contexts=contexts,
         seed=seed,
         progress=progress,
+        map_tasks=map_tasks,
+        checkpoints=checkpoints,
     )
     notes = [f"{name} is left out: {why}" for name, why in {**run.left_out, **left_out}.items()]
     return replace(models_of(run.artifact), notes=tuple(notes))

@@ -5,11 +5,9 @@ it, the process that asked goes on. It finds what to do in the folder, tells of 
 standard output, and leaves its answer in the folder.
 """
 
-import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,9 +92,10 @@ def _train(folder: Path, request: TrainingRequest) -> str:
     from policies.training.fitted_with import with_changes  # noqa: PLC0415
     from policies.training.train import run_training  # noqa: PLC0415
     from simulator.refresh.training_data import read_training_data  # noqa: PLC0415
+    from simulator.training.place import training_place  # noqa: PLC0415
 
     events, items = read_training_data(folder)
-    with _where_to_fit(request) as map_tasks:
+    with training_place(jobs=request.jobs, address=request.address) as place:
         run = run_training(
             events,
             items,
@@ -104,7 +103,8 @@ def _train(folder: Path, request: TrainingRequest) -> str:
             config=with_changes(TrainConfig(), request.changes),
             seed=request.seed,
             progress=_tell,
-            map_tasks=map_tasks,
+            map_tasks=place.map_tasks,
+            checkpoints=place.checkpoints,
         )
     made = {**run.artifact.created_with, EVENTS_UNTIL: str(request.events_until_ms)}
     artifact = replace(run.artifact, created_with=made)
@@ -114,17 +114,6 @@ def _train(folder: Path, request: TrainingRequest) -> str:
 def _tell(source: str, done: int, total: int) -> None:
     sys.stdout.write(msgspec.json.encode(TrainingStep(source, done, total)).decode() + "\n")
     sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _where_to_fit(request: TrainingRequest) -> Iterator[Any]:
-    """Yield a map over processes or a cluster, None for this process."""
-    from simulator.parallel import OnRay, in_processes  # noqa: PLC0415
-
-    if request.address is not None:
-        yield OnRay(request.address)
-    else:
-        yield in_processes(request.jobs) if request.jobs > 1 else None
 
 
 if __name__ == "__main__":

@@ -60,6 +60,12 @@ def said_by(path: Path) -> bytes:
     )
 
 
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """The contents of all files, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): said_by(path) for path in paths}
+
+
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -188,6 +194,37 @@ app({arguments!r})
 
     run(*arguments)
     assert source_artifact.load(out).seed == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
+    data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """The same command finds how far it had come, and leaves nothing of it behind."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    chosen = ["--data", str(data), "--sources", "popular,deep", "--no-prior"]
+    code = f"""
+import os
+from policies.training.neural.checkpoints import FolderCheckpoints
+write = FolderCheckpoints.write
+FolderCheckpoints.write = lambda *told: (write(*told), os.kill(os.getpid(), {int(how)}))
+from serve_app.cli.main import main
+import sys
+sys.argv = ["banditloop", "train", *{chosen!r}, "--out", {str(out)!r}]
+main()
+"""
+    stopped = subprocess.run(
+        [sys.executable, "-c", code], check=False, timeout=100, capture_output=True, text=True
+    )
+    assert stopped.returncode == (130 if how is signal.SIGINT else -how)
+    assert ("the same command goes on from there" in stopped.stderr) is (how is signal.SIGINT)
+    assert [path.suffix for path in (out / "checkpoints").rglob("deep*")] == [".safetensors"]
+    assert not (out / "current").exists()
+
+    assert "goes on from" in run(*chosen, "--out", out)
+    assert not (out / "checkpoints").exists()
+    run(*chosen, "--out", whole)
+    assert everything_in(out) == everything_in(whole)
 
 
 @pytest.mark.parametrize(

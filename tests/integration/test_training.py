@@ -25,6 +25,7 @@ from policies.training.train import (
     progress_bars,
     run_training,
 )
+from policies.training.training_data import Course
 
 N_USERS, N_ITEMS = 120, 60
 CONFIG = TrainConfig(
@@ -70,8 +71,8 @@ def test_tastes_are_found_for_known_users_and_for_strangers(trained: Artifact, n
 def test_the_autoencoder_is_served_as_torch_computes_it() -> None:
     """Log-probabilities within 1e-5, relative."""
     histories = histories_of(make_events())
-    model = load_model(fit_deep(histories, CONFIG.deep, seed=3, step=_quiet), N_ITEMS)
-    peer = fit_autoencoder(user_items(histories), CONFIG.deep, seed=3, step=_quiet)
+    model = load_model(fit_deep(histories, CONFIG.deep, Course(3)), N_ITEMS)
+    peer = fit_autoencoder(user_items(histories), CONFIG.deep, Course(3))
     with torch.no_grad():
         expected = torch.log_softmax(
             peer(torch.from_numpy(user_items(histories).toarray())), dim=1

@@ -87,6 +87,13 @@ def train(
     ] = None,
     no_prior: NoPrior = False,
     jobs: Jobs = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Workers that fit each network together, on Ray: of this machine, or of --address",
+        ),
+    ] = 1,
     address: Address = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -94,6 +101,9 @@ def train(
 
     What is known of its users is written beside, by pseudonyms under the salt of --data-dir or
     BANDITLOOP_SALT: serve with the same one. No user is in the artifact itself.
+
+    A training that was interrupted goes on when the same command is given again: networks keep how
+    far they have come in OUT/checkpoints, until the artifact is written.
     """
     if context.invoked_subcommand is not None:
         return
@@ -126,6 +136,7 @@ def train(
             search_minutes=search_minutes,
             no_prior=no_prior,
             jobs=jobs,
+            workers=workers,
             address=address,
             data_dir=data_dir,
         )

@@ -1,7 +1,7 @@
 """The course of ``banditloop train``: data set, sources, artifact, profiles, spec."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from policies.data.data_set import DataSet
     from policies.data.manifest import WeightOptions
     from policies.training.fits import TrainConfig
-    from policies.training.train import MapTasks
+    from policies.training.train import TrainingRun
+    from simulator.training.place import Place
     from simulator.tuning.report import TuningReport
 
 PROFILES = "profiles.parquet"
 """The name of the file of profiles in the folder of an artifact's versions."""
+CHECKPOINTS = "checkpoints"
+"""The name of the folder beside it, of how far a training has come that has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class SourceTraining:
     search_minutes: float | None = None
     no_prior: bool = False
     jobs: int = 1
+    workers: int = 1
     address: str | None = None
     data_dir: Path | None = None
 
@@ -56,38 +60,36 @@ def train_and_report(asked: SourceTraining) -> None:
     """
     from policies.artifacts import source_artifact
     from policies.artifacts.profile_file import write_profiles
-    from policies.training.train import progress_bars, run_training
     from serve_app.settings import Settings
+    from simulator.training.place import training_place
 
     # A salt that cannot be had is said before the work, not after it.
     salt = Settings.with_options(data_dir=asked.data_dir).secret()
     what = _data_of(asked)
     config, search = _fitted_with(asked, what)
 
-    with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
-        run = run_training(
-            what.events,
-            what.items,
-            sources=asked.sources,
-            config=config,
-            contexts=what.contexts,
-            seed=asked.seed,
-            progress=progress,
-            map_tasks=map_tasks,
-        )
-    for source, reason in run.left_out.items():
-        say(f"left out: {source}: {reason}")
-
-    # The prior is about the candidates of the policy that will be served.
-    names, profiles, text = list(run.artifact.sources), asked.out / PROFILES, None
-    if asked.spec_out is not None:
-        paths = SpecPaths(asked.spec_out, asked.out, profiles)
-        text = choose_text(
-            what.name, what.events, what.items, what.weights, names, paths, asked.seed, config
-        )
-    prior = None if asked.no_prior else _prior(asked, what, names, text, config)
+    checkpoints = asked.out / CHECKPOINTS
+    if checkpoints.exists():
+        say(f"goes on from {checkpoints}, where the data, the options and the build are the same")
+    try:
+        with (
+            ray_kept_quiet(asked.address or ("local" if asked.workers > 1 else None)),
+            training_place(
+                jobs=asked.jobs,
+                workers=asked.workers,
+                address=asked.address,
+                checkpoints=checkpoints,
+            ) as place,
+        ):
+            run, prior, text = _trained(asked, what, config, place)
+    except KeyboardInterrupt:
+        if checkpoints.exists():
+            say(f"how far it has come is in {checkpoints}: the same command goes on from there")
+        raise
 
     version = source_artifact.write(replace(run.artifact, prior=prior), asked.out)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    names, profiles = list(run.artifact.sources), asked.out / PROFILES
     say(("trained", "green"), f"  {', '.join(names)}  {asked.out}  {version}")
     if search is not None:
         write_search(search, asked.out, run.artifact, version)
@@ -125,12 +127,60 @@ def _fitted_with(
     )
 
 
+def _trained(
+    asked: SourceTraining, what: "_LearnedFrom", config: "TrainConfig | None", place: "Place"
+) -> "tuple[TrainingRun, bytes | None, str | None]":
+    """Return what was trained, its prior, and the text of a spec that serves it.
+
+    Args:
+        asked: the options.
+        what: is trained on.
+        config: what sources are fitted with; None for the usual.
+        place: where sources are fitted.
+    """
+    from policies.training.train import progress_bars, run_training
+
+    with progress_bars() as progress:
+        run = run_training(
+            what.events,
+            what.items,
+            sources=asked.sources,
+            config=config,
+            contexts=what.contexts,
+            seed=asked.seed,
+            progress=progress,
+            map_tasks=place.map_tasks,
+            checkpoints=place.checkpoints,
+        )
+    for source, reason in run.left_out.items():
+        say(f"left out: {source}: {reason}")
+
+    # The prior is about the candidates of the policy that will be served.
+    names, text = list(run.artifact.sources), None
+    if asked.spec_out is not None:
+        paths = SpecPaths(asked.spec_out, asked.out, asked.out / PROFILES)
+        text = choose_text(
+            what.name,
+            what.events,
+            what.items,
+            what.weights,
+            names,
+            paths,
+            asked.seed,
+            config,
+            place,
+        )
+    prior = None if asked.no_prior else _prior(asked, what, names, text, config, place)
+    return run, prior, text
+
+
 def _prior(
     asked: SourceTraining,
     what: "_LearnedFrom",
     names: list[str],
     text: str | None,
     config: "TrainConfig | None",
+    place: "Place",
 ) -> bytes | None:
     """Return what a policy's model is taught before its first decision; say what became of it.
 
@@ -140,6 +190,7 @@ def _prior(
         names: the sources that were trained.
         text: the policy's spec, if one was chosen.
         config: what sources are fitted with; None for the usual.
+        place: where sources are fitted.
     """
     from policies.training.prior import LIMIT, make_prior, weights_as_rewards
     from policies.training.train import progress_bars
@@ -150,7 +201,7 @@ def _prior(
         spec = parse_yaml(text.encode())
         blended, limit = [source["name"] for source in spec["sources"]], spec["limit"]
 
-    with _where_to_fit(asked) as map_tasks, progress_bars() as progress:
+    with progress_bars() as progress:
         made = make_prior(
             what.events,
             what.items,
@@ -161,7 +212,8 @@ def _prior(
             config=config,
             seed=asked.seed,
             progress=lambda step, done, total: progress(f"prior: {step}", done, total),
-            map_tasks=map_tasks,
+            map_tasks=place.map_tasks,
+            checkpoints=place.checkpoints,
         )
     if made.rows is None:
         say(f"no prior: {made.reason}")
@@ -249,15 +301,3 @@ def _imported(asked: SourceTraining) -> "DataSet":
         preset=asked.preset,
     )
     return DataSet.open(folder)
-
-
-@contextmanager
-def _where_to_fit(asked: SourceTraining) -> "Iterator[MapTasks | None]":
-    """Yield a map over processes or a cluster, None for this process."""
-    from simulator.parallel import OnRay, in_processes
-
-    if asked.address is not None:
-        with ray_kept_quiet(asked.address):
-            yield OnRay(asked.address)
-    else:
-        yield in_processes(asked.jobs) if asked.jobs > 1 else None

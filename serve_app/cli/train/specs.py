@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policies.training.fits import TrainConfig
     from simulator.ranking.asking import TrainedModels
     from simulator.ranking.report import RankingReport
+    from simulator.training.place import Place
 
 USUAL: Mapping[str, Any] = {
     "exploration": {"kind": "lints", "scale": 0.12, "draws": 64},
@@ -54,7 +55,8 @@ def choose_text(
     sources: Sequence[str],
     paths: SpecPaths,
     seed: int,
-    config: "TrainConfig | None" = None,
+    config: "TrainConfig | None",
+    place: "Place",
 ) -> str:
     """Return a policy's YAML, chosen by what users did after the first part of the events.
 
@@ -69,12 +71,13 @@ def choose_text(
         paths: where the spec will be, and what it names.
         seed: of all random numbers.
         config: what sources are fitted with; None for the usual.
+        place: where sources are fitted.
     """
     from simulator.ranking.choose import ChosenSpec, choose_spec
 
     name, artifact = policy_name(data), paths.relative(paths.artifact)
     try:
-        report = _measure(data, events, items, weights, sources, seed, config)
+        report = _measure(data, events, items, weights, sources, seed, config, place)
         chosen = choose_spec(report, name=name, artifact=artifact)
     except DataSetError as error:
         say(f"the spec names every source, for nothing can be measured: {error.message}")
@@ -99,6 +102,7 @@ def _measure(
     sources: Sequence[str],
     seed: int,
     config: "TrainConfig | None",
+    place: "Place",
 ) -> "RankingReport":
     from policies.training.fits import FITS
     from simulator.ranking.automatic import evaluate_by_first_split
@@ -121,6 +125,8 @@ def _measure(
                 config=config,
                 seed=seed,
                 progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
+                map_tasks=place.map_tasks,
+                checkpoints=place.checkpoints,
             )
 
         # What is seldom worth its time is served where a blend misses it.

@@ -1,0 +1,1 @@
+"""Training spread over processes and machines."""
