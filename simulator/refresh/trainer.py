@@ -17,6 +17,7 @@ import msgspec
 from bandits.errors import BanditloopError
 
 REQUEST, ANSWER, ARTIFACT = "request.json", "answer.json", "artifact"
+CHECKPOINTS = "checkpoints"
 EVENTS_UNTIL = "events_until_ms"
 """The name under which an artifact says up to when it has seen the log."""
 OUT_OF_MEMORY = 77
@@ -95,7 +96,9 @@ def _train(folder: Path, request: TrainingRequest) -> str:
     from simulator.training.place import training_place  # noqa: PLC0415
 
     events, items = read_training_data(folder)
-    with training_place(jobs=request.jobs, address=request.address) as place:
+    with training_place(
+        jobs=request.jobs, address=request.address, checkpoints=folder / CHECKPOINTS
+    ) as place:
         run = run_training(
             events,
             items,

@@ -17,6 +17,7 @@ from simulator.refresh.trainer import (
     ANSWER,
     ARTIFACT,
     BAD_DATA,
+    CHECKPOINTS,
     OUT_OF_MEMORY,
     REQUEST,
     TrainingAnswer,
@@ -28,6 +29,8 @@ from simulator.refresh.training_data import write_training_data
 TRAINER = (sys.executable, "-m", "simulator.refresh.trainer")
 SAID_CHARS = 300
 """Characters that are kept of what a process that died has said last."""
+TRIES = 3
+"""Times that training is begun, if each got further than the one before."""
 Progress = Callable[[str, int, int], None]
 """Told (source, steps done, steps in all)."""
 
@@ -41,6 +44,8 @@ def train_apart(
     trainer: Sequence[str] = TRAINER,
 ) -> Artifact:
     """Train sources in another process; return the artifact.
+
+    If the process is killed while networks are fitted, another goes on from their checkpoints.
 
     Args:
         request: what to train.
@@ -60,12 +65,16 @@ def train_apart(
         write_training_data(folder, events, items)
         (folder / REQUEST).write_bytes(msgspec.json.encode(request))
 
-        status, said = _run([*trainer, name], progress)
-        answer = _answer_in(folder)
-        if status == 0 and answer is not None:
-            return load(folder / ARTIFACT, answer.version)
-        if status == BAD_DATA and answer is not None:
-            raise ArtifactError(answer.message, "sources")
+        for _ in range(TRIES):
+            before = _checkpoints_in(folder)
+            status, said = _run([*trainer, name], progress)
+            answer = _answer_in(folder)
+            if status == 0 and answer is not None:
+                return load(folder / ARTIFACT, answer.version)
+            if status == BAD_DATA and answer is not None:
+                raise ArtifactError(answer.message, "sources")
+            if _checkpoints_in(folder) == before:
+                break
     if status in (OUT_OF_MEMORY, -signal.SIGKILL):
         raise TrainingMemoryError(
             "training ran out of memory: give it a shorter window, fewer sources, or a machine with"
@@ -101,6 +110,12 @@ def _tell(line: bytes, progress: Progress) -> None:
     except msgspec.DecodeError:  # what a library prints
         return
     progress(step.source, step.done, step.total)
+
+
+def _checkpoints_in(folder: Path) -> dict[Path, int]:
+    """Return the files that say how far networks have come, and when each was written."""
+    files = (folder / CHECKPOINTS).rglob("*.safetensors")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def _answer_in(folder: Path) -> TrainingAnswer | None:

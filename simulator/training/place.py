@@ -1,7 +1,9 @@
 """Where sources are fitted: in this process, in several, or on a Ray cluster."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +12,7 @@ from pathlib import Path
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.neural.checkpoints import FolderCheckpoints
 from policies.training.train import CheckpointsOf, MapTasks, SourceTask
-from simulator.parallel import OnRay, in_processes
+from simulator.parallel import OnRay
 from simulator.training.checkpoints import checkpoints_on_ray
 from simulator.training.teams import TeamsOnRay
 
@@ -56,7 +58,12 @@ def training_place(
         return
 
     folder = None if checkpoints is None else partial(_in_folder, checkpoints)
-    yield Place(_apart(in_processes(jobs)) if jobs > 1 else None, folder)
+    if jobs == 1:
+        yield Place(None, folder)
+        return
+    # The same processes for all trainings: each takes seconds to import what fits sources.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield Place(_apart(pool.map), folder)
 
 
 def _apart(map_names: Callable[[SourceTask, Sequence[str]], Iterable[TrainedSource]]) -> MapTasks:

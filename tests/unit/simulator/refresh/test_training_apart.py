@@ -34,6 +34,21 @@ def test_a_process_that_ends_without_an_artifact_is_an_error(code, kind, said):
         _with(code)
 
 
+@pytest.mark.parametrize(("further", "tries"), [(True, 3), (False, 1)])
+def test_a_killed_process_is_begun_again_as_long_as_it_gets_further(tmp_path, further, tries):
+    """Networks go on from their checkpoints; what gets no further would only die once more."""
+    count = tmp_path / "tries"
+    code = f"open({str(count)!r}, 'a').write('.');"
+    if further:
+        code += (
+            "os.makedirs(sys.argv[1] + '/checkpoints', exist_ok=True);"
+            "open(sys.argv[1] + '/checkpoints/net.safetensors', 'w').close();"
+        )
+    with pytest.raises(TrainingMemoryError):
+        _with(code + "os.kill(os.getpid(), 9)")
+    assert len(count.read_text()) == tries
+
+
 def test_what_is_wrong_with_the_data_is_said():
     answer = '{"code": "invalid_artifact", "message": "no user has two items"}'
     with pytest.raises(ArtifactError, match="no user has two items"):
