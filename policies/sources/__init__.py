@@ -24,7 +24,7 @@ from policies.sources.base import (
 from policies.sources.live.content import LiveContent
 from policies.sources.live.encoders import load_encoder
 from policies.sources.live.fresh import FreshItems
-from policies.sources.live.item_encoder import ItemEncoder
+from policies.sources.live.item_encoder import ItemEncoder, steps_of
 from policies.sources.live.trending import LiveTrending
 from policies.sources.local import LocalSource, Model, load_model
 from policies.sources.places import ItemOrder
@@ -136,9 +136,10 @@ def _trained(config: ArtifactSource, artifact: Artifact | None, items: ItemOrder
         raise SpecError(f"the artifact has no source {config.name!r}: {hint}{held}", "sources")
 
     trained = artifact.sources[config.name]
-    if trained.kind == "content":
+    if trained.kind in {"content", "content_tuned"}:
         vectors = trained.array("vectors", len(items), None)
-        return LiveContent(config.name, ItemEncoder.load(trained), trained.scale, items, vectors)
+        made_of, steps = ItemEncoder.load(trained), steps_of(trained)
+        return LiveContent(config.name, made_of, trained.scale, items, vectors, steps)
     if trained.kind == "towers":
         return LiveTowers(config.name, trained, items)
     if trained.kind in SCORERS:

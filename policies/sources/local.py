@@ -53,6 +53,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "popular": PopularModel.load,
     "trending": PopularModel.load,
     "content": ContentModel.load,
+    "content_tuned": ContentModel.load,
     "slit": TransitionsModel.load,
     "towers": load_towers,
     "ncf": NcfModel.load,

@@ -17,6 +17,7 @@ from policies.typed_yaml import nearest
 try:
     from policies.training.calibration import calibrate
     from policies.training.cf import AlsConfig, KnnConfig, fit_als, fit_item_knn
+    from policies.training.content.fine_tuning import FineTuneConfig, fit_tuned_content
     from policies.training.content.fit import fit_content, why_no_content
     from policies.training.deep import DeepConfig, fit_deep
     from policies.training.ease import EaseConfig, fit_ease
@@ -52,6 +53,7 @@ class TrainConfig:
     deepfm: ScorerConfig = field(default_factory=lambda: ScorerConfig(hidden=(64, 32)))
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
+    content_tuned: FineTuneConfig = field(default_factory=FineTuneConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
     ncf: NcfConfig = field(default_factory=NcfConfig)
@@ -211,6 +213,13 @@ FITS: Final[Mapping[str, SourceFit]] = {
             data.histories, data.said, config.content, seed=course.seed, step=course.step
         ),
         _no_content,
+    ),
+    "content_tuned": SourceFit(
+        lambda data, config, course: fit_tuned_content(
+            data, config.content, config.content_tuned, course
+        ),
+        lambda data, config: _no_content(data, config) or _too_few(data, config),
+        usual=False,
     ),
     "slit": SourceFit(
         lambda data, config, course: fit_slit(data.histories, config.slit, step=course.step),

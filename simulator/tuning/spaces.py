@@ -73,6 +73,15 @@ SPACES: Final[Mapping[str, SourceSpace]] = {
             "ridge": LogUniformDomain((0.3, 30.0)),
         }
     ),
+    "content_tuned": SourceSpace(
+        {
+            "size": ChoiceDomain([32, 64, 128]),
+            "steps": ChoiceDomain([0, 1, 2, 3]),
+            "dropout": UniformDomain((0.1, 0.8)),
+            "learning_rate": LogUniformDomain((1e-3, 3e-2)),
+        },
+        epochs="epochs",
+    ),
     "fm": SourceSpace(
         {
             "factors": ChoiceDomain([8, 16, 32]),

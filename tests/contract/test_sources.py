@@ -38,7 +38,7 @@ N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
 LOCAL = [
     *("als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"),
-    *("towers", "ncf"),
+    *("towers", "ncf", "content_tuned"),
 ]
 
 
@@ -98,6 +98,11 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
             {"vectors": unit(normal(N_ITEMS, 5))},
             {"vectors": {"look": 5}},
             scale=Calibration(0.4, 0.2),
+        ),
+        "content_tuned": TrainedSource(
+            "content_tuned",
+            {"vectors": unit(normal(N_ITEMS, 5)), "steps": normal(2, 5, 5)},
+            {"vectors": {"look": 5}},
         ),
         "slit": TrainedSource(
             "slit",
@@ -474,7 +479,9 @@ def test_a_sent_history_counts_like_a_known_one(name: str, data: st.DataObject) 
     assert np.array_equal(one.scores, two.scores)
 
 
-@pytest.mark.parametrize("name", [name for name in LOCAL if name not in {"content", "towers"}])
+@pytest.mark.parametrize(
+    "name", [name for name in LOCAL if name not in {"content", "content_tuned", "towers"}]
+)
 def test_what_is_cached_changes_nothing(name: str) -> None:
     """A source that has answered others, over and over, answers like a fresh one."""
     warm = load_sources(ARTIFACT)[name]
@@ -494,7 +501,16 @@ def test_what_is_cached_changes_nothing(name: str) -> None:
 # --- items that are like another
 # ------------------------------------------------------------
 
-COMPARING = ["als", "als in blocks", "item_knn", "ease", "rp3beta", "content", "slit"]
+COMPARING = [
+    "als",
+    "als in blocks",
+    "item_knn",
+    "ease",
+    "rp3beta",
+    "content",
+    "content_tuned",
+    "slit",
+]
 
 
 def test_sources_of_factors_neighbours_or_vectors_compare_and_no_others() -> None:

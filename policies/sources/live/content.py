@@ -6,7 +6,7 @@ from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
 from policies.requests import Item
 from policies.sources.base import Candidates, SourceRequest
-from policies.sources.live.item_encoder import ItemEncoder
+from policies.sources.live.item_encoder import ItemEncoder, taken_next
 from policies.sources.live.live_vectors import LiveVectors
 from policies.sources.live.text_vectors import unit
 from policies.sources.places import ItemOrder
@@ -15,7 +15,8 @@ from policies.sources.places import ItemOrder
 class LiveContent(LiveVectors):
     """Proposes the items nearest to what a user's history is like on average, by their cosine.
 
-    A user's vector is the mean of those of the history's items, each weighed as the profile has it.
+    A user's vector is the mean of those of the history's items, each weighed as the profile has it,
+    and what the last of them say of the next one, where that was fine-tuned.
 
     Args:
         name: the source's.
@@ -23,6 +24,7 @@ class LiveContent(LiveVectors):
         scale: of its cosines.
         items: those that profiles name, in their order.
         trained: float32[items, size], the vectors of these, proposed while there is no catalogue.
+        steps: float32[steps, size, size], see ``taken_next``; None: the order says nothing.
     """
 
     def __init__(
@@ -32,9 +34,12 @@ class LiveContent(LiveVectors):
         scale: Calibration,
         items: ItemOrder,
         trained: Float32 | None = None,
+        steps: Float32 | None = None,
     ) -> None:
         super().__init__(name, scale, items, trained)
         self._of = vectors
+        self._steps = steps
+        self.reads_order = steps is not None
 
     @property
     def size(self) -> int:
@@ -63,7 +68,9 @@ class LiveContent(LiveVectors):
         return self.trained_vector(item_id) if vector is None else vector
 
     def user_of(self, request: SourceRequest, rows: Float32, weights: Float32) -> Float32 | None:
-        """Return the mean of the history's vectors, of length 1; None if it says nothing.
+        """Return the mean of the history's vectors, of length 1, and what its last items add.
+
+        None if that is nothing.
 
         Args:
             request: is not looked at.
@@ -71,7 +78,10 @@ class LiveContent(LiveVectors):
             weights: float32[h], how strongly each speaks for its item.
         """
         del request
-        user = unit(weights @ rows)
+        if self._steps is None:
+            user = unit(weights @ rows)
+        else:
+            user = taken_next(rows, weights, self._steps)
         return user if user.any() else None
 
     def similar(self, item_id: str, limit: int) -> Candidates | None:

@@ -144,38 +144,74 @@ def usual_sizes(sizes: Mapping[str, Counter[int]]) -> dict[str, int]:
     }
 
 
+def steps_of(source: TrainedSource) -> Float32 | None:
+    """Return what a source's fine-tuning makes of the last items, float32[steps, size, size].
+
+    Returns:
+        None if it was not fine-tuned.
+
+    Raises:
+        ArtifactError: it has another shape than its vectors.
+    """
+    if "steps" not in source.arrays:
+        return None
+    size = source.array("vectors", None, None).shape[1]
+    return source.array("steps", None, size, size)
+
+
+def taken_next(rows: Float32, weights: Float32, steps: Float32) -> Float32:
+    """Return what a user takes next is like, float32[size]: the mean, and what the last items add.
+
+    Args:
+        rows: float32[h, size], the vectors of the history's items, oldest first.
+        weights: float32[h], how strongly each speaks for its item.
+        steps: float32[steps, size, size], by which the last item is multiplied, the one before, …
+    """
+    user = unit(weights @ rows)
+    for row, step in zip(rows[::-1], steps, strict=False):
+        user = user + row @ step
+    return user
+
+
 class ContentModel:
     """The cosine of each item with what the history is like on average: item vectors of length 1.
 
-    An item that nothing is said of has zeros, and is never proposed; nor is one that is unlike the
-    history.
+    Where fine-tuning has found what the last items say of the next one, it is the product with
+    ``taken_next``. An item that nothing is said of has zeros, and is never proposed; nor is one
+    that is unlike the history.
     """
 
     needs_history = True
     floor = 0.0
 
-    def __init__(self, vectors: Float32) -> None:
+    def __init__(self, vectors: Float32, steps: Float32 | None = None) -> None:
         self._vectors = vectors
+        self._steps = steps
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
         """Return the model that a trained source holds.
 
         Args:
-            source: its ``vectors``, float32[n_items, d].
+            source: its ``vectors``, float32[n_items, d], and ``steps``, if it was fine-tuned.
             n_items: how many items the artifact has.
 
         Raises:
             ArtifactError: ``vectors`` is missing, or has another shape.
         """
-        return cls(source.array("vectors", n_items, None))
+        return cls(source.array("vectors", n_items, None), steps_of(source))
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
         """Return the cosine of every item, float32[items].
 
         Args:
-            indices: places of the history's items, int[h].
+            indices: places of the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
-        scores: Float32 = self._vectors @ unit(weights @ self._vectors[indices])
-        return scores
+        rows = self._vectors[indices]
+        if self._steps is None:
+            scores: Float32 = self._vectors @ unit(weights @ rows)
+            return scores
+        said = rows.any(axis=1)
+        wanted = taken_next(rows[said], weights[said], self._steps)
+        return np.asarray(self._vectors @ wanted, np.float32)
