@@ -1,7 +1,7 @@
 """Answers of trained sources for many users: the scores of all items, and the best lists."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import compiled, read_only
 from bandits.types import Float32, Float64
+from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Artifact, Calibration
-from policies.sources import Model
+from policies.sources import CataloguedScorer, Model
 from simulator.ranking.metrics.lists import ItemSets, Lists
 
 BATCH_BYTES: Final = 96 * 2**20
@@ -36,18 +37,27 @@ class TrainedModels:
     seconds: Mapping[str, float] | None = None
     artifact: Artifact | None = None
 
+    @property
+    def proposing(self) -> tuple[str, ...]:
+        """The sources that propose candidates; the others score what these propose."""
+        return tuple(
+            name for name, model in self.models.items() if not isinstance(model, CataloguedScorer)
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownItems:
     """Histories of users, as sets and as sources read them. No item of the history is ranked.
 
     ``places``: int32[n], each user's items oldest first, in the rows of ``sets``; ``weights``:
-    float32[n], how strongly each of them speaks.
+    float32[n], how strongly each of them speaks; ``contexts``: what a caller would say of each
+    user, if that is known.
     """
 
     sets: ItemSets
     places: NDArray[np.int32]
     weights: Float32
+    contexts: Sequence[FeatureMap] = ()
 
     def take(self, users: NDArray[np.intp]) -> "KnownItems":
         """Return what is known of some users, in this order."""
@@ -55,7 +65,8 @@ class KnownItems:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         at = np.arange(starts[-1]) + np.repeat(self.sets.starts[users] - starts[:-1], sizes)
         sets = ItemSets(starts, self.sets.indices[at])
-        return KnownItems(sets, self.places[at], self.weights[at])
+        contexts = [self.contexts[user] for user in users.tolist()] if self.contexts else []
+        return KnownItems(sets, self.places[at], self.weights[at], contexts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +126,11 @@ def _raw(
         indices, weights = known.places[part], known.weights[part]
         if model.needs_history and not weights.any():
             continue
-        scores[row], answers[row] = model.raw(indices, weights), True
+        answers[row] = True
+        if isinstance(model, CataloguedScorer) and known.contexts:
+            scores[row] = model.raw_in(known.contexts[user], indices, weights)
+        else:
+            scores[row] = model.raw(indices, weights)
     return scores, answers
 
 

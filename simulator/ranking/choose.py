@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bandits.errors import DataSetError
 from policies.spec import PolicySpec, spec_of
 from simulator.ranking.report import Metric, PoolRow, RankingReport
 
@@ -61,7 +62,12 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
         report: of an evaluation that fused and measured learners.
         name: of the policy.
         artifact: the path or URI that the spec names.
+
+    Raises:
+        DataSetError: no source proposes anything.
     """
+    if not report.pools:
+        raise DataSetError("none of these sources proposes anything: they score what others do", "")
     sources, why_sources = _sources(report)
     limit, why_limit = _limit(report)
     learned, why_learner = _learner(report)

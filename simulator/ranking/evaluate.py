@@ -20,7 +20,8 @@ from simulator.ranking.blending.measure import measure_blend
 from simulator.ranking.fusion import Fusion, fusions
 from simulator.ranking.gather import FUSED_LIMIT, gather, gather_pools
 from simulator.ranking.learners import JUDGED_USERS, PoolsOfUsers, measure_learners
-from simulator.ranking.metrics.beyond import ItemVectors, item_vectors, popularity
+from simulator.ranking.metrics.beyond import popularity
+from simulator.ranking.metrics.chances import Chances, fit_chances, loss_sentence
 from simulator.ranking.metrics.groups import item_groups, user_groups
 from simulator.ranking.metrics.ratings import RatingFit, fit_ratings
 from simulator.ranking.pool import pools_by_limit, pools_by_sources
@@ -32,7 +33,7 @@ from simulator.ranking.report import (
     SplitSummary,
 )
 from simulator.ranking.splits import TEST_SHARE, Split, SplitName, split_events
-from simulator.ranking.summarise import summarise
+from simulator.ranking.summarise import summarise, vectors_of
 from simulator.ranking.task import RankingTask, make_task
 
 VALIDATION_USERS: Final = 2_000
@@ -85,6 +86,7 @@ class _Fitted:
     pools: PoolsOfUsers | None = None
     items: tuple[str, ...] = ()
     users: BlendUsers | None = None
+    chances: Chances | None = None
 
 
 def evaluate_sources(
@@ -126,18 +128,30 @@ def evaluate_sources(
         rating_scale=weights.rating_scale,
         most_users=options.most_users,
         seed=options.seed,
+        contexts=contexts,
     )
-    fitted = _fit(early, weights, options, train, list(trained.models), contexts or {})
+    if trained.proposing:
+        fitted = _fit(early, weights, options, train, list(trained.models), contexts or {})
+    else:
+        names = " and ".join(trained.models)
+        fitted = _Fitted([], {}, [f"there is no pool: {names} score what others propose"])
 
     found = gather(
-        task, trained, fitted.fusions, options.k, lambda done: progress("asking", done, task.users)
+        task,
+        trained,
+        fitted.fusions,
+        options.k,
+        lambda done: progress("asking", done, task.users),
+        fitted.chances,
     )
+    if "" in found.log_loss:
+        fitted.notes.append(loss_sentence(float(np.nanmean(found.log_loss[""]))))
     predicted = {
         source: fitted.ratings[source].predict(raw)
         for source, raw in found.rated.items()
         if source in fitted.ratings and task.ratings.size
     }
-    vectors = _vectors(items, trained.items, task, options.seed)
+    vectors = vectors_of(items, trained.items, task, options.seed)
     results, tests = summarise(task, found, vectors, predicted, options.k, seed=options.seed)
     members, group_sentence = user_groups(task.known.sets.sizes)
     groups = item_groups(popularity(task.everyone, task.items))
@@ -163,7 +177,9 @@ def evaluate_sources(
         results=_described(results, trained, fitted.fusions),
         tests=tests,
         pools=pools_by_sources(task, found, seed=options.seed),
-        limits=pools_by_limit(task, found, options.k, seed=options.seed),
+        limits=(
+            pools_by_limit(task, found, options.k, seed=options.seed) if trained.proposing else []
+        ),
         learners=learners,
         user_groups={group: int(inside.sum()) for group, inside in members.items()},
         item_groups={
@@ -219,6 +235,7 @@ def _fit(
             rating_scale=weights.rating_scale,
             most_users=VALIDATION_USERS,
             seed=seed,
+            contexts=contexts,
         )
     except BanditloopError as error:
         votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
@@ -241,6 +258,7 @@ def _fit(
         PoolsOfUsers(pools, task.relevant, _contexts_of(early, task, contexts)),
         trained.items,
         _blend_users(early, task, trained, contexts),
+        fit_chances(list(trained.models), fused, pools, task.relevant),
     )
 
 
@@ -356,36 +374,6 @@ def _summary(split: Split, task: RankingTask) -> SplitSummary:
         test_users=task.test_users,
         evaluated_users=task.users,
         items=task.items,
-    )
-
-
-def _vectors(
-    catalogue: Sequence[Mapping[str, Any]], items: Sequence[str], task: RankingTask, seed: int
-) -> ItemVectors:
-    """Return what items are compared by: their features, or who has them where they have none."""
-    codes: dict[str, int] = {}
-    place_of = {item: place for place, item in enumerate(items)}
-    pairs: list[tuple[int, int]] = []
-    for item in catalogue:
-        place = place_of.get(item["id"])
-        if place is None:
-            continue
-        words = {
-            f"{name}={value}"
-            for name, given in item.get("features", {}).items()
-            for value in (given if isinstance(given, list) else [given])
-            if isinstance(value, str)
-        }
-        pairs += [(place, codes.setdefault(word, len(codes))) for word in sorted(words)]
-
-    if pairs:
-        columns = np.array(pairs, np.int64)
-        return item_vectors(
-            columns[:, 0], columns[:, 1], len(items), by="the items' features", seed=seed
-        )
-    everyone = task.everyone
-    return item_vectors(
-        everyone.indices, everyone.owners(), len(items), by="who has the items", seed=seed
     )
 
 

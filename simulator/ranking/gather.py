@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bandits.types import Float64
 from simulator.ranking.asking import Answers, TrainedModels, ask, best_of
 from simulator.ranking.fusion import Fusion, Pools, make_pools
+from simulator.ranking.metrics.chances import Chances, values_of
 from simulator.ranking.metrics.lists import ItemSets, Lists, auc
 from simulator.ranking.task import RankingTask
 
@@ -28,9 +29,10 @@ BY_LIMIT: Final = "stack_ridge"
 class Gathered:
     """The lists of every row, by its name.
 
-    ``lists``: int32[users, k]. ``deep``: of the sources, int32[users, DEPTH]. ``auc``: float64[
+    ``lists``: int32[users, k]. ``deep``: of what proposes, int32[users, DEPTH]. ``auc``: float64[
     users]. ``answered``: bool[users]. ``by_limit``: lists of pools of each limit. ``rated``: raw
     scores of the task's ratings, NaN without an answer. ``ask_s``: seconds that sources took.
+    ``log_loss``: float64[users], of a pool's candidates; the name "" knows their share alone.
     """
 
     lists: dict[str, Lists] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class Gathered:
     by_limit: dict[int, Lists] = field(default_factory=dict)
     rated: dict[str, Float64] = field(default_factory=dict)
     ask_s: dict[str, float] = field(default_factory=dict)
+    log_loss: dict[str, Float64] = field(default_factory=dict)
 
 
 def gather(
@@ -48,6 +51,7 @@ def gather(
     fused: Sequence[Fusion],
     k: int,
     progress: Callable[[int], None],
+    chances: Chances | None = None,
 ) -> Gathered:
     """Ask all sources for all users of a task, and fuse what they answer.
 
@@ -57,11 +61,13 @@ def gather(
         fused: ways of fusing.
         k: where lists are cut.
         progress: told the number of users done.
+        chances: what scores of candidates stand for.
     """
     found = Gathered()
     for name in trained.models:
         found.lists[name] = _no_lists(task.users, k)
-        found.deep[name] = _no_lists(task.users, DEPTH)
+        if name in trained.proposing:
+            found.deep[name] = _no_lists(task.users, DEPTH)
         found.auc[name] = np.full(task.users, np.nan)
         found.answered[name] = np.zeros(task.users, np.bool_)
         found.rated[name] = np.full(task.ratings.size, np.nan)
@@ -74,7 +80,7 @@ def gather(
     for answers in ask(trained, task.known):
         _add_sources(found, task, answers, k)
         if fused:
-            _add_fusions(found, trained, fused, answers, k)
+            _add_fusions(found, task, trained, fused, answers, k, chances)
         progress(answers.users.stop)
     return found
 
@@ -87,28 +93,49 @@ def _add_sources(found: Gathered, task: RankingTask, answers: Answers, k: int) -
 
     for name, scores in answers.open.items():
         began = time.perf_counter()
-        found.deep[name][batch] = best_of(scores, DEPTH)
+        best = best_of(scores, DEPTH)
         found.ask_s[name] += answers.seconds[name] + time.perf_counter() - began
-        found.lists[name][batch] = found.deep[name][batch, :k]
+        found.lists[name][batch] = best[:, :k]
+        if name in found.deep:
+            found.deep[name][batch] = best
         found.auc[name][batch] = auc(scores, relevant, barred)
-        found.answered[name][batch] = found.deep[name][batch, 0] >= 0
+        found.answered[name][batch] = best[:, 0] >= 0
         found.rated[name][first:last] = np.where(
             answers.answers[name][row], answers.raw[name][row, item], np.nan
         )
 
 
 def _add_fusions(
-    found: Gathered, trained: TrainedModels, fused: Sequence[Fusion], answers: Answers, k: int
+    found: Gathered,
+    task: RankingTask,
+    trained: TrainedModels,
+    fused: Sequence[Fusion],
+    answers: Answers,
+    k: int,
+    chances: Chances | None,
 ) -> None:
     batch = answers.users
-    lists = {name: found.deep[name][batch] for name in trained.models}
-    pools = make_pools(answers, lists, trained.scales, DEPTH)
+    deep = {name: lists[batch] for name, lists in found.deep.items()}
+    pools = _pools(trained, answers, deep, DEPTH)
+    allowed = pools.within(FUSED_LIMIT)
+    values = values_of(tuple(trained.models), fused, pools)
     for fusion in fused:
-        values = fusion.fused(pools)
-        found.lists[fusion.name][batch] = pools.best(values, pools.within(FUSED_LIMIT), k)
+        found.lists[fusion.name][batch] = pools.best(values[fusion.name], allowed, k)
         if fusion.name == BY_LIMIT:
             for limit in LIMITS:
-                found.by_limit[limit][batch] = pools.best(values, pools.within(limit), k)
+                found.by_limit[limit][batch] = pools.best(
+                    values[fusion.name], pools.within(limit), k
+                )
+
+    if chances is not None:
+        relevant = task.relevant.rows(batch).holds(pools.items)
+        for name, scores in values.items():
+            _put(found, task, name, batch, chances.losses(name, scores, allowed, relevant))
+        _put(found, task, "", batch, chances.losses_of_share(allowed, relevant))
+
+
+def _put(found: Gathered, task: RankingTask, name: str, batch: slice, losses: Float64) -> None:
+    found.log_loss.setdefault(name, np.full(task.users, np.nan))[batch] = losses
 
 
 def gather_pools(task: RankingTask, trained: TrainedModels) -> Pools:
@@ -120,8 +147,8 @@ def gather_pools(task: RankingTask, trained: TrainedModels) -> Pools:
     """
     parts = []
     for answers in ask(trained, task.known):
-        lists = {name: best_of(scores, FUSED_LIMIT) for name, scores in answers.open.items()}
-        parts.append(make_pools(answers, lists, trained.scales, FUSED_LIMIT))
+        lists = {name: best_of(answers.open[name], FUSED_LIMIT) for name in trained.proposing}
+        parts.append(_pools(trained, answers, lists, FUSED_LIMIT))
 
     width = max(part.items.shape[1] for part in parts)
     return Pools(
@@ -130,6 +157,15 @@ def gather_pools(task: RankingTask, trained: TrainedModels) -> Pools:
         np.concatenate([_widened(part.ranks, width, np.iinfo(np.int16).max) for part in parts]),
         np.concatenate([part.answers for part in parts]),
     )
+
+
+def _pools(
+    trained: TrainedModels, answers: Answers, lists: Mapping[str, Lists], limit: int
+) -> Pools:
+    """Return the pools of some users; what only scores brings no candidates."""
+    nothing = _no_lists(len(answers.open[next(iter(trained.models))]), 0)
+    every = {name: lists.get(name, nothing) for name in trained.models}
+    return make_pools(answers, every, trained.scales, limit)
 
 
 def places_of_relevant(deep: Mapping[str, Lists], relevant: ItemSets) -> NDArray[np.int16]:

@@ -55,7 +55,7 @@ def ranking_page(report: RankingReport) -> str:
         trade_chart(report, "coverage", "share of all items that anybody was recommended"),
         "<h2>Pools: what sources hold together</h2>",
         _pools(report),
-        pools_chart(report.limits),
+        pools_chart(report.limits) if report.limits else "",
         "<h2>Learners</h2>" if report.learners else "",
         _learners(report) if report.learners else "",
         "" if report.blend is None else _blend(report.blend),

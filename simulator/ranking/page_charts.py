@@ -131,7 +131,7 @@ def pools_chart(rows: Sequence[PoolRow]) -> str:
 
 def _colour(report: RankingReport, number: int) -> str:
     """Return a row's colour: sources have one each, fusions are grey."""
-    return colour_of(number) if report.results[number].kind == "source" else "#8a929c"
+    return colour_of(number) if report.results[number].kind != "fusion" else "#8a929c"
 
 
 def legend(report: RankingReport) -> str:
@@ -139,7 +139,7 @@ def legend(report: RankingReport) -> str:
     names = [
         f"<span style='color:{_colour(report, number)}'>■</span> {escape(row.name)}"
         for number, row in enumerate(report.results)
-        if row.kind == "source"
+        if row.kind != "fusion"
     ]
     if any(row.kind == "fusion" for row in report.results):
         names.append("<span style='color:#8a929c'>■</span> fusions of all sources")

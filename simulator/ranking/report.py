@@ -16,6 +16,7 @@ MEAN_METRICS = {
     "mrr": "MRR",
     "hit_rate": "hit rate",
     "auc": "AUC",
+    "log_loss": "log loss",
     "novelty": "novelty",
     "diversity": "diversity",
     "popularity": "popularity",
@@ -71,7 +72,7 @@ class RankerResult(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of the source, or of the way of fusing.
-        kind: source or fusion.
+        kind: source, scorer (it proposes nothing, and scores what sources do) or fusion.
         metrics: by name, at the report's k.
         user_groups: nDCG by group of users.
         item_groups: recall of the relevant items by group of items.

@@ -1,7 +1,8 @@
 """From lists to figures: metrics by row and by group, intervals over users, paired tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from simulator.ranking.metrics.beyond import (
     coverage,
     gini,
     intra_list_diversity,
+    item_vectors,
     mean_of_items,
     popularity,
     self_information,
@@ -87,7 +89,9 @@ def summarise(
         hits = hits_of(lists, task.relevant, k)
         for metric, values in LIST_METRICS.items():
             columns.add(values(hits), name, metric)
-        columns.add(found.auc.get(name, np.full(task.users, np.nan)), name, "auc")
+        nothing = np.full(task.users, np.nan)
+        columns.add(found.auc.get(name, nothing), name, "auc")
+        columns.add(found.log_loss.get(name, nothing), name, "log_loss")
         columns.add(mean_of_items(lists, information), name, "novelty")
         columns.add(intra_list_diversity(lists, vectors), name, "diversity")
         columns.add(mean_of_items(lists, shares), name, "popularity")
@@ -126,7 +130,7 @@ def _result(
     groups: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> RankerResult:
     lists = found.lists[name]
-    means = (*LIST_METRICS, "auc", "novelty", "diversity", "popularity")
+    means = (*LIST_METRICS, "auc", "log_loss", "novelty", "diversity", "popularity")
     metrics = {metric: columns.metric(name, metric) for metric in means}
     counts = np.bincount(lists[lists >= 0], minlength=task.items)
     metrics["coverage"] = Metric(coverage(counts))
@@ -135,16 +139,22 @@ def _result(
         errors = rating_errors(predicted, task.ratings)
         metrics |= {metric: Metric(value) for metric, value in errors.items()}
 
-    source = name in found.deep
+    source = name in found.ask_s
     return RankerResult(
         name=name,
-        kind="source" if source else "fusion",
+        kind=_kind(name, found),
         metrics=metrics,
         user_groups={group: columns.metric(name, "users", group) for group in groups[0]},
         item_groups={group: columns.metric(name, "items", group) for group in groups[1]},
         answered=float(found.answered[name].mean()) if source else float((lists[:, 0] >= 0).mean()),
         ask_ms=1000 * found.ask_s[name] / task.users if source else None,
     )
+
+
+def _kind(name: str, found: Gathered) -> str:
+    if name in found.deep:
+        return "source"
+    return "scorer" if name in found.ask_s else "fusion"
 
 
 def _tests(
@@ -171,3 +181,40 @@ def _tests(
             )
         )
     return tests
+
+
+def vectors_of(
+    catalogue: Sequence[Mapping[str, Any]], items: Sequence[str], task: RankingTask, seed: int
+) -> ItemVectors:
+    """Return what items are compared by: their features, or who has them where they have none.
+
+    Args:
+        catalogue: ``{"id", "features"}`` each.
+        items: the sources', in their order.
+        task: the users.
+        seed: of the projection.
+    """
+    codes: dict[str, int] = {}
+    place_of = {item: place for place, item in enumerate(items)}
+    pairs: list[tuple[int, int]] = []
+    for item in catalogue:
+        place = place_of.get(item["id"])
+        if place is None:
+            continue
+        words = {
+            f"{name}={value}"
+            for name, given in item.get("features", {}).items()
+            for value in (given if isinstance(given, list) else [given])
+            if isinstance(value, str)
+        }
+        pairs += [(place, codes.setdefault(word, len(codes))) for word in sorted(words)]
+
+    if pairs:
+        columns = np.array(pairs, np.int64)
+        return item_vectors(
+            columns[:, 0], columns[:, 1], len(items), by="the items' features", seed=seed
+        )
+    everyone = task.everyone
+    return item_vectors(
+        everyone.indices, everyone.owners(), len(items), by="who has the items", seed=seed
+    )

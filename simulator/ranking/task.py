@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import DataSetError
 from bandits.types import Float64
+from bandits.values import FeatureMap
 from policies.data.coded import CodedEvents
 from policies.training.histories import histories_of
 from simulator.ranking.asking import KnownItems
@@ -70,6 +71,7 @@ def make_task(
     rating_scale: tuple[float, float] | None,
     most_users: int,
     seed: int,
+    contexts: Mapping[str, FeatureMap] | None = None,
 ) -> RankingTask:
     """Return the users of a split's test part.
 
@@ -80,6 +82,7 @@ def make_task(
         rating_scale: the lowest and the highest value, if values are ratings.
         most_users: users judged at most; of more, so many are drawn.
         seed: of the draw.
+        contexts: by user, what a caller would say of each with a request.
 
     Raises:
         DataSetError: no user has anything relevant in the test part; it says why.
@@ -114,11 +117,12 @@ def make_task(
     row_of = np.full(len(events.user_ids), -1, np.int64)
     row_of[chosen] = np.arange(chosen.size)
 
+    said = [(contexts or {}).get(events.user_ids[code], {}) for code in chosen.tolist()]
     kept = rated & ~had & (row_of[test.user] >= 0)
     return RankingTask(
         items=len(items),
         user_codes=chosen,
-        known=histories.take(chosen),
+        known=replace(histories.take(chosen), contexts=said),
         relevant=_sets(row_of[test.user[wanted]], at[wanted], chosen.size, len(items)),
         everyone=histories.sets.take(np.unique(train.user).astype(np.intp)),
         rated_user=row_of[test.user[kept]],

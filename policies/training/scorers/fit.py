@@ -6,7 +6,6 @@ Rendle 2010, "Factorization Machines", https://doi.org/10.1109/ICDM.2010.127. Gu
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,19 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from bandits.features.namespaces import CONTEXT, FEATURES
-from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
+from policies.training.logistic import fit_logistic, log_loss, probability
 from policies.training.neural.loop import LoopConfig, fit_network, own_random_numbers
 from policies.training.scorers.encoding import arrays_of, encode_features
 from policies.training.scorers.network import ScorerConfig, ScorerNetwork
 from policies.training.scorers.rows import DRAWN, Interactions
 from policies.training.training_data import Course, TrainingData
-
-NEWTON_STEPS: Final = 30
-LIMIT: Final = 30.0
-"""Logits beyond it are cut where probabilities are computed."""
 
 
 def why_no_scorer(data: TrainingData) -> str:
@@ -178,7 +173,7 @@ class _Fit:
         flat, wanted = logits.ravel(), labels.ravel()
         slope, intercept = fit_logistic(flat, wanted, weights)
         share = np.full(flat.size, (weights * wanted).sum() / weights.sum())
-        chance = _probability(slope * flat + intercept)
+        chance = probability(slope * flat + intercept)
         metrics = {
             "auc": float(_auc(found, self._foreign).mean()),
             "log_loss": log_loss(chance, wanted, weights),
@@ -193,50 +188,3 @@ def _auc(logits: Tensor, foreign: Tensor) -> Tensor:
     first, others = logits[:, :1], logits[:, 1:]
     above = (first > others).float() + 0.5 * (first == others).float()
     return (above * foreign).sum(dim=1) / foreign.sum(dim=1).clamp(min=1)
-
-
-def _probability(logits: Float64) -> Float64:
-    chance: Float64 = 1.0 / (1.0 + np.exp(-np.clip(logits, -LIMIT, LIMIT)))
-    return chance
-
-
-def log_loss(chance: Float64, labels: Float64, weights: Float64) -> float:
-    """Return the weighted mean log loss in nats.
-
-    Args:
-        chance: float64[n], within 0 and 1.
-        labels: float64[n], 0 or 1.
-        weights: float64[n].
-    """
-    chance = np.clip(chance, 1e-12, 1 - 1e-12)
-    losses = -(labels * np.log(chance) + (1 - labels) * np.log1p(-chance))
-    return float((losses * weights).sum() / weights.sum())
-
-
-def fit_logistic(logits: Float64, labels: Float64, weights: Float64) -> tuple[float, float]:
-    """Return slope and intercept of a weighted logistic regression on one input: Platt's scaling.
-
-    Platt 1999, "Probabilistic Outputs for Support Vector Machines". Where the input does not tell
-    classes apart in its own direction, the slope stays 1 and the intercept alone is fitted.
-
-    Args:
-        logits: float64[n].
-        labels: float64[n], 0 or 1.
-        weights: float64[n].
-    """
-    scale = float(np.abs(logits).max()) or 1.0
-    for free in (True, False):
-        solved = np.array([scale, 0.0])
-        design = np.column_stack([logits / scale, np.ones(len(logits))])
-        penalty = np.array([1e-6, 1e-9])
-        for _ in range(NEWTON_STEPS):
-            chance = _probability(design @ solved)
-            slope = design.T @ (weights * (labels - chance)) - penalty * solved
-            curve = (design * (weights * chance * (1 - chance))[:, None]).T @ design
-            step = np.linalg.solve(curve + np.diag(penalty), slope)
-            if not free:
-                step = np.array([0.0, slope[1] / (curve[1, 1] + penalty[1])])
-            solved = solved + np.clip(step, -5.0, 5.0)
-        if solved[0] > 0 and np.isfinite(solved).all():
-            break
-    return float(solved[0] / scale), float(solved[1])

@@ -1,12 +1,26 @@
 """Sources are judged by what users did later; a spec is chosen by what was measured."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
-from support.small_ranking import crowds, events_of, fashions, items_of, train_small
+from support.small_ranking import (
+    crowds,
+    events_of,
+    fashions,
+    items_of,
+    small_artifact,
+    train_small,
+)
 
 from bandits.errors import DataSetError
 from policies.data.manifest import WeightOptions
+from policies.training.content.descriptions import ContentConfig, describe
+from policies.training.fits import TrainConfig, fit_source
+from policies.training.histories import histories_of
+from policies.training.scorers.network import ScorerConfig
+from policies.training.training_data import Course, TrainingData
 from policies.typed_yaml import parse_yaml
 from serve_app.cli.evaluate.tables import ranking_tables
 from serve_app.cli.terminal import print_report
@@ -17,6 +31,7 @@ from simulator.ranking.page import ranking_page
 from simulator.ranking.report import RankingReport
 from simulator.ranking.splits import split_events
 from simulator.ranking.task import make_task
+from simulator.ranking.training import models_of
 
 NO_WEIGHTS = WeightOptions()
 
@@ -212,3 +227,67 @@ def test_one_item_leaves_nothing_to_find():
     events = events_of([0, 0, 1, 1], [5, 5, 5, 5], [1, 2, 1, 2])
     with pytest.raises(DataSetError, match="no user of the test part can be judged"):
         evaluate(events)
+
+
+def with_a_scorer(*proposing):
+    """Return what trains sources, and a factorisation machine that scores what they propose."""
+
+    def train(events, _purpose="sources"):
+        artifact = small_artifact(events)
+        data = TrainingData(
+            histories_of(events),
+            describe([], ContentConfig()),
+            contexts={user: {"crowd": crowd_of(user, events)} for user in events.user_ids},
+        )
+        config = TrainConfig(fm=ScorerConfig(factors=4, epochs=4, batch=256, learning_rate=0.02))
+        sources = {name: artifact.sources[name] for name in proposing}
+        sources["fm"] = fit_source("fm", data, config, Course(1))
+        return models_of(replace(artifact, items=data.histories.items, sources=sources))
+
+    return train
+
+
+def crowd_of(user, events):
+    """The crowd of a user, by any of the items."""
+    row = events.item[events.user == events.user_ids.index(user)][0]
+    return f"c{int(events.item_ids[row][1:]) // 20}"
+
+
+def test_a_scorer_is_a_row_of_the_report_and_a_part_of_fusions():
+    """It brings no candidates; the learners that are tried see its scores, and so do fusions."""
+    events = crowds(users=120)
+    contexts = {user: {"crowd": crowd_of(user, events)} for user in events.user_ids}
+    report = evaluate_sources(
+        "small",
+        events,
+        items_of(events),
+        NO_WEIGHTS,
+        RankingOptions(split="user-time"),
+        with_a_scorer("popular"),
+        contexts=contexts,
+    )
+    scorer, source = report.result("fm"), report.result("popular")
+    assert (scorer.kind, source.kind) == ("scorer", "source")
+    assert scorer.metrics["auc"].value > source.metrics["auc"].value + 0.1
+    assert scorer.metrics["log_loss"].value < source.metrics["log_loss"].value
+    assert scorer.metrics["ndcg"].value > source.metrics["ndcg"].value
+    assert scorer.ask_ms > 0
+    assert "fm" in report.result("weighted").note
+
+    assert [row.sources for row in report.pools] == [["popular"]]
+    assert all(row.sources == ["popular"] for row in report.limits)
+    best = report.result("stack_logistic").metrics
+    assert best["ndcg"].value > source.metrics["ndcg"].value
+    share = float(next(note for note in report.notes if "log loss" in note).split()[-1])
+    assert best["log_loss"].value < share
+
+
+def test_scorers_alone_are_judged_and_make_no_spec():
+    report = evaluate(crowds(users=120), train=with_a_scorer())
+    assert report.result("fm").kind == "scorer"
+    assert report.result("fm").metrics["log_loss"].value is None
+    assert report.pools == report.limits == []
+    assert ranking_page(report).count("<svg") == 4
+    assert ranking_tables(report)
+    with pytest.raises(DataSetError, match="none of these sources proposes anything"):
+        choose_spec(report, name="home", artifact="shop")

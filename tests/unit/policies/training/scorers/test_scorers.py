@@ -20,8 +20,8 @@ from policies.sources.scorers.artifact_scorer import CataloguedScorer, load_scor
 from policies.spec import ArtifactSource
 from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
+from policies.training.logistic import fit_logistic
 from policies.training.scorers.encoding import encode_features
-from policies.training.scorers.fit import fit_logistic
 from policies.training.scorers.network import Asked, ScorerConfig, ScorerNetwork
 from policies.training.scorers.rows import Interactions
 from policies.training.training_data import Course, TrainingData
