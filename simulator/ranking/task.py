@@ -98,7 +98,7 @@ def make_task(
     unknown = at < 0
     had = histories.sets.holds_pairs(test.user, at)
     rated = np.isfinite(test.value) & ~unknown if rating_scale else np.zeros(len(test), np.bool_)
-    speaks = _speaks(test, rating_scale)
+    speaks = speaks_for(test, rating_scale)
     wanted = speaks & ~unknown & ~had
     if not wanted.any():
         raise DataSetError(
@@ -135,8 +135,13 @@ def make_task(
     )
 
 
-def _speaks(events: CodedEvents, rating_scale: tuple[float, float] | None) -> NDArray[np.bool_]:
-    """Return which events speak for their item, bool[n]."""
+def speaks_for(events: CodedEvents, rating_scale: tuple[float, float] | None) -> NDArray[np.bool_]:
+    """Return which events speak for their item, bool[n].
+
+    Args:
+        events: what users did.
+        rating_scale: the lowest and the highest value, if values are ratings.
+    """
     speaks = events.weight > 0
     if rating_scale is not None:
         lowest, highest = rating_scale

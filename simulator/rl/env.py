@@ -11,6 +11,7 @@ MAX_STEPS decisions were made (truncated). The features of an observation are bu
 are.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER
+from simulator.sessions.data_set import DataSetSessions, data_set_sessions
 from simulator.sessions.movielens import movielens_sessions
 from simulator.sessions.satiation import satiation_world
 from simulator.sessions.world import MAX_STEPS, Session, SessionWorld, featurise_session
@@ -28,17 +30,24 @@ ENV_ID = "RecSession-v0"
 Observation = dict[str, NDArray[Any]]
 
 
-def session_world(name: str, seed: int = 0) -> SessionWorld:
-    """Return ``movielens``, which has no seed, or one of ``satiation.WORLDS``.
+def session_world(
+    name: str, seed: int = 0, data: str = "", sources: Sequence[str] = ()
+) -> SessionWorld:
+    """Return ``movielens``, which has no seed, ``data``, or one of ``satiation.WORLDS``.
 
     Args:
         name: The world's name.
         seed: Seed of what the world draws once.
+        data: The folder or URI of the data set whose users play in ``data``.
+        sources: Those that propose there.
 
     Raises:
         InvalidFieldError: There is no such world.
         DataUnavailableError: MovieLens cannot be fetched.
+        DataSetError, ArtifactError: See ``data_set_sessions``.
     """
+    if name == DataSetSessions.name:
+        return data_set_sessions(data, tuple(sources), seed)
     return movielens_sessions() if name == "movielens" else satiation_world(name, seed)
 
 
@@ -52,12 +61,20 @@ class RecSession(gym.Env[Observation, np.int64]):
     Args:
         world: The world's name.
         world_seed: Seed of what the world draws once.
+        data: The data set whose users play, and ``sources``, those that propose: see
+            ``session_world``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's name and type
 
-    def __init__(self, world: str = "satiation", world_seed: int = 0) -> None:
-        self.world = session_world(world, world_seed)
+    def __init__(
+        self,
+        world: str = "satiation",
+        world_seed: int = 0,
+        data: str = "",
+        sources: Sequence[str] = (),
+    ) -> None:
+        self.world = session_world(world, world_seed, data, sources)
         count, width = self.world.max_actions, len(self.world.schema)
         self.observation_space = Dict(
             {
@@ -101,7 +118,7 @@ class RecSession(gym.Env[Observation, np.int64]):
         context, actions = featurise_session(self.world, session.request())
         self._ids = actions.ids
         features: Float32 = np.zeros((self.world.max_actions, len(self.world.schema)), np.float32)
-        features[: len(actions)] = self.world.schema.matrix(context, actions)
+        features[: len(actions)] = self.world.schema.matrix(context, actions) / self.world.scale
         mask = np.zeros(self.world.max_actions, np.int8)
         mask[: len(actions)] = 1
         return {"features": features, "mask": mask}

@@ -10,7 +10,7 @@ what follows it in its session).
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -29,12 +30,13 @@ from bandits.exploration import Softmax
 from bandits.rl.config import RlConfig
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.rl.network import Network, encode_network
+from bandits.types import Float32
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from simulator.parallel import join_ray
 from simulator.rl.env import ENV_ID, RecSession, session_world
 from simulator.rl.network import SharedScorer
-from simulator.sessions.world import USE
+from simulator.sessions.world import USE, SessionWorld
 
 BATCH, MINIBATCH, EPOCHS = 2048, 256, 8
 ENVS = 32
@@ -55,6 +57,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seed: Seed of weights and sessions.
         steps: How many decisions are made in all.
         env_runners: How many Ray actors play; 0: this process does.
+        data: The folder or URI of the data set whose users play, in the world ``data``.
+        sources: Those that propose there; none for the usual.
     """
 
     world: str = "satiation"
@@ -67,6 +71,22 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entropy: Annotated[float, msgspec.Meta(ge=0)] = 0.003
     width: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     env_runners: Annotated[int, msgspec.Meta(ge=0)] = 0
+    data: str = ""
+    sources: list[str] = []
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``RecSession`` makes its world of."""
+        return {
+            "world": self.world,
+            "world_seed": self.world_seed,
+            "data": self.data,
+            "sources": self.sources,
+        }
+
+    def make_world(self) -> SessionWorld:
+        """Return the world that is trained in."""
+        return session_world(self.world, self.world_seed, self.data, self.sources)
 
 
 class TrainingPoint(msgspec.Struct, frozen=True):
@@ -141,7 +161,7 @@ def train_rl(
             training.
         InvalidFieldError: There is no such world.
     """
-    world = session_world(training.world, training.world_seed)
+    world = training.make_world()
     held, curve = _read(folder, training, len(world.schema)) if resume else ({}, [])
 
     # Whatever its env runners, RLlib would join any cluster it finds.
@@ -174,8 +194,20 @@ def train_rl(
                 _write(folder, training, next(iter(states)).get(), curve)
             progress(curve[-1])
 
-        arrays = algorithm.get_module().arrays()
+        arrays = served_arrays(algorithm.get_module().arrays(), world)
     return TrainedNetwork(training, Network.of(world.schema.names, arrays), curve)
+
+
+def served_arrays(
+    arrays: Mapping[str, Float32], world: SessionWorld
+) -> dict[str, NDArray[np.floating]]:
+    """Return a network's arrays for features as a service sees them, which nothing divides.
+
+    Args:
+        arrays: the trained network's.
+        world: it was trained in.
+    """
+    return {**arrays, "embed": arrays["embed"] / np.reshape(world.scale, (-1, 1))}
 
 
 @contextmanager
@@ -189,7 +221,7 @@ def _algorithm(training: Training, *, started: int) -> Iterator[PPO]:
         PPOConfig()
         .environment(
             f"{RecSession.__module__}:{ENV_ID}",
-            env_config={"world": training.world, "world_seed": training.world_seed},
+            env_config=training.arguments,
         )
         .env_runners(num_env_runners=training.env_runners, num_envs_per_env_runner=ENVS)
         .learners(num_learners=0)

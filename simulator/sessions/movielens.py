@@ -11,7 +11,6 @@ held-out part that the user rated 4 or more earns 1 (``simulator.worlds.movielen
 ``tastes`` scores a film by how much more than usual the user rated its genres.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,69 +22,13 @@ from bandits.types import Float64
 from bandits.values import FeatureMap
 from policies.items.catalogue import Catalogue
 from policies.requests import ActionRequest, RankRequest
+from simulator.sessions.leaving import Stay, leaving_of
 from simulator.sessions.world import Step
 from simulator.worlds.movielens import LIKED, MovieLensWorld, movielens_data
 
-PAUSE_S = 1800
 CANDIDATES = 12
 SHRINK = 5.0
 """Average ratings that every user's taste in a genre starts from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """Coefficients of two logistic regressions on the data's sessions.
-
-    Attributes:
-        leaves: float64[3], of 1, liked and log(1 + place), for a rating to be its session's last.
-        returns: float64[2], of 1 and the share of liked ratings, for another session to follow.
-    """
-
-    leaves: Float64
-    returns: Float64
-
-
-def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
-    """Return coefficients of maximum likelihood, float64[d], by Newton's method.
-
-    Args:
-        features: float64[n, d].
-        outcome: float64[n], 0 or 1.
-        steps: Steps of Newton's method.
-    """
-    weights = np.zeros(features.shape[1])
-    for _ in range(steps):
-        mean = _sigmoid(features @ weights)
-        curvature = (features * (mean * (1.0 - mean))[:, None]).T @ features
-        weights = weights + np.linalg.solve(curvature, features.T @ (outcome - mean))
-    return weights
-
-
-def leaving_of(ratings: NDArray[np.void]) -> Leaving:
-    """Fit when users leave and return to the sessions in ``ratings``.
-
-    ``ratings`` has the fields of ``MovieLensWorld.train_ratings``.
-    """
-    ordered = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
-
-    # A session starts with a user, and after a pause.
-    same = ordered["user"][1:] == ordered["user"][:-1]
-    first = np.concatenate([[True], ~same | (np.diff(ordered["timestamp"]) > PAUSE_S)])
-    starts = np.flatnonzero(first)
-    lengths = np.diff(np.concatenate([starts, [len(ordered)]]))
-
-    # Whether a rating was its session's last.
-    place = np.arange(len(ordered)) - np.repeat(starts, lengths)
-    liked = (ordered["rating"] >= LIKED).astype(np.float64)
-    last = np.concatenate([first[1:], [True]]).astype(np.float64)
-    leaves = fit_logistic(np.stack([np.ones(len(ordered)), liked, np.log1p(place)], axis=1), last)
-
-    # Whether another session of the user followed.
-    share = np.add.reduceat(liked, starts) / lengths
-    user = ordered["user"][starts]
-    followed = np.concatenate([user[1:] == user[:-1], [False]]).astype(np.float64)
-    returns = fit_logistic(np.stack([np.ones(len(starts)), share], axis=1), followed)
-    return Leaving(leaves, returns)
 
 
 class MovieLensSessions:
@@ -93,12 +36,15 @@ class MovieLensSessions:
 
     name = "movielens"
     max_actions = CANDIDATES
+    scale = 1.0
 
     def __init__(self, world: MovieLensWorld) -> None:
         self.world = world
         self.catalogue = Catalogue.of(world.catalogue)
         self.ids = self.catalogue.ids
-        self.leaving = leaving_of(np.concatenate([world.train_ratings, world.test_ratings]))
+        ratings = np.concatenate([world.train_ratings, world.test_ratings])
+        ratings = ratings[np.lexsort((ratings["item"], ratings["timestamp"], ratings["user"]))]
+        self.leaving = leaving_of(ratings["user"], ratings["timestamp"], ratings["rating"] >= LIKED)
         self.rows = {item: row for row, item in enumerate(self.ids)}
 
         # The training ratings say how popular an item is; candidates are drawn in proportion.
@@ -168,7 +114,7 @@ class MovieLensSession:
         self._tastes = sessions.tastes(self._user)
         self._open = sessions.draws.copy()
         self._open[[sessions.rows[item] for item in sessions.world.train_history(self._user)]] = 0.0
-        self._place, self._liked = 0, 0.0
+        self._stay = Stay(sessions.leaving)
         self._draw()
 
     def _draw(self) -> None:
@@ -187,11 +133,10 @@ class MovieLensSession:
             for item in self.items.tolist()
         ]
 
-        share = self._liked / max(self._place, 1)
         context: FeatureMap = {
             **self._person,
-            "place": float(np.log1p(self._place)),
-            "liked": share,
+            "place": float(np.log1p(self._stay.place)),
+            "liked": self._stay.share,
         }
         return RankRequest(context=context, actions=actions)
 
@@ -209,28 +154,10 @@ class MovieLensSession:
             )
 
         reward = sessions.world.reward(self._user, action_id)
-        chances = self._rng.random(2)
-        leaves = chances[0] < _sigmoid(
-            sessions.leaving.leaves @ [1.0, reward, np.log1p(self._place)]
-        )
-        self._place, self._liked = self._place + 1, self._liked + reward
+        goes_on = self._stay.goes_on(reward, self._rng)
         self._open[item] = 0.0
-
-        # Who leaves a session may begin another one, from its first place.
-        left = False
-        if leaves:
-            left = not chances[1] < _sigmoid(
-                sessions.leaving.returns @ [1.0, self._liked / self._place]
-            )
-            self._place, self._liked = 0, 0.0
-
         self._draw()
-        return Step(reward, bool(left))
-
-
-def _sigmoid(values: Float64) -> Float64:
-    mean: Float64 = 1.0 / (1.0 + np.exp(-values))
-    return mean
+        return Step(reward, not goes_on)
 
 
 @lru_cache(maxsize=1)

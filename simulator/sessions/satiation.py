@@ -93,6 +93,8 @@ WORLDS: Mapping[str, Parameters] = {
 class SatiationWorld:
     """The world with these parameters; ``seed`` draws the groups' affinities. See SessionWorld."""
 
+    scale = 1.0
+
     def __init__(self, parameters: Parameters, seed: int = 0) -> None:
         self.parameters = p = parameters
         self.name = p.name

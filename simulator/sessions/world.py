@@ -10,7 +10,7 @@ import numpy as np
 
 from bandits.features.namespaces import CONTEXT, FEATURES, SCORES, NamespaceName
 from bandits.rl.feature_schema import FeatureSchema
-from bandits.types import ActionSet, Context
+from bandits.types import ActionSet, Context, Float64
 from policies.candidate_pool import explicit_pool
 from policies.features import featurise
 from policies.items.catalogue import Catalogue
@@ -60,6 +60,11 @@ class SessionWorld(Protocol):
     schema: FeatureSchema
     catalogue: Catalogue
     max_actions: int
+
+    @property
+    def scale(self) -> float | Float64:
+        """What features are divided by while a network is trained: a number, or float64[d]."""
+        ...
 
     def session(self, rng: np.random.Generator) -> Session:
         """Begin a session of a fresh user; ``rng`` is the session's from now on."""

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -11,12 +12,17 @@ from typer.testing import CliRunner
 from bandits.errors import InvalidFieldError, ReplayError, SnapshotError
 from bandits.rl.network import Network, RlScores
 from policies.artifacts.learner_model import decode_trained
-from policies.spec import load_spec
+from policies.candidate_pool import explicit_pool
+from policies.data.writer import write_data_set
+from policies.sources import RlScorer, SourceRequest
+from policies.spec import load_spec, spec_of
 from serve_app.cli.train import app
-from simulator.rl.env import RecSession
+from simulator.rl import judging
+from simulator.rl.env import RecSession, session_world
 from simulator.rl.experiment import BANDIT, MYOPIC, RL, SessionCell, ratios, run_session_cell
+from simulator.rl.judging import CHANCE, SessionsEarned
 from simulator.rl.network import SharedScorer
-from simulator.rl.train import CHECKPOINT, Training, train_rl
+from simulator.rl.train import CHECKPOINT, Training, served_arrays, train_rl
 
 # Warnings of ray and torch, at start; and Ray starts several times
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
@@ -49,19 +55,44 @@ def module_of(env: RecSession, width: int, seed: int) -> SharedScorer:
     return module
 
 
-@pytest.mark.parametrize(("world", "width"), [("satiation", 32), ("small", 5)])
-def test_numpy_scores_as_torch_does(world, width):
-    """On real observations, for networks far from their start: within 1e-5 of the largest score."""
-    env = RecSession(world, 1)
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """A data set: even users want even items, six of them in two sessions; prices are in cents."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", 86_400_000 * (1 + step // 3) + 60_000 * step + user)
+        for user in range(60)
+        for step, item in enumerate(rng.permutation(np.arange(user % 2, 30, 2))[:6].tolist())
+    ]
+    user, item, time_ms = zip(*rows, strict=True)
+    ids = [f"i{item}" for item in range(30)]
+    folder = tmp_path_factory.mktemp("crowd") / "data"
+    write_data_set(
+        folder,
+        pa.table({"user": user, "item": item, "time": pa.array(time_ms, pa.int64())}),
+        items=pa.table({"id": ids, "price": [1e4 + 100.0 * at for at in range(30)]}),
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(("world", "width"), [("satiation", 32), ("small", 5), ("data", 8)])
+def test_numpy_scores_as_torch_does(world, width, crowd):
+    """On real observations, for networks far from their start: within 1e-5 of the largest score.
+
+    A service sees features as they are, and the network was trained on such as are divided.
+    """
+    env = RecSession(world, 1, crowd if world == "data" else "")
     module = module_of(env, width, 2)
-    scores = RlScores(Network.of(env.world.schema.names, module.arrays()))
+    arrays = served_arrays(module.arrays(), env.world)
+    scores = RlScores(Network.of(env.world.schema.names, arrays))
     observation, _ = env.reset(seed=0)
     for step in range(50):
         count = int(observation["mask"].sum())
         batch = {"obs": {name: torch.tensor(each)[None] for name, each in observation.items()}}
         with torch.no_grad():
             theirs = module._forward(batch)["action_dist_inputs"][0].numpy()
-        ours = scores.of_matrix(observation["features"][:count].astype(np.float64))
+        served = observation["features"][:count].astype(np.float64) * env.world.scale
+        ours = scores.of_matrix(served)
         assert np.abs(ours - theirs[:count]).max() <= 1e-5 * max(1.0, np.abs(ours).max())
         assert (theirs[count:] == theirs.min()).all() or count == len(theirs)
         observation, _, over, cut, _ = env.step(np.int64(step % count))
@@ -146,6 +177,47 @@ def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
     assert decode_trained((tmp_path / "model").read_bytes()).spec() == spec
     assert spec.kind == "rl"
     assert len(msgspec.json.decode((tmp_path / "curve.json").read_bytes())) == 1
+
+
+def test_sessions_of_ones_own_data_make_a_source(crowd, tmp_path, monkeypatch):
+    """The line that is written is one of a policy's sources; its scores are those of the model."""
+    monkeypatch.setattr(judging, "SESSIONS", 10)
+    options = ["rl", "--data", crowd, "--steps", "100", "--width", "4", "--env-runners", "0"]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    rows = msgspec.json.decode((tmp_path / "judged.json").read_bytes(), type=list[SessionsEarned])
+    assert [row.policy for row in rows] == ["sessions", "item_knn", "popular", CHANCE]
+
+    (line,) = msgspec.yaml.decode((tmp_path / "source.yaml").read_bytes())
+    policy = spec_of(
+        {
+            "name": "home",
+            "artifact": "none",
+            "sources": [{"kind": "artifact", "name": "popular"}, line],
+        }
+    )
+    scorer = RlScorer(policy.sources[1])
+    world = session_world("data", 0, crowd)
+    pool = explicit_pool(world.session(np.random.default_rng(1)).request().actions)
+    scores = scorer.score_actions(
+        world.catalogue, SourceRequest(context={"place": 0.0}), pool.ids, None, pool.scores
+    )
+    assert scores.shape == (len(pool.ids),)
+    assert np.isfinite(scores).all()
+    assert len(set(scores.tolist())) > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--data", "x", "--world", "small"], "leave --world out"),
+        (["--sources", "popular"], "--sources go with --data"),
+    ],
+)
+def test_sessions_are_of_a_world_or_of_a_data_set(more, said):
+    done = CliRunner().invoke(app, ["rl", *more])
+    assert done.exit_code == 2
+    assert said in done.output
 
 
 def test_the_experiment_in_small():

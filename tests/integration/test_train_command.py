@@ -131,15 +131,14 @@ def test_several_processes_write_the_same_bytes(data: Path, tmp_path: Path) -> N
         assert source_artifact.load(tmp_path / name).version == one.strip()
 
 
+@pytest.mark.timeout(300)
 def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_path: Path) -> None:
     """The winners are fitted, and every trial is told beside the artifact."""
     command = Path(sys.executable).with_name("banditloop")
     out = tmp_path / "shop"
-    arguments = ["--data", data, "--out", out, "--sources", "item_knn,deep", "--no-prior"]
+    arguments = ["--data", data, "--out", out, "--sources", "deep", "--no-prior"]
     searching = ["--search", "--search-trials", "3"]
-    subprocess.run(
-        [command, "train", *arguments, *searching], check=True, timeout=110, cwd=tmp_path
-    )
+    subprocess.run([command, "train", *arguments, *searching], check=True, cwd=tmp_path)
 
     opened = DataSet.open(str(data))
     config, report = search_sources(
@@ -148,7 +147,7 @@ def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_
         opened.items(),
         opened.manifest.weights,
         SearchBudget(3),
-        sources=["item_knn", "deep"],
+        sources=["deep"],
         run=lambda function, tasks, shared, **_: {
             number: function(task, *shared) for number, task in enumerate(tasks)
         },
@@ -162,9 +161,7 @@ def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_
     artifact = source_artifact.load(out)
     assert written.artifact == artifact.version
     assert f"{report.trials[0].ndcg:.4f}" in (out / "search.html").read_text()
-    for source in ("item_knn", "deep"):
-        fitted = msgspec.to_builtins(getattr(config, source))
-        assert artifact.sources[source].config == fitted
+    assert artifact.sources["deep"].config == msgspec.to_builtins(config.deep)
 
     # Without a search, from the file that it left: the same artifact.
     run(*arguments[:2], "--out", tmp_path / "again", *arguments[4:], "--fit", out / "fit.yaml")

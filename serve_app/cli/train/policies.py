@@ -19,11 +19,20 @@ from serve_app.cli.options import (
     out_file,
     out_folder,
 )
-from serve_app.cli.terminal import progress_bar, progress_count, ray_kept_quiet, say
+from serve_app.cli.terminal import (
+    empty_table,
+    output,
+    progress_bar,
+    progress_count,
+    ray_kept_quiet,
+    say,
+)
 from serve_app.cli.train.command import app
 
 if TYPE_CHECKING:
     from policies.artifacts.learner_model import TrainedModel
+    from policies.spec import PolicySpec
+    from simulator.rl.train import Training
 
 
 @app.command("policy", short_help="Train a policy on a log that others made.")
@@ -91,7 +100,21 @@ def train_sessions(
     out: Annotated[
         Path, out_folder("Folder to write the model, its spec, the curve and the checkpoint to")
     ] = Path("artifacts/rl"),
-    world: Annotated[str, typer.Option(help="satiation, steady, small or movielens")] = "satiation",
+    world: Annotated[
+        str | None,
+        typer.Option(help="satiation, steady, small or movielens [default: satiation]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI of a data set whose users play, instead of a world"),
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="Sources that propose to the users of --data, separated by commas, named as the"
+            " policy will name them [default: item_knn,popular]"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Decisions to train on")] = 120_000,
     gamma: Annotated[
         float,
@@ -128,6 +151,10 @@ def train_sessions(
 ) -> None:
     """Train a policy of whole sessions by PPO (RLlib): it may give up a reward now for more later.
 
+    Sessions are those of a world, or of a data set's users (--data): sources trained on the earlier
+    part of its events propose, what users turned to in the later part is their reward, and they
+    leave as they do in the data.
+
     Evaluate it on a log (banditloop replay --method sessions --policy '{kind: trained, path:
     OUT/model}'), and serve it with the spec that this writes (banditloop serve OUT/policy.yaml,
     then banditloop snapshots warm-start OUT/model).
@@ -137,8 +164,15 @@ def train_sessions(
     from bandits.log.codec import digest
     from simulator.rl.train import Training, TrainingPoint, train_rl
 
+    if data is not None and world is not None:
+        raise typer.BadParameter("sessions are of a world or of a data set: leave --world out")
+    if sources is not None and data is None:
+        raise typer.BadParameter("--sources go with --data")
+
     training = Training(
-        world=world,
+        world=world or ("satiation" if data is None else "data"),
+        data=data or "",
+        sources=[name.strip() for name in (sources or "").split(",") if name.strip()],
         world_seed=world_seed,
         seed=seed,
         steps=steps,
@@ -165,9 +199,59 @@ def train_sessions(
     (out / "curve.json").write_bytes(msgspec.json.format(msgspec.json.encode(trained.curve)))
     model_id = digest(model.encoded)
     say(("trained", "green"), f"  {model.learned:,} decisions  {out}/model  {model_id}")
+    if data is not None:
+        _say_of_data(training, spec, model, out)
 
     if publish:
         _publish(policy_name, model, redis_url, data_dir)
+
+
+def _say_of_data(
+    training: "Training", spec: "PolicySpec", model: "TrainedModel", out: Path
+) -> None:
+    """Show what users who played no session earn under the model, and how it becomes a source."""
+    import msgspec
+
+    from bandits.log.codec import digest
+    from simulator.rl.judging import judge_on_tested
+    from simulator.sessions.data_set import DataSetSessions
+
+    world = training.make_world()
+    assert isinstance(world, DataSetSessions)  # noqa: S101 - that of --data
+    with progress_bar(transient=True) as progress:
+        task = progress.add_task("playing the last sessions", total=None)
+        rows = judge_on_tested(
+            world,
+            spec,
+            model,
+            seed=training.seed,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    heads = ("reward", "from", "to", "decisions")
+    table = empty_table(
+        "shows the best of",
+        *heads,
+        title=f"{rows[0].sessions} sessions of users who played in none of the training",
+        numbers=heads,
+        caption="from, to: 95% interval of the reward of a session",
+    )
+    for row in rows:
+        figures = (row.mean, row.low, row.high, row.decisions)
+        table.add_row(row.policy, *(f"{figure:.2f}" for figure in figures))
+    output.print(table)
+    (out / "judged.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+
+    source = {
+        "kind": "rl",
+        "name": "longterm",
+        "model": str((out / "model").absolute()),
+        "digest": digest(model.encoded),
+    }
+    (out / "source.yaml").write_bytes(msgspec.yaml.encode([source]))
+    say(
+        f"{out}/source.yaml is a line of the sources of a policy that also has"
+        f" {' and '.join(world.sources)} of an artifact; let requests say place and liked"
+    )
 
 
 def _publish(
