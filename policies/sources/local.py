@@ -19,6 +19,7 @@ from policies.sources.deep import AutoencoderModel
 from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
+from policies.sources.sequence.sasrec import load_sasrec
 from policies.sources.sequence.transitions import TransitionsModel
 from policies.sources.towers.ncf import NcfModel
 from policies.sources.towers.towers import load_towers
@@ -55,6 +56,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "content": ContentModel.load,
     "content_tuned": ContentModel.load,
     "slit": TransitionsModel.load,
+    "sasrec": load_sasrec,
     "towers": load_towers,
     "ncf": NcfModel.load,
 }

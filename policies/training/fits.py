@@ -25,6 +25,9 @@ try:
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
     from policies.training.scorers.fit import fit_scorer, why_no_scorer
     from policies.training.scorers.network import ScorerConfig
+    from policies.training.sequence.next_item import SequenceConfig
+    from policies.training.sequence.order import in_order
+    from policies.training.sequence.sasrec import SasRecConfig, fit_sasrec
     from policies.training.sequence.slit import SlitConfig, fit_slit
     from policies.training.towers.fit import fit_towers
     from policies.training.towers.ncf import NcfConfig, fit_ncf
@@ -55,6 +58,7 @@ class TrainConfig:
     content: ContentConfig = field(default_factory=ContentConfig)
     content_tuned: FineTuneConfig = field(default_factory=FineTuneConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
+    sasrec: SasRecConfig = field(default_factory=SasRecConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
     ncf: NcfConfig = field(default_factory=NcfConfig)
 
@@ -145,7 +149,19 @@ def _no_order(data: TrainingData, config: TrainConfig) -> str:
     times = data.histories.times
     if times is None or not (times >= 0).any():
         return "the events have no times, and so no order"
+    if not in_order(data.histories).after.any():
+        return "no user has two items with a weight above 0"
     return _too_few(data, config)
+
+
+def _no_sequences(data: TrainingData, config: TrainConfig, own: SequenceConfig) -> str:
+    items, most = len(data.histories.items), own.max_items
+    if items > most:
+        return (
+            f"{items:,} items are more than {most:,}: it would take"
+            f" {own.memory(items) / 2**30:,.1f} GiB of memory, and long steps"
+        )
+    return _no_order(data, config)
 
 
 def _too_many_for_slit(data: TrainingData, config: TrainConfig) -> str:
@@ -224,6 +240,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
     "slit": SourceFit(
         lambda data, config, course: fit_slit(data.histories, config.slit, step=course.step),
         _too_many_for_slit,
+        usual=False,
+    ),
+    "sasrec": SourceFit(
+        lambda data, config, course: fit_sasrec(data.histories, config.sasrec, course),
+        lambda data, config: _no_sequences(data, config, config.sasrec),
         usual=False,
     ),
     "towers": SourceFit(

@@ -38,7 +38,7 @@ N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
 LOCAL = [
     *("als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"),
-    *("towers", "ncf", "content_tuned"),
+    *("sasrec", "towers", "ncf", "content_tuned"),
 ]
 
 
@@ -108,6 +108,25 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
             "slit",
             {"neighbours": neighbours, "similarities": normal(N_ITEMS, 8) + 0.5},
             {"length": 3, "half_life": 2.0},
+        ),
+        "sasrec": TrainedSource(
+            "sasrec",
+            {
+                "vectors": normal(N_ITEMS, 4),
+                "places": normal(3, 4),
+                "norm": normal(2, 4),
+                **{
+                    f"{name}_{part}": normal(2, *shape)
+                    for name, rows in {"ask": 12, "answer": 4, "inner": 4, "outer": 4}.items()
+                    for part, shape in {"weight": (rows, 4), "bias": (rows,)}.items()
+                },
+                **{
+                    f"norm_{name}_{part}": normal(2, 4)
+                    for name in ("attention", "layers")
+                    for part in ("weight", "bias")
+                },
+            },
+            {"length": 3, "blocks": 2, "heads": 2},
         ),
         "towers": TrainedSource(
             "towers",
@@ -510,6 +529,7 @@ COMPARING = [
     "content",
     "content_tuned",
     "slit",
+    "sasrec",
 ]
 
 

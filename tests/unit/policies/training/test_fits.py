@@ -23,6 +23,7 @@ from policies.training.fits import (
 )
 from policies.training.popular import fit_popular
 from policies.training.scorers.network import ScorerConfig
+from policies.training.sequence.sasrec import SasRecConfig
 from policies.training.towers.ncf import NcfConfig
 from policies.training.towers.network import TowersConfig
 from policies.training.training_data import Course, TrainingData
@@ -34,13 +35,14 @@ CONFIG = TrainConfig(
     deep=DeepConfig(hidden=8, epochs=2),
     towers=TowersConfig(factors=4, hidden=8, negatives=8, epochs=2),
     ncf=NcfConfig(factors=4, wide=4, hidden=(4, 2), epochs=2),
+    sasrec=SasRecConfig(factors=8, length=3, negatives=2, epochs=2),
 )
 SAID = describe(
     [{"id": f"{n}", "metadata": {"title": f"item of kind {n % 3}"}} for n in range(20)],
     ContentConfig(),
 )
 EVERY = tuple(FITS)
-TIMED = {"trending", "slit"}
+TIMED = {"trending", "slit", "sasrec"}
 """What cannot be fitted without times."""
 
 
