@@ -48,12 +48,12 @@ class NcfConfig:
     wide: int = 32
     hidden: tuple[int, ...] = (64, 32)
     most: int = 50
-    after: int = 0
+    after: int = 50
     negatives: int = 4
-    dropout: float = 0.3
+    dropout: float = 0.5
     batch: int = 512
-    epochs: int = 40
-    patience: int = 4
+    epochs: int = 20
+    patience: int = 3
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     budget: int = 6_000_000
@@ -136,7 +136,8 @@ class Ncf:
         # What happens to be drawn that is wanted is no other item.
         counts = torch.cat([torch.ones(len(at), 1), (drawn != wanted).float()], dim=1)
         losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        return (losses * counts).sum() / counts.sum()
+        counts *= torch.from_numpy(self.past.weights[at])[:, None]
+        return (losses * (counts / counts.sum())).sum()
 
     def quality(self) -> float:
         """Return nDCG@10 over all items, of the last items that were held out."""

@@ -16,26 +16,26 @@ class TowersConfig:
     """Two towers and their fit.
 
     ``factors``: numbers of a vector, without its bias; ``hidden``: of each tower's hidden layer.
-    A user is the last ``most`` items and the last ``recent`` of these. ``negatives``: items that
-    are drawn evenly beside those of a batch. ``forget``: the part of the items that stand by their
-    features alone in a step, as a new one does; ``dropout``: the part of a history, and of users'
-    contexts, that is left out. It sees each event ``epochs`` times at most, and of many events
-    fewer: ``budget`` in all. ``most_features``: different features of items, and of users, that are
-    known. With more than ``max_items`` items it is not fitted.
+    A user is the last ``most`` items and the last ``recent`` of these; in a fit the next ``after``
+    items belong to the first, too, since it matters little which of two came first. ``negatives``:
+    items that are drawn evenly beside those of a batch. ``forget``: the part of the items that
+    stand by their features alone in a step, as a new one does; ``dropout``: the part of a history,
+    and of users' contexts, that is left out. It sees each event ``epochs`` times at most, and of
+    many events fewer: ``budget`` in all. ``most_features``: different features of items, and of
+    users, that are known. With more than ``max_items`` items it is not fitted.
     """
 
     factors: int = 64
     hidden: int = 128
     most: int = 50
     recent: int = 3
-    after: int = 0
-    weighted: float = 0.0
+    after: int = 50
     negatives: int = 512
     forget: float = 0.1
-    dropout: float = 0.3
+    dropout: float = 0.5
     batch: int = 512
-    epochs: int = 40
-    patience: int = 4
+    epochs: int = 20
+    patience: int = 3
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     budget: int = 6_000_000
@@ -137,7 +137,7 @@ class TwoTowers:
         return torch.cat([made, torch.ones(len(made), 1)], dim=1)
 
     def loss(self, rows: Tensor) -> Tensor:
-        """Return the mean loss of some rows.
+        """Return the mean loss of some rows, each counted by how strongly it speaks.
 
         Args:
             rows: int64[b], of those that are trained on.
@@ -167,8 +167,8 @@ class TwoTowers:
         twice[torch.arange(len(rows)), torch.arange(len(rows))] = False
         logits = logits.masked_fill(twice, -torch.inf)
         losses = nn.functional.cross_entropy(logits, torch.arange(len(rows)), reduction="none")
-        w = torch.from_numpy(self.past.weights[at]) ** self._config.weighted
-        return (losses * w).sum() / w.sum()
+        weights = torch.from_numpy(self.past.weights[at])
+        return (losses * (weights / weights.sum())).sum()
 
     def quality(self) -> float:
         """Return nDCG@10 over all items, of the last items that were held out."""

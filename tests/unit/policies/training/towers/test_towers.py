@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from bandits.errors import ArtifactError
+from policies.artifacts import source_artifact
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
-from policies.sources import SourceRequest, load_sources
+from policies.sources import Candidates, SourceRequest, load_sources
 from policies.sources.towers.live import LiveTowers, described_by
 from policies.sources.towers.towers import ItemTower, UserTower, load_towers
 from policies.training.content.descriptions import ContentConfig, describe
@@ -115,9 +117,9 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not np.array_equal(one.arrays["vectors"], other.arrays["vectors"])
 
 
-def over(items: tuple[dict, ...]) -> LiveTowers:
+def over(items: tuple[dict, ...], trained: TrainedSource = SOURCE) -> LiveTowers:
     """The source over a catalogue."""
-    artifact = Artifact((), DATA.histories.items, {"towers": SOURCE})
+    artifact = Artifact((), DATA.histories.items, {"towers": trained})
     source = load_sources(artifact)["towers"]
     assert isinstance(source, LiveTowers)
     held = [
@@ -150,6 +152,40 @@ def test_an_item_without_events_is_found_by_what_is_said_of_it() -> None:
         assert int(np.argmax(score(new))) == kind
 
     assert f"0-{EACH}" not in over(catalogue()[:5]).propose(SourceRequest(history=("0-0",)), 50).ids
+
+
+def test_what_is_written_and_read_again_answers_alike(tmp_path: Path) -> None:
+    """Also an item without events: the encoder of texts is in the file, too."""
+    artifact = Artifact((), DATA.histories.items, {"towers": SOURCE})
+    source_artifact.write(artifact, tmp_path)
+    read = source_artifact.load(tmp_path).sources["towers"]
+    assert read.metrics == SOURCE.metrics
+    for one, two in zip(_answers(SOURCE), _answers(read), strict=True):
+        assert one.ids == two.ids
+        assert np.array_equal(one.scores, two.scores)
+
+
+def _answers(source: TrainedSource) -> list[Candidates]:
+    live = over(catalogue(), source)
+    return [live.propose(SourceRequest(history=(f"{kind}-3",)), 50) for kind in range(KINDS)]
+
+
+def test_an_item_that_brings_a_vector_of_another_length_has_none() -> None:
+    """What is wrong is said with the answer, and the others are proposed."""
+    looks = [
+        {**each, "vectors": {"look": [float(n % 7), 1.0, -1.0]}}
+        for n, each in enumerate(catalogue())
+    ]
+    said = describe(looks, ContentConfig())
+    data = replace(DATA, said=said)
+    source = fit_towers(data, replace(CONFIG, epochs=1), ContentConfig(), Course())
+    live = over(catalogue(), source)
+    new = Item("new", features={"kind": "k1"}, vectors={"look": [1.0]})
+    fine = Item("fine", features={"kind": "k1"}, vectors={"look": [1.0, 2.0, 3.0]})
+    live = live.over(Offering(Catalogue.put([new, fine])))
+    found = live.propose(SourceRequest(history=("1-0",)), 5)
+    assert found.ids == ("fine",)
+    assert "vectors.look has 1 numbers, those of the others 3" in found.trouble
 
 
 def test_data_without_features_texts_and_contexts() -> None:
