@@ -25,6 +25,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from benchmarks.replay.peers_env import Peers, peers, peers_python
 from benchmarks.sources.family_data import (
+    Questions,
     Trial,
     movielens,
     questions_of,
@@ -44,6 +46,7 @@ from benchmarks.sources.family_data import (
 from benchmarks.table import Table
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model
+from policies.sources.scorers.artifact_scorer import CataloguedScorer, load_scorer
 from policies.training.fits import FITS, TrainConfig
 from policies.training.training_data import Course
 
@@ -138,6 +141,22 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "RecTools", "dssm", {"n_factors": 64, "batch_size": 128}, epochs=("max_epochs", 10)
     ),
     "ncf": Family("RecBole", "neumf", epochs=("epochs", 20)),
+    "fm": Family(
+        "torch-rechub",
+        "deepfm",
+        {"factors": 16, "hidden": [], "dropout": 0.0, "rate": 3e-3, "batch": 1024},
+        {"history": 20},
+        ("epochs", 5),
+        scorer=True,
+    ),
+    "deepfm": Family(
+        "torch-rechub",
+        "deepfm",
+        {"factors": 16, "hidden": [64, 32], "dropout": 0.0, "rate": 3e-3, "batch": 1024},
+        {"history": 20},
+        ("epochs", 5),
+        scorer=True,
+    ),
 }
 """Ours by name."""
 
@@ -241,9 +260,14 @@ def _compare(
         source = FITS[name].fit(trial.training, config, Course(seed))
         took = time.process_time() - started
 
-        names = trial.histories.items
-        quality = _ndcg(trial, _our_lists(source, trial))
-        their_quality = _ndcg(trial, [[names[at] for at in row] for row in answer])
+        if family.scorer:
+            asked = questions_of(trial)
+            quality = auc(_our_answers(source, trial, asked), asked.label > 0)
+            their_quality = auc(np.array(answer), asked.label > 0)
+        else:
+            names = trial.histories.items
+            quality = _ndcg(trial, _our_lists(source, trial))
+            their_quality = _ndcg(trial, [[names[at] for at in row] for row in answer])
         found.append((quality, their_quality, took, seconds))
         print(
             f"  seed {seed}: {_measure(family)} {found[-1][0]:.4f}, theirs {their_quality:.4f};"
@@ -285,6 +309,21 @@ def _our_lists(source: TrainedSource, trial: Trial) -> list[list[str]]:
         list(served.propose(SourceRequest(profile=histories.profile(user)), 10).ids)
         for user in trial.liked
     ]
+
+
+def _our_answers(source: TrainedSource, trial: Trial, asked: Questions) -> NDArray[np.float64]:
+    """Return what a scorer says to each question, the user's context being said."""
+    histories = trial.histories
+    model = CataloguedScorer(
+        load_scorer(source, len(histories.items)), histories.items, trial.training.items
+    )
+    found = np.empty(len(asked.user))
+    starts = np.flatnonzero(np.diff(asked.user, prepend=-1, append=-1))
+    for first, stop in pairwise(starts.tolist()):
+        user = int(asked.user[first])
+        said = trial.training.contexts.get(histories.users[user], {})
+        found[first:stop] = model.raw_in(said, *histories.row(user))[asked.item[first:stop]]
+    return found
 
 
 def _ndcg(trial: Trial, lists: Iterable[list[str]]) -> float:

@@ -1,12 +1,14 @@
 """How long does each source train, and how much memory does it take? Synthetic events, sparse, seeded.
 
-    python -m benchmarks.sources.training_time                                  1M events: ours
+    python -m benchmarks.sources.training_time                                  1M events: the usual ones
+    python -m benchmarks.sources.training_time --sources slit towers            1M events: these
     pip install lenskit==2025.8.1
     python -m benchmarks.sources.training_time --peers                          1M events: ours beside the libraries'
     python -m benchmarks.sources.training_time --events 1000000 10000000 --items 10000 50000
 
 A user has 20 events on average, log-normally spread; 70% of them are with items of the user's own
-of 50 tastes, and popularity falls as in a catalogue. Every source has one BLAS thread, as in
+of 50 tastes, and popularity falls as in a catalogue. An item's taste is said, and one of ten groups
+of each user. Every source has one BLAS thread, as in
 training; so has a peer, by whose fit ours is divided. Seconds are the processor's, of all threads.
 The memory is the highest of the process so far, the events included.
 """
@@ -99,7 +101,12 @@ def _table(n_events: int, n_items: int, names: list[str] | None, *, peers: bool)
     )
 
     config = TrainConfig()
-    data = TrainingData(histories, describe((), config.content))  # events alone
+    data = TrainingData(
+        histories,
+        describe((), config.content),  # no texts
+        {item: {"taste": f"t{int(item) % TASTES}"} for item in histories.items},
+        {user: {"group": f"g{int(user) % 10}"} for user in histories.users},
+    )
     chosen, left_out = choose_sources(names, data, config)
     print("| source | fit s | calibration s | µs per event | peer s | ours / peer | peak GiB |")
     print("|---|---|---|---|---|---|---|")
