@@ -138,7 +138,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         ("epochs", 10),
     ),
     "towers": Family(
-        "RecTools", "dssm", {"n_factors": 64, "batch_size": 128}, epochs=("max_epochs", 10)
+        # An epoch shows it one item of each user.
+        "RecTools",
+        "dssm",
+        {"n_factors": 64, "batch_size": 128, "max_epochs": 200},
     ),
     "ncf": Family("RecBole", "neumf", epochs=("epochs", 20)),
     "fm": Family(

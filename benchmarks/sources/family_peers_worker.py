@@ -8,6 +8,7 @@ folder: see family_data.py.
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -344,9 +345,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    os.chdir(folder)  # some leave logs where they run
     for line in sys.stdin:
         name, arguments = json.loads(line)
-        print(json.dumps(RUNS[name](Path(sys.argv[1]), **arguments)), file=answers, flush=True)
+        print(json.dumps(RUNS[name](folder, **arguments)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _table(n_events: int, n_items: int, names: list[str] | None, *, peers: bool)
     total = clock = 0.0
     for name in chosen:
         fit, fitted = _timed(partial(FITS[name].fit, data, config, Course()))
-        calibration, _ = _timed(partial(calibrate, fitted, histories))
+        calibration, _ = _timed(partial(calibrate, fitted, histories, data.items))
         both, peak = fit[1] + calibration[1], _peak_gib()
         total += both
         clock += fit[0] + calibration[0]
