@@ -19,6 +19,7 @@ from policies.sources.deep import AutoencoderModel
 from policies.sources.live.item_encoder import ContentModel
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
+from policies.sources.sequence.gru4rec import load_gru4rec
 from policies.sources.sequence.sasrec import load_sasrec
 from policies.sources.sequence.transitions import TransitionsModel
 from policies.sources.towers.ncf import NcfModel
@@ -57,6 +58,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
     "content_tuned": ContentModel.load,
     "slit": TransitionsModel.load,
     "sasrec": load_sasrec,
+    "gru4rec": load_gru4rec,
     "towers": load_towers,
     "ncf": NcfModel.load,
 }

@@ -25,6 +25,7 @@ try:
     from policies.training.rp3beta import Rp3betaConfig, fit_rp3beta
     from policies.training.scorers.fit import fit_scorer, why_no_scorer
     from policies.training.scorers.network import ScorerConfig
+    from policies.training.sequence.gru4rec import Gru4RecConfig, fit_gru4rec
     from policies.training.sequence.next_item import SequenceConfig
     from policies.training.sequence.order import in_order
     from policies.training.sequence.sasrec import SasRecConfig, fit_sasrec
@@ -59,6 +60,7 @@ class TrainConfig:
     content_tuned: FineTuneConfig = field(default_factory=FineTuneConfig)
     slit: SlitConfig = field(default_factory=SlitConfig)
     sasrec: SasRecConfig = field(default_factory=SasRecConfig)
+    gru4rec: Gru4RecConfig = field(default_factory=Gru4RecConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
     ncf: NcfConfig = field(default_factory=NcfConfig)
 
@@ -245,6 +247,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
     "sasrec": SourceFit(
         lambda data, config, course: fit_sasrec(data.histories, config.sasrec, course),
         lambda data, config: _no_sequences(data, config, config.sasrec),
+        usual=False,
+    ),
+    "gru4rec": SourceFit(
+        lambda data, config, course: fit_gru4rec(data.histories, config.gru4rec, course),
+        lambda data, config: _no_sequences(data, config, config.gru4rec),
         usual=False,
     ),
     "towers": SourceFit(

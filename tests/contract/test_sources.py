@@ -38,7 +38,7 @@ N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
 LOCAL = [
     *("als", "item_knn", "ease", "rp3beta", "deep", "popular", "trending", "content", "slit"),
-    *("sasrec", "towers", "ncf", "content_tuned"),
+    *("sasrec", "gru4rec", "towers", "ncf", "content_tuned"),
 ]
 
 
@@ -127,6 +127,18 @@ def make_artifact(rng: np.random.Generator) -> Artifact:
                 },
             },
             {"length": 3, "blocks": 2, "heads": 2},
+        ),
+        "gru4rec": TrainedSource(
+            "gru4rec",
+            {
+                "vectors": normal(N_ITEMS, 4),
+                **{
+                    f"{name}_{part}": normal(*shape)
+                    for name, rows in {"item": 12, "state": 12, "answer": 4}.items()
+                    for part, shape in {"weight": (rows, 4), "bias": (rows,)}.items()
+                },
+            },
+            {"length": 3},
         ),
         "towers": TrainedSource(
             "towers",
@@ -530,6 +542,7 @@ COMPARING = [
     "content_tuned",
     "slit",
     "sasrec",
+    "gru4rec",
 ]
 
 

@@ -23,6 +23,7 @@ from policies.training.fits import (
 )
 from policies.training.popular import fit_popular
 from policies.training.scorers.network import ScorerConfig
+from policies.training.sequence.gru4rec import Gru4RecConfig
 from policies.training.sequence.sasrec import SasRecConfig
 from policies.training.towers.ncf import NcfConfig
 from policies.training.towers.network import TowersConfig
@@ -36,13 +37,14 @@ CONFIG = TrainConfig(
     towers=TowersConfig(factors=4, hidden=8, negatives=8, epochs=2),
     ncf=NcfConfig(factors=4, wide=4, hidden=(4, 2), epochs=2),
     sasrec=SasRecConfig(factors=8, length=3, negatives=2, epochs=2),
+    gru4rec=Gru4RecConfig(factors=8, length=3, negatives=2, epochs=2),
 )
 SAID = describe(
     [{"id": f"{n}", "metadata": {"title": f"item of kind {n % 3}"}} for n in range(20)],
     ContentConfig(),
 )
 EVERY = tuple(FITS)
-TIMED = {"trending", "slit", "sasrec"}
+TIMED = {"trending", "slit", "sasrec", "gru4rec"}
 """What cannot be fitted without times."""
 
 

@@ -1,6 +1,6 @@
 """Networks of sequences: served as torch computes them, the same for a seed, and they learn."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,12 @@ from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import load_model
 from policies.training.neural.dropout import FastDropout
+from policies.training.sequence.gru4rec import (
+    Gru4Rec,
+    Gru4RecConfig,
+    fit_gru4rec,
+    gru4rec_arrays,
+)
 from policies.training.sequence.next_item import NextItem
 from policies.training.sequence.sasrec import SasRec, SasRecConfig, fit_sasrec, sasrec_arrays
 from policies.training.training_data import Course
@@ -27,6 +33,12 @@ NETWORKS: dict[str, Any] = {
         SasRec,
         sasrec_arrays,
         fit_sasrec,
+    ),
+    "gru4rec": (
+        Gru4RecConfig(**{each.name: getattr(SASREC, each.name) for each in fields(Gru4RecConfig)}),
+        Gru4Rec,
+        gru4rec_arrays,
+        fit_gru4rec,
     ),
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
