@@ -13,8 +13,9 @@ from policies.artifacts.histories import Profile
 from policies.artifacts.profile_file import KEPT
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
+from policies.items.catalogue import Catalogue
 from policies.pseudonyms import pseudonym
-from policies.sources import LocalSource, SourceRequest, load_sources
+from policies.sources import ArtifactScorer, LocalSource, SourceRequest, load_sources
 from policies.spec import ArtifactSource, PolicySpec
 
 NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -88,7 +89,11 @@ class Rescorer:
         self._sources = {
             name: source for name, source in loaded.items() if isinstance(source, LocalSource)
         }
-        self.names = tuple(self._sources)
+        self._scorers = {
+            name: source for name, source in loaded.items() if isinstance(source, ArtifactScorer)
+        }
+        self.names = (*self._sources, *self._scorers)
+        self._catalogue = Catalogue.of(artifact.catalogue if self._scorers else ())
         self._pasts = pasts
         place = {item: at for at, item in enumerate(artifact.items)}
         self._places = np.array([place.get(item, -1) for item in pasts.item_ids], np.int32)
@@ -113,10 +118,14 @@ class Rescorer:
             record: the decision.
             time_ms: when it was made.
         """
-        request = SourceRequest(profile=self.profile(record.user, time_ms))
+        profile = self.profile(record.user, time_ms)
+        request = SourceRequest(profile=profile, context=record.context)
         scores = record.source_scores()
         for name, source in self._sources.items():
             scores[name] = _scores_of(source, request, record.action_ids)
+        ids, features = record.action_ids, record.features
+        for name, scorer in self._scorers.items():
+            scores[name] = scorer.score_actions(self._catalogue, request, ids, features, scores)
         return scores
 
 
