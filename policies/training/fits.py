@@ -54,6 +54,9 @@ class TrainConfig:
     rp3beta: Rp3betaConfig = field(default_factory=Rp3betaConfig)
     deep: DeepConfig = field(default_factory=DeepConfig)
     fm: ScorerConfig = field(default_factory=ScorerConfig)
+    wide_deep: ScorerConfig = field(
+        default_factory=lambda: ScorerConfig(pairs=False, crosses=128, hidden=(64, 32))
+    )
     deepfm: ScorerConfig = field(default_factory=lambda: ScorerConfig(hidden=(64, 32)))
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
@@ -208,6 +211,11 @@ FITS: Final[Mapping[str, SourceFit]] = {
     ),
     "fm": SourceFit(
         lambda data, config, course: fit_scorer("fm", data, config.fm, course),
+        lambda data, _config: why_no_scorer(data),
+        usual=False,
+    ),
+    "wide_deep": SourceFit(
+        lambda data, config, course: fit_scorer("wide_deep", data, config.wide_deep, course),
         lambda data, _config: why_no_scorer(data),
         usual=False,
     ),

@@ -91,6 +91,16 @@ SPACES: Final[Mapping[str, SourceSpace]] = {
         },
         epochs="epochs",
     ),
+    "wide_deep": SourceSpace(
+        {
+            "factors": ChoiceDomain([8, 16, 32]),
+            "dropout": UniformDomain((0.0, 0.4)),
+            "negatives": ChoiceDomain([2, 4, 8]),
+            "learning_rate": LogUniformDomain((1e-3, 1e-2)),
+            "weight_decay": LogUniformDomain((1e-7, 1e-4)),
+        },
+        epochs="epochs",
+    ),
     "deepfm": SourceSpace(
         {
             "factors": ChoiceDomain([8, 16, 32]),

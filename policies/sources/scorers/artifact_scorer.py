@@ -18,7 +18,7 @@ from policies.sources.base import SourceRequest
 from policies.sources.places import ItemOrder
 from policies.sources.scorers.field_model import FieldModel
 
-SCORERS: Final = frozenset({"fm", "deepfm"})
+SCORERS: Final = frozenset({"fm", "wide_deep", "deepfm"})
 """The kinds of trained sources that score what the others propose."""
 KEPT_BYTES: Final = 64 * 2**20
 """Bytes of what a scorer keeps of items; of those beyond it is computed for each request."""
@@ -63,7 +63,10 @@ class ArtifactScorer:
         """
         _, places, weights = self._items.history(request)
         context = namespace_of(request.context, CONTEXT) if request.context else None
-        user = self._model.user(context, places, weights)
+        known = None
+        if self._model.reads_items:
+            known = self._kept.of(catalogue, [self._items.ids[place] for place in places.tolist()])
+        user = self._model.user(context, places, weights, known)
 
         kept = self._kept.of(catalogue, ids)
         if features is not None:
@@ -173,7 +176,8 @@ class CataloguedScorer:
             weights: float32[h], how strongly each speaks for its item.
         """
         said = namespace_of(context, CONTEXT) if context else None
-        return self._model.logits(self._model.user(said, indices, weights), self._rows)
+        rows = self._rows[indices] if self._model.reads_items else None
+        return self._model.logits(self._model.user(said, indices, weights, rows), self._rows)
 
 
 def load_scorer(source: TrainedSource, n_items: int) -> FieldModel:

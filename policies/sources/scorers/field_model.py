@@ -1,7 +1,8 @@
-"""Factorisation machine and DeepFM at serving time: sums over pairs of fields, and layers above.
+"""Factorisation machine, Wide & Deep and DeepFM at serving time.
 
 Rendle 2010, "Factorization Machines", https://doi.org/10.1109/ICDM.2010.127. Guo, Tang, Ye, Li & He
-2017, "DeepFM", https://arxiv.org/abs/1703.04247.
+2017, "DeepFM", https://arxiv.org/abs/1703.04247. Cheng et al. 2016, "Wide & Deep Learning for
+Recommender Systems", https://arxiv.org/abs/1606.07792.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32, Namespace
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources.scorers.vocabulary import Vocabulary, one_row
+from policies.sources.scorers.vocabulary import Vocabulary, dense, one_row
 
 HISTORY_FIELDS: Final = 2
 """All of the history, and its newest item."""
@@ -23,20 +24,27 @@ ROWS: Final = 20_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserPart:
-    """What a score has of who asks: a constant, a vector, and what the first layer adds up."""
+    """What a score has of who asks: a constant, and what is multiplied with an item's part.
+
+    ``vector``: float32[d]; ``hidden``: what the first layer adds up; ``crossed``: the weight of
+    each feature of an item that is crossed.
+    """
 
     constant: np.float32
     vector: Float32
     hidden: Float32
+    crossed: Float32
 
 
 class FieldModel:
-    """The logit of an action: a linear model, the products of every two fields, and layers above.
+    """The logit of an action: a linear model, products of every two fields, crosses, and layers.
 
     The fields of who asks: the history (the mean of its items' vectors), its newest item, and each
     name in the context. Those of an action: its id, and each name among its features. A field of
     several features is their mean. The logit is b + Σ w_f + Σ_{f<g} ⟨v_f, v_g⟩ + layers(v), and
     what an item adds to it can be kept: of a request, one product for each action is left to do.
+    In the place of the products of fields, Wide & Deep has a weight for each feature of the
+    context, and of the history's items, crossed with each of the action.
 
     Differs from the papers: no user has a vector of their own, so anybody is answered who has a
     history, a context or neither; features of one field do not interact; the newest item is a field
@@ -71,12 +79,29 @@ class FieldModel:
         self._context_linear = source.array("context_linear", len(self._context))
         self._context_vectors = source.array("context_vectors", len(self._context), factors)
         self.history = int(source.config.get("history", 50))
+        self._pairs = bool(source.config.get("pairs", True))
+        self._load_crosses(source)
         self._load_layers(source)
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
         """Return the model that a trained source holds; see ``FieldModel``."""
         return cls(source, n_items)
+
+    def _load_crosses(self, source: TrainedSource) -> None:
+        self._crossed = self._said = np.zeros(0, np.int32)
+        self._crosses = np.zeros((0, 0), np.float32)
+        if "cross_weights" in source.arrays:
+            self._crossed = source.array("crossed_features", None)
+            self._said = source.array("crossed_contexts", None)
+            rows = len(self._said) + len(self._crossed)
+            self._crosses = source.array("cross_weights", rows, len(self._crossed))
+            for name, codes, size in (
+                ("features", self._crossed, len(self._features)),
+                ("contexts", self._said, len(self._context)),
+            ):
+                if codes.size and not 0 <= codes.min() <= codes.max() < size:
+                    raise ArtifactError(f"{source.kind}: crossed_{name} are outside {size}", name)
 
     def _load_layers(self, source: TrainedSource) -> None:
         asks = (HISTORY_FIELDS + self._context.fields) * self.factors
@@ -101,15 +126,27 @@ class FieldModel:
     @property
     def width(self) -> int:
         """Numbers that are kept of an item."""
-        return 1 + int(self.factors) + self.hidden
+        return 1 + int(self.factors) + self.hidden + len(self._crossed)
 
-    def user(self, context: Namespace | None, places: NDArray[Any], weights: Float32) -> UserPart:
+    @property
+    def reads_items(self) -> bool:
+        """Whether it asks for what is kept of the history's items."""
+        return bool(self._crossed.size)
+
+    def user(
+        self,
+        context: Namespace | None,
+        places: NDArray[Any],
+        weights: Float32,
+        rows: Float32 | None = None,
+    ) -> UserPart:
         """Return what a request is scored with.
 
         Args:
             context: its features; None if there are none.
             places: the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
+            rows: what is kept of these items, float32[h, width], where it ``reads_items``.
         """
         fields = np.zeros((HISTORY_FIELDS + self._context.fields, self.factors), np.float32)
         places, weights = places[-self.history :], weights[-self.history :]
@@ -117,19 +154,31 @@ class FieldModel:
             fields[0] = (weights / total) @ self._history_vectors[places]
             fields[1] = self._last_vectors[places[-1]]
 
+        asks = np.zeros(len(self._crosses), np.float32)
+        if rows is not None and total > 0:
+            asks[len(self._said) :] = (weights / total) @ rows[-self.history :, self._columns]
+
         linear = np.float32(0.0)
         if context is not None and len(self._context):
             codes = one_row(self._context.codes(context.hashes))
             counts = self._context.pooled(codes, one_row(context.values))
             fields[HISTORY_FIELDS:] = self._context.vectors(codes, counts, self._context_vectors)[0]
             linear = counts[0] @ self._context_linear[codes[0]]
+            asks[: len(self._said)] = dense(codes, counts, self._said, len(self._context))[0]
 
         vector = fields.sum(axis=0)
-        constant = self._bias + linear + _pairs(vector, fields)
+        constant = self._bias + linear + (_pairs(vector, fields) if self._pairs else 0)
         hidden = np.zeros(0, np.float32)
         if self.hidden:
             hidden = fields.ravel() @ self._of_user + self._first_bias
-        return UserPart(np.float32(constant), vector, hidden)
+        if not self._pairs:
+            vector = np.zeros_like(vector)
+        return UserPart(np.float32(constant), vector, hidden, asks @ self._crosses)
+
+    @property
+    def _columns(self) -> slice:
+        """Which of what is kept of an item are its features that are crossed."""
+        return slice(1 + self.factors + self.hidden, None)
 
     def items(self, places: NDArray[np.intp], features: Namespace) -> Float32:
         """Return what is kept of some items, float32[K, width].
@@ -156,10 +205,13 @@ class FieldModel:
         linear = self._item_linear[places]
         if len(table):
             linear = linear + (counts * self._feature_linear[own]).sum(axis=1)
-        made[:, 0] = linear + _pairs(vector, fields)
+        made[:, 0] = linear + (_pairs(vector, fields) if self._pairs else 0)
         made[:, 1 : 1 + self.factors] = vector
         if self.hidden:
-            made[:, 1 + self.factors :] = fields.reshape(len(places), -1) @ self._of_item
+            inner = slice(1 + self.factors, 1 + self.factors + self.hidden)
+            made[:, inner] = fields.reshape(len(places), -1) @ self._of_item
+        if self._crossed.size:
+            made[:, self._columns] = dense(own, counts, self._crossed, len(table))
         return made
 
     def logits(self, user: UserPart, items: Float32) -> Float32:
@@ -170,10 +222,13 @@ class FieldModel:
             items: see ``items``.
         """
         logits = user.constant + items[:, 0] + items[:, 1 : 1 + self.factors] @ user.vector
+        if self._crossed.size:
+            logits += items[:, self._columns] @ user.crossed
         if self.hidden:
             for start in range(0, len(items), ROWS):
                 part = slice(start, start + ROWS)
-                inner = user.hidden + items[part, 1 + self.factors :]
+                first = items[part, 1 + self.factors : 1 + self.factors + self.hidden]
+                inner = user.hidden + first
                 for weight, bias in self._layers:
                     inner = np.maximum(inner, np.float32(0.0)) @ weight + bias
                 logits[part] += inner[:, 0]

@@ -101,6 +101,25 @@ class Vocabulary:
         return made.reshape(len(codes), self.fields, table.shape[1])
 
 
+def dense(
+    codes: NDArray[np.intp], counts: Float32, chosen: NDArray[np.int32], size: int
+) -> Float32:
+    """Return the counts of some features as columns, float32[rows, chosen].
+
+    Args:
+        codes: int[rows, F].
+        counts: float32[rows, F], 0 for what is not there.
+        chosen: the features, places in the vocabulary.
+        size: of the vocabulary.
+    """
+    column = np.full(size + 1, len(chosen), np.intp)
+    column[chosen] = np.arange(len(chosen))
+    made = np.zeros((len(codes), len(chosen) + 1), np.float32)
+    rows = np.broadcast_to(np.arange(len(codes))[:, None], codes.shape)
+    np.add.at(made, (rows, np.where(counts != 0, column[codes], len(chosen))), counts)
+    return np.ascontiguousarray(made[:, :-1])
+
+
 def one_row(array: NDArray[Any]) -> NDArray[Any]:
     """Return a vector as a matrix of one row."""
     return array.reshape(1, -1)

@@ -1,7 +1,8 @@
 """The fit of a scorer: what was taken against what was not, with its logit calibrated.
 
 Rendle 2010, "Factorization Machines", https://doi.org/10.1109/ICDM.2010.127. Guo, Tang, Ye, Li & He
-2017, "DeepFM", https://arxiv.org/abs/1703.04247.
+2017, "DeepFM", https://arxiv.org/abs/1703.04247. Cheng et al. 2016, "Wide & Deep Learning for
+Recommender Systems", https://arxiv.org/abs/1606.07792.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def fit_scorer(
     user does not have is the one taken next.
 
     Args:
-        kind: fm or deepfm.
+        kind: fm, wide_deep or deepfm.
         data: who interacted with what, features of items, contexts of users.
         config: see ScorerConfig.
         course: how the fit is to go.
@@ -76,6 +77,7 @@ def fit_scorer(
         **arrays_of(features.vocabulary, "feature"),
         **arrays_of(contexts.vocabulary, "context"),
         **module.arrays(),
+        **module.crosses(),
         "calibration": np.array([slope, intercept], np.float32),
     }
     told = {**asdict(config), "hidden": list(config.hidden)}

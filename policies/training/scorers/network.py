@@ -2,26 +2,34 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bandits.types import Float32
 from policies.sources.scorers.field_model import HISTORY_FIELDS
+from policies.sources.scorers.vocabulary import dense
 from policies.training.scorers.encoding import EncodedFeatures
+
+CROSS_BYTES: Final = 2**28
+"""Bytes of the columns of features that are crossed: of many items, fewer features are."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerConfig:
     """A scorer's network and its fit.
 
-    ``factors``: the size of the fields' vectors (1 to 256); ``hidden``: the widths of the layers
-    above them, none for a factorisation machine; ``history``: of how many of the newest items it is
-    made; ``negatives``: items beside each that was taken, a half of them drawn by how popular they
-    are, a half uniformly; ``forget``: the share of items that are shown without their id, and of
-    contexts that are left out, so that the other features learn to do without.
+    ``factors``: the size of the fields' vectors (1 to 256); ``pairs``: whether every two fields are
+    multiplied; ``crosses``: the most features of an item that are crossed with those of the context
+    and of the history; ``hidden``: the widths of the layers, none for a factorisation machine;
+    ``history``: of how many of the newest items it is made; ``negatives``: items beside each that
+    was taken, a half of them drawn by how popular they are, a half uniformly; ``forget``: the share
+    of items that are shown without their id, and of contexts that are left out, so that the other
+    features learn to do without.
 
     It sees each interaction ``epochs`` times, or less often if that were more than the ``budget``
     of interactions. The defaults were chosen on a validation part of the frozen shop and of
@@ -29,6 +37,8 @@ class ScorerConfig:
     """
 
     factors: int = 16
+    pairs: bool = True
+    crosses: int = 0
     hidden: tuple[int, ...] = ()
     history: int = 50
     negatives: int = 4
@@ -87,6 +97,11 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         self.feature_linear = nn.Parameter(torch.zeros(len(items.vocabulary)))
         self.context_linear = nn.Parameter(torch.zeros(len(contexts.vocabulary)))
         self.bias = nn.Parameter(torch.zeros(1))
+        self.pairs = config.pairs
+        self._crossed = _Crossed(items, min(config.crosses, CROSS_BYTES // (4 * count)))
+        self._said = _Crossed(contexts, config.crosses)
+        shape = self._said.size + self._crossed.size, self._crossed.size
+        self.cross_weights = nn.Parameter(torch.zeros(shape))
 
         fields = HISTORY_FIELDS + contexts.vocabulary.fields + 1 + items.vocabulary.fields
         widths = (fields * factors, *config.hidden, 1) if config.hidden else ()
@@ -100,15 +115,23 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
             asked: B of them.
             items: int64[B, K].
         """
-        users, linear_of_user = self._users(asked)
+        told = asked.user >= 0
+        if self.training and self.forget:
+            told = told & (torch.rand(len(told)) >= self.forget)
+        users, linear_of_user = self._users(asked, told)
 
         # Of the items each is looked at once, however many are offered it.
         distinct, which = torch.unique(items, return_inverse=True)
         fields, linear = self._items(distinct)
         total, of_user = fields.sum(dim=1), users.sum(dim=1)
-        alone = linear + _pairs(total, fields)
-        logits = alone[which] + (total[which] @ of_user[:, :, None]).squeeze(2)
-        logits = logits + (self.bias + linear_of_user + _pairs(of_user, users))[:, None]
+        logits = linear[which] + (self.bias + linear_of_user)[:, None]
+        if self.pairs:
+            logits = logits + _pairs(total, fields)[which] + _pairs(of_user, users)[:, None]
+            logits = logits + (total[which] @ of_user[:, :, None]).squeeze(2)
+        if self._crossed.size:
+            weights = self._asks(asked, told) @ self.cross_weights
+            own = self._crossed.columns[distinct]
+            logits = logits + (own[which] @ weights[:, :, None]).squeeze(2)
         if not len(self.layers):
             return logits
 
@@ -123,7 +146,15 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         above: Tensor = logits + inner.squeeze(2)
         return above
 
-    def _users(self, asked: Asked) -> tuple[Tensor, Tensor]:
+    def _asks(self, asked: Asked, told: Tensor) -> Tensor:
+        """Return what is crossed of who asks: contexts, and the features of the history's items."""
+        history = functional.embedding_bag(
+            asked.places, self._crossed.columns, mode="sum", per_sample_weights=asked.weights
+        )
+        said = self._said.columns[asked.user.clamp(min=0)] * told[:, None]
+        return torch.cat([said, history], dim=1)
+
+    def _users(self, asked: Asked, told: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fields' vectors of who asks, [B, fields, d], and what is linear in them."""
         places, distinct = asked.places, None
         if self.count > places.numel():
@@ -132,9 +163,7 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
             places, self.remembered(distinct), mode="sum", per_sample_weights=asked.weights
         )
         last = self.last_vectors[asked.last.clamp(min=0)] * (asked.last >= 0)[:, None]
-        rows, told = asked.user.clamp(min=0), asked.user >= 0
-        if self.training and self.forget:
-            told = told & (torch.rand(len(told)) >= self.forget)
+        rows = asked.user.clamp(min=0)
         fields, linear = self._contexts(rows, self.context_vectors, self.context_linear)
         fields = fields * told[:, None, None]
         return torch.cat([history[:, None], last[:, None], fields], dim=1), linear * told
@@ -159,8 +188,14 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         made: Tensor = self.history_vectors[rows] + fields.sum(dim=1)
         return made
 
+    def crosses(self) -> dict[str, NDArray[np.int32]]:
+        """Return which features are crossed, places in their vocabularies; none if none is."""
+        if not self._crossed.size:
+            return {}
+        return {"crossed_features": self._crossed.chosen, "crossed_contexts": self._said.chosen}
+
     def arrays(self) -> dict[str, Float32]:
-        """Return what is served, but for the vocabularies."""
+        """Return the parameters that are served."""
         found = {
             "bias": self.bias,
             "item_vectors": self.item_vectors,
@@ -172,12 +207,26 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
             "context_vectors": self.context_vectors,
             "context_linear": self.context_linear,
         }
+        if self._crossed.size:
+            found["cross_weights"] = self.cross_weights
         for number, layer in enumerate(self.layers):
             found |= {f"weight_{number}": layer.weight.T, f"bias_{number}": layer.bias}
         return {
             name: np.ascontiguousarray(value.detach().numpy(), np.float32)
             for name, value in found.items()
         }
+
+
+class _Crossed:
+    """The features that are crossed, the most frequent ones, as columns of all rows."""
+
+    def __init__(self, encoded: EncodedFeatures, most: int) -> None:
+        size = len(encoded.vocabulary)
+        used = np.bincount(encoded.codes[encoded.counts != 0], minlength=size)
+        self.chosen = np.sort(np.argsort(-used, kind="stable")[:most]).astype(np.int32)
+        self.size = len(self.chosen)
+        columns = dense(encoded.codes, encoded.counts, self.chosen, size)
+        self.columns = torch.from_numpy(columns)
 
 
 class _Table:

@@ -32,6 +32,7 @@ from policies.training.training_data import Course, TrainingData
 CONFIG = TrainConfig(
     als=AlsConfig(factors=4, iterations=2),
     fm=ScorerConfig(factors=4, epochs=2),
+    wide_deep=ScorerConfig(factors=4, pairs=False, crosses=8, hidden=(8, 4), epochs=2),
     deepfm=ScorerConfig(factors=4, hidden=(8, 4), epochs=2),
     deep=DeepConfig(hidden=8, epochs=2),
     towers=TowersConfig(factors=4, hidden=8, negatives=8, epochs=2),
@@ -72,7 +73,7 @@ CASES = {
     "one item": (make_histories([{0: 1.0}, {0: 1.0}], 1), ("popular", "trending", "content")),
     "one item each": (
         make_histories([{0: 1.0}, {1: 1.0}], 2),
-        ("popular", "trending", "content", "fm", "deepfm"),
+        ("popular", "trending", "content", *SCORERS),
     ),
     "all weights equal": (
         make_histories([{0: 1.0, 1: 1.0}] * 5, 2),

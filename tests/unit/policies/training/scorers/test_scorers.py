@@ -28,6 +28,9 @@ from policies.training.training_data import Course, TrainingData
 
 KINDS = {
     "fm": ScorerConfig(factors=4, epochs=5, batch=128, learning_rate=0.02),
+    "wide_deep": ScorerConfig(
+        factors=4, pairs=False, crosses=16, hidden=(8, 5), epochs=5, batch=128, learning_rate=0.02
+    ),
     "deepfm": ScorerConfig(factors=4, hidden=(8, 5), epochs=5, batch=128, learning_rate=0.02),
 }
 COLOURS = ("red", "green", "blue")
@@ -41,16 +44,15 @@ def features_of_items() -> dict[str, FeatureMap]:
     }
 
 
-def shop(users: int = 250, seed: int = 1) -> TrainingData:
-    """Users who take items of the colour that they say they like, a few of any other."""
+def shop(users: int = 210, seed: int = 1) -> TrainingData:
+    """Users who take items of the colour that they say they like."""
     rng = np.random.default_rng(seed)
     rows, contexts = [], {}
     for user in range(users):
         liked = user % 3
         own = [n for n in range(ITEMS) if n % 3 == liked]
-        rows.append([*rng.choice(own, 5, replace=False), int(rng.integers(ITEMS))])
+        rows.append(rng.choice(own, 6, replace=False).tolist())
         contexts[f"{user}"] = {"likes": COLOURS[liked], "age": float(20 + user % 40)}
-    rows = [list(dict.fromkeys(int(item) for item in row)) for row in rows]
     order = [np.argsort(row) for row in rows]
     histories = Histories(
         items=tuple(map(str, range(ITEMS))),
@@ -107,7 +109,7 @@ def test_numpy_says_what_torch_says(kind: str) -> None:
     served = CataloguedScorer(model, data.histories.items, data.items)
 
     taken = Interactions.of(data.histories, np.arange(len(data.contexts)))
-    rows = torch.tensor([0, 1, 5, 40, 700])
+    rows = torch.tensor([0, 1, 5, 40, 600])
     asked = taken.asked(rows, KINDS[kind].history)
     with torch.no_grad():
         wanted = network(asked, torch.arange(ITEMS).repeat(len(rows), 1)).numpy()
@@ -149,7 +151,7 @@ def test_it_learns_who_likes_what(fitted: TrainedSource) -> None:
     red, green = [f"{n}" for n in range(0, 30, 3)], [f"{n}" for n in range(1, 30, 3)]
     for request in ({"context": {"likes": "red"}}, {"history": ("0", "3", "6")}):
         assert score(scorer, *red, **request).mean() > score(scorer, *green, **request).mean() + 0.5
-    assert fitted.metrics["auc"] > 0.6
+    assert fitted.metrics["auc"] > 0.7
     assert fitted.metrics["log_loss"] < fitted.metrics["log_loss_of_share"]
 
 
