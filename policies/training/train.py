@@ -14,12 +14,12 @@ from rich.progress import Progress as ProgressBars
 
 from bandits.errors import ArtifactError
 from bandits.values import FeatureMap
+from policies.artifacts.fitted_with import FITTED_WITH, changes_of
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.coded import CodedEvents
 from policies.training.content.descriptions import describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
-from policies.training.fitted_with import FITTED_WITH, changes_of
 from policies.training.histories import histories_of
 from policies.training.training_data import Course, FitCheckpoints, TrainingData, features_of
 

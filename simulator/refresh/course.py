@@ -12,13 +12,13 @@ from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
 from bandits.log.records import LogEntry
 from bandits.types import Snapshot
+from policies.artifacts.fitted_with import changes_told
 from policies.artifacts.learner_model import TrainedModel
 from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import CodedEvents
 from policies.items.timeline import ItemTimeline
 from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, PolicySpec
-from policies.training.fitted_with import changes_told
 from simulator.refresh.activity import SpaceActivity
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN, Contender
 from simulator.refresh.log_comparison import (

@@ -89,8 +89,8 @@ def train_in_folder(folder: Path) -> int:
 def _train(folder: Path, request: TrainingRequest) -> str:
     # Imported under the limit of memory, and where an error is caught.
     from policies.artifacts import source_artifact  # noqa: PLC0415
+    from policies.artifacts.fitted_with import with_changes  # noqa: PLC0415
     from policies.training.fits import TrainConfig  # noqa: PLC0415
-    from policies.training.fitted_with import with_changes  # noqa: PLC0415
     from policies.training.train import run_training  # noqa: PLC0415
     from simulator.refresh.training_data import read_training_data  # noqa: PLC0415
     from simulator.training.place import training_place  # noqa: PLC0415

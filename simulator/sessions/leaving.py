@@ -89,13 +89,10 @@ def leaving_of(user: NDArray[np.int64], seconds: Float64, liked: NDArray[np.bool
     return Leaving(leaves, returns)
 
 
-def fit_logistic(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
-    """Return coefficients of maximum likelihood, float64[d], by Newton's method.
+def _maximum_likelihood(features: Float64, outcome: Float64, steps: int = 25) -> Float64:
+    """Return coefficients of maximum likelihood, float64[d], by so many steps of Newton's method.
 
-    Args:
-        features: float64[n, d].
-        outcome: float64[n], 0 or 1.
-        steps: Steps of Newton's method.
+    ``features``: float64[n, d]; ``outcome``: float64[n], 0 or 1.
     """
     weights = np.zeros(features.shape[1])
     for _ in range(steps):
@@ -116,7 +113,7 @@ def _fitted(features: Float64, outcome: Float64) -> Float64:
     varied = [0, *(at for at in range(1, len(weights)) if np.ptp(features[:, at]) > 0)]
     try:
         kept = features if len(varied) == len(weights) else features[:, varied]
-        fitted = fit_logistic(kept, outcome)
+        fitted = _maximum_likelihood(kept, outcome)
     except np.linalg.LinAlgError:
         fitted = np.full(len(varied), np.nan)
 

@@ -33,7 +33,7 @@ from simulator.ranking.task import make_task
 from simulator.trials import Scores, run_trials
 from simulator.tuning.report import SourceChoice, SourceTrial, TuningReport, describe_values
 from simulator.tuning.score import FitPart, FitTask, score_source
-from simulator.tuning.spaces import SPACES, values_of, with_values
+from simulator.tuning.spaces import SPACES, values_to_try, with_values
 
 if TYPE_CHECKING:
     from policies.training.fits import TrainConfig
@@ -104,7 +104,9 @@ def search_sources(
     searched, notes = _searched(sources, parts.early.data, config)
 
     with tempfile.TemporaryDirectory(prefix="banditloop-search-") as folder:
-        table = _Table({source: values_of(source, budget.trials, seed=seed) for source in searched})
+        table = _Table(
+            {source: values_to_try(source, budget.trials, seed=seed) for source in searched}
+        )
         rounds = _Rounds(parts, config, seed, Path(folder), address, budget, progress, run)
         rounds.fill(table)
         if rounds.over:
@@ -202,6 +204,7 @@ def _parts(
             rating_scale=weights.rating_scale,
             most_users=JUDGES,
             seed=seed,
+            contexts=contexts,
         )
         return FitPart(TrainingData(histories, said, features, contexts), judges)
 

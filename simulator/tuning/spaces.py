@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from policies.training.fitted_with import with_changes
+from policies.artifacts.fitted_with import with_changes
 from simulator.domains import ChoiceDomain, Domain, LogUniformDomain, UniformDomain, draw_from
 
 if TYPE_CHECKING:
@@ -111,11 +111,38 @@ SPACES: Final[Mapping[str, SourceSpace]] = {
         },
         epochs="epochs",
     ),
+    "slit": SourceSpace(
+        {
+            "half_life": LogUniformDomain((1.0, 50.0)),
+            "length": ChoiceDomain([10, 20, 50, 100]),
+            "regularization": LogUniformDomain((100.0, 30_000.0)),
+        }
+    ),
+    "towers": SourceSpace(
+        {
+            "factors": ChoiceDomain([32, 64, 96]),
+            "hidden": ChoiceDomain([64, 128, 256]),
+            "forget": UniformDomain((0.0, 0.3)),
+            "dropout": UniformDomain((0.1, 0.6)),
+            "learning_rate": LogUniformDomain((5e-4, 8e-3)),
+        },
+        epochs="epochs",
+    ),
+    "ncf": SourceSpace(
+        {
+            "factors": ChoiceDomain([16, 32, 64]),
+            "hidden": ChoiceDomain([[32, 16], [64, 32], [128, 64]]),
+            "negatives": ChoiceDomain([2, 4, 8]),
+            "dropout": UniformDomain((0.1, 0.6)),
+            "learning_rate": LogUniformDomain((5e-4, 8e-3)),
+        },
+        epochs="epochs",
+    ),
 }
 """The space of each source that has hyperparameters, by name."""
 
 
-def values_of(source: str, trials: int, *, seed: int) -> list[dict[str, Any]]:
+def values_to_try(source: str, trials: int, *, seed: int) -> list[dict[str, Any]]:
     """Return what to try, without repetition: the unchanged values first, which are {}.
 
     It does not matter which other sources are searched.

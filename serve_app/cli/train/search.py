@@ -33,7 +33,7 @@ def read_fit(path: Path) -> "TrainConfig":
         ArtifactError: it cannot be read, or names what there is not.
     """
     from policies.training.fits import TrainConfig
-    from policies.training.fitted_with import with_changes
+    from policies.artifacts.fitted_with import with_changes
 
     try:
         changes = as_type(parse_yaml(path.read_bytes()) or {}, dict[str, dict[str, Any]])
@@ -107,7 +107,7 @@ def write_search(report: "TuningReport", folder: Path, artifact: "Artifact", ver
         artifact: what was trained.
         version: its version.
     """
-    from policies.training.fitted_with import changes_told
+    from policies.artifacts.fitted_with import changes_told
     from simulator.tuning.page import search_page
 
     whole = msgspec.structs.replace(report, artifact=version)

@@ -17,12 +17,12 @@ from bandits.log.records import (
     MergeUsersRecord,
     TickRecord,
 )
+from policies.artifacts.fitted_with import FITTED_WITH
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline
 from policies.profiles.options import ProfileOptions
 from policies.pseudonyms import pseudonym
 from policies.spec import ArtifactSource, decode_spec
-from policies.training.fitted_with import FITTED_WITH
 from policies.training.histories import histories_of
 from simulator.refresh.contenders import CURRENT, TAUGHT_AGAIN
 from simulator.refresh.course import FEWEST, PolicyState, RefreshOptions, refresh_sources

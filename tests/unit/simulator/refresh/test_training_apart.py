@@ -6,7 +6,7 @@ import pytest
 from support.refreshes import CATALOGUE, history
 
 from bandits.errors import ArtifactError, TrainingDiedError, TrainingMemoryError
-from policies.training.fitted_with import changes_told
+from policies.artifacts.fitted_with import changes_told
 from simulator.refresh.trainer import TrainingRequest
 from simulator.refresh.training import train_apart
 

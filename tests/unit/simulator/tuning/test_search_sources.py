@@ -8,6 +8,7 @@ import pytest
 from support.small_ranking import crowds
 
 from bandits.errors import ArtifactError, DataSetError
+from policies.artifacts.fitted_with import with_changes
 from policies.data.manifest import WeightOptions
 from policies.training.cf import AlsConfig
 from policies.training.deep import DeepConfig
@@ -16,7 +17,7 @@ from simulator.domains import ChoiceDomain
 from simulator.tuning.page import search_page
 from simulator.tuning.report import TuningReport
 from simulator.tuning.search import SearchBudget, search_sources
-from simulator.tuning.spaces import SPACES, values_of, with_values
+from simulator.tuning.spaces import SPACES, values_to_try, with_values
 
 SMALL = TrainConfig(
     als=AlsConfig(factors=4, iterations=3), deep=DeepConfig(hidden=8, epochs=9, batch=32)
@@ -67,7 +68,7 @@ def test_the_same_seed_gives_the_same_table_and_the_best_is_fitted():
         assert choice.unchanged == next(trial.ndcg for trial in whole if trial.trial == 0)
         assert choice.taken == (choice.trial != 0 and (choice.gain.value or 0.0) >= 0)
         assert choice.values == (
-            values_of(choice.source, 4, seed=0)[choice.trial] if choice.taken else {}
+            values_to_try(choice.source, 4, seed=0)[choice.trial] if choice.taken else {}
         )
         assert getattr(config, choice.source) == getattr(
             with_values(SMALL, choice.source, choice.values), choice.source
@@ -162,6 +163,12 @@ def test_what_cannot_be_searched_is_refused_with_the_reason():
         search(["als"], events=lonely.select(np.arange(len(lonely)) == 0).compact())
 
 
+def test_scorers_that_look_at_the_context_are_searched_as_sources_are():
+    _, report = search(["fm"], trials=2, config=with_changes(SMALL, {"fm": {"epochs": 2}}))
+    assert [trial.note for trial in report.trials] == ["", ""]
+    assert all(trial.ndcg is not None for trial in report.trials)
+
+
 def test_every_space_is_of_a_source_and_its_fields():
     for source, space in SPACES.items():
         config = getattr(TrainConfig(), source)
@@ -169,17 +176,17 @@ def test_every_space_is_of_a_source_and_its_fields():
         known = {field.name for field in fields(config)}
         assert set(space.vary) <= known, source
         assert space.epochs is None or space.epochs in known, source
-        for values in values_of(source, 20, seed=3):
+        for values in values_to_try(source, 20, seed=3):
             assert with_values(TrainConfig(), source, values) is not None
 
 
 def test_values_are_drawn_by_seed_without_repetition_the_unchanged_first(monkeypatch):
-    assert values_of("als", 9, seed=1) == values_of("als", 12, seed=1)[:9]
-    assert values_of("als", 9, seed=1) != values_of("als", 9, seed=2)
-    assert values_of("als", 9, seed=1)[0] == {}
+    assert values_to_try("als", 9, seed=1) == values_to_try("als", 12, seed=1)[:9]
+    assert values_to_try("als", 9, seed=1) != values_to_try("als", 9, seed=2)
+    assert values_to_try("als", 9, seed=1)[0] == {}
     few = replace(SPACES["als"], vary={"factors": ChoiceDomain([1, 2])})
     monkeypatch.setitem(SPACES, "als", few)
-    found = values_of("als", 50, seed=0)
+    found = values_to_try("als", 50, seed=0)
     assert sorted(str(values) for values in found) == ["{'factors': 1}", "{'factors': 2}", "{}"]
 
 

@@ -4,8 +4,8 @@ import pytest
 from support.small_ranking import crowds
 
 from bandits.errors import ArtifactError
+from policies.artifacts.fitted_with import FITTED_WITH, changes_of, changes_told, with_changes
 from policies.training.fits import TrainConfig
-from policies.training.fitted_with import FITTED_WITH, changes_of, changes_told, with_changes
 from policies.training.train import run_training
 
 CHANGES = {"ease": {"regularization": 50, "neighbours": 20}, "item_knn": {"weighting": "bm25"}}
