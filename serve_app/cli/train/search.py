@@ -32,8 +32,8 @@ def read_fit(path: Path) -> "TrainConfig":
     Raises:
         ArtifactError: it cannot be read, or names what there is not.
     """
-    from policies.training.fits import TrainConfig
     from policies.artifacts.fitted_with import with_changes
+    from policies.training.fits import TrainConfig
 
     try:
         changes = as_type(parse_yaml(path.read_bytes()) or {}, dict[str, dict[str, Any]])
