@@ -15,6 +15,7 @@ from policies.data.writer import write_data_set
 from policies.training.cf import AlsConfig
 from policies.training.fits import TrainConfig
 from policies.training.prior import contexts_of, make_prior, weights_as_rewards
+from policies.training.scorers.network import ScorerConfig
 
 CONFIG = TrainConfig(als=AlsConfig(factors=4, iterations=3))
 USERS, ITEMS, EACH = 40, 30, 12
@@ -56,6 +57,21 @@ def test_a_reward_is_what_a_user_did_later(once, split):
         assert all(int(item[1:]) % 2 == parity for item in taken)
         assert set(decision.source_scores()) == set(SOURCES)
     assert 0.05 < prior.rewarded < 0.3
+
+
+def test_rows_have_the_scores_of_what_only_scores_and_none_of_its_items():
+    events, config = make_events(), replace(CONFIG, fm=ScorerConfig(factors=4, epochs=2))
+    prior = made(events, sources=(*SOURCES, "fm"), config=config)
+    proposed = made(events).rows.decisions
+    for decision, without in zip(prior.rows.decisions, proposed, strict=True):
+        scores = decision.source_scores()
+        assert set(scores) == {*SOURCES, "fm"}
+        assert np.isfinite(scores["fm"]).all()
+        assert decision.action_ids == without.action_ids
+
+    # It sees the context: users of a taste are offered what that taste takes.
+    scored = [each for each in prior.rows.decisions if len(set(each.action_ids)) > 1]
+    assert len({each.source_scores()["fm"].tobytes() for each in scored}) > 1
 
 
 def test_no_user_is_in_it_and_the_same_events_give_the_same_bytes():

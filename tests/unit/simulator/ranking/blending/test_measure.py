@@ -17,6 +17,9 @@ from policies.blend import make_learner
 from policies.data.manifest import WeightOptions
 from policies.data.writer import write_data_set
 from policies.items.catalogue import Catalogue
+from policies.training.fits import TrainConfig
+from policies.training.scorers.network import ScorerConfig
+from policies.training.train import run_training
 from serve_app.cli.evaluate.tables import ranking_tables
 from serve_app.cli.main import main
 from serve_app.cli.terminal import print_report
@@ -64,6 +67,21 @@ def test_two_that_say_the_same_can_be_spared_one_at_a_time_and_not_together():
     assert verdicts["item_knn"] == verdicts["twin"] == "spare"
     assert len({"item_knn", "twin"} - set(found.spared.without)) == 1
     assert len({"item_knn", "twin"} & set(found.keeps)) == 1
+
+
+def trained_with_a_scorer(events, _purpose):
+    config = TrainConfig(fm=ScorerConfig(factors=4, epochs=4, learning_rate=0.02))
+    run = run_training(events, items_of(events), sources=["popular", "fm"], config=config)
+    return models_of(run.artifact)
+
+
+def test_what_only_scores_is_worth_its_order_and_proposes_nothing():
+    found = evaluated(trained_with_a_scorer).blend
+    rows = {tuple(row.without): row for row in found.rows}
+    assert set(rows) == {(), ("popular",), ("fm",)}
+    assert rows["popular",].ndcg.value == 0.0  # nobody is left who proposes
+    assert rows["popular",].verdict == "keep"
+    assert rows["fm",].lost_ndcg.value > 0.0
 
 
 def test_what_a_row_loses_is_the_difference_to_the_whole(report):
