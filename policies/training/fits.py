@@ -213,16 +213,19 @@ FITS: Final[Mapping[str, SourceFit]] = {
         lambda data, config, course: fit_scorer("fm", data, config.fm, course),
         lambda data, _config: why_no_scorer(data),
         usual=False,
+        network=True,
     ),
     "wide_deep": SourceFit(
         lambda data, config, course: fit_scorer("wide_deep", data, config.wide_deep, course),
         lambda data, _config: why_no_scorer(data),
         usual=False,
+        network=True,
     ),
     "deepfm": SourceFit(
         lambda data, config, course: fit_scorer("deepfm", data, config.deepfm, course),
         lambda data, _config: why_no_scorer(data),
         usual=False,
+        network=True,
     ),
     "popular": SourceFit(
         lambda data, _config, course: fit_popular(data.histories, step=course.step),
@@ -246,6 +249,7 @@ FITS: Final[Mapping[str, SourceFit]] = {
         ),
         lambda data, config: _no_content(data, config) or _too_few(data, config),
         usual=False,
+        network=True,
     ),
     "slit": SourceFit(
         lambda data, config, course: fit_slit(data.histories, config.slit, step=course.step),
@@ -256,11 +260,13 @@ FITS: Final[Mapping[str, SourceFit]] = {
         lambda data, config, course: fit_sasrec(data.histories, config.sasrec, course),
         lambda data, config: _no_sequences(data, config, config.sasrec),
         usual=False,
+        network=True,
     ),
     "gru4rec": SourceFit(
         lambda data, config, course: fit_gru4rec(data.histories, config.gru4rec, course),
         lambda data, config: _no_sequences(data, config, config.gru4rec),
         usual=False,
+        network=True,
     ),
     "towers": SourceFit(
         lambda data, config, course: fit_towers(data, config.towers, config.content, course),

@@ -45,12 +45,13 @@ class Deadly(SourceTask):
 
     def __call__(self, name):
         course, told = self.course, []
+        rank = None if course.team is None else course.team.rank
 
         def step(done, total):
             told.append(done)
-            if course.team.rank == 0 and len(told) == 1 and self.mark.exists():
+            if rank == 0 and len(told) == 1 and self.mark.exists():
                 self.mark.write_text(str(done))
-            if course.team.rank == 1 and done == 100 and not self.mark.exists():
+            if rank == 1 and done == 100 and not self.mark.exists():
                 self.mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             course.step(done, total)
