@@ -26,7 +26,7 @@ from policies.sources.live.encoders import load_encoder
 from policies.sources.live.fresh import FreshItems
 from policies.sources.live.item_encoder import ItemEncoder, steps_of
 from policies.sources.live.trending import LiveTrending
-from policies.sources.local import LocalSource, Model, load_model
+from policies.sources.local import ContextModel, LocalSource, Model, load_model
 from policies.sources.places import ItemOrder
 from policies.sources.remote import HttpSource
 from policies.sources.rl import RlScorer
@@ -56,6 +56,7 @@ __all__ = [
     "Candidates",
     "CataloguedScorer",
     "ComparingSource",
+    "ContextModel",
     "ContextScorer",
     "FreshItems",
     "HttpSource",

@@ -3,13 +3,14 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32, frozen
+from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.offering import Offering
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
@@ -41,6 +42,21 @@ class Model(Protocol):
 
         Args:
             indices: items of the history, int[h], each once, oldest first as far as it is known.
+            weights: float32[h], how strongly each speaks for its item.
+        """
+        ...
+
+
+@runtime_checkable
+class ContextModel(Protocol):
+    """A model that may also see what the caller says of the user."""
+
+    def raw_in(self, context: FeatureMap, indices: NDArray[Any], weights: Float32) -> Float32:
+        """Return the raw scores of every item in a context, float32[items]. Pure.
+
+        Args:
+            context: the features of the decision.
+            indices: items of the history, int[h], as ``Model.raw`` has them.
             weights: float32[h], how strongly each speaks for its item.
         """
         ...

@@ -13,7 +13,7 @@ from bandits.kernels.compiled import compiled, read_only
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Artifact, Calibration
-from policies.sources import CataloguedScorer, Model
+from policies.sources import CataloguedScorer, ContextModel, Model
 from simulator.ranking.metrics.lists import ItemSets, Lists
 
 BATCH_BYTES: Final = 96 * 2**20
@@ -127,7 +127,7 @@ def _raw(
         if model.needs_history and not weights.any():
             continue
         answers[row] = True
-        if isinstance(model, CataloguedScorer) and known.contexts:
+        if isinstance(model, ContextModel) and known.contexts:
             scores[row] = model.raw_in(known.contexts[user], indices, weights)
         else:
             scores[row] = model.raw(indices, weights)

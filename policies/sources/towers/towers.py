@@ -178,8 +178,35 @@ def _mean(rows: Float32, weights: Float32) -> Float32:
     return mean
 
 
-def load_towers(source: TrainedSource, n_items: int) -> VectorModel:
-    """Return the model of the items that training has met, for users without context.
+class TowersModel(VectorModel):
+    """Vectors of the items that training has met, and the tower of users.
+
+    Args:
+        vectors: float32[items, d + 1].
+        tower: makes a user's.
+    """
+
+    def __init__(self, vectors: Float32, tower: UserTower) -> None:
+        super().__init__(vectors, tower)
+        self._tower = tower
+
+    def raw_in(self, context: FeatureMap, indices: NDArray[Any], weights: Float32) -> Float32:
+        """Return the product of every item's vector with that of a user of whom more is said.
+
+        Args:
+            context: what the caller says of the user.
+            indices: places of the history's items, int[h], oldest first as far as it is known.
+            weights: float32[h], how strongly each speaks for its item.
+        """
+        user = self._tower.of(self._vectors[indices], weights, context)
+        if user is None:
+            return self.raw(indices, weights)
+        scores: Float32 = self._vectors @ user
+        return scores
+
+
+def load_towers(source: TrainedSource, n_items: int) -> TowersModel:
+    """Return the model of the items that training has met.
 
     Args:
         source: its ``vectors``, float32[n_items, d + 1], and the tower of users.
@@ -189,4 +216,4 @@ def load_towers(source: TrainedSource, n_items: int) -> VectorModel:
         ArtifactError: an array is missing, or has another shape.
     """
     vectors = source.array("vectors", n_items, None)
-    return VectorModel(vectors, UserTower.load(source, vectors.shape[1] - 1))
+    return TowersModel(vectors, UserTower.load(source, vectors.shape[1] - 1))

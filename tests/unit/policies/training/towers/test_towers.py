@@ -141,6 +141,19 @@ def test_a_history_and_a_context_each_find_the_kind() -> None:
     assert source.propose(SourceRequest(context={"group": "never met"}), 5).ids == ()
 
 
+def test_what_is_evaluated_is_what_is_served() -> None:
+    """The scores of an evaluation are those of a request with the same context, before scaling."""
+    model, live = load_towers(SOURCE, len(DATA.histories.items)), over(catalogue())
+    indices, weights = DATA.histories.row(0)
+    for context in ({}, {"group": "g0"}, {"group": "g3", "age": 30.0}):
+        asked = SourceRequest(context=context, profile=DATA.histories.profile("u0"))
+        score = live.propose(asked, 1).score_items
+        assert score is not None
+        scaled = (model.raw_in(context, indices, weights) - SOURCE.scale.mean) / SOURCE.scale.std
+        np.testing.assert_allclose(score(DATA.histories.items), scaled, atol=1e-5)
+    assert np.array_equal(model.raw_in({}, indices, weights), model.raw(indices, weights))
+
+
 def test_an_item_without_events_is_found_by_what_is_said_of_it() -> None:
     """From the moment it is put, and no more when it is gone."""
     source = over(catalogue())
