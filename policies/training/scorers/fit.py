@@ -42,9 +42,13 @@ def fit_scorer(
     """Fit a scorer to tell what was taken from what was not, by the logistic loss.
 
     Beside each interaction of weight above 0 some items that the user does not have are drawn; one
-    of weight 0 was not taken. The logit is then calibrated on what was held out, the last item of
-    some users among DRAWN others: its probability is that an item drawn uniformly of those that the
-    user does not have is the one taken next.
+    of weight 0 was not taken. From each logit the log of how often its item is drawn is subtracted,
+    so that what is left says what is wanted, and not what it was compared with (noise-contrastive
+    estimation, Gutmann & Hyvärinen 2010, https://proceedings.mlr.press/v9/gutmann10a.html).
+
+    The logit is then calibrated on what was held out, the last item of some users among DRAWN
+    others: its probability is that an item drawn uniformly of those that the user does not have is
+    the one taken next.
 
     Args:
         kind: fm, wide_deep or deepfm.
@@ -62,6 +66,7 @@ def fit_scorer(
     rows = np.setdiff1d(np.arange(len(taken.item)), judged.numpy(), assume_unique=True)
     with own_random_numbers(course.seed):
         module = ScorerNetwork(features, contexts, config)
+        module.start_from(taken.counts)
     network = _Fit(kind, module, taken, torch.from_numpy(rows), judged, config, course.seed)
     loop = LoopConfig(
         batch=config.batch,
@@ -113,19 +118,23 @@ class _Fit:
         self._owner = torch.from_numpy(taken.owner)
         self._item = torch.from_numpy(taken.item)
         self._label = torch.from_numpy((taken.weight > 0).astype(np.float32))
+        # What is drawn often is not the less wanted for it.
+        often = np.log(taken.items * taken.chances).astype(np.float32)
+        self._often = torch.from_numpy(often)
         generator = torch.Generator().manual_seed(seed)
         others = taken.drawn((len(judged), DRAWN), generator)
         self._others = others
-        self._foreign = ~taken.has(self._owner[judged], others)
+        foreign = ~taken.has(self._owner[judged], others)
+        self._counts = foreign / torch.exp(self._often[others])
 
     def loss(self, rows: Tensor) -> Tensor:
         """Return the mean logistic loss of some interactions, and of what was drawn beside them."""
         own = self._rows[rows]
         owner, item, label = self._owner[own], self._item[own], self._label[own]
         drawn = self._taken.drawn((len(own), self._config.negatives))
-        logits = self.module(
-            self._taken.asked(own, self._config.history), torch.cat([item[:, None], drawn], dim=1)
-        )
+        offered = torch.cat([item[:, None], drawn], dim=1)
+        logits = self.module(self._taken.asked(own, self._config.history), offered)
+        logits = logits - self._often[offered]
 
         # What was not taken in so many words stands for itself; nothing is drawn beside it.
         counts = ~self._taken.has(owner, drawn) & (label > 0)[:, None]
@@ -140,7 +149,7 @@ class _Fit:
             with own_random_numbers(0):
                 return -float(self.loss(torch.arange(min(len(self._rows), self._config.batch))))
         logits = self._logits()
-        return float(_auc(logits, self._foreign).mean())
+        return float(_auc(logits, self._counts).mean())
 
     def _logits(self) -> Tensor:
         """Return the logits of what was held out, and behind it of those drawn, [n, 1 + DRAWN]."""
@@ -166,9 +175,8 @@ class _Fit:
         with torch.no_grad():
             found = self._logits()
         logits = found.numpy().astype(np.float64)
-        chances = self._taken.chances[self._others.numpy()]
-        weights = np.where(self._foreign.numpy(), 1.0 / (DRAWN * chances), 0.0)
-        weights = np.concatenate([np.ones((len(logits), 1)), weights], axis=1).ravel()
+        others = self._counts.numpy() * (self._taken.items / DRAWN)
+        weights = np.concatenate([np.ones((len(logits), 1)), others], axis=1).ravel()
         labels = np.zeros(logits.shape)
         labels[:, 0] = 1.0
 
@@ -177,7 +185,7 @@ class _Fit:
         share = np.full(flat.size, (weights * wanted).sum() / weights.sum())
         chance = probability(slope * flat + intercept)
         metrics = {
-            "auc": float(_auc(found, self._foreign).mean()),
+            "auc": float(_auc(found, self._counts).mean()),
             "log_loss": log_loss(chance, wanted, weights),
             "log_loss_of_share": log_loss(share, wanted, weights),
             "held_out": float(len(logits)),
@@ -185,8 +193,11 @@ class _Fit:
         return slope, intercept, metrics
 
 
-def _auc(logits: Tensor, foreign: Tensor) -> Tensor:
-    """Return how many of the others the first is above, by row, ties half."""
+def _auc(logits: Tensor, counts: Tensor) -> Tensor:
+    """Return the share of the others that the first is above, by row, ties half.
+
+    ``counts``: for how many each of them stands.
+    """
     first, others = logits[:, :1], logits[:, 1:]
     above = (first > others).float() + 0.5 * (first == others).float()
-    return (above * foreign).sum(dim=1) / foreign.sum(dim=1).clamp(min=1)
+    return (above * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1e-6)

@@ -108,6 +108,16 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         self.layers = nn.ModuleList(nn.Linear(above, below) for above, below in pairwise(widths))
         self.dropout = nn.Dropout(config.dropout)
 
+    def start_from(self, counts: NDArray[np.float64]) -> None:
+        """Begin with what is popular: each item's own weight is the log of how often it was taken.
+
+        Args:
+            counts: of each item, float64[items].
+        """
+        often = np.log((counts + 1.0) / (counts.mean() + 1.0))
+        with torch.no_grad():
+            self.item_linear[:-1] = torch.from_numpy(often.astype(np.float32))
+
     def forward(self, asked: Asked, items: Tensor) -> Tensor:
         """Return the logits of some items for each of who asks, [B, K].
 

@@ -64,9 +64,13 @@ class Interactions:
     @cached_property
     def chances(self) -> NDArray[np.float64]:
         """The chance of each item to be drawn beside one that was taken, float64[items]."""
-        taken = np.bincount(self.item[self.weight > 0], minlength=self.items).astype(np.float64)
-        chances: NDArray[np.float64] = 0.5 * taken / taken.sum() + 0.5 / self.items
+        chances: NDArray[np.float64] = 0.5 * self.counts / self.counts.sum() + 0.5 / self.items
         return chances
+
+    @cached_property
+    def counts(self) -> NDArray[np.float64]:
+        """How often each item was taken, float64[items]."""
+        return np.bincount(self.item[self.weight > 0], minlength=self.items).astype(np.float64)
 
     @cached_property
     def _up_to(self) -> Tensor:
