@@ -18,8 +18,10 @@ from policies.training.sequence.gru4rec import (
     fit_gru4rec,
     gru4rec_arrays,
 )
-from policies.training.sequence.next_item import NextItem
+from policies.training.sequence.next_item import NextItem, NextItemFit
+from policies.training.sequence.order import in_order
 from policies.training.sequence.sasrec import SasRec, SasRecConfig, fit_sasrec, sasrec_arrays
+from policies.training.sequence.windows import windows_of
 from policies.training.training_data import Course
 
 ITEMS = 30
@@ -102,6 +104,33 @@ def test_it_learns_what_comes_next_and_the_same_for_the_same_seed(name):
         scores = model.raw(history, np.ones(4, np.float32))
         right.append(scores.argmax() == (last + 1) % ITEMS)
     assert np.mean(right) > 0.8, "chance is 1/30"
+
+
+def test_it_is_judged_by_the_place_of_what_was_held_out_among_what_was_not_seen():
+    windows = windows_of(in_order(in_circles()), SASREC.length, 1000, seed=0)
+    assert len(windows.judged) > 20
+
+    # Who is at an item wants the next: nothing is better, and only what was seen is as good.
+    module = NextItem(ITEMS, SasRec(SASREC), SASREC)
+    following = torch.roll(torch.eye(ITEMS), 1, 1)
+
+    class Knowing(torch.nn.Module):
+        vectors = torch.nn.Embedding.from_pretrained(torch.eye(ITEMS))
+
+        def forward(self, items, there):
+            return following[items] + self.wrong * torch.roll(following, self.by, 1)[items]
+
+    knowing = Knowing()
+    fit = NextItemFit("knowing", module, windows, SASREC)
+    fit.module = knowing
+    for by, wrong, expected in (
+        (0, 0.0, 1.0),
+        (-1, 2.0, 1.0),  # where they are now was seen
+        (1, 2.0, 1 / np.log2(3)),  # one item is better
+        (0, -2.0, 0.0),  # the worst of all
+    ):
+        knowing.by, knowing.wrong = by, wrong
+        assert fit.quality() == pytest.approx(expected)
 
 
 @each_network
