@@ -22,7 +22,9 @@ RRF_K: Final = 60
 RIDGE_L2: Final = 1.0
 TRIES: Final = 60
 """Weights that are tried for an average, beside each source alone and all alike."""
-NEWTON_STEPS: Final = 12
+NEWTON_STEPS: Final = 30
+TOO_SMALL: Final = 1e-9
+"""A step that changes no coefficient by more than this ends the search."""
 UNRANKED: Final = np.int16(np.iinfo(np.int16).max)
 
 
@@ -221,15 +223,34 @@ def fit_stacked(pools: Pools, relevant: ItemSets, *, logistic: bool) -> Stacked:
         solved = np.linalg.lstsq(design.T @ design + penalty, design.T @ target, rcond=None)[0]
         return Stacked(mean, std, solved[1:])
 
+    return Stacked(mean, std, _logistic(design, target, penalty)[1:])
+
+
+def _logistic(design: Float64, target: Float64, penalty: Float64) -> Float64:
+    """Return the coefficients with the least penalised log loss, by Newton's method."""
+
+    def cost(solved: Float64) -> float:
+        logits = design @ solved
+        losses = np.logaddexp(0.0, logits) - target * logits
+        return float(losses.sum() + solved @ penalty @ solved / 2)
+
     share = np.clip(target.mean(), 1e-6, 1 - 1e-6)
     solved = np.zeros(design.shape[1])
     solved[0] = np.log(share / (1 - share))
+    least = cost(solved)
     for _ in range(NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-np.clip(design @ solved, -30, 30)))
         slope = design.T @ (target - chance) - penalty @ solved
         curve = (design * (chance * (1 - chance))[:, None]).T @ design + penalty
-        solved += np.linalg.lstsq(curve, slope, rcond=None)[0]
-    return Stacked(mean, std, solved[1:])
+        step = np.linalg.lstsq(curve, slope, rcond=None)[0]
+
+        # Far from the solution a whole step goes too far, where few rows are relevant.
+        while (reached := cost(solved + step)) > least and np.abs(step).max() > TOO_SMALL:
+            step /= 2
+        if reached >= least:
+            break
+        solved, least = solved + step, reached
+    return solved
 
 
 def inputs_of(pools: Pools) -> Float64:

@@ -50,6 +50,21 @@ def test_where_nothing_is_relevant_there_is_nothing_to_learn():
     assert fit_boosted(pools, nothing) is None
 
 
+def test_a_few_candidates_that_stand_far_out_do_not_turn_the_logistic_order_around():
+    """Newton's whole steps overshoot where a chance is nearly 0: they were taken once."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 0.05, size=(50, 100, 2)).astype(np.float32)
+    scores[:, 0] = rng.exponential(40.0, size=(50, 2))
+    items = np.tile(np.arange(100, dtype=np.int32), (50, 1))
+    relevant = np.zeros((50, 100), np.bool_)
+    relevant[:45, 0] = relevant[::9, 7] = True
+    starts = np.append(0, np.cumsum(relevant.sum(axis=1))).astype(np.int64)
+    ranks = np.zeros((50, 100, 2), np.int16)
+    pools = Pools(items, scores, ranks, np.ones((50, 2), np.bool_))
+    sets = ItemSets(starts, items[relevant])
+    assert hit_rate(fit_stacked(pools, sets, logistic=True), pools, sets) > 0.85
+
+
 def names_of_rows():
     events, options = crowds(users=120), RankingOptions(split="user-time")
     report = evaluate_sources(
