@@ -41,6 +41,8 @@ def run_trials(
     """
     # Tune's new output prints its tables whatever verbosity is asked for.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Whoever interrupts a search wants it to end, not to be told of what there is.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune  # noqa: PLC0415 - only a search needs Tune
 
     join_ray(address)
@@ -85,8 +87,11 @@ def run_trials(
             f"{len(results.errors)} trials failed, first: {str(results.errors[0]).strip()}",
             "search",
         )
-    return {
+    said = {
         result.config["number"]: result.metrics["said"]
         for result in results
         if result.config and result.metrics and "said" in result.metrics
     }
+    if within_s is None and len(said) < len(tasks):
+        raise ReplayError(f"{len(tasks) - len(said)} trials ended without a result", "search")
+    return said

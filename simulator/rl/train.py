@@ -58,6 +58,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps: How many decisions are made in all.
         env_runners: How many Ray actors play; 0: this process does.
         data: The folder or URI of the data set whose users play, in the world ``data``.
+        digest: Of that data set: a training does not go on with another one.
         sources: Those that propose there; none for the usual.
     """
 
@@ -72,6 +73,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     env_runners: Annotated[int, msgspec.Meta(ge=0)] = 0
     data: str = ""
+    digest: str = ""
     sources: list[str] = []
 
     @property
@@ -329,8 +331,9 @@ def _read(
     except (SafetensorError, OSError, msgspec.MsgspecError) as error:
         raise SnapshotError(f"{path} is damaged: {error}", "checkpoint") from error
 
-    # A training that resumes may be longer, and played by other processes; all else is the same.
-    free = {"steps": 0, "env_runners": 0}
+    # A training that resumes may be longer, be played by other processes, and its data set be
+    # elsewhere; all else is the same.
+    free: dict[str, Any] = {"steps": 0, "env_runners": 0, "data": ""}
     if msgspec.structs.replace(before, **free) != msgspec.structs.replace(training, **free):
         other = json.dumps(msgspec.to_builtins(before))
         raise SnapshotError(f"{path} is of another training: {other}", "checkpoint")

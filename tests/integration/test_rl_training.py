@@ -206,6 +206,11 @@ def test_sessions_of_ones_own_data_make_a_source(crowd, tmp_path, monkeypatch):
     assert np.isfinite(scores).all()
     assert len(set(scores.tolist())) > 1
 
+    # A training does not go on with the sessions of another data set.
+    other = Training(world="data", data=crowd, digest="another", width=4)
+    with pytest.raises(SnapshotError, match="is of another training"):
+        train_rl(other, folder=tmp_path, resume=True)
+
 
 @pytest.mark.parametrize(
     ("more", "said"),

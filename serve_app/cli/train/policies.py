@@ -169,9 +169,11 @@ def train_sessions(
     if sources is not None and data is None:
         raise typer.BadParameter("--sources go with --data")
 
+    where, data_digest = ("", "") if data is None else _named(data)
     training = Training(
         world=world or ("satiation" if data is None else "data"),
-        data=data or "",
+        data=where,
+        digest=data_digest,
         sources=[name.strip() for name in (sources or "").split(",") if name.strip()],
         world_seed=world_seed,
         seed=seed,
@@ -204,6 +206,14 @@ def train_sessions(
 
     if publish:
         _publish(policy_name, model, redis_url, data_dir)
+
+
+def _named(data: str) -> tuple[str, str]:
+    """Return where a data set is, for every process of this machine, and its digest."""
+    from policies.data.data_set import DataSet
+
+    where = data if "://" in data else str(Path(data).absolute())
+    return where, DataSet.open(where).digest
 
 
 def _say_of_data(
