@@ -212,12 +212,14 @@ def _lists(column: "pa.ChunkedArray") -> "tuple[pa.ChunkedArray, str | None]":
     if not len(filled):
         return column, None
 
-    looks = pc.match_substring_regex(filled, r"^\s*\[[\s\S]*\]\s*$")
-    if pc.all(looks).as_py():
+    # Where others have a list, an empty cell is none.
+    said = filled.filter(pc.not_equal(pc.utf8_trim_whitespace(filled), ""))
+    looks = pc.match_substring_regex(said, r"^\s*\[[\s\S]*\]\s*$")
+    if len(said) and pc.all(looks).as_py():
         lists = []
         for text in column.to_pylist():
             try:
-                lists.append(None if text is None else msgspec.json.decode(text))
+                lists.append(msgspec.json.decode(text) if text and text.strip() else None)
             except msgspec.DecodeError:
                 return column, None
         try:

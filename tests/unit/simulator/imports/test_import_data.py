@@ -387,6 +387,12 @@ def test_a_users_file_and_columns_of_lists_are_kept(tmp_path: Path):
     assert data_set.users().to_pylist() == [{"id": "ann", "age": 30}]
 
 
+def test_items_that_lack_a_vector_leave_the_others_theirs(tmp_path: Path):
+    items = write(tmp_path, 'item,look\na,"[0.5, 1]"\nb,\nc,"[1, 2]"\n', "items.csv")
+    found = run(tmp_path, "user,item\nu,a\nu,b\n", items=[items]).items()
+    assert [each.get("vectors") for each in found] == [{"look": [0.5, 1]}, None, {"look": [1, 2]}]
+
+
 def test_texts_that_stand_for_nothing_are_no_ids_unless_they_are_listed(tmp_path: Path):
     pairs = ["ann,tea", "NA,tea", "NA,mug", "bob,null", "bob,NA", "bob,tea"]
     text = "\n".join(["user,item,time", *(f"{pair},{T0 + i}" for i, pair in enumerate(pairs))])

@@ -10,7 +10,7 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.sources.live.item_encoder import taken_next
 from policies.sources.live.text_vectors import unit
-from policies.training.content.descriptions import ContentConfig, Descriptions
+from policies.training.content.descriptions import ContentConfig, Descriptions, describe
 from policies.training.content.fine_tuning import (
     FineTuneConfig,
     FineTunedModule,
@@ -104,6 +104,28 @@ def test_items_that_nothing_is_said_of_and_histories_of_one_item_teach_nothing()
     )
     assert tune(said, nobody, CONFIG, Course()) == (None, {})
     assert tune(np.zeros_like(said), histories, CONFIG, Course()) == (None, {})
+
+
+def test_texts_that_are_missing_of_other_languages_or_empty_and_vectors_of_two_lengths():
+    _, histories = walks(3)
+    words = ["schuhe rot", "обувь красная", "靴 赤い", "zapatos rojos", "shoes red"]
+    catalogue = []
+    for at in range(ITEMS):
+        item: dict = {"id": str(at)}
+        if at % 10 > 2:
+            item["metadata"] = {"title": "" if at % 10 == 3 else words[at % KINDS]}
+        if at % 4:
+            item["vectors"] = {"look": [1.0, float(at % KINDS)] if at % 4 > 1 else [1.0]}
+        catalogue.append(item)
+
+    content = ContentConfig(size=8)
+    data = TrainingData(histories, describe(catalogue, content))
+    found = fit_tuned_content(data, content, replace(CONFIG, epochs=1), Course())
+    vectors = found.arrays["vectors"]
+    # A vector of the wrong length leaves its item out, whatever else is said of it.
+    said = [at % 4 != 1 and (at % 10 > 3 or at % 4 > 1) for at in range(ITEMS)]
+    np.testing.assert_array_equal(vectors.any(axis=1), said)
+    assert all(np.isfinite(each).all() for each in found.arrays.values())
 
 
 @pytest.mark.parametrize(
