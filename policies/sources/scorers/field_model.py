@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32, Namespace
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources.scorers.vocabulary import Vocabulary, dense, one_row
+from policies.sources.scorers.vocabulary import FeatureVocabulary, dense, one_row
 
 HISTORY_FIELDS: Final = 2
 """All of the history, and its newest item."""
@@ -65,8 +65,8 @@ class FieldModel:
         self._slope, self._intercept = (
             np.float32(source.array("calibration", 2)[place]) for place in (0, 1)
         )
-        self._features = Vocabulary.load(source, "feature")
-        self._context = Vocabulary.load(source, "context")
+        self._features = FeatureVocabulary.load(source, "feature")
+        self._context = FeatureVocabulary.load(source, "context")
 
         # The row behind the last is that of an item that was never seen.
         self._item_vectors = source.array("item_vectors", n_items + 1, None)

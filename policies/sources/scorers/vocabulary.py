@@ -15,7 +15,7 @@ LARGEST: Final = np.float32(10.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vocabulary:
+class FeatureVocabulary:
     """Features by hash, in ``fields`` of features with one name.
 
     ``hashes``: uint32[n], ascending; ``field``: int32[n], which each is of; ``scale``: float32[n],

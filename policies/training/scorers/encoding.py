@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.encoding import coded_rows, hash_pairs
-from policies.sources.scorers.vocabulary import Vocabulary
+from policies.sources.scorers.vocabulary import FeatureVocabulary
 
 MOST_FIELDS: Final = 24
 """Names that have a field of their own; the rarer ones share one."""
@@ -26,7 +26,7 @@ class EncodedFeatures:
     A count of 0 is padding, whatever its code.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: FeatureVocabulary
     codes: NDArray[np.int64]
     counts: Float32
 
@@ -49,10 +49,10 @@ def encode_features(maps: Sequence[FeatureMap], namespace: str) -> EncodedFeatur
     usual = np.sqrt(np.divide(squares, used, out=np.ones(len(hashes)), where=used > 0))
     field_of, fields = _fields(maps, namespace)
     if not kept.size:
-        nothing = Vocabulary(hashes[:0], np.zeros(0, np.int32), np.zeros(0, np.float32), 0)
+        nothing = FeatureVocabulary(hashes[:0], np.zeros(0, np.int32), np.zeros(0, np.float32), 0)
         shape = (len(maps), 0)
         return EncodedFeatures(nothing, np.zeros(shape, np.int64), np.zeros(shape, np.float32))
-    vocabulary = Vocabulary(
+    vocabulary = FeatureVocabulary(
         hashes[kept],
         np.array([field_of[hashed] for hashed in hashes[kept].tolist()], np.int32),
         (1.0 / np.maximum(usual[kept], 1e-30)).astype(np.float32),
@@ -91,7 +91,7 @@ def _distinct(maps: Sequence[FeatureMap]) -> Iterator[tuple[str, str | float]]:
                     yield name, text
 
 
-def arrays_of(vocabulary: Vocabulary, name: str) -> Mapping[str, NDArray[np.generic]]:
+def arrays_of(vocabulary: FeatureVocabulary, name: str) -> Mapping[str, NDArray[np.generic]]:
     """Return what an artifact holds of a vocabulary.
 
     Args:

@@ -53,7 +53,7 @@ class ScorerConfig:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class WhoAsks:
     """Who asks, B of them: contexts and histories.
 
     ``user``: int64[B], rows of the contexts, -1 for none; ``places``: int64[B, h], items of the
@@ -118,7 +118,7 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         with torch.no_grad():
             self.item_linear[:-1] = torch.from_numpy(often.astype(np.float32))
 
-    def forward(self, asked: Asked, items: Tensor) -> Tensor:
+    def forward(self, asked: WhoAsks, items: Tensor) -> Tensor:
         """Return the logits of some items for each of who asks, [B, K].
 
         Args:
@@ -156,7 +156,7 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         above: Tensor = logits + inner.squeeze(2)
         return above
 
-    def _asks(self, asked: Asked, told: Tensor) -> Tensor:
+    def _asks(self, asked: WhoAsks, told: Tensor) -> Tensor:
         """Return what is crossed of who asks: contexts, and the features of the history's items."""
         history = functional.embedding_bag(
             asked.places, self._crossed.columns, mode="sum", per_sample_weights=asked.weights
@@ -164,7 +164,7 @@ class ScorerNetwork(nn.Module):  # type: ignore[misc]
         said = self._said.columns[asked.user.clamp(min=0)] * told[:, None]
         return torch.cat([said, history], dim=1)
 
-    def _users(self, asked: Asked, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _users(self, asked: WhoAsks, told: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fields' vectors of who asks, [B, fields, d], and what is linear in them."""
         places, distinct = asked.places, None
         if self.count > places.numel():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bandits.types import Float32
 from policies.artifacts.histories import Histories
-from policies.training.scorers.network import Asked
+from policies.training.scorers.network import WhoAsks
 
 HELD_OUT: int = 1000
 """Users at most whose last item is held out, and one in so many of them:"""
@@ -92,7 +92,7 @@ class Interactions:
         at = torch.searchsorted(self.cells, wanted).clamp(max=len(self.cells) - 1)
         return self.cells[at] == wanted
 
-    def asked(self, rows: Tensor, history: int) -> Asked:
+    def asked(self, rows: Tensor, history: int) -> WhoAsks:
         """Return who asked, as they were known before some interactions.
 
         Args:
@@ -107,7 +107,7 @@ class Interactions:
         total = weights.sum(axis=1, keepdims=True)
         weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         last = np.where(total[:, 0] > 0, self.item[at[:, -1]], -1)
-        return Asked(
+        return WhoAsks(
             torch.from_numpy(self.users[self.owner[number]]),
             torch.from_numpy(np.where(there, self.item[at], 0)),
             torch.from_numpy(weights),

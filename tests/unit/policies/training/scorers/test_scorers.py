@@ -22,7 +22,7 @@ from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.fits import TrainConfig, choose_sources, fit_source
 from policies.training.logistic import fit_logistic
 from policies.training.scorers.encoding import encode_features
-from policies.training.scorers.network import Asked, ScorerConfig, ScorerNetwork
+from policies.training.scorers.network import ScorerConfig, ScorerNetwork, WhoAsks
 from policies.training.scorers.rows import Interactions
 from policies.training.training_data import Course, TrainingData
 
@@ -120,7 +120,7 @@ def test_numpy_says_what_torch_says(kind: str) -> None:
         assert np.allclose(found, wanted[at], atol=1e-5, rtol=1e-5)
 
     # The row behind the last is an item that nobody has seen.
-    nobody = Asked(
+    nobody = WhoAsks(
         torch.tensor([-1]),
         torch.zeros(1, 1, dtype=torch.int64),
         torch.zeros(1, 1),
