@@ -118,6 +118,26 @@ SPACES: Final[Mapping[str, SourceSpace]] = {
             "regularization": LogUniformDomain((100.0, 30_000.0)),
         }
     ),
+    "sasrec": SourceSpace(
+        {
+            "factors": ChoiceDomain([32, 64, 128]),
+            "blocks": ChoiceDomain([1, 2]),
+            "heads": ChoiceDomain([1, 2]),
+            "negatives": ChoiceDomain([64, 128, 256, 512]),
+            "dropout": UniformDomain((0.1, 0.5)),
+            "learning_rate": LogUniformDomain((5e-4, 5e-3)),
+        },
+        epochs="epochs",
+    ),
+    "gru4rec": SourceSpace(
+        {
+            "factors": ChoiceDomain([32, 64, 128]),
+            "negatives": ChoiceDomain([64, 128, 256, 512]),
+            "dropout": UniformDomain((0.1, 0.5)),
+            "learning_rate": LogUniformDomain((5e-4, 5e-3)),
+        },
+        epochs="epochs",
+    ),
     "towers": SourceSpace(
         {
             "factors": ChoiceDomain([32, 64, 96]),

@@ -169,6 +169,10 @@ def test_scorers_that_look_at_the_context_are_searched_as_sources_are():
     assert all(trial.ndcg is not None for trial in report.trials)
 
 
+def test_every_source_with_hyperparameters_has_a_space():
+    assert set(SPACES) == {field.name for field in fields(TrainConfig)} <= set(FITS)
+
+
 def test_every_space_is_of_a_source_and_its_fields():
     for source, space in SPACES.items():
         config = getattr(TrainConfig(), source)
