@@ -31,7 +31,7 @@ class TowersConfig:
     recent: int = 3
     after: int = 50
     negatives: int = 512
-    forget: float = 0.1
+    forget: float = 0.4
     dropout: float = 0.5
     batch: int = 512
     epochs: int = 20

@@ -35,6 +35,7 @@ CONFIG = TowersConfig(
     patience=0,
     learning_rate=0.02,
     dropout=0.1,
+    forget=0.1,
 )
 DAY = 86_400_000
 
