@@ -11,6 +11,7 @@ from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources import load_model
+from policies.sources.vectors import LargeVectorModel
 from policies.training.neural.dropout import FastDropout
 from policies.training.sequence.gru4rec import (
     Gru4Rec,
@@ -155,6 +156,21 @@ def test_losses_that_are_no_numbers_stop_it_and_name_the_batch(name):
     config, _, _, fit = NETWORKS[name]
     with pytest.raises(ArtifactError, match=r"the loss of batch 1 of \d+ in epoch 1 is no number"):
         fit(in_circles(weight=3e38), config, Course())
+
+
+@pytest.mark.parametrize("fit", [fit_sasrec, fit_gru4rec])
+def test_of_many_items_the_promising_blocks_are_looked_at(fit, monkeypatch):
+    monkeypatch.setattr("policies.training.blocks.BLOCKS_ABOVE", ITEMS - 1)
+    kind = fit.__name__.removeprefix("fit_")
+    fitted = fit(in_circles(20), replace(NETWORKS[kind][0], epochs=1), Course())
+    large = load_model(fitted, ITEMS)
+    assert isinstance(large, LargeVectorModel)
+    arrays = {name: each for name, each in fitted.arrays.items() if name not in {"order", "starts"}}
+    small = load_model(replace(fitted, arrays=arrays), ITEMS)
+    history, weights = np.array([3, 8, 1]), np.ones(3, np.float32)
+    np.testing.assert_allclose(
+        large.raw(history, weights), small.raw(history, weights), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_layers_that_do_not_fit_are_refused():
