@@ -34,9 +34,10 @@ class SasRecConfig(SequenceConfig):
     """Self-attention and its fit; see SequenceConfig.
 
     ``blocks`` of attention, one upon the other, each of so many ``heads``, which divide
-    ``factors``.
+    ``factors``. More is dropped out than by default, which on little data measured much better.
     """
 
+    dropout: float = 0.5
     blocks: int = 1
     heads: int = 1
 

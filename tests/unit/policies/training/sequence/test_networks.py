@@ -27,7 +27,14 @@ from policies.training.training_data import Course
 
 ITEMS = 30
 SASREC = SasRecConfig(
-    factors=16, length=6, negatives=12, batch=32, epochs=12, patience=0, learning_rate=1e-2
+    factors=16,
+    length=6,
+    negatives=12,
+    batch=32,
+    epochs=12,
+    patience=0,
+    learning_rate=1e-2,
+    dropout=0.2,
 )
 NETWORKS: dict[str, Any] = {
     "sasrec": (SASREC, SasRec, sasrec_arrays, fit_sasrec),
