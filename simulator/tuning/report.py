@@ -40,7 +40,8 @@ class SourceChoice(msgspec.Struct, frozen=True):
         values: the values that the source is now fitted with; {}: as if nobody had searched.
         best: nDCG@10 of the best trial on the selecting part, which it was chosen by.
         unchanged: that of trial 0 there.
-        test: nDCG@10 of the best trial on the test part, which no choice has seen.
+        test: nDCG@10 of the best trial on the test part, which no choice has seen; None where that
+            is trial 0, for there is nothing to decide.
         unchanged_test: that of trial 0 there.
         gain: their difference on the same users.
         taken: whether the best trial's values are taken.

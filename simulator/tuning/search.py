@@ -292,12 +292,15 @@ class _Rounds:
                 source: [trial for trial in bracket if trial < len(values)]
                 for source, values in table.values.items()
             }
-            for share in _shares(len(bracket)):
-                # A fit that is one piece is made once, with the last rung.
+            shares = _shares(len(bracket))
+            for share in shares:
+                # A fit that is one piece is made whole at once, so that a short time is enough.
+                whole = share == shares[0]
                 tasks = [
-                    FitTask(source, trial, table.values[source][trial], share)
+                    FitTask(source, trial, table.values[source][trial], share if parted else 1.0)
                     for source, trials in left.items()
-                    if share == 1 or SPACES[source].epochs is not None
+                    for parted in [SPACES[source].epochs is not None]
+                    if parted or whole
                     for trial in trials
                 ]
                 what = f"bracket {number + 1}, {share:.0%} of the epochs"
@@ -316,9 +319,10 @@ class _Rounds:
         tasks = [
             FitTask(source, number, table.values[source][number])
             for source, trial in best.items()
-            for number in dict.fromkeys((0, trial))
+            if trial != 0
+            for number in (0, trial)
         ]
-        said = self._trials(tasks, self.parts.late, "judging the best", None)
+        said = self._trials(tasks, self.parts.late, "judging the best", None) if tasks else {}
         judged = {
             (task.source, task.trial): said[number]["ndcg"]
             for number, task in enumerate(tasks)
