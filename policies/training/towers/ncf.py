@@ -53,7 +53,7 @@ class NcfConfig:
     dropout: float = 0.5
     batch: int = 512
     epochs: int = 20
-    patience: int = 3
+    patience: int = 20
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     budget: int = 6_000_000
