@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks.table import Table
 from policies.artifacts.profiles import Profiles
-from policies.artifacts.source_artifact import Artifact
+from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.data_set import DataSet
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
@@ -46,7 +46,7 @@ from policies.sources import load_sources
 from policies.spec import PolicySpec, spec_of
 from policies.training.fits import EVERY, FITS
 from policies.training.prior import contexts_of, make_prior
-from policies.training.train import run_training
+from policies.training.train import Progress, SourceTask, run_training
 from serve_app.cli.train.specs import LEARNER, USUAL
 from simulator.imports import import_data
 from simulator.worlds.frozen.committed import changes_from
@@ -67,10 +67,12 @@ class Fitted:
     """
 
     def __init__(self) -> None:
-        self.sources: dict[str, Any] = {}
+        self.sources: dict[str, TrainedSource] = {}
         self.seconds: dict[str, float] = {}
 
-    def __call__(self, fit: Any, names: Sequence[str]) -> list[Any]:
+    def __call__(
+        self, fit: SourceTask, names: Sequence[str], _say: Progress
+    ) -> list[TrainedSource]:
         """As a ``map`` of ``run_training``."""
         for name in names:
             if name not in self.sources:
