@@ -182,5 +182,7 @@ def _training_digest(digest: str, data: TrainingData, config: TrainConfig, seed:
         seed: of all random numbers.
     """
     versions = {name: version(name) for name in (*PACKAGES, "banditloop")}
-    told = (digest, data.contexts, config, seed, versions)
+    times = data.histories.times
+    when = "" if times is None else hashlib.sha256(times.tobytes()).hexdigest()
+    told = (digest, when, data.contexts, config, seed, versions)
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:16]
