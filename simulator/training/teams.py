@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, Final
 
@@ -67,20 +67,19 @@ class TeamsOnRay:
             import ray  # noqa: PLC0415 - work on one core does without
 
             shared = shared or ray.put(task)
-            keeper = getattr(task.course.checkpoints, "keeper", None)
-            with _steps_told(name, keeper, progress):
-                fitted = self._together(shared, name, keeper)
-            yield fitted
+            yield self._together(shared, name, _Reporter(task, name, progress))
 
-    def _together(self, shared: Any, name: str, keeper: Any) -> TrainedSource:
+    def _together(self, shared: Any, name: str, reporter: "_Reporter") -> TrainedSource:
         from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
         from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
         from ray.train.v2.api.exceptions import TrainingFailedError  # noqa: PLC0415
 
-        with tempfile.TemporaryDirectory(prefix="banditloop-team-") as folder:
+        with tempfile.TemporaryDirectory(
+            prefix="banditloop-team-", ignore_cleanup_errors=True
+        ) as folder:
             trainer = TorchTrainer(
                 _fit_in_team,
-                train_loop_config={"task": shared, "name": name, "keeper": keeper},
+                train_loop_config={"task": shared, "name": name, "keeper": reporter.keeper},
                 torch_config=TorchConfig(backend="gloo"),
                 scaling_config=ScalingConfig(num_workers=self._workers),
                 run_config=RunConfig(
@@ -88,7 +87,7 @@ class TeamsOnRay:
                 ),
             )
             try:
-                outcome = trainer.fit().return_value
+                outcome = _fitted(trainer, reporter).return_value
             except TrainingFailedError as error:
                 raise TrainingDiedError(
                     f"{self._workers} workers did not get {name} fitted in {MOST_FAILURES + 1}"
@@ -101,36 +100,53 @@ class TeamsOnRay:
         return outcome  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _steps_told(name: str, keeper: Any, progress: Progress) -> Iterator[None]:
-    """Report how far a fit has come, as long as this lasts.
+class _Reporter:
+    """Asks how far a network's fit has come, and tells of it.
 
     Args:
+        task: to fit the source; its checkpoints know.
         name: the source's.
-        keeper: the actor that is told of it; None: nobody is.
         progress: whom to tell.
     """
-    import ray  # noqa: PLC0415
 
-    if keeper is None:
-        yield
-        return
-    ended = threading.Event()
+    def __init__(self, task: SourceTask, name: str, progress: Progress) -> None:
+        self.keeper = getattr(task.course.checkpoints, "keeper", None)
+        self._name, self._progress = name, progress
+        if self.keeper is not None:
+            self.keeper.tell.remote(0, 0)
 
-    def report() -> None:
-        while not ended.wait(TOLD_EVERY_S):
-            done, total = ray.get(keeper.steps.remote())
+    def report(self) -> None:
+        """Tell how far it is now."""
+        import ray  # noqa: PLC0415
+
+        if self.keeper is not None:
+            done, total = ray.get(self.keeper.steps.remote())
             if total:
-                progress(name, done, total)
+                self._progress(self._name, done, total)
 
-    ray.get(keeper.tell.remote(0, 0))
-    reporter = threading.Thread(target=report, daemon=True)
-    reporter.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        reporter.join()
+
+def _fitted(trainer: Any, reporter: _Reporter) -> Any:
+    """Return what came of a fit, and report how far it is meanwhile.
+
+    It runs in a thread beside: in the main thread Ray Train would take Ctrl-C for itself, for as
+    long as the process lives.
+
+    Args:
+        trainer: Ray's.
+        reporter: of this fit.
+    """
+    outcome: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
+            outcome.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    while not wait([outcome], TOLD_EVERY_S).done:
+        reporter.report()
+    return outcome.result()
 
 
 def _fit_in_team(asked: dict[str, Any]) -> TrainedSource | BanditloopError:
