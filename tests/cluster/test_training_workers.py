@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -95,7 +95,7 @@ def test_a_fit_goes_on_to_the_same_bytes_when_one_of_its_workers_is_killed(tmp_p
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=570,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
