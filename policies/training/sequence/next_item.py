@@ -114,7 +114,9 @@ class NextItemFit:
         # Half of the others are drawn by how often they occur, half each alike.
         n_items = module.vectors.num_embeddings
         often = torch.bincount(windows.items, minlength=n_items) / windows.items.numel()
-        self._log_expected = torch.log(config.negatives / 2 * (often + 1 / n_items))
+        by_events = config.negatives // 2
+        alike = config.negatives - by_events
+        self._log_expected = torch.log(by_events * often + alike / n_items)
 
     def loss(self, rows: Tensor) -> Tensor:
         """Return the mean negative log-probability of next items, by the weights of their events.
