@@ -32,8 +32,7 @@ class ScorerConfig:
     features learn to do without.
 
     It sees each interaction ``epochs`` times, or less often if that were more than the ``budget``
-    of interactions. The defaults were chosen on a validation part of the frozen shop and of
-    MovieLens 100K (docs/benchmarks/sources.md).
+    of interactions. The defaults are usual ones: no search chose them.
     """
 
     factors: int = 16
