@@ -13,7 +13,7 @@ from simulator.ranking.metrics.beyond import (
     coverage,
     gini,
     intra_list_diversity,
-    item_vectors,
+    likeness_vectors,
     mean_of_items,
     popularity,
     self_information,
@@ -211,10 +211,10 @@ def vectors_of(
 
     if pairs:
         columns = np.array(pairs, np.int64)
-        return item_vectors(
+        return likeness_vectors(
             columns[:, 0], columns[:, 1], len(items), by="the items' features", seed=seed
         )
     everyone = task.everyone
-    return item_vectors(
+    return likeness_vectors(
         everyone.indices, everyone.owners(), len(items), by="who has the items", seed=seed
     )

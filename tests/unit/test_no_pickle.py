@@ -19,6 +19,8 @@ FORBIDDEN = {
     "marshal",
     "pandas",
 }
+IN_ANOTHER_ENVIRONMENT = {"benchmarks/sources/family_peers_worker.py": {"pandas"}}
+"""Of libraries that a benchmark compares with, which take nothing but frames of pandas."""
 LOADERS = {
     "torch.load",
     "torch.save",
@@ -63,6 +65,9 @@ def test_nothing_here_unpickles(package):
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     found = {str(path.relative_to(ROOT)): list(offences(path.read_text())) for path in files}
+    for path, allowed in IN_ANOTHER_ENVIRONMENT.items():
+        lines = found.get(path, [])
+        found[path] = [line for line in lines if line.partition(": ")[2] not in allowed]
     assert not {path: lines for path, lines in found.items() if lines}
 
 

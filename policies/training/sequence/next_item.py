@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from policies.artifacts.histories import Histories
 from policies.training.neural.loop import LoopConfig, fit_network, own_random_numbers
 from policies.training.sequence.order import in_order
-from policies.training.sequence.windows import Windows, windows_of
+from policies.training.sequence.stretches import Stretches, stretches_of
 from policies.training.training_data import Course
 
 LEAST_STEPS: Final = 100
@@ -104,7 +104,7 @@ class NextItemFit:
     """The fit of such a network: sampled softmax over the next item, judged by nDCG@10."""
 
     def __init__(
-        self, name: str, module: NextItem, windows: Windows, config: SequenceConfig
+        self, name: str, module: NextItem, windows: Stretches, config: SequenceConfig
     ) -> None:
         self.name = name
         self.module = module
@@ -196,7 +196,7 @@ def fit_next_item(
     """
     events = in_order(histories)
     held_out = config.held_out if config.patience else 0
-    windows = windows_of(events, config.length, held_out, seed=course.seed)
+    windows = stretches_of(events, config.length, held_out, seed=course.seed)
     with own_random_numbers(course.seed):
         module = NextItem(len(histories.items), body(), config)
 

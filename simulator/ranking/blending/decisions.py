@@ -70,7 +70,7 @@ class BlendUsers:
 
 
 @dataclass(slots=True, eq=False)
-class Decided:
+class BlendDecision:
     """What each blend decided for one user: by blend its record, None where it had no candidate.
 
     ``ms``: processor time of the decision by blend, with that of its sources.
@@ -107,7 +107,7 @@ class _Kept:
 
 def decide_for_all(
     users: BlendUsers, blends: Mapping[Without, Ranker], kept: Sequence[object]
-) -> Iterator[Decided]:
+) -> Iterator[BlendDecision]:
     """Yield what each blend decides, user by user.
 
     Args:
@@ -124,7 +124,7 @@ def decide_for_all(
                 each.forget()
             request = RankRequest(user_id=user_id, context=users.contexts[user], event_id=f"{user}")
 
-            decided = Decided(user)
+            decided = BlendDecision(user)
             for name, ranker in blends.items():
                 for each in proposing.values():
                     each.spent = 0.0

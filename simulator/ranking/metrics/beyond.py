@@ -87,7 +87,7 @@ class ItemVectors:
     by: str
 
 
-def item_vectors(
+def likeness_vectors(
     items: NDArray[Any], features: NDArray[Any], n_items: int, *, by: str, seed: int = 0
 ) -> ItemVectors:
     """Return vectors whose products are, on average, the cosines of the items' sets of features.

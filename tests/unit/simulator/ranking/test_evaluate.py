@@ -239,7 +239,7 @@ def with_a_scorer(*proposing):
             describe([], ContentConfig()),
             contexts={user: {"crowd": crowd_of(user, events)} for user in events.user_ids},
         )
-        config = TrainConfig(fm=ScorerConfig(factors=4, epochs=4, batch=256, learning_rate=0.02))
+        config = TrainConfig(fm=ScorerConfig(factors=4, epochs=10, batch=256, learning_rate=0.02))
         sources = {name: artifact.sources[name] for name in proposing}
         sources["fm"] = fit_source("fm", data, config, Course(1))
         return models_of(replace(artifact, items=data.histories.items, sources=sources))

@@ -15,7 +15,7 @@ from simulator.ranking.metrics.beyond import (
     coverage,
     gini,
     intra_list_diversity,
-    item_vectors,
+    likeness_vectors,
     mean_of_items,
     popularity,
     self_information,
@@ -113,7 +113,7 @@ def test_popularity_and_novelty_of_a_list():
 def test_diversity_is_one_less_the_mean_cosine_of_pairs():
     rng = np.random.default_rng(5)
     items, features = np.nonzero(rng.random((12, 30)) < 0.3)
-    of = item_vectors(items, features, 12, by="features", seed=1)
+    of = likeness_vectors(items, features, 12, by="features", seed=1)
     lists = padded([[0, 3, 5, 7], [2, 1], [4], []])
 
     expected = [
@@ -130,7 +130,7 @@ def test_random_signs_keep_the_cosines_of_sets():
     rng = np.random.default_rng(6)
     owned = rng.random((60, 200)) < 0.2
     items, features = np.nonzero(owned)
-    of = item_vectors(items, features, 60, by="features", seed=2)
+    of = likeness_vectors(items, features, 60, by="features", seed=2)
     exact = (owned @ owned.T.astype(float)) / np.sqrt(np.outer(owned.sum(1), owned.sum(1)))
     apart = (of.vectors @ of.vectors.T - exact)[np.triu_indices(60, 1)]
     assert abs(apart.mean()) < 4 / math.sqrt(128 * 60)

@@ -22,7 +22,7 @@ from policies.training.sequence.gru4rec import (
 from policies.training.sequence.next_item import NextItem, NextItemFit
 from policies.training.sequence.order import in_order
 from policies.training.sequence.sasrec import SasRec, SasRecConfig, fit_sasrec, sasrec_arrays
-from policies.training.sequence.windows import windows_of
+from policies.training.sequence.stretches import stretches_of
 from policies.training.training_data import Course
 
 ITEMS = 30
@@ -115,7 +115,7 @@ def test_it_learns_what_comes_next_and_the_same_for_the_same_seed(name):
 
 
 def test_it_is_judged_by_the_place_of_what_was_held_out_among_what_was_not_seen():
-    windows = windows_of(in_order(in_circles()), SASREC.length, 1000, seed=0)
+    windows = stretches_of(in_order(in_circles()), SASREC.length, 1000, seed=0)
     assert len(windows.judged) > 20
 
     # Who is at an item wants the next: nothing is better, and only what was seen is as good.

@@ -13,7 +13,7 @@ LEAST_TO_JUDGE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Windows:
+class Stretches:
     """Stretches of users' events: in each, every event but the first is predicted.
 
     ``items``: int64[n], and ``weights``: float32[n], all events; ``starts`` and ``stops``:
@@ -46,7 +46,7 @@ class Windows:
         return (starts[:, None] + steps)[there], there
 
 
-def windows_of(events: Ordered, length: int, held_out: int, *, seed: int) -> Windows:
+def stretches_of(events: Ordered, length: int, held_out: int, *, seed: int) -> Stretches:
     """Return the stretches of users' events, of ``length`` + 1 at most.
 
     The newest stretch of a user ends with the last event, the one before it where this begins: so
@@ -70,7 +70,7 @@ def windows_of(events: Ordered, length: int, held_out: int, *, seed: int) -> Win
     back = np.arange(user.size) - np.repeat(np.cumsum(parts) - parts, parts)
     stops = ends[user] - back * length
     starts = np.maximum(stops - length - 1, events.starts[:-1][user])
-    return Windows(
+    return Stretches(
         torch.from_numpy(events.items),
         torch.from_numpy(events.weights),
         torch.from_numpy(starts),

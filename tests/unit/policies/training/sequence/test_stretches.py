@@ -5,7 +5,7 @@ import torch
 
 from policies.artifacts.histories import Histories
 from policies.training.sequence.order import in_order
-from policies.training.sequence.windows import windows_of
+from policies.training.sequence.stretches import stretches_of
 
 LENGTHS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20]
 
@@ -20,7 +20,7 @@ def made(held_out: int):
         weights=np.ones(events, np.float32),
         times=np.arange(events),
     )
-    return windows_of(in_order(histories), 4, held_out, seed=0)
+    return stretches_of(in_order(histories), 4, held_out, seed=0)
 
 
 def predicted(windows) -> list[int]:
