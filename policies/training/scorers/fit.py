@@ -18,7 +18,7 @@ from bandits.values import FeatureMap
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.logistic import fit_logistic, log_loss, probability
-from policies.training.neural.loop import LoopConfig, fit_network, own_random_numbers
+from policies.training.neural.loop import LoopConfig, fit_network, one_thread, own_random_numbers
 from policies.training.scorers.encoding import arrays_of, encode_features
 from policies.training.scorers.network import ScorerConfig, ScorerNetwork
 from policies.training.scorers.rows import DRAWN, Interactions
@@ -77,14 +77,15 @@ def fit_scorer(
     )
     fitted = fit_network(network, len(rows), loop, course)
 
-    slope, intercept, metrics = network.calibration()
-    arrays = {
-        **arrays_of(features.vocabulary, "feature"),
-        **arrays_of(contexts.vocabulary, "context"),
-        **module.arrays(),
-        **module.crosses(),
-        "calibration": np.array([slope, intercept], np.float32),
-    }
+    with one_thread():
+        slope, intercept, metrics = network.calibration()
+        arrays = {
+            **arrays_of(features.vocabulary, "feature"),
+            **arrays_of(contexts.vocabulary, "context"),
+            **module.arrays(),
+            **module.crosses(),
+            "calibration": np.array([slope, intercept], np.float32),
+        }
     told = {**asdict(config), "hidden": list(config.hidden)}
     return TrainedSource(kind, arrays, told, metrics={"epochs": fitted.best, **metrics})
 
