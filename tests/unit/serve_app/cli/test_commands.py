@@ -441,7 +441,7 @@ OF_THEIR_OWN = {
         "seed",
         "world",
     ),
-    *("gamma", "jobs", "scope", "space", "wait-s", "window"),
+    *("gamma", "jobs", "scope", "search", "space", "wait-s", "window"),
 }
 """Options whose meaning or default differs between commands; their help says what they do."""
 
