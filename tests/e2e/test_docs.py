@@ -48,7 +48,11 @@ WHOSE = r"(?m)^(\S*banditloop (?:snapshots [\w-]+|doctor)\b)(?!.*--policy)"
 """Commands that take the only policy there is; the fixture serves three."""
 SHORTER = [
     (r"(?m)^(banditloop worlds\b(?! tables| parameters)[^#\n]*)", r"\1 --seeds 2 --rounds 40 "),
-    (r"(?m)^(banditloop evaluate\b[^#\n]*)", r"\1 --sources ease,popular --no-fusion "),
+    (
+        r"(?m)^(banditloop evaluate\b(?!.*--blend)[^#\n]*)",
+        r"\1 --sources ease,popular --no-fusion ",
+    ),
+    (r"(?m)^(banditloop evaluate .*--blend[^#\n]*)", r"\1 --sources ease,popular --users 200 "),
     ("seeds=5", "seeds=1, rounds=200"),
 ]
 """What would take minutes as it is written, and its short form."""

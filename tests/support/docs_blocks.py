@@ -80,6 +80,14 @@ NOT_RUN = {
         "curl",
     ): "a service with profiles: tests/integration/test_known_users.py",
     (
+        "how-to/filter-what-is-offered.md",
+        "curl",
+    ): "a service of such a policy: tests/unit/policies/rules/test_filters.py",
+    (
+        "how-to/use-pictures.md",
+        "curl",
+    ): "not all numbers of a vector are written: tests/integration/test_pictures.py has them",
+    (
         "how-to/weigh-signals.md",
         "banditloop serve",
     ): "a service of its own: tests/unit/serve_app/api/test_asgi.py, tests/integration/test_relearned.py",
