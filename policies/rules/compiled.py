@@ -160,7 +160,9 @@ def _item_field(name: str, kind: Kind) -> Asks:
 
     def coded(frame: Frame) -> Value:
         column = frame.columns.columns[name]
-        found: Value = made(column.codes[frame.rows], column.kinds[frame.rows] == code)
+        # A code of another kind is a place in another list.
+        known = column.kinds[frame.rows] == code
+        found: Value = made(np.where(known, column.codes[frame.rows], 0), known)
         return found
 
     return {"flag": flags, "number": numbers}.get(kind, coded)
@@ -222,8 +224,10 @@ def _chosen(condition: Asks, one: Asks, other: Asks) -> Asks:
         if isinstance(first, Holds):
             yes = (when.yes & first.yes) | (when.no & second.yes)
             return Holds(yes, (when.yes & first.no) | (when.no & second.no))
-        known = (when.yes & first.known) | (when.no & second.known)
         kind = type(first)
+        if not isinstance(when.yes, np.ndarray):  # one answer for all items
+            return first if when.yes else second if when.no else UNKNOWN[kind]
+        known = (when.yes & first.known) | (when.no & second.known)
         values = np.where(when.yes, *_as_codes(frame, kind, first.values, second.values))
         chosen: Value = kind(values, known)
         return chosen
@@ -232,15 +236,9 @@ def _chosen(condition: Asks, one: Asks, other: Asks) -> Asks:
 
 
 def _as_codes(frame: Frame, kind: type[Any], *values: Any) -> tuple[Any, ...]:
-    """Return texts of two branches as codes of one vocabulary, and numbers as they are."""
-    vocabulary = frame.columns.vocabulary
+    """Return texts of two branches as codes, and numbers as they are."""
     if kind is Texts:
-        return tuple(vocabulary.code(each) if isinstance(each, str) else each for each in values)
-    if kind is TextLists:
-        return tuple(
-            each if isinstance(each, np.ndarray) else vocabulary.list_code(tuple(each))
-            for each in values
-        )
+        return tuple(frame.code(each) if isinstance(each, str) else each for each in values)
     return values
 
 
@@ -277,10 +275,9 @@ def _comparable(frame: Frame, ours: Any, theirs: Any) -> tuple[Any, Any]:
     """Return two texts, or columns of them, both as texts or both as codes."""
     if isinstance(ours, str) == isinstance(theirs, str):
         return ours, theirs
-    known = frame.columns.vocabulary.known
     if isinstance(ours, str):
-        return known(ours), theirs
-    return ours, known(theirs)
+        return frame.known(ours), theirs
+    return ours, frame.known(theirs)
 
 
 def _same_of_any_kind(pairs: list[tuple[Asks, Asks]]) -> Asks:

@@ -15,6 +15,8 @@ from policies.typed_yaml import nearest
 
 MOST_CHARACTERS: Final = 10_000
 """The length of an expression at most."""
+MOST_SHOWN: Final = 40
+"""Characters of a literal that an error shows."""
 MOST_NESTED: Final = 50
 """How deep brackets and choices may stand in one another."""
 
@@ -236,9 +238,12 @@ class _Reader:
             tree = operator.children[0]
         if kind == "relation" and len(steps) > 1:
             raise self._error("two comparisons in a row: join them with &&")
-        left = self.read(tree, depth + 1)
+        if len(steps) > MOST_NESTED:
+            raise self._error(f"there are more than {MOST_NESTED} of + - * / % in a row")
+        depth += len(steps)
+        left = self.read(tree, depth)
         for name, right in reversed(steps):
-            left = Operation(name, (left, self.read(right, depth + 1)))
+            left = Operation(name, (left, self.read(right, depth)))
         return left
 
     def _unary(self, tree: Any, depth: int) -> Node:
@@ -248,15 +253,22 @@ class _Reader:
             tree = tree.children[1]
         if len(signs) > MOST_NESTED:
             raise self._error(f"it is nested more than {MOST_NESTED} deep")
-        node = self.read(tree, depth + 1)
+        node = self.read(tree, depth + len(signs))
         for sign in reversed(signs):
             node = Operation("neg" if sign == "-" else "!", (node,))
         return node
 
     def _literal(self, tree: Any, _depth: int) -> Node:
+        token = tree.children[0]
+        try:
+            return self._value(token)
+        except (ValueError, OverflowError) as error:  # no such character, or too many digits
+            said = token.value if len(token.value) <= MOST_SHOWN else f"{token.value[:20]}…"
+            raise self._error(f"{said} is no number or text that can be kept") from error
+
+    def _value(self, token: Any) -> Literal:
         from celpy.evaluation import celstr  # noqa: PLC0415 - whoever has no rules
 
-        token = tree.children[0]
         if token.type in {"STRING_LIT", "MLSTRING_LIT"}:
             return Literal(str(celstr(token)))
         if token.type == "BOOL_LIT":

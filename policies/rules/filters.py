@@ -144,8 +144,9 @@ class FilteredItems:
     def change(self, item_id: str, item: Item | None) -> None:
         """Take in an item as it is now; None: it is gone."""
         if item is None:
-            self._open[self._columns.rows([item_id])] = False
-            self._columns.drop(item_id)
+            if item_id in self._columns.place:  # else its row is that of nothing
+                self._open[self._columns.rows([item_id])] = False
+                self._columns.drop(item_id)
             return
         self._columns.put(item_id, item.features)
         self._look(self._columns.rows([item_id]))
@@ -220,7 +221,12 @@ class FilteredItems:
     def _frame(self, rows: NDArray[np.intp], asked: Asked) -> Frame:
         asks = self.filter.asks_profile or (asked.filter is not None and asked.filter.asks_profile)
         return Frame(
-            self._columns, rows, asked.context, asked.done() if asks else {}, _time(asked.now_s)
+            self._columns,
+            rows,
+            asked.context,
+            asked.done() if asks else {},
+            _time(asked.now_s),
+            [],
         )
 
     def _look(self, rows: NDArray[np.intp]) -> None:
@@ -233,7 +239,7 @@ class FilteredItems:
         if alone is None:
             self._open[rows] = True
             return
-        frame = Frame(self._columns, rows, {}, {}, {})
+        frame = Frame(self._columns, rows, {}, {}, {}, [])
         self._open[rows] = self.filter.admitted(alone(frame))
 
 

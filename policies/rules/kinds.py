@@ -16,6 +16,8 @@ TAKES: Final[Mapping[str, Kind]] = {
     "size": "texts",
 }
 """The kind of what operators are applied to."""
+ALIKE: Final = frozenset({"==", "!=", "?:"})
+"""Operators whose last two arguments are of one kind."""
 SAID: Final[Mapping[Kind, str]] = {
     "number": "number",
     "text": "text",
@@ -49,7 +51,15 @@ class _Inference:
         self._kind: dict[ex.Field, Kind] = {}
         self._group: dict[ex.Field, ex.Field] = {}
 
+        # Each is looked into once: a node is asked for its kind by whatever it stands in.
+        self._seen: dict[int, ex.Operation] = {}
+
     def kinds(self, node: ex.Node) -> dict[ex.Field, Kind | None]:
+        for each in self._seen.values():
+            if each.name in ALIKE and "texts" in map(self._find, each.args[-2:]):
+                raise self._error(
+                    "lists are not compared, nor chosen from: ask whether a text is in one"
+                )
         return {field: self._kind.get(self._first(field)) for field in ex.named_fields(node)}
 
     def expect(self, node: ex.Node, kind: Kind) -> None:
@@ -62,9 +72,9 @@ class _Inference:
             raise self._error(
                 f"{_shown(node)} is a {SAID[found]}, where a {SAID[kind]} has to stand"
             )
-        if found is None and isinstance(node, ex.Operation) and node.name == "?:":
-            for branch in node.args[1:]:
-                self.expect(branch, kind)
+        spoken_for = self._spoken_for(node)
+        if found is None and spoken_for is not None:
+            self._note(spoken_for, kind)
 
     def _find(self, node: ex.Node) -> Kind | None:
         """Return what kind a node is of; None: that of a field whose kind is not known yet."""
@@ -82,17 +92,21 @@ class _Inference:
 
     def _of_call(self, node: ex.Operation) -> Kind | None:
         name, args = node.name, node.args
-        if name in {"==", "!="}:
-            self._alike(*args)
-        elif name == "?:":
-            self.expect(args[0], "flag")
-            self._alike(*args[1:])
+        if id(node) not in self._seen:
+            self._seen[id(node)] = node
+            self._look_into(name, args)
+        if name == "?:":
             return self._find(args[1]) or self._find(args[2])
+        return "number" if name in SUMS or name == "size" else "flag"
+
+    def _look_into(self, name: str, args: tuple[ex.Node, ...]) -> None:
+        if name in ALIKE:
+            self._expect_all(args[:-2], "flag")
+            self._alike(*args[-2:])
         elif name == "in":
             self._is_among(*args)
         else:
             self._expect_all(args, TAKES.get(name, "text"))
-        return "number" if name in SUMS or name == "size" else "flag"
 
     def _is_among(self, one: ex.Node, among: ex.Node) -> None:
         if not isinstance(among, ex.ListOf):
@@ -115,15 +129,20 @@ class _Inference:
         for node, kind in sorted(pairs, key=lambda pair: not isinstance(pair[0], ex.Field)):
             if kind is not None:
                 self.expect(node, kind)
-        if "texts" in kinds:
-            raise self._error("lists are not compared: ask whether a text is in one")
-        if isinstance(one, ex.Field) and isinstance(other, ex.Field):
-            first, second = self._first(one), self._first(other)
+        ours, theirs = self._spoken_for(one), self._spoken_for(other)
+        if ours is not None and theirs is not None:
+            first, second = self._first(ours), self._first(theirs)
             if first != second:
                 self._group[second] = first
                 kind = self._kind.pop(second, None)
                 if kind is not None:
                     self._kind[first] = kind
+
+    def _spoken_for(self, node: ex.Node) -> ex.Field | None:
+        """Return a field that is of a node's kind; None: its kind is known without one."""
+        if isinstance(node, ex.Operation) and node.name == "?:":
+            return self._spoken_for(node.args[1]) or self._spoken_for(node.args[2])
+        return node if isinstance(node, ex.Field) else None
 
     def _note(self, field: ex.Field, kind: Kind | None) -> None:
         own = _own_kind(field, self._where)

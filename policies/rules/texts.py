@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.types import Float64
 from policies.rules import expressions as ex
-from policies.rules.values import Asks, Frame, Holds, Numbers, where
+from policies.rules.values import NOWHERE, Asks, Frame, Holds, Numbers, where
 
 TESTED: Final[dict[str, Callable[[str, str], bool]]] = {
     "startsWith": str.startswith,
@@ -29,16 +29,19 @@ def tested(name: str, one: Asks, other: Asks) -> Asks:
 
     def asks(frame: Frame) -> Holds:
         first, second = one(frame), other(frame)
-        known, texts = first.known & second.known, frame.columns.vocabulary.texts
+        known = first.known & second.known
         ours, theirs = first.values, second.values
         if isinstance(theirs, str):
             if isinstance(ours, str):
                 return where(test(ours, theirs), known)
             that = frame.columns.vocabulary.texts_that(name, theirs, lambda t: test(t, theirs))
+            if frame.own:  # their codes are places from the end
+                own = [test(text, theirs) for text in reversed(frame.own)]
+                that = np.concatenate([that, np.array(own, np.bool_)])
             return where(that[ours], known)
 
-        mine = [ours] * len(theirs) if isinstance(ours, str) else [texts[at] for at in ours]
-        found = [test(text, texts[at]) for text, at in zip(mine, theirs, strict=True)]
+        mine = [ours] * len(theirs) if isinstance(ours, str) else map(frame.text, ours)
+        found = [test(text, frame.text(at)) for text, at in zip(mine, theirs, strict=True)]
         return where(np.array(found, np.bool_), known)
 
     return asks
@@ -67,8 +70,7 @@ def _is_in(frame: Frame, ours: Any, values: Collection[Any]) -> Any:
     if not isinstance(ours, np.ndarray):
         return ours in values
     if ours.dtype == np.int32:
-        known = map(frame.columns.vocabulary.known, values)
-        values = [code for code in known if code >= 0]
+        values = [code for code in map(frame.known, values) if code != NOWHERE]
     return np.isin(ours, list(values))
 
 
@@ -94,7 +96,7 @@ def member(one: Asks, listed: Asks) -> Asks:
             return where(has[lists], known)
 
         # Of each row another text and another list: a pair is a number.
-        span = len(vocabulary.texts) + 1
+        span = len(vocabulary.texts) + 1 + len(frame.own)
         pairs = lists.astype(np.int64) * span + ours
         return where(np.isin(pairs, which.astype(np.int64) * span + text), known)
 

@@ -10,12 +10,17 @@ from bandits.values import FeatureMap
 from policies.rules.columns import ItemColumns
 from policies.rules.kinds import Kind
 
+NOWHERE: Final = -(2**31)
+"""The code of a text that neither an item nor a choice of the request has."""
+
 
 class Frame(NamedTuple):
     """What a condition is asked of.
 
     ``rows``: int[n], of ``columns``, which items; ``context`` of the request; ``done``: by what was
-    done, with which items the user did it; ``time``: the moment, by the names of CLOCK.
+    done, with which items the user did it; ``time``: the moment, by the names of CLOCK; ``own``:
+    texts of the request that no item has, each with a code below 0: the items' vocabulary does not
+    grow by what requests say.
     """
 
     columns: ItemColumns
@@ -23,6 +28,24 @@ class Frame(NamedTuple):
     context: FeatureMap
     done: Mapping[str, Collection[str]]
     time: Mapping[str, float]
+    own: list[str]
+
+    def code(self, text: str) -> int:
+        """Return a text's code among those of the items, or one of its own."""
+        if self.known(text) == NOWHERE:
+            self.own.append(text)
+        return self.known(text)
+
+    def known(self, text: str) -> int:
+        """Return a text's code, NOWHERE if it has none."""
+        code = self.columns.vocabulary.known(text)
+        if code >= 0:
+            return code
+        return -1 - self.own.index(text) if text in self.own else NOWHERE
+
+    def text(self, code: int) -> str:
+        """Return the text of a code."""
+        return self.columns.vocabulary.texts[code] if code >= 0 else self.own[-1 - code]
 
 
 class Holds(NamedTuple):

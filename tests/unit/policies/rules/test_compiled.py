@@ -11,6 +11,7 @@ from celpy import celtypes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from banditloop_client.schemas import Item
 from policies.rules.columns import ItemColumns
 from policies.rules.compiled import compile_condition
 from policies.rules.expressions import Field, named_fields, parse
@@ -141,7 +142,7 @@ def ours(text: str, items: dict[str, Any], context: dict[str, Any]) -> list[bool
     columns = ItemColumns(names)
     for name, each in items.items():
         columns.put(name, each)
-    frame = Frame(columns, columns.rows(list(items)), context, DONE, TIME)
+    frame = Frame(columns, columns.rows(list(items)), context, DONE, TIME, [])
     yes, no = compile_condition(node, field_kinds(node, "filter"))(frame)
     yes, no = (np.broadcast_to(each, len(items)).tolist() for each in (yes, no))
     assert not any(a and b for a, b in zip(yes, no, strict=True))
@@ -191,15 +192,47 @@ ITEMS = {
         ("true", [True] * 4),
         ("time.hour < 12 && time.weekday == 6", [True] * 4),
         ("'reddish'.startsWith(item.t)", [True, False, None, None]),
+        ("(item.f ? context.own : item.t).startsWith('un')", [True, False, None, None]),
+        ("(item.f ? context.own : item.t) in ['unseen', 'blue']", [True, True, None, None]),
+        ("(item.f ? context.own : item.t) == context.own", [True, False, None, None]),
+        ("(item.f ? context.own : item.t) in item.l", [False, False, None, None]),
+        ("context.own.contains(item.f ? 'see' : item.t)", [True, False, None, None]),
+        ("item.t.contains(context.f ? 'e' : 'x')", [True, True, None, None]),
+        ("item.t.contains(context.absent ? 'e' : 'x')", [None] * 4),
     ],
 )
 def test_what_is_missing_or_of_another_kind_is_not_known(text, expected):
-    context = {"t": "red", "n": 1.0, "f": True, "l": ["red", "green"]}
+    context = {"t": "red", "n": 1.0, "f": True, "l": ["red", "green"], "own": "unseen"}
     assert ours(text, ITEMS, context) == expected
 
 
 def test_a_field_in_brackets_may_have_any_name():
     assert ours("item['release date'] > 3", {"a": {"release date": 4.0}}, {}) == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("size(item.v) == 1", [["x"], "a", "b", "c", "d"]),
+        ("'x' in item.v", [["x"], "a", "b", "c", "d"]),
+        ("item.v.contains('x')", ["x", ["x"], ["x", "x"], ["x"] * 3, ["x"] * 4]),
+    ],
+)
+def test_values_of_another_kind_are_not_looked_up(text, values):
+    items = {str(at): {"v": value} for at, value in enumerate(values)}
+    assert ours(text, items, {}) == [True, None, None, None, None]
+
+
+def test_what_requests_say_is_not_kept():
+    columns = ItemColumns(["f", "t"], [Item("a", {"f": True}), Item("b", {"f": False, "t": "x"})])
+    node = parse("(item.f ? context.q : item.t) == context.q", "filter")
+    condition = compile_condition(node, field_kinds(node, "filter"))
+    before = len(columns.vocabulary.texts)
+    for number in range(100):
+        said = {"q": f"{number}"}
+        frame = Frame(columns, columns.rows(["a", "b"]), said, {}, TIME, [])
+        assert condition(frame).yes.tolist() == [True, False]
+    assert len(columns.vocabulary.texts) == before
 
 
 def test_items_come_change_and_go():
@@ -212,7 +245,7 @@ def test_items_come_change_and_go():
     node = parse("item.n < 5 || item.t == 'new'", "filter")
     condition = compile_condition(node, field_kinds(node, "filter"))
     ids = ["i1", "i3", "i4", "other", "i999", "unknown"]
-    yes, no = condition(Frame(columns, columns.rows(ids), {}, {}, TIME))
+    yes, no = condition(Frame(columns, columns.rows(ids), {}, {}, TIME, []))
     assert yes.tolist() == [True, True, False, True, False, False]
     assert no.tolist() == [False, False, False, False, True, False]
     assert len(columns.place) == 1000

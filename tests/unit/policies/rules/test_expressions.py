@@ -79,6 +79,12 @@ def test_long_chains_are_read_side_by_side():
         ("item.n == 1u", "1u is no number, text or flag"),
         ("{'a': 1}.a > 1", "no a field of a field"),
         ("item.n > {'a': 1}", "a map has no meaning in a rule"),
+        ("item.n < " + "9" * 5000, "99999999999999999999… is no number or text"),
+        ("item.n < " + "9" * 400, "99999999999999999999… is no number or text"),
+        ("item.n < 0x" + "f" * 5000, "is no number or text"),
+        ("item.t == '\\U00110000'", "is no number or text"),
+        ("1" + "+1" * 4900 + " > item.n", "more than 50 of"),
+        ("!(" * 30 + "1" + "+1" * 30 + " > item.n" + ")" * 30, "nested more than 50 deep"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text, message):
@@ -103,6 +109,18 @@ def test_what_is_wrong_is_said_with_its_place(text, message):
             {"a": "text", "b": "texts", "c": "number"},
         ),
         ("(item.a ? item.b : item.c) > 1", {"a": "flag", "b": "number", "c": "number"}),
+        (
+            "(item.a ? item.b : item.c) == item.d && item.d > 3",
+            {"a": "flag", "b": "number", "c": "number", "d": "number"},
+        ),
+        (
+            "(" * 45 + "item.a == item.b" + ") == true" * 45,
+            {"a": None, "b": None},
+        ),
+        (
+            "(" + "item.a ? item.b : " * 48 + "item.b) == item.c",
+            {"a": "flag", "b": None, "c": None},
+        ),
         (
             "item.id in profile.view && item.a.contains('x')",
             {"id": "text", "view": "texts", "a": "text"},
@@ -132,6 +150,9 @@ def test_kinds_are_found_out_from_how_fields_are_used(text, expected):
             "item.l == item.l2 && size(item.l) > 1 && 'x' in item.l2 && item.l == item.l2",
             "lists are not compared",
         ),
+        ("item.l == context.a && 'x' in item.l", "lists are not compared"),
+        ("'x' in (item.f ? item.l : item.m)", "lists are not compared, nor chosen from"),
+        ("'x' in (item.f ? item.l : ['x'])", "lists are not compared, nor chosen from"),
         ("!(item.n > 1) > 2", "what ! gives is a flag, where a number has to stand"),
         ("true ? 1 : 2", "where a flag has to stand"),
         ("'text'", "'text' is a text, where a flag has to stand"),
