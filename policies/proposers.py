@@ -359,6 +359,12 @@ class Proposers:
                 )
             return None
         own = filtered.own_filter(request.filter)
+        if own is not None and own.activities and self._spec.profile is msgspec.UNSET:
+            raise InvalidFieldError(
+                f"policy {self._spec.name} keeps no profiles, of which profile.{own.activities[0]}"
+                " is: set profile in its spec",
+                "filter",
+            )
         return Admission(filtered, Asked(request.context, asker.done, self._clock(), own))
 
     def failed(self, name: str, error: SourceError) -> str:

@@ -120,10 +120,10 @@ def parse(text: str, where: str) -> Node:
     from celpy.celparser import CELParseError, CELParser  # noqa: PLC0415 - whoever has no rules
 
     if not text.strip():
-        raise SpecError(f"{where} is empty: leave it out, or write true", where)
+        raise SpecError("it is empty: leave it out, or write true", where)
     if len(text) > MOST_CHARACTERS:
         raise SpecError(
-            f"{where} has {len(text):,} characters, and {MOST_CHARACTERS:,} are the most: a list of"
+            f"it has {len(text):,} characters, and {MOST_CHARACTERS:,} are the most: a list of"
             " items is better a feature of theirs",
             where,
         )
@@ -135,8 +135,7 @@ def parse(text: str, where: str) -> Node:
         line = text.splitlines()[(error.line or 1) - 1]
         excerpt = line[max(0, at - 21) : at + 19].strip()
         raise SpecError(
-            f"{where}: line {error.line or 1}, column {at}: this is no expression, near"
-            f" {excerpt!r}",
+            f"line {error.line or 1}, column {at}: this is no expression, near {excerpt!r}",
             where,
         ) from error
     return _Reader(where).read(tree, 0)
@@ -156,9 +155,7 @@ def _check_nesting(text: str, where: str) -> None:
             quote = sign
         deep += (sign in "([{?") - (sign in ")]}:")
         if deep > MOST_NESTED:
-            raise SpecError(
-                f"{where}: column {at + 1}: brackets stand more than {MOST_NESTED} deep", where
-            )
+            raise SpecError(f"column {at + 1}: brackets stand more than {MOST_NESTED} deep", where)
 
 
 BINARY: Final = {
@@ -214,7 +211,7 @@ class _Reader:
         return node
 
     def _error(self, reason: str) -> SpecError:
-        return SpecError(f"{self._where}: {reason}", self._where)
+        return SpecError(reason, self._where)
 
     def _chain(self, tree: Any, kind: str, depth: int) -> Node:
         """Return terms side by side that stand to the left of one another in the tree."""

@@ -79,7 +79,7 @@ class Filter:
         kinds = field_kinds(node, target)
         self.text = where
         self.item_fields = sorted({each.name for each in kinds if each.root == OF_ITEMS})
-        self.asks_profile = any(each.root == "profile" for each in kinds)
+        self.activities = sorted({each.name for each in kinds if each.root == "profile"})
         self._admits_unknown = admits_unknown
 
         of_items = [each for each in conjuncts(node) if _is_of_items(each)]
@@ -190,7 +190,7 @@ class FilteredItems:
         for name in found.item_fields:
             if name not in self._columns.columns:
                 raise InvalidFieldError(
-                    f"filter: item.{name} is not at hand: name it in the policy's filter.fields",
+                    f"item.{name} is not at hand: name it in the policy's filter.fields",
                     "filter",
                 )
         return found
@@ -219,7 +219,7 @@ class FilteredItems:
         return admitted
 
     def _frame(self, rows: NDArray[np.intp], asked: Asked) -> Frame:
-        asks = self.filter.asks_profile or (asked.filter is not None and asked.filter.asks_profile)
+        asks = self.filter.activities or (asked.filter is not None and asked.filter.activities)
         return Frame(
             self._columns,
             rows,

@@ -162,7 +162,7 @@ class _Inference:
         return field
 
     def _error(self, reason: str) -> SpecError:
-        return SpecError(f"{self._where}: {reason}", self._where)
+        return SpecError(reason, self._where)
 
 
 def _own_kind(field: ex.Field, where: str) -> Kind | None:
@@ -171,9 +171,7 @@ def _own_kind(field: ex.Field, where: str) -> Kind | None:
         return "texts"
     if field.root == "time":
         if field.name not in CLOCK:
-            raise SpecError(
-                f"{where}: there is no {field}: of time there are {', '.join(CLOCK)}", where
-            )
+            raise SpecError(f"there is no {field}: of time there are {', '.join(CLOCK)}", where)
         return "number"
     return "text" if field == ex.Field("item", "id") else None
 

@@ -12,7 +12,9 @@ import msgspec
 from bandits.errors import SpecError
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, NamespaceName
 from bandits.learner_config import is_set
+from policies.profiles.signals import signal_types
 from policies.requests import is_private
+from policies.rules.filters import compiled_filter
 from policies.spec.policy import PolicySpec
 from policies.spec.sources import RlSource
 
@@ -58,6 +60,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "within", f"{meant}, and this is a {spec.kind}: leave it out"
 
     yield from _private(spec)
+    yield from _filtered(spec)
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
 
@@ -95,6 +98,22 @@ def _private(spec: PolicySpec) -> Iterator[tuple[str, str]]:
                 f"context_private[{at}]",
                 f"{name} is named twice, or below another: once is enough",
             )
+
+
+def _filtered(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield what the filter asks of users that no profile could ever say."""
+    rule = spec.filter_rule
+    if rule is None:
+        return
+    asked = compiled_filter(rule.where, "filter.where", admits_unknown=False).activities
+    if asked and spec.profile is msgspec.UNSET:
+        yield "filter.where", f"what a user did is in the profile (profile.{asked[0]}): set profile"
+    elif spec.profile is not msgspec.UNSET:
+        signals = {} if spec.signals is msgspec.UNSET else spec.signals
+        known = {**spec.profile.types, **signal_types(signals)}
+        for name in asked:
+            if name not in known:
+                yield "filter.where", f"nobody does {name!r}: one of {', '.join(known)}"
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

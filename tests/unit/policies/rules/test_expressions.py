@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said_with_its_place(text, message):
     with pytest.raises(SpecError, match=message) as caught:
         parse(text, "filter")
     assert caught.value.target == "filter"
-    assert str(caught.value).startswith("filter")
+    assert "filter" not in str(caught.value), "whoever prints the field would print it twice"
 
 
 @pytest.mark.parametrize(

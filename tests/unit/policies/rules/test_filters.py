@@ -153,6 +153,7 @@ def test_an_item_that_changes_is_judged_anew():
         ),
         ({"filter": "false"}, NoCandidatesError, "none of the 2,000 items is admitted"),
         ({"filter": "item.stock > 'x'"}, InvalidFieldError, "a number has to stand"),
+        ({"filter": "size(profile.purchase) < 9"}, InvalidFieldError, "keeps no profiles"),
         (
             {"context": {"region": 1.0}, "filter": "context.region == 'eu'"},
             NoCandidatesError,
@@ -183,12 +184,22 @@ def test_a_policy_without_a_filter_says_that_it_takes_none():
         ({"where": "item.n + 1"}, "filter.where"),
         ({"wher": "x"}, "filter"),
         ("", "filter"),
+        ("!(item.id in profile.purchase)", "filter.where"),
     ],
 )
 def test_a_spec_with_what_is_no_filter_is_refused(filter_, target):
     with pytest.raises(SpecError) as caught:
         spec_of({"name": "home", "filter": filter_})
     assert caught.value.target == target
+
+
+def test_a_filter_asks_of_users_what_they_can_have_done():
+    """A type that nobody writes would admit everything, in silence."""
+    fields = {"name": "home", "profile": {"types": {"view": 1}}, "signals": {"sale": 1}}
+    for done in ("view", "sale"):
+        spec_of({**fields, "filter": f"!(item.id in profile.{done})"})
+    with pytest.raises(SpecError, match="nobody does 'sold': one of view, reward, sale"):
+        spec_of({**fields, "filter": "!(item.id in profile.sold)"})
 
 
 def test_a_filter_is_part_of_the_spec_that_is_logged(tmp_path):
