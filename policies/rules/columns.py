@@ -16,6 +16,8 @@ CODES: Final[dict[Kind, int]] = {"number": 1, "text": 2, "flag": 3, "texts": 4}
 """The kind of a value, as a column holds it."""
 ID: Final = "id"
 LEAST_ROWS: Final = 64
+LEAST_REPLACED: Final = 10_000
+"""Texts and lists that have been replaced, before those that nobody has are looked for."""
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int32]
 
@@ -42,6 +44,27 @@ class Vocabulary:
             code = self._text_codes[text] = len(self.texts)
             self.texts.append(text)
         return code
+
+    def __len__(self) -> int:
+        """How many texts and lists there are."""
+        return len(self.texts) + self.lists
+
+    def only(self, texts: Bools, lists: Bools) -> tuple["Vocabulary", Codes, Codes]:
+        """Return a vocabulary of some, and by the codes of this one the codes of that one.
+
+        Args:
+            texts: which texts, bool[texts]; those of the lists are there, too.
+            lists: which lists, bool[lists].
+        """
+        kept = Vocabulary()
+        text_codes = np.zeros(len(self.texts), np.int32)
+        list_codes = np.zeros(self.lists, np.int32)
+        for code in np.flatnonzero(texts).tolist():
+            text_codes[code] = kept.code(self.texts[code])
+        for listed, code in self._list_codes.items():
+            if lists[code]:
+                list_codes[code] = kept.list_code(listed)
+        return kept, text_codes, list_codes
 
     def known(self, text: str) -> int:
         """Return a text's code; -1 if no item has it."""
@@ -127,6 +150,7 @@ class ItemColumns:
         self.columns = {name: Column(LEAST_ROWS) for name in names}
         self.place: dict[str, int] = {}
         self._size, self._free = 1, list[int]()
+        self._replaced = 0
         for item in items:
             self.put(item.id, item.features)
 
@@ -142,12 +166,16 @@ class ItemColumns:
             self.place[item_id] = row
         for name, column in self.columns.items():
             self._set(column, row, item_id if name == ID else features.get(name))
+        self._forget()
 
     def drop(self, item_id: str) -> None:
         """Forget an item."""
         row = self.place.pop(item_id, None)
         if row is not None:
             self._free.append(row)
+            for column in self.columns.values():
+                self._set(column, row, None)
+            self._forget()
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item; of one that is not there, the row of nothing."""
@@ -177,6 +205,23 @@ class ItemColumns:
                 column.grow(2 * row)
         return row
 
+    def _forget(self) -> None:
+        """Take out texts and lists that no item has any more, once they may be half of all."""
+        if self._replaced < max(LEAST_REPLACED, len(self.vocabulary) // 2):
+            return
+        self._replaced = 0
+        texts = np.zeros(len(self.vocabulary.texts), np.bool_)
+        lists = np.zeros(self.vocabulary.lists, np.bool_)
+        for column in self.columns.values():
+            texts[column.codes[column.kinds == CODES["text"]]] = True
+            lists[column.codes[column.kinds == CODES["texts"]]] = True
+
+        self.vocabulary, text_codes, list_codes = self.vocabulary.only(texts, lists)
+        for column in self.columns.values():
+            for kind, codes in ((CODES["text"], text_codes), (CODES["texts"], list_codes)):
+                rows = column.kinds == kind
+                column.codes[rows] = codes[column.codes[rows]]
+
     def _set(self, column: Column, row: int, value: object) -> None:
         kind, number, code = LACKING, 0.0, 0
         if isinstance(value, bool):
@@ -187,4 +232,5 @@ class ItemColumns:
             kind, code = CODES["text"], self.vocabulary.code(value)
         elif isinstance(value, list | tuple):
             kind, code = CODES["texts"], self.vocabulary.list_code(tuple(value))
+        self._replaced += bool(column.codes[row]) and column.codes[row] != code
         column.kinds[row], column.values[row], column.codes[row] = kind, number, code

@@ -235,6 +235,26 @@ def test_what_requests_say_is_not_kept():
     assert len(columns.vocabulary.texts) == before
 
 
+def test_texts_that_no_item_has_any_more_are_forgotten():
+    columns = ItemColumns(["t", "l", "f"])
+    for number in range(30_000):
+        item, text = f"i{number % 100}", f"t{number}"
+        columns.put(item, {"t": text, "l": [text, "all"], "f": number % 2 == 0})
+        if number % 7 == 0:
+            columns.drop(item)
+
+    assert len(columns.vocabulary) < 25_000
+    ids = list(columns.place)
+    for item in ids:
+        text = columns.features(item)["t"]
+        assert columns.features(item)["l"] == [text, "all"]
+        assert int(text[1:]) >= 29_900
+    for text in ("item.t in item.l", "'all' in item.l", "item.t.startsWith('t299')"):
+        node = parse(text, "filter")
+        condition = compile_condition(node, field_kinds(node, "filter"))
+        assert condition(Frame(columns, columns.rows(ids), {}, {}, TIME, [])).yes.all()
+
+
 def test_items_come_change_and_go():
     columns = ItemColumns(["n", "t"])
     for number in range(1000):
