@@ -129,7 +129,12 @@ def _sources(report: RankingReport) -> tuple[list[str], tuple[str, ...]]:
     for name, lost in ({} if report.blend is None else report.blend.keeps).items():
         if name not in taken:
             taken.append(name)
-            why.append(f"  {name}: a blend without it loses nDCG: {_value(lost)}")
+            why.append(f"  {name}: taken, a blend without it loses nDCG: {_value(lost)}")
+    why += [
+        f"  {row.name}: left out, a blend is not seen to lose nDCG without it"
+        for row in report.results
+        if row.kind == "scorer" and row.name not in taken
+    ]
     return taken, tuple(why)
 
 

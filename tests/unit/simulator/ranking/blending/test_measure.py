@@ -118,12 +118,16 @@ def test_a_source_that_a_blend_misses_is_chosen_though_others_hold_as_much(repor
     blend = msgspec.structs.replace(report.blend, rows=[whole, *rows], spared=spared)
     assert set(blend.keeps) == {"fm", "item_knn"}
 
+    scorer = msgspec.structs.replace(report.results[0], name="fm", kind="scorer")
+    report = msgspec.structs.replace(report, results=[*report.results, scorer])
     judged = msgspec.structs.replace(report, blend=blend)
     chosen = choose_spec(judged, name="home", artifact="shop")
     before = choose_spec(msgspec.structs.replace(report, blend=None), name="home", artifact="shop")
     names = [[source.name for source in each.spec.sources] for each in (before, chosen)]
     assert names[1] == [*names[0], "fm"]
-    assert "fm: a blend without it loses nDCG" in chosen.yaml
+    assert "fm: taken, a blend without it loses nDCG" in chosen.yaml
+    assert "fm: left out" in before.yaml
+    assert "fm: left out" not in chosen.yaml
 
 
 def users_of(events, artifact):
