@@ -84,6 +84,39 @@ class TrainedSource:
             )
         return array
 
+    def places(self, name: str, length: int | None = None) -> NDArray[Any]:
+        """Return an array of whole numbers, int[n].
+
+        Args:
+            name: the array's.
+            length: n; None: any.
+
+        Raises:
+            ArtifactError: there is no such array, or it is something else.
+        """
+        array = self.array(name, length)
+        if array.dtype.kind not in "iu":
+            raise ArtifactError(f"{self.kind}.{name} must be integers, not {array.dtype}", name)
+        return array
+
+    def whole(self, name: str, usual: int | None = None) -> int:
+        """Return a whole number above 0 from the config.
+
+        Args:
+            name: of the config's field; an error names it too.
+            usual: what it is where the config says nothing; None: it has to.
+
+        Raises:
+            ArtifactError: it is not there, or not a whole number above 0.
+        """
+        value = self.config.get(name, usual)
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not 0 < value < np.inf or value != int(value):
+            raise ArtifactError(
+                f"{self.kind}: {name} must be a whole number above 0, not {value!r}", name
+            )
+        return int(value)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifact:

@@ -78,7 +78,7 @@ class FieldModel:
         self._feature_vectors = source.array("feature_vectors", len(self._features), factors)
         self._context_linear = source.array("context_linear", len(self._context))
         self._context_vectors = source.array("context_vectors", len(self._context), factors)
-        self.history = int(source.config.get("history", 50))
+        self.history = source.whole("history", 50)
         self._pairs = bool(source.config.get("pairs", True))
         self._load_crosses(source)
         self._load_layers(source)
@@ -92,8 +92,8 @@ class FieldModel:
         self._crossed = self._said = np.zeros(0, np.int32)
         self._crosses = np.zeros((0, 0), np.float32)
         if "cross_weights" in source.arrays:
-            self._crossed = source.array("crossed_features", None)
-            self._said = source.array("crossed_contexts", None)
+            self._crossed = source.places("crossed_features")
+            self._said = source.places("crossed_contexts")
             rows = len(self._said) + len(self._crossed)
             self._crosses = source.array("cross_weights", rows, len(self._crossed))
             for name, codes, size in (

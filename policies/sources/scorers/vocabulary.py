@@ -38,8 +38,8 @@ class FeatureVocabulary:
         Raises:
             ArtifactError: its arrays do not fit together.
         """
-        hashes = source.array(f"{name}_hashes", None)
-        field = source.array(f"{name}_fields", len(hashes))
+        hashes = source.places(f"{name}_hashes")
+        field = source.places(f"{name}_fields", len(hashes))
         scale = source.array(f"{name}_scales", len(hashes))
         fields = int(source.array(f"{name}_widths", None).size)
         if (hashes[1:] <= hashes[:-1]).any():

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.sequence.kept import KeptUsers
-from policies.sources.sequence.transitions import whole
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
 
@@ -62,4 +61,4 @@ def load_gru4rec(source: TrainedSource, n_items: int) -> VectorModel | LargeVect
     """
     vectors = source.array("vectors", n_items, None)
     encoder = Gru4RecEncoder(source, vectors.shape[1])
-    return load_vectors(source, vectors, KeptUsers(encoder, whole(source, "length")))
+    return load_vectors(source, vectors, KeptUsers(encoder, source.whole("length")))

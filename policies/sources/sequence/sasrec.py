@@ -9,7 +9,6 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.sequence.kept import KeptUsers
-from policies.sources.sequence.transitions import whole
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
 EPSILON: Final = np.float32(1e-5)
@@ -24,10 +23,10 @@ class SasRecEncoder:
     """
 
     def __init__(self, source: TrainedSource, factors: int) -> None:
-        blocks, heads = whole(source, "blocks"), whole(source, "heads")
+        blocks, heads = source.whole("blocks"), source.whole("heads")
         if factors % heads:
             raise ArtifactError(f"{source.kind}: {heads} heads do not divide {factors}", "heads")
-        self.length = whole(source, "length")
+        self.length = source.whole("length")
         self._heads = heads
         self._scale = np.float32(np.sqrt(factors))
         self._places = source.array("places", self.length, factors)

@@ -5,7 +5,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.cf import NeighboursModel, positive
@@ -38,7 +37,7 @@ class TransitionsModel:
             ArtifactError: an array or a number is missing, or is something else.
         """
         neighbours = NeighboursModel.load(source, n_items)
-        return cls(neighbours, whole(source, "length"), positive(source, "half_life"))
+        return cls(neighbours, source.whole("length"), positive(source, "half_life"))
 
     def raw(self, indices: NDArray[Any], weights: Float32) -> Float32:
         """Return every item's score, float32[items]; 0 if nothing speaks for it.
@@ -58,19 +57,3 @@ class TransitionsModel:
             item: its place.
         """
         return self._neighbours.alike(item)
-
-
-def whole(source: TrainedSource, name: str) -> int:
-    """Return a whole number above 0 from a source's config.
-
-    Args:
-        source: whose config is read.
-        name: of the config's field; an error names it too.
-
-    Raises:
-        ArtifactError: it is not there, or not a whole number above 0.
-    """
-    value = positive(source, name)
-    if value != int(value):
-        raise ArtifactError(f"{source.kind}: {name} must be a whole number, not {value!r}", name)
-    return int(value)

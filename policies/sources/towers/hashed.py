@@ -49,7 +49,7 @@ class FeatureRows:
         Raises:
             ArtifactError: one is missing, or has another shape.
         """
-        hashes = source.array(f"{prefix}_hashes", None)
+        hashes = source.places(f"{prefix}_hashes")
         scales = source.array(f"{prefix}_scales", len(hashes), 2)
         return cls(hashes, scales, source.array(f"{prefix}_rows", len(hashes), size), namespace)
 

@@ -34,7 +34,7 @@ class NcfModel:
         self._second = source.array("second", self._first.shape[1], None)
         self._second_bias = source.array("second_bias", self._second.shape[1])
         self._last = source.array("last", self._second.shape[1])
-        self._most = int(source.config.get("most", 0))
+        self._most = source.whole("most")
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:

@@ -127,8 +127,8 @@ class UserTower:
             HiddenLayer.load(source, "user", 3 * size, size),
             source.array("user_whole", size, size),
             source.array("user_latest", size, size),
-            int(source.config.get("most", 0)),
-            int(source.config.get("recent", 0)),
+            source.whole("most"),
+            source.whole("recent"),
         )
 
     def of(self, rows: Float32, weights: Float32, context: FeatureMap) -> Float32 | None:

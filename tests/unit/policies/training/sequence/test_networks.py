@@ -196,7 +196,7 @@ def test_layers_that_do_not_fit_are_refused():
         load({}, length=7)
     with pytest.raises(ArtifactError, match=r"sasrec.ask_bias has shape \[1, 47\]"):
         load({"ask_bias": arrays["ask_bias"][:, 1:]})
-    with pytest.raises(ArtifactError, match="blocks must be a positive number"):
+    with pytest.raises(ArtifactError, match="blocks must be a whole number above 0"):
         load({}, blocks=0)
 
 
