@@ -49,6 +49,8 @@ from policies.spec import PolicySpec
 
 MORE = 4
 """Times as many candidates are asked for where the filters leave too few."""
+NO_ROW = np.zeros(1, np.intp)
+"""The row of an item of which filters know nothing."""
 MAX_REASON = 200
 """Characters that are kept of a source's failure."""
 WARN_EVERY_S = 30.0
@@ -451,8 +453,8 @@ class Proposers:
         limits = offered.offering.limits
         if why := _none_for_anybody(offered):
             return NoCandidatesError(why, "actions")
-        if admission is not None and not admission.count():
-            return NoCandidatesError(none_admitted(len(offered.offering), "items"), "filter")
+        if admission is not None and (why := _none_by_filter(offered.offering, admission)):
+            return NoCandidatesError(why, "filter")
 
         # Where all are taken away, no source is at fault, whatever it knows of the user.
         back = " or held back by repeat" if asker.held_back else ""
@@ -529,6 +531,18 @@ def _none_for_anybody(offered: Offered) -> str:
     return ""
 
 
+def _none_by_filter(offering: Offering, admission: Admission) -> str:
+    """Return why the filters admit nothing whatever is proposed; empty if they admit anything."""
+    if offering.limits:
+        return "" if admission.count() else none_admitted(len(offering), "items")
+    if admission.at(NO_ROW).any():
+        return ""
+    return (
+        "no items were ever put, so the filters of the policy and the request know nothing of what"
+        " the sources propose: put the items"
+    )
+
+
 def none_admitted(count: int, what: str) -> str:
     """Return the message of an error: the filters admit nothing.
 
@@ -544,6 +558,15 @@ def _those(can: Collection[str]) -> str:
 
 
 def _checked(candidates: Candidates) -> Candidates:
-    if not (np.abs(candidates.scores) <= MAX_NUMBER).all():  # also catches NaN
-        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")
+    check_scores(candidates.scores)
     return candidates
+
+
+def check_scores(scores: Float32) -> None:
+    """Refuse scores that are no numbers, or too large.
+
+    Raises:
+        SourceError: one is.
+    """
+    if not (np.abs(scores) <= MAX_NUMBER).all():  # also catches NaN
+        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")

@@ -34,7 +34,14 @@ from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
 from policies.profiles.known_user import KnownUser, LiveHistory, RepeatRules, live_history
 from policies.profiles.part import ProfileEvent
-from policies.proposers import Asker, Offered, Proposers, asked_of_sources, none_admitted
+from policies.proposers import (
+    Asker,
+    Offered,
+    Proposers,
+    asked_of_sources,
+    check_scores,
+    none_admitted,
+)
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
 from policies.sources.base import Candidates, Source
@@ -363,13 +370,15 @@ class Ranker:
                     "this source scores actions itself", f"actions.scores.{scorer.name}"
                 )
             try:
-                scores[scorer.name] = scorer.score_actions(
+                found = scorer.score_actions(
                     catalogue,
                     asked,
                     pool.ids,
                     pool.features,
                     pool.scores,
                 )
+                check_scores(found[~np.isnan(found)])  # NaN: it has none
+                scores[scorer.name] = found
             except SourceError as error:
                 failed[scorer.name] = self.proposers.failed(scorer.name, error)
         return msgspec.structs.replace(pool, scores=scores, failed=failed or None)

@@ -198,6 +198,22 @@ async def test_a_source_that_scores_with_what_is_no_number_has_failed(score):
     assert ranker.proposers.failures == {"cf": 1}
 
 
+@pytest.mark.parametrize("score", [float("inf"), -float("inf"), 1e30])
+async def test_a_scorer_of_the_pool_that_scores_with_what_is_no_number_has_failed(score):
+    class Scorer:
+        name = "deep"
+
+        def score_actions(self, catalogue, request, ids, features, scores):
+            return np.full(len(ids), score, np.float32)
+
+    cf, _ = sources()
+    ranker = fresh_ranker(SPEC, [cf, Scorer()])
+    record = await ranker.rank(RankRequest(user_id="u"))
+    assert list(record.scores) == ["cf"]
+    assert record.failed == {"deep": "a score is a number up to 1e+12"}
+    assert ranker.proposers.failures == {"deep": 1}
+
+
 async def test_when_every_source_failed_the_user_is_not_called_unknown():
     both = sources()
     for source in both:

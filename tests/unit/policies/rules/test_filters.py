@@ -172,6 +172,18 @@ def test_errors_say_what_to_do(request_, error, message):
     assert caught.value.target == "filter"
 
 
+def test_without_items_a_filter_says_that_it_knows_nothing():
+    spec = spec_of({"name": "home", "sources": [{"kind": "fresh", "name": "a"}], "filter": "true"})
+    source = LocalSource("a", InOrder(), ItemOrder(tuple(map(str, range(N)))), Calibration())
+    ranker = fresh_ranker(spec, [source], Catalogue())
+    assert chosen_from(ranker)[:2] == ["0", "1"]
+    with pytest.raises(NoCandidatesError, match="no items were ever put") as caught:
+        chosen_from(ranker, filter="false")
+    assert caught.value.target == "filter"
+    with pytest.raises(NoCandidatesError, match="not excluded"):
+        chosen_from(ranker, exclude=list(map(str, range(N))))
+
+
 def test_a_policy_without_a_filter_says_that_it_takes_none():
     with pytest.raises(InvalidFieldError, match="takes no filters: give its spec a filter"):
         chosen_from(ranker_of(), filter="true")
