@@ -296,12 +296,16 @@ def choose_sources(
         config: the hyperparameters.
 
     Raises:
-        ArtifactError: a name is none of FITS, a source that was named cannot be fitted, or none of
-            all can.
+        ArtifactError: there is no name, one is none of FITS, a source that was named cannot be
+            fitted, or none of all can.
     """
     wanted = [name for name, each in FITS.items() if each.usual] if names is None else list(names)
     if wanted == [EVERY]:
         names, wanted = None, list(FITS)
+    if not wanted:
+        raise ArtifactError(f"no source is named: there are {', '.join(FITS)}", "sources")
+    if EVERY in wanted:
+        raise ArtifactError(f"{EVERY!r} stands alone: leave the others out", "sources")
     for name in wanted:
         if name not in FITS:
             hint = nearest(name, list(FITS))

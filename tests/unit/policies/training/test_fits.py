@@ -133,6 +133,10 @@ def test_a_source_that_is_named_must_be_possible() -> None:
         choose_sources(["als", "trending"], data, CONFIG)
     with pytest.raises(ArtifactError, match=r"no source 'eas' .* ease"):
         choose_sources(["eas"], data, CONFIG)
+    with pytest.raises(ArtifactError, match="no source is named"):
+        choose_sources([], data, CONFIG)
+    with pytest.raises(ArtifactError, match="'all' stands alone"):
+        choose_sources(["all", "als"], data, CONFIG)
 
 
 def test_ease_is_left_out_where_there_are_many_items() -> None:
