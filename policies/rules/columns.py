@@ -1,7 +1,7 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -93,22 +93,24 @@ class Vocabulary:
         return self._members
 
     def texts_that(self, what: str, argument: str, holds: Callable[[str], bool]) -> Bools:
-        """Return which texts something holds of, bool[texts]; asked again, it is remembered.
+        """Return which texts something holds of, bool[texts]; asked again, of newer texts alone.
 
         Args:
             what: a name of what is asked.
             argument: by what.
             holds: says it of one text.
         """
-        found = self._asked.get((what, argument))
-        if found is None or found.size < len(self.texts):
-            found = np.fromiter(map(holds, self.texts), np.bool_, len(self.texts))
+        found = self._asked.get((what, argument), NO_ANSWERS)
+        if (newer := len(self.texts) - found.size) > 0:
+            of_newer = map(holds, islice(self.texts, found.size, None))
+            found = np.concatenate([found, np.fromiter(of_newer, np.bool_, newer)])
             if len(self._asked) > MOST_REMEMBERED:
                 self._asked.clear()
             self._asked[what, argument] = found
         return found
 
 
+NO_ANSWERS: Final = np.zeros(0, np.bool_)
 MOST_REMEMBERED: Final = 64
 """Questions about all texts whose answers are remembered."""
 

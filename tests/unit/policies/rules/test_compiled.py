@@ -255,6 +255,17 @@ def test_texts_that_no_item_has_any_more_are_forgotten():
         assert condition(Frame(columns, columns.rows(ids), {}, {}, TIME, [])).yes.all()
 
 
+def test_of_each_text_it_is_found_out_once_what_it_begins_with():
+    columns, asked = ItemColumns(["t"]), []
+    for number in range(50):
+        columns.put(f"i{number}", {"t": f"t{number}"})
+        found = columns.vocabulary.texts_that(
+            "starts", "t4", lambda text: asked.append(text) or text.startswith("t4")
+        )
+        assert found.tolist() == [text.startswith("t4") for text in columns.vocabulary.texts]
+    assert sorted(asked) == sorted(columns.vocabulary.texts)
+
+
 def test_items_come_change_and_go():
     columns = ItemColumns(["n", "t"])
     for number in range(1000):
