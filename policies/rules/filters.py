@@ -124,13 +124,16 @@ def compiled_filter(where: str, target: str, *, admits_unknown: bool) -> Filter:
 class FilteredItems:
     """The items of a policy as its filters see them, and which of them may be chosen by whom."""
 
-    def __init__(self, rule: FilterRule) -> None:
+    def __init__(self, rule: FilterRule, compiled: Filter | None = None) -> None:
         """Begin without items.
 
         Args:
             rule: the policy's.
+            compiled: its condition, if it is compiled already.
         """
-        self.filter = Filter(rule.where, "filter.where", admits_unknown=rule.unknown == "admit")
+        self.filter = compiled or Filter(
+            rule.where, "filter.where", admits_unknown=rule.unknown == "admit"
+        )
         self._rule = rule
         self._columns = ItemColumns(sorted({*self.filter.item_fields, *rule.fields}))
         self._open = np.zeros(0, np.bool_)
@@ -168,7 +171,7 @@ class FilteredItems:
             ids: theirs.
             features: of each; of None those of the item here.
         """
-        others = FilteredItems(self._rule)
+        others = FilteredItems(self._rule, self.filter)
         others.load(
             Item(item_id, self._columns.features(item_id) if own is None else own)
             for item_id, own in zip(ids, features, strict=True)

@@ -122,6 +122,14 @@ def test_actions_that_are_sent_are_filtered_by_what_the_request_or_the_catalogue
     assert chosen_from(lenient, actions=actions) == ["i1", "new", "stranger"]
 
 
+def test_a_condition_is_not_compiled_for_each_request_that_brings_actions():
+    items = ranker_of("item.stock > 0").offering.filtered
+    assert items is not None
+    others = items.with_features(["new", "i1"], [{"stock": 1.0}, None])
+    assert others.filter is items.filter
+    assert len(others) == 3
+
+
 def test_an_item_that_changes_is_judged_anew():
     ranker = ranker_of("item.stock > 0", limit=3)
     assert chosen_from(ranker) == ["i1", "i2", "i4"]
