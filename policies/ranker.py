@@ -222,9 +222,11 @@ class Ranker:
     ) -> DecisionRecord:
         serving, catalogue = self._ready(), offered.offering.catalogue
         if request.slots > len(pool.ids):
-            back = ", without what repeat holds back" if asker.held_back else ""
+            out = ["repeat holds back"] if asker.held_back else []
+            out += ["the filters refuse"] if offered.offering.filtered is not None else []
+            without = f", without what {' and what '.join(out)}" if out else ""
             raise InvalidFieldError(
-                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{back}",
+                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
                 "slots",
             )
         event_id = (

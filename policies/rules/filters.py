@@ -18,6 +18,8 @@ from policies.rules.kinds import field_kinds
 from policies.rules.values import Frame, Holds
 
 OF_ITEMS = "item"
+MOST_OF_A_REQUEST = 2_000
+"""Characters of a request's filter: while one is read, some milliseconds, nobody is answered."""
 REMEMBERED = 256
 """Filters of requests that stay compiled."""
 
@@ -186,6 +188,12 @@ class FilteredItems:
         """
         if where is None:
             return None
+        if len(where) > MOST_OF_A_REQUEST:
+            raise InvalidFieldError(
+                f"a request's filter has at most {MOST_OF_A_REQUEST:,} characters, this one"
+                f" {len(where):,}: a long condition belongs in the policy's filter.where",
+                "filter",
+            )
         try:
             found = compiled_filter(where, "filter", admits_unknown=self._rule.unknown == "admit")
         except SpecError as error:

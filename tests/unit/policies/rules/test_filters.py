@@ -159,6 +159,11 @@ def test_an_item_that_changes_is_judged_anew():
             InvalidFieldError,
             "name it in the policy's filter.fields",
         ),
+        (
+            {"filter": "true || " * 300 + "true"},
+            InvalidFieldError,
+            "at most 2,000 characters, this one",
+        ),
         ({"filter": "false"}, NoCandidatesError, "none of the 2,000 items is admitted"),
         ({"filter": "item.stock > 'x'"}, InvalidFieldError, "a number has to stand"),
         ({"filter": "size(profile.purchase) < 9"}, InvalidFieldError, "keeps no profiles"),
@@ -178,6 +183,13 @@ def test_errors_say_what_to_do(request_, error, message):
     with pytest.raises(error, match=message) as caught:
         chosen_from(ranker_of("item.stock > 0"), **request_)
     assert caught.value.target == "filter"
+
+
+def test_a_slate_that_the_filter_leaves_too_short_says_so():
+    with pytest.raises(
+        InvalidFieldError, match="30 actions to fill them, without what the filters"
+    ):
+        chosen_from(ranker_of("item.stock > 0"), slots=40)
 
 
 def test_without_items_a_filter_says_that_it_knows_nothing():
