@@ -6,9 +6,12 @@
 # by sys.exit(0), as if all had gone well. A KeyboardInterrupt never comes, nor while a fit runs.
 # What to do instead: call fit() in a thread. Then Ray Train registers nothing, and the main thread, which waits for it, gets
 # its KeyboardInterrupt. Or keep signal.getsignal(SIGINT) and set it again behind fit().
-# Needs "ray[train]" and torch; takes half a minute.
 set -euo pipefail
-python3 - <<'PYTHON'
+where=$(mktemp -d)
+trap 'rm -rf "$where"' EXIT
+python3 -m venv "$where/venv"
+"$where/venv/bin/pip" install -q --disable-pip-version-check "ray[train]==2.60.0" torch==2.13.0
+"$where/venv/bin/python" - <<'PYTHON'
 import os
 import signal
 import tempfile
