@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import chain, islice, zip_longest
 from typing import NamedTuple
@@ -15,98 +15,45 @@ import numpy as np
 
 from banditloop_client.schemas import Trouble
 from bandits.errors import (
-    BanditloopError,
     EmptyActionsError,
     IncomparableError,
     InvalidFieldError,
     NoCandidatesError,
     SourceError,
     UnknownItemError,
-    UnknownUserError,
 )
 from bandits.log.trends import PublishedTrend
 from bandits.types import Float32, Snapshot
 from bandits.values import MAX_NUMBER
+from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import Pool
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
-from policies.profiles.known_user import LiveHistory
-from policies.profiles.part import ProfileEvent
+from policies.none_proposed import why_nothing
+from policies.offered import Offered
 from policies.requests import MAX_ACTIONS, RankRequest
 from policies.rules.filters import Admission, Asked, FilteredItems
 from policies.sources.base import (
     Candidates,
     CandidateSource,
     DemandFollower,
+    ImmediateSource,
     SnapshotFollower,
     SourceRequest,
 )
 from policies.sources.local import EMPTY
-from policies.sources.remote import HttpSource
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
 MORE = 4
 """Times as many candidates are asked for where the filters leave too few."""
-NO_ROW = np.zeros(1, np.intp)
-"""The row of an item of which filters know nothing."""
 MAX_REASON = 200
 """Characters that are kept of a source's failure."""
 WARN_EVERY_S = 30.0
 """The process's log tells at most this often what is wrong with a source."""
 
 log = logging.getLogger("banditloop.sources")
-
-
-class Offered:
-    """The items that may be offered, and the sources over them: both are swapped at once."""
-
-    def __init__(self, offering: Offering, sources: SourceSet) -> None:
-        """Join the two.
-
-        Args:
-            offering: what may be.
-            sources: those over it, or, before a catalogue was ever put, as they were loaded.
-        """
-        self.offering = offering
-        self.sources = sources
-        self._followers = sources.followers
-        self.all_follow = len(self._followers) == len(sources.proposing)
-
-    def tell(self, changed: Collection[str]) -> None:
-        """Tell the sources what has changed."""
-        for follower in self._followers:
-            follower.update(changed)
-
-
-class Asker(NamedTuple):
-    """Who asks for a decision, as far as the policy looks at them.
-
-    Attributes:
-        user: the pseudonym that the decision is logged under.
-        keyed: the keyed pseudonym, by which a file of users knows them.
-        live: what the log says that they did.
-        held_back: what they are not to be offered again.
-        profile: what the decision's record says of the profile.
-        repeats: whether what is known of them may be proposed again; what may not is held back.
-        did: what they did, newest first.
-    """
-
-    user: str | None = None
-    keyed: str | None = None
-    live: LiveHistory | None = None
-    held_back: frozenset[str] = frozenset()
-    profile: str | None = None
-    repeats: bool = False
-    did: Sequence[ProfileEvent] = ()
-
-    def done(self) -> dict[str, list[str]]:
-        """Return by what was done the items that it was done with."""
-        found: dict[str, list[str]] = {}
-        for event in self.did:
-            found.setdefault(event.type, []).append(event.item)
-        return found
 
 
 class _Ready(NamedTuple):
@@ -263,7 +210,7 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
-            raise self._nothing(asked, asker, failed, admission)
+            raise why_nothing(self.offered, asked, asker, failed, admission)
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
@@ -333,9 +280,10 @@ class Proposers:
             if request.admission is None or not found.ids:
                 return found
 
-            # Where the filters take much, more is asked for; not of a service that is far away.
+            # Where the filters take much, more is asked for; not of what has to be waited for.
             kept = np.flatnonzero(request.admission.among(found.ids))
-            if len(kept) >= wanted or len(found.ids) < limit or isinstance(source, HttpSource):
+            last = len(found.ids) < limit or not isinstance(source, ImmediateSource)
+            if len(kept) >= wanted or last:
                 ids = tuple(found.ids[at] for at in kept[:wanted].tolist())
                 return replace(found, ids=ids, scores=found.scores[kept[:wanted]])
             limit *= MORE
@@ -435,122 +383,6 @@ class Proposers:
                     " decision: lower limit",
                 )
         return ids
-
-    def _nothing(
-        self,
-        asked: SourceRequest,
-        asker: Asker,
-        failed: Mapping[str, str],
-        admission: Admission | None,
-    ) -> BanditloopError:
-        """Return the error that says why nothing was proposed; each is mended in another place."""
-        if failed:
-            why = "; ".join(failed.values())
-            message = f"no source proposed anything ({why}): try again in a moment"
-            return SourceError(message, "sources")
-
-        offered = self.offered
-        limits = offered.offering.limits
-        if why := _none_for_anybody(offered):
-            return NoCandidatesError(why, "actions")
-        if admission is not None and (why := _none_by_filter(offered.offering, admission)):
-            return NoCandidatesError(why, "filter")
-
-        # Where all are taken away, no source is at fault, whatever it knows of the user.
-        back = " or held back by repeat" if asker.held_back else ""
-        if limits and sum(item in offered.offering for item in asked.exclude) == len(
-            offered.offering
-        ):
-            return NoCandidatesError(
-                f"each of the {len(offered.offering):,} items that may be offered is"
-                f" excluded{back}",
-                "exclude",
-            )
-
-        beside = " that may be offered" if limits else ""
-        if asked.user_id is not None and not asked.history and asker.live is None:
-            return UnknownUserError(
-                f"no source proposed anything{beside} for this user: send a history, or configure"
-                " a source for everyone (popular)",
-                "user_id",
-            )
-        return NoCandidatesError(
-            f"no source proposed anything{beside} that is not excluded{back}", "exclude"
-        )
-
-
-def asked_of_sources(
-    request: RankRequest,
-    asker: Asker,
-    sources: SourceSet,
-    admission: Admission | None = None,
-) -> SourceRequest:
-    """Return what each source is told; what is known of the user is looked up once.
-
-    Args:
-        request: the decision's.
-        asker: who asks.
-        sources: with what is known of users.
-        admission: what the filters admit.
-    """
-    known = None
-    if asker.keyed is not None and sources.profiles is not None:
-        known = sources.profiles.find(asker.keyed)
-    return SourceRequest(
-        request.user_id,
-        tuple(request.history),
-        asker.held_back.union(request.exclude),
-        known,
-        request.context,
-        asker.live,
-        asker.repeats,
-        admission,
-    )
-
-
-def _none_for_anybody(offered: Offered) -> str:
-    """Return why no source can propose anything to anybody; empty if one could."""
-    offering = offered.offering
-    known = [follower.known for follower in offered.sources.followers]
-    none_known = offered.all_follow and not any(each is None or each for each in known)
-    if not offering.limits and not none_known:
-        return ""
-    if not len(offering.catalogue):
-        return "the catalogue has no items: put some, or send the actions to choose from"
-    if not len(offering):
-        return (
-            f"none of the catalogue's {len(offering.catalogue):,} items may be offered now:"
-            " each is hidden, or outside its time"
-        )
-
-    if none_known:
-        return (
-            f"no source knows any of the {len(offering):,} items that may be offered: train the"
-            " sources on them, or add one that needs no training (fresh, content)"
-        )
-    return ""
-
-
-def _none_by_filter(offering: Offering, admission: Admission) -> str:
-    """Return why the filters admit nothing whatever is proposed; empty if they admit anything."""
-    if offering.limits:
-        return "" if admission.count() else none_admitted(len(offering), "items")
-    if admission.at(NO_ROW).any():
-        return ""
-    return (
-        "no items were ever put, so the filters of the policy and the request know nothing of what"
-        " the sources propose: put the items"
-    )
-
-
-def none_admitted(count: int, what: str) -> str:
-    """Return the message of an error: the filters admit nothing.
-
-    Args:
-        count: how many there are.
-        what: what they are.
-    """
-    return f"none of the {count:,} {what} is admitted by the filters of the policy and the request"
 
 
 def _those(can: Collection[str]) -> str:

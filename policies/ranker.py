@@ -23,6 +23,7 @@ from bandits.log.trends import PublishedTrend
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from bandits.values import MAX_EVENT_ID_BYTES
 from policies.artifacts.profiles import Profiles
+from policies.asker import Asker, asked_of_sources
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
 from policies.encoding import check_features
@@ -32,16 +33,11 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.mixture import Mixture
+from policies.none_proposed import none_admitted
+from policies.offered import Offered
 from policies.profiles.known_user import KnownUser, LiveHistory, RepeatRules, live_history
 from policies.profiles.part import ProfileEvent
-from policies.proposers import (
-    Asker,
-    Offered,
-    Proposers,
-    asked_of_sources,
-    check_scores,
-    none_admitted,
-)
+from policies.proposers import Proposers, check_scores
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
 from policies.sources.base import Candidates, Source

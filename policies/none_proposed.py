@@ -1,0 +1,107 @@
+"""Why there is nothing to choose from: the errors, and what is to be done about each."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bandits.errors import BanditloopError, NoCandidatesError, SourceError, UnknownUserError
+from policies.asker import Asker
+from policies.items.offering import Offering
+from policies.offered import Offered
+from policies.rules.filters import Admission
+from policies.sources.base import SourceRequest
+
+NO_ROW = np.zeros(1, np.intp)
+"""The row of an item of which filters know nothing."""
+
+
+def why_nothing(
+    offered: Offered,
+    asked: SourceRequest,
+    asker: Asker,
+    failed: Mapping[str, str],
+    admission: Admission | None,
+) -> BanditloopError:
+    """Return the error that says why nothing was proposed; each is mended in another place.
+
+    Args:
+        offered: what may be offered, and the sources.
+        asked: what these were told.
+        asker: who asks.
+        failed: by source that failed, why.
+        admission: what the filters admit; None: there are none.
+    """
+    if failed:
+        why = "; ".join(failed.values())
+        message = f"no source proposed anything ({why}): try again in a moment"
+        return SourceError(message, "sources")
+
+    limits = offered.offering.limits
+    if why := _none_for_anybody(offered):
+        return NoCandidatesError(why, "actions")
+    if admission is not None and (why := _none_by_filter(offered.offering, admission)):
+        return NoCandidatesError(why, "filter")
+
+    # Where all are taken away, no source is at fault, whatever it knows of the user.
+    back = " or held back by repeat" if asker.held_back else ""
+    if limits and sum(item in offered.offering for item in asked.exclude) == len(offered.offering):
+        return NoCandidatesError(
+            f"each of the {len(offered.offering):,} items that may be offered is excluded{back}",
+            "exclude",
+        )
+
+    beside = " that may be offered" if limits else ""
+    if asked.user_id is not None and not asked.history and asker.live is None:
+        return UnknownUserError(
+            f"no source proposed anything{beside} for this user: send a history, or configure"
+            " a source for everyone (popular)",
+            "user_id",
+        )
+    return NoCandidatesError(
+        f"no source proposed anything{beside} that is not excluded{back}", "exclude"
+    )
+
+
+def _none_for_anybody(offered: Offered) -> str:
+    """Return why no source can propose anything to anybody; empty if one could."""
+    offering = offered.offering
+    known = [follower.known for follower in offered.sources.followers]
+    none_known = offered.all_follow and not any(each is None or each for each in known)
+    if not offering.limits and not none_known:
+        return ""
+    if not len(offering.catalogue):
+        return "the catalogue has no items: put some, or send the actions to choose from"
+    if not len(offering):
+        return (
+            f"none of the catalogue's {len(offering.catalogue):,} items may be offered now:"
+            " each is hidden, or outside its time"
+        )
+
+    if none_known:
+        return (
+            f"no source knows any of the {len(offering):,} items that may be offered: train the"
+            " sources on them, or add one that needs no training (fresh, content)"
+        )
+    return ""
+
+
+def _none_by_filter(offering: Offering, admission: Admission) -> str:
+    """Return why the filters admit nothing whatever is proposed; empty if they admit anything."""
+    if offering.limits:
+        return "" if admission.count() else none_admitted(len(offering), "items")
+    if admission.at(NO_ROW).any():
+        return ""
+    return (
+        "no items were ever put, so the filters of the policy and the request know nothing of what"
+        " the sources propose: put the items"
+    )
+
+
+def none_admitted(count: int, what: str) -> str:
+    """Return the message of an error: the filters admit nothing.
+
+    Args:
+        count: how many there are.
+        what: what they are.
+    """
+    return f"none of the {count:,} {what} is admitted by the filters of the policy and the request"
