@@ -100,45 +100,37 @@ def _too_few(data: TrainingData, config: TrainConfig) -> str:
     return _no_weight(data, config)
 
 
+def _too_many(data: TrainingData, most: int, why: str) -> str:
+    """Return that there are more items than a source takes, and why it does not; empty: it does."""
+    items = len(data.histories.items)
+    return f"{items:,} items are more than {most:,}: {why}" if items > most else ""
+
+
+def _takes(bytes_: float) -> str:
+    return f"it would take {bytes_ / 2**30:,.1f} GiB of memory"
+
+
 def _too_many_for_ease(data: TrainingData, config: TrainConfig) -> str:
-    items, most = len(data.histories.items), config.ease.max_items
-    if items > most:
-        return (
-            f"{items:,} items are more than {most:,}: it would take"
-            f" {4 * items**2 / 2**30:,.1f} GiB of memory"
-        )
-    return _too_few(data, config)
+    memory = 4 * len(data.histories.items) ** 2
+    return _too_many(data, config.ease.max_items, _takes(memory)) or _too_few(data, config)
 
 
 def _too_many_for_deep(data: TrainingData, config: TrainConfig) -> str:
-    items, most = len(data.histories.items), config.deep.max_items
-    if items > most:
-        # Two layers; each weight has a gradient and two moments.
-        memory = 2 * 4 * 4 * items * config.deep.hidden
-        return (
-            f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB of"
-            " memory, and see too few users in the time there is"
-        )
-    return _too_few(data, config)
+    # Two layers; each weight has a gradient and two moments.
+    memory = 2 * 4 * 4 * len(data.histories.items) * config.deep.hidden
+    why = f"{_takes(memory)}, and see too few users in the time there is"
+    return _too_many(data, config.deep.max_items, why) or _too_few(data, config)
 
 
 def _too_many_for_towers(data: TrainingData, config: TrainConfig) -> str:
-    items, most = len(data.histories.items), config.towers.max_items
-    if items > most:
-        # Each item's row has a gradient and two moments.
-        memory = 4 * 4 * items * (config.towers.factors + 1)
-        return f"{items:,} items are more than {most:,}: it would take {memory / 2**30:,.1f} GiB"
-    return _too_few(data, config)
+    # Each item's row has a gradient and two moments.
+    memory = 4 * 4 * len(data.histories.items) * (config.towers.factors + 1)
+    return _too_many(data, config.towers.max_items, _takes(memory)) or _too_few(data, config)
 
 
 def _too_many_for_ncf(data: TrainingData, config: TrainConfig) -> str:
-    items, most = len(data.histories.items), config.ncf.max_items
-    if items > most:
-        return (
-            f"{items:,} items are more than {most:,}: a request would go through the layers with"
-            " each of them"
-        )
-    return _too_few(data, config)
+    why = "a request would go through the layers with each of them"
+    return _too_many(data, config.ncf.max_items, why) or _too_few(data, config)
 
 
 def _no_times(data: TrainingData, config: TrainConfig) -> str:
@@ -160,23 +152,13 @@ def _no_order(data: TrainingData, config: TrainConfig) -> str:
 
 
 def _no_sequences(data: TrainingData, config: TrainConfig, own: SequenceConfig) -> str:
-    items, most = len(data.histories.items), own.max_items
-    if items > most:
-        return (
-            f"{items:,} items are more than {most:,}: it would take"
-            f" {own.memory(items) / 2**30:,.1f} GiB of memory, and long steps"
-        )
-    return _no_order(data, config)
+    why = f"{_takes(own.memory(len(data.histories.items)))}, and long steps"
+    return _too_many(data, own.max_items, why) or _no_order(data, config)
 
 
 def _too_many_for_slit(data: TrainingData, config: TrainConfig) -> str:
-    items, most = len(data.histories.items), config.slit.max_items
-    if items > most:
-        return (
-            f"{items:,} items are more than {most:,}: it would take"
-            f" {8 * items**2 / 2**30:,.1f} GiB of memory"
-        )
-    return _no_order(data, config)
+    memory = 8 * len(data.histories.items) ** 2
+    return _too_many(data, config.slit.max_items, _takes(memory)) or _no_order(data, config)
 
 
 def _no_content(data: TrainingData, config: TrainConfig) -> str:

@@ -30,6 +30,16 @@ class SourceSpace:
     epochs: str | None = None
 
 
+_LAYERED_SCORER = SourceSpace(
+    {
+        "factors": ChoiceDomain([8, 16, 32]),
+        "dropout": UniformDomain((0.0, 0.4)),
+        "negatives": ChoiceDomain([2, 4, 8]),
+        "learning_rate": LogUniformDomain((1e-3, 1e-2)),
+        "weight_decay": LogUniformDomain((1e-7, 1e-4)),
+    },
+    epochs="epochs",
+)
 SPACES: Final[Mapping[str, SourceSpace]] = {
     "als": SourceSpace(
         {
@@ -91,26 +101,8 @@ SPACES: Final[Mapping[str, SourceSpace]] = {
         },
         epochs="epochs",
     ),
-    "wide_deep": SourceSpace(
-        {
-            "factors": ChoiceDomain([8, 16, 32]),
-            "dropout": UniformDomain((0.0, 0.4)),
-            "negatives": ChoiceDomain([2, 4, 8]),
-            "learning_rate": LogUniformDomain((1e-3, 1e-2)),
-            "weight_decay": LogUniformDomain((1e-7, 1e-4)),
-        },
-        epochs="epochs",
-    ),
-    "deepfm": SourceSpace(
-        {
-            "factors": ChoiceDomain([8, 16, 32]),
-            "dropout": UniformDomain((0.0, 0.4)),
-            "negatives": ChoiceDomain([2, 4, 8]),
-            "learning_rate": LogUniformDomain((1e-3, 1e-2)),
-            "weight_decay": LogUniformDomain((1e-7, 1e-4)),
-        },
-        epochs="epochs",
-    ),
+    "wide_deep": _LAYERED_SCORER,
+    "deepfm": _LAYERED_SCORER,
     "slit": SourceSpace(
         {
             "half_life": LogUniformDomain((1.0, 50.0)),
