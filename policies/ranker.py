@@ -362,6 +362,7 @@ class Ranker:
         """
         scores, failed = dict(pool.scores), dict(pool.failed or {})
         asked = asked_of_sources(request, asker, sources)
+
         for scorer in sources.scorers:
             if scorer.name in pool.scores:
                 raise InvalidFieldError(

@@ -47,7 +47,7 @@ SALT = b"cold items"
 
 
 def one_seed(seed: int) -> dict[str, float]:
-    """The mean reward of an impression of a new item, by who chooses it."""
+    """The mean reward of a decision for a new item, by who chooses it."""
     world: Any = frozen_world("shop", seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

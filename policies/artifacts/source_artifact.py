@@ -56,6 +56,23 @@ class Calibration:
     mean: float = 0.0
     std: float = 1.0
 
+    def numbers(self, source: str) -> tuple[np.float32, np.float32]:
+        """Return mean and standard deviation.
+
+        Args:
+            source: whose scale it is.
+
+        Raises:
+            ArtifactError: these are no scale.
+        """
+        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
+            raise ArtifactError(
+                f"source {source!r}: a mean of {self.mean:g} with a standard deviation of"
+                f" {self.std:g} is not a scale",
+                source,
+            )
+        return np.float32(self.mean), np.float32(self.std)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedSource:

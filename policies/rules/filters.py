@@ -79,7 +79,6 @@ class Filter:
         """
         node = parse(where, target)
         kinds = field_kinds(node, target)
-        self.text = where
         self.item_fields = sorted({each.name for each in kinds if each.root == OF_ITEMS})
         self.activities = sorted({each.name for each in kinds if each.root == "profile"})
         self._admits_unknown = admits_unknown

@@ -92,16 +92,10 @@ class LocalSource(ImmediateSource):
     """
 
     def __init__(self, name: str, model: Model, items: ItemOrder, scale: Calibration) -> None:
-        if not (np.isfinite(scale.mean) and np.isfinite(scale.std) and scale.std > 0):
-            raise ArtifactError(
-                f"source {name!r}: a mean of {scale.mean:g} with a standard deviation of"
-                f" {scale.std:g} is not a scale",
-                name,
-            )
         self.name = name
         self._model = model
         self._items = items
-        self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
+        self._mean, self._std = scale.numbers(name)
         # Most requests are from known users, whose profiles change rarely. The cache is bounded by
         # bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()

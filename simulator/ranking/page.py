@@ -141,6 +141,7 @@ def _blend(blend: BlendReport) -> str:
         + "".join(f"<th class='n'>{head}" for head in heads)
         + "<th>verdict</tr>"
     ]
+
     several = blend.spared is not None and len(blend.spared.without) > 1
     for row in [*blend.rows, *([blend.spared] if several and blend.spared else [])]:
         name = f"without {', '.join(row.without)}" if row.without else "all"

@@ -35,6 +35,7 @@ def _choices(report: TuningReport) -> str:
             "<th>fitted with</tr>"
         )
     ]
+
     for choice in report.choices:
         fitted = f"{describe_values(choice.values)}: {choice.reason}"
         lines.append(

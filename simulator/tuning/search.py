@@ -293,6 +293,7 @@ class _Rounds:
                 for source, values in table.values.items()
             }
             shares = _shares(len(bracket))
+
             for share in shares:
                 # A fit that is one piece is made whole at once, so that a short time is enough.
                 whole = share == shares[0]

@@ -32,16 +32,10 @@ class ArtifactScorer:
     """
 
     def __init__(self, name: str, model: FieldModel, items: ItemOrder, scale: Calibration) -> None:
-        if not (np.isfinite(scale.mean) and np.isfinite(scale.std) and scale.std > 0):
-            raise ArtifactError(
-                f"source {name!r}: a mean of {scale.mean:g} with a standard deviation of"
-                f" {scale.std:g} is not a scale",
-                name,
-            )
         self.name = name
         self._model = model
         self._items = items
-        self._mean, self._std = np.float32(scale.mean), np.float32(scale.std)
+        self._mean, self._std = scale.numbers(name)
         self._kept = KeptItems(model, items)
 
     def score_actions(

@@ -147,6 +147,7 @@ def _blend(blend: BlendReport) -> Table:
         numbers=heads,
         whole=["left out", "verdict"],
     )
+
     for row in blend.rows:
         lost = row.lost_ndcg if row.without else Metric(None)
         ends = ("" if end is None else f"{end:+.4f}" for end in (lost.value, lost.high))
