@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 import signal
 import time
@@ -21,8 +22,8 @@ from support.replica import (
     Replica,
     eventually,
     put_snapshot,
-    serving,
 )
+from support.replica import serving as patient
 from support.servers import PATIENCE_S, Forwarder, Server, binary_of
 
 from bandits.log.records import ActivityRecord, ItemsBaseRecord
@@ -58,6 +59,9 @@ def server(binary, tmp_path) -> Iterator[Server]:
 def second(binary, tmp_path) -> Iterator[Server]:
     with Server(binary, tmp_path / "second") as out:
         yield out
+
+
+serving = functools.partial(patient, timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from serve_app.store.snapshots import Published, publish
 HOME = "/v1/policies/home"
 KEYS = Keys("home")
 SPEC = PolicySpec("home")
-TIMEOUT_S = 0.4
+TIMEOUT_S = 1.0
+"""How long a test that is about waiting has a write wait; others have patience."""
 SLACK_S = 3.0
 """What a crowded machine may add to a deadline."""
 
@@ -183,16 +184,18 @@ async def serving(
     url: str | None = None,
     ready: bool = True,
     spec: PolicySpec = SPEC,
+    timeout_s: float = PATIENCE_S,
     **options,
 ) -> AsyncIterator[Caller]:
     """A replica; unless ``ready`` is False, there is a first snapshot and it serves it.
 
-    ``spec``: of a policy called home; ``options``: more settings.
+    ``spec``: of a policy called home; ``timeout_s``: for a write; a busy machine's disk may take
+    long, so only a test that is about waiting says how long; ``options``: more settings.
     """
     settings = Settings(
         redis_url=url or server.url,
         data_dir=folder,
-        redis_timeout_s=TIMEOUT_S,
+        redis_timeout_s=timeout_s,
         follow_interval_ms=10,
         **options,
     )
