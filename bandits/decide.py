@@ -2,13 +2,16 @@
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
 from bandits.kernels.actions import draw_checked
+from bandits.page import PageRule
 from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
 
 PURPOSE_ACTION = "action"
@@ -74,6 +77,7 @@ def decide(
     salt: bytes,
     name: str = "",
     slots: int = 1,
+    page: PageRule | None = None,
 ) -> Decision:
     """Choose ``slots`` actions one after another, without replacement.
 
@@ -84,7 +88,8 @@ def decide(
         event_id: the decision's name.
         salt: 1 to 64 secret bytes; who knows them can predict every choice.
         name: the policy's name.
-        slots: how many are chosen.
+        slots: how many are chosen; fewer where the page rule leaves none.
+        page: what may stand beside what; None: anything.
 
     Raises:
         EmptyActionsError: no actions.
@@ -104,17 +109,42 @@ def decide(
     if slots == 1:
         return Decision(event_id, (drawn,), frozen(pmf[None]))
 
-    # Each further slot is drawn among what is left; earlier actions have probability 0 there.
+    # Each further slot is drawn among what is left; everything else has probability 0 there.
     pmfs, chosen = [pmf], [drawn]
     for slot in range(1, slots):
-        remaining = np.delete(np.arange(count), chosen)
-        pmf = policy.pmf(context, actions.take(remaining))
+        remaining, left = left_after(actions, chosen, page)
+        if not remaining.size:
+            break
+        pmf = policy.pmf(context, left)
         drawn = _drawn(pmf, remaining.size, uniform(salt, name, event_id, slot, PURPOSE_ACTION))
         chosen.append(int(remaining[drawn]))
         pmfs.append(np.zeros(count))
         pmfs[slot][remaining] = pmf
 
     return Decision(event_id, tuple(chosen), frozen(np.stack(pmfs)))
+
+
+def left_after(
+    actions: ActionSet, chosen: Sequence[int], page: PageRule | None = None
+) -> tuple[NDArray[np.intp], ActionSet]:
+    """Return what may follow on a page: the places of R of the K actions, and these.
+
+    Args:
+        actions: all K.
+        chosen: the places of those that stand on the page already, in their order.
+        page: what may stand beside what; None: anything.
+    """
+    remaining = np.delete(np.arange(len(actions)), list(chosen))
+    if page is None or not chosen:
+        return remaining, actions if not chosen else actions.take(remaining)
+
+    may, offsets = page.after(chosen)
+    remaining = remaining[may[remaining]]
+    left = actions.take(remaining)
+    if offsets is not None:
+        boosts = offsets[remaining] if left.boosts is None else left.boosts + offsets[remaining]
+        left = msgspec.structs.replace(left, boosts=boosts)
+    return remaining, left
 
 
 def _drawn(pmf: Pmf, count: int, u: float) -> int:

@@ -227,7 +227,7 @@ def explore_scores(
         )
 
     pmf = exploration.pmf
-    return lambda context, actions: pmf(scores(context, actions), learned)
+    return lambda context, actions: pmf(actions.boosted(scores(context, actions)), learned)
 
 
 def is_set(struct: Any, field: str) -> bool:

@@ -76,12 +76,14 @@ class Context(msgspec.Struct, frozen=True, eq=False, gc=False):
 class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The K actions of one decision, with their features. Says nothing of which one was chosen.
 
-    ``scores``: by source, float32[K], NaN where the source did not propose the action.
+    ``scores``: by source, float32[K], NaN where the source did not propose the action. ``boosts``:
+    float64[K], what rules add to the model's score of each before exploration; None: nothing.
     """
 
     ids: tuple[str, ...]
     namespaces: tuple[Namespace, ...] = ()
     scores: Mapping[str, Float32] = msgspec.field(default_factory=dict)
+    boosts: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,7 +99,16 @@ class ActionSet(msgspec.Struct, frozen=True, eq=False, gc=False):
             ids=tuple(self.ids[i] for i in rows),
             namespaces=tuple(ns.take(rows) for ns in self.namespaces),
             scores={source: values[rows] for source, values in self.scores.items()},
+            boosts=None if self.boosts is None else self.boosts[rows],
         )
+
+    def boosted(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Return a model's scores of the actions, [K] or [K, M], with what rules add to each."""
+        if self.boosts is None:
+            return scores
+        added = self.boosts.astype(scores.dtype)
+        sums: NDArray[Any] = scores + (added if scores.ndim == 1 else added[:, None])
+        return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from policies.profiles.known_user import LiveHistory
 from policies.profiles.part import ProfileEvent
 from policies.requests import RankRequest
-from policies.rules.filters import Admission
+from policies.rules.ruling import Admission
 from policies.sources.base import SourceRequest
 from policies.sources.source_set import SourceSet
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,7 +93,20 @@ def featurise_record(
         record: the decision.
     """
     scores = record.source_scores()
-    return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores)
+    context, actions = featurise(
+        spec, catalogue, record.context, record.action_ids, record.features, scores
+    )
+    return context, boosted(actions, record.boosts)
+
+
+def boosted(actions: ActionSet, boosts: Float64 | None) -> ActionSet:
+    """Return the actions with what rules add to their scores.
+
+    Args:
+        actions: K of them.
+        boosts: float64[K]; None: nothing is added.
+    """
+    return actions if boosts is None else msgspec.structs.replace(actions, boosts=boosts)
 
 
 def chosen_rows(

@@ -8,7 +8,7 @@ from bandits.errors import BanditloopError, NoCandidatesError, SourceError, Unkn
 from policies.asker import Asker
 from policies.items.offering import Offering
 from policies.offered import Offered
-from policies.rules.filters import Admission
+from policies.rules.ruling import Admission
 from policies.sources.base import SourceRequest
 
 NO_ROW = np.zeros(1, np.intp)

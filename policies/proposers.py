@@ -33,7 +33,8 @@ from policies.items.timeline import ItemTimeline
 from policies.none_proposed import why_nothing
 from policies.offered import Offered
 from policies.requests import MAX_ACTIONS, RankRequest
-from policies.rules.filters import Admission, Asked, FilteredItems
+from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.ruling import Ruling
 from policies.sources.base import (
     Candidates,
     CandidateSource,
@@ -78,8 +79,8 @@ class Proposers:
     def __init__(
         self, spec: PolicySpec, sources: SourceSet, clock: Callable[[], float] = time.time
     ) -> None:
-        self._rule = spec.filter_rule
-        self.offered = Offered(Offering(clock=clock, filtered=self._filtered()), sources)
+        self._rules = spec.rules
+        self.offered = Offered(Offering(clock=clock, ruled=self._ruled()), sources)
         self.failures: Counter[str] = Counter()
         self.partial: Counter[str] = Counter()
         self.troubles: dict[str, Trouble] = {}
@@ -132,7 +133,7 @@ class Proposers:
             return
 
         with self._making:
-            offering = Offering(catalogue, timeline, clock=self._clock, filtered=self._filtered())
+            offering = Offering(catalogue, timeline, clock=self._clock, ruled=self._ruled())
             newest = self.offered if self._ready is None else self._ready.offered
             made = Offered(offering, newest.sources.over(offering))
 
@@ -141,8 +142,8 @@ class Proposers:
                 self._teach(made, self._snapshot)
                 self.offered, self._ready = made, None
 
-    def _filtered(self) -> FilteredItems | None:
-        return None if self._rule is None else FilteredItems(self._rule)
+    def _ruled(self) -> RuledItems | None:
+        return None if self._rules is None else RuledItems(self._rules)
 
     def equip(self, sources: SourceSet) -> None:
         """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
@@ -176,8 +177,8 @@ class Proposers:
 
     # What is proposed
 
-    async def pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered]:
-        """Return the union of what the sources propose, and what may be offered once they have.
+    async def pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered, Ruling | None]:
+        """Return the union of what the sources propose; what may be offered, and what rules say.
 
         Args:
             request: it brings no actions.
@@ -195,7 +196,8 @@ class Proposers:
                 "actions",
             )
 
-        admission = self.admission(request, asker, offered)
+        ruling = self.ruling(request, asker, offered)
+        admission = None if ruling is None else ruling.admission
         asked = asked_of_sources(request, asker, sources, admission)
         changes = offered.offering.changes
         answers = dict(
@@ -217,17 +219,18 @@ class Proposers:
         now = self.now()
         same = now.offering is offered.offering and now.offering.changes == changes
         if same and offered.all_follow:
-            return pool, now
+            return pool, now, ruling
         kept = pool.within(now.offering)
-        if (admission := self.admission(request, asker, now)) is not None:
-            kept = kept.at(np.flatnonzero(admission.among(kept.ids)).tolist())
+        ruling = self.ruling(request, asker, now)
+        if ruling is not None and ruling.admission is not None:
+            kept = kept.at(np.flatnonzero(ruling.admission.among(kept.ids)).tolist())
         if not kept.ids:
             raise NoCandidatesError(
                 f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
                 " they were deleted or hidden, or their time is over",
                 "actions",
             )
-        return kept, now
+        return kept, now, ruling
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
@@ -288,8 +291,8 @@ class Proposers:
                 return replace(found, ids=ids, scores=found.scores[kept[:wanted]])
             limit *= MORE
 
-    def admission(self, request: RankRequest, asker: Asker, offered: Offered) -> Admission | None:
-        """Return what the filters of the policy and of a request admit; None: there are none.
+    def ruling(self, request: RankRequest, asker: Asker, offered: Offered) -> Ruling | None:
+        """Return what the policy's rules say of a request; None: there are none.
 
         Args:
             request: the decision's.
@@ -299,23 +302,26 @@ class Proposers:
         Raises:
             InvalidFieldError: the request's filter is none.
         """
-        filtered = offered.offering.filtered
-        if filtered is None:
-            if request.filter is not None:
-                raise InvalidFieldError(
-                    f"policy {self._spec.name} takes no filters: give its spec a filter, such as"
-                    ' {where: "true", fields: [stock]}',
-                    "filter",
-                )
-            return None
-        own = filtered.own_filter(request.filter)
-        if own is not None and own.activities and self._spec.profile is msgspec.UNSET:
+        ruled = offered.offering.ruled
+        if request.filter is not None and (ruled is None or ruled.rules.filter_rule is None):
             raise InvalidFieldError(
-                f"policy {self._spec.name} keeps no profiles, of which profile.{own.activities[0]}"
-                " is: set profile in its spec",
+                f"policy {self._spec.name} takes no filters: give its spec a filter, such as"
+                ' {where: "true", fields: [stock]}',
                 "filter",
             )
-        return Admission(filtered, Asked(request.context, asker.done, self._clock(), own))
+        if ruled is None:
+            return None
+
+        own = ruled.own_filter(request.filter)
+        asks = [] if own is None else sorted(own.condition.looks.activities)
+        if asks and self._spec.profile is msgspec.UNSET:
+            raise InvalidFieldError(
+                f"policy {self._spec.name} keeps no profiles, of which profile.{asks[0]} is: set"
+                " profile in its spec",
+                "filter",
+            )
+        now_ms = int(self._clock() * 1000)
+        return Ruling(ruled, Asked(request.context, asker.done, now_ms, own), request.filter)
 
     def failed(self, name: str, error: SourceError) -> str:
         """Count a failure; return why, shortened.

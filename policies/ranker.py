@@ -27,7 +27,7 @@ from policies.asker import Asker, asked_of_sources
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
 from policies.encoding import check_features
-from policies.features import featurise
+from policies.features import boosted, featurise
 from policies.holdout import FixedPolicy, in_holdout
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
@@ -40,6 +40,7 @@ from policies.profiles.part import ProfileEvent
 from policies.proposers import Proposers, check_scores
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest, without_private
+from policies.rules.ruling import Ruling
 from policies.sources.base import Candidates, Source
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
@@ -94,7 +95,7 @@ class Ranker:
         self._salt = salt
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
         self._clock = clock
-        self._rules = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
+        self._repeat = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
         self._private = frozenset(spec.context_private or ())
 
         # A user's is the same on most pages of a visit.
@@ -177,8 +178,7 @@ class Ranker:
         # what is the newest then.
         self._ready()
         asker = self._asker(request, known)
-        pool, offered = await self._pool(request, asker)
-        return self._decide(request, pool, offered, asker)
+        return self._decide(request, asker, *await self._pool(request, asker))
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
@@ -193,7 +193,9 @@ class Ranker:
             NotReadyError: no snapshot yet.
             InvalidInputError: a field of the request is wrong.
         """
-        return self._decide(request, pool, self.proposers.offered, self._asker(request, None))
+        asker, offered = self._asker(request, None), self.proposers.offered
+        ruling = self.proposers.ruling(request, asker, offered)
+        return self._decide(request, asker, pool, offered, ruling)
 
     def _asker(self, request: RankRequest, known: KnownUser | None) -> Asker:
         """Return who asks."""
@@ -201,8 +203,8 @@ class Ranker:
         if known is None or self._live_history is None:
             return Asker(keyed, keyed)
         held_back = known.visit
-        if self._rules is not None:
-            held_back = self._rules.held_back(known, 1000 * self._clock())
+        if self._repeat is not None:
+            held_back = self._repeat.held_back(known, 1000 * self._clock())
         did = () if known.profile is None else known.profile.events
         live = self._live_history(did)
         keyed = keyed if known.filed else None
@@ -214,12 +216,18 @@ class Ranker:
         return self.serving
 
     def _decide(
-        self, request: RankRequest, pool: Pool, offered: Offered, asker: Asker
+        self,
+        request: RankRequest,
+        asker: Asker,
+        pool: Pool,
+        offered: Offered,
+        ruling: Ruling | None,
     ) -> DecisionRecord:
         serving, catalogue = self._ready(), offered.offering.catalogue
         if request.slots > len(pool.ids):
             out = ["repeat holds back"] if asker.held_back else []
-            out += ["the filters refuse"] if offered.offering.filtered is not None else []
+            filters = ruling is not None and ruling.admission is not None
+            out += ["the filters refuse"] if filters else []
             without = f", without what {' and what '.join(out)}" if out else ""
             raise InvalidFieldError(
                 f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
@@ -243,6 +251,10 @@ class Ranker:
             self.spec, catalogue, public, pool.ids, pool.features, pool.scores
         )
         _check_crosses(context, actions)
+        boosts = None
+        if ruling is not None and not held_out:
+            boosts = ruling.boosts(pool.ids, pool.features)
+            actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
 
         decision = decide(
             policy,
@@ -281,6 +293,7 @@ class Ranker:
             failed=pool.failed,
             artifact=pool.artifact,
             profile=asker.profile,
+            rules=None if ruling is None else ruling.record(boosts),
         )
 
     async def pool(self, request: RankRequest) -> Pool:
@@ -294,7 +307,7 @@ class Ranker:
             NoCandidatesError, UnknownUserError: nothing to choose from.
             SourceError: every source failed.
         """
-        pool, _ = await self._pool(request, self._asker(request, None))
+        pool, _, _ = await self._pool(request, self._asker(request, None))
         return pool
 
     async def scored_pool(self, request: RankRequest, catalogue: Catalogue) -> Pool:
@@ -308,31 +321,21 @@ class Ranker:
             BanditloopError: as ``pool``.
         """
         asker = self._asker(request, None)
-        pool, offered = await self._pool(request, asker)
+        pool, offered, _ = await self._pool(request, asker)
         return self._scored(pool, request, offered.sources, catalogue, asker)
 
-    async def _pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered]:
-        """Return the pool, and what may be offered once it is made."""
-        if request.actions is not None:
-            excluded = asker.held_back.union(request.exclude)
-            pool = explicit_pool(request.actions, excluded, repeats=bool(asker.held_back))
-            return self._admitted(pool, request, asker), self.proposers.now()
-        return await self.proposers.pool(request, asker)
+    async def _pool(
+        self, request: RankRequest, asker: Asker
+    ) -> tuple[Pool, Offered, Ruling | None]:
+        """Return the pool, what may be offered once it is made, and what the rules say."""
+        if request.actions is None:
+            return await self.proposers.pool(request, asker)
 
-    def _admitted(self, pool: Pool, request: RankRequest, asker: Asker) -> Pool:
-        """Return the actions of a request that the filters admit.
-
-        Raises:
-            NoCandidatesError: there are none.
-        """
-        admission = self.proposers.admission(request, asker, self.proposers.now())
-        if admission is None:
-            return pool
-        admits = admission.of_actions(pool.ids, pool.features)
-        kept = pool.at(np.flatnonzero(admits).tolist())
-        if not kept.ids:
-            raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
-        return kept
+        excluded = asker.held_back.union(request.exclude)
+        pool = explicit_pool(request.actions, excluded, repeats=bool(asker.held_back))
+        offered = self.proposers.now()
+        ruling = self.proposers.ruling(request, asker, offered)
+        return _admitted(pool, ruling), offered, ruling
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return the source that says it, and the items most like one that may be offered.
@@ -393,6 +396,21 @@ class Ranker:
         return in_holdout(
             holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id
         )
+
+
+def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
+    """Return the actions of a request that the filters admit.
+
+    Raises:
+        NoCandidatesError: there are none.
+    """
+    if ruling is None or ruling.admission is None:
+        return pool
+    admits = ruling.admitted(pool.ids, pool.features)
+    kept = pool.at(np.flatnonzero(admits).tolist())
+    if not kept.ids:
+        raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
+    return kept
 
 
 def _check_crosses(context: Context, actions: ActionSet) -> None:

@@ -33,7 +33,7 @@ _TEXT, _BYTES, _ARRAY, _MAP = 1, 2, 3, 4
 _NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
 _DECISION = np.frombuffer(b"decision", np.uint8)
 _REWARD = np.frombuffer(b"reward", np.uint8)
-_DECISION_LEAST, _DECISION_MOST = 12, 20
+_DECISION_LEAST, _DECISION_MOST = 12, 21
 _REWARD_LEAST, _REWARD_MOST = 3, 7
 _CROWD = 8
 """So many names are compared each with each; more are looked up."""
@@ -377,12 +377,12 @@ def _past_choice(
 def _past_later_fields(data: Any, at: Any, end: Any, count: Any, out: Any) -> Any:
     """Return where the fields end that older builds did not know; -1: they do not."""
     # Its user, whether it is deferred, or held out; no credit; whether unserved; what failed; its
-    # artifact, and its profile.
+    # artifact, and its profile; no rules.
     for field in range(count):
         begins = at
         if field in (0, 6, 7):
             at = _past_text_or_nil(data, at, end)
-        elif field == 3:
+        elif field in (3, 8):
             at = at + 1 if at < end and data[at] == _NIL else np.int64(-1)
         elif field == 5:
             at = _past_map_of_texts_or_nil(data, at, end)

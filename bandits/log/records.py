@@ -42,6 +42,63 @@ class Credit(msgspec.Struct, frozen=True, array_like=True):
         return np.frombuffer(self.pmf, "<f8").reshape(len(self.credited), len(self.sources))
 
 
+class Removed(msgspec.Struct, frozen=True, array_like=True):
+    """What a rule took from what a decision would have chosen from, as far as that is known.
+
+    Attributes:
+        ids: the first actions of which it is known, MAX_REMOVED at most.
+        count: how many there were.
+    """
+
+    ids: list[str]
+    count: int
+
+
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """An item that stood in a slot of the page by a placement, and not by a draw.
+
+    Attributes:
+        slot: which of the page, from 0.
+        action_id: the item.
+    """
+
+    slot: int
+    action_id: str
+
+
+class Ruled(msgspec.Struct, frozen=True, array_like=True):
+    """What a decision's rules depended on, beside its spec, its catalogue and its context.
+
+    Attributes:
+        filter: the request's own.
+        now_ms: the moment, in ms since 1970, where a rule looked at the time.
+        did: what the profile said, where a rule looked at it: by what was done, with which items.
+        removed: by the rule, what it took away.
+        boosts: float32[K], what was added to the score of each action before exploration; empty for
+            nothing.
+        control: the log's entry of the controller's state that it was made under.
+        placed: what stood on the page without a draw.
+        short: why there are fewer slots than were asked for.
+    """
+
+    filter: str | None = None
+    now_ms: int | None = None
+    did: dict[str, list[str]] | None = None
+    removed: dict[str, Removed] = msgspec.field(default_factory=dict)
+    boosts: bytes = b""
+    control: str | None = None
+    placed: list[Placed] = msgspec.field(default_factory=list)
+    short: str | None = None
+
+    def offsets(self) -> Float64 | None:
+        """Return the boosts as float64[K]; None if nothing was added."""
+        return np.frombuffer(self.boosts, "<f4").astype(np.float64) if self.boosts else None
+
+
+NO_RULES = Ruled()
+"""What is not written: rules that depended on nothing else."""
+
+
 class DecisionRecord(Record, frozen=True, tag="decision"):
     """A decision, with everything needed to rebuild the feature matrix its policy saw.
 
@@ -68,6 +125,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         artifact: the version of the artifact whose sources were asked; None if none was.
         profile: the version of what was known of the user, that is, its digest; "" where not all of
             it could be read; None where the policy does not ask.
+        rules: what its rules depended on; None: on nothing else, or there are none.
     """
 
     event_id: str
@@ -89,11 +147,17 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     failed: dict[str, str] | None = None
     artifact: str | None = None
     profile: str | None = None
+    rules: Ruled | None = None
 
     @property
     def control(self) -> bool:
         """Whether it was chosen by the spec's holdout policy, and by nothing else."""
         return self.holdout and not self.unserved
+
+    @property
+    def boosts(self) -> Float64 | None:
+        """What rules added to the score of each action, float64[K]; None: nothing."""
+        return None if self.rules is None else self.rules.offsets()
 
     @property
     def slots(self) -> int:

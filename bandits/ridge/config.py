@@ -132,10 +132,12 @@ class RidgeConfig(
 
         model = RidgeModel(snapshot)
         if isinstance(exploration, LinTs):
-            return lambda context, actions: votes(model.draws(context, actions))
+            return lambda context, actions: votes(actions.boosted(model.draws(context, actions)))
         if isinstance(exploration, LinUcb):
             alpha = exploration.alpha
-            return lambda context, actions: greedy(model.upper_bounds(context, actions, alpha))
+            return lambda context, actions: greedy(
+                actions.boosted(model.upper_bounds(context, actions, alpha))
+            )
         return explore_scores(exploration, model.comparable, model.worth)
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:  # noqa: ARG002

@@ -8,7 +8,7 @@ from math import inf
 from banditloop_client.schemas import Item
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline, Offer
-from policies.rules.filters import FilteredItems
+from policies.rules.ruled_items import RuledItems
 
 SPARE = 64
 """Entries of the queue beyond twice those that are due, before it is made anew."""
@@ -27,7 +27,7 @@ class Offering:
         limits: whether only they may be offered: not before a catalogue was ever put.
         now_ms: the time that was looked at last, in ms since 1970.
         changes: goes up whenever an item has changed, or its time has come or is over.
-        filtered: the items as the policy's filter sees them; None: it has none.
+        ruled: the items as the policy's rules see them; None: it has none.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Offering:
         timeline: ItemTimeline | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        filtered: FilteredItems | None = None,
+        ruled: RuledItems | None = None,
     ) -> None:
         """Begin with a catalogue.
 
@@ -44,7 +44,7 @@ class Offering:
             catalogue: the items; without one, none was ever put.
             timeline: what the catalogue is the newest version of; made of it if there is none.
             clock: seconds since 1970.
-            filtered: is told of all items, and of what becomes of them.
+            ruled: is told of all items, and of what becomes of them.
         """
         catalogue = Catalogue() if catalogue is None else catalogue
         self.timeline = ItemTimeline(catalogue) if timeline is None else timeline
@@ -64,10 +64,10 @@ class Offering:
         for item_id, offer in list(self.timeline.offers.items()):
             self._look(item_id, offer)
 
-        self.filtered = filtered
-        if filtered is not None:
+        self.ruled = ruled
+        if ruled is not None:
             items = map(self.item, self.timeline)
-            filtered.load(item for item in items if item is not None)
+            ruled.load(item for item in items if item is not None)
 
     def __contains__(self, item_id: object) -> bool:
         if not self.limits:
@@ -110,8 +110,8 @@ class Offering:
         self.catalogue, self.timeline = catalogue, timeline
         for item_id in changed:
             self._look(item_id, timeline.offers.get(item_id))
-            if self.filtered is not None:
-                self.filtered.change(item_id, timeline.item(item_id))
+            if self.ruled is not None:
+                self.ruled.change(item_id, timeline.item(item_id))
         self._note(changed)
 
     def pass_time(self) -> Collection[str]:

@@ -12,7 +12,7 @@ from policies.artifacts.histories import Profile
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
-from policies.rules.filters import Admission
+from policies.rules.ruling import Admission
 
 ScoreItems = Callable[[Sequence[str]], Float32]
 

@@ -10,7 +10,7 @@ from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
-from policies.rules.filters import Admission
+from policies.rules.ruling import Admission
 from policies.sources.base import SourceRequest
 
 PART = 10_000
@@ -157,8 +157,8 @@ class ClosedPlaces:
             place = places.get(item_id)
             if place is None:
                 continue
-            if offering.filtered is not None:
-                self._rows[place] = offering.filtered.rows([item_id])[0]
+            if offering.ruled is not None:
+                self._rows[place] = offering.ruled.rows([item_id])[0]
             closed = item_id not in offering
             if closed != bool(shade[place]):
                 shade[place] = -np.inf if closed else 0.0
@@ -173,14 +173,14 @@ class ClosedPlaces:
         Args:
             admission: what they admit.
         """
-        if admission.items is not self.offering.filtered:
+        if admission.items is not self.offering.ruled:
             return None
         return np.where(admission.at(self._rows), self.shade, np.float32(-np.inf))
 
     def _all_rows(self) -> NDArray[np.intp]:
         """Return the row of each place among the items as filters see them."""
-        filtered, ids = self.offering.filtered, self._items.ids
-        if filtered is None:
+        ruled, ids = self.offering.ruled, self._items.ids
+        if ruled is None:
             return np.zeros(0, np.intp)
-        parts = [filtered.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
+        parts = [ruled.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
         return np.concatenate([np.zeros(0, np.intp), *parts])

@@ -14,7 +14,6 @@ from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, Namespa
 from bandits.learner_config import is_set
 from policies.profiles.signals import signal_types
 from policies.requests import is_private
-from policies.rules.filters import compiled_filter
 from policies.spec.policy import PolicySpec
 from policies.spec.sources import RlSource
 
@@ -60,7 +59,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "within", f"{meant}, and this is a {spec.kind}: leave it out"
 
     yield from _private(spec)
-    yield from _filtered(spec)
+    yield from _ruled(spec)
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
 
@@ -100,20 +99,20 @@ def _private(spec: PolicySpec) -> Iterator[tuple[str, str]]:
             )
 
 
-def _filtered(spec: PolicySpec) -> Iterator[tuple[str, str]]:
-    """Yield what the filter asks of users that no profile could ever say."""
-    rule = spec.filter_rule
-    if rule is None:
-        return
-    asked = compiled_filter(rule.where, "filter.where", admits_unknown=False).activities
-    if asked and spec.profile is msgspec.UNSET:
-        yield "filter.where", f"what a user did is in the profile (profile.{asked[0]}): set profile"
-    elif spec.profile is not msgspec.UNSET:
-        signals = {} if spec.signals is msgspec.UNSET else spec.signals
-        known = {**spec.profile.types, **signal_types(signals)}
-        for name in asked:
-            if name not in known:
-                yield "filter.where", f"nobody does {name!r}: one of {', '.join(known)}"
+def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield what the rules ask of users that no profile could ever say, and what boosts nothing."""
+    signals = {} if spec.signals is msgspec.UNSET else spec.signals
+    for target, looks in ({} if spec.rules is None else spec.rules.looks_by_field).items():
+        for name in sorted(looks.activities):
+            if spec.profile is msgspec.UNSET:
+                yield target, f"what a user did is in the profile (profile.{name}): set profile"
+            elif name not in (known := {**spec.profile.types, **signal_types(signals)}):
+                yield target, f"nobody does {name!r}: one of {', '.join(known)}"
+
+    if spec.boost_cap is not msgspec.UNSET and not spec.boost:
+        yield "boost_cap", "there are no boosts that it could cap: leave it out"
+    if spec.boost is not msgspec.UNSET and not spec.boost:
+        yield "boost", "it boosts nothing: leave it out"
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 
 from bandits.errors import SpecError
-from bandits.exploration import EpsilonGreedy, Exploration, Fraction, Greedy, LinTs, Softmax
+from bandits.exploration import (
+    EpsilonGreedy,
+    Exploration,
+    Fraction,
+    Greedy,
+    LinTs,
+    Softmax,
+    VwExploration,
+)
 from bandits.features.namespaces import NAMESPACES, NamespaceName
 from bandits.learner_config import LearnerConfig
 from bandits.learner_kinds import LearnerKind
@@ -25,7 +33,10 @@ from policies.profiles.signals import (
     signal_types,
     signalled_rule,
 )
-from policies.rules.filters import Condition, FilterRule
+from policies.rules.boosts import BOOST_CAP, MAX_BOOST, Boost
+from policies.rules.conditions import Condition
+from policies.rules.filters import FilterRule
+from policies.rules.policy_rules import PolicyRules
 from policies.spec.refresh import Refresh
 from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
 from policies.typed_yaml import choices
@@ -100,6 +111,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for all features below it, too: ``home`` for ``home.street``.
         filter: what may be chosen: a condition (CEL) over ``item``, ``context``, ``profile`` and
             ``time``, or more about one. What it refuses has no probability.
+        boost: what is added to the scores of some items, in units of the reward, before anything
+            has a probability: ``[{when: item.season == "new", by: 0.2}]``; not of what the holdout
+            is served.
+        boost_cap: how much all boosts of an item together add at most, or take away.
     """
 
     name: Name
@@ -123,6 +138,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeat: Repeat | msgspec.UnsetType = msgspec.UNSET
     context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
     filter: FilterRule | Condition | msgspec.UnsetType = msgspec.UNSET
+    boost: list[Boost] | msgspec.UnsetType = msgspec.UNSET
+    boost_cap: Annotated[float, msgspec.Meta(gt=0, le=MAX_BOOST)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
@@ -165,7 +184,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.refresh is not msgspec.UNSET and not trained:
             raise SpecError("there is no source of kind artifact to train anew", "refresh")
         _check_users(self)
-        _ = self.filter_rule
+        _ = self.rules
 
     @property
     def encoded(self) -> bytes:
@@ -199,6 +218,15 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if isinstance(self.filter, msgspec.UnsetType):
             return None
         return self.filter if isinstance(self.filter, FilterRule) else FilterRule(self.filter)
+
+    @property
+    def rules(self) -> PolicyRules | None:
+        """What decisions are made under, compiled; None: there are no rules."""
+        boosts = [] if isinstance(self.boost, msgspec.UnsetType) else self.boost
+        cap = BOOST_CAP if isinstance(self.boost_cap, msgspec.UnsetType) else self.boost_cap
+        if self.filter_rule is None and not boosts:
+            return None
+        return PolicyRules(self.filter_rule, boosts, cap)
 
     @property
     def shares(self) -> str:
@@ -281,8 +309,26 @@ def _check_learner(spec: PolicySpec) -> None:
         )
 
     learner.check_exploration(spec.exploration)
+    if spec.boost is not msgspec.UNSET:
+        _check_boosted(spec)
     if learner.learns and not learner.corrects:
         _check_uncorrected(learner, spec.rule)
+
+
+def _check_boosted(spec: PolicySpec) -> None:
+    """Refuse boosts where there is no score of an item that they could be added to."""
+    if spec.kind == "mixture":
+        raise SpecError(
+            "the actions of a mixture are its sources, of which no item has a score of its own to"
+            " add to: make it a blend",
+            "boost",
+        )
+    if isinstance(spec.exploration, VwExploration):
+        raise SpecError(
+            "Vowpal Wabbit explores by its own scores, to which nothing can be added: choose"
+            " another exploration.kind",
+            "boost",
+        )
 
 
 def _check_users(spec: PolicySpec) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from bandits.decide import left_after
 from bandits.errors import ReplayError
 from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
 from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Pmf, check_pmf
-from policies.features import featurise
+from policies.features import boosted, featurise
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.archive.rows import decision_rows
@@ -101,7 +102,9 @@ class LogComparison:
                 scores = each.rescorer.scores(record, time_ms)
                 context, actions = _features(self._spec, catalogue, record, scores)
                 for row in slots:
-                    pmf = each.policy.pmf(context, _left(actions, record, row.slot))
+                    pmf = each.policy.pmf(
+                        context, left_after(actions, record.chosen[: row.slot])[1]
+                    )
                     pmfs[each.name][row.event_id, row.slot] = check_pmf(pmf)
             rows += slots
             progress(done + 1)
@@ -194,12 +197,7 @@ def _deviation(n: float, total: float, squares: float) -> float:
 def _features(
     spec: PolicySpec, catalogue: Catalogue, record: DecisionRecord, scores: Mapping[str, Float32]
 ) -> tuple[Context, ActionSet]:
-    return featurise(spec, catalogue, record.context, record.action_ids, record.features, scores)
-
-
-def _left(actions: ActionSet, record: DecisionRecord, slot: int) -> ActionSet:
-    """Return the actions that the slots before have left."""
-    if not slot:
-        return actions
-    taken = record.chosen[:slot]
-    return actions.take([at for at in range(len(actions)) if at not in taken])
+    context, actions = featurise(
+        spec, catalogue, record.context, record.action_ids, record.features, scores
+    )
+    return context, boosted(actions, record.boosts)

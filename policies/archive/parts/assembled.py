@@ -12,6 +12,7 @@ from policies.archive.columns import FEATURE
 from policies.archive.parts.assembling import (
     BEFORE_ARTIFACT,
     BEFORE_PROFILE,
+    BEFORE_RULES,
     ELEMENTS,
     FLAG,
     LIST,
@@ -22,7 +23,7 @@ from policies.archive.parts.assembling import (
 )
 from policies.archive.parts.shapes import bounds_of, elements_of
 
-ASSEMBLED = frozenset({BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS})
+ASSEMBLED = frozenset({BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS})
 NAMED = ("spec", "snapshot_id", "catalogue", "user", "artifact", "profile")
 """How many elements the array of a decision may have that compiled code writes."""
 HEAD_BYTES = 64

@@ -10,8 +10,9 @@ from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, t
 
 EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8)
 """Columns of ``texts``."""
-BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS = 18, 19, 20
-"""Elements of a decision's array: of builds that knew no artifact or no profile in it; of this."""
+BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS = 18, 19, 20, 21
+"""Elements of a decision's array: of builds that knew no artifact, no profile or no rules in it; of
+this one."""
 NUMBER, FLAG, TEXT, LIST = 0, 1, 2, 3
 _HEAD = np.frombuffer(b"\xa8decision", np.uint8)
 _NIL = 0xC0
@@ -214,5 +215,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
             at = _text_or_nil(out, at, words, starts, texts[row, ARTIFACT])
         if numbers[row, 7] > BEFORE_PROFILE:
             at = _text_or_nil(out, at, words, starts, texts[row, PROFILE])
+        if numbers[row, 7] > BEFORE_RULES:
+            out[at] = _NIL
+            at += 1
         ends[row] = at
     return ends

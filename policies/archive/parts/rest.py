@@ -61,7 +61,7 @@ def _fits(record: DecisionRecord | RewardRecord) -> bool:
     """Return whether the columns hold all that a record says."""
     if isinstance(record, RewardRecord):
         return record.slot is None or record.slot < INT64_MAX
-    return record.holdout or not record.unserved
+    return (record.holdout or not record.unserved) and record.rules is None
 
 
 def emptied_decision(policy: str, count: int) -> bytes:

@@ -12,7 +12,12 @@ from bandits.kernels.compiled import Int32, Int64
 from bandits.log.codec import VERSION
 from bandits.log.records import DecisionRecord
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
-from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS
+from policies.archive.parts.assembling import (
+    BEFORE_ARTIFACT,
+    BEFORE_PROFILE,
+    BEFORE_RULES,
+    ELEMENTS,
+)
 from policies.archive.parts.rest import emptied_decision
 from policies.archive.parts.shredding import (
     ACTIONS,
@@ -48,7 +53,7 @@ from policies.archive.parts.shredding import (
 
 HEADS = tuple(
     bytes([VERSION, 0xDC, 0, count, 0xA8]) + b"decision"
-    for count in (BEFORE_ARTIFACT, BEFORE_PROFILE, ELEMENTS)
+    for count in (BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS)
 )
 """How a decision begins: the version, how many elements, the kind."""
 COUNT_AT = 3

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bandits.kernels.actions import SLACK
 from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
-from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE
+from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES
 
 TAKEN, REFUSED, FULL = 0, 1, 2
 """The outcomes; FULL: there are more distinct texts than there is place for."""
@@ -490,6 +490,10 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             at, profile = _word_or_nil(data, at, end, PROFILE, table, words, known)
             if at < 0:
                 return int(profile)
+        if data[bounds[row] + 3] > BEFORE_RULES:
+            if at >= end or data[at] != 0xC0:
+                return REFUSED
+            at += 1
         if at != end:
             return REFUSED
         if fills:

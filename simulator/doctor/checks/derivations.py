@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.decide import Decision
+from bandits.decide import Decision, left_after
 from bandits.errors import BanditloopError
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry
 from bandits.types import ActionSet, Context, Float64, Policy
@@ -205,7 +205,6 @@ def _derive(policy: Policy, context: Context, actions: ActionSet, chosen: list[i
     """Return the PMF of each slot, float64[slots, K], given the actions chosen before it."""
     pmfs = np.zeros((len(chosen), len(actions)))
     for slot in range(len(chosen)):
-        remaining = np.delete(np.arange(len(actions)), chosen[:slot])
-        left = actions if slot == 0 else actions.take(remaining)
+        remaining, left = left_after(actions, chosen[:slot])
         pmfs[slot, remaining] = policy.pmf(context, left)
     return pmfs

@@ -31,6 +31,7 @@ FILES: dict[str, Any] = {
     "columns": CsvColumns,
 }
 REQUIRED: dict[str, Any] = {  # a value for each field that has no default
+    "by": 0.1,
     "args": "--cb_explore_adf",
     "choice": [1],
     "column": "c",
@@ -50,6 +51,7 @@ REQUIRED: dict[str, Any] = {  # a value for each field that has no default
     "url": "http://x",
     "vary": {},
     "weight": 1.0,
+    "when": "true",
     "within": "1d",
 }
 

@@ -123,10 +123,10 @@ def test_actions_that_are_sent_are_filtered_by_what_the_request_or_the_catalogue
 
 
 def test_a_condition_is_not_compiled_for_each_request_that_brings_actions():
-    items = ranker_of("item.stock > 0").offering.filtered
+    items = ranker_of("item.stock > 0").offering.ruled
     assert items is not None
     others = items.with_features(["new", "i1"], [{"stock": 1.0}, None])
-    assert others.filter is items.filter
+    assert others.rules is items.rules
     assert len(others) == 3
 
 
@@ -146,8 +146,8 @@ def test_an_item_that_changes_is_judged_anew():
     timeline = ItemTimeline(later)
     ranker.offer(timeline.newest, timeline, [item.id for item in changed] + ["i4"])
     assert chosen_from(ranker) == ["i0", "i2", "i5"]
-    assert ranker.offering.filtered is not None
-    assert ranker.offering.filtered.rows(["i4"]).tolist() == [0]
+    assert ranker.offering.ruled is not None
+    assert ranker.offering.ruled.rows(["i4"]).tolist() == [0]
 
 
 @pytest.mark.parametrize(

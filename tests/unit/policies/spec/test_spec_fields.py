@@ -64,6 +64,8 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "artifact": "tests/unit/policies/artifacts/test_source_artifact.py",
     "partitions": "tests/unit/policies/fold/test_partition.py",
     "prior": "tests/unit/policies/fold/test_prior_in_log.py",
+    "boost": "tests/unit/policies/rules/test_boosts.py",
+    "boost_cap": "tests/unit/policies/rules/test_boosts.py",
     "space": "tests/integration/test_spaces.py",
     "repeat": "tests/unit/policies/profiles/test_known_user.py",
     "signals": "tests/unit/policies/profiles/test_signals.py",

@@ -1,0 +1,78 @@
+"""A condition of a rule, compiled, and what it looks at."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from policies.rules.compiled import compile_condition
+from policies.rules.expressions import Node, Operation, conjuncts, named_fields, parse
+from policies.rules.kinds import field_kinds
+from policies.rules.values import Frame, Holds
+
+OF_ITEMS = "item"
+Condition = Annotated[str, msgspec.Meta(min_length=1)]
+"""A condition (CEL), as a spec has it."""
+
+
+class Looks(NamedTuple):
+    """What conditions look at: features of items, what users did by name, and the time."""
+
+    items: frozenset[str] = frozenset()
+    activities: frozenset[str] = frozenset()
+    time: bool = False
+
+    @classmethod
+    def at_all(cls, looks: Iterable["Looks"]) -> "Looks":
+        """Return what several conditions look at together."""
+        every = list(looks)
+        return cls(
+            frozenset[str]().union(*(each.items for each in every)),
+            frozenset[str]().union(*(each.activities for each in every)),
+            any(each.time for each in every),
+        )
+
+
+class CompiledCondition:
+    """A condition, in the part that looks at items alone and the part that looks at who asks.
+
+    ``of_items``, ``of_asking``: say of many items at once whether the part holds; None if there is
+    no such part. ``looks``: at what.
+    """
+
+    def __init__(self, where: str, target: str) -> None:
+        """Compile a condition.
+
+        Args:
+            where: the condition.
+            target: the field that it is in; errors name it.
+
+        Raises:
+            SpecError: it is none.
+        """
+        node = parse(where, target)
+        kinds = field_kinds(node, target)
+        self.looks = Looks(
+            frozenset(each.name for each in kinds if each.root == OF_ITEMS),
+            frozenset(each.name for each in kinds if each.root == "profile"),
+            any(each.root == "time" for each in kinds),
+        )
+        of_items = [each for each in conjuncts(node) if _is_of_items(each)]
+        others = [each for each in conjuncts(node) if not _is_of_items(each)]
+        self.of_items, self.of_asking = (
+            compile_condition(_joined(terms), kinds) if terms else None
+            for terms in (of_items, others)
+        )
+
+    @property
+    def parts(self) -> list[Callable[[Frame], Holds]]:
+        """Both parts, as far as there are any."""
+        return [part for part in (self.of_items, self.of_asking) if part is not None]
+
+
+def _is_of_items(node: Node) -> bool:
+    return all(field.root == OF_ITEMS for field in named_fields(node))
+
+
+def _joined(terms: list[Node]) -> Node:
+    return terms[0] if len(terms) == 1 else Operation("&&", tuple(terms))

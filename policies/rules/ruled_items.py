@@ -1,0 +1,183 @@
+"""The items of a policy as its rules see them."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from banditloop_client.schemas import Item
+from bandits.errors import InvalidFieldError, SpecError
+from bandits.types import Float32
+from bandits.values import FeatureMap
+from policies.rules.columns import Bools, ItemColumns
+from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
+from policies.rules.policy_rules import PolicyRules
+from policies.rules.values import Frame
+
+
+class Asked(msgspec.Struct, frozen=True, eq=False):
+    """What rules may look at beside the items.
+
+    Attributes:
+        context: features of the decision.
+        done: by what was done, with which items the user did it.
+        now_ms: the moment, in ms since 1970.
+        filter: the request's own filter, if it has one.
+    """
+
+    context: FeatureMap
+    done: Callable[[], Mapping[str, Collection[str]]]
+    now_ms: int
+    filter: Filter | None = None
+
+
+class RuledItems:
+    """The items of a policy, of which its rules say what may be chosen and what is added to them.
+
+    ``rules``: the policy's.
+    """
+
+    def __init__(self, rules: PolicyRules) -> None:
+        """Begin without items."""
+        self.rules = rules
+        self._columns = ItemColumns(rules.item_fields)
+        self._open = np.zeros(0, np.bool_)
+
+    def load(self, items: Iterable[Item]) -> None:
+        """Take in all items at once."""
+        for item in items:
+            self._columns.put(item.id, item.features)
+        self._look(np.arange(len(self._columns)))
+
+    def change(self, item_id: str, item: Item | None) -> None:
+        """Take in an item as it is now; None: it is gone."""
+        if item is None:
+            if item_id in self._columns.place:  # else its row is that of nothing
+                self._open[self._columns.rows([item_id])] = False
+                self._columns.drop(item_id)
+            return
+        self._columns.put(item_id, item.features)
+        self._look(self._columns.rows([item_id]))
+
+    def __len__(self) -> int:
+        """How many rows there are, that of nothing among them."""
+        return len(self._columns)
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each item; 0 for one that is not there."""
+        return self._columns.rows(ids)
+
+    def with_features(
+        self, ids: Sequence[str], features: Sequence[FeatureMap | None]
+    ) -> "RuledItems":
+        """Return other items, a row each from 1 on, of which a request may say what they are.
+
+        Args:
+            ids: theirs.
+            features: of each; of None those of the item here.
+        """
+        others = RuledItems(self.rules)
+        others.load(
+            Item(item_id, self._columns.features(item_id) if own is None else own)
+            for item_id, own in zip(ids, features, strict=True)
+        )
+        return others
+
+    def own_filter(self, where: str | None) -> Filter | None:
+        """Return a request's filter.
+
+        Raises:
+            InvalidFieldError: it is no condition, or names features that are not at hand.
+        """
+        rule = self.rules.filter_rule
+        if where is None or rule is None:
+            return None
+        if len(where) > MOST_OF_A_REQUEST:
+            raise InvalidFieldError(
+                f"a request's filter has at most {MOST_OF_A_REQUEST:,} characters, this one"
+                f" {len(where):,}: a long condition belongs in the policy's filter.where",
+                "filter",
+            )
+        try:
+            found = compiled_filter(where, "filter", admits_unknown=rule.unknown == "admit")
+        except SpecError as error:
+            raise InvalidFieldError(error.message, "filter") from error
+        for name in sorted(found.condition.looks.items):
+            if name not in self._columns.columns:
+                raise InvalidFieldError(
+                    f"item.{name} is not at hand: name it in the policy's filter.fields",
+                    "filter",
+                )
+        return found
+
+    def admits(self, rows: NDArray[np.intp], asked: Asked) -> Bools:
+        """Return which items may be chosen, bool[n].
+
+        Args:
+            rows: int[n], of the items.
+            asked: what is looked at beside them.
+        """
+        admitted, own = self._open[rows], self.rules.filter
+        if asked.filter is None and (own is None or own.condition.of_asking is None):
+            return admitted
+
+        # Whoever is out by what it is need not be looked at again.
+        at = np.flatnonzero(admitted)
+        frame = self.frame(rows[at], asked)
+        for each in (own, asked.filter):
+            if each is None:
+                continue
+            parts = [each.condition.of_asking] if each is own else each.condition.parts
+            for part in parts:
+                if part is not None:
+                    admitted[at] &= each.admitted(part(frame))
+        return admitted
+
+    def offsets(self, rows: NDArray[np.intp], asked: Asked) -> Float32 | None:
+        """Return what is added to the score of each item, float32[n]; None: nothing to any.
+
+        Args:
+            rows: int[n], of the items.
+            asked: what is looked at beside them.
+        """
+        boosts = self.rules.boosts
+        return None if boosts is None else boosts.offsets(self.frame(rows, asked))
+
+    def frame(self, rows: NDArray[np.intp], asked: Asked) -> Frame:
+        """Return what conditions are asked of.
+
+        Args:
+            rows: int[n], of the items.
+            asked: what is looked at beside them.
+        """
+        asks = self.rules.looks.activities or (
+            asked.filter is not None and asked.filter.condition.looks.activities
+        )
+        return Frame(
+            self._columns,
+            rows,
+            asked.context,
+            asked.done() if asks else {},
+            _time(asked.now_ms / 1000),
+            [],
+        )
+
+    def _look(self, rows: NDArray[np.intp]) -> None:
+        """Find out of some rows whether the filter's part about items alone admits them."""
+        if self._open.size < len(self._columns):
+            grown = np.zeros(2 * len(self._columns), np.bool_)
+            grown[: self._open.size] = self._open
+            self._open = grown
+        own = self.rules.filter
+        if own is None or own.condition.of_items is None:
+            self._open[rows] = True
+            return
+        frame = Frame(self._columns, rows, {}, {}, {}, [])
+        self._open[rows] = own.admitted(own.condition.of_items(frame))
+
+
+def _time(now_s: float) -> dict[str, float]:
+    """Return the fields of the moment: ``hour`` 0 to 23 and ``weekday`` 0 (Monday) to 6, in UTC."""
+    days, seconds = divmod(now_s, 86_400)
+    return {"hour": seconds // 3600, "weekday": (days + 3) % 7, "now": now_s}
