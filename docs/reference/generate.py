@@ -101,12 +101,17 @@ def policy_spec() -> str:
         for kind in structs_in(hints[field]):
             parts += struct(kind, f"{title}: {kind.__struct_config__.tag}", level=3)
 
-    for field in ("join", "signals", "holdout", "prior", "refresh", "profile", "repeat", "filter"):
+    for field in PLAIN_FIELDS:
         for kind in structs_in(hints[field]):
             parts += struct(kind, heading_of(kind))
     return "\n\n".join(parts)
 
 
+PLAIN_FIELDS = (
+    *("join", "signals", "holdout", "prior", "refresh", "profile", "repeat"),
+    *("filter", "boost"),
+)
+"""Fields of a policy that have fields of their own, and are of one kind."""
 SECTIONS = {
     "sources": "source",
     "learner": "learner",
@@ -301,9 +306,10 @@ def log_records() -> str:
     for kind in kinds:
         parts += struct(kind, f"{kind.__struct_config__.tag}")
 
-    inner = [each for kind in kinds for each in inner_structs(kind)]
+    inner = list(dict.fromkeys(each for kind in kinds for each in inner_structs(kind)))
     parts.append("## Parts of records")
-    for each in dict.fromkeys(inner):
+    for each in inner:
+        inner += [part for part in inner_structs(each) if part not in inner]
         parts += struct(each, heading_of(each), level=3)
     return "\n\n".join(parts)
 
