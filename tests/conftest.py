@@ -87,6 +87,8 @@ SERVERS = os.environ.get("BANDITLOOP_TEST_SERVERS", "valkey,redis").split(",")
 @pytest.fixture(params=SERVERS)
 def server_url(request, monkeypatch) -> str:
     """Each kind of server; a test uses key names of its own."""
+    if request.param != SERVERS[0] and request.node.get_closest_marker("one_server"):
+        pytest.skip("on the first server only")
     url = request.getfixturevalue(f"{request.param}_url")
     if is_cluster(url):  # whoever makes a client of it gets one of the whole cluster
         of_one = redis.Redis.from_url

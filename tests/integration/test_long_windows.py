@@ -69,6 +69,7 @@ def step(loop: LearnerLoop, client: redis.Redis) -> None:
     raise AssertionError("it never came to the end")
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("name", RULES)
 def test_windows_close_whose_decisions_have_left_memory_and_redis(client, tmp_path, name):
     """Also for a learner that resumes in between, and while the archive was away for a moment."""
