@@ -223,7 +223,8 @@ class Proposers:
         kept = pool.within(now.offering)
         ruling = self.ruling(request, asker, now)
         if ruling is not None and ruling.admission is not None:
-            kept = kept.at(np.flatnonzero(ruling.admission.among(kept.ids)).tolist())
+            ruling.admission.removed |= {} if admission is None else admission.removed
+            kept = kept.at(ruling.admission.sift(kept.ids).tolist())
         if not kept.ids:
             raise NoCandidatesError(
                 f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
@@ -284,7 +285,7 @@ class Proposers:
                 return found
 
             # Where the filters take much, more is asked for; not of what has to be waited for.
-            kept = np.flatnonzero(request.admission.among(found.ids))
+            kept = request.admission.sift(found.ids)
             last = len(found.ids) < limit or not isinstance(source, ImmediateSource)
             if len(kept) >= wanted or last:
                 ids = tuple(found.ids[at] for at in kept[:wanted].tolist())

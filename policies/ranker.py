@@ -406,8 +406,7 @@ def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """
     if ruling is None or ruling.admission is None:
         return pool
-    admits = ruling.admitted(pool.ids, pool.features)
-    kept = pool.at(np.flatnonzero(admits).tolist())
+    kept = pool.at(ruling.sift(pool.ids, pool.features).tolist())
     if not kept.ids:
         raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
     return kept

@@ -13,6 +13,8 @@ from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 
 _DOUBLE = struct.Struct("<d")
+MAX_REMOVED = 200
+"""Ids of what a rule removed that a record holds; of more it holds a count."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -73,7 +75,8 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True):
         filter: the request's own.
         now_ms: the moment, in ms since 1970, where a rule looked at the time.
         did: what the profile said, where a rule looked at it: by what was done, with which items.
-        removed: by the rule, what it took away.
+        removed: what was taken away, by the rule: ``filter.where`` for the policy's filter, and
+            ``filter`` for what only the request's refuses.
         boosts: float32[K], what was added to the score of each action before exploration; empty for
             nothing.
         control: the log's entry of the controller's state that it was made under.

@@ -1,20 +1,30 @@
 """What the rules say of one request."""
 
 from collections.abc import Sequence
+from itertools import compress
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.log.records import NO_RULES, Ruled
+from bandits.log.records import MAX_REMOVED, NO_RULES, Removed, Ruled
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools
 from policies.rules.conditions import Looks
 from policies.rules.ruled_items import Asked, RuledItems
 
+POLICY_FILTER = "filter.where"
+"""What the policy's filter removed is listed under its field in the spec."""
+REQUEST_FILTER = "filter"
+"""What the request's filter removed, and the policy's did not, is under its field there."""
+
 
 class Admission:
-    """What the filters of a policy and of a request admit, whoever asks of whatever items."""
+    """What the filters of a policy and of a request admit, whoever asks of whatever items.
+
+    ``removed``: the items that were proposed and are not admitted, in the order of the proposals.
+    """
 
     def __init__(self, items: RuledItems, asked: Asked) -> None:
         """Ask for one request.
@@ -24,7 +34,43 @@ class Admission:
             asked: what is looked at beside them.
         """
         self.items = items
+        self.removed: dict[str, None] = {}
         self._asked = asked
+
+    def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the places of those that are admitted, ascending; the others are removed."""
+        admitted = self.among(ids)
+        if not admitted.all():
+            self.removed.update(dict.fromkeys(compress(ids, ~admitted)))
+        return np.flatnonzero(admitted)
+
+    def removed_by_rule(self) -> dict[str, Removed]:
+        """Return what is removed, each item under the first rule that refuses it.
+
+        The items may have changed since it was proposed: what is admitted now is not listed.
+        """
+        if not self.removed:
+            return {}
+        ids = list(self.removed)
+        rows = self.items.rows(ids)
+        by_both = ~self.at(rows)
+        by_policy = by_both
+        if self._asked.filter is not None:
+            asked = msgspec.structs.replace(self._asked, filter=None)
+            by_policy = ~self.items.admits(rows, asked)
+
+        listed = {
+            rule: list(compress(ids, refused))
+            for rule, refused in (
+                (POLICY_FILTER, by_policy),
+                (REQUEST_FILTER, by_both & ~by_policy),
+            )
+        }
+        return {
+            rule: Removed(refused[:MAX_REMOVED], len(refused))
+            for rule, refused in listed.items()
+            if refused
+        }
 
     def among(self, ids: Sequence[str]) -> Bools:
         """Return which of some items may be chosen, bool[n]."""
@@ -58,15 +104,20 @@ class Ruling:
         self._filter_text = filter_text
         self.admission = None if items.rules.filter_rule is None else Admission(items, asked)
 
-    def admitted(self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None) -> Bools:
-        """Return which actions that a request sends may be chosen, bool[K].
+    def sift(
+        self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
+    ) -> NDArray[np.intp]:
+        """Return the places of the actions that a request sends and that may be chosen, ascending.
 
         Args:
             ids: theirs.
             features: what the request says of each; of None the catalogue's.
         """
-        items, rows = self._of_actions(ids, features)
-        return items.admits(rows, self._asked)
+        if self.admission is None:
+            return np.arange(len(ids))
+        items, _ = self._of_actions(ids, features)
+        self.admission = Admission(items, self._asked)
+        return self.admission.sift(ids)
 
     def boosts(
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
@@ -98,6 +149,7 @@ class Ruling:
             self._filter_text,
             self._asked.now_ms if looked.time else None,
             {name: list(done.get(name, ())) for name in sorted(looked.activities)} or None,
+            {} if self.admission is None else self.admission.removed_by_rule(),
             boosts=b"" if boosts is None else boosts.astype("<f4").tobytes(),
         )
         return None if ruled == NO_RULES else ruled
