@@ -1,65 +1,41 @@
 """The decision path as a plain object: request, candidates, features, PMF, decision, record."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import msgspec
-import numpy as np
 
-from bandits.decide import decide
 from bandits.errors import (
-    InvalidEventIdError,
-    InvalidFieldError,
     NoCandidatesError,
     NotReadyError,
-    SourceError,
-    TooManyFeaturesError,
 )
 from bandits.log.records import DecisionRecord
 from bandits.log.trends import PublishedTrend
-from bandits.types import ActionSet, Context, Policy, Snapshot
-from bandits.values import MAX_EVENT_ID_BYTES
+from bandits.types import Snapshot
 from policies.artifacts.profiles import Profiles
-from policies.asker import Asker, asked_of_sources
+from policies.asker import Asker
 from policies.blend import load_policy
 from policies.candidate_pool import Pool, explicit_pool
-from policies.encoding import check_features
-from policies.features import boosted, featurise
-from policies.holdout import FixedPolicy, in_holdout
+from policies.decisions.decider import Decider, Serving
+from policies.decisions.mixture import Mixture
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
-from policies.mixture import Mixture
 from policies.none_proposed import none_admitted
 from policies.offered import Offered
 from policies.profiles.known_user import KnownUser, LiveHistory, RepeatRules, live_history
 from policies.profiles.part import ProfileEvent
-from policies.proposers import Proposers, check_scores
+from policies.proposers import Proposers
 from policies.pseudonyms import pseudonym
-from policies.requests import RankRequest, without_private
+from policies.requests import RankRequest
 from policies.rules.ruling import Ruling
 from policies.sources.base import Candidates, Source
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
-MAX_PAIRS = 8_000_000
-"""Pairs of features of one decision that a learner may have to cross."""
-
-
 HISTORIES_REMEMBERED = 1_000
 """Users of whom it is remembered what sources are told of them."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Serving:
-    """All that is swapped at once when a new snapshot arrives."""
-
-    snapshot_id: str
-    policy: Policy
-    snapshot: Snapshot
 
 
 class Ranker:
@@ -91,12 +67,10 @@ class Ranker:
         self.spec = spec
         self.serving: Serving | None = None
         self.proposers = Proposers(spec, SourceSet.of(sources, profiles), clock)
-        self._spec_digest = spec.digest
+        self._decider = Decider(spec, salt=salt, failed=self.proposers.failed)
         self._salt = salt
-        self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
         self._clock = clock
         self._repeat = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
-        self._private = frozenset(spec.context_private or ())
 
         # A user's is the same on most pages of a visit.
         self._live_history: Callable[[tuple[ProfileEvent, ...]], LiveHistory | None] | None = None
@@ -178,7 +152,8 @@ class Ranker:
         # what is the newest then.
         self._ready()
         asker = self._asker(request, known)
-        return self._decide(request, asker, *await self._pool(request, asker))
+        made = await self._pool(request, asker)
+        return self._decider.decide(self._ready(), request, asker, *made)
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
@@ -195,7 +170,7 @@ class Ranker:
         """
         asker, offered = self._asker(request, None), self.proposers.offered
         ruling = self.proposers.ruling(request, asker, offered)
-        return self._decide(request, asker, pool, offered, ruling)
+        return self._decider.decide(self._ready(), request, asker, pool, offered, ruling)
 
     def _asker(self, request: RankRequest, known: KnownUser | None) -> Asker:
         """Return who asks."""
@@ -214,87 +189,6 @@ class Ranker:
         if self.serving is None:
             raise NotReadyError("no snapshot is loaded yet: try again in a moment")
         return self.serving
-
-    def _decide(
-        self,
-        request: RankRequest,
-        asker: Asker,
-        pool: Pool,
-        offered: Offered,
-        ruling: Ruling | None,
-    ) -> DecisionRecord:
-        serving, catalogue = self._ready(), offered.offering.catalogue
-        if request.slots > len(pool.ids):
-            out = ["repeat holds back"] if asker.held_back else []
-            filters = ruling is not None and ruling.admission is not None
-            out += ["the filters refuse"] if filters else []
-            without = f", without what {' and what '.join(out)}" if out else ""
-            raise InvalidFieldError(
-                f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
-                "slots",
-            )
-        event_id = (
-            check_event_id(request.event_id)
-            if request.event_id is not None
-            else os.urandom(16).hex()
-        )
-        check_features(request.context, "context")
-
-        # What is chosen from, and by which policy.
-        held_out = self._held_out(request, event_id)
-        policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
-        name = self.spec.name
-        if offered.sources.scorers:
-            pool = self._scored(pool, request, offered.sources, catalogue, asker)
-        public = without_private(request.context, self._private)
-        context, actions = featurise(
-            self.spec, catalogue, public, pool.ids, pool.features, pool.scores
-        )
-        _check_crosses(context, actions)
-        boosts = None
-        if ruling is not None and not held_out:
-            boosts = ruling.boosts(pool.ids, pool.features)
-            actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
-
-        decision = decide(
-            policy,
-            context,
-            actions,
-            event_id=event_id,
-            salt=self._salt,
-            name=name,
-            slots=request.slots,
-        )
-        credit = None
-        if isinstance(policy, Mixture) and pool.scores:
-            credit = policy.credit(context, actions, decision, salt=self._salt, name=name)
-
-        return DecisionRecord(
-            event_id=event_id,
-            policy=name,
-            spec=self._spec_digest,
-            snapshot_id=serving.snapshot_id,
-            catalogue=catalogue.digest,
-            context=public,
-            action_ids=list(pool.ids),
-            features=pool.features,
-            scores={
-                source: values.astype("<f4").tobytes() for source, values in pool.scores.items()
-            },
-            pmf=decision.pmfs.tobytes(),
-            chosen=list(decision.chosen),
-            user=asker.user,
-            deferred=request.defer_activation,
-            holdout=held_out,
-            credit=credit,
-            unserved=held_out
-            and self._holdout_policy is not None
-            and not self._holdout_policy.serves(pool.scores, request.slots),
-            failed=pool.failed,
-            artifact=pool.artifact,
-            profile=asker.profile,
-            rules=None if ruling is None else ruling.record(boosts),
-        )
 
     async def pool(self, request: RankRequest) -> Pool:
         """Return the explicit actions, or the union of what the sources propose.
@@ -322,7 +216,7 @@ class Ranker:
         """
         asker = self._asker(request, None)
         pool, offered, _ = await self._pool(request, asker)
-        return self._scored(pool, request, offered.sources, catalogue, asker)
+        return self._decider.scored(pool, request, offered.sources, catalogue, asker)
 
     async def _pool(
         self, request: RankRequest, asker: Asker
@@ -351,52 +245,6 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit)
 
-    def _scored(
-        self,
-        pool: Pool,
-        request: RankRequest,
-        sources: SourceSet,
-        catalogue: Catalogue,
-        asker: Asker,
-    ) -> Pool:
-        """Return the pool with the scores of the sources that look at the context.
-
-        Each of them sees the scores that candidate sources gave, and not those of the others.
-        """
-        scores, failed = dict(pool.scores), dict(pool.failed or {})
-        asked = asked_of_sources(request, asker, sources)
-
-        for scorer in sources.scorers:
-            if scorer.name in pool.scores:
-                raise InvalidFieldError(
-                    "this source scores actions itself", f"actions.scores.{scorer.name}"
-                )
-            try:
-                found = scorer.score_actions(
-                    catalogue,
-                    asked,
-                    pool.ids,
-                    pool.features,
-                    pool.scores,
-                )
-                check_scores(found[~np.isnan(found)])  # NaN: it has none
-                scores[scorer.name] = found
-            except SourceError as error:
-                failed[scorer.name] = self.proposers.failed(scorer.name, error)
-        return msgspec.structs.replace(pool, scores=scores, failed=failed or None)
-
-    def _held_out(self, request: RankRequest, event_id: str) -> bool:
-        holdout = self.spec.holdout
-        if holdout is None:
-            return False
-
-        unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
-        # Requests without the field are not one unit: each is assigned by its event_id.
-        known = unit is not None and unit != ""
-        return in_holdout(
-            holdout, salt=self._salt, name=self.spec.name, unit=f"={unit}" if known else event_id
-        )
-
 
 def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """Return the actions of a request that the filters admit.
@@ -410,26 +258,3 @@ def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     if not kept.ids:
         raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
     return kept
-
-
-def _check_crosses(context: Context, actions: ActionSet) -> None:
-    """Refuse more pairs of features than MAX_PAIRS: a learner may cross any two namespaces."""
-    shared = sum(ns.values.shape[-1] for ns in context.namespaces)
-    own = sum(ns.values.shape[-1] for ns in actions.namespaces)
-    if len(actions) * (1 + shared + own) * (1 + own) > MAX_PAIRS:
-        raise TooManyFeaturesError(
-            f"{len(actions)} actions with {own} features each, beside {shared} of the context, are"
-            f" too many pairs: at most {MAX_PAIRS:,}",
-            "actions",
-        )
-
-
-def check_event_id(event_id: str) -> str:
-    """Return the event_id if it may be used; refuse it otherwise.
-
-    Raises:
-        InvalidEventIdError: it is empty, or has more than 256 bytes.
-    """
-    if not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
-        raise InvalidEventIdError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
-    return event_id

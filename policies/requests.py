@@ -20,8 +20,13 @@ from banditloop_client.schemas import (
     Item,
     RankRequest,
 )
-from bandits.errors import InvalidFieldError, NonFiniteNumberError, TooManyFeaturesError
-from bandits.values import FeatureMap, Value
+from bandits.errors import (
+    InvalidEventIdError,
+    InvalidFieldError,
+    NonFiniteNumberError,
+    TooManyFeaturesError,
+)
+from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap, Value
 
 MAX_FEATURES = 256
 MAX_DEPTH = 16
@@ -35,10 +40,22 @@ __all__ = [
     "EventId",
     "Item",
     "RankRequest",
+    "check_event_id",
     "is_private",
     "plain_features",
     "without_private",
 ]
+
+
+def check_event_id(event_id: str) -> str:
+    """Return the event_id if it may be used; refuse it otherwise.
+
+    Raises:
+        InvalidEventIdError: it is empty, or has more than 256 bytes.
+    """
+    if not 0 < len(event_id.encode(errors="replace")) <= MAX_EVENT_ID_BYTES:
+        raise InvalidEventIdError(f"an event_id has 1 to {MAX_EVENT_ID_BYTES} bytes", "event_id")
+    return event_id
 
 
 def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:

@@ -15,10 +15,10 @@ from bandits.log.encoded_decisions import starts_of
 from bandits.log.records import DecisionRecord
 from bandits.types import ChosenRows, Float32, Interaction, Learner
 from policies.artifacts.prior import PriorDecision, PriorRows, decode_prior
+from policies.decisions.mixture import source_actions
 from policies.features import featurise, rows_of_chosen
 from policies.fold.known_prior import SPEC_WANTS_NONE, KnownPrior, TaughtPrior
 from policies.items.catalogue import Catalogue
-from policies.mixture import source_actions
 from policies.spec import PolicySpec
 
 AT_ONCE = 64

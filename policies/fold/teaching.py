@@ -13,9 +13,9 @@ from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
 from bandits.log.records import EncodedDecision
 from bandits.types import ChosenRow, Float32, Interaction, Learner, UInt32
+from policies.decisions.mixture import source_actions
 from policies.features import ItemRows, chosen_rows, featurise_record, rows_of_chosen
 from policies.items.catalogue import Catalogue
-from policies.mixture import source_actions
 from policies.spec import PolicySpec
 
 AT_ONCE = 1024

@@ -10,8 +10,7 @@ from bandits import errors
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
-from policies.ranker import check_event_id
-from policies.requests import RankRequest
+from policies.requests import RankRequest, check_event_id
 from serve_app.api.bodies import decode_body
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.item_endpoints import ITEM_ROUTES

@@ -12,7 +12,7 @@ from banditloop_client.schemas import POLICY_PATH, A, Endpoint, Q
 from banditloop_client.space_schemas import SPACE_PATH
 from policies.items.changes import check_item_id
 from policies.pseudonyms import check_user_id
-from policies.ranker import check_event_id
+from policies.requests import check_event_id
 from serve_app.api.api_keys import ScopeName
 from serve_app.api.ports import Backend, PolicyService, SpaceService
 from serve_app.api.wire import ORDINARY, Answer, BodyLimit

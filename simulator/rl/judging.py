@@ -8,7 +8,7 @@ from bandits.exploration import Greedy
 from bandits.types import Policy
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
-from policies.holdout import FixedPolicy
+from policies.decisions.holdout import FixedPolicy
 from policies.spec import UNIFORM, PolicySpec
 from simulator.ranking.metrics.significance import bootstrap, intervals
 from simulator.sessions.data_set import DataSetSessions

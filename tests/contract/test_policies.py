@@ -25,8 +25,8 @@ from bandits.rl.network import Network, encode_network, shapes
 from bandits.types import Policy, Snapshot, check_pmf
 from bandits.vw.config import VwConfig
 from policies.blend import load_policy, make_learner
-from policies.holdout import FixedPolicy
-from policies.mixture import Mixture, source_actions
+from policies.decisions.holdout import FixedPolicy
+from policies.decisions.mixture import Mixture, source_actions
 from policies.spec import PolicySpec, RemoteSource
 
 FLOOR = 0.05

@@ -10,10 +10,10 @@ from bandits.decide import Decision, left_after
 from bandits.errors import BanditloopError
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry
 from bandits.types import ActionSet, Context, Float64, Policy
+from policies.decisions.holdout import FixedPolicy
+from policies.decisions.mixture import Mixture
 from policies.features import featurise_record
-from policies.holdout import FixedPolicy
 from policies.items.catalogue import Catalogue
-from policies.mixture import Mixture
 from policies.ranker import Ranker
 from simulator.doctor.audit import redraws
 from simulator.doctor.checks.findings import Finding, Severity, make_finding, nothing_to_check

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bandits.log.records import DecisionRecord, LogEntry
-from policies.holdout import FixedPolicy
+from policies.decisions.holdout import FixedPolicy
 from policies.spec import UNIFORM, Holdout
 from simulator.doctor.checks.findings import (
     Figure,

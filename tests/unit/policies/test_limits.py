@@ -22,8 +22,8 @@ from bandits.errors import (
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.profiles import Profiles
+from policies.decisions.holdout import FixedPolicy
 from policies.features import featurise_record
-from policies.holdout import FixedPolicy
 from policies.items.catalogue import Catalogue, Item
 from policies.items.changes import encode_item
 from policies.items.timeline import ItemTimeline

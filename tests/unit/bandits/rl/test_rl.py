@@ -20,10 +20,10 @@ from bandits.rl.network import Network, RlScores, encode_network, shapes
 from bandits.types import Snapshot
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import load_policy, make_learner
+from policies.decisions.mixture import Mixture
 from policies.features import featurise
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
-from policies.mixture import Mixture
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources

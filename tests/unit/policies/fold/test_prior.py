@@ -14,11 +14,11 @@ from bandits.vw.config import VwConfig
 from bandits.vw.learner import VwLearner
 from policies.artifacts.prior import PriorDecision, PriorRows
 from policies.blend import make_learner
+from policies.decisions.mixture import source_actions
 from policies.features import featurise
 from policies.fold import prior
 from policies.fold.prior import teach_prior
 from policies.items.catalogue import Catalogue
-from policies.mixture import source_actions
 from policies.requests import Item
 from policies.spec import PolicySpec, RemoteSource
 

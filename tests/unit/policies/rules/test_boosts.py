@@ -11,8 +11,8 @@ from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, Greedy, LinTs, LinUcb, Softmax, VwExploration
 from bandits.log.codec import decode, encode
 from bandits.vw.config import VwConfig
+from policies.decisions.holdout import FixedPolicy
 from policies.features import featurise_record
-from policies.holdout import FixedPolicy
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker

@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from bandits.errors import ArtifactError, DataSetError, InvalidFieldError
 from policies.data.data_set import DataSet
 from policies.data.writer import write_data_set
-from policies.holdout import FixedPolicy
+from policies.decisions.holdout import FixedPolicy
 from simulator.rl.env import ENV_ID, session_world
 from simulator.sessions.data_set import LIMIT, TESTED, DataSetSessions, data_set_sessions
 from simulator.sessions.leaving import SURE, leaving_of

@@ -9,7 +9,7 @@ from bandits.errors import InvalidFieldError
 from bandits.features.columns import INTERCEPT, FeatureIndex
 from bandits.features.hashing import hash_feature
 from policies.blend import load_policy
-from policies.holdout import FixedPolicy
+from policies.decisions.holdout import FixedPolicy
 from simulator.rl.env import ENV_ID, RecSession
 from simulator.rl.experiment import (
     BANDIT,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.fakes import SALT, FakeSource, fresh_ranker
 
 from bandits.types import ActionSet, Context, check_pmf
-from policies.holdout import FixedPolicy, in_holdout
+from policies.decisions.holdout import FixedPolicy, in_holdout
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import Holdout, PolicySpec, RemoteSource
 

@@ -13,7 +13,7 @@ from bandits.log.codec import decode, encode
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
 from bandits.types import ActionSet, Context
-from policies.mixture import Mixture, source_actions
+from policies.decisions.mixture import Mixture, source_actions
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec, RemoteSource
 

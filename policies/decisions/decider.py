@@ -1,0 +1,227 @@
+"""The step from a pool to a decision and its record."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from bandits.decide import decide
+from bandits.errors import InvalidFieldError, SourceError, TooManyFeaturesError
+from bandits.log.records import DecisionRecord
+from bandits.types import ActionSet, Context, Policy, Snapshot
+from policies.asker import Asker, asked_of_sources
+from policies.candidate_pool import Pool
+from policies.decisions.holdout import FixedPolicy, in_holdout
+from policies.decisions.mixture import Mixture
+from policies.encoding import check_features
+from policies.features import boosted, featurise
+from policies.items.catalogue import Catalogue
+from policies.offered import Offered
+from policies.proposers import check_scores
+from policies.requests import RankRequest, check_event_id, without_private
+from policies.rules.ruling import Ruling
+from policies.sources.source_set import SourceSet
+from policies.spec import PolicySpec
+
+MAX_PAIRS = 8_000_000
+"""Pairs of features of one decision that a learner may have to cross."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Serving:
+    """All that is swapped at once when a new snapshot arrives."""
+
+    snapshot_id: str
+    policy: Policy
+    snapshot: Snapshot
+
+
+class Decider:
+    """Makes the decisions of one policy from pools. Pure, but for the event_ids that it makes."""
+
+    def __init__(
+        self, spec: PolicySpec, *, salt: bytes, failed: Callable[[str, SourceError], str]
+    ) -> None:
+        """Decide by a spec.
+
+        Args:
+            spec: the policy.
+            salt: draws are hashed with it.
+            failed: is told of a source that could not score, and says why in few words.
+        """
+        self._spec = spec
+        self._spec_digest = spec.digest
+        self._salt = salt
+        self._failed = failed
+        self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
+        self._private = frozenset(spec.context_private or ())
+
+    def decide(
+        self,
+        serving: Serving,
+        request: RankRequest,
+        asker: Asker,
+        pool: Pool,
+        offered: Offered,
+        ruling: Ruling | None,
+    ) -> DecisionRecord:
+        """Choose from a pool, and return the record of the decision.
+
+        Args:
+            serving: the model.
+            request: what is asked.
+            asker: who asks.
+            pool: the K actions.
+            offered: the items, and the sources over them.
+            ruling: what the rules say; None: there are none.
+
+        Raises:
+            InvalidInputError: a field of the request is wrong.
+        """
+        _check_slots(request, asker, pool, ruling)
+        event_id = (
+            check_event_id(request.event_id)
+            if request.event_id is not None
+            else os.urandom(16).hex()
+        )
+        check_features(request.context, "context")
+
+        # What is chosen from, and by which policy.
+        held_out = self._held_out(request, event_id)
+        policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
+        name, catalogue = self._spec.name, offered.offering.catalogue
+        if offered.sources.scorers:
+            pool = self.scored(pool, request, offered.sources, catalogue, asker)
+        public = without_private(request.context, self._private)
+        context, actions = featurise(
+            self._spec, catalogue, public, pool.ids, pool.features, pool.scores
+        )
+        _check_crosses(context, actions)
+        boosts = None
+        if ruling is not None and not held_out:
+            boosts = ruling.boosts(pool.ids, pool.features)
+            actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
+
+        decision = decide(
+            policy,
+            context,
+            actions,
+            event_id=event_id,
+            salt=self._salt,
+            name=name,
+            slots=request.slots,
+        )
+        credit = None
+        if isinstance(policy, Mixture) and pool.scores:
+            credit = policy.credit(context, actions, decision, salt=self._salt, name=name)
+
+        return DecisionRecord(
+            event_id=event_id,
+            policy=name,
+            spec=self._spec_digest,
+            snapshot_id=serving.snapshot_id,
+            catalogue=catalogue.digest,
+            context=public,
+            action_ids=list(pool.ids),
+            features=pool.features,
+            scores={
+                source: values.astype("<f4").tobytes() for source, values in pool.scores.items()
+            },
+            pmf=decision.pmfs.tobytes(),
+            chosen=list(decision.chosen),
+            user=asker.user,
+            deferred=request.defer_activation,
+            holdout=held_out,
+            credit=credit,
+            unserved=held_out
+            and self._holdout_policy is not None
+            and not self._holdout_policy.serves(pool.scores, request.slots),
+            failed=pool.failed,
+            artifact=pool.artifact,
+            profile=asker.profile,
+            rules=None if ruling is None else ruling.record(boosts),
+        )
+
+    def scored(
+        self,
+        pool: Pool,
+        request: RankRequest,
+        sources: SourceSet,
+        catalogue: Catalogue,
+        asker: Asker,
+    ) -> Pool:
+        """Return the pool with the scores of the sources that look at the context.
+
+        Each of them sees the scores that candidate sources gave, and not those of the others.
+
+        Args:
+            pool: the K actions.
+            request: what is asked.
+            sources: those of the policy.
+            catalogue: what they know of items by.
+            asker: who asks.
+
+        Raises:
+            InvalidFieldError: the request brings the scores of one of them.
+        """
+        scores, failed = dict(pool.scores), dict(pool.failed or {})
+        asked = asked_of_sources(request, asker, sources)
+
+        for scorer in sources.scorers:
+            if scorer.name in pool.scores:
+                raise InvalidFieldError(
+                    "this source scores actions itself", f"actions.scores.{scorer.name}"
+                )
+            try:
+                found = scorer.score_actions(
+                    catalogue,
+                    asked,
+                    pool.ids,
+                    pool.features,
+                    pool.scores,
+                )
+                check_scores(found[~np.isnan(found)])  # NaN: it has none
+                scores[scorer.name] = found
+            except SourceError as error:
+                failed[scorer.name] = self._failed(scorer.name, error)
+        return msgspec.structs.replace(pool, scores=scores, failed=failed or None)
+
+    def _held_out(self, request: RankRequest, event_id: str) -> bool:
+        holdout = self._spec.holdout
+        if holdout is None:
+            return False
+
+        unit = request.user_id if holdout.field == "user_id" else request.context.get(holdout.field)
+        # Requests without the field are not one unit: each is assigned by its event_id.
+        known = unit is not None and unit != ""
+        return in_holdout(
+            holdout, salt=self._salt, name=self._spec.name, unit=f"={unit}" if known else event_id
+        )
+
+
+def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling | None) -> None:
+    """Refuse more slots than there are actions to fill them."""
+    if request.slots <= len(pool.ids):
+        return
+    out = ["repeat holds back"] if asker.held_back else []
+    filters = ruling is not None and ruling.admission is not None
+    out += ["the filters refuse"] if filters else []
+    without = f", without what {' and what '.join(out)}" if out else ""
+    raise InvalidFieldError(
+        f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
+        "slots",
+    )
+
+
+def _check_crosses(context: Context, actions: ActionSet) -> None:
+    """Refuse more pairs of features than MAX_PAIRS: a learner may cross any two namespaces."""
+    shared = sum(ns.values.shape[-1] for ns in context.namespaces)
+    own = sum(ns.values.shape[-1] for ns in actions.namespaces)
+    if len(actions) * (1 + shared + own) * (1 + own) > MAX_PAIRS:
+        raise TooManyFeaturesError(
+            f"{len(actions)} actions with {own} features each, beside {shared} of the context, are"
+            f" too many pairs: at most {MAX_PAIRS:,}",
+            "actions",
+        )
