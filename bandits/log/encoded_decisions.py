@@ -19,6 +19,7 @@ from bandits.log.records import (
     EncodedDecision,
     LogEntry,
     LogRecord,
+    Placed,
     UnknownRecord,
 )
 
@@ -72,13 +73,23 @@ _shown = msgspec.msgpack.Decoder(_Shown)
 
 
 def shown_to(decision: Decision) -> tuple[str | None, list[str]]:
-    """Return the pseudonym of the user that a decision is for, if any, and what it chose."""
-    if isinstance(decision, DecisionRecord):
-        user, ids, chosen = decision.user, decision.action_ids, decision.chosen
-    else:
-        shown = _shown.decode(memoryview(decision.data)[1:])
-        user, ids, chosen = shown.user, shown.action_ids, shown.chosen
+    """Return the pseudonym of the user that a decision is for, if any, and what was shown.
+
+    What it chose comes first, slot by slot, then what was placed on its page.
+    """
+    if isinstance(decision, DecisionRecord) or decision.has_placed:
+        record = whole_record(decision)
+        return record.user, [] if record.user is None else record.shown()
+    shown = _shown.decode(memoryview(decision.data)[1:])
+    user, ids, chosen = shown.user, shown.action_ids, shown.chosen
     return user, [ids[index] for index in chosen] if user is not None else []
+
+
+def placed_of(decision: Decision) -> Sequence[Placed]:
+    """Return what was placed on a decision's page."""
+    if isinstance(decision, EncodedDecision) and not decision.has_placed:
+        return ()
+    return whole_record(decision).placed
 
 
 def starts_of(parts: Sequence[bytes]) -> NDArray[np.int64]:

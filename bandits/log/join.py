@@ -292,6 +292,7 @@ class Join(PlainRuns):
             not opening.deferred,
             len(chosen),
             chosen=chosen,
+            placed=[(each.slot, hash(each.action_id)) for each in opening.placed],
         )
         self._older.add(opening, decision)
 

@@ -6,18 +6,18 @@ kept of those that have any. Where records are needed they are read from the log
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
-from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of
+from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of, placed_of
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Identity
 from bandits.log.positions import log_order
-from bandits.log.records import EncodedDecision, LogEntry, LogRecord, UnknownRecord
+from bandits.log.records import EncodedDecision, LogEntry, LogRecord, Placed, UnknownRecord
 from bandits.log.remembered_decisions import RememberedDecision
 
 SHIFT = 12
@@ -41,13 +41,14 @@ class Opening(NamedTuple):
     catalogue: str
     deferred: bool
     chosen: list[str]
+    placed: Sequence[Placed] = ()
 
     @classmethod
     def of(cls, decision: Decision) -> "Opening":
         """Return what is kept of a record."""
         ids, chosen = choice_of(decision)
         named = decision.event_id, decision.spec, decision.catalogue, decision.deferred
-        return cls(*named, [ids[index] for index in chosen])
+        return cls(*named, [ids[index] for index in chosen], placed_of(decision))
 
 
 Opened = tuple[str, Opening | LogRecord | UnknownRecord | EncodedDecision]
@@ -142,6 +143,8 @@ class OlderDecisions:
         self._rule_of = rule_of
         self._blocks: dict[int, _Block] = {}
         self._more: dict[int, bytes] = {}
+        # Of the few that placed items on their page: slots, and hashes of what stood there.
+        self._placed: dict[int, tuple[tuple[int, int], ...]] = {}
         self._count = self._first = self._end = 0
 
         # By number: spec and catalogue, its rule, and how many rows name it; of how many of them
@@ -188,6 +191,8 @@ class OlderDecisions:
         block.flags.append(ACTIVATED if decision.activated else 0)
         block.actions.extend(map(hash, opening.chosen))
         block.ends.append(len(block.actions))
+        if opening.placed:
+            self._placed[row] = tuple((each.slot, hash(each.action_id)) for each in opening.placed)
         block.there += 1
         block.taught += 1
 
@@ -234,6 +239,7 @@ class OlderDecisions:
         begin = block.ends[offset - 1] if offset else 0
         decision.chosen = block.actions[begin : block.ends[offset]]
         decision.slots = len(decision.chosen)
+        decision.placed = self._placed.get(row, ())
         if flags & MORE:
             more = _decode(self._more[row])
             decision.values, decision.taught = more.values, more.taught
@@ -267,8 +273,11 @@ class OlderDecisions:
         elif before & MORE:
             del self._more[row]
 
-        if not slots and not flags & BARE:
+        # A page on which all is placed has none to teach, and is still to know its rewards.
+        known = decision.forgotten_ms or row not in self._placed
+        if not slots and known and not flags & BARE:
             flags |= BARE
+            self._placed.pop(row, None)
             block.taught -= 1
             self._taught_of[block.named[offset]] -= 1
             if not block.taught and len(block.flags) == ROWS:
@@ -361,6 +370,7 @@ class OlderDecisions:
         self._remove(block.low[offset], row)
         if block.flags[offset] & MORE:
             del self._more[row]
+        self._placed.pop(row, None)
         if not block.flags[offset] & BARE:
             block.taught -= 1
             self._taught_of[block.named[offset]] -= 1

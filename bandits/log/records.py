@@ -5,6 +5,7 @@ little-endian bytes.
 """
 
 import struct
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -68,6 +69,22 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
     action_id: str
 
 
+class Unplaced(msgspec.Struct, frozen=True, array_like=True):
+    """An item that a placement was to put on the page, and that could not stand there.
+
+    Attributes:
+        slot: which of the page, from 0.
+        action_id: the item.
+        reason: ``unavailable`` (not offered now), ``filtered``, ``excluded`` (by the request, or
+            held back by ``repeat``), ``not_sent`` (the request brings its actions, and not this
+            one) or ``twice`` (it stands in another slot).
+    """
+
+    slot: int
+    action_id: str
+    reason: str
+
+
 class Ruled(msgspec.Struct, frozen=True, array_like=True):
     """What a decision's rules depended on, beside its spec, its catalogue and its context.
 
@@ -82,6 +99,7 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True):
         control: the log's entry of the controller's state that it was made under.
         placed: what stood on the page without a draw.
         short: why there are fewer slots than were asked for.
+        unplaced: what was to stand on the page without a draw, and could not.
     """
 
     filter: str | None = None
@@ -92,6 +110,7 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True):
     control: str | None = None
     placed: list[Placed] = msgspec.field(default_factory=list)
     short: str | None = None
+    unplaced: list[Unplaced] = msgspec.field(default_factory=list)
 
     def offsets(self) -> Float64 | None:
         """Return the boosts as float64[K]; None if nothing was added."""
@@ -117,7 +136,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
             catalogue.
         scores: by source, float32[K], NaN where the source did not propose the action.
         pmf: float64[slots, K].
-        chosen: per slot, the index of its action.
+        chosen: per slot, the index of its action; a slot that holds a placed item is none of these.
         user: the user's keyed pseudonym.
         deferred: whether it is learned only after an activation.
         holdout: whether the spec's holdout policy had to choose.
@@ -164,8 +183,26 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
 
     @property
     def slots(self) -> int:
-        """How many slots were filled."""
+        """How many slots were filled by a draw."""
         return len(self.chosen)
+
+    @property
+    def placed(self) -> Sequence[Placed]:
+        """What stood on the page without a draw."""
+        return () if self.rules is None else self.rules.placed
+
+    def shown(self) -> list[str]:
+        """Return what stood on the page: what was chosen, slot by slot, then what was placed."""
+        shown = [self.action_ids[index] for index in self.chosen]
+        return shown + [each.action_id for each in self.placed] if self.placed else shown
+
+    def placed_in(self, slot: int) -> str:
+        """Return what was placed in a slot of the page."""
+        return next(each.action_id for each in self.placed if each.slot == slot)
+
+    def page_slots(self) -> Sequence[int]:
+        """Return of each slot that was drawn, in order, which of the page it is."""
+        return slots_between([each.slot for each in self.placed], len(self.chosen))
 
     def pmfs(self) -> Float64:
         """Return the PMF that each slot was drawn from, float64[slots, K]."""
@@ -180,6 +217,18 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     def source_scores(self) -> dict[str, Float32]:
         """Return the scores by source, float32[K]."""
         return {source: np.frombuffer(data, "<f4") for source, data in self.scores.items()}
+
+
+def slots_between(placed: Collection[int], count: int) -> Sequence[int]:
+    """Return which of a page's slots hold what was drawn, in order.
+
+    Args:
+        placed: those that hold something else.
+        count: how many were drawn.
+    """
+    if not placed:
+        return range(count)
+    return [slot for slot in range(count + len(placed)) if slot not in placed][:count]
 
 
 class ActivationRecord(Record, frozen=True, tag="activation"):
@@ -502,7 +551,8 @@ class EncodedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A valid decision as a fold reads it: the bytes of its record, and what every fold asks.
 
     It credits no sources, and each chosen action has a propensity of at most 1. ``slots``: how many
-    were filled; the other fields are DecisionRecord's.
+    were filled by a draw; ``has_placed``: whether items were placed on its page; the other fields
+    are DecisionRecord's.
     """
 
     data: bytes
@@ -512,6 +562,7 @@ class EncodedDecision(msgspec.Struct, frozen=True, eq=False, gc=False):
     slots: int
     deferred: bool
     holdout: bool
+    has_placed: bool = False
 
 
 def kind_of(record: LogRecord | UnknownRecord | EncodedDecision) -> str:

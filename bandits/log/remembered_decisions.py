@@ -1,14 +1,14 @@
 """A decision as the join remembers it, and what is to be taught of it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from bandits.log.encoded_decisions import Decision, whole_record
+from bandits.log.encoded_decisions import Decision, placed_of, whole_record
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Identity
-from bandits.log.records import RewardRecord
+from bandits.log.records import RewardRecord, slots_between
 from bandits.log.versions import SIGNALS_SINCE
 
 
@@ -34,8 +34,9 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     that counted, by their id, or by slot and signal if they have none. ``taught``: by slot, the
     reward that the model holds. ``forgotten_ms``: when a closed one is forgotten; 0 while it is
     open. ``waiting``: rewards that count once it is activated. ``row``: where it is among the older
-    decisions; -1 if it is none. ``chosen``: of such a one, the hash of each slot's action.
-    ``parts``: by slot and signal, the aggregates that make up ``values`` where signals are weighed.
+    decisions; -1 if it is none. ``chosen``: of such a one, the hash of each slot's action, and
+    ``placed`` the slot and the hash of each item that was placed on its page. ``parts``: by slot
+    and signal, the aggregates that make up ``values`` where signals are weighed.
     """
 
     position: str
@@ -51,6 +52,7 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     waiting: int = 0
     row: int = -1
     chosen: Sequence[int] = ()
+    placed: Sequence[tuple[int, int]] = ()
     parts: dict[int, dict[str, float]] | None = None
 
     def teach_no_more(self) -> None:
@@ -59,6 +61,8 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
         self.values, self.seen, self.taught = NOTHING, NOTHING, NOTHING
         self.parts = None
 
+
+T = TypeVar("T")
 
 NOTHING: dict[Any, Any] = {}
 """The fields of a decision that can teach nothing any more; nothing is added to them."""
@@ -156,10 +160,18 @@ def as_read(reward: RewardRecord, fold: int) -> RewardRecord:
 def slot_of(decision: Decision, reward: RewardRecord) -> int | None:
     """Return the slot a reward is for; None when it names an action or slot that was not chosen.
 
+    A slot that holds a placed item is none of those that were drawn: it is -1 - its place on the
+    page.
+
     Args:
         decision: the record of what was chosen, slot by slot.
-        reward: it names an action, a slot or both; without either it is for slot 0.
+        reward: it names an action, a slot of the page or both; without either it is for slot 0.
     """
+    if placed := placed_of(decision):
+        record = whole_record(decision)
+        chosen = [record.action_ids[index] for index in record.chosen]
+        items = [(each.slot, each.action_id) for each in placed]
+        return _on_page(chosen, items, reward.slot, reward.action_id)
     if reward.action_id is None:
         slot = reward.slot or 0
         return slot if slot < decision.slots else None
@@ -173,6 +185,9 @@ def slot_of(decision: Decision, reward: RewardRecord) -> int | None:
 
 def slot_by_hash(decision: RememberedDecision, reward: RewardRecord) -> int | None:
     """Return the slot a reward is for, as ``slot_of``, of a decision without its record."""
+    if decision.placed:
+        named = None if reward.action_id is None else hash(reward.action_id)
+        return _on_page(decision.chosen, decision.placed, reward.slot, named)
     if reward.action_id is None:
         slot = reward.slot or 0
         return slot if slot < decision.slots else None
@@ -180,4 +195,27 @@ def slot_by_hash(decision: RememberedDecision, reward: RewardRecord) -> int | No
     for slot, action in enumerate(decision.chosen):
         if action == named and reward.slot in (None, slot):
             return slot
+    return None
+
+
+def _on_page(
+    chosen: Sequence[T], placed: Sequence[tuple[int, T]], slot: int | None, action: T | None
+) -> int | None:
+    """Return the slot of a page that a reward is for, as ``slot_of``.
+
+    Args:
+        chosen: what was drawn, in order: each stands in the next slot that nothing is placed in.
+        placed: slots of the page, and what is placed there.
+        slot: the one that the reward names.
+        action: the action that it names.
+    """
+    if slot is None and action is None:
+        slot = 0
+    for at, item in placed:
+        if slot in (None, at) and action in (None, item):
+            return -1 - at
+    pages = slots_between([at for at, _ in placed], len(chosen))
+    for drawn, (at, item) in enumerate(zip(pages, chosen, strict=True)):
+        if slot in (None, at) and action in (None, item):
+            return drawn
     return None

@@ -66,9 +66,9 @@ class Windows:
     when its first reward comes, or the default when the window closes.
 
     ``counts``: one outcome per reward, joined, duplicate, late, orphan, invalid, unactivated (its
-    decision never was), early (still waiting for its decision, or for its activation) or
-    unknown_signal (its decision's spec weighs no such signal); and counts of decisions and
-    activations.
+    decision never was), early (still waiting for its decision, or for its activation), placed (of
+    an item that no draw has put on its page) or unknown_signal (its decision's spec weighs no such
+    signal); and counts of decisions and activations.
 
     ``signals``: of the rewards that entered an aggregate, how many there were of each signal and
     the sum of their values; only of decisions whose spec weighs signals.
@@ -80,10 +80,10 @@ class Windows:
     ``recent_bytes``: how much memory those of the newest decisions may take.
 
     ``on_reward``: is told of each reward above 0 that joins an activated decision in time, when it
-    does: the decision, the slot, the time, the reward, and what it is worth, its value times its
-    signal's weight. None: nobody is told, and no record is read for it. ``tells_all``: of those
-    that are worth 0 or less, too; and, as worth 0, of those that have waited for an activation,
-    when that comes: of each slot and signal once, with its aggregate.
+    does: the decision, the slot (see ``slot_of``), the time, the reward, and what it is worth, its
+    value times its signal's weight. None: nobody is told, and no record is read for it.
+    ``tells_all``: of those that are worth 0 or less, too; and, as worth 0, of those that have
+    waited for an activation, when that comes: of each slot and signal once, with its aggregate.
     """
 
     rule_of: Callable[[str], JoinRule]
@@ -297,7 +297,7 @@ class Windows:
         self, decision: RememberedDecision, reward: RewardRecord, slot: int | None, now_ms: int
     ) -> None:
         """Tell of a reward that counts."""
-        if self.on_reward is None or slot is None or not decision.activated:
+        if self.on_reward is None or slot is None or not (decision.activated or slot < 0):
             return
 
         rule, worth = decision.rule, reward.value
@@ -352,7 +352,8 @@ class Windows:
             slot = self._join(decision, record, "joined")
             if out is not None:
                 self._tell(decision, record, slot, now_ms)
-            if slot is not None and decision.activated and rule.learn == "as_it_arrives":
+            is_taught = decision.activated and rule.learn == "as_it_arrives"
+            if is_taught and slot is not None and slot >= 0:
                 teach_slots(decision, (slot,), out, self._record_of)
 
         # Too late, but for a correction.
@@ -386,7 +387,10 @@ class Windows:
             del self._activations[event_id]
 
     def _join(self, decision: RememberedDecision, reward: RewardRecord, outcome: str) -> int | None:
-        """Count a reward as ``outcome``; return the slot whose aggregate it entered, if it did."""
+        """Count a reward as ``outcome``; return the slot whose aggregate it entered, if it did.
+
+        Or the slot of a placed item (see ``slot_of``), of which nothing is aggregated.
+        """
         record = decision.record
         slot = slot_by_hash(decision, reward) if record is None else slot_of(record, reward)
         if slot is None:
@@ -398,6 +402,9 @@ class Windows:
         if signal is not None and (signalled is None or signal not in signalled.signals):
             self.counts["unknown_signal"] += 1
             return None
+
+        if slot < 0:
+            return self._placed(decision, reward, slot, outcome)
 
         # A reward without an id of its own is the one reward of its slot, or of its signal there.
         identity: Identity | None = reward.reward_id
@@ -422,6 +429,18 @@ class Windows:
         elif rule.aggregation != "first":
             before = decision.values[slot]
             decision.values[slot] = aggregate(rule.aggregation, before, reward.value)
+        return slot
+
+    def _placed(
+        self, decision: RememberedDecision, reward: RewardRecord, slot: int, outcome: str
+    ) -> int | None:
+        """Count a reward of an item that was placed on the page: nothing is learned of it."""
+        name = f"={reward.reward_id}" if reward.reward_id is not None else reward.signal or ""
+        if (slot, name) in decision.seen:
+            self.counts["duplicate"] += 1
+            return None
+        decision.seen[slot, name] = None
+        self.counts["placed" if outcome == "joined" else outcome] += 1
         return slot
 
     def _add_signal(

@@ -264,7 +264,7 @@ class FoldMemory:
     ) -> None:
         if self._listener is not None:
             self._listener(decision, slot, now_ms, reward)
-        if self.trends and worth > 0:
+        if self.trends and worth > 0 and slot >= 0:
             ids, chosen = choice_of(decision)
             for trends in self.trends:
                 trends.add(ids[chosen[slot]], now_ms)

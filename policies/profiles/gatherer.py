@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from bandits.errors import RefusedError
-from bandits.log.encoded_decisions import DECISIONS, Decision, shown_to
+from bandits.log.encoded_decisions import DECISIONS, Decision, shown_to, whole_record
 from bandits.log.records import ErasureRecord, LogEntry, RewardRecord
 from policies.profiles.changes import PartChanges
 from policies.profiles.part import ProfileEvent
@@ -33,7 +33,7 @@ class ChangeGatherer:
 
         Args:
             decision: the one that is rewarded.
-            slot: which of its slots.
+            slot: which of its slots; below 0, that of a placed item (see ``slot_of``).
             now_ms: the time of the entry that brought the reward.
             reward: of a value of 0 or less it says that nothing was done.
         """
@@ -41,7 +41,8 @@ class ChangeGatherer:
             return
         user, items = shown_to(decision)
         if user is not None:
-            event = ProfileEvent(now_ms, now_ms, 0, items[slot], reward.signal or REWARD)
+            item = items[slot] if slot >= 0 else whole_record(decision).placed_in(-1 - slot)
+            event = ProfileEvent(now_ms, now_ms, 0, item, reward.signal or REWARD)
             self._changes.happened(user, event)
 
     def read(self, entries: Iterable[LogEntry]) -> None:

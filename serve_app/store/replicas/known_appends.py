@@ -89,7 +89,7 @@ class KnownAppend(NamedTuple):
     Attributes:
         user: the pseudonym that it is logged under; empty: none.
         visit: the keyed hash of the visit that it is of; empty: of none.
-        shown: what it has chosen.
+        shown: what it has chosen, and placed.
     """
 
     user: str
@@ -104,8 +104,7 @@ class KnownAppend(NamedTuple):
             record: the decision.
             visit: the keyed hash of the visit that it is of; empty: of none.
         """
-        ids = record.action_ids
-        return cls(record.user or "", visit, [ids[k] for k in record.chosen] if visit else ())
+        return cls(record.user or "", visit, record.shown() if visit else ())
 
 
 def known_keys(keys: Keys) -> tuple[str, str]:
