@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from policies.rules.boosts import Boost, Boosts
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter, FilterRule
+from policies.rules.quotas.compiled import Quotas
+from policies.rules.quotas.quota import Exposure, Quota
 
 
 class PolicyRules:
     """The rules of a policy, compiled.
 
     ``filter``: what may be chosen; None: anything. ``boosts``: what is added to scores; None:
-    nothing. ``looks``: what they look at, and ``looks_by_field`` what each does, by its field in
+    nothing. ``quotas``: what is added so that shares come out; None: there are none. ``looks``: what they look at, and ``looks_by_field`` what each does, by its field in
     the spec. ``item_fields``: the features of items that are kept for them, and for the filters of
     requests.
     """
@@ -21,6 +23,8 @@ class PolicyRules:
         filter_rule: FilterRule | None = None,
         boosts: Sequence[Boost] = (),
         cap: float = 0.0,
+        quotas: Sequence[Quota] = (),
+        exposure: Exposure | None = None,
     ) -> None:
         """Compile a policy's rules.
 
@@ -28,9 +32,11 @@ class PolicyRules:
             filter_rule: what may be chosen.
             boosts: what is added to scores.
             cap: how much that is at most.
+            quotas: which shares groups of items have.
+            exposure: which share each value of a feature has.
 
         Raises:
-            SpecError: a condition is none.
+            SpecError: a condition is none, or none that it could be.
         """
         self.filter_rule = filter_rule
         self.filter: Filter | None = None
@@ -41,12 +47,15 @@ class PolicyRules:
                 admits_unknown=filter_rule.unknown == "admit",
             )
         self.boosts = Boosts(boosts, cap) if boosts else None
+        self.quotas = Quotas(quotas, exposure) if quotas or exposure else None
 
         self.looks_by_field: dict[str, Looks] = {}
         if self.filter is not None:
             self.looks_by_field["filter.where"] = self.filter.condition.looks
         if self.boosts is not None:
             self.looks_by_field.update(self.boosts.looks_by_field)
+        if self.quotas is not None:
+            self.looks_by_field.update(self.quotas.looks_by_field)
         self.looks = Looks.at_all(self.looks_by_field.values())
         named = [] if filter_rule is None else filter_rule.fields
         self.item_fields = sorted({*self.looks.items, *named})

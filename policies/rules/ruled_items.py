@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
 from bandits.errors import InvalidFieldError, SpecError
-from bandits.types import Float32
+from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
 from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
 from policies.rules.policy_rules import PolicyRules
+from policies.rules.quotas.prices import GroupPrices
+from policies.rules.quotas.quota import Control
 from policies.rules.values import Frame
 
 
@@ -43,6 +45,8 @@ class RuledItems:
         self.rules = rules
         self._columns = ItemColumns(rules.item_fields)
         self._open = np.zeros(0, np.bool_)
+        quotas = rules.quotas
+        self._priced = None if quotas is None else GroupPrices(quotas, self._columns)
 
     def load(self, items: Iterable[Item]) -> None:
         """Take in all items at once."""
@@ -144,6 +148,17 @@ class RuledItems:
         boosts = self.rules.boosts
         return None if boosts is None else boosts.offsets(self.frame(rows, asked))
 
+    def prices(self, rows: NDArray[np.intp], control: Control | None) -> Float64 | None:
+        """Return what quotas add to the score of each item, float64[n]; None: nothing to any.
+
+        Args:
+            rows: int[n], of the items.
+            control: the state of their controller; None: there is none.
+        """
+        if control is None or self._priced is None:
+            return None
+        return self._priced.of(rows, control)
+
     def frame(self, rows: NDArray[np.intp], asked: Asked) -> Frame:
         """Return what conditions are asked of.
 
@@ -164,7 +179,9 @@ class RuledItems:
         )
 
     def _look(self, rows: NDArray[np.intp]) -> None:
-        """Find out of some rows whether the filter's part about items alone admits them."""
+        """Find out of some rows what the rules say of items, whoever asks."""
+        if self._priced is not None:
+            self._priced.look(rows)
         if self._open.size < len(self._columns):
             grown = np.zeros(2 * len(self._columns), np.bool_)
             grown[: self._open.size] = self._open

@@ -12,6 +12,7 @@ from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools
 from policies.rules.conditions import Looks
+from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import Asked, RuledItems
 
 POLICY_FILTER = "filter.where"
@@ -120,25 +121,33 @@ class Ruling:
         return self.admission.sift(ids)
 
     def boosts(
-        self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
+        self,
+        ids: Sequence[str],
+        features: Sequence[FeatureMap | None] | None,
+        control: Control | None = None,
     ) -> Float32 | None:
         """Return what is added to the score of each action, float32[K]; None: nothing to any.
 
         Args:
             ids: theirs.
             features: what the request says of each; of None the catalogue's.
+            control: the state of the quotas' controller; None: there is none.
         """
-        if self._items.rules.boosts is None:
+        rules = self._items.rules
+        if rules.boosts is None and (rules.quotas is None or control is None):
             return None
         items, rows = self._of_actions(ids, features)
-        offsets = items.offsets(rows, self._asked)
+        offsets, prices = items.offsets(rows, self._asked), items.prices(rows, control)
+        if prices is not None:
+            offsets = (prices if offsets is None else prices + offsets).astype(np.float32)
         return offsets if offsets is not None and offsets.any() else None
 
-    def record(self, boosts: Float32 | None) -> Ruled | None:
+    def record(self, boosts: Float32 | None, control: Control | None = None) -> Ruled | None:
         """Return what a decision's record says of its rules; None: nothing.
 
         Args:
             boosts: what was added to the score of each action, float32[K].
+            control: the state of the quotas' controller that it was made under.
         """
         looks = [self._items.rules.looks]
         if self._asked.filter is not None:
@@ -151,6 +160,7 @@ class Ruling:
             {name: list(done.get(name, ())) for name in sorted(looked.activities)} or None,
             {} if self.admission is None else self.admission.removed_by_rule(),
             boosts=b"" if boosts is None else boosts.astype("<f4").tobytes(),
+            control=None if control is None else control.entry,
         )
         return None if ruled == NO_RULES else ruled
 

@@ -37,6 +37,7 @@ from policies.rules.boosts import BOOST_CAP, MAX_BOOST, Boost
 from policies.rules.conditions import Condition
 from policies.rules.filters import FilterRule
 from policies.rules.policy_rules import PolicyRules
+from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec.refresh import Refresh
 from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
 from policies.typed_yaml import choices
@@ -115,6 +116,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             has a probability: ``[{when: item.season == "new", by: 0.2}]``; not of what the holdout
             is served.
         boost_cap: how much all boosts of an item together add at most, or take away.
+        quota: which share of what is shown groups of items have at least, or at most:
+            ``[{when: item.season == "new", at_least: 0.2, within: 1h}]``; not of what the holdout
+            is served.
+        exposure: which share each value of a feature of items has at least: ``{group: provider,
+            floor: 0.05}``.
     """
 
     name: Name
@@ -142,6 +148,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boost_cap: Annotated[float, msgspec.Meta(gt=0, le=MAX_BOOST)] | msgspec.UnsetType = (
         msgspec.UNSET
     )
+    quota: list[Quota] | msgspec.UnsetType = msgspec.UNSET
+    exposure: Exposure | msgspec.UnsetType = msgspec.UNSET
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
@@ -224,9 +232,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What decisions are made under, compiled; None: there are no rules."""
         boosts = [] if isinstance(self.boost, msgspec.UnsetType) else self.boost
         cap = BOOST_CAP if isinstance(self.boost_cap, msgspec.UnsetType) else self.boost_cap
-        if self.filter_rule is None and not boosts:
+        quotas = [] if isinstance(self.quota, msgspec.UnsetType) else self.quota
+        exposure = None if isinstance(self.exposure, msgspec.UnsetType) else self.exposure
+        if self.filter_rule is None and not (boosts or quotas or exposure):
             return None
-        return PolicyRules(self.filter_rule, boosts, cap)
+        return PolicyRules(self.filter_rule, boosts, cap, quotas, exposure)
 
     @property
     def shares(self) -> str:
@@ -309,25 +319,26 @@ def _check_learner(spec: PolicySpec) -> None:
         )
 
     learner.check_exploration(spec.exploration)
-    if spec.boost is not msgspec.UNSET:
-        _check_boosted(spec)
+    for field in ("boost", "quota", "exposure"):
+        if getattr(spec, field) is not msgspec.UNSET:
+            _check_boosted(spec, field)
     if learner.learns and not learner.corrects:
         _check_uncorrected(learner, spec.rule)
 
 
-def _check_boosted(spec: PolicySpec) -> None:
-    """Refuse boosts where there is no score of an item that they could be added to."""
+def _check_boosted(spec: PolicySpec, field: str) -> None:
+    """Refuse what is added to scores where there is no score of an item to add it to."""
     if spec.kind == "mixture":
         raise SpecError(
             "the actions of a mixture are its sources, of which no item has a score of its own to"
             " add to: make it a blend",
-            "boost",
+            field,
         )
     if isinstance(spec.exploration, VwExploration):
         raise SpecError(
             "Vowpal Wabbit explores by its own scores, to which nothing can be added: choose"
             " another exploration.kind",
-            "boost",
+            field,
         )
 
 
