@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import msgspec
@@ -29,6 +30,7 @@ from policies.profiles.part import ProfileEvent
 from policies.proposers import Proposers
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest
+from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
 from policies.sources.base import Candidates, Source
 from policies.sources.source_set import SourceSet
@@ -78,12 +80,13 @@ class Ranker:
             tell = partial(live_history, options=spec.profile)
             self._live_history = lru_cache(HISTORIES_REMEMBERED)(tell)
 
-    def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
+    def serve(self, snapshot_id: str, snapshot: Snapshot, control: Control | None = None) -> None:
         """Swap in a snapshot.
 
         Args:
             snapshot_id: the name that decisions are logged with.
             snapshot: the model.
+            control: the state of the quotas' controller that goes with it.
 
         Raises:
             SnapshotError: it cannot be loaded; the previous one keeps serving.
@@ -92,7 +95,15 @@ class Ranker:
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
         self.proposers.learn(snapshot)
-        self.serving = Serving(snapshot_id, policy, snapshot)
+        self.serving = Serving(snapshot_id, policy, snapshot, control)
+
+    def steer(self, control: Control | None) -> None:
+        """Swap in a state of the quotas' controller; the snapshot stays.
+
+        Raises:
+            NotReadyError: there is none yet.
+        """
+        self.serving = replace(self._ready(), control=control)
 
     def offer(
         self,

@@ -109,7 +109,7 @@ def policy_spec() -> str:
 
 PLAIN_FIELDS = (
     *("join", "signals", "holdout", "prior", "refresh", "profile", "repeat"),
-    *("filter", "boost"),
+    *("filter", "boost", "quota", "exposure"),
 )
 """Fields of a policy that have fields of their own, and are of one kind."""
 SECTIONS = {

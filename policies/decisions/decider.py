@@ -21,6 +21,7 @@ from policies.items.catalogue import Catalogue
 from policies.offered import Offered
 from policies.proposers import check_scores
 from policies.requests import RankRequest, check_event_id, without_private
+from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
@@ -31,11 +32,12 @@ MAX_PAIRS = 8_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
-    """All that is swapped at once when a new snapshot arrives."""
+    """All that is swapped at once when a new snapshot arrives, or a new state of the quotas."""
 
     snapshot_id: str
     policy: Policy
     snapshot: Snapshot
+    control: Control | None = None
 
 
 class Decider:
@@ -99,9 +101,10 @@ class Decider:
             self._spec, catalogue, public, pool.ids, pool.features, pool.scores
         )
         _check_crosses(context, actions)
-        boosts = None
+        boosts = control = None
         if ruling is not None and not held_out:
-            boosts = ruling.boosts(pool.ids, pool.features)
+            control = serving.control if ruling.has_quotas else None
+            boosts = ruling.boosts(pool.ids, pool.features, control)
             actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
 
         decision = decide(
@@ -141,7 +144,7 @@ class Decider:
             failed=pool.failed,
             artifact=pool.artifact,
             profile=asker.profile,
-            rules=None if ruling is None else ruling.record(boosts),
+            rules=None if ruling is None else ruling.record(boosts, control),
         )
 
     def scored(

@@ -13,8 +13,9 @@ class PolicyRules:
     """The rules of a policy, compiled.
 
     ``filter``: what may be chosen; None: anything. ``boosts``: what is added to scores; None:
-    nothing. ``quotas``: what is added so that shares come out; None: there are none. ``looks``: what they look at, and ``looks_by_field`` what each does, by its field in
-    the spec. ``item_fields``: the features of items that are kept for them, and for the filters of
+    nothing. ``quotas``: what is added so that shares come out; None: there are none. ``looks``:
+    what they look at, and ``looks_by_field`` what each does, by its field in the spec.
+    ``item_fields``: the features of items that are kept for them, and for the filters of
     requests.
     """
 

@@ -105,6 +105,11 @@ class Ruling:
         self._filter_text = filter_text
         self.admission = None if items.rules.filter_rule is None else Admission(items, asked)
 
+    @property
+    def has_quotas(self) -> bool:
+        """Whether the policy has quotas, so that a decision is made under a controller's state."""
+        return self._items.rules.quotas is not None
+
     def sift(
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
     ) -> NDArray[np.intp]:
@@ -133,8 +138,7 @@ class Ruling:
             features: what the request says of each; of None the catalogue's.
             control: the state of the quotas' controller; None: there is none.
         """
-        rules = self._items.rules
-        if rules.boosts is None and (rules.quotas is None or control is None):
+        if self._items.rules.boosts is None and control is None:
             return None
         items, rows = self._of_actions(ids, features)
         offsets, prices = items.offsets(rows, self._asked), items.prices(rows, control)

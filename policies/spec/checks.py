@@ -113,6 +113,8 @@ def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "boost_cap", "there are no boosts that it could cap: leave it out"
     if spec.boost is not msgspec.UNSET and not spec.boost:
         yield "boost", "it boosts nothing: leave it out"
+    if spec.quota is not msgspec.UNSET and not spec.quota:
+        yield "quota", "it says nothing of any item: leave it out"
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

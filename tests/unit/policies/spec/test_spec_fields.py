@@ -66,6 +66,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "prior": "tests/unit/policies/fold/test_prior_in_log.py",
     "boost": "tests/unit/policies/rules/test_boosts.py",
     "boost_cap": "tests/unit/policies/rules/test_boosts.py",
+    "quota": "tests/unit/policies/rules/quotas/test_quota.py",
     "space": "tests/integration/test_spaces.py",
     "repeat": "tests/unit/policies/profiles/test_known_user.py",
     "signals": "tests/unit/policies/profiles/test_signals.py",
