@@ -18,6 +18,26 @@ from bandits.kernels.compiled import (
     inlined,
     read_only,
 )
+from bandits.kernels.packed import (
+    ARRAY,
+    BYTES,
+    DOUBLE,
+    FALSE,
+    MAP,
+    NIL,
+    TRUE,
+    double_at,
+    head_at,
+    little_double_at,
+    little_single_at,
+    past_text,
+    past_text_or_nil,
+    past_texts,
+    past_truth,
+    text_at,
+    whole_at,
+)
+from bandits.kernels.ruled import past_rules
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE, MAX_NUMBER, MAX_SIGNAL_BYTES
 
 u1s = read_only(types.uint8)
@@ -26,162 +46,15 @@ OTHER, DECISION, REWARD = 0, 1, 2
 """The answers of ``scan_records`` about a record."""
 LONGEST = 1 << 20
 """A record of more bytes is left to the codec."""
-DEFERRED, HOLDOUT, NAMED_BEFORE = 1, 2, 4
-"""The flags of a decision; the last: its spec and catalogue are those of the one before it."""
+DEFERRED, HOLDOUT, NAMED_BEFORE, HAS_PLACED = 1, 2, 4, 8
+"""The flags of a decision; the third: its spec and catalogue are those of the one before it."""
 
-_TEXT, _BYTES, _ARRAY, _MAP = 1, 2, 3, 4
-_NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
 _DECISION = np.frombuffer(b"decision", np.uint8)
 _REWARD = np.frombuffer(b"reward", np.uint8)
 _DECISION_LEAST, _DECISION_MOST = 12, 21
 _REWARD_LEAST, _REWARD_MOST = 3, 7
 _CROWD = 8
 """So many names are compared each with each; more are looked up."""
-
-
-@inlined
-def _big(data: Any, at: Any, size: Any) -> Any:
-    """Return the whole number in some bytes, the highest first."""
-    number = np.int64(0)
-    for i in range(size):
-        number = (number << 8) | np.int64(data[at + i])
-    return number
-
-
-@inlined
-def _head(data: Any, at: Any, end: Any) -> Any:  # noqa: C901 - all forms
-    """Return what stands at a place, its size, and where its content begins; kind 0: unknown."""
-    if at >= end:
-        return 0, np.int64(0), at
-    first: Any = np.int64(data[at])
-    kind, wide = 0, 0
-    size: Any = np.int64(0)
-
-    if 0xA0 <= first < 0xC0:
-        kind, size = _TEXT, first & 31
-    elif 0x80 <= first < 0x90:
-        kind, size = _MAP, first & 15
-    elif 0x90 <= first < 0xA0:
-        kind, size = _ARRAY, first & 15
-    elif 0xD9 <= first <= 0xDB:
-        kind, wide = _TEXT, 1 << (first - 0xD9)
-    elif 0xC4 <= first <= 0xC6:
-        kind, wide = _BYTES, 1 << (first - 0xC4)
-    elif 0xDC <= first <= 0xDD:
-        kind, wide = _ARRAY, 2 << (first - 0xDC)
-    elif 0xDE <= first <= 0xDF:
-        kind, wide = _MAP, 2 << (first - 0xDE)
-
-    at += 1
-    if wide:
-        if at + wide > end:
-            return 0, np.int64(0), at
-        size = _big(data, at, wide)
-        at += wide
-    if kind <= _BYTES and at + size > end:
-        return 0, np.int64(0), at
-    return kind, size, at
-
-
-@inlined
-def _is_utf8(data: Any, at: Any, end: Any) -> Any:
-    while at < end:
-        first = data[at]
-        at += 1
-        if first < 0x80:
-            continue
-
-        # How many bytes follow, and what the first of them may be: nothing overlong, no surrogate.
-        low, high = 0x80, 0xBF
-        if 0xC2 <= first <= 0xDF:
-            more = 1
-        elif 0xE0 <= first <= 0xEF:
-            more = 2
-            low = 0xA0 if first == 0xE0 else 0x80
-            high = 0x9F if first == 0xED else 0xBF
-        elif 0xF0 <= first <= 0xF4:
-            more = 3
-            low = 0x90 if first == 0xF0 else 0x80
-            high = 0x8F if first == 0xF4 else 0xBF
-        else:
-            return False
-        if at + more > end or not low <= data[at] <= high:
-            return False
-        for i in range(1, more):
-            if not 0x80 <= data[at + i] <= 0xBF:
-                return False
-        at += more
-    return True
-
-
-@inlined
-def _text(data: Any, at: Any, end: Any) -> Any:
-    """Return where a text begins and ends; an end of -1: there is none."""
-    kind, size, at = _head(data, at, end)
-    if kind != _TEXT or not _is_utf8(data, at, at + size):
-        return at, np.int64(-1)
-    return at, at + size
-
-
-@inlined
-def _past_text(data: Any, at: Any, end: Any) -> Any:
-    return _text(data, at, end)[1]
-
-
-@inlined
-def _past_text_or_nil(data: Any, at: Any, end: Any) -> Any:
-    if at < end and data[at] == _NIL:
-        return at + 1
-    return _text(data, at, end)[1]
-
-
-@inlined
-def _past_truth(data: Any, at: Any, end: Any) -> Any:
-    return at + 1 if at < end and (data[at] == _FALSE or data[at] == _TRUE) else np.int64(-1)
-
-
-@inlined
-def _whole(data: Any, at: Any, end: Any) -> Any:
-    """Return a whole number from 0 on, and where it ends; -1: there is none."""
-    if at >= end:
-        return np.int64(0), np.int64(-1)
-    first = np.int64(data[at])
-    if first < 0x80:
-        return first, at + 1
-    wide = 1 << (first - 0xCC) if 0xCC <= first <= 0xCE else 0
-    if wide == 0 or at + 1 + wide > end:
-        return np.int64(0), np.int64(-1)
-    return _big(data, at + 1, wide), at + 1 + wide
-
-
-@inlined
-def _double(data: Any, at: Any, cell: Any) -> Any:
-    """Return the float64 in 8 bytes, the highest first. ``cell``: see ``scan_records``."""
-    bits = np.uint64(0)
-    for i in range(8):
-        bits = (bits << np.uint64(8)) | np.uint64(data[at + i])
-    cell[0][0] = bits
-    return cell[1][0]
-
-
-@inlined
-def _little_double(data: Any, at: Any, cell: Any) -> Any:
-    """Return the float64 in 8 bytes, the lowest first."""
-    bits = np.uint64(0)
-    for i in range(8):
-        bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
-    cell[0][0] = bits
-    return cell[1][0]
-
-
-@inlined
-def _little_single(data: Any, at: Any, cell: Any) -> Any:
-    """Return the float32 in 4 bytes, the lowest first."""
-    bits = np.uint64(0)
-    for i in range(4):
-        bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
-    cell[0][0] = bits
-    return cell[2][0]
 
 
 @inlined
@@ -222,37 +95,28 @@ def _are_distinct(data: Any, spans: Any, count: Any, table: Any) -> Any:
 
 
 @inlined
-def _past_features(  # noqa: C901 - all kinds of values
-    data: Any, at: Any, end: Any, spans: Any, table: Any, cell: Any
-) -> Any:
+def _past_features(data: Any, at: Any, end: Any, spans: Any, table: Any, cell: Any) -> Any:
     """Return where a map of features ends; -1: it is none, or not surely valid."""
-    kind, count, at = _head(data, at, end)
-    if kind != _MAP:
+    kind, count, at = head_at(data, at, end)
+    if kind != MAP:
         return np.int64(-1)
 
     for i in range(count):
-        name, at = _text(data, at, end)
+        name, at = text_at(data, at, end)
         if at < 0 or at >= end:
             return np.int64(-1)
         spans[i, 0], spans[i, 1] = name, at
 
-        if data[at] == _DOUBLE:
-            if at + 9 > end or not abs(_double(data, at + 1, cell)) <= MAX_FEATURE:
+        if data[at] == DOUBLE:
+            if at + 9 > end or not abs(double_at(data, at + 1, cell)) <= MAX_FEATURE:
                 return np.int64(-1)
             at += 9
             continue
-        if data[at] == _FALSE or data[at] == _TRUE:
+        if data[at] == FALSE or data[at] == TRUE:
             at += 1
             continue
-        kind, size, inside = _head(data, at, end)
-        if kind != _ARRAY:
-            at = _past_text(data, at, end)
-        else:
-            at = inside
-            for _ in range(size):
-                at = _past_text(data, at, end)
-                if at < 0:
-                    break
+        is_list = head_at(data, at, end)[0] == ARRAY
+        at = past_texts(data, at, end) if is_list else past_text(data, at, end)
         if at < 0:
             return np.int64(-1)
 
@@ -262,13 +126,13 @@ def _past_features(  # noqa: C901 - all kinds of values
 
 @inlined
 def _past_map_of_texts_or_nil(data: Any, at: Any, end: Any) -> Any:
-    if at < end and data[at] == _NIL:
+    if at < end and data[at] == NIL:
         return at + 1
-    kind, count, at = _head(data, at, end)
-    if kind != _MAP:
+    kind, count, at = head_at(data, at, end)
+    if kind != MAP:
         return np.int64(-1)
     for _ in range(2 * count):
-        at = _past_text(data, at, end)
+        at = past_text(data, at, end)
         if at < 0:
             return at
     return at
@@ -278,7 +142,7 @@ def _past_map_of_texts_or_nil(data: Any, at: Any, end: Any) -> Any:
 def _past_names(data: Any, at: Any, end: Any, out: Any) -> Any:
     """Return where event, policy, spec, snapshot and catalogue end; -1: they do not."""
     for field in range(5):
-        begins, at = _text(data, at, end)
+        begins, at = text_at(data, at, end)
         if at < 0:
             return at
         # Its event, its spec and its catalogue are noted.
@@ -290,24 +154,24 @@ def _past_names(data: Any, at: Any, end: Any, out: Any) -> Any:
 @inlined
 def _past_actions(data: Any, at: Any, end: Any, spans: Any, table: Any, cell: Any) -> Any:
     """Return how many actions there are, and where their ids and features end; -1: they do not."""
-    kind, count, at = _head(data, at, end)
-    if kind != _ARRAY or count == 0:
+    kind, count, at = head_at(data, at, end)
+    if kind != ARRAY or count == 0:
         return np.int64(0), np.int64(-1)
     for k in range(count):
-        spans[k, 0], at = _text(data, at, end)
+        spans[k, 0], at = text_at(data, at, end)
         if at < 0:
             return count, at
         spans[k, 1] = at
     if not _are_distinct(data, spans, count, table):
         return count, np.int64(-1)
 
-    if at < end and data[at] == _NIL:
+    if at < end and data[at] == NIL:
         return count, at + 1
-    kind, size, at = _head(data, at, end)
-    if kind != _ARRAY or size != count:
+    kind, size, at = head_at(data, at, end)
+    if kind != ARRAY or size != count:
         return count, np.int64(-1)
     for _ in range(count):
-        if at < end and data[at] == _NIL:
+        if at < end and data[at] == NIL:
             at += 1
             continue
         at = _past_features(data, at, end, spans, table, cell)
@@ -321,20 +185,20 @@ def _past_scores(
     data: Any, at: Any, end: Any, actions: Any, spans: Any, table: Any, cell: Any
 ) -> Any:
     """Return where a map of sources to their scores ends; -1: it does not."""
-    kind, count, at = _head(data, at, end)
-    if kind != _MAP:
+    kind, count, at = head_at(data, at, end)
+    if kind != MAP:
         return np.int64(-1)
     for i in range(count):
-        spans[i, 0], at = _text(data, at, end)
+        spans[i, 0], at = text_at(data, at, end)
         if at < 0:
             return at
         spans[i, 1] = at
 
-        kind, size, at = _head(data, at, end)
-        if kind != _BYTES or size != 4 * actions:
+        kind, size, at = head_at(data, at, end)
+        if kind != BYTES or size != 4 * actions:
             return np.int64(-1)
         for k in range(actions):
-            if np.isinf(_little_single(data, at + 4 * k, cell)):
+            if np.isinf(little_single_at(data, at + 4 * k, cell)):
                 return np.int64(-1)
         at += size
     return at if _are_distinct(data, spans, count, table) else np.int64(-1)
@@ -345,16 +209,16 @@ def _past_choice(
     data: Any, at: Any, end: Any, actions: Any, table: Any, cell: Any, out: Any
 ) -> Any:
     """Return where the PMFs and what was drawn from them end; -1: they do not."""
-    kind, size, pmfs = _head(data, at, end)
-    if kind != _BYTES:
+    kind, size, pmfs = head_at(data, at, end)
+    if kind != BYTES:
         return np.int64(-1)
-    kind, slots, at = _head(data, pmfs + size, end)
-    if kind != _ARRAY or slots == 0 or slots > actions or size != 8 * slots * actions:
+    kind, slots, at = head_at(data, pmfs + size, end)
+    if kind != ARRAY or slots == 0 or slots > actions or size != 8 * slots * actions:
         return np.int64(-1)
 
     table[:actions] = -1
     for slot in range(slots):
-        index, at = _whole(data, at, end)
+        index, at = whole_at(data, at, end)
         if at < 0 or index >= actions or table[index] >= 0:
             return np.int64(-1)
         table[index] = slot
@@ -362,11 +226,11 @@ def _past_choice(
         # As ``total_and_least`` adds them up.
         total, least, begins = 0.0, np.inf, pmfs + 8 * slot * actions
         for k in range(actions):
-            p = _little_double(data, begins + 8 * k, cell)
+            p = little_double_at(data, begins + 8 * k, cell)
             total += p
             least = min(least, p)
         # Rounding may leave a propensity beyond 1, which not every learner takes.
-        chosen = _little_double(data, begins + 8 * index, cell)
+        chosen = little_double_at(data, begins + 8 * index, cell)
         if not abs(total - 1.0) <= SLACK or least < 0.0 or not 0.0 < chosen <= 1.0:
             return np.int64(-1)
     out[6] = slots
@@ -374,21 +238,27 @@ def _past_choice(
 
 
 @inlined
-def _past_later_fields(data: Any, at: Any, end: Any, count: Any, out: Any) -> Any:
+def _past_later_fields(
+    data: Any, at: Any, end: Any, count: Any, actions: Any, cell: Any, out: Any
+) -> Any:
     """Return where the fields end that older builds did not know; -1: they do not."""
     # Its user, whether it is deferred, or held out; no credit; whether unserved; what failed; its
-    # artifact, and its profile; no rules.
+    # artifact, and its profile; what its rules depended on.
     for field in range(count):
         begins = at
         if field in (0, 6, 7):
-            at = _past_text_or_nil(data, at, end)
-        elif field in (3, 8):
-            at = at + 1 if at < end and data[at] == _NIL else np.int64(-1)
+            at = past_text_or_nil(data, at, end)
+        elif field == 8:
+            at, placed = past_rules(data, at, end, actions, cell)
+            if placed > 0:
+                out[7] |= HAS_PLACED
+        elif field == 3:
+            at = at + 1 if at < end and data[at] == NIL else np.int64(-1)
         elif field == 5:
             at = _past_map_of_texts_or_nil(data, at, end)
         else:
-            at = _past_truth(data, at, end)
-            if at >= 0 and field < 3 and data[begins] == _TRUE:
+            at = past_truth(data, at, end)
+            if at >= 0 and field < 3 and data[begins] == TRUE:
                 out[7] |= DEFERRED if field == 1 else HOLDOUT
         if at < 0:
             break
@@ -414,33 +284,33 @@ def _is_decision(
     if at >= 0:
         at = _past_choice(data, at, end, actions, table, cell, out)
     if at >= 0:
-        at = _past_later_fields(data, at, end, count - _DECISION_LEAST, out)
+        at = _past_later_fields(data, at, end, count - _DECISION_LEAST, actions, cell, out)
     return at == end
 
 
 @inlined
 def _is_reward(data: Any, at: Any, end: Any, count: Any, cell: Any) -> Any:
     """Return whether the fields from ``at`` on are surely those of a valid reward."""
-    begins, at = _text(data, at, end)
+    begins, at = text_at(data, at, end)
     if at < 0 or not 0 < at - begins <= MAX_EVENT_ID_BYTES:
         return False
 
-    if at + 9 > end or data[at] != _DOUBLE:
+    if at + 9 > end or data[at] != DOUBLE:
         return False
-    if not abs(_double(data, at + 1, cell)) <= MAX_NUMBER:
+    if not abs(double_at(data, at + 1, cell)) <= MAX_NUMBER:
         return False
     at += 9
 
     # Its name, its slot, its action, its signal.
     for field in range(count - _REWARD_LEAST):
-        if field == 1 and at < end and data[at] != _NIL:
-            _, at = _whole(data, at, end)
-        elif field == 3 and at < end and data[at] != _NIL:
-            begins, at = _text(data, at, end)
+        if field == 1 and at < end and data[at] != NIL:
+            _, at = whole_at(data, at, end)
+        elif field == 3 and at < end and data[at] != NIL:
+            begins, at = text_at(data, at, end)
             if not 0 < at - begins <= MAX_SIGNAL_BYTES:
                 return False
         else:
-            at = _past_text_or_nil(data, at, end)
+            at = past_text_or_nil(data, at, end)
         if at < 0:
             return False
     return at == end
@@ -501,10 +371,10 @@ def scan_records(  # noqa: C901 - one loop over the kinds of records
         at, end = starts[r], starts[r + 1]
         if end - at > LONGEST or at >= end or data[at] != version:
             continue
-        kind, fields, at = _head(data, at + 1, end)
-        if kind != _ARRAY:
+        kind, fields, at = head_at(data, at + 1, end)
+        if kind != ARRAY:
             continue
-        begins, at = _text(data, at, end)
+        begins, at = text_at(data, at, end)
         if at < 0:
             continue
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any, get_args
 
 import msgspec
@@ -26,6 +27,7 @@ from bandits.log.records import (
     RewardRecord,
     RollbackRecord,
     RootRecord,
+    Ruled,
     TickRecord,
     UnknownRecord,
     WarmStartRecord,
@@ -35,8 +37,10 @@ from bandits.values import (
     MAX_EVENT_ID_BYTES,
     MAX_FEATURE,
     MAX_NUMBER,
+    MAX_PLACES,
     MAX_SIGNAL_BYTES,
     MAX_STRENGTH,
+    MAX_TIME_MS,
     FeatureMap,
 )
 
@@ -45,7 +49,6 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 ITEM_CHANGES = ("put", "patch", "delete")
-MAX_TIME_MS = 253_402_300_799_999
 MAX_MERGES = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
 
@@ -242,6 +245,8 @@ def _check_decision(record: DecisionRecord) -> None:
 
     if record.credit is not None:
         _check_credit(record.credit, slots)
+    if record.rules is not None:
+        _check_rules(record.rules, count)
     _check_features(record)
 
 
@@ -265,6 +270,22 @@ def _check_credit(credit: Credit, slots: int) -> None:
     _check_pmfs(credit.pmf, slots, len(credit.sources), "credit.pmf")
     if not all(pmf[index] > 0.0 for pmf, index in zip(credit.pmfs(), credit.credited, strict=True)):
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
+
+
+def _check_rules(rules: Ruled, count: int) -> None:
+    if rules.now_ms is not None and not 0 <= rules.now_ms <= MAX_TIME_MS:
+        raise CodecError("milliseconds since 1970, before the year 10000", "rules.now_ms")
+    if any(len(removed.ids) > removed.count for removed in rules.removed.values()):
+        raise CodecError("no more removed actions are named than were removed", "rules.removed")
+
+    boosts = np.frombuffer(rules.boosts, np.uint8)
+    if boosts.size not in (0, 4 * count) or not np.isfinite(boosts.view("<f4")).all():
+        raise CodecError(f"{count} float32 boosts, each finite, or none", "rules.boosts")
+    slots = [-1, *(placed.slot for placed in rules.placed), MAX_PLACES]
+    if any(slot <= before for before, slot in pairwise(slots)):
+        raise CodecError(f"placed slots go upwards, below {MAX_PLACES}", "rules.placed")
+    if not all(0 <= unplaced.slot < MAX_PLACES for unplaced in rules.unplaced):
+        raise CodecError(f"slots are not negative, and below {MAX_PLACES}", "rules.unplaced")
 
 
 def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:

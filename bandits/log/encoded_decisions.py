@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import CodecError
-from bandits.kernels.records import DECISION, DEFERRED, HOLDOUT, NAMED_BEFORE, REWARD, scan_records
+from bandits.kernels.records import (
+    DECISION,
+    DEFERRED,
+    HAS_PLACED,
+    HOLDOUT,
+    NAMED_BEFORE,
+    REWARD,
+    scan_records,
+)
 from bandits.log.codec import VERSION, decode_valid, read_entry
 from bandits.log.records import (
     DecisionRecord,
@@ -142,6 +150,7 @@ def read_entries(
                 slots,
                 flags & DEFERRED > 0,
                 flags & HOLDOUT > 0,
+                flags & HAS_PLACED > 0,
             )
         elif kind == REWARD:
             record = decode_valid(data)

@@ -81,6 +81,13 @@ def without_profile(data: bytes) -> bytes:
     return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
 
 
+def without_rules(data: bytes) -> bytes:
+    """The record as a build wrote it whose decisions said nothing of rules."""
+    fields = msgspec.msgpack.decode(data[1:])
+    known = 20 if fields[0] == "decision" else len(fields)
+    return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
+
+
 def lengthened(data: bytes) -> bytes:
     """The record as a later build may write it."""
     return bytes([VERSION]) + msgspec.msgpack.encode([*msgspec.msgpack.decode(data[1:]), None, "x"])

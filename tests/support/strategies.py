@@ -78,6 +78,33 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 
 
 @st.composite
+def ruled(draw, count: int) -> records.Ruled:
+    """What the rules of a decision among so many actions depended on, each field set or not."""
+    known = draw(st.lists(texts, max_size=3))
+    boosts = np.array(draw(st.lists(st.floats(-1, 1, width=32), min_size=count, max_size=count)))
+    slots = sorted(draw(st.sets(st.integers(0, 300), max_size=2)))
+    return records.Ruled(
+        filter=draw(st.none() | texts),
+        now_ms=draw(st.none() | st.integers(0, 200) | st.just(1_764_000_000_000)),
+        did=draw(st.none() | st.dictionaries(texts, st.lists(texts, max_size=2), max_size=2)),
+        removed=draw(
+            st.dictionaries(
+                texts,
+                st.builds(records.Removed, st.just(known), st.integers(len(known), 70_000)),
+                max_size=2,
+            )
+        ),
+        boosts=draw(st.sampled_from([b"", boosts.astype("<f4").tobytes()])),
+        control=draw(st.none() | st.just("1764000000000-3")),
+        placed=[records.Placed(slot, draw(texts)) for slot in slots],
+        short=draw(st.none() | texts),
+        unplaced=draw(
+            st.lists(st.builds(records.Unplaced, st.integers(0, 300), texts, texts), max_size=2)
+        ),
+    )
+
+
+@st.composite
 def decisions(draw) -> records.DecisionRecord:
     """Decisions of up to three slots among up to six actions, each field set or not."""
     ids = draw(st.lists(texts, min_size=1, max_size=6, unique=True))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.damage import damaged, rewritten
-from support.strategies import MANY
+from support.strategies import MANY, ruled
 
 from bandits.errors import CodecError
 from bandits.log import records
@@ -22,6 +22,18 @@ from bandits.log.records import (
     EncodedDecision,
     LogRecord,
     RewardRecord,
+)
+
+RULED = records.Ruled(
+    filter="item.stock > 0",
+    now_ms=1_764_000_000_000,
+    did={"view": ["a", "z"], "buy": []},
+    removed={"filter": records.Removed(["x"], 70_000)},
+    boosts=np.array([0.5, 0, -1], "<f4").tobytes(),
+    control="5-0",
+    placed=[records.Placed(1, "p")],
+    short="",
+    unplaced=[records.Unplaced(0, "q", "filtered")],
 )
 
 
@@ -39,6 +51,7 @@ def decision(**changes) -> DecisionRecord:
         pmf=np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]).tobytes(),
         chosen=[0, 2],
         credit=Credit(["cf"], np.array([[1.0], [1.0]]).tobytes(), [0, 0]),
+        rules=RULED,
     )
     return msgspec.structs.replace(record, **changes)
 
@@ -104,6 +117,19 @@ def test_every_kind_of_record_is_tried_above():
         ({"event_id": ""}, "event_id"),
         ({"event_id": "x" * 257}, "event_id"),
         ({"credit": Credit(["cf"], np.array([[1.0], [1.0]]).tobytes(), [0])}, "credit.credited"),
+        ({"rules": records.Ruled(now_ms=-1)}, "rules.now_ms"),
+        ({"rules": records.Ruled(now_ms=1 << 63)}, "rules.now_ms"),
+        ({"rules": records.Ruled(removed={"filter": records.Removed(["a"], 0)})}, "rules.removed"),
+        ({"rules": records.Ruled(boosts=b"1234")}, "rules.boosts"),
+        ({"rules": records.Ruled(boosts=b"12345")}, "rules.boosts"),
+        (
+            {"rules": records.Ruled(boosts=np.array([0, np.nan, 0], "<f4").tobytes())},
+            "rules.boosts",
+        ),
+        ({"rules": records.Ruled(placed=[records.Placed(-1, "a")])}, "rules.placed"),
+        ({"rules": records.Ruled(placed=[records.Placed(1 << 16, "a")])}, "rules.placed"),
+        ({"rules": records.Ruled(placed=[records.Placed(1, "a")] * 2)}, "rules.placed"),
+        ({"rules": records.Ruled(unplaced=[records.Unplaced(-1, "a", "")])}, "rules.unplaced"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(changes, target):
@@ -200,6 +226,7 @@ def decisions(draw) -> DecisionRecord:
         draw(st.booleans()),
         draw(st.booleans()),
         credit,
+        rules=draw(st.none() | ruled(len(actions))),
     )
 
 
@@ -267,6 +294,17 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     },
     "a credit whose PMF is none": lambda r: {
         "credit": Credit(["s"], struct.pack("<d", 0.9) * len(r.chosen), [0] * len(r.chosen))
+    },
+    "a boost too many": lambda r: {"rules": records.Ruled(boosts=bytes(4 * len(r.action_ids) + 4))},
+    "a boost that is none": lambda r: {
+        "rules": records.Ruled(boosts=struct.pack("<f", math.nan) * len(r.action_ids))
+    },
+    "a moment before 1970": lambda r: {"rules": records.Ruled(now_ms=-1)},
+    "more removed than there were": lambda r: {
+        "rules": records.Ruled(removed={"filter": records.Removed(["a", "b"], 1)})
+    },
+    "two items in one place": lambda r: {
+        "rules": records.Ruled(placed=[records.Placed(3, "a"), records.Placed(3, "b")])
     },
     "an event_id too long": lambda r: {"event_id": "\u00e9" * 129},
     "no event_id": lambda r: {"event_id": ""},
@@ -348,6 +386,7 @@ def read_alike(data: bytes) -> None:
             getattr(record, name) == getattr(full, name)
             for name in ("event_id", "spec", "catalogue", "slots", "deferred", "holdout")
         )
+        assert record.has_placed == bool(full.placed)
         assert full.credit is None
         assert all(0 < full.propensity(slot) <= 1 for slot in range(full.slots))
         record = full

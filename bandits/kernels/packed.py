@@ -1,0 +1,173 @@
+"""Compiled: what stands at a place in bytes of msgpack, where it ends, and what it says."""
+
+from typing import Any
+
+import numpy as np
+
+from bandits.kernels.compiled import inlined
+
+TEXT, BYTES, ARRAY, MAP = 1, 2, 3, 4
+"""What may stand at a place, of what has a size."""
+NIL, FALSE, TRUE, DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
+
+
+@inlined
+def big_at(data: Any, at: Any, size: Any) -> Any:
+    """Return the whole number in some bytes, the highest first."""
+    number = np.int64(0)
+    for i in range(size):
+        number = (number << 8) | np.int64(data[at + i])
+    return number
+
+
+@inlined
+def head_at(data: Any, at: Any, end: Any) -> Any:  # noqa: C901 - all forms
+    """Return what stands at a place, its size, and where its content begins; kind 0: unknown."""
+    if at >= end:
+        return 0, np.int64(0), at
+    first: Any = np.int64(data[at])
+    kind, wide = 0, 0
+    size: Any = np.int64(0)
+
+    if 0xA0 <= first < 0xC0:
+        kind, size = TEXT, first & 31
+    elif 0x80 <= first < 0x90:
+        kind, size = MAP, first & 15
+    elif 0x90 <= first < 0xA0:
+        kind, size = ARRAY, first & 15
+    elif 0xD9 <= first <= 0xDB:
+        kind, wide = TEXT, 1 << (first - 0xD9)
+    elif 0xC4 <= first <= 0xC6:
+        kind, wide = BYTES, 1 << (first - 0xC4)
+    elif 0xDC <= first <= 0xDD:
+        kind, wide = ARRAY, 2 << (first - 0xDC)
+    elif 0xDE <= first <= 0xDF:
+        kind, wide = MAP, 2 << (first - 0xDE)
+
+    at += 1
+    if wide:
+        if at + wide > end:
+            return 0, np.int64(0), at
+        size = big_at(data, at, wide)
+        at += wide
+    if kind <= BYTES and at + size > end:
+        return 0, np.int64(0), at
+    return kind, size, at
+
+
+@inlined
+def is_utf8(data: Any, at: Any, end: Any) -> Any:
+    """Return whether the bytes between two places are UTF-8."""
+    while at < end:
+        first = data[at]
+        at += 1
+        if first < 0x80:
+            continue
+
+        # How many bytes follow, and what the first of them may be: nothing overlong, no surrogate.
+        low, high = 0x80, 0xBF
+        if 0xC2 <= first <= 0xDF:
+            more = 1
+        elif 0xE0 <= first <= 0xEF:
+            more = 2
+            low = 0xA0 if first == 0xE0 else 0x80
+            high = 0x9F if first == 0xED else 0xBF
+        elif 0xF0 <= first <= 0xF4:
+            more = 3
+            low = 0x90 if first == 0xF0 else 0x80
+            high = 0x8F if first == 0xF4 else 0xBF
+        else:
+            return False
+        if at + more > end or not low <= data[at] <= high:
+            return False
+        for i in range(1, more):
+            if not 0x80 <= data[at + i] <= 0xBF:
+                return False
+        at += more
+    return True
+
+
+@inlined
+def text_at(data: Any, at: Any, end: Any) -> Any:
+    """Return where a text begins and ends; an end of -1: there is none."""
+    kind, size, at = head_at(data, at, end)
+    if kind != TEXT or not is_utf8(data, at, at + size):
+        return at, np.int64(-1)
+    return at, at + size
+
+
+@inlined
+def past_text(data: Any, at: Any, end: Any) -> Any:
+    """Return where a text ends; -1: there is none."""
+    return text_at(data, at, end)[1]
+
+
+@inlined
+def past_text_or_nil(data: Any, at: Any, end: Any) -> Any:
+    """Return where a text or nil ends; -1: there is neither."""
+    if at < end and data[at] == NIL:
+        return at + 1
+    return text_at(data, at, end)[1]
+
+
+@inlined
+def past_truth(data: Any, at: Any, end: Any) -> Any:
+    """Return where a truth ends; -1: there is none."""
+    return at + 1 if at < end and (data[at] == FALSE or data[at] == TRUE) else np.int64(-1)
+
+
+@inlined
+def whole_at(data: Any, at: Any, end: Any) -> Any:
+    """Return a whole number from 0 on, and where it ends; -1: there is none."""
+    if at >= end:
+        return np.int64(0), np.int64(-1)
+    first = np.int64(data[at])
+    if first < 0x80:
+        return first, at + 1
+    wide = 1 << (first - 0xCC) if 0xCC <= first <= 0xCE else 0
+    if wide == 0 or at + 1 + wide > end:
+        return np.int64(0), np.int64(-1)
+    return big_at(data, at + 1, wide), at + 1 + wide
+
+
+@inlined
+def double_at(data: Any, at: Any, cell: Any) -> Any:
+    """Return the float64 in 8 bytes, the highest first. ``cell``: see ``scan_records``."""
+    bits = np.uint64(0)
+    for i in range(8):
+        bits = (bits << np.uint64(8)) | np.uint64(data[at + i])
+    cell[0][0] = bits
+    return cell[1][0]
+
+
+@inlined
+def little_double_at(data: Any, at: Any, cell: Any) -> Any:
+    """Return the float64 in 8 bytes, the lowest first."""
+    bits = np.uint64(0)
+    for i in range(8):
+        bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
+    cell[0][0] = bits
+    return cell[1][0]
+
+
+@inlined
+def little_single_at(data: Any, at: Any, cell: Any) -> Any:
+    """Return the float32 in 4 bytes, the lowest first."""
+    bits = np.uint64(0)
+    for i in range(4):
+        bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
+    cell[0][0] = bits
+    return cell[2][0]
+
+
+@inlined
+def past_texts(data: Any, at: Any, end: Any) -> Any:
+    """Return where an array of texts ends; -1: there is none."""
+    kind, count, at = head_at(data, at, end)
+    if kind != ARRAY:
+        return np.int64(-1)
+    for _ in range(count):
+        at = past_text(data, at, end)
+        if at < 0:
+            break
+    return at
