@@ -14,6 +14,7 @@ import msgspec
 from bandits.errors import SnapshotError, SpecError
 from bandits.exploration import Exploration, ScoreExploration
 from bandits.features.columns import FeatureIndex
+from bandits.terms import TermsOf
 from bandits.types import ActionSet, Context, Explore, Float64, Learner, Row, Snapshot
 
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
@@ -165,6 +166,17 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             namespaces: those that the learner sees.
         """
         yield from ()
+
+    def terms(self, snapshot: Snapshot) -> TermsOf | None:
+        """Return what a snapshot's scores are sums of; None where they are no plain sums.
+
+        Args:
+            snapshot: one of the kinds in ``snapshots``.
+
+        Raises:
+            SnapshotError: the snapshot is corrupt.
+        """
+        return None
 
     def columns(self, snapshot: Snapshot) -> "ModelColumns":
         """Return the columns of a snapshot's model; only where ``has_columns``.

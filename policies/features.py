@@ -28,6 +28,8 @@ from policies.encoding import coded_rows, namespace_of
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
+SCORE_KINDS = ("score", "rank", "present")
+"""What is a feature of each source's score."""
 _SPACES = (CONTEXT, ITEM, FEATURES, SCORES)
 """The namespaces as ``bandits.kernels.lessons`` numbers them."""
 _SEEDS: UInt32 = frozen(np.array([hash_namespace(name) for name in _SPACES], np.uint32))
@@ -220,9 +222,9 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
 @lru_cache(maxsize=64)
 def score_hashes(names: tuple[str, ...]) -> UInt32:
     """Return the hashes of the columns of ``score_features``; ``names``: the sources, sorted."""
-    kinds = ("score", "rank", "present")
     hashes: UInt32 = np.array(
-        [hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in kinds], np.uint32
+        [hash_feature(SCORES, f"{name}.{kind}") for name in names for kind in SCORE_KINDS],
+        np.uint32,
     )
     return frozen(hashes)
 

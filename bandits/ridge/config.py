@@ -16,6 +16,7 @@ from bandits.learner_config import (
     explore_scores,
     is_set,
 )
+from bandits.terms import TermsOf
 from bandits.types import Explore, Learner, Snapshot
 
 KIND = "ridge"
@@ -153,6 +154,12 @@ class RidgeConfig(
         from bandits.ridge.merge import merge_ridge
 
         return merge_ridge(self, given)
+
+    def terms(self, snapshot: Snapshot) -> TermsOf:
+        """Return what the posterior means are sums of."""
+        from bandits.ridge.terms import RidgeTerms
+
+        return RidgeTerms(snapshot).of
 
     def columns(self, snapshot: Snapshot) -> ModelColumns:
         """Return the columns of a snapshot's features."""

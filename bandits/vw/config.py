@@ -7,6 +7,7 @@ import msgspec
 
 from bandits.exploration import Exploration, VwExploration
 from bandits.learner_config import LearnerConfig, Merges, Standbys, explore_scores, is_set
+from bandits.terms import TermsOf
 from bandits.types import Explore, Learner, Row, Snapshot
 from bandits.vw.accepted_arguments import INTERACTIONS, KNOWN, check_arguments
 from bandits.vw.arguments import read_arguments
@@ -81,6 +82,14 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         if isinstance(model, VwModel):
             return model.pmf
         return explore_scores(exploration, model.scores, model.learned)
+
+    def terms(self, snapshot: Snapshot) -> TermsOf | None:
+        """Return what the scores are sums of; None of a whole model, whose PMF is VW's own."""
+        from bandits.vw.learner import VwWeights, load_vw
+        from bandits.vw.terms import VwTerms
+
+        model = load_vw(snapshot)
+        return VwTerms(model.scorer).of if isinstance(model, VwWeights) else None
 
     def merge(self, base: bytes, given: Sequence[bytes]) -> bytes:
         """Return the checkpoint of a model that has learned what all partitions have.

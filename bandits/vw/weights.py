@@ -194,7 +194,11 @@ class WeightScorer:
         dense = np.zeros(size, dtype=np.float32)
         dense[indices] = values
         self._weights = frozen(dense)
-        self._constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
+        self.constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
+
+    def weight(self, hashed: int) -> float:
+        """Return the weight that a feature's hash, or a product's, finds."""
+        return float(self._weights[hashed & int(self._mask)])
 
     def scores(self, context: Context, actions: ActionSet) -> Float64:
         """Return the predicted reward of each action, float64[K]; higher is better.
@@ -207,7 +211,7 @@ class WeightScorer:
         layout, others = _layout(self.plan.interactions, flat.shared_spaces, flat.spaces)
         scores: Float64 = weigh(
             self._weights,
-            self._constant,
+            self.constant,
             flat.names,
             flat.codes,
             flat.values,

@@ -112,6 +112,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "slots": "How many places to fill, without repeating an item.",
         "defer_activation": "Whether the decision is learned only after `activate`.",
         "return_pmf": "Whether the answer holds the probability of every action.",
+        "explain": "Whether the answer says why: `explanation`.",
     },
     "ActionRequest": {
         "id": "The action's name.",
@@ -129,6 +130,36 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         " them was used.",
         "repeat": "Where the policy says what is not offered again: whether all of that was"
         " heeded.",
+        "explanation": "Why it is so, where the request asked for it.",
+    },
+    "Explanation": {
+        "learner": "The kind of the policy's learner.",
+        "exploration": "How scores become probabilities.",
+        "floor": "The probability that all actions share.",
+        "actions": "Those that were chosen, by slot, and the likeliest others, up to 10.",
+        "note": "What cannot be said, and why.",
+    },
+    "ExplainedAction": {
+        "id": "The action.",
+        "probability": "Its probability in the first slot.",
+        "slot": "Where it was chosen, if it was.",
+        "score": "What the model says it earns: the sum of what the terms add; null where there is"
+        " no such sum.",
+        "boost": "What the policy's boosts add to the score.",
+        "draws": "With Thompson sampling, the share of the draws in which it was the best.",
+        "terms": "What each feature, or pair of them, adds; the largest first.",
+        "sources": "By name, what each source says of it.",
+    },
+    "ExplainedTerm": {
+        "features": "Whose it is, each as `namespace.name`; of two their product; of none the"
+        " constant.",
+        "value": "The feature's value, or the product of the values.",
+        "weight": "What one unit of it adds.",
+        "adds": "The value times the weight.",
+    },
+    "SourceSaid": {
+        "score": "The source's score.",
+        "rank": "Its place among the actions that the source scored, from 1.",
     },
     "Chosen": {
         "slot": "The place, from 0.",

@@ -1,11 +1,13 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from banditloop_client import schemas
+from banditloop_client.explain_schemas import Explanation
 from bandits import errors
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
@@ -34,8 +36,9 @@ class RawBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def rank(call: Call[RankRequest]) -> schemas.RankResponse:
     """Make one decision, or a slate."""
+    explain = call.service.explaining() if call.request.explain else None
     record, logged = await call.service.rank(call.request)
-    return _decided(call, call.request, record, logged=logged)
+    return _decided(call, call.request, record, explain, logged=logged)
 
 
 async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
@@ -48,6 +51,7 @@ async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
 
     asked = [_decoded(item) for item in raw]
     good = [item for item in asked if isinstance(item, RankRequest)]
+    explain = call.service.explaining() if any(item.explain for item in good) else None
     decisions = iter(await call.service.rank_all(good))
 
     results: list[schemas.RankResponse | schemas.ErrorResponse] = []
@@ -58,7 +62,7 @@ async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
             results.append(_item_error(decision, index))
         elif isinstance(request, RankRequest):
             record, logged = decision
-            results.append(_decided(call, request, record, logged=logged))
+            results.append(_decided(call, request, record, explain, logged=logged))
     return schemas.RankBatchResponse(results)
 
 
@@ -76,7 +80,12 @@ def _item_error(error: BanditloopError, index: int) -> schemas.ErrorResponse:
 
 
 def _decided(
-    call: Call[Any], request: RankRequest, record: DecisionRecord, *, logged: bool
+    call: Call[Any],
+    request: RankRequest,
+    record: DecisionRecord,
+    explain: Callable[[DecisionRecord], Explanation] | None,
+    *,
+    logged: bool,
 ) -> schemas.RankResponse:
     """Count a decision, and return it as it is answered."""
     metrics = call.backend.metrics
@@ -104,8 +113,17 @@ def _decided(
         if not whole:
             metrics.count("profiles_unread", call.policy)
 
+    explanation = explain(record) if explain is not None and request.explain else None
     return schemas.RankResponse(
-        record.event_id, record.policy, record.snapshot_id, logged, chosen, pmf, profile, repeat
+        record.event_id,
+        record.policy,
+        record.snapshot_id,
+        logged,
+        chosen,
+        pmf,
+        profile,
+        repeat,
+        explanation,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from banditloop_client import schemas
+from banditloop_client.explain_schemas import Explanation
 from banditloop_client.space_schemas import ActivityEvent, ErasureState, UserExport
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
@@ -22,6 +23,10 @@ class PolicyService(Protocol):
 
     async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
         """Return the decision, and whether it is known to be logged."""
+        ...
+
+    def explaining(self) -> Callable[[DecisionRecord], Explanation]:
+        """Return what says of a decision that is made from now on why it is so."""
         ...
 
     async def rank_all(

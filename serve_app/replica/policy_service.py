@@ -29,6 +29,7 @@ from bandits.errors import (
     UnknownItemError,
 )
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
+from policies.explain.live import Explains, LiveExplainer
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import KnownUser
@@ -102,6 +103,7 @@ class RedisPolicyService:
 
         self.artifacts = ArtifactSwap(spec, salt)
         self.ranker = Ranker(spec, [], salt=salt)
+        self._explainer = LiveExplainer(self.ranker)
         self._equipped: SourceSet | None = None
         self._equip(self.artifacts.loaded)
         self._swapping = threading.Lock()
@@ -196,6 +198,10 @@ class RedisPolicyService:
             # Who was erased since they were looked up is decided for as somebody new.
             self._known.forget(request)
         return record, bool(logged)
+
+    def explaining(self) -> Explains:
+        """Return what says of a decision that is made from now on why it is so."""
+        return self._explainer.begin()
 
     async def _shown_before(self, request: RankRequest, error: BanditloopError) -> DecisionRecord:
         """Return the first answer to a request that cannot be decided any more.

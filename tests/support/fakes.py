@@ -33,6 +33,7 @@ from bandits.errors import (
 from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, ItemChange, LogEntry, LogRecord, SpecRecord
+from policies.explain.live import Explains, LiveExplainer
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
@@ -193,6 +194,9 @@ class FakeService:
         except LogUnavailableError:
             return record, False
         return record, True
+
+    def explaining(self) -> Explains:
+        return LiveExplainer(self.ranker).begin()
 
     async def rank_all(self, requests) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         answers = []

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from banditloop_client.explain_schemas import Explanation
+
 Value = float | str | bool | list[str]
 FeatureMap = dict[str, Value]
 
@@ -58,6 +60,7 @@ class RankRequest(
     return_pmf: bool = False
     visit_id: str | None = None
     filter: str | None = None
+    explain: bool = False
 
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -168,7 +171,7 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``profile`` and ``repeat``: of a policy with profiles, whether it was made with all that is
     known of the user, and whether all that its ``repeat`` says was heeded; null where nobody is
-    named, or the policy says no such thing.
+    named, or the policy says no such thing. ``explanation``: why it is so, if that was asked.
     """
 
     event_id: str
@@ -179,6 +182,7 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     pmf: list[Probability] | None = None
     profile: bool | None = None
     repeat: bool | None = None
+    explanation: Explanation | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -206,6 +206,20 @@ async def test_a_good_rank_request_is_answered_and_logged(service):
     assert "pmf" not in (await service.post(f"{HOME}/rank", GOOD)).json()
 
 
+async def test_an_answer_says_why_where_that_is_asked(service):
+    body = {**GOOD, "event_id": "why", "slots": 2, "context": {"x": 1.0}, "explain": True}
+    answer = (await service.post(f"{HOME}/rank", body)).json()
+    first, second = answer["explanation"]["actions"]
+    assert [first["slot"], second["slot"]] == [0, 1]
+    assert [first["id"], second["id"]] == [each["id"] for each in answer["chosen"]]
+    assert first["score"] == sum(term["adds"] for term in first.get("terms", []))
+    assert "explanation" not in (await service.post(f"{HOME}/rank", GOOD)).json()
+
+    batch = {"requests": [{**GOOD, "explain": True}, GOOD]}
+    results = (await service.post(f"{HOME}/rank:batch", batch)).json()["results"]
+    assert ["explanation" in each for each in results] == [True, False]
+
+
 async def test_an_answer_says_whether_what_is_known_of_the_user_was_heeded(service):
     async def said(**fields) -> list:
         answer = (await service.post(f"{PORTRAIT}/rank", ranked(**fields))).json()
@@ -720,6 +734,7 @@ async def test_answers_are_what_the_document_says(service):
         jsonschema.Draft202012Validator(schema).validate(answer)
 
     request = {**GOOD, "context": {"a": 1, "b": "x", "c": True, "d": ["y"]}, "return_pmf": True}
+    request["explain"] = True
     check(request, "RankRequest")
     check((await service.post(f"{HOME}/rank", request)).json(), "RankResponse")
     check(

@@ -1,0 +1,113 @@
+"""Why a decision is as it is, from its record and the model that made it."""
+
+import numpy as np
+
+from banditloop_client.explain_schemas import (
+    ExplainedAction,
+    ExplainedTerm,
+    Explanation,
+    SourceSaid,
+)
+from bandits.exploration import LinTs
+from bandits.log.records import DecisionRecord
+from bandits.terms import TermsOf
+from bandits.types import Snapshot
+from policies.explain.named import FeaturesOf, NamedDecision
+from policies.items.catalogue import Catalogue
+from policies.spec import PolicySpec
+
+MOST_OTHERS = 10
+"""Actions that are explained beside those that were chosen."""
+NO_TERMS = {
+    "mixture": "the actions of a mixture are its sources: an item's probability is that of its"
+    " sources, and what each of them would choose",
+    "rl": "a network scored each action, with all others in view: its score is no sum of terms",
+    "vw": "Vowpal Wabbit explores by itself with these arguments: it gives probabilities, and no"
+    " scores that are sums of terms",
+}
+HELD_OUT = "this decision was held out: {} chose, and neither the model nor boosts were asked"
+
+
+class Explainer:
+    """Explains the decisions of one spec and snapshot."""
+
+    def __init__(self, spec: PolicySpec, snapshot: Snapshot) -> None:
+        """Open the model.
+
+        Args:
+            spec: the one that the decisions name.
+            snapshot: the one that they name.
+
+        Raises:
+            SnapshotError: it is corrupt.
+        """
+        self._spec = spec
+        self._terms: TermsOf | None = None
+        if spec.kind != "mixture":
+            self._terms = spec.learner.terms(snapshot)
+
+    def explain(
+        self, catalogue: Catalogue, record: DecisionRecord, features_of: FeaturesOf
+    ) -> Explanation:
+        """Return why a decision is as it is.
+
+        Args:
+            catalogue: the one that the record names.
+            record: the decision.
+            features_of: the items' features by name.
+        """
+        spec, note = self._spec, None
+        terms = self._terms
+        if record.holdout and spec.holdout is not None:
+            note, terms = HELD_OUT.format(spec.holdout.policy), None
+        elif terms is None:
+            note = NO_TERMS["mixture" if spec.kind == "mixture" else spec.learner.kind]
+
+        pmf = record.pmfs()[0]
+        named = NamedDecision(spec, catalogue, record, features_of)
+        likeliest = [at for at in np.argsort(-pmf, kind="stable") if at not in record.chosen]
+        shown = [*record.chosen, *map(int, likeliest[:MOST_OTHERS])]
+        return Explanation(
+            spec.learner.kind,
+            str(spec.exploration.__struct_config__.tag),
+            spec.floor,
+            [self._action(record, at, named, terms) for at in shown],
+            note,
+        )
+
+    def _action(
+        self, record: DecisionRecord, at: int, named: NamedDecision, terms: TermsOf | None
+    ) -> ExplainedAction:
+        action_id, probability = record.action_ids[at], float(record.pmfs()[0, at])
+        found: list[ExplainedTerm] = []
+        if terms is not None:
+            found = [
+                ExplainedTerm(list(each.features), each.value, each.weight, each.product)
+                for each in terms(action_id, named.of(at))
+            ]
+            found.sort(key=lambda each: -abs(each.adds))
+
+        draws = None
+        if terms is not None and isinstance(self._spec.exploration, LinTs) and self._spec.floor < 1:
+            uniform = self._spec.floor / len(record.action_ids)
+            draws = (probability - uniform) / (1.0 - self._spec.floor)
+        boosts = record.boosts
+        return ExplainedAction(
+            action_id,
+            probability,
+            record.chosen.index(at) if at in record.chosen else None,
+            None if terms is None else float(sum(each.adds for each in found)),
+            0.0 if boosts is None else float(boosts[at]),
+            draws,
+            found,
+            _sources(record, at),
+        )
+
+
+def _sources(record: DecisionRecord, at: int) -> dict[str, SourceSaid]:
+    """Return what each source says of an action, of those that say anything."""
+    said = {}
+    for name, scores in sorted(record.source_scores().items()):
+        if not np.isnan(scores[at]):
+            said[name] = SourceSaid(float(scores[at]), 1 + int(np.sum(scores > scores[at])))
+    return said
