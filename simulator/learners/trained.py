@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import ChosenRows, Interaction, Learner, Pmf, Policy, Snapshot, check_pmf
@@ -16,6 +17,7 @@ from policies.spec import PolicySpec
 from policies.spec.checks import check_learner
 from simulator.learners.chosen import chosen_columns, decision_columns
 from simulator.learners.online import check_blend, demand_times, featurise_row, salt_of
+from simulator.logs.actions.columns import Places
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.archive.pieces import read_for_learning, weigh_rewards
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of, no_rows_error
@@ -189,6 +191,12 @@ class FrozenPolicy(RowTarget):
     def pmf(self, row: LoggedDecision) -> Pmf:
         """Return float64[K], of the snapshot; see Target."""
         return check_pmf(self._policy.pmf(*featurise_row(self._spec, row)))
+
+    def after(self, row: LoggedDecision) -> Callable[[Places], Pmf]:
+        """Return its PMFs of what is left of a row's actions; see RowTarget."""
+        context, actions = featurise_row(self._spec, row)
+        places, everything = np.arange(len(actions)), self._policy.pmf
+        return lambda left: check_pmf(everything(context, actions.take(places[left])))
 
 
 def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> FrozenPolicy:

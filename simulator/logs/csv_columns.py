@@ -23,6 +23,8 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         event_id: Column of event ids; without it, or where it is empty, a row is its own event.
+        slot: Column of slots, from 0: the rows of an event id, one after the other, are the slots
+            of its page. Each has the actions that those above it have left.
         time: Column of times, in milliseconds since the epoch.
         action: Column of the chosen action.
         actions: Column of all actions of the row, separated by ``|``.
@@ -40,6 +42,7 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reward: Column = "reward"
     propensity: Column = "propensity"
     event_id: Column | None = None
+    slot: Column | None = None
     time: Column | None = None
     action: Column | None = None
     actions: Column | None = None
@@ -51,7 +54,9 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decimal: Literal[".", ","] = "."
 
     def __post_init__(self) -> None:
-        """Raise ReplayError if a kind is declared for something other than a context column."""
+        """Raise ReplayError if a kind is not of a context column, or slots are of no page."""
+        if self.slot is not None and self.event_id is None:
+            raise ReplayError("slots need event_id, the column that says whose they are", "columns")
         for name in self.kinds:
             if name not in self.context:
                 raise ReplayError(
@@ -67,7 +72,7 @@ class CsvColumns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def numbers(self) -> list[str]:
         """The columns that are read as numbers."""
-        numbers = (self.reward, self.propensity, self.time)
+        numbers = (self.reward, self.propensity, self.time, self.slot)
         return [column for column in numbers if column is not None]
 
 

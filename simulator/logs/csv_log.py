@@ -34,6 +34,8 @@ from simulator.logs.text_records import PIECE_BYTES, Span, count_newlines, cut_i
 BLOCK_BYTES = 4 << 20
 MAX_CELL_CHARS = 40
 """Characters of a faulty cell that its error quotes."""
+MAX_SLOT = 10_000
+"""A larger number is none of a page's slots."""
 FEATURES_FAULT = (
     "is no JSON list of the actions' features, an object each, nor an object of such objects by"
     " action id"
@@ -266,6 +268,14 @@ class CsvPiece:
             f"is no reward, a number up to {MAX_NUMBER:g}",
         )
 
+        if columns.slot is not None:
+            slots = values[columns.slot]
+            yield (
+                ~((slots >= 0.0) & (slots <= MAX_SLOT) & (slots == np.floor(slots))),
+                columns.slot,
+                f"is no slot, a whole number from 0 to {MAX_SLOT:,}",
+            )
+
         # Declared numbers of the context: an empty cell is no feature, and no fault.
         for name in (name for name, kind in columns.kinds.items() if kind == "number"):
             number = ~np.isnan(floats_of(numbers_of(cells.column(name), columns.decimal)))
@@ -358,6 +368,7 @@ class CsvPiece:
                     propensity=float(block.values[columns.propensity][at]),
                     reward=float(block.values[columns.reward][at]),
                     features=None if texts is None else features_in(texts[at], ids),
+                    slot=0 if columns.slot is None else int(block.values[columns.slot][at]),
                 )
             )
         return rows

@@ -1,14 +1,15 @@
 """Target policies that need no learning: what each would have done with a row of a log."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
-from simulator.logs.actions.columns import ActionColumns
+from simulator.logs.actions.columns import ActionColumns, Places
 from simulator.logs.actions.from_rows import columns_from_rows, with_actions
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of
 from simulator.ope.kernels import share_best
@@ -53,6 +54,17 @@ class RowTarget(ABC):
     @abstractmethod
     def pmf(self, row: LoggedDecision) -> Pmf:
         """Return the probabilities of a row's actions; see Target."""
+
+    def after(self, row: LoggedDecision) -> Callable[[Places], Pmf]:
+        """Return its PMFs of a row's actions when only some are left.
+
+        Args:
+            row: a row with all actions of a page.
+
+        Returns:
+            A function from the indexes of those that are left to float64[left].
+        """
+        return lambda left: self.pmf(with_left(row, left))
 
     def flat_pmfs(self, batch: LogBatch) -> Float64:
         """Return the probabilities of all rows' actions, one row at a time; see Target."""
@@ -120,6 +132,26 @@ def demand_actions(batch: LogBatch, name: str) -> ActionColumns:
         demand_rows(batch, name)
         return columns_from_rows(())
     return actions
+
+
+def with_left(row: LoggedDecision, left: Places) -> LoggedDecision:
+    """Return a row of the actions that are left; nothing is chosen, and it has no PMF.
+
+    Args:
+        row: with all actions.
+        left: the indexes of those that are left.
+    """
+    places = np.arange(len(row.action_ids))[left].tolist()
+    features = row.features
+    return replace(
+        row,
+        action_ids=[row.action_ids[at] for at in places],
+        chosen=0,
+        pmf=None,
+        features=None if features is None else [features[at] for at in places],
+        scores={source: values[left] for source, values in row.scores.items()},
+        slot=len(row.action_ids) - len(places),
+    )
 
 
 class UniformTarget(RowTarget):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from simulator.ope.estimators import Estimate
 from simulator.pages import STYLE, colour_of, describe_time
 from simulator.replay.page_charts import (
     actions_chart,
@@ -46,6 +47,8 @@ def html_page(report: EvaluationReport) -> str:
             intervals_chart(report.results),
             _verdicts(report),
         ]
+    if any(result.slots for result in report.results):
+        parts += ["<h2>What each slot earns</h2>", _slots(report.results)]
     if report.search is not None:
         parts += ["<h2>The search</h2>", _search(report.search)]
     parts += [_learning(result) for result in report.results if result.curve]
@@ -110,15 +113,36 @@ def _verdicts(report: EvaluationReport) -> str:
     ]
     for result in report.results:
         for name, estimate in result.estimates.items():
-            lines.append(
-                f"<tr><td>{escape(result.policy)}<td>{name}<td"
-                f" class='n'>{estimate.value:.6g}<td>{describe_interval(estimate.interval)}"
-                f"<td class='n'>{estimate.ess:,.0f}<td class='n'>{estimate.max_weight:.4g}"
-                f"<td><b class='{estimate.verdict}'>{estimate.verdict}</b> <span"
-                f" class='soft'>{escape(estimate.reason)}</span></tr>"
-            )
+            lines.append(f"<tr><td>{escape(result.policy)}<td>{name}{_figures(estimate)}</tr>")
         lines += [f"<tr><td colspan='7' class='soft'>{escape(note)}</tr>" for note in result.notes]
     return "\n".join(lines) + "</table>"
+
+
+def _slots(results: Sequence[PolicyResult]) -> str:
+    lines = [
+        (
+            "<table><tr><th>policy<th>estimator<th>slot<th>value<th>interval<th>ESS<th>max"
+            " weight<th>verdict</tr>"
+        )
+    ]
+    for result in results:
+        for name, slots in result.slots.items():
+            lines += [
+                f"<tr><td>{escape(result.policy)}<td>{name}<td class='n'>{slot}"
+                f"{_figures(estimate)}</tr>"
+                for slot, estimate in enumerate(slots)
+            ]
+    return "\n".join(lines) + "</table>"
+
+
+def _figures(estimate: Estimate) -> str:
+    """Return the cells of an estimate, from its value to its verdict and the reason for it."""
+    return (
+        f"<td class='n'>{estimate.value:.6g}<td>{describe_interval(estimate.interval)}"
+        f"<td class='n'>{estimate.ess:,.0f}<td class='n'>{estimate.max_weight:.4g}"
+        f"<td><b class='{estimate.verdict}'>{estimate.verdict}</b> <span"
+        f" class='soft'>{escape(estimate.reason)}</span>"
+    )
 
 
 def _search(search: SearchSummary) -> str:

@@ -78,8 +78,9 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         policy: its name.
-        method: ope, sessions, progressive or rejection; their numbers are not comparable.
+        method: ope, sessions, slates, progressive or rejection; their numbers are not comparable.
         estimates: by the estimator's name, where the policy did not learn on the way.
+        slots: of slates, what each slot earns, the first one first, by one estimator's name.
         average_loss: of progressive: minus the IPS value, as VW has it.
         curve: how a policy did while it learned on the way.
         learned: numbers about a policy that learned on the way, by name.
@@ -89,6 +90,7 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
     policy: str
     method: str
     estimates: dict[str, Estimate] = {}
+    slots: dict[str, list[Estimate]] = {}
     average_loss: float | None = None
     curve: list[CurvePoint] = []
     learned: dict[str, float] = {}

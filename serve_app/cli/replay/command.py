@@ -41,12 +41,15 @@ class ReplayOptions:
         typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
     ] = None
     log_format: LogFormat = "archive"
-    method: Annotated[str, typer.Option(help="ope, sessions, progressive or rejection")] = "ope"
+    method: Annotated[str, typer.Option(help="ope, sessions, slates, progressive or rejection")] = (
+        "ope"
+    )
     estimator: Annotated[
         list[str] | None,
         typer.Option(
             help="ips, clipped_ips, snips, dm, dr, sndr, switch_dr or dros; of sessions: wis,"
-            " pdwis, dr or wdr; may be repeated [default: all]"
+            " pdwis, dr or wdr; of slates: sips, snsips, rips, snrips, iips, sniips, pi or snpi;"
+            " may be repeated [default: all]"
         ),
     ] = None
     clip: Annotated[
@@ -98,7 +101,10 @@ class ReplayOptions:
     ] = None
     window_s: Window = None
     horizon: Annotated[
-        int, typer.Option(min=1, help="Number of a session's first decisions that count")
+        int,
+        typer.Option(
+            min=1, help="Number of first decisions of a session, or slots of a page, that count"
+        ),
     ] = 10
     gamma: Annotated[
         float, typer.Option(help="Discount per decision of a session's later rewards")

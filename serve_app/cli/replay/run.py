@@ -29,6 +29,12 @@ from simulator.parallel import OnRay, in_processes
 from simulator.replay.evaluate import OpeQuestion, OpeTally, evaluate, tally_piece
 from simulator.replay.evaluate_learning import METHODS, evaluate_learning
 from simulator.replay.evaluate_sessions import SessionQuestion, evaluate_sessions, tally_sessions
+from simulator.replay.evaluate_slates import (
+    SlateQuestion,
+    SlateTally,
+    evaluate_slates,
+    tally_slates,
+)
 from simulator.replay.leakage import ServiceLog
 from simulator.replay.parse_policy import ParsedPolicy, VwPolicy, parse_policy
 from simulator.replay.report import EvaluationReport, LogSummary, PolicyResult, Trial
@@ -36,6 +42,8 @@ from simulator.replay.search import search
 from simulator.replay.search_space import load_space
 
 SNAPSHOT = "snapshot:"
+TALLIED = ("ope", "sessions", "slates")
+"""The methods for policies that learn no more."""
 
 
 def run_replay(options: ReplayOptions) -> EvaluationReport:
@@ -48,18 +56,20 @@ def run_replay(options: ReplayOptions) -> EvaluationReport:
         raise ReplayError(
             "name a policy to evaluate (--policy), or a space to search (--search)", "policy"
         )
-    if options.method not in ("ope", "sessions", *METHODS):
+    if options.method not in (*TALLIED, *METHODS):
         raise ReplayError(
-            f"a method is one of ope, sessions, {', '.join(METHODS)}, not {options.method!r}",
+            f"a method is one of {', '.join((*TALLIED, *METHODS))}, not {options.method!r}",
             "method",
         )
 
     # Policies come first: a policy may be a column of the log, which then has to be read.
     policies = [_policy_of(text, options) for text in options.policy or ()]
+    # The slots of a page are lines of a table: a piece that ends between them would cut the page.
+    shards = options.piece_count
     pieces = open_log(
         options.log,
         options.log_format,
-        shards=options.piece_count,
+        shards=1 if options.method == "slates" and options.log_format == "csv" else shards,
         skip_bad=options.skip_bad,
         columns=csv_columns(options.columns),
         extra=[policy.column for policy in policies if isinstance(policy, ColumnTarget)],
@@ -154,7 +164,7 @@ def _show_completed(progress: Progress, task: TaskID, count: int) -> None:
 def _evaluate(
     options: ReplayOptions, policies: Sequence[ParsedPolicy], pieces: Sequence[Piece]
 ) -> EvaluationReport:
-    """Evaluate policies that learn no more, by method ope or sessions."""
+    """Evaluate policies that learn no more, by method ope, sessions or slates."""
     if any(isinstance(policy, VwPolicy) for policy in policies):
         policies = [_without_learning(policy, options.log_format) for policy in policies]
         pieces = with_lines(pieces)
@@ -176,6 +186,8 @@ def _evaluate(
         run_all = _with_progress(_executor(options), progress)
         if options.method == "sessions":
             return evaluate_sessions(_session_question(options, targets), pieces, run_all)
+        if options.method == "slates":
+            return evaluate_slates(_slate_question(options, targets), pieces, run_all)
         return evaluate(_question(options, targets), pieces, run_all)
 
 
@@ -212,12 +224,12 @@ def _with_progress(run_all: Executor, progress: Progress) -> Executor:
     """Return the executor, showing in ``progress`` what it has done."""
 
     def run_and_show(function: Callable[[Piece], Any], pieces: Sequence[Piece]) -> Iterable[Any]:
-        tallies = getattr(function, "func", None) in {tally_piece, tally_sessions}
+        tallies = getattr(function, "func", None) in {tally_piece, tally_sessions, tally_slates}
         description = "evaluating" if tallies else "fitting a model"
         task, rows = progress.add_task(description, total=len(pieces), rate=""), 0
 
         for result in run_all(function, pieces):
-            rows += result.rows if isinstance(result, OpeTally) else 0
+            rows += result.rows if isinstance(result, OpeTally | SlateTally) else 0
             elapsed = progress.tasks[task].elapsed or 1e-9
             details = [f"{rows / elapsed:,.0f} rows/s"] if rows else []
             if isinstance(run_all, OnRay):
@@ -253,6 +265,16 @@ def _session_question(options: ReplayOptions, targets: Sequence[Target]) -> Sess
         session=options.session,
         pause_s=options.pause_s,
         skip_bad=options.skip_bad,
+    )
+
+
+def _slate_question(options: ReplayOptions, targets: Sequence[Target]) -> SlateQuestion:
+    return SlateQuestion(
+        targets,
+        tuple(options.estimator or ()),
+        horizon=options.horizon,
+        interval=options.interval,
+        alpha=options.alpha,
     )
 
 

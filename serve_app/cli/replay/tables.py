@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.terminal import empty_table
+from simulator.ope.estimators import Estimate
 from simulator.replay.report import EvaluationReport, PolicyResult, SearchSummary, log_remarks
 
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
@@ -20,7 +21,9 @@ def report_tables(report: EvaluationReport) -> list[Table | Text]:
     if report.search is not None:
         tables.append(_search_table(report.search))
 
-    tables += map(_policy_table, report.results)
+    for result in report.results:
+        tables.append(_policy_table(result))
+        tables += [_slot_table(result, *slots) for slots in result.slots.items()]
 
     if report.reward_model is not None:
         tables.append(Text(report.reward_model.sentence))
@@ -70,15 +73,33 @@ def _policy_table(result: PolicyResult) -> Table:
     )
 
     for name, estimate in result.estimates.items():
-        low, high = estimate.interval
-        cells = (
-            f"{estimate.value:.6g}",
-            f"{low:.6g} … {high:.6g}",
-            f"{estimate.ess:,.0f}",
-            f"{estimate.max_weight:.4g}",
-        )
-        table.add_row(name, *cells, Text(estimate.verdict, COLOURS[estimate.verdict]))
+        table.add_row(name, *_figures(estimate))
     return table
+
+
+def _slot_table(result: PolicyResult, name: str, slots: Sequence[Estimate]) -> Table:
+    """Return what each slot of a page earns."""
+    table = empty_table(
+        *("slot", "value", "interval", "ESS", "max weight", "verdict"),
+        title=f"{result.policy} · by slot ({name})",
+        numbers=("slot", "value", "ESS", "max weight"),
+        whole=("verdict",),
+    )
+    for slot, estimate in enumerate(slots):
+        table.add_row(str(slot), *_figures(estimate))
+    return table
+
+
+def _figures(estimate: Estimate) -> tuple[str | Text, ...]:
+    """Return the cells of an estimate, from its value to its verdict."""
+    low, high = estimate.interval
+    return (
+        f"{estimate.value:.6g}",
+        f"{low:.6g} … {high:.6g}",
+        f"{estimate.ess:,.0f}",
+        f"{estimate.max_weight:.4g}",
+        Text(estimate.verdict, COLOURS[estimate.verdict]),
+    )
 
 
 def _learned_table(result: PolicyResult, title: str, caption: str | None) -> Table:

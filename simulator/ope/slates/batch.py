@@ -1,0 +1,93 @@
+"""Whole pages as rows: what estimators of slates need of a log and one target policy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import BadRowError
+from bandits.features.hashing import UInt64
+from bandits.types import Float64
+from simulator.ope.sessions.batch import SessionBatch, session_batch
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SlateBatch(SessionBatch):
+    """The first S slots of n pages: a page is a session whose decisions are its slots.
+
+    ``running`` are the weights of the cascade, and the row's own weight is that of the whole page.
+
+    Attributes:
+        lengths: int[n], how many slots each page has.
+        missing: float64[n, S], the target's mass on what the log never puts into each slot, given
+            those above; 0 where that is not known.
+        slot_weights: float64[n, S], those of each slot by itself; 1 after a page's end. None where
+            they cannot be had.
+        slot_missing: float64[n, S], the target's mass on what the log never puts into the slot.
+        page_weights: float64[n], those of the pseudo-inverse; None where they cannot be had.
+        page_second: float64[n], the means of their squares under the logging policy.
+    """
+
+    lengths: NDArray[np.integer]
+    missing: Float64
+    slot_weights: Float64 | None = None
+    slot_missing: Float64 | None = None
+    page_weights: Float64 | None = None
+    page_second: Float64 | None = None
+
+
+def slate_batch(
+    keys: UInt64,
+    lengths: NDArray[np.integer],
+    rewards: Float64,
+    propensity: Float64,
+    target: Float64,
+    unsupported: Float64,
+    *,
+    slot_weights: Float64 | None = None,
+    slot_missing: Float64 | None = None,
+    page_weights: Float64 | None = None,
+    page_second: Float64 | None = None,
+) -> SlateBatch:
+    """Return pages from what is known of each slot.
+
+    What stands after a page's end is not looked at.
+
+    Args:
+        keys: uint64[n].
+        lengths: int[n], how many slots each page has, at most S.
+        rewards: float64[n, S].
+        propensity: float64[n, S], the logging policy's probability of what each slot shows, given
+            those above.
+        target: float64[n, S], the target policy's.
+        unsupported: float64[n, S], the target's mass on what the log never puts there, given the
+            slots above.
+        slot_weights: float64[n, S], see SlateBatch.
+        slot_missing: float64[n, S].
+        page_weights: float64[n].
+        page_second: float64[n].
+
+    Raises:
+        BadRowError: a propensity is not above 0, or no finite number.
+    """
+    there = np.arange(rewards.shape[1]) < lengths[:, None]
+    made = session_batch(keys, lengths, rewards, propensity, target, unsupported, gamma=1.0)
+    if slot_weights is not None and not np.isfinite(slot_weights[there]).all():
+        raise BadRowError("a page has a choice of propensity 0: leave it out", "propensity")
+
+    return SlateBatch(
+        keys=made.keys,
+        reward=made.reward,
+        propensity=made.propensity,
+        target=made.target,
+        unsupported=made.unsupported,
+        rewards=made.rewards,
+        running=made.running,
+        gamma=1.0,
+        lengths=lengths,
+        missing=np.where(there, unsupported, 0.0),
+        slot_weights=None if slot_weights is None else np.where(there, slot_weights, 1.0),
+        slot_missing=None if slot_missing is None else np.where(there, slot_missing, 0.0),
+        page_weights=page_weights,
+        page_second=page_second,
+    )

@@ -1,0 +1,263 @@
+"""Estimators of pages at work: a value for the page, and one for each of its slots."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from bandits.errors import ReplayError
+from bandits.statistics.intervals import Interval, Normal, Sample
+from bandits.statistics.moments import Moments, add_rows, checked
+from bandits.types import Float64
+from simulator.ope.batch import OpeBatch
+from simulator.ope.comparisons import VERDICTS, Comparison, Difference
+from simulator.ope.diagnostics import Diagnostics
+from simulator.ope.estimators import Estimate
+from simulator.ope.formulas import RewardRange
+from simulator.ope.slates.batch import SlateBatch
+from simulator.ope.slates.formulas import SLATE_FORMULAS, SlateFormula, pages_in
+from simulator.ope.verdict import Verdict, judge
+
+NO_BETS = 0.0
+"""What the bets on the mean weight have won where weights may be below 0: such bets are none."""
+
+
+class SlateEstimator:
+    """One formula over one log of pages and one target policy: a monoid, see Estimator.
+
+    The verdict is that of the slot that is worst off.
+    """
+
+    def __init__(self, name: str, *, horizon: int, replicates: int = 0) -> None:
+        if name not in SLATE_FORMULAS:
+            raise ReplayError(
+                f"there is no estimator {name!r} of pages; there are {', '.join(SLATE_FORMULAS)}",
+                "estimator",
+            )
+        if horizon < 1:
+            raise ReplayError(f"a page has 1 slot or more, not {horizon}", "horizon")
+        self.formula = SLATE_FORMULAS[name](horizon)
+        self._moments = Moments.empty(self.formula.k, replicates)
+        self._slots = slots_of(self.formula)
+
+    def update(self, batch: SlateBatch) -> None:
+        """Add pages.
+
+        Raises:
+            ReplayError: they lack the weights, or a weight is not finite.
+        """
+        columns = checked(self.formula.columns(batch.weight, batch))
+        count_slots(self._slots, self.formula, batch)
+        add_rows([(self._moments, columns)], batch.keys)
+
+    def merge(self, other: "SlateEstimator") -> None:
+        """Add the pages of another, of the same formula and horizon."""
+        if other.formula != self.formula:
+            raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
+        self._moments.merge(other._moments)  # noqa: SLF001
+        for mine, theirs in zip(self._slots, other._slots, strict=True):  # noqa: SLF001
+            mine.merge(theirs)
+
+    def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
+        """Return the estimate of a page's value from the pages so far."""
+        formula, slots = self.formula, [rows for rows in self._slots if rows.n]
+        sample = self._sample(slice(None))
+        low, high, note = interval.bounds(sample)
+
+        # Which slots earn what they are said to earn: a page is as good as the worst of them.
+        verdict, reason = judge_slots(self._slots, formula)
+        return Estimate(
+            value=sample.point,
+            stderr=sample.stderr,
+            interval=(low, high),
+            n=self._moments.n,
+            ess=min((rows.ess for rows in slots), default=0.0),
+            max_weight=max((rows.used_largest for rows in slots), default=0.0),
+            clipped_fraction=0.0,
+            verdict=verdict,
+            reason=f"{reason}; {note}" if note else reason,
+        )
+
+    def estimates_by_slot(self, interval: Interval = Normal()) -> list[Estimate]:  # noqa: B008
+        """Return the estimate of each slot that some page has; none where a page has one weight."""
+        out = []
+        for slot, rows in enumerate(self._slots if self.formula.by_slot else ()):
+            if not rows.n:
+                continue
+            sample = self._sample(slice(slot, slot + 1))
+            low, high, note = interval.bounds(sample)
+            verdict, reason = judge(rows, sample.stderr)
+            out.append(
+                Estimate(
+                    value=sample.point,
+                    stderr=sample.stderr,
+                    interval=(low, high),
+                    n=rows.n,
+                    ess=rows.ess,
+                    max_weight=rows.used_largest,
+                    clipped_fraction=0.0,
+                    verdict=verdict,
+                    reason=f"{reason}; {note}" if note else reason,
+                )
+            )
+        return out
+
+    def ratios_to_first(self, interval: Interval) -> list[tuple[float, float, float]]:
+        """Return what each slot earns over what the first earns, with both ends of its interval.
+
+        Args:
+            interval: its kind.
+        """
+        formula = self.formula
+        out = []
+        for slot, rows in enumerate(self._slots if formula.by_slot else ()):
+            if not rows.n:
+                continue
+
+            def value(means: Float64, slot: int = slot) -> Float64:
+                values = formula.slot_values(means)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    ratio: Float64 = values[..., slot] / values[..., 0]
+                return ratio
+
+            def gradient(means: Float64, slot: int = slot) -> Float64:
+                values, gradients = formula.slot_values(means), formula.slot_gradients(means)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    ratio: Float64 = (
+                        gradients[slot] - values[slot] / values[0] * gradients[0]
+                    ) / values[0]
+                return ratio
+
+            sample = Sample(self._moments, value, gradient, formula.span, 0.0, (0.0, 0.0))
+            low, high, _ = interval.bounds(sample)
+            out.append((sample.point, low, high))
+        return out
+
+    def _sample(self, slots: slice) -> Sample:
+        """Return what an interval of the sum over some slots is computed from."""
+        formula = self.formula
+        rewards = (
+            min(rows.reward_low for rows in self._slots),
+            max(rows.reward_high for rows in self._slots),
+        )
+        largest = max(rows.largest for rows in self._slots)
+
+        def value(means: Float64) -> Float64:
+            total: Float64 = formula.slot_values(means)[..., slots].sum(axis=-1)
+            return total
+
+        def gradient(means: Float64) -> Float64:
+            total: Float64 = formula.slot_gradients(means)[slots].sum(axis=0)
+            return total
+
+        return Sample(self._moments, value, gradient, formula.span, largest, rewards)
+
+
+class SlateDifference(Difference):
+    """One formula for two target policies over one log of pages; see Difference."""
+
+    def __init__(self, name: str, *, horizon: int, replicates: int = 0) -> None:
+        formula = SLATE_FORMULAS[name](horizon)
+        super().__init__(formula, replicates)
+        self._pages = formula
+        self._both = slots_of(formula), slots_of(formula)
+
+    def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
+        """Count pages, and return which columns are to be added to which moments; see Difference.
+
+        Args:
+            left: pages beside what the left policy would have done.
+            right: the same pages beside what the right policy would have done.
+        """
+        sides = [pages_in(batch, self._pages.horizon) for batch in (left, right)]
+        for slots, batch in zip(self._both, sides, strict=True):
+            count_slots(slots, self._pages, batch)
+        columns = [checked(self._pages.columns(batch.weight, batch)) for batch in sides]
+        return [(self._moments, np.concatenate(columns))]
+
+    def merge(self, other: "Difference") -> None:
+        """Add the pages of another, of the same formula."""
+        super().merge(other)
+        assert isinstance(other, SlateDifference)  # noqa: S101 - of the same formula
+        for mine, theirs in zip(self._both, other._both, strict=True):  # noqa: SLF001
+            for slot, added in zip(mine, theirs, strict=True):
+                slot.merge(added)
+
+    def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
+        """Compare on the pages so far; the verdict is that of the worse side's worst slot."""
+        judged = [judge_slots(slots, self._pages) for slots in self._both]
+        verdict, reason = max(judged, key=lambda each: VERDICTS.index(each[0]))
+        return msgspec.structs.replace(super().compare(interval), verdict=verdict, reason=reason)
+
+    def _rewards(self) -> RewardRange:
+        return 0.0, 0.0
+
+
+def slots_of(formula: SlateFormula) -> list[Diagnostics]:
+    """Return what tells of each slot's weights, of no rows; one where a page has one weight."""
+    return [Diagnostics() for _ in range(formula.horizon if formula.by_slot else 1)]
+
+
+def count_slots(slots: Sequence[Diagnostics], formula: SlateFormula, batch: SlateBatch) -> None:
+    """Add pages to what tells of each slot's weights.
+
+    Args:
+        slots: gets the rows of each slot.
+        formula: says which weights.
+        batch: of pages.
+    """
+    used = formula.used(batch)
+    for slot, diagnostics in enumerate(slots):
+        here = np.flatnonzero(batch.lengths > slot)
+        weights = np.ascontiguousarray(used[here, slot])
+        missing: Float64 | None
+        second: Float64 | None = None
+        match formula.weights:
+            case "cascade":
+                missing = (batch.before * batch.missing).cumsum(axis=1)[here, slot]
+            case "slot":
+                missing = None if batch.slot_missing is None else batch.slot_missing[here, slot]
+            case "page":
+                missing = None if batch.unsupported is None else batch.unsupported[here]
+            case "pseudo_inverse":
+                missing = np.zeros(len(here))
+                second = None if batch.page_second is None else batch.page_second[here]
+
+        rewards = batch.rewards[here, slot] if formula.by_slot else batch.reward[here]
+        ones = np.ones(len(here))
+        rows = OpeBatch(
+            batch.keys[here],
+            np.ascontiguousarray(rewards),
+            ones,
+            weights,
+            None,
+            None,
+            missing,
+            second,
+        )
+        added = Diagnostics.of(rows, weights, 0.0)
+        if formula.weights == "pseudo_inverse":
+            added.money = np.full_like(added.money, NO_BETS)
+        diagnostics.merge(added)
+
+
+def judge_slots(slots: Sequence[Diagnostics], formula: SlateFormula) -> tuple[Verdict, str]:
+    """Judge an estimate of a page by its slots.
+
+    Args:
+        slots: what tells of each slot's weights.
+        formula: what is estimated.
+
+    Returns:
+        The verdict of the worst slot, and its first cause with what to do about it.
+    """
+    judged = [judge(rows, 0.0) for rows in slots if rows.n] or [judge(Diagnostics(), 0.0)]
+    worst = max(range(len(judged)), key=lambda slot: VERDICTS.index(judged[slot][0]))
+    verdict, reason = judged[worst]
+    if verdict == "reliable" or not formula.by_slot:
+        return verdict, reason
+
+    # Deeper slots are worse off; how many are well, the reason says.
+    well = next(slot for slot, each in enumerate(judged) if each[0] != "reliable")
+    advice = f" (the first {well} are reliable: --horizon {well})" if well else ""
+    return verdict, f"slot {worst}{advice}: {reason}"
