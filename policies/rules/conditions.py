@@ -16,11 +16,12 @@ Condition = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Looks(NamedTuple):
-    """What conditions look at: features of items, what users did by name, and the time."""
+    """What conditions look at: features of items and of the context, what users did, the time."""
 
     items: frozenset[str] = frozenset()
     activities: frozenset[str] = frozenset()
     time: bool = False
+    context: frozenset[str] = frozenset()
 
     @classmethod
     def at_all(cls, looks: Iterable["Looks"]) -> "Looks":
@@ -30,6 +31,7 @@ class Looks(NamedTuple):
             frozenset[str]().union(*(each.items for each in every)),
             frozenset[str]().union(*(each.activities for each in every)),
             any(each.time for each in every),
+            frozenset[str]().union(*(each.context for each in every)),
         )
 
 
@@ -56,6 +58,7 @@ class CompiledCondition:
             frozenset(each.name for each in kinds if each.root == OF_ITEMS),
             frozenset(each.name for each in kinds if each.root == "profile"),
             any(each.root == "time" for each in kinds),
+            frozenset(each.name for each in kinds if each.root == "context"),
         )
         of_items = [each for each in conjuncts(node) if _is_of_items(each)]
         others = [each for each in conjuncts(node) if not _is_of_items(each)]

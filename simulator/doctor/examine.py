@@ -16,6 +16,7 @@ from simulator.doctor.checks.propensities import Draws, Propensities
 from simulator.doctor.checks.references import MissingBlobs, ReferencedBlobs
 from simulator.doctor.checks.refreshes import RefreshOutcome
 from simulator.doctor.checks.rewards import Rewards
+from simulator.doctor.checks.rules import RuledDecisions
 from simulator.doctor.checks.sources import Sources
 
 SAMPLE = 2000
@@ -66,6 +67,7 @@ def examine(
         Exploration(),
         Uniformity(stored),
         Sources(stored),
+        RuledDecisions(stored, limit=SAMPLE),
         Magnitudes(stored, limit=SAMPLE),
         Columns(stored),
         rewards,

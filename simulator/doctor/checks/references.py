@@ -21,6 +21,7 @@ from policies.items.past import ItemsPast
 from policies.items.timeline import position_of
 from policies.spec import PolicySpec, decode_spec
 from simulator.doctor.checks.findings import Finding, make_finding
+from simulator.doctor.item_history import ItemAt, ItemHistory
 
 Kind = TypeVar("Kind")
 
@@ -50,6 +51,7 @@ class ReferencedBlobs:
     # Of the versions of a log of items only the one that was asked for last is kept.
     _version: str = ""
     _of_version: Catalogue | None = None
+    _history: ItemHistory | None = None
 
     def __post_init__(self) -> None:
         self.items.asked_by(lambda: [self._version])
@@ -81,6 +83,12 @@ class ReferencedBlobs:
         if name not in self._catalogues:
             self._catalogues[name] = self._catalogue(name)
         return self._catalogues[name]
+
+    def items_at(self, name: str) -> ItemAt | None:
+        """Return what gives the items of a version, with all fields; None when it is gone."""
+        if self._history is None:
+            self._history = ItemHistory(self.items.log, self._demanded)
+        return self._history.at(name)
 
     def _catalogue(self, name: str) -> Catalogue | None:
         try:

@@ -1,0 +1,213 @@
+"""What the rules say of one decision, when they are asked again of the items that it names."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bandits.errors import InvalidFieldError
+from bandits.log.records import MAX_REMOVED, NO_RULES, DecisionRecord
+from policies.items.catalogue import NEVER_PUT
+from policies.items.timeline import Offer
+from policies.requests import Item, is_private
+from policies.rules.conditions import Looks
+from policies.rules.filters import Filter
+from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER
+from policies.spec import PolicySpec
+from simulator.doctor.item_history import ItemAt
+
+APART_MS = 60_000
+"""How far a replica's clock may be from that of the log."""
+NOTHING = 0
+"""The row of an item of which nothing is known."""
+
+
+class RuledAgain:
+    """What the rules say of one decision, when they are asked again.
+
+    ``removed``: the ids that its record says were removed. ``private``: whether a rule looked at
+    what is never logged, so that nobody can ask it again.
+    """
+
+    def __init__(
+        self, spec: PolicySpec, record: DecisionRecord, item: ItemAt, time_ms: int
+    ) -> None:
+        """Take in the items that the record names.
+
+        Args:
+            spec: the one that the record names.
+            record: the decision.
+            item: gives each item as of the record's catalogue version.
+            time_ms: when it was logged.
+        """
+        self._spec, self._record, self._time_ms = spec, record, time_ms
+        self._said = record.rules or NO_RULES
+        self.removed = [each for rule in self._said.removed.values() for each in rule.ids]
+        self.private = False
+
+        self._ids = list(dict.fromkeys([*record.action_ids, *self.removed]))
+        self._found = {item_id: item(item_id) for item_id in self._ids}
+        own = zip(record.action_ids, record.features or (), strict=False)
+        self._own = {item_id: features for item_id, features in own if features is not None}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong: the kind, and what it is."""
+        rules = self._spec.rules
+        if rules is None:
+            yield "not_refused", "it says what rules did, and its spec has none"
+            return
+
+        items = RuledItems(rules)
+        items.load(map(self._item, self._ids))
+        text = self._said.filter
+        try:
+            own = items.own_filter(text)
+        except InvalidFieldError as error:
+            yield "not_admitted", f"its filter is none: {error.message}"
+            return
+        if text is not None and own is None:
+            yield "not_admitted", "it has a filter, and its policy takes none"
+
+        did = self._said.did or {}
+        now_ms = self._time_ms if self._said.now_ms is None else self._said.now_ms
+        asked = Asked(self._record.context, lambda: did, now_ms, own)
+        yield from self._unsaid(rules.looks, own)
+        yield from self._of_filters(items, asked)
+        yield from self._of_boosts(items, asked)
+        yield from self._of_offers()
+
+    def _item(self, item_id: str) -> Item:
+        """Return an action as rules see it: as the request says that it is, or the catalogue."""
+        found = self._found[item_id]
+        features = self._own.get(item_id, {} if found is None else found.features)
+        return Item(item_id, features)
+
+    def _unsaid(self, looks: Looks, own: Filter | None) -> Iterator[tuple[str, str]]:
+        """Yield what a rule looked at that the record does not say."""
+        if own is not None:
+            looks = Looks.at_all([looks, own.condition.looks])
+        now_ms, did = self._said.now_ms, self._said.did or {}
+        if looks.time and now_ms is None:
+            yield "unsaid", "a rule looks at the time, and the record does not say it"
+        elif now_ms is not None and abs(now_ms - self._time_ms) > APART_MS:
+            yield "unsaid", f"its moment is {now_ms}, and it was logged at {self._time_ms}"
+        for name in sorted(looks.activities - set(did)):
+            yield "unsaid", f"a rule looks at profile.{name}, and the record does not say it"
+
+    # Filters
+
+    def _of_filters(self, items: RuledItems, asked: Asked) -> Iterator[tuple[str, str]]:
+        by_policy = self._answers(items.rules.filter, items, asked)
+        by_request = self._answers(asked.filter, items, asked)
+        answers = {POLICY_FILTER: by_policy, REQUEST_FILTER: by_request}
+        for rule, answer in answers.items():
+            for item_id in self._record.action_ids:
+                if answer is not None and not answer[item_id].admits:
+                    yield "not_admitted", f"{rule} refuses {item_id!r}, which could be chosen"
+
+        yield from self._of_lists()
+        if self._record.features is None:  # else what was removed may have been anything
+            for rule, removed in self._said.removed.items():
+                yield from self._of_removed(rule, removed.ids, answers, asked)
+
+    def _of_removed(
+        self, rule: str, ids: list[str], answers: "Mapping[str, _Answers | None]", asked: Asked
+    ) -> Iterator[tuple[str, str]]:
+        takes = {POLICY_FILTER: self._spec.filter_rule, REQUEST_FILTER: asked.filter}
+        if takes.get(rule) is None:
+            yield "not_refused", f"items are listed under {rule}, of which it has none"
+        answer, by_policy = answers.get(rule), answers[POLICY_FILTER]
+        for item_id in ids:
+            if answer is not None and not answer[item_id].refuses:
+                yield "not_refused", f"{rule} admits {item_id!r}, which it is said to refuse"
+            if rule == REQUEST_FILTER and by_policy and not by_policy[item_id].admits:
+                yield "not_refused", f"{item_id!r} is refused by the policy's filter already"
+
+    def _answers(self, rule: Filter | None, items: RuledItems, asked: Asked) -> "_Answers | None":
+        """Return by item what a filter says of it; None: it says nothing that can be asked again.
+
+        What sources propose and no catalogue has may be anything; what a request sends has its id.
+        Which of the two it was is not known.
+        """
+        if rule is None or self._looks_at_private(rule.condition.looks):
+            return None
+        rows = np.arange(len(items))
+        frame, admitted = items.frame(rows, asked), np.ones(len(items), np.bool_)
+        for part in rule.condition.parts:
+            admitted &= rule.admitted(part(frame))
+
+        answers = {}
+        anything = bool(admitted[NOTHING])
+        for item_id, row in zip(self._ids, items.rows(self._ids).tolist(), strict=True):
+            admits = {bool(admitted[row])}
+            if self._found[item_id] is None and item_id not in self._own:
+                admits.add(anything)
+            answers[item_id] = _Answer(True in admits, False in admits)
+        return answers
+
+    def _looks_at_private(self, looks: Looks) -> bool:
+        private = self._spec.context_private or ()
+        found = any(is_private(name, private) for name in looks.context)
+        self.private |= found
+        return found
+
+    def _of_lists(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the lists of what was removed, whatever the rules are."""
+        for rule, removed in self._said.removed.items():
+            if len(removed.ids) != min(removed.count, MAX_REMOVED):
+                listed = f"{len(removed.ids)} ids are listed under {rule}"
+                yield "not_refused", f"{listed}, which removed {removed.count}"
+        if len(set(self.removed)) < len(self.removed):
+            yield "not_refused", "an item was removed twice"
+        for item_id in sorted(set(self.removed).intersection(self._record.action_ids)):
+            yield "not_refused", f"{item_id!r} was removed, and could be chosen"
+
+    # Boosts, and what is offered
+
+    def _of_boosts(self, items: RuledItems, asked: Asked) -> Iterator[tuple[str, str]]:
+        record, boosts = self._record, items.rules.boosts
+        said = record.boosts
+        if boosts is not None and any(map(self._looks_at_private, boosts.looks_by_field.values())):
+            return
+        if self._said.control is not None:
+            return
+
+        offsets = None
+        if not record.holdout:  # it obeys filters, and nothing that pushes
+            offsets = items.offsets(items.rows(record.action_ids), asked)
+        expected = np.zeros(len(record.action_ids)) if offsets is None else offsets
+        added = np.zeros(len(record.action_ids)) if said is None else said
+        if added.shape != expected.shape:
+            yield "boosts", f"{added.size} boosts of {expected.size} actions"
+            return
+        for at in np.flatnonzero(added != expected).tolist():
+            item_id = record.action_ids[at]
+            yield "boosts", f"{added[at]:g} was added to {item_id!r}, not {expected[at]:g}"
+
+    def _of_offers(self) -> Iterator[tuple[str, str]]:
+        """Yield what could be chosen and was not offered; a request may send what it likes."""
+        record = self._record
+        if record.artifact is None or record.catalogue == NEVER_PUT:
+            return
+        for item_id in record.action_ids:
+            item = self._found[item_id]
+            offer = None if item is None else Offer.of(item)
+            if item is None:
+                yield "unavailable", f"there is no {item_id!r}, which a source proposed"
+            elif offer is not None and (
+                offer.hidden
+                or self._time_ms < offer.from_ms - APART_MS
+                or self._time_ms >= offer.until_ms + APART_MS
+            ):
+                yield "unavailable", f"{item_id!r} is not offered, and a source proposed it"
+
+
+class _Answer(NamedTuple):
+    """Whether a filter may admit an item, and whether it may refuse it: one of them, or both."""
+
+    admits: bool
+    refuses: bool
+
+
+_Answers = dict[str, _Answer]
