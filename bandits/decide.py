@@ -9,7 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
+from bandits.errors import (
+    EmptyActionsError,
+    InvalidFieldError,
+    InvalidPmfError,
+    NoCandidatesError,
+    RefusedError,
+)
 from bandits.kernels.actions import draw_checked
 from bandits.page import PageRule
 from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
@@ -94,6 +100,7 @@ def decide(
     Raises:
         EmptyActionsError: no actions.
         InvalidFieldError: slots is not in 1..K.
+        NoCandidatesError: the page rule leaves none for the first slot.
         InvalidPmfError: the policy returned something that is not a PMF.
     """
     count = len(actions)
@@ -104,14 +111,14 @@ def decide(
             f"slots must be between 1 and the number of actions ({count}), not {slots}", "slots"
         )
 
-    pmf = policy.pmf(context, actions)
-    drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
-    if slots == 1:
+    if slots == 1 and page is None:
+        pmf = policy.pmf(context, actions)
+        drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
         return Decision(event_id, (drawn,), frozen(pmf[None]))
 
     # Each further slot is drawn among what is left; everything else has probability 0 there.
-    pmfs, chosen = [pmf], [drawn]
-    for slot in range(1, slots):
+    pmfs, chosen = list[Float64](), list[int]()
+    for slot in range(slots):
         remaining, left = left_after(actions, chosen, page)
         if not remaining.size:
             break
@@ -121,6 +128,8 @@ def decide(
         pmfs.append(np.zeros(count))
         pmfs[slot][remaining] = pmf
 
+    if not chosen:
+        raise NoCandidatesError("what stands on the page already leaves room for nothing", "page")
     return Decision(event_id, tuple(chosen), frozen(np.stack(pmfs)))
 
 
@@ -131,20 +140,49 @@ def left_after(
 
     Args:
         actions: all K.
-        chosen: the places of those that stand on the page already, in their order.
+        chosen: the places of those that were drawn for the page already, in their order.
         page: what may stand beside what; None: anything.
     """
-    remaining = np.delete(np.arange(len(actions)), list(chosen))
-    if page is None or not chosen:
-        return remaining, actions if not chosen else actions.take(remaining)
+    offsets = None if page is None else page.after(chosen)
+    remaining = places_left(len(actions), chosen, offsets)
+    if offsets is None:
+        return remaining, actions.take(remaining) if len(chosen) else actions
 
-    may, offsets = page.after(chosen)
-    remaining = remaining[may[remaining]]
-    left = actions.take(remaining)
-    if offsets is not None:
-        boosts = offsets[remaining] if left.boosts is None else left.boosts + offsets[remaining]
+    left, added = actions.take(remaining), offsets[remaining]
+    if added.any():
+        boosts = added if left.boosts is None else left.boosts + added
         left = msgspec.structs.replace(left, boosts=boosts)
     return remaining, left
+
+
+def places_left(
+    count: int, chosen: Sequence[int], offsets: Float64 | None = None
+) -> NDArray[np.intp]:
+    """Return the places of the actions that may follow on a page, int64[R], ascending.
+
+    Args:
+        count: how many actions there are, K.
+        chosen: the places of those that were drawn already.
+        offsets: what the page rule says, float64[K]; see PageRule.
+    """
+    remaining = np.delete(np.arange(count), np.array(chosen, np.intp))
+    return remaining if offsets is None else remaining[~np.isnan(offsets[remaining])]
+
+
+def place_among(remaining: NDArray[np.intp], index: int) -> int:
+    """Return where an action is among those that could follow.
+
+    Args:
+        remaining: see ``places_left``.
+        index: its place among all.
+
+    Raises:
+        RefusedError: it is none of them: the record contradicts itself.
+    """
+    place = int(np.searchsorted(remaining, index))
+    if place == remaining.size or remaining[place] != index:
+        raise RefusedError("its page's rules bar what it chose", "rules.page")
+    return place
 
 
 def _drawn(pmf: Pmf, count: int, u: float) -> int:

@@ -249,7 +249,7 @@ def _past_later_fields(
         if field in (0, 6, 7):
             at = past_text_or_nil(data, at, end)
         elif field == 8:
-            at, placed = past_rules(data, at, end, actions, cell)
+            at, placed = past_rules(data, at, end, out[6], actions, cell)
             if placed > 0:
                 out[7] |= HAS_PLACED
         elif field == 3:

@@ -19,13 +19,15 @@ from bandits.kernels.packed import (
 )
 from bandits.values import MAX_PLACES, MAX_TIME_MS
 
-RULED_FIELDS = 9
+RULED_FIELDS = 10
 _INT64 = 0xCF
+_INFINITE = 0x7C
+"""The second byte of an infinite number of 16 bits, the first of which is 0, without its sign."""
 
 
 @inlined
 def past_rules(  # noqa: C901 - one field after the other
-    data: Any, at: Any, end: Any, actions: Any, cell: Any
+    data: Any, at: Any, end: Any, slots: Any, actions: Any, cell: Any
 ) -> Any:
     """Return where what rules depended on ends, or nil, and how many items were placed.
 
@@ -51,13 +53,15 @@ def past_rules(  # noqa: C901 - one field after the other
         at = _past_boosts(data, at, end, actions, cell)
     if at >= 0:
         at = past_text_or_nil(data, at, end)
-    # What was placed, why the page is short, and what was not placed.
+    # What was placed, why the page is short, what was not placed, and what the page's rules said.
     if at >= 0:
         at, count = _past_placed(data, at, end)
     if at >= 0:
         at = past_text_or_nil(data, at, end)
     if at >= 0:
         at = _past_unplaced(data, at, end)
+    if at >= 0:
+        at = _past_page(data, at, end, slots, actions)
     return at, count
 
 
@@ -166,3 +170,15 @@ def _past_unplaced(data: Any, at: Any, end: Any) -> Any:
         if at < 0:
             break
     return at
+
+
+@inlined
+def _past_page(data: Any, at: Any, end: Any, slots: Any, actions: Any) -> Any:
+    """Return where the numbers of a page end: 16 bits each, for some slots, none infinite."""
+    kind, size, at = head_at(data, at, end)
+    if kind != BYTES or size % (2 * actions) != 0 or size > 2 * actions * slots:
+        return np.int64(-1)
+    for k in range(size // 2):
+        if data[at + 2 * k] == 0 and data[at + 2 * k + 1] & 0x7F == _INFINITE:
+            return np.int64(-1)
+    return at + size

@@ -32,6 +32,7 @@ from bandits.log.records import (
     UnknownRecord,
     WarmStartRecord,
 )
+from bandits.page import STORED
 from bandits.types import check_mass
 from bandits.values import (
     MAX_EVENT_ID_BYTES,
@@ -246,7 +247,7 @@ def _check_decision(record: DecisionRecord) -> None:
     if record.credit is not None:
         _check_credit(record.credit, slots)
     if record.rules is not None:
-        _check_rules(record.rules, count)
+        _check_rules(record.rules, slots, count)
     _check_features(record)
 
 
@@ -272,7 +273,7 @@ def _check_credit(credit: Credit, slots: int) -> None:
         raise CodecError("a credited source has a positive propensity", "credit.pmf")
 
 
-def _check_rules(rules: Ruled, count: int) -> None:
+def _check_rules(rules: Ruled, slots: int, count: int) -> None:
     if rules.now_ms is not None and not 0 <= rules.now_ms <= MAX_TIME_MS:
         raise CodecError("milliseconds since 1970, before the year 10000", "rules.now_ms")
     if any(len(removed.ids) > removed.count for removed in rules.removed.values()):
@@ -281,8 +282,15 @@ def _check_rules(rules: Ruled, count: int) -> None:
     boosts = np.frombuffer(rules.boosts, np.uint8)
     if boosts.size not in (0, 4 * count) or not np.isfinite(boosts.view("<f4")).all():
         raise CodecError(f"{count} float32 boosts, each finite, or none", "rules.boosts")
-    slots = [-1, *(placed.slot for placed in rules.placed), MAX_PLACES]
-    if any(slot <= before for before, slot in pairwise(slots)):
+    offsets = np.frombuffer(rules.page, np.uint8)
+    rows, over = divmod(offsets.size, STORED.itemsize * count)
+    if over or rows > slots or np.isinf(offsets.view(STORED)).any():
+        raise CodecError(
+            f"{count} float16 for each of up to {slots} slots, none infinite", "rules.page"
+        )
+
+    places = [-1, *(placed.slot for placed in rules.placed), MAX_PLACES]
+    if any(slot <= before for before, slot in pairwise(places)):
         raise CodecError(f"placed slots go upwards, below {MAX_PLACES}", "rules.placed")
     if not all(0 <= unplaced.slot < MAX_PLACES for unplaced in rules.unplaced):
         raise CodecError(f"slots are not negative, and below {MAX_PLACES}", "rules.unplaced")

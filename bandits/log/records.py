@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 import numpy as np
 
+from bandits.page import LoggedPage
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 
@@ -100,6 +101,8 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True):
         placed: what stood on the page without a draw.
         short: why there are fewer slots than were asked for.
         unplaced: what was to stand on the page without a draw, and could not.
+        page: float16[n, K], what the page's rules added to the score of each action in the last n
+            slots, given those before, NaN for one that they did not let follow; empty for nothing.
     """
 
     filter: str | None = None
@@ -111,6 +114,7 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True):
     placed: list[Placed] = msgspec.field(default_factory=list)
     short: str | None = None
     unplaced: list[Unplaced] = msgspec.field(default_factory=list)
+    page: bytes = b""
 
     def offsets(self) -> Float64 | None:
         """Return the boosts as float64[K]; None if nothing was added."""
@@ -180,6 +184,13 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     def boosts(self) -> Float64 | None:
         """What rules added to the score of each action, float64[K]; None: nothing."""
         return None if self.rules is None else self.rules.offsets()
+
+    @property
+    def page(self) -> LoggedPage | None:
+        """What the page's rules said of each slot; None: nothing, or there are none."""
+        if self.rules is None or not self.rules.page:
+            return None
+        return LoggedPage(self.rules.page, len(self.chosen), len(self.action_ids))
 
     @property
     def slots(self) -> int:

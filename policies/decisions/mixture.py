@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.decide import PURPOSE_SOURCE, Decision, uniform
+from bandits.decide import PURPOSE_SOURCE, Decision, left_after, uniform
 from bandits.exploration import EpsilonGreedy, Greedy, Softmax, normalised, with_floor
 from bandits.features.hashing import hash_feature
 from bandits.features.namespaces import ITEM, SCORES
 from bandits.kernels.actions import draw
 from bandits.log.records import Credit
+from bandits.page import PageRule
 from bandits.types import ActionSet, Context, Float64, Namespace, Pmf, Policy
 
 
@@ -41,7 +42,14 @@ class Mixture:
         return normalised(source_pmf @ item_pmfs)
 
     def credit(
-        self, context: Context, actions: ActionSet, decision: Decision, *, salt: bytes, name: str
+        self,
+        context: Context,
+        actions: ActionSet,
+        decision: Decision,
+        *,
+        salt: bytes,
+        name: str,
+        page: PageRule | None = None,
     ) -> Credit | None:
         """Return the source each slot's item is credited to; None if a slot had no source's score.
 
@@ -51,14 +59,15 @@ class Mixture:
             decision: what was chosen of them.
             salt: the secret that the draw is hashed with.
             name: the policy's name.
+            page: what may stand beside what.
         """
         sources = sorted(actions.scores)
         pmfs = np.zeros((len(decision.chosen), len(sources)))
         credited = []
 
         for slot, index in enumerate(decision.chosen):
-            remaining = np.delete(np.arange(len(actions)), decision.chosen[:slot])
-            names, source_pmf, item_pmfs = self._joint(context, actions.take(remaining))
+            remaining, left = left_after(actions, decision.chosen[:slot], page)
+            names, source_pmf, item_pmfs = self._joint(context, left)
             if not names:
                 return None
 

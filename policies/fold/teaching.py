@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.decide import left_after, place_among
 from bandits.errors import RefusedError
 from bandits.log.encoded_decisions import starts_of, whole_record
 from bandits.log.join import JoinedDecision
@@ -164,18 +165,18 @@ def taught_interactions(
         catalogue: the one it was made from.
 
     Raises:
-        RefusedError: it is credited to a source that scored none of its actions.
+        RefusedError: it is credited to a source that scored none of its actions, or its page bars
+            what it chose.
     """
     record = whole_record(joined.record)
     pmfs, time_ms = record.pmfs(), position_ms(joined.position)
     context, actions = featurise_record(spec, catalogue, record)
 
     for slot, reward in zip(joined.slots, joined.rewards, strict=True):
-        # Each earlier slot took one action.
-        index, earlier = record.chosen[slot], record.chosen[:slot]
-        remaining = [k for k in range(len(actions)) if k not in earlier]
-        available = actions if not earlier else actions.take(remaining)
-        chosen, propensity = remaining.index(index), float(pmfs[slot, index])
+        # Each earlier slot took one action, and the page's rules may bar others beside it.
+        index = record.chosen[slot]
+        remaining, available = left_after(actions, record.chosen[:slot], record.page)
+        chosen, propensity = place_among(remaining, index), float(pmfs[slot, index])
 
         if spec.kind == "mixture":
             if record.credit is None:

@@ -97,14 +97,13 @@ class LogComparison:
         for done, joined in enumerate(decisions):
             record, time_ms = whole_record(joined.record), position_ms(joined.position)
             catalogue = self._catalogue_of(record.catalogue)
-            slots = list(decision_rows(joined, catalogue))
+            slots, page = list(decision_rows(joined, catalogue)), record.page
             for each in contenders:
                 scores = each.rescorer.scores(record, time_ms)
                 context, actions = _features(self._spec, catalogue, record, scores)
                 for row in slots:
-                    pmf = each.policy.pmf(
-                        context, left_after(actions, record.chosen[: row.slot])[1]
-                    )
+                    _, left = left_after(actions, record.chosen[: row.slot], page)
+                    pmf = each.policy.pmf(context, left)
                     pmfs[each.name][row.event_id, row.slot] = check_pmf(pmf)
             rows += slots
             progress(done + 1)

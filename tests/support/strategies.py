@@ -1,5 +1,6 @@
 """Hypothesis strategies and small builders that several tests share."""
 
+import math
 import os
 
 import numpy as np
@@ -78,11 +79,17 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 
 
 @st.composite
-def ruled(draw, count: int) -> records.Ruled:
-    """What the rules of a decision among so many actions depended on, each field set or not."""
+def ruled(draw, count: int, slots: int) -> records.Ruled:
+    """What the rules of a decision of some slots among so many actions depended on, or parts."""
     known = draw(st.lists(texts, max_size=3))
+    pages = st.sampled_from([0.0, -0.5, 60_000.0, math.nan])
+    page = draw(
+        st.integers(0, slots).flatmap(
+            lambda n: st.lists(pages, min_size=n * count, max_size=n * count)
+        )
+    )
     boosts = np.array(draw(st.lists(st.floats(-1, 1, width=32), min_size=count, max_size=count)))
-    slots = sorted(draw(st.sets(st.integers(0, 300), max_size=2)))
+    places = sorted(draw(st.sets(st.integers(0, 300), max_size=2)))
     return records.Ruled(
         filter=draw(st.none() | texts),
         now_ms=draw(st.none() | st.integers(0, 200) | st.just(1_764_000_000_000)),
@@ -96,11 +103,12 @@ def ruled(draw, count: int) -> records.Ruled:
         ),
         boosts=draw(st.sampled_from([b"", boosts.astype("<f4").tobytes()])),
         control=draw(st.none() | st.just("1764000000000-3")),
-        placed=[records.Placed(slot, draw(texts)) for slot in slots],
+        placed=[records.Placed(slot, draw(texts)) for slot in places],
         short=draw(st.none() | texts),
         unplaced=draw(
             st.lists(st.builds(records.Unplaced, st.integers(0, 300), texts, texts), max_size=2)
         ),
+        page=np.array(page, "<f2").tobytes(),
     )
 
 

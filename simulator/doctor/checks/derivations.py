@@ -186,13 +186,15 @@ def _difference(
 
     policy: Policy = FixedPolicy(holdout.policy) if record.holdout and holdout else serving.policy
     context, actions = featurise_record(ranker.spec, catalogue, record)
-    pmfs = _derive(policy, context, actions, record.chosen)
+    pmfs = _derive(policy, context, actions, record)
     difference = float(np.abs(pmfs - record.pmfs()).max())
 
     # A mixture also credits sources, by draws that take the salt.
     if salt is not None and record.credit is not None and isinstance(policy, Mixture):
         decision = Decision(record.event_id, tuple(record.chosen), pmfs)
-        credit = policy.credit(context, actions, decision, salt=salt, name=record.policy)
+        credit = policy.credit(
+            context, actions, decision, salt=salt, name=record.policy, page=record.page
+        )
         logged = record.credit.sources, record.credit.credited
         if credit is None or (credit.sources, credit.credited) != logged:
             return float("inf")
@@ -201,10 +203,13 @@ def _difference(
     return difference
 
 
-def _derive(policy: Policy, context: Context, actions: ActionSet, chosen: list[int]) -> Float64:
+def _derive(
+    policy: Policy, context: Context, actions: ActionSet, record: DecisionRecord
+) -> Float64:
     """Return the PMF of each slot, float64[slots, K], given the actions chosen before it."""
+    chosen, page = record.chosen, record.page
     pmfs = np.zeros((len(chosen), len(actions)))
     for slot in range(len(chosen)):
-        remaining, left = left_after(actions, chosen[:slot])
+        remaining, left = left_after(actions, chosen[:slot], page)
         pmfs[slot, remaining] = policy.pmf(context, left)
     return pmfs

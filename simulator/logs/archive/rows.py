@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bandits.decide import place_among, places_left
 from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
@@ -26,10 +27,13 @@ def decision_rows(
         ids, chosen, pmf = record.action_ids, record.chosen[slot], pmfs[slot]
         features, slot_scores = record.features, scores
 
-        # A later slot chooses among what the slots before it have left.
-        if slot:
-            left = [k for k in range(len(ids)) if k not in record.chosen[:slot]]
-            ids, chosen = [ids[k] for k in left], left.index(chosen)
+        # A later slot chooses among what the slots before it, and the page's rules, have left.
+        earlier, page = record.chosen[:slot], record.page
+        offsets = None if page is None else page.after(earlier)
+        if slot or offsets is not None:
+            places = places_left(len(ids), earlier, offsets)
+            left, chosen = places.tolist(), place_among(places, chosen)
+            ids = [ids[k] for k in left]
             pmf = np.ascontiguousarray(pmf[left])
             features = None if features is None else [features[k] for k in left]
             slot_scores = {source: values[left] for source, values in scores.items()}

@@ -34,6 +34,7 @@ RULED = records.Ruled(
     placed=[records.Placed(1, "p")],
     short="",
     unplaced=[records.Unplaced(0, "q", "filtered")],
+    page=np.array([0, np.nan, -0.5], "<f2").tobytes(),
 )
 
 
@@ -130,6 +131,10 @@ def test_every_kind_of_record_is_tried_above():
         ({"rules": records.Ruled(placed=[records.Placed(1 << 16, "a")])}, "rules.placed"),
         ({"rules": records.Ruled(placed=[records.Placed(1, "a")] * 2)}, "rules.placed"),
         ({"rules": records.Ruled(unplaced=[records.Unplaced(-1, "a", "")])}, "rules.unplaced"),
+        ({"rules": records.Ruled(page=np.zeros(4, "<f2").tobytes())}, "rules.page"),
+        ({"rules": records.Ruled(page=np.zeros(9, "<f2").tobytes())}, "rules.page"),
+        ({"rules": records.Ruled(page=b"1")}, "rules.page"),
+        ({"rules": records.Ruled(page=np.full(3, np.inf, "<f2").tobytes())}, "rules.page"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(changes, target):
@@ -226,7 +231,7 @@ def decisions(draw) -> DecisionRecord:
         draw(st.booleans()),
         draw(st.booleans()),
         credit,
-        rules=draw(st.none() | ruled(len(actions))),
+        rules=draw(st.none() | ruled(len(actions), len(chosen))),
     )
 
 
@@ -298,6 +303,12 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     "a boost too many": lambda r: {"rules": records.Ruled(boosts=bytes(4 * len(r.action_ids) + 4))},
     "a boost that is none": lambda r: {
         "rules": records.Ruled(boosts=struct.pack("<f", math.nan) * len(r.action_ids))
+    },
+    "a page with a slot too many": lambda r: {
+        "rules": records.Ruled(page=bytes(2 * len(r.action_ids) * (len(r.chosen) + 1)))
+    },
+    "a page that adds without end": lambda r: {
+        "rules": records.Ruled(page=struct.pack("<e", -math.inf) * len(r.action_ids))
     },
     "a moment before 1970": lambda r: {"rules": records.Ruled(now_ms=-1)},
     "more removed than there were": lambda r: {
