@@ -37,10 +37,10 @@ def why_nothing(
         return SourceError(message, "sources")
 
     limits = offered.offering.limits
-    if why := _none_for_anybody(offered):
-        return NoCandidatesError(why, "actions")
     if admission is not None and (why := _none_by_filter(offered.offering, admission)):
         return NoCandidatesError(why, "filter")
+    if why := _none_for_anybody(offered):
+        return NoCandidatesError(why, "actions")
 
     # Where all are taken away, no source is at fault, whatever it knows of the user.
     back = " or held back by repeat" if asker.held_back else ""
@@ -72,9 +72,11 @@ def _none_for_anybody(offered: Offered) -> str:
     if not len(offering.catalogue):
         return "the catalogue has no items: put some, or send the actions to choose from"
     if not len(offering):
+        filters = offering.ruled is not None and offering.ruled.rules.filter is not None
+        refused = ", or refused by the policy's filter" if filters else ""
         return (
             f"none of the catalogue's {len(offering.catalogue):,} items may be offered now:"
-            " each is hidden, or outside its time"
+            f" each is hidden, or outside its time{refused}"
         )
 
     if none_known:
@@ -87,8 +89,10 @@ def _none_for_anybody(offered: Offered) -> str:
 
 def _none_by_filter(offering: Offering, admission: Admission) -> str:
     """Return why the filters admit nothing whatever is proposed; empty if they admit anything."""
+    if offering.limits and not len(offering.catalogue):
+        return ""
     if offering.limits:
-        return "" if admission.count() else none_admitted(len(offering), "items")
+        return "" if admission.count() else none_admitted(len(offering.catalogue), "items")
     if admission.at(NO_ROW).any():
         return ""
     return (

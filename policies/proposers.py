@@ -220,10 +220,12 @@ class Proposers:
         same = now.offering is offered.offering and now.offering.changes == changes
         if same and offered.all_follow:
             return pool, now, ruling
-        kept = pool.within(now.offering)
         ruling = self.ruling(request, asker, now)
+        kept = pool.within(now.offering)
         if ruling is not None and ruling.admission is not None:
             ruling.admission.removed |= {} if admission is None else admission.removed
+            # Of what is no longer offered, filters have removed what is there all the same.
+            ruling.admission.sift([item for item in pool.ids if item in now.offering.catalogue])
             kept = kept.at(ruling.admission.sift(kept.ids).tolist())
         if not kept.ids:
             raise NoCandidatesError(

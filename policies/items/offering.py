@@ -1,4 +1,7 @@
-"""The items that may be offered now: all but those that are hidden, or outside their time."""
+"""The items that may be offered now: all but those that are hidden, outside their time, or refused.
+
+Refused by the part of a policy's filter that looks at items alone: it is one for whoever asks.
+"""
 
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -58,23 +61,28 @@ class Offering:
         self._closed = set[str]()
         self._records: list[set[str]] = []
 
+        self.ruled = ruled
+        if ruled is not None:
+            ruled.load(self.timeline.values(ruled.rules.item_fields))
+            self._closed.update(ruled.closed)
+
         # When an item's time comes next, and the same as a queue, which also has what is no more.
         self._due: dict[str, float] = {}
         self._queue: list[tuple[float, str]] = []
         for item_id, offer in list(self.timeline.offers.items()):
             self._look(item_id, offer)
 
-        self.ruled = ruled
-        if ruled is not None:
-            items = map(self.item, self.timeline)
-            ruled.load(item for item in items if item is not None)
-
     def __contains__(self, item_id: object) -> bool:
         if not self.limits:
-            return True
+            return self.admits_strangers
         return (
             isinstance(item_id, str) and item_id in self.catalogue and item_id not in self._closed
         )
+
+    @property
+    def admits_strangers(self) -> bool:
+        """Whether the filter lets items be offered of which nothing is known."""
+        return self.ruled is None or self.ruled.opens("")
 
     def __len__(self) -> int:
         return len(self.catalogue) - len(self._closed)
@@ -109,9 +117,9 @@ class Offering:
         """
         self.catalogue, self.timeline = catalogue, timeline
         for item_id in changed:
-            self._look(item_id, timeline.offers.get(item_id))
             if self.ruled is not None:
                 self.ruled.change(item_id, timeline.item(item_id))
+            self._look(item_id, timeline.offers.get(item_id))
         self._note(changed)
 
     def pass_time(self) -> Collection[str]:
@@ -146,18 +154,19 @@ class Offering:
 
     def _look(self, item_id: str, offer: Offer | None) -> None:
         """Find out whether an item may be offered now, and when that changes by itself."""
-        if offer is None or item_id not in self.catalogue:
+        there = item_id in self.catalogue
+        if there and offer is not None:
+            self._offers[item_id] = offer
+            self._wait(item_id, _next_ms(offer, self.now_ms))
+        else:
             self._offers.pop(item_id, None)
-            self._closed.discard(item_id)
             self._due.pop(item_id, None)
-            return
 
-        self._offers[item_id] = offer
-        if offer.holds(self.now_ms):
+        held = offer is None or offer.holds(self.now_ms)
+        if not there or (held and (self.ruled is None or self.ruled.opens(item_id))):
             self._closed.discard(item_id)
         else:
             self._closed.add(item_id)
-        self._wait(item_id, _next_ms(offer, self.now_ms))
 
     def _wait(self, item_id: str, due_ms: float) -> None:
         if due_ms == inf:

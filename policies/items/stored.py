@@ -1,14 +1,22 @@
 """The texts of a log's items: where each is among those of a base, or as it was changed since."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
+from bandits.values import Value
 from policies.items.changes import decode_item
+
+PART = 10_000
+"""Items read at a time: in between, the thread that answers requests gets its turns."""
+NOBODY = -1
 
 _MAY_BE_ABSENT = re.compile(rb'"available_|"hidden"')
 """Occurs in the bytes of each item that is not always offered."""
@@ -44,8 +52,59 @@ class StoredItems:
     def _of_base(self, place: int) -> bytes:
         return self._encoded[self._starts[place] : self._starts[place + 1] - 1]
 
+    def values(
+        self, rows: Mapping[str, int], names: Sequence[str]
+    ) -> Iterator[tuple[list[str], list[list[Any]]]]:
+        """Yield items, PART at a time: their ids, and by name the value of a feature of each.
+
+        Args:
+            rows: by id, the row of each item that is there.
+            names: the features; the value is None where an item lacks one.
+        """
+        ids, changed = list(rows), list(self.changed)
+        at = np.fromiter(rows.values(), np.intp, len(ids))
+        of_base = np.flatnonzero(at < len(self._starts) - 1)
+        whose = np.full(len(self._starts) - 1, NOBODY)
+        whose[at[of_base]] = of_base
+
+        # Most features are not asked about: they are passed over.
+        fields = [f"value_{number}" for number in range(len(names))]
+        read = _values_decoder(dict(zip(fields, names, strict=True))).decode
+        for first in range(0, whose.size, PART):
+            owners = whose[first : first + PART]
+            start, end = self._starts[first], self._starts[first + owners.size]
+            there = (owners != NOBODY).tolist()
+            items = compress(read(b"[" + self._encoded[start : end - 1] + b"]"), there)
+            features = [item.features for item in items]
+            values = [list(map(attrgetter(field), features)) for field in fields]
+            yield [ids[owner] for owner in compress(owners.tolist(), there)], values
+
+        for first in range(0, len(changed), PART):
+            some = changed[first : first + PART]
+            known = [decode_item(self.changed[item_id]).features for item_id in some]
+            yield some, [[each.get(name) for each in known] for name in names]
+
     def perhaps_absent(self) -> Iterator[Item]:
         """Yield the items of the base that may not always be offered."""
         found = [match.start() for match in _MAY_BE_ABSENT.finditer(self._encoded)]
         places = np.unique(np.searchsorted(self._starts, found, side="right")) - 1
         return (decode_item(self._of_base(place)) for place in places.tolist())
+
+
+def _values_decoder(names: Mapping[str, str]) -> "msgspec.json.Decoder[list[Any]]":
+    """Return what reads some features of each item of a list.
+
+    Args:
+        names: by the attribute of ``features`` that has its value, the name of each.
+    """
+    features = msgspec.defstruct(
+        "NamedFeatures",
+        [(field, Value | None, None) for field in names],
+        rename=dict(names),
+        frozen=True,
+        gc=False,
+    )
+    item = msgspec.defstruct(
+        "ItemValues", [("features", features, features())], frozen=True, gc=False
+    )
+    return msgspec.json.Decoder(list[item])  # type: ignore[valid-type]

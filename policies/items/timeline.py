@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from math import inf
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -237,6 +238,14 @@ class ItemTimeline:
         """Return an item as it is now; None: there is none."""
         row = self._rows.get(item_id)
         return None if row is None else decode_item(self._stored.text(item_id, row))
+
+    def values(self, names: Sequence[str]) -> Iterator[tuple[list[str], list[list[Any]]]]:
+        """Yield all items as they are now, some at a time: ids, and by name a feature of each.
+
+        Args:
+            names: the features; of an item that lacks one it is None.
+        """
+        return self._stored.values(self._rows, names)
 
     @property
     def newest(self) -> Catalogue:

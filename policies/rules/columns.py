@@ -1,7 +1,7 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice, repeat
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import compress, islice, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from policies.rules.kinds import Kind
 LACKING: Final = 0
 CODES: Final[dict[Kind, int]] = {"number": 1, "text": 2, "flag": 3, "texts": 4}
 """The kind of a value, as a column holds it."""
+CODES_BY_TYPE: Final[dict[type, int]] = {int: 1, float: 1, str: 2, bool: 3, list: 4}
 ID: Final = "id"
 LEAST_ROWS: Final = 64
 LEAST_REPLACED: Final = 10_000
@@ -44,6 +45,18 @@ class Vocabulary:
             code = self._text_codes[text] = len(self.texts)
             self.texts.append(text)
         return code
+
+    def codes(self, texts: Sequence[str]) -> Codes:
+        """Return the codes of texts, new ones of those that are new: int32[n]."""
+        for text in dict.fromkeys(texts):
+            self.code(text)
+        return _looked_up(self._text_codes, texts)
+
+    def list_codes(self, lists: Sequence[tuple[str, ...]]) -> Codes:
+        """Return the codes of lists, new ones of those that are new: int32[n]."""
+        for texts in dict.fromkeys(lists):
+            self.list_code(texts)
+        return _looked_up(self._list_codes, lists)
 
     def __len__(self) -> int:
         """How many texts and lists there are."""
@@ -110,6 +123,10 @@ class Vocabulary:
         return found
 
 
+def _looked_up(codes: dict[Any, int], keys: Sequence[Hashable]) -> Codes:
+    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
+
+
 NO_ANSWERS: Final = np.zeros(0, np.bool_)
 MOST_REMEMBERED: Final = 64
 """Questions about all texts whose answers are remembered."""
@@ -146,7 +163,7 @@ class ItemColumns:
 
         Args:
             names: the features that are asked about; ``id`` is the item's.
-            items: the first ones.
+            items: the first ones; of very many, ``load`` is quicker.
         """
         self.vocabulary = Vocabulary()
         self.columns = {name: Column(LEAST_ROWS) for name in names}
@@ -159,6 +176,31 @@ class ItemColumns:
     def __len__(self) -> int:
         """How many rows there are, those of deleted items among them."""
         return self._size
+
+    def load(self, ids: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+        """Take in items that are new, many at once.
+
+        Args:
+            ids: theirs, each once.
+            values: by column, the value of each item; None: it lacks it.
+        """
+        first, self._size = self._size, self._size + len(ids)
+        self.place.update(zip(ids, range(first, self._size), strict=True))
+        rows = slice(first, self._size)
+        for (name, column), own in zip(self.columns.items(), values, strict=True):
+            self._room(column, self._size)
+            known = ids if name == ID else own
+            kinds = np.fromiter(
+                map(CODES_BY_TYPE.get, map(type, known), repeat(LACKING)), np.int8, len(ids)
+            )
+            text, listed = kinds == CODES["text"], kinds == CODES["texts"]
+            number = (kinds != LACKING) & ~(text | listed)
+
+            column.kinds[rows] = kinds
+            column.values[rows][number] = np.array([*compress(known, number)], np.float64)
+            column.codes[rows][text] = self.vocabulary.codes([*compress(known, text)])
+            lists = [*map(tuple, compress(known, listed))]
+            column.codes[rows][listed] = self.vocabulary.list_codes(lists)
 
     def put(self, item_id: str, features: FeatureMap) -> None:
         """Let these be the features of an item."""
@@ -203,9 +245,12 @@ class ItemColumns:
         row = self._size
         self._size += 1
         for column in self.columns.values():
-            if column.kinds.size <= row:
-                column.grow(2 * row)
+            self._room(column, self._size)
         return row
+
+    def _room(self, column: Column, rows: int) -> None:
+        if column.kinds.size < rows:
+            column.grow(max(rows, 2 * column.kinds.size))
 
     def _forget(self) -> None:
         """Take out texts and lists that no item has any more, once they may be half of all."""

@@ -1,6 +1,8 @@
 """The items of a policy as its rules see them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import compress
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -16,6 +18,11 @@ from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.prices import GroupPrices
 from policies.rules.quotas.quota import Control
 from policies.rules.values import Frame
+
+NO_ROW: Final = 0
+"""The row of an item of which nothing is known."""
+PART: Final = 50_000
+"""Items looked at together: in between, the thread that answers requests gets its turns."""
 
 
 class Asked(msgspec.Struct, frozen=True, eq=False):
@@ -47,12 +54,28 @@ class RuledItems:
         self._open = np.zeros(0, np.bool_)
         quotas = rules.quotas
         self._priced = None if quotas is None else GroupPrices(quotas, self._columns)
+        self._look(np.array([NO_ROW]))
 
-    def load(self, items: Iterable[Item]) -> None:
-        """Take in all items at once."""
-        for item in items:
-            self._columns.put(item.id, item.features)
-        self._look(np.arange(len(self._columns)))
+    def load(self, parts: Iterable[tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+        """Take in all items at once.
+
+        Args:
+            parts: ids, and by feature of ``rules.item_fields`` the values of each; see
+                ``ItemTimeline.values``.
+        """
+        for ids, values in parts:
+            self._columns.load(ids, values)
+        for first in range(0, len(self), PART):
+            self._look(np.arange(first, min(first + PART, len(self))))
+
+    def take_in(self, ids: Sequence[str], features: Sequence[FeatureMap]) -> None:
+        """Take in some items that are new.
+
+        Args:
+            ids: theirs, each once.
+            features: of each.
+        """
+        self.load([(ids, [[own.get(name) for own in features] for name in self.rules.item_fields])])
 
     def change(self, item_id: str, item: Item | None) -> None:
         """Take in an item as it is now; None: it is gone."""
@@ -63,6 +86,17 @@ class RuledItems:
             return
         self._columns.put(item_id, item.features)
         self._look(self._columns.rows([item_id]))
+
+    def opens(self, item_id: str) -> bool:
+        """Return whether the filter's part about items alone admits one."""
+        return bool(self._open[self._columns.place.get(item_id, NO_ROW)])
+
+    @property
+    def closed(self) -> list[str]:
+        """The items that the filter's part about items alone refuses, whoever asks."""
+        place = self._columns.place
+        closed = ~self._open[np.fromiter(place.values(), np.intp, len(place))]
+        return list(compress(place, closed))
 
     def __len__(self) -> int:
         """How many rows there are, that of nothing among them."""
@@ -82,10 +116,11 @@ class RuledItems:
             features: of each; of None those of the item here.
         """
         others = RuledItems(self.rules)
-        others.load(
-            Item(item_id, self._columns.features(item_id) if own is None else own)
+        every = [
+            self._columns.features(item_id) if own is None else own
             for item_id, own in zip(ids, features, strict=True)
-        )
+        ]
+        others.take_in(ids, every)
         return others
 
     def own_filter(self, where: str | None) -> Filter | None:

@@ -7,9 +7,10 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError
 from bandits.log.records import MAX_REMOVED, NO_RULES, DecisionRecord
+from bandits.values import FeatureMap
 from policies.items.catalogue import NEVER_PUT
 from policies.items.timeline import Offer
-from policies.requests import Item, is_private
+from policies.requests import is_private
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter
 from policies.rules.ruled_items import Asked, RuledItems
@@ -59,7 +60,7 @@ class RuledAgain:
             return
 
         items = RuledItems(rules)
-        items.load(map(self._item, self._ids))
+        items.take_in(self._ids, list(map(self._features, self._ids)))
         text = self._said.filter
         try:
             own = items.own_filter(text)
@@ -77,11 +78,10 @@ class RuledAgain:
         yield from self._of_boosts(items, asked)
         yield from self._of_offers()
 
-    def _item(self, item_id: str) -> Item:
+    def _features(self, item_id: str) -> FeatureMap:
         """Return an action as rules see it: as the request says that it is, or the catalogue."""
         found = self._found[item_id]
-        features = self._own.get(item_id, {} if found is None else found.features)
-        return Item(item_id, features)
+        return self._own.get(item_id, {} if found is None else found.features)
 
     def _unsaid(self, looks: Looks, own: Filter | None) -> Iterator[tuple[str, str]]:
         """Yield what a rule looked at that the record does not say."""

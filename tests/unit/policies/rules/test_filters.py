@@ -8,6 +8,7 @@ import pytest
 from support.fakes import fresh_ranker
 
 from bandits.errors import InvalidFieldError, NoCandidatesError, SpecError
+from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
 from policies.items.timeline import ItemTimeline
@@ -16,6 +17,7 @@ from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
+from policies.rules.columns import ItemColumns
 from policies.rules.filters import FilterRule
 from policies.sources import ItemOrder, LocalSource, load_model
 from policies.spec import load_spec, spec_of
@@ -128,6 +130,50 @@ def test_a_condition_is_not_compiled_for_each_request_that_brings_actions():
     others = items.with_features(["new", "i1"], [{"stock": 1.0}, None])
     assert others.rules is items.rules
     assert len(others) == 3
+
+
+def test_what_is_refused_by_what_it_is_may_not_be_offered_to_anybody():
+    """So no source looks at it: neither for candidates nor for what is similar."""
+    ranker = ranker_of("item.stock > 0 && context.region in item.regions")
+    assert len(ranker.offering) == len(IN_STOCK)
+    assert [i in ranker.offering for i in ("i0", "i1", "i2", "i3")] == [False, True, True, False]
+    [source] = ranker.proposers.offered.sources.proposing
+    assert source.known == len(IN_STOCK)
+
+    timeline = ItemTimeline(Catalogue.put(ITEMS))
+    ranker.offer(timeline.newest, timeline)
+    change = ItemChange("patch", "i0", b'{"features": {"stock": 2.0}}')
+    timeline.apply(LogEntry("1-0", ItemsRecord([change])), {}.__getitem__)
+    ranker.offer(timeline.newest, timeline, ["i0"])
+    assert "i0" in ranker.offering
+
+
+def test_items_that_are_taken_in_at_once_are_as_those_that_come_one_by_one():
+    base = [
+        *ITEMS[:50],
+        Item("bare"),
+        Item("odd", {"stock": "none", "price": True, "regions": [], "id": 3.0}),
+    ]
+    timeline = ItemTimeline(Catalogue.put(base))
+    puts = [
+        ItemChange("put", "new", b'{"id":"new","features":{"stock":1.0,"regions":["eu","us"]}}'),
+        ItemChange("patch", "i3", b'{"features": {"stock": null, "price": 7}}'),
+        ItemChange("delete", "i5"),
+    ]
+    timeline.apply(LogEntry("1-0", ItemsRecord(puts)), {}.__getitem__)
+    names = ["stock", "price", "regions", "id"]
+    at_once, one_by_one = ItemColumns(names), ItemColumns(names)
+    for ids, values in timeline.values(names):
+        at_once.load(ids, values)
+    for item_id in timeline:
+        item = timeline.item(item_id)
+        assert item is not None
+        one_by_one.put(item_id, item.features)
+
+    assert at_once.place.keys() == one_by_one.place.keys() == set(timeline)
+    for item_id in timeline:
+        assert at_once.features(item_id) == one_by_one.features(item_id)
+    assert len(at_once) == len(one_by_one)
 
 
 def test_an_item_that_changes_is_judged_anew():

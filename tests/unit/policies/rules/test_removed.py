@@ -3,7 +3,7 @@
 import asyncio
 
 import numpy as np
-from support.fakes import FakeSource, fresh_ranker
+from support.fakes import fresh_ranker
 
 from bandits.log.codec import decode, encode
 from bandits.log.records import MAX_REMOVED, Removed
@@ -72,18 +72,20 @@ def test_where_nothing_is_taken_the_record_says_nothing():
 
 
 def test_what_is_admitted_by_the_time_of_the_choice_was_not_removed_by_a_rule():
-    class Slow(FakeSource):
+    class Slow:
         """While it answers, the shop gets i0 again, and sells the last i1."""
 
+        name = "a"
+
         async def candidates(self, request: SourceRequest, limit: int):
-            found = await super().candidates(request, limit)
+            found = InOrder().propose(request, 4)
             request.admission.sift(found.ids)
             now = [Item("i0", {"stock": 1.0}), Item("i1", {"stock": 0.0}), *ITEMS[2:]]
             timeline = ItemTimeline(Catalogue.put(now))
             ranker.offer(timeline.newest, timeline, ["i0", "i1"])
             return found
 
-    ranker = ranker_of(Slow("a", {f"i{n}": -float(n) for n in range(4)}))
+    ranker = ranker_of(Slow())
     timeline = ItemTimeline(Catalogue.put(ITEMS))
     ranker.offer(timeline.newest, timeline)
     record = ruled(ranker)
