@@ -13,6 +13,7 @@ from bandits.errors import CodecError, InvalidPmfError, UnknownKindError
 from bandits.log.records import (
     ActivationRecord,
     ActivityRecord,
+    ControlRecord,
     Credit,
     CutRecord,
     DecisionRecord,
@@ -201,6 +202,12 @@ def _check_pseudonyms(record: MergeUsersRecord | ErasureRecord) -> None:
         raise CodecError("a user is merged into another, not into themselves", "into")
 
 
+def _check_control(record: ControlRecord) -> None:
+    for name, price in record.prices.items():
+        if not abs(price) <= MAX_NUMBER:  # also catches NaN
+            raise CodecError(f"a number up to {MAX_NUMBER:g}, not {price}", f"prices.{name}")
+
+
 def _check_activation(record: ActivationRecord) -> None:
     _check_event_id(record.event_id)
 
@@ -322,4 +329,5 @@ _checks: dict[type, Callable[[Any], None]] = {
     ActivityRecord: _check_activity,
     MergeUsersRecord: _check_pseudonyms,
     ErasureRecord: _check_pseudonyms,
+    ControlRecord: _check_control,
 }

@@ -524,6 +524,17 @@ class RootRecord(Record, frozen=True, tag="root"):
     digest: str
 
 
+class ControlRecord(Record, frozen=True, tag="control"):
+    """From here on the quotas add this to the scores of their items.
+
+    Attributes:
+        prices: by the name of a quota or of a group, what is added; one that is not there adds
+            nothing.
+    """
+
+    prices: dict[str, float]
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -546,6 +557,7 @@ LogRecord = (
     | MergeUsersRecord
     | ErasureRecord
     | RootRecord
+    | ControlRecord
 )
 
 

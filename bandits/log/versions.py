@@ -14,7 +14,8 @@ FOLD = 6
    a version in a log of items; a ridge model may have a half-life. 5: there are activity,
    merges of users, erasures and roots; a reward may name its signal, and a decision the profile
    that was read for it; a warm start may be what this log taught anew under other weights. 6: a
-   decision's record may say what its rules depended on, items that were placed among it.
+   decision's record may say what its rules depended on, items that were placed among it; there are
+   states of the controller of quotas.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are

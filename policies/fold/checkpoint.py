@@ -15,6 +15,7 @@ from bandits.log.records import LogEntry, MergeInput
 from bandits.log.trends import Trends, TrendState
 from bandits.log.versions import FOLD, fold_version
 from policies.fold.known_prior import KnownPrior
+from policies.rules.quotas.quota import Control
 
 
 class Past(Protocol):
@@ -152,6 +153,19 @@ class SignalledState(TrendingState, frozen=True, array_like=True):
     is_mixed: bool = False
 
 
+class ControlledState(SignalledState, frozen=True, array_like=True):
+    """A checkpoint of a log whose quotas had a controller. ``control``: the state of it."""
+
+    control: Control | None = None
+
+
+def with_control(state: FoldState, control: Control) -> ControlledState:
+    """Return a checkpoint's state with that of the quotas' controller."""
+    later = {"merging", "prior", "trends", "signals", "relearned"}
+    fields = {**dict.fromkeys(later), "is_mixed": False, **msgspec.structs.asdict(state)}
+    return ControlledState(**{**fields, "control": control})
+
+
 def with_signals(
     state: FoldState,
     signals: dict[str, tuple[int, float]],
@@ -187,7 +201,7 @@ def with_prior(state: FoldState, prior: KnownPrior) -> PriorState:
     return PriorState(**{"merging": None, **fields, "prior": prior.stored})
 
 
-_state = msgspec.msgpack.Decoder(SignalledState)
+_state = msgspec.msgpack.Decoder(ControlledState)
 EARLIER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "EarlierState",

@@ -28,13 +28,9 @@ from bandits.log.join import JoinedDecision
 from bandits.log.positions import has_reached, position_ms
 from bandits.log.records import (
     ActivationRecord,
-    ArtifactRecord,
-    BuildRecord,
-    CatalogueRecord,
     CheckpointRecord,
     LogEntry,
     LogRecord,
-    PinRecord,
     PriorRecord,
     RewardRecord,
     RollbackRecord,
@@ -145,23 +141,16 @@ class Fold(FoldedModel):
         """Apply an entry that is no event: what changes what the fold depends on."""
         if isinstance(record, SpecRecord):
             self._respec(record)
-        elif isinstance(record, CatalogueRecord):
-            self.catalogue = self._blobs.catalogue(record.digest)
-        elif isinstance(record, ArtifactRecord):
-            self.artifact = record.version
-        elif isinstance(record, BuildRecord):
-            self.build = record.build
-            self.builds += [] if record.build in self.builds else [record.build]
         elif isinstance(record, CheckpointRecord):
             self._checkpoint()
-        elif isinstance(record, PinRecord):
-            self.pinned = record.snapshot_id
         elif isinstance(record, RollbackRecord):
             self._roll_back(record)
         elif isinstance(record, WarmStartRecord):
             self._warm_start(record)
         elif isinstance(record, PriorRecord):
             self._take_prior(record)
+        else:
+            self._take_note(record)
 
     def _checkpoint(self) -> None:
         """Serialise the model and go on from those bytes, as whoever resumes does."""

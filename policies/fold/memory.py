@@ -11,12 +11,22 @@ from bandits.log.encoded_decisions import Decision, choice_of
 from bandits.log.join import Join, JoinRule
 from bandits.log.older_decisions import Opened
 from bandits.log.positions import START, has_reached, position_before, position_ms
-from bandits.log.records import RewardRecord
+from bandits.log.records import (
+    ArtifactRecord,
+    BuildRecord,
+    CatalogueRecord,
+    ControlRecord,
+    LogRecord,
+    PinRecord,
+    RewardRecord,
+    UnknownRecord,
+)
 from bandits.log.trends import Trends, encode_trends
 from bandits.log.versions import fold_version
 from bandits.types import Learner, Snapshot
 from policies.blend import make_learner
 from policies.fold.checkpoint import (
+    ControlledState,
     FoldState,
     Past,
     PriorState,
@@ -24,6 +34,7 @@ from policies.fold.checkpoint import (
     Relearned,
     SignalledState,
     TrendingState,
+    with_control,
     with_prior,
     with_signals,
     with_trends,
@@ -35,6 +46,7 @@ from policies.fold.relearning import weighed_by
 from policies.fold.teaching import Lessons
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
+from policies.rules.quotas.quota import Control
 from policies.spec import PolicySpec
 
 RewardListener = Callable[[Decision, int, int, RewardRecord], None]
@@ -50,7 +62,7 @@ class FoldMemory:
     counts how often the model changed since this object was made. ``join.counts`` counts refused
     entries by kind, as ``refused_decision``. ``trends`` has a table of counts for each half-life of
     the spec's sources. ``prior`` is the newest of the log, and what became of it; None if the log
-    has none.
+    has none. ``control`` is the newest state of the quotas' controller; None if the log has none.
 
     Args:
         blob: fetches the bytes that an entry names by digest.
@@ -95,6 +107,7 @@ class FoldMemory:
         self.prior: KnownPrior | None = None
         self.relearned: Relearned | None = None
         self.is_mixed = False
+        self.control: Control | None = None
         self._specs_named = set[str]()
         self.refused_rollbacks = 0
         self.refused_warm_starts = 0
@@ -147,6 +160,7 @@ class FoldMemory:
         opened: Iterable[Opened] = ()
         if join.oldest is not None and has_reached(state.position, join.oldest):
             opened = past.opened(position_before(join.oldest), state.position)
+        self.control = state.control if isinstance(state, ControlledState) else None
         signalled = state if isinstance(state, SignalledState) else None
         if signalled is not None:
             self.relearned, self.is_mixed = signalled.relearned, signalled.is_mixed
@@ -216,7 +230,8 @@ class FoldMemory:
         relearned = self.relearned
         if self._weigh_by is not None:
             relearned = self._relearned_by(self._weigh_by)
-        return with_signals(state, self.join.signals, relearned, is_mixed=self.is_mixed)
+        state = with_signals(state, self.join.signals, relearned, is_mixed=self.is_mixed)
+        return state if self.control is None else with_control(state, self.control)
 
     def _relearned_by(self, spec: str) -> Relearned:
         return Relearned(spec, sorted(self._specs_named - {spec}))
@@ -229,6 +244,20 @@ class FoldMemory:
         else:
             self.join.counts[f"refused_{kind}"] += 1
         self._on_refused(Refusal(position, kind, reason))
+
+    def _take_note(self, record: LogRecord | UnknownRecord) -> None:
+        """Take note of what an entry says that changes no model."""
+        if isinstance(record, CatalogueRecord):
+            self.catalogue = self._blobs.catalogue(record.digest)
+        elif isinstance(record, ArtifactRecord):
+            self.artifact = record.version
+        elif isinstance(record, BuildRecord):
+            self.build = record.build
+            self.builds += [] if record.build in self.builds else [record.build]
+        elif isinstance(record, PinRecord):
+            self.pinned = record.snapshot_id
+        elif isinstance(record, ControlRecord):
+            self.control = Control(self.position, record.prices)
 
     def _needed_versions(self) -> set[str]:
         """Return the versions of the items that open decisions name."""

@@ -27,6 +27,7 @@ STARTS: Final = 1e-3
 """Where a price begins, as a share of its cap."""
 LEAST: Final = 1e-6
 """A price that is not more than this share of its cap is none."""
+LOG_LEAST: Final = math.log(LEAST)
 STEP_S: Final = 0.07
 """The largest step of a second, in logarithms: a decision obeys a price some seconds later."""
 STEP_WITHIN: Final = 20.0
@@ -53,8 +54,9 @@ class _Price:
     @property
     def value(self) -> float:
         """What is added to a score."""
-        share = math.exp(self.log)
-        return 0.0 if share <= LEAST else float(f"{self.goal.sign * self.goal.cap * share:.4g}")
+        if self.log <= LOG_LEAST:
+            return 0.0
+        return float(f"{self.goal.sign * self.goal.cap * math.exp(self.log):.4g}")
 
     def move(self, share: float, choices: float, passed_s: float, goal: float) -> None:
         """Move against the error of a share that was measured.
@@ -83,7 +85,7 @@ class _Price:
             grown * STEP_WITHIN / within_s * passed_s,
             grown * STEP_CHOICE * unit * choices,
         )
-        self.log = min(0.0, max(math.log(LEAST), self.log + step * error))
+        self.log = min(0.0, max(LOG_LEAST, self.log + step * error))
 
 
 class Controller:

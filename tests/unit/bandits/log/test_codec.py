@@ -82,6 +82,7 @@ EXAMPLES: list[LogRecord] = [
     records.ItemsBaseRecord("d", "5-0~v"),
     records.ActivityRecord("u", "a", "view"),
     records.ActivityRecord("u", "a", "rating", 4.5, 1_000, "n1"),
+    records.ControlRecord({"at_most item.stock > 3": -0.25, "provider=acme": 0.1}),
     records.MergeUsersRecord("u", "v"),
     records.ErasureRecord("u", "e1"),
     records.RootRecord("5-0", "d"),
@@ -154,6 +155,8 @@ def test_a_record_that_contradicts_itself_is_refused(changes, target):
         (records.ActivityRecord("u", "a", "view", None, -1), "time_ms"),
         (records.ActivityRecord("u", "a", "view", None, 1 << 60), "time_ms"),
         (records.MergeUsersRecord("u", "u"), "into"),
+        (records.ControlRecord({"a": 0.1, "b": float("nan")}), "prices.b"),
+        (records.ControlRecord({"a": -1e13}), "prices.a"),
         (records.MergeUsersRecord("", "u"), "user"),
         (records.ErasureRecord("", "e"), "user"),
         (records.RootRecord("x", "d"), "position"),
@@ -506,6 +509,9 @@ def promises(data: bytes) -> None:  # noqa: C901 - a table of kinds
         merge_promises(fields[0], [])
     elif kind == "merge":
         merge_promises(fields[0], fields[1])
+    elif kind == "control":
+        assert all(type(each) in TEXT for each in fields[0])
+        assert all(is_number(each) and abs(each) <= 1e12 for each in fields[0].values())
     elif kind in {"items", "items_base"}:
         items_promises(kind, fields)
     elif kind in {"activity", "merge_users", "erasure"}:

@@ -287,6 +287,7 @@ KINDS = {
     "merge_users": "user into",
     "erasure": "user erasure",
     "root": "position digest",
+    "control": "prices",
 }
 """Of fold 6.
 

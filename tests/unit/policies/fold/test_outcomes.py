@@ -175,6 +175,7 @@ APPLIED: dict[str, Make] = {
     "merge_users": lambda _, __: records.MergeUsersRecord("u", "v"),
     "erasure": lambda _, __: records.ErasureRecord("u", "e1"),
     "root": lambda _, __: records.RootRecord("5-0", "nowhere"),
+    "control": lambda _, __: records.ControlRecord({"at_least true": 0.5}),
 }
 
 
