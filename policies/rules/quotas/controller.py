@@ -131,11 +131,14 @@ class Controller:
 
     def obey(self, prices: Mapping[str, float]) -> None:
         """Go on from prices that somebody else has set."""
-        known = {**self._prices, **self._groups}
         floor, group = self._quotas.floor, self._quotas.group
-        for name in prices:
-            if name not in known and floor is not None and name.startswith(group_name(group, "")):
-                known[name] = self._groups[name] = _Price(floor)
+        if floor is not None and group is not None:
+            prefix = group_name(group, "")
+            for name in prices:
+                if name.startswith(prefix):
+                    self._groups.setdefault(name, _Price(floor))
+
+        known = {**self._prices, **self._groups}
         for name, price in known.items():
             share = abs(prices.get(name, 0.0)) / price.goal.cap
             if share > 0 or price.log > math.log(STARTS):

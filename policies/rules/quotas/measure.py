@@ -69,10 +69,9 @@ class ShareMeter:
         members, groups = self._groups_of(record, catalogue, item_of)
         mass: Float64 = record.pmfs().sum(axis=0)
         found = Shares(len(record.chosen))
-        offered, masses = members.any(axis=0).tolist(), (mass @ members).tolist()
-        for name, is_there, of_quota in zip(self._quotas.names, offered, masses, strict=True):
-            if is_there:
-                found.quotas[name] = of_quota
+        masses = mass @ members
+        for at in np.flatnonzero(members.any(axis=0)).tolist():
+            found.quotas[self._quotas.names[at]] = float(masses[at])
 
         if self._quotas.group is not None:
             of = groups != NO_GROUP

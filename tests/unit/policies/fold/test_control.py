@@ -3,28 +3,32 @@
 import msgspec
 from support.fakes import SALT, FakeLog, FakePast
 
-from bandits.log.records import CheckpointRecord, ControlRecord
+from bandits.log.records import CheckpointRecord, ControlRecord, TickRecord
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.rules.quotas.quota import Control
 from policies.spec import PolicySpec
 
 
-def test_the_newest_state_is_kept_and_goes_into_a_checkpoint_and_out_of_it():
+def log_of(*records) -> FakeLog:
     log = FakeLog(PolicySpec("home"))
-    past = FakePast(log)
-    assert type(log.fold().state()) is FoldState
-    log.append(CheckpointRecord(), at=2)
-    bare = log.fold()
-    log.append(ControlRecord({"at_least true": 0.5}), at=2)
-    entry = log.append(ControlRecord({"at_least true": 0.25}), at=3)
-    log.append(CheckpointRecord(), at=4)
+    for at, record in enumerate(records, start=2):
+        log.append(record, at=at)
+    log.append(CheckpointRecord(), at=9)
+    return log
+
+
+def test_the_newest_state_is_kept_and_goes_into_a_checkpoint_and_out_of_it():
+    bare = log_of(TickRecord(), TickRecord()).fold()
+    assert type(bare.state()) is FoldState
+
+    log = log_of(ControlRecord({"at_least true": 0.5}), ControlRecord({"at_least true": 0.25}))
     fold = log.fold()
-    assert fold.control == Control(entry.id, {"at_least true": 0.25})
-    assert fold.snapshot().payload == bare.snapshot().payload
+    assert fold.control == Control("3-0", {"at_least true": 0.25})
+    assert fold.snapshot() == bare.snapshot()
 
     state = decode_state(msgspec.msgpack.encode(fold.state()))
     resumed = Fold(log.blobs.__getitem__, salt=SALT)
-    resumed.resume(state, past)
+    resumed.resume(state, FakePast(log))
     assert resumed.control == fold.control
     assert resumed.state() == fold.state()
