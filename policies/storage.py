@@ -259,8 +259,10 @@ class _RemoteFile:
         return data
 
 
-def shown(root: str) -> str:
+def shown(root: "str | fs.FileSystem") -> str:
     """Return a path or URI without what may be secret: whose it is, and its options."""
+    if not isinstance(root, str):
+        return "the log"
     scheme, separator, rest = root.partition("://")
     if not separator:
         return root

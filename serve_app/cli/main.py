@@ -22,6 +22,7 @@ COMMANDS = {
     "apply": "Change what a running service serves, while requests go on.",
     "demo": "Watch a bandit learn on MovieLens-100K over real HTTP.",
     "doctor": "Audit a policy's log.",
+    "report": "Say what a policy is worth, and how sure that is.",
     "replay": "Estimate what other policies would have earned on a log.",
     "evaluate": "Judge candidate sources on the later part of a data set.",
     "worlds": "Test policies and estimators where the truth is known.",

@@ -41,6 +41,27 @@ def settled_batches(
         catalogues: Those that its decisions name.
     """
     decisions = DecisionReader(reader, piece.after, piece.through, piece.columns)
+    for parts, settled in settled_stretches(decisions, join):
+        kept = [catalogues.known(part, decisions, join.refuse) for part in parts]
+        if not all(map(np.all, kept)):
+            settled = settled.take(np.concatenate(kept))  # noqa: PLW2901 - the rest of it
+        known = [
+            part._replace(places=part.places[mine]) for part, mine in zip(parts, kept, strict=True)
+        ]
+        known = [part for part in known if len(part.places)]
+        if known:
+            yield _batch_of(Decided(decisions, known, settled), catalogues)
+
+
+def settled_stretches(
+    decisions: DecisionReader, join: ArchiveJoin
+) -> Iterator[tuple[list[Stretch], Settled]]:
+    """Yield the settled decisions of a piece, some at a time, in their order.
+
+    Args:
+        decisions: What reads the piece.
+        join: The join of that piece.
+    """
     settled = SettledRows(join.spans())
     groups: list[tuple[str, RowGroup]] = []
     start, stop, cells = 0, 0, 0
@@ -50,38 +71,24 @@ def settled_batches(
         stop += len(group.batch)
         cells += _cells_of(group.batch)
         if stop - start >= COLUMN_ENTRIES or cells >= COLUMN_CELLS:
-            yield from _batches_of(decisions, groups, start, settled.until(stop), join, catalogues)
+            yield _stretches(groups, start, settled.until(stop))
             groups, start, cells = [], stop, 0
 
     if groups:
-        yield from _batches_of(decisions, groups, start, settled.until(stop), join, catalogues)
+        yield _stretches(groups, start, settled.until(stop))
 
 
-def _batches_of(
-    reader: DecisionReader,
-    groups: Sequence[tuple[str, RowGroup]],
-    start: int,
-    settled: Settled,
-    join: ArchiveJoin,
-    catalogues: "Catalogues",
-) -> Iterator[LogBatch]:
-    """Yield the settled decisions of some row groups; the first begins with entry ``start``."""
+def _stretches(
+    groups: Sequence[tuple[str, RowGroup]], start: int, settled: Settled
+) -> tuple[list[Stretch], Settled]:
+    """Return where the settled decisions of row groups are, the first of entry ``start``."""
     begins = start + offsets_of(np.array([len(group.batch) for _, group in groups]))
     bounds = np.searchsorted(settled.sequence, begins)
     parts = [
         Stretch(after, group, settled.sequence[bounds[at] : bounds[at + 1]] - begins[at])
         for at, (after, group) in enumerate(groups)
     ]
-
-    kept = [catalogues.known(part, reader, join.refuse) for part in parts]
-    if not all(map(np.all, kept)):
-        settled = settled.take(np.concatenate(kept))
-    parts = [
-        part._replace(places=part.places[mine]) for part, mine in zip(parts, kept, strict=True)
-    ]
-    parts = [part for part in parts if len(part.places)]
-    if parts:
-        yield _batch_of(Decided(reader, parts, settled), catalogues)
+    return parts, settled
 
 
 class Catalogues:

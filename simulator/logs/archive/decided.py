@@ -150,11 +150,11 @@ class Decided:
 
     def _numbers(self, name: str) -> NDArray[Any]:
         """Return the numbers of a column, [m]."""
-        parts = [column.take(pa.array(places)) for column, places in self._column(name)]
+        parts = [column.take(pa.array(places)) for column, places in self.column(name)]
         return np.concatenate([part.to_numpy() for part in parts])
 
     @cached_property
-    def _offsets(self) -> Int64:
+    def offsets(self) -> Int64:
         """Where the actions of each decision begin, int64[m + 1]."""
         return offsets_of(self._counts)
 
@@ -164,14 +164,15 @@ class Decided:
 
     def _flat(self, name: str) -> tuple[Int64, list[pa.Array]]:
         """Return the lengths of a column's lists, and their elements."""
-        columns = self._column(name)
+        columns = self.column(name)
         lists = [Lists.of(column, places) for column, places in columns]
         elements = [
             each.take(column.values) for each, (column, _) in zip(lists, columns, strict=True)
         ]
         return np.concatenate([each.counts for each in lists]), elements
 
-    def _column(self, name: str) -> list[tuple[Any, Int64]]:
+    def column(self, name: str) -> list[tuple[Any, Int64]]:
+        """Return a column in one array or several, each with the places of its decisions."""
         return [found for part in self.parts for found in self.reader.column(part, name)]
 
     @property
@@ -192,12 +193,12 @@ class Decided:
     @cached_property
     def context(self) -> FeatureColumns:
         """The contexts, m maps."""
-        return feature_columns(self._column("context"))
+        return feature_columns(self.column("context"))
 
     @cached_property
     def features(self) -> tuple[FeatureColumns, Bools] | None:
         """The actions' own features, A maps, and which were given; None where none were."""
-        columns = self._column("features")
+        columns = self.column("features")
         lists = [Lists.of(column, places) for column, places in columns]
         maps = [each.take(column.values) for each, (column, _) in zip(lists, columns, strict=True)]
         if not sum(map(len, maps)):
@@ -220,8 +221,8 @@ class Decided:
     @cached_property
     def scores(self) -> Mapping[str, SourceScores]:
         """By source, the scores of all A actions, and the m decisions in which it answered."""
-        offsets = self._offsets
-        columns = self._column("scores")
+        offsets = self.offsets
+        columns = self.column("scores")
         lists = [Lists.of(column, places) for column, places in columns]
         sources, names = merge_codes(
             [
@@ -257,14 +258,14 @@ class Decided:
     def catalogues(self) -> tuple[Int32, list[str]]:
         """Which of some digests each decision's catalogue has, int32[m]."""
         codes, names = merge_codes(
-            [coded(column.take(pa.array(places))) for column, places in self._column("catalogue")]
+            [coded(column.take(pa.array(places))) for column, places in self.column("catalogue")]
         )
         used, which = np.unique(codes, return_inverse=True)
         return which.astype(np.int32), [names[code] for code in used.tolist()]
 
     def event_ids(self) -> EventIds:
         """Return the decisions' ids, m of them."""
-        ids = [column.take(pa.array(places)) for column, places in self._column("event_id")]
+        ids = [column.take(pa.array(places)) for column, places in self.column("event_id")]
         sizes = [pc.binary_length(each).to_numpy() for each in ids]
         return EventIds(
             np.concatenate([_bytes_of(each) for each in ids]), offsets_of(np.concatenate(sizes))
@@ -274,7 +275,7 @@ class Decided:
         """Return the features that decisions give for the action of each slot, S maps."""
         counts, maps, given = [], [], []
         at = 0
-        for column, places in self._column("features"):
+        for column, places in self.column("features"):
             lists = Lists.of(column, places)
             slots = slice(self.slots[at], self.slots[at + len(places)])
             own = self.decisions[slots] - at
@@ -313,7 +314,7 @@ class Decided:
             self.chosen_actions,
             lambda: self.event_ids().take(self.decisions),
             lambda: self.context,
-            lambda: RecordScores(self._offsets, self.scores),
+            lambda: RecordScores(self.offsets, self.scores),
             self.chosen_features,
         )
 
@@ -332,7 +333,7 @@ class Decided:
 
     def _chosen_ids(self) -> CodedTexts:
         """Return what each decision chose, none of which has several slots."""
-        columns = self._column("action")
+        columns = self.column("action")
         return merge_codes([coded(column).take(pa.array(places)) for column, places in columns])
 
     def propensities(self, *, from_pmf: bool) -> Float64:
@@ -350,7 +351,7 @@ class Decided:
     @cached_property
     def actions(self) -> ActionColumns:
         """A row for each slot, among the actions that earlier slots have left."""
-        offsets = self._offsets
+        offsets = self.offsets
         if not self.has_slates:
             return ActionColumns(
                 offsets,

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from pyarrow.fs import FileSystem
 
 from bandits.errors import BadRowError, BanditloopError, ReplayError
 from bandits.features.namespaces import CONTEXT, FEATURES, SCORES
 from bandits.log.join import JoinRule
-from bandits.log.positions import START, has_reached, log_order, position_at, position_ms
+from bandits.log.positions import START, has_reached, is_after, log_order, position_at, position_ms
 from bandits.log.versions import fold_version
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.archive.shared import archived_items
@@ -54,7 +55,7 @@ class ArchivePiece:
         weigh_by: The spec whose signals count for all rewards; None: as the log was learned last.
     """
 
-    root: str
+    root: "str | FileSystem"
     policy: str
     after: str = START
     through: str | None = None
@@ -132,16 +133,23 @@ def _archived(pieces: Iterable[Piece]) -> Iterator[ArchivePiece]:
 
 
 def archive_pieces(
-    root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
+    root: "str | FileSystem",
+    policy: str,
+    count: int,
+    *,
+    skip_bad: bool = False,
+    window_s: float | None = None,
+    after: str = START,
 ) -> Sequence[ArchivePiece]:
     """Return pieces of about the same number of entries, cut between the archive's files.
 
     Args:
-        root: The archive's folder or URI.
+        root: The archive's folder or URI, or a file system.
         policy: The policy, or one partition of it.
         count: The most pieces to return.
         skip_bad: Whether bad rows are counted and left out, rather than an error.
         window_s: Longest window in seconds, to look before windows have closed; None: as specified.
+        after: Only decisions past this position.
 
     Raises:
         ReplayError: There is no such archive.
@@ -151,7 +159,7 @@ def archive_pieces(
     if reader.end == START:
         raise ReplayError(f"no range of {policy!r} is archived in {shown(root)}", "log")
     # From the beginning on, nothing is in force that a reader would not come by.
-    if count == 1 and window_s is None:
+    if count == 1 and window_s is None and after == START:
         return [ArchivePiece(root, policy, skip_bad=skip_bad)]
 
     # Specs that the learner refused were never in force.
@@ -166,9 +174,9 @@ def archive_pieces(
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
 
     # A piece ends with a file, once the pieces so far have their share of all entries.
-    ranges = reader.ranges()
+    ranges = [file for file in reader.each_range() if is_after(file.range.last, after)]
     total = sum(file.range.count for file in ranges)
-    cuts, seen = [START], 0
+    cuts, seen = [after], 0
     for file in ranges[:-1]:
         seen += file.range.count
         if seen * count >= total * len(cuts) and len(cuts) < count:
@@ -195,18 +203,25 @@ def archive_pieces(
 
 
 def policy_pieces(
-    root: str, policy: str, count: int, *, skip_bad: bool = False, window_s: float | None = None
+    root: "str | FileSystem",
+    policy: str,
+    count: int,
+    *,
+    skip_bad: bool = False,
+    window_s: float | None = None,
+    after: str = START,
 ) -> list[ArchivePiece]:
     """Return the pieces of a policy's archive, of all its partitions.
 
     A decision and its rewards are in one partition, so each is a log by itself.
 
     Args:
-        root: The archive's folder or URI.
+        root: The archive's folder or URI, or a file system.
         policy: The policy's name, without a partition.
         count: The most pieces to return; there are never fewer than one per partition.
         skip_bad: Whether bad rows are counted and left out, rather than an error.
         window_s: Longest window in seconds, to look before windows have closed; None: as specified.
+        after: Only decisions past this position.
 
     Raises:
         ReplayError: A partition has no archive.
@@ -217,5 +232,7 @@ def policy_pieces(
     return [
         piece
         for folder in folders
-        for piece in archive_pieces(root, folder, share, skip_bad=skip_bad, window_s=window_s)
+        for piece in archive_pieces(
+            root, folder, share, skip_bad=skip_bad, window_s=window_s, after=after
+        )
     ]

@@ -1,0 +1,3 @@
+"""The command ``banditloop report``."""
+
+from serve_app.cli.report.command import app as app

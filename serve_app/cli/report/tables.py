@@ -1,0 +1,146 @@
+"""The report of ``banditloop report`` for a terminal."""
+
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.terminal import empty_table
+from simulator.pages import describe_time
+from simulator.report.report import (
+    GroupSummary,
+    PolicyReport,
+    SegmentUplift,
+    Uplift,
+    describe_share,
+    describe_span,
+)
+
+COLOURS = {
+    "better": "bold green",
+    "worse": "bold red",
+    "log_untrusted": "bold red",
+    "assignment_broken": "bold red",
+}
+
+
+def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
+    """Return the report in the order in which a person reads it: first what it comes to."""
+    verdict = report.verdict
+    parts: list[Table | Text] = [
+        Text.assemble(
+            f"{report.policy}: ",
+            (verdict.code, COLOURS.get(verdict.code, "bold yellow")),
+            f": {verdict.message}",
+        ),
+        Text(f"what to do: {verdict.action}"),
+    ]
+    for caution in report.cautions:
+        parts += [
+            Text.assemble((caution.code, "yellow"), f": {caution.message}"),
+            Text(f"what to do: {caution.action}"),
+        ]
+    parts.append(_read(report))
+    if report.uplift is not None:
+        parts.append(_uplift(report.uplift))
+    if report.segments:
+        parts.append(_segments(report.segments))
+    if report.signals:
+        parts.append(_signals(report))
+    if report.choices:
+        parts.append(_choices(report))
+    return parts
+
+
+def _read(report: PolicyReport) -> Table:
+    read = report.range
+    table = empty_table("what", "value", title="what was read", show_header=False)
+    if read.last_ms:
+        table.add_row("from", f"{describe_time(read.first_ms)} UTC")
+        table.add_row("to", f"{describe_time(read.last_ms)} UTC")
+    table.add_row("decisions", f"{read.decisions:,}")
+    table.add_row("slots", f"{read.rows:,}")
+    table.add_row("mean reward of a slot", f"{read.mean_reward:.6g}")
+    table.add_row("windows open", f"{read.waiting:,}")
+    return table
+
+
+def _uplift(uplift: Uplift) -> Table:
+    caption = f"difference {uplift.difference:+.6g}"
+    if share := describe_share(uplift.difference, uplift.holdout.mean):
+        caption += f" ({share})"
+    caption += f", interval {_interval(uplift.low, uplift.high)}, p = {uplift.p_value:.3g}"
+    caption += ": both hold at every look"
+    if not uplift.conclusive and uplift.answer_s is not None:
+        caption += f"\nif it stays so, an answer comes in about {describe_span(uplift.answer_s)}"
+    table = empty_table(
+        *("group", "units", "decisions", "mean reward", "standard error", "per unit"),
+        title="uplift over the holdout, per decision",
+        numbers=("units", "decisions", "mean reward", "standard error", "per unit"),
+        caption=caption,
+    )
+    for name, group in (("policy", uplift.policy), ("holdout", uplift.holdout)):
+        table.add_row(name, *_cells(group), f"{group.per_unit:.6g}")
+    return table
+
+
+def _cells(group: GroupSummary) -> tuple[str, str, str, str]:
+    stderr = f"{group.stderr:.4g}" if math.isfinite(group.stderr) else "-"
+    return f"{group.units:,}", f"{group.decisions:,}", f"{group.mean:.6g}", stderr
+
+
+def _segments(segments: Sequence[SegmentUplift]) -> Table:
+    numbers = ("units", "held out", "policy", "holdout", "difference", "p (Holm)")
+    table = empty_table(
+        *("segment", "units", "held out", "policy", "holdout", "difference", "interval"),
+        "p (Holm)",
+        title="uplift by segment; all intervals hold at once, at every look",
+        numbers=numbers,
+    )
+    for each in segments:
+        star = " *" if each.conclusive else ""
+        table.add_row(
+            f"{each.field} = {each.value}",
+            f"{each.policy.units:,}",
+            f"{each.holdout.units:,}",
+            f"{each.policy.mean:.5g}",
+            f"{each.holdout.mean:.5g}",
+            f"{each.difference:+.4g}",
+            _interval(each.low, each.high),
+            f"{each.adjusted:.3g}{star}",
+        )
+    return table
+
+
+def _signals(report: PolicyReport) -> Table:
+    table = empty_table(
+        *("signal", "events", "sum", "mean"),
+        title="reward events, as they came",
+        numbers=("events", "sum", "mean"),
+    )
+    for each in report.signals:
+        mean = each.total / each.events
+        table.add_row(
+            each.signal or "(none)", f"{each.events:,}", f"{each.total:.6g}", f"{mean:.6g}"
+        )
+    return table
+
+
+def _choices(report: PolicyReport) -> Table:
+    heads = ("choices", "items", "as many equal", "head share", "novelty bits")
+    table = empty_table("group", *heads, title="what was chosen", numbers=heads)
+    for name, each in report.choices.items():
+        table.add_row(
+            name,
+            f"{each.choices:,}",
+            f"{each.items:,}",
+            f"{each.effective:,.1f}",
+            f"{each.head:.1%}",
+            f"{each.novelty:.2f}",
+        )
+    return table
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:+.4g} … {high:+.4g}" if math.isfinite(low) else "none yet"

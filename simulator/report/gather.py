@@ -1,0 +1,374 @@
+"""A policy's decisions with what they earned, a few numbers each, as a report needs them.
+
+They are read from the archive by columns, joined with their rewards as replay joins them. What
+follows from them is computed afterwards: a decision takes some 30 bytes, so that ten million fit.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow.fs import FileSystem
+
+from bandits.errors import BanditloopError
+from bandits.features.hashing import splitmix64
+from bandits.log.positions import START
+from bandits.types import Float64
+from policies.archive.archive import ArchiveReader
+from policies.spec import Holdout, PolicySpec, decode_spec
+from simulator.logs.actions.columns import FeatureColumns
+from simulator.logs.archive.batches import settled_stretches
+from simulator.logs.archive.decided import Decided, DecisionReader
+from simulator.logs.archive.features import coded
+from simulator.logs.archive.joined import ArchiveJoin
+from simulator.logs.archive.pieces import policy_pieces
+from simulator.logs.archive.settled import keys_of
+from simulator.logs.rows import NO_WAITING, Waiting
+from simulator.report.numbering import UnitNumbers, hashes_of
+
+Int64 = NDArray[np.int64]
+Root: TypeAlias = "str | FileSystem"
+
+READ = ("chosen", "action", "actions", "holdout", "spec", "user")
+"""The columns that every report reads, beside those of the join."""
+POLICY, HOLDOUT, NEITHER = 0, 1, 2
+"""Groups of decisions. Neither: the holdout's policy could not serve it, or the spec was another's.
+"""
+NO_UNIT = -1
+"""The unit of a decision that is one by itself."""
+MOST_VALUES = 12
+"""Different values that a field of the context may have to divide decisions into segments."""
+MOST_FIELDS = 8
+"""Fields of the context that are looked at."""
+
+
+class SignalCount(NamedTuple):
+    """Reward events of one signal: how many came, and the sum of their values."""
+
+    events: int
+    total: float
+
+
+@dataclass(slots=True)
+class FieldCodes:
+    """One field of the context: the codes of its values, by batch, -1 where it has none."""
+
+    values: dict[str, int] = field(default_factory=dict)
+    parts: list[NDArray[np.int8]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class PolicyRows:
+    """n decisions of a policy, in the order of time.
+
+    Attributes:
+        spec: the newest spec in the range; None: no decision names one.
+        ms: int64[n], when.
+        unit: int32[n], the number of each one's unit, or NO_UNIT.
+        group: int8[n], POLICY, HOLDOUT or NEITHER.
+        slots: int16[n], how many were filled.
+        reward: float64[n], what they earned, all slots together.
+        fields: by field of the context, int8[n], the place of its value among the names, or -1.
+        units: how many units have a number.
+        chosen: by item, how often the policy and the holdout chose it.
+        signals: reward events by signal.
+        waiting: decisions whose windows are open, which are no rows yet.
+        refused: entries that are no valid rows.
+        first_refused: what is wrong with the first of them.
+    """
+
+    spec: PolicySpec | None = None
+    ms: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    unit: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    group: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    slots: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    reward: Float64 = field(default_factory=lambda: np.zeros(0))
+    fields: dict[str, tuple[NDArray[np.int8], list[str]]] = field(default_factory=dict)
+    units: int = 0
+    chosen: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    signals: dict[str, SignalCount] = field(default_factory=dict)
+    waiting: Waiting = NO_WAITING
+    refused: int = 0
+    first_refused: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+
+def read_policy(
+    root: Root,
+    policy: str,
+    *,
+    after: str = START,
+    by: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _rows: None,
+) -> PolicyRows:
+    """Read a policy's decisions from its archive, of all partitions.
+
+    Args:
+        root: the archive's folder or URI, or a file system.
+        policy: its name.
+        after: only what comes past this position.
+        by: fields of the context to divide decisions by; none: all that have few values.
+        progress: told how many decisions were read, again and again.
+
+    Raises:
+        ArchiveError: a file is damaged or missing.
+        ReplayError: a partition has no archive.
+    """
+    gathered = _Gathered(by, progress)
+    pieces = policy_pieces(root, policy, 1, after=after)
+    readers = [ArchiveReader(root, piece.policy) for piece in pieces]
+    gathered.spec = _newest_spec(readers)
+    for piece, reader in zip(pieces, readers, strict=True):
+        join = ArchiveJoin(reader, piece, gathered.refuse)
+        columns = (*READ, *(["context"] if gathered.wants_context else []))
+        decisions = DecisionReader(reader, piece.after, piece.through, columns)
+        for parts, settled in settled_stretches(decisions, join):
+            there = [part for part in parts if len(part.places)]
+            if there:
+                gathered.add(Decided(decisions, there, settled))
+        gathered.waiting = gathered.waiting.plus(join.waiting)
+        gathered.count_signals(reader, piece.after)
+    return gathered.rows()
+
+
+def _newest_spec(readers: Iterable[ArchiveReader]) -> PolicySpec | None:
+    """Return the spec that was entered last; None if there is none that can be read."""
+    entered = [
+        (position, digest, reader) for reader in readers for position, digest in reader.specs()
+    ]
+    for _, digest, reader in sorted(entered, key=lambda each: each[0], reverse=True):
+        try:
+            return decode_spec(reader.blob(digest))
+        except BanditloopError:
+            continue
+    return None
+
+
+class _Gathered:
+    """The rows that were read so far, batch by batch."""
+
+    def __init__(self, by: Sequence[str], progress: Callable[[int], None]) -> None:
+        self.spec: PolicySpec | None = None
+        self.waiting, self.refused, self.first_refused = NO_WAITING, 0, ""
+        self._by, self._progress = tuple(by), progress
+        self._numbers = UnitNumbers()
+        self._ms: list[Int64] = []
+        self._unit: list[NDArray[np.int32]] = []
+        self._group: list[NDArray[np.int8]] = []
+        self._slots: list[NDArray[np.int16]] = []
+        self._reward: list[Float64] = []
+        self._fields: dict[str, FieldCodes | None] = {name: FieldCodes() for name in by}
+        self._chosen: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self._signals: dict[str, SignalCount] = {}
+        self._holdouts: dict[str, Holdout | None] = {}
+        self._count = 0
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether there is anything to learn from the contexts to come."""
+        holdout = self.spec.holdout if self.spec else None
+        by_field = holdout is not None and holdout.field != "user_id"
+        known = [codes for codes in self._fields.values() if codes is not None]
+        return by_field or bool(known) or not self._fields
+
+    def refuse(self, position: str, error: BanditloopError) -> None:
+        """Count an entry that is no valid row."""
+        self.refused += 1
+        self.first_refused = self.first_refused or f"entry {position}: {error.message}"
+
+    def add(self, decided: Decided) -> None:
+        """Add a batch of settled decisions."""
+        settled = decided.settled
+        context = decided.context if self.wants_context else None
+        group = self._groups(decided)
+        self._ms.append(settled.ms)
+        self._group.append(group)
+        self._slots.append(np.diff(settled.begins).astype(np.int16))
+        self._reward.append(_sums(settled.rewards, settled.begins))
+        self._unit.append(self._units(decided, context))
+        self._add_fields(context, len(group))
+        self._count_chosen(decided, group)
+        self._count += len(group)
+        self._progress(self._count)
+
+    def _groups(self, decided: Decided) -> NDArray[np.int8]:
+        """Return the group of each decision."""
+        # False, true, and null where the holdout's policy could not serve it.
+        group = np.concatenate(
+            [
+                pc.fill_null(part.group.batch["holdout"].cast(pa.int8()), NEITHER).to_numpy()[
+                    part.places
+                ]
+                for part in decided.parts
+            ]
+        )
+
+        # Whoever was served while the holdout was another is in no group of this one.
+        wanted = self.spec.holdout if self.spec else None
+        at = 0
+        for part in decided.parts:
+            names = coded(part.group.batch["spec"])
+            codes = pc.fill_null(names.indices, 0).to_numpy()[part.places]
+            for code in np.unique(codes).tolist():
+                own = self._holdout_of(names.dictionary[code].as_py(), decided.reader.reader)
+                if own != wanted:
+                    group[at : at + len(codes)][codes == code] = NEITHER
+            at += len(codes)
+        return group
+
+    def _holdout_of(self, digest: str, reader: ArchiveReader) -> Holdout | None:
+        if digest not in self._holdouts:
+            try:
+                self._holdouts[digest] = decode_spec(reader.blob(digest)).holdout
+            except BanditloopError:
+                self._holdouts[digest] = None
+        return self._holdouts[digest]
+
+    def _units(self, decided: Decided, context: FeatureColumns | None) -> NDArray[np.int32]:
+        """Return the number of each decision's unit."""
+        holdout = self.spec.holdout if self.spec else None
+        out = np.full(len(decided.settled.ms), NO_UNIT, np.int32)
+        if holdout is None or holdout.field == "user_id" or context is None:
+            hashes, named = _joined(
+                [hashes_of(part.group.batch["user"], part.places) for part in decided.parts]
+            )
+        else:
+            hashes, named = _field_hashes(context, holdout.field)
+        out[named] = self._numbers.of(hashes[named])
+        return out
+
+    def _add_fields(self, context: FeatureColumns | None, count: int) -> None:
+        """Add the values of the fields that divide decisions."""
+        found = {} if context is None else _texts_of(context)
+        if not self._by:
+            for name in found:
+                if name not in self._fields and len(self._fields) < MOST_FIELDS:
+                    before = [np.full(self._count, -1, np.int8)] if self._count else []
+                    self._fields[name] = FieldCodes(parts=before)
+
+        for name, known in self._fields.items():
+            if known is None:
+                continue
+            codes = np.full(count, -1, np.int8)
+            for value, places in found.get(name, {}).items():
+                code = known.values.setdefault(value, len(known.values))
+                if code >= MOST_VALUES:
+                    break
+                codes[places] = code
+            if len(known.values) > MOST_VALUES:
+                self._fields[name] = None  # too many to divide by
+            else:
+                known.parts.append(codes)
+
+    def _count_chosen(self, decided: Decided, group: NDArray[np.int8]) -> None:
+        chosen = decided.chosen_actions()
+        of_slots = group[decided.decisions]
+        for number, counter in enumerate(self._chosen):
+            counts = np.bincount(chosen.codes[of_slots == number], minlength=len(chosen.names))
+            for code in np.flatnonzero(counts).tolist():
+                counter[chosen.names[code]] += int(counts[code])
+
+    def count_signals(self, reader: ArchiveReader, after: str) -> None:
+        """Count the reward events of an archive by signal."""
+        for group in reader.columns(["reward", "signal"], after, kinds=["reward"]):
+            names = coded(group.batch["signal"])
+            codes = pc.fill_null(names.indices, -1).to_numpy(zero_copy_only=False)
+            values = group.batch["reward"].to_numpy(zero_copy_only=False)
+            for code in np.unique(codes).tolist():
+                name = "" if code < 0 else names.dictionary[code].as_py()
+                count, total = self._signals.get(name, SignalCount(0, 0.0))
+                mine = codes == code
+                self._signals[name] = SignalCount(
+                    count + int(mine.sum()), total + float(values[mine].sum())
+                )
+
+    def rows(self) -> PolicyRows:
+        """Return everything, in the order of time."""
+        out = PolicyRows(
+            spec=self.spec,
+            ms=_emptied(self._ms, np.int64),
+            unit=_emptied(self._unit, np.int32),
+            group=_emptied(self._group, np.int8),
+            slots=_emptied(self._slots, np.int16),
+            reward=_emptied(self._reward, np.float64),
+            fields={
+                name: (_emptied(codes.parts, np.int8), list(codes.values))
+                for name, codes in self._fields.items()
+                if codes is not None
+            },
+            units=self._numbers.count,
+            chosen=self._chosen,
+            signals=self._signals,
+            waiting=self.waiting,
+            refused=self.refused,
+            first_refused=self.first_refused,
+        )
+        if (np.diff(out.ms) < 0).any():
+            order = np.argsort(out.ms, kind="stable")
+            out.ms, out.unit, out.group = out.ms[order], out.unit[order], out.group[order]
+            out.slots, out.reward = out.slots[order], out.reward[order]
+            out.fields = {
+                name: (codes[order], names) for name, (codes, names) in out.fields.items()
+            }
+        return out
+
+
+def _emptied(parts: list[Any], kind: Any) -> NDArray[Any]:
+    """Return the parts as one array, and let go of them."""
+    out = np.concatenate([np.zeros(0, kind), *parts])
+    parts.clear()
+    return out
+
+
+def _sums(values: Float64, begins: Int64) -> Float64:
+    """Return the sum of each decision's slots, one or more."""
+    if len(values) == len(begins) - 1:
+        return values
+    return np.add.reduceat(values, begins[:-1]) if len(values) else np.zeros(0)
+
+
+def _joined(parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+    return np.concatenate([each for each, _ in parts]), np.concatenate([each for _, each in parts])
+
+
+def _field_hashes(context: FeatureColumns, name: str) -> tuple[Any, Any]:
+    """Return a hash of the value of a field, and whether there is one: of m contexts."""
+    hashes, named = np.zeros(len(context), np.uint64), np.zeros(len(context), np.bool_)
+    owners = np.repeat(np.arange(len(context)), np.diff(context.offsets))
+    for code, term in enumerate(context.terms):
+        if term.name != name or (term.kind == "text" and term.text == ""):
+            continue
+        entries = np.flatnonzero(context.codes == code)
+        at = owners[entries]
+        if term.kind == "text":
+            hashes[at] = keys_of(pa.array([term.text], pa.string()))[0]
+        else:
+            hashes[at] = splitmix64(context.values[entries].view(np.uint64))
+        named[at] = True
+    return hashes, named
+
+
+def _texts_of(context: FeatureColumns) -> Mapping[str, Mapping[str, Int64]]:
+    """Return by field, then by value, which of m contexts have it; texts, and yes and no."""
+    owners = np.repeat(np.arange(len(context)), np.diff(context.offsets))
+    wanted = [code for code, term in enumerate(context.terms) if term.kind in {"text", "flag"}]
+    out: dict[str, dict[str, Int64]] = {}
+    for code in wanted:
+        term = context.terms[code]
+        entries = np.flatnonzero(context.codes == code)
+        values = out.setdefault(term.name, {})
+        if term.kind == "text":
+            values[term.text] = owners[entries]
+            continue
+        for said, name in ((0.0, "false"), (1.0, "true")):
+            here = owners[entries[context.values[entries] == said]]
+            if len(here):
+                values[name] = here
+    return out

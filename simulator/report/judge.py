@@ -1,0 +1,175 @@
+"""What a report comes to: the verdict, and what is to be known beside it."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from simulator.doctor.checks.findings import Finding
+from simulator.report.comparing import compacted
+from simulator.report.gather import POLICY, PolicyRows
+from simulator.report.report import (
+    Assignment,
+    ReportedRange,
+    Uplift,
+    describe_share,
+    describe_span,
+)
+from simulator.report.uplift import FEWEST_UNITS, RATIO_ALARM, SKEWED, compare_groups
+from simulator.report.verdicts import Verdict, verdict_of
+
+LEFT_OUT = 0.01
+"""Share of the units or decisions left out, above which a reader is told."""
+WAITING = 0.1
+"""The same of decisions whose windows are open."""
+DRIFT_ALARM = 1e-3
+"""False-alarm rate of the comparison of the first quarter with the last."""
+LEAST_TIMED = 100
+"""Decisions from which on a leap of the clock can be told from a quiet night."""
+
+
+def judge_policy(
+    rows: PolicyRows,
+    uplift: Uplift | None,
+    assignment: Assignment | None,
+    findings: Sequence[Finding],
+) -> Verdict:
+    """Return what a report ends in.
+
+    Args:
+        rows: the policy's decisions.
+        uplift: over the holdout, if there is one.
+        assignment: of units to the holdout, likewise.
+        findings: the doctor's, if it was asked.
+    """
+    failed = [each for each in findings if each.severity == "failure"]
+    message = f"the doctor: {failed[0].message}" if failed else ""
+    code = "log_untrusted"
+    if not len(rows):
+        code = "no_decisions"
+        message = f"no decision has a closed window; {rows.waiting.decisions:,} are open"
+    elif not any(signal.events for signal in rows.signals.values()):
+        code, message = "no_rewards", f"{len(rows):,} decisions, and no reward event"
+    elif float(rows.reward.min()) == float(rows.reward.max()):
+        code = "rewards_all_equal"
+        message = f"every decision earned {float(rows.reward[0]):.6g}"
+    elif not failed and (uplift is None or assignment is None):
+        code, message = "no_holdout", "the spec has no holdout to compare with"
+
+    if not message and uplift is not None and assignment is not None:
+        return _compared(uplift, assignment)
+    return verdict_of(code, message)
+
+
+def _compared(uplift: Uplift, assignment: Assignment) -> Verdict:
+    """Return the verdict of what can be compared."""
+    sides = uplift.policy, uplift.holdout
+    held_out = f"{assignment.held_out:,} of {assignment.units:,} units are in the holdout"
+    if min(side.units for side in sides) < 2:
+        return verdict_of("holdout_empty", held_out)
+    if assignment.p_value < RATIO_ALARM:
+        return verdict_of(
+            "assignment_broken",
+            f"{held_out}, where the spec holds out {assignment.fraction:.3g} of them"
+            f" (p = {assignment.p_value:.1g} at any look)",
+        )
+    if not math.isfinite(uplift.low):
+        return verdict_of(
+            "too_early",
+            f"{held_out}; an interval takes {FEWEST_UNITS} on each side, and no unit that decides"
+            " alone",
+        )
+
+    return _found(uplift)
+
+
+def _found(uplift: Uplift) -> Verdict:
+    """Return what the interval says, and when it will say more."""
+    share = describe_share(uplift.difference, uplift.holdout.mean)
+    said = (
+        f"a decision earns {uplift.difference:+.4g} more than in the holdout"
+        f" ({share or 'which earns nothing'}): between {uplift.low:+.4g} and {uplift.high:+.4g}"
+        f" with {1.0 - uplift.alpha:.0%} confidence, however often you look"
+    )
+    if uplift.conclusive:
+        return verdict_of("better" if uplift.low > 0.0 else "worse", said)
+    if max(-uplift.low, uplift.high) < uplift.worth_finding:
+        return verdict_of("no_difference", said)
+    if uplift.worth_finding_s is not None:
+        said += (
+            f"; a difference of {describe_share(uplift.worth_finding, uplift.holdout.mean)} would"
+            f" be found in about {describe_span(uplift.worth_finding_s)}"
+        )
+    return verdict_of("undecided", said)
+
+
+def cautions_on(
+    rows: PolicyRows,
+    read: ReportedRange,
+    uplift: Uplift | None,
+    assignment: Assignment | None,
+    findings: Sequence[Finding],
+) -> Iterator[Verdict]:
+    """Yield what is to be known beside the verdict.
+
+    Args:
+        rows: the policy's decisions.
+        read: what was read.
+        uplift: over the holdout, if there is one.
+        assignment: of units to the holdout, likewise.
+        findings: the doctor's, if it was asked.
+    """
+    if uplift is not None and assignment is not None:
+        yield from _of_comparison(uplift, assignment)
+
+    if read.waiting > WAITING * max(1, read.decisions):
+        yield verdict_of(
+            "early_rewards",
+            f"{read.waiting:,} decisions wait for their windows, beside {read.decisions:,}",
+        )
+    if read.refused:
+        yield verdict_of("bad_entries", f"{read.refused:,} entries; first {read.first_refused}")
+    if leap := _leap_ms(rows):
+        yield verdict_of("clock_jumped", f"no decision for {describe_span(leap / 1000.0)}")
+    if drift := _drift(rows):
+        yield drift
+
+    for finding in findings:
+        if finding.severity == "warning":
+            yield verdict_of("doctor_warns", f"{finding.check}: {finding.message}")
+
+
+def _of_comparison(uplift: Uplift, assignment: Assignment) -> Iterator[Verdict]:
+    if math.isfinite(uplift.low) and uplift.skewness > SKEWED:
+        yield verdict_of("skewed", f"the skewness of the difference is {uplift.skewness:.2g}")
+    if assignment.unserved > LEFT_OUT * max(1, uplift.holdout.decisions):
+        yield verdict_of("unserved", f"{assignment.unserved:,} decisions are in neither group")
+    if assignment.in_both > LEFT_OUT * max(1, assignment.units):
+        yield verdict_of(
+            "in_both_groups",
+            f"{assignment.in_both:,} of {assignment.units:,} units are in both groups",
+        )
+
+
+def _leap_ms(rows: PolicyRows) -> int:
+    """Return the longest time without a decision, if it is most of the range; else 0."""
+    if len(rows) < LEAST_TIMED:
+        return 0
+    longest = int(np.diff(rows.ms).max())
+    return longest if 2 * longest > int(rows.ms[-1] - rows.ms[0]) else 0
+
+
+def _drift(rows: PolicyRows) -> Verdict | None:
+    """Return that the policy's mean reward changed from the first quarter to the last, if so."""
+    mine = np.flatnonzero(rows.group == POLICY)
+    quarter = len(mine) // 4
+    if not quarter:
+        return None
+    first, last = (compacted(rows, places).policy() for places in (mine[:quarter], mine[-quarter:]))
+    compared = compare_groups(last, first, DRIFT_ALARM)
+    low, high = compared.interval
+    if low <= 0.0 <= high:
+        return None
+    return verdict_of(
+        "reward_drifts", f"from {first.mean:.4g} to {last.mean:.4g} for a decision of the policy"
+    )

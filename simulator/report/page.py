@@ -1,0 +1,230 @@
+"""A policy's report as one HTML page that needs nothing else."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from simulator.pages import COLOURS, STYLE, WIDTH, AxisScale, describe_time, svg_picture
+from simulator.report.report import (
+    PolicyReport,
+    SegmentUplift,
+    StretchOfTime,
+    Uplift,
+    describe_share,
+    describe_span,
+)
+from simulator.report.verdicts import Verdict
+
+TONES = {
+    "better": "reliable",
+    "worse": "unreliable",
+    "log_untrusted": "unreliable",
+    "assignment_broken": "unreliable",
+}
+"""The colour of a verdict, by its code; others are between."""
+
+
+def policy_page(report: PolicyReport) -> str:
+    """Return the whole page: the verdict, the uplift over time, segments, rewards, choices."""
+    name = escape(report.policy)
+    parts = [
+        (
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport'"
+            " content='width=device-width, initial-scale=1'>"
+        ),
+        f"<title>What {name} is worth</title><style>{STYLE}",
+        ".wide { overflow-x: auto } th.n { text-align: right }</style></head><body>",
+        f"<main><h1>What {name} is worth</h1>",
+        _verdict(report.verdict),
+        _read(report),
+    ]
+    if report.cautions:
+        parts += ["<h2>To be known beside it</h2>", *map(_caution, report.cautions)]
+    if report.uplift is not None:
+        parts += ["<h2>Uplift over the holdout</h2>", _uplift(report.uplift)]
+    if report.segments:
+        parts += ["<h2>By segment</h2>", _segments(report.segments)]
+    if len(report.times) > 1:
+        parts += ["<h2>Reward over time</h2>", _times(report.times)]
+    if report.signals:
+        parts += ["<h2>Reward events, as they came</h2>", _signals(report)]
+    if report.choices:
+        parts += ["<h2>What was chosen</h2>", _choices(report)]
+    if report.findings:
+        parts += ["<h2>What the doctor found</h2>", _findings(report)]
+    return "\n".join(parts) + "</main></body></html>\n"
+
+
+def _verdict(verdict: Verdict) -> str:
+    tone = TONES.get(verdict.code, "weak")
+    return (
+        f"<p><b class='{tone}'>{escape(verdict.code)}</b>: {escape(verdict.message)}.</p>"
+        f"<p>What to do: {escape(verdict.action)}.</p>"
+    )
+
+
+def _caution(caution: Verdict) -> str:
+    return (
+        f"<p><b class='weak'>{escape(caution.code)}</b>: {escape(caution.message)}."
+        f" <span class='soft'>What to do: {escape(caution.action)}.</span></p>"
+    )
+
+
+def _read(report: PolicyReport) -> str:
+    read = report.range
+    facts = [f"{read.decisions:,} decisions with {read.rows:,} slots"]
+    if read.last_ms:
+        facts.append(f"{describe_time(read.first_ms)} to {describe_time(read.last_ms)} UTC")
+    if math.isfinite(read.mean_reward):
+        facts.append(f"mean reward of a slot {read.mean_reward:.6g}")
+    if read.waiting:
+        facts.append(f"{read.waiting:,} more wait for their windows to close")
+    return f"<p class='soft'>{'; '.join(facts)}.</p>"
+
+
+def _uplift(uplift: Uplift) -> str:
+    share = describe_share(uplift.difference, uplift.holdout.mean)
+    said = (
+        f"Per decision {uplift.difference:+.6g}{f' ({share})' if share else ''}, interval"
+        f" {_interval(uplift.low, uplift.high)}, p = {uplift.p_value:.3g}. Both hold at every look:"
+        " look as often as you like, and stop when you like."
+    )
+    if not uplift.conclusive and uplift.answer_s is not None:
+        said += f" If it stays so, an answer comes in about {describe_span(uplift.answer_s)}."
+    rows = "".join(
+        f"<tr><td>{name}<td class='n'>{group.units:,}<td class='n'>{group.decisions:,}"
+        f"<td class='n'>{group.mean:.6g}<td class='n'>{_finite(group.stderr)}"
+        f"<td class='n'>{group.per_unit:.6g}</tr>"
+        for name, group in (("policy", uplift.policy), ("holdout", uplift.holdout))
+    )
+    heads = _heads("group", "units", "decisions", "mean reward", "standard error", "per unit")
+    return f"<p>{said}</p>{_looks(uplift)}<div class='wide'><table>{heads}{rows}</table></div>"
+
+
+def _looks(uplift: Uplift) -> str:
+    """Draw the difference and its interval as they were at each look."""
+    looks = [look for look in uplift.looks if math.isfinite(look.low)]
+    if len(looks) < 2:
+        return ""
+    # The first intervals are wide: the chart is made for the later half.
+    shown = [0.0, *(end for look in looks[len(looks) // 2 :] for end in (look.low, look.high))]
+    room = 0.5 * (max(shown) - min(shown))
+    height = AxisScale(min(shown) - room, max(shown) + room, 200, 20)
+    across = AxisScale(0.0, float(looks[-1].decisions), 60, WIDTH - 20)
+
+    upper = [f"{across(float(each.decisions)):.1f},{height(each.high):.1f}" for each in looks]
+    lower = [f"{across(float(each.decisions)):.1f},{height(each.low):.1f}" for each in looks]
+    middle = [
+        f"{across(float(each.decisions)):.1f},{height(each.difference):.1f}" for each in looks
+    ]
+    shapes = [
+        (
+            f"<polygon points='{' '.join([*upper, *reversed(lower)])}' fill='{COLOURS[0]}'"
+            " opacity='.2'/>"
+        ),
+        (
+            f"<polyline points='{' '.join(middle)}' fill='none' stroke='{COLOURS[0]}'"
+            " stroke-width='2'/>"
+        ),
+        (
+            f"<line x1='60' x2='{WIDTH - 20}' y1='{height(0.0):.1f}' y2='{height(0.0):.1f}'"
+            " stroke='var(--ink)' stroke-dasharray='4'/>"
+        ),
+    ]
+    note = (
+        "<p class='soft'>The difference and its interval after so many decisions. The dashed line"
+        " is no difference.</p>"
+    )
+    axes = [*across.vertical_lines(220), *height.horizontal_lines(60)]
+    return note + svg_picture(240, [*axes, *shapes])
+
+
+def _segments(segments: Sequence[SegmentUplift]) -> str:
+    heads = _heads(
+        "segment", "units", "held out", "policy", "holdout", "difference", "interval", "p (Holm)"
+    )
+    rows = "".join(
+        f"<tr><td>{escape(each.field)} = {escape(each.value)}<td class='n'>{each.policy.units:,}"
+        f"<td class='n'>{each.holdout.units:,}<td class='n'>{each.policy.mean:.5g}"
+        f"<td class='n'>{each.holdout.mean:.5g}"
+        f"<td class='n'><{_weight(each)}>{each.difference:+.4g}</{_weight(each)}>"
+        f"<td class='n'>{_interval(each.low, each.high)}<td class='n'>{each.adjusted:.3g}</tr>"
+        for each in segments
+    )
+    return (
+        "<p class='soft'>All intervals hold at once, at every look; what is bold is significant"
+        f" among so many.</p><div class='wide'><table>{heads}{rows}</table></div>"
+    )
+
+
+def _weight(segment: SegmentUplift) -> str:
+    return "b" if segment.conclusive else "span"
+
+
+def _times(times: Sequence[StretchOfTime]) -> str:
+    across = AxisScale(float(times[0].start_ms), float(times[-1].start_ms), 60, WIDTH - 20)
+    lines = [[(each.start_ms, each.policy) for each in times]]
+    lines.append([(each.start_ms, each.holdout) for each in times])
+    values = [value for line in lines for _, value in line if math.isfinite(value)]
+    height = AxisScale(min(values, default=0.0), max(values, default=1.0), 200, 20)
+    shapes = []
+    for number, line in enumerate(lines):
+        points = " ".join(
+            f"{across(float(at)):.1f},{height(value):.1f}"
+            for at, value in line
+            if math.isfinite(value)
+        )
+        shapes.append(
+            f"<polyline points='{points}' fill='none' stroke='{COLOURS[number]}'"
+            " stroke-width='1.5'/>"
+        )
+    labels = "".join(
+        f"<text class='soft' x='{across(float(at)):.0f}' y='222' text-anchor='{anchor}'>"
+        f"{describe_time(at)}</text>"
+        for at, anchor in ((times[0].start_ms, "start"), (times[-1].start_ms, "end"))
+    )
+    legend = "&ensp;".join(
+        f"<span style='color:{COLOURS[number]}'>■</span> {name}"
+        for number, name in enumerate(("policy", "holdout"))
+    )
+    return f"<p>{legend}</p>" + svg_picture(232, [*height.horizontal_lines(60), *shapes, labels])
+
+
+def _signals(report: PolicyReport) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(each.signal) or '(none)'}<td class='n'>{each.events:,}"
+        f"<td class='n'>{each.total:.6g}</tr>"
+        for each in report.signals
+    )
+    return f"<table>{_heads('signal', 'events', 'sum')}{rows}</table>"
+
+
+def _choices(report: PolicyReport) -> str:
+    heads = _heads("group", "choices", "items", "as many equal", "head share", "novelty bits")
+    rows = "".join(
+        f"<tr><td>{name}<td class='n'>{each.choices:,}<td class='n'>{each.items:,}"
+        f"<td class='n'>{each.effective:,.1f}<td class='n'>{each.head:.1%}"
+        f"<td class='n'>{each.novelty:.2f}</tr>"
+        for name, each in report.choices.items()
+    )
+    return f"<div class='wide'><table>{heads}{rows}</table></div>"
+
+
+def _findings(report: PolicyReport) -> str:
+    return "".join(
+        f"<p><b>{escape(each.check)}</b>, {each.severity}: {escape(each.message)}."
+        f" <span class='soft'>{escape(each.action)}</span></p>"
+        for each in report.findings
+    )
+
+
+def _heads(first: str, *others: str) -> str:
+    return f"<tr><th>{first}" + "".join(f"<th class='n'>{each}" for each in others) + "</tr>"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:+.4g} … {high:+.4g}" if math.isfinite(low) else "none yet"
+
+
+def _finite(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "-"

@@ -1,0 +1,234 @@
+"""The report of a policy: what it earned, its uplift over the holdout, and a verdict."""
+
+import math
+
+import msgspec
+
+from simulator.doctor.checks.findings import Finding
+from simulator.report.uplift import UpliftLook
+from simulator.report.verdicts import Verdict
+
+
+class ReportedRange(msgspec.Struct, frozen=True):
+    """What was read.
+
+    Attributes:
+        first_ms: when the first decision was made; 0 without any.
+        last_ms: when the last one was made.
+        decisions: those whose windows have closed; only these are counted anywhere.
+        rows: their slots.
+        mean_reward: of a row, as ``banditloop replay`` has it; NaN without any.
+        waiting: decisions whose windows are open.
+        refused: entries of the log that are no valid rows.
+        first_refused: what is wrong with the first of them.
+    """
+
+    first_ms: int
+    last_ms: int
+    decisions: int
+    rows: int
+    mean_reward: float
+    waiting: int
+    refused: int
+    first_refused: str = ""
+
+
+class SignalEvents(msgspec.Struct, frozen=True):
+    """Reward events of one signal, as they came: late ones and duplicates among them.
+
+    Attributes:
+        signal: its name; empty for rewards that name none.
+        events: how many came.
+        total: the sum of their values.
+    """
+
+    signal: str
+    events: int
+    total: float
+
+
+class StretchOfTime(msgspec.Struct, frozen=True):
+    """What a decision earned in one stretch of the log, of as many decisions as the others.
+
+    Attributes:
+        start_ms: when the first of them was made.
+        decisions: how many there are, in all groups.
+        policy: the mean reward of a decision that the policy served; NaN without any.
+        holdout: the mean reward of one that was held out; NaN without any.
+    """
+
+    start_ms: int
+    decisions: int
+    policy: float
+    holdout: float
+
+
+class GroupSummary(msgspec.Struct, frozen=True):
+    """One side of the comparison.
+
+    Attributes:
+        units: users, or what the holdout's field names; a decision without it is one by itself.
+        decisions: how many they have.
+        mean: the reward of a decision; NaN without any.
+        stderr: its standard error, over units; infinite below two units.
+        per_unit: the reward of a unit in the whole range; NaN without any.
+    """
+
+    units: int
+    decisions: int
+    mean: float
+    stderr: float
+    per_unit: float
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """Whether units are divided as the spec says.
+
+    Attributes:
+        fraction: the share that the spec holds out.
+        units: how many units there are.
+        held_out: how many of them are in the holdout.
+        p_value: of a test that holds at every look, that they are divided so.
+        in_both: units with decisions in both groups.
+        unserved: decisions that the holdout's policy could not serve, which are in neither.
+    """
+
+    fraction: float
+    units: int
+    held_out: int
+    p_value: float
+    in_both: int
+    unserved: int
+
+
+class Uplift(msgspec.Struct, frozen=True):
+    """What the policy earns more than the holdout, per decision.
+
+    Attributes:
+        policy: the policy's side.
+        holdout: the other.
+        difference: the policy's mean less that of the holdout.
+        relative: the same as a share of the holdout's mean; NaN where that is 0.
+        low: the lower end of an interval that holds at all looks at once; -infinity: none yet.
+        high: the upper end.
+        p_value: of a test that holds at every look, the least of all looks.
+        alpha: the probability that the interval ever misses the truth.
+        worth_finding: the difference that the interval is made to find first.
+        skewness: of the difference; above 0.2 the interval may miss more often.
+        answer_s: seconds until an answer is expected, if the difference stays what it is; 0: there
+            is one; None: nobody can tell.
+        worth_finding_s: the same, if the true difference is ``worth_finding``.
+        looks: the interval as it was, after each of some decisions.
+    """
+
+    policy: GroupSummary
+    holdout: GroupSummary
+    difference: float
+    relative: float
+    low: float
+    high: float
+    p_value: float
+    alpha: float
+    worth_finding: float
+    skewness: float
+    answer_s: float | None
+    worth_finding_s: float | None
+    looks: list[UpliftLook]
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the interval does not hold 0."""
+        return self.low > 0.0 or self.high < 0.0
+
+
+class SegmentUplift(msgspec.Struct, frozen=True):
+    """The uplift among the decisions with one value of a field of the context.
+
+    Attributes:
+        field: the feature.
+        value: what it is there.
+        policy: the policy's side.
+        holdout: the other.
+        difference: the policy's mean less that of the holdout.
+        low: the lower end of an interval; those of all segments hold at once, at every look.
+        high: the upper end.
+        adjusted: the p-value, corrected for the number of segments (Holm 1979).
+        conclusive: whether it is below alpha.
+    """
+
+    field: str
+    value: str
+    policy: GroupSummary
+    holdout: GroupSummary
+    difference: float
+    low: float
+    high: float
+    adjusted: float
+    conclusive: bool
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How widely one group's choices are spread over items.
+
+    Attributes:
+        choices: how many there are.
+        items: different ones among them.
+        effective: as many equally frequent items would have the same entropy.
+        head: the share of the choices that are one of the most chosen hundredth of the items.
+        novelty: mean bits of surprise, by how often all decisions together chose the item.
+    """
+
+    choices: int
+    items: int
+    effective: float
+    head: float
+    novelty: float
+
+
+class PolicyReport(msgspec.Struct, frozen=True):
+    """What a policy is worth, as its log shows it.
+
+    Attributes:
+        policy: its name.
+        range: what was read.
+        verdict: what it comes to, and what to do.
+        cautions: what is to be known beside it.
+        uplift: over the holdout; None where the spec holds nobody out.
+        assignment: of units to the holdout, likewise.
+        segments: the uplift by field of the context.
+        signals: reward events by signal.
+        times: rewards over the time of the log.
+        choices: by group, how its choices are spread.
+        findings: the doctor's, those that are not ok.
+    """
+
+    policy: str
+    range: ReportedRange
+    verdict: Verdict
+    cautions: list[Verdict]
+    uplift: Uplift | None
+    assignment: Assignment | None
+    segments: list[SegmentUplift]
+    signals: list[SignalEvents]
+    times: list[StretchOfTime]
+    choices: dict[str, Spread]
+    findings: list[Finding] = []
+
+
+def describe_share(part: float, whole: float) -> str:
+    """Return a difference for a reader, as a share: ``+3.1%``; empty where there is none.
+
+    Args:
+        part: the difference.
+        whole: of what.
+    """
+    share = part / whole if whole else math.nan
+    return f"{share:+.1%}" if math.isfinite(share) else ""
+
+
+def describe_span(seconds: float) -> str:
+    """Return a time for a reader: ``3 hours``."""
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2.0 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:,.0f} s"

@@ -1,0 +1,130 @@
+"""What a report ends in: a code from a fixed list, what it means, and what to do.
+
+docs/reference/report.md has the list as a table.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class VerdictKind(NamedTuple):
+    """A case. ``when``: what makes it so; ``action``: what to do then."""
+
+    when: str
+    action: str
+
+
+VERDICTS = {
+    "no_decisions": VerdictKind(
+        "no decision in the range has a closed window",
+        "wait until a window has closed (join.window_s), or choose an earlier --since",
+    ),
+    "no_rewards": VerdictKind(
+        "no reward event came in the range",
+        "see that the caller sends rewards, with the event_id that rank has answered",
+    ),
+    "rewards_all_equal": VerdictKind(
+        "every decision earned the same",
+        "there is nothing to compare: reward what is worth more than something else",
+    ),
+    "log_untrusted": VerdictKind(
+        "the doctor found that the log cannot be trusted",
+        "do what the doctor says first: no number here can be relied on",
+    ),
+    "no_holdout": VerdictKind(
+        "the spec holds nobody out",
+        "add holdout: {fraction: 0.05} to the spec, and look again in some days",
+    ),
+    "holdout_empty": VerdictKind(
+        "one of the two groups has no decision yet, or a single unit",
+        "wait for more users, or raise holdout.fraction",
+    ),
+    "assignment_broken": VerdictKind(
+        "users are not divided as the spec says, more than chance would",
+        "find out which requests are lost, retried or filtered in one group only; until then the"
+        " difference is not the policy's",
+    ),
+    "too_early": VerdictKind(
+        "a group has fewer than 50 units, or one unit has a tenth of the variance",
+        "wait: no interval is right with so few",
+    ),
+    "better": VerdictKind(
+        "the interval of the uplift lies above 0",
+        "keep the policy; a smaller holdout still measures it",
+    ),
+    "worse": VerdictKind(
+        "the interval of the uplift lies below 0",
+        "serve the holdout's policy instead, and find out why: by segment, by source, by drift",
+    ),
+    "no_difference": VerdictKind(
+        "the interval lies within a tenth of the holdout's mean, and holds 0",
+        "the policy is not worth its upkeep as it is: change it, not the holdout",
+    ),
+    "undecided": VerdictKind(
+        "the interval holds 0, and a difference that would matter",
+        "wait; the report says how long it may take",
+    ),
+}
+"""The verdicts, in the order in which they are looked for."""
+
+CAUTIONS = {
+    "skewed": VerdictKind(
+        "few large rewards carry the means, so an interval may miss more often than it says",
+        "wait for more units, or compare a reward with an upper end, as bought or not",
+    ),
+    "unserved": VerdictKind(
+        "the holdout's policy could not serve more than 1% of its decisions, which are left out",
+        "choose a holdout.policy that always has candidates, such as uniform",
+    ),
+    "in_both_groups": VerdictKind(
+        "more than 1% of the units were in both groups, as after a merge of users or a new salt",
+        "choose a --since after that",
+    ),
+    "early_rewards": VerdictKind(
+        "more than a tenth of the decisions are left out because their windows are open",
+        "look again when they have closed",
+    ),
+    "bad_entries": VerdictKind(
+        "some entries of the log are no valid rows, and are left out",
+        "run the doctor on the log",
+    ),
+    "clock_jumped": VerdictKind(
+        "the log's clock leapt: no entry for longer than half of the whole range",
+        "do not read what is said by time, nor when an answer is expected",
+    ),
+    "reward_drifts": VerdictKind(
+        "the mean reward changed from the first quarter of the decisions to the last",
+        "the uplift is the mean over a time that was not all alike: see a later --since",
+    ),
+    "doctor_warns": VerdictKind(
+        "the doctor warns of something",
+        "read its findings",
+    ),
+}
+"""What is to be known beside the verdict."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A case that holds.
+
+    Attributes:
+        code: one of VERDICTS or CAUTIONS.
+        message: what is so, with numbers.
+        action: what to do.
+    """
+
+    code: str
+    message: str
+    action: str
+
+
+def verdict_of(code: str, message: str) -> Verdict:
+    """Return a verdict or a caution.
+
+    Args:
+        code: one of the tables' codes.
+        message: what is so, with numbers.
+    """
+    kind = VERDICTS.get(code) or CAUTIONS[code]
+    return Verdict(code, message, kind.action)
