@@ -32,6 +32,7 @@ from describe import (
 from frozen_worlds import frozen_worlds
 from preset_pages import presets
 from pydantic_core import PydanticUndefined
+from report_page import policy_report
 
 import banditloop_client
 import bandits
@@ -73,6 +74,7 @@ def pages() -> dict[str, str]:
         "python.md": python_names(),
         "frozen-worlds.md": frozen_worlds(),
         "presets.md": presets(),
+        "report.md": policy_report(),
     }
     return {name: f"{NOTE}\n\n{text.rstrip()}\n" for name, text in made.items()}
 

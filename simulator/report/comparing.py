@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.report.gather import HOLDOUT, NEITHER, NO_UNIT, PolicyRows
-from simulator.report.report import Assignment, GroupSummary, SegmentUplift, Uplift
+from simulator.report.gather import HOLDOUT, NO_UNIT, POLICY, UNSERVED, PolicyRows
+from simulator.report.report import Assignment, GroupSummary, SegmentDifference, Uplift
 from simulator.report.units import GroupMean, UnitSums
 from simulator.report.uplift import Compared, UpliftLook, compare_groups, ratio_evidence
 
@@ -71,8 +71,8 @@ def assignment_of(rows: PolicyRows) -> Assignment | None:
     """Return how units are divided; None where the spec holds nobody out."""
     if rows.spec is None or rows.spec.holdout is None:
         return None
-    held_out = _distinct(rows, rows.group == HOLDOUT)
-    served = _distinct(rows, (rows.group != HOLDOUT) & (rows.group != NEITHER))
+    held_out = _distinct(rows, rows.compared == HOLDOUT)
+    served = _distinct(rows, rows.compared == POLICY)
     both = len(np.intersect1d(held_out[0], served[0], assume_unique=True))
     count = len(held_out[0]) + held_out[1]
     units = count + len(served[0]) + served[1]
@@ -83,11 +83,11 @@ def assignment_of(rows: PolicyRows) -> Assignment | None:
         count,
         math.exp(-max(0.0, ratio_evidence(count, units, fraction))),
         both,
-        int((rows.group == NEITHER).sum()),
+        int((rows.compared == UNSERVED).sum()),
     )
 
 
-def segments_of(rows: PolicyRows, alpha: float) -> list[SegmentUplift]:
+def segments_of(rows: PolicyRows, alpha: float) -> list[SegmentDifference]:
     """Return the uplift by field of the context, all segments at one significance level.
 
     Args:
@@ -110,7 +110,7 @@ def segments_of(rows: PolicyRows, alpha: float) -> list[SegmentUplift]:
     compared = [compare_groups(policy, holdout, share) for _, _, policy, holdout in kept]
     adjusted = _holm([math.exp(-max(0.0, each.evidence)) for each in compared])
     return [
-        SegmentUplift(
+        SegmentDifference(
             name,
             value,
             _summary(policy),
@@ -133,8 +133,8 @@ def stretches(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _add(sums: UnitSums, rows: PolicyRows, part: slice) -> None:
-    group = rows.group[part]
-    there = group != NEITHER
+    group = rows.compared[part]
+    there = group <= HOLDOUT
     units = rows.unit[part][there].astype(np.int64)
     sums.add(units, group[there] == HOLDOUT, rows.reward[part][there])
 
@@ -149,8 +149,8 @@ def compacted(rows: PolicyRows, places: Int64) -> UnitSums:
     units = rows.unit[places]
     _, numbers = np.unique(units, return_inverse=True)
     numbers = np.where(units == NO_UNIT, NO_UNIT, numbers).astype(np.int64)
-    group = rows.group[places]
-    there = group != NEITHER
+    group = rows.compared[places]
+    there = group <= HOLDOUT
     sums = UnitSums()
     sums.add(numbers[there], group[there] == HOLDOUT, rows.reward[places][there])
     return sums

@@ -29,16 +29,16 @@ from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.archive.settled import keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
-from simulator.report.numbering import UnitNumbers, hashes_of
+from simulator.report.numbering import UnitNumbers, text_hashes
 
 Int64 = NDArray[np.int64]
 Root: TypeAlias = "str | FileSystem"
 
 READ = ("chosen", "action", "actions", "holdout", "spec", "user")
 """The columns that every report reads, beside those of the join."""
-POLICY, HOLDOUT, NEITHER = 0, 1, 2
-"""Groups of decisions. Neither: the holdout's policy could not serve it, or the spec was another's.
-"""
+POLICY, HOLDOUT, UNSERVED, EARLIER = range(4)
+"""Groups of decisions. Unserved: the holdout's policy could not serve it. Earlier: of a comparison,
+what was decided under a spec with another holdout, which is not compared."""
 NO_UNIT = -1
 """The unit of a decision that is one by itself."""
 MOST_VALUES = 12
@@ -70,7 +70,8 @@ class PolicyRows:
         spec: the newest spec in the range; None: no decision names one.
         ms: int64[n], when.
         unit: int32[n], the number of each one's unit, or NO_UNIT.
-        group: int8[n], POLICY, HOLDOUT or NEITHER.
+        group: int8[n], POLICY, HOLDOUT or UNSERVED.
+        compared: int8[n], the same, or EARLIER.
         slots: int16[n], how many were filled.
         reward: float64[n], what they earned, all slots together.
         fields: by field of the context, int8[n], the place of its value among the names, or -1.
@@ -86,6 +87,7 @@ class PolicyRows:
     ms: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     unit: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     group: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    compared: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     slots: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     reward: Float64 = field(default_factory=lambda: np.zeros(0))
     fields: dict[str, tuple[NDArray[np.int8], list[str]]] = field(default_factory=dict)
@@ -162,6 +164,7 @@ class _Gathered:
         self._ms: list[Int64] = []
         self._unit: list[NDArray[np.int32]] = []
         self._group: list[NDArray[np.int8]] = []
+        self._compared_as: list[NDArray[np.int8]] = []
         self._slots: list[NDArray[np.int16]] = []
         self._reward: list[Float64] = []
         self._fields: dict[str, FieldCodes | None] = {name: FieldCodes() for name in by}
@@ -190,6 +193,7 @@ class _Gathered:
         group = self._groups(decided)
         self._ms.append(settled.ms)
         self._group.append(group)
+        self._compared_as.append(self._compared(decided, group))
         self._slots.append(np.diff(settled.begins).astype(np.int16))
         self._reward.append(_sums(settled.rewards, settled.begins))
         self._unit.append(self._units(decided, context))
@@ -201,27 +205,29 @@ class _Gathered:
     def _groups(self, decided: Decided) -> NDArray[np.int8]:
         """Return the group of each decision."""
         # False, true, and null where the holdout's policy could not serve it.
-        group = np.concatenate(
+        group: NDArray[np.int8] = np.concatenate(
             [
-                pc.fill_null(part.group.batch["holdout"].cast(pa.int8()), NEITHER).to_numpy()[
+                pc.fill_null(part.group.batch["holdout"].cast(pa.int8()), UNSERVED).to_numpy()[
                     part.places
                 ]
                 for part in decided.parts
             ]
         )
 
-        # Whoever was served while the holdout was another is in no group of this one.
-        wanted = self.spec.holdout if self.spec else None
-        at = 0
+        return group
+
+    def _compared(self, decided: Decided, group: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Return the same groups, but of decisions under another holdout than the newest."""
+        wanted, out, at = self.spec.holdout if self.spec else None, group.copy(), 0
         for part in decided.parts:
             names = coded(part.group.batch["spec"])
             codes = pc.fill_null(names.indices, 0).to_numpy()[part.places]
             for code in np.unique(codes).tolist():
                 own = self._holdout_of(names.dictionary[code].as_py(), decided.reader.reader)
                 if own != wanted:
-                    group[at : at + len(codes)][codes == code] = NEITHER
+                    out[at : at + len(codes)][codes == code] = EARLIER
             at += len(codes)
-        return group
+        return out
 
     def _holdout_of(self, digest: str, reader: ArchiveReader) -> Holdout | None:
         if digest not in self._holdouts:
@@ -237,7 +243,7 @@ class _Gathered:
         out = np.full(len(decided.settled.ms), NO_UNIT, np.int32)
         if holdout is None or holdout.field == "user_id" or context is None:
             hashes, named = _joined(
-                [hashes_of(part.group.batch["user"], part.places) for part in decided.parts]
+                [text_hashes(part.group.batch["user"], part.places) for part in decided.parts]
             )
         else:
             hashes, named = _field_hashes(context, holdout.field)
@@ -296,6 +302,7 @@ class _Gathered:
             ms=_emptied(self._ms, np.int64),
             unit=_emptied(self._unit, np.int32),
             group=_emptied(self._group, np.int8),
+            compared=_emptied(self._compared_as, np.int8),
             slots=_emptied(self._slots, np.int16),
             reward=_emptied(self._reward, np.float64),
             fields={
@@ -313,6 +320,7 @@ class _Gathered:
         if (np.diff(out.ms) < 0).any():
             order = np.argsort(out.ms, kind="stable")
             out.ms, out.unit, out.group = out.ms[order], out.unit[order], out.group[order]
+            out.compared = out.compared[order]
             out.slots, out.reward = out.slots[order], out.reward[order]
             out.fields = {
                 name: (codes[order], names) for name, (codes, names) in out.fields.items()

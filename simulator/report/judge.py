@@ -7,7 +7,7 @@ import numpy as np
 
 from simulator.doctor.checks.findings import Finding
 from simulator.report.comparing import compacted
-from simulator.report.gather import POLICY, PolicyRows
+from simulator.report.gather import EARLIER, POLICY, PolicyRows
 from simulator.report.report import (
     Assignment,
     ReportedRange,
@@ -121,6 +121,8 @@ def cautions_on(
     """
     if uplift is not None and assignment is not None:
         yield from _of_comparison(uplift, assignment)
+    if earlier := int((rows.compared == EARLIER).sum()):
+        yield verdict_of("holdout_changed", f"{earlier:,} decisions are not compared")
 
     if read.waiting > WAITING * max(1, read.decisions):
         yield verdict_of(

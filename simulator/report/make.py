@@ -23,7 +23,7 @@ HEAD = 0.01
 """Share of the items that are the head."""
 
 
-def make_report(
+def policy_report_of(
     policy: str,
     rows: PolicyRows,
     *,

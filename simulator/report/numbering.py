@@ -39,7 +39,7 @@ class UnitNumbers:
         return numbers[inverse]
 
 
-def hashes_of(column: pa.Array, places: Int64) -> tuple[UInt64, NDArray[np.bool_]]:
+def text_hashes(column: pa.Array, places: Int64) -> tuple[UInt64, NDArray[np.bool_]]:
     """Return hashes of the texts at some places, and whether there is one; an empty one is none.
 
     Args:

@@ -7,7 +7,7 @@ from html import escape
 from simulator.pages import COLOURS, STYLE, WIDTH, AxisScale, describe_time, svg_picture
 from simulator.report.report import (
     PolicyReport,
-    SegmentUplift,
+    SegmentDifference,
     StretchOfTime,
     Uplift,
     describe_share,
@@ -139,7 +139,7 @@ def _looks(uplift: Uplift) -> str:
     return note + svg_picture(240, [*axes, *shapes])
 
 
-def _segments(segments: Sequence[SegmentUplift]) -> str:
+def _segments(segments: Sequence[SegmentDifference]) -> str:
     heads = _heads(
         "segment", "units", "held out", "policy", "holdout", "difference", "interval", "p (Holm)"
     )
@@ -157,7 +157,7 @@ def _segments(segments: Sequence[SegmentUplift]) -> str:
     )
 
 
-def _weight(segment: SegmentUplift) -> str:
+def _weight(segment: SegmentDifference) -> str:
     return "b" if segment.conclusive else "span"
 
 

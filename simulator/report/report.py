@@ -141,7 +141,7 @@ class Uplift(msgspec.Struct, frozen=True):
         return self.low > 0.0 or self.high < 0.0
 
 
-class SegmentUplift(msgspec.Struct, frozen=True):
+class SegmentDifference(msgspec.Struct, frozen=True):
     """The uplift among the decisions with one value of a field of the context.
 
     Attributes:
@@ -208,7 +208,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     cautions: list[Verdict]
     uplift: Uplift | None
     assignment: Assignment | None
-    segments: list[SegmentUplift]
+    segments: list[SegmentDifference]
     signals: list[SignalEvents]
     times: list[StretchOfTime]
     choices: dict[str, Spread]

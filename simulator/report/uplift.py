@@ -20,7 +20,7 @@ OF_SPREAD = 0.05
 """The same, as a share of a decision's standard deviation, where the mean is near 0."""
 FEWEST_UNITS = 50
 """Units that each group has before there is an interval: it is right in the limit of many."""
-LARGEST_PART = 0.1
+LARGEST_PART = 0.2
 """Share of the variance in one unit, above which there is no interval yet."""
 SKEWED = 0.2
 """Skewness of the difference above which an interval may miss more often: n > 25 G^2 (Cochran)."""

@@ -46,7 +46,7 @@ VERDICTS = {
         " difference is not the policy's",
     ),
     "too_early": VerdictKind(
-        "a group has fewer than 50 units, or one unit has a tenth of the variance",
+        "a group has fewer than 50 units, or one unit a fifth of the variance",
         "wait: no interval is right with so few",
     ),
     "better": VerdictKind(
@@ -76,6 +76,10 @@ CAUTIONS = {
     "unserved": VerdictKind(
         "the holdout's policy could not serve more than 1% of its decisions, which are left out",
         "choose a holdout.policy that always has candidates, such as uniform",
+    ),
+    "holdout_changed": VerdictKind(
+        "the spec's holdout is another than it was, so the comparison begins with the new one",
+        "nothing, or choose a --since after the change",
     ),
     "in_both_groups": VerdictKind(
         "more than 1% of the units were in both groups, as after a merge of users or a new salt",

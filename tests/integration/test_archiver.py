@@ -20,6 +20,7 @@ from bandits.log.positions import has_reached, is_after, position_ms
 from bandits.log.records import CatalogueRecord, RewardRecord, SpecRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.range_file import Range
+from serve_app.admin.whole_logs import whole_log
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.scrape import collect
 from serve_app.store.archiving.archived import COMMIT, MARK, Committed
@@ -472,3 +473,18 @@ def test_only_the_next_range_is_ever_committed(client):
         "7-0",
         True,
     )
+
+
+def test_the_whole_log_can_be_read_as_one_archive_also_while_it_is_archived(client, tmp_path):
+    log = fill(client, 37, step=HOUR_MS // 9)
+    archiver = Archiver(client, "home", tmp_path, **AT_ONCE)
+    archiver.step()
+    assert 0 < len(list(ArchiveReader(tmp_path, "home").raw())) < 37
+
+    with whole_log(client, "home", str(tmp_path)) as root:
+        finish(archiver)  # what is archived from here on is in the folder twice, and read once
+        reader = ArchiveReader(root, "home")
+        assert list(reader.raw()) == log
+        assert reader.blob(digest(SPEC)) == SPEC
+    with whole_log(client, "home", "") as root:
+        assert list(ArchiveReader(root, "home").raw()) == log

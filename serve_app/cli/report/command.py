@@ -64,9 +64,9 @@ class ReportOptions:
     ] = None
 
 
-@app.command(context_settings=POLICY_AS_ARGUMENT)
+@app.command("report", context_settings=POLICY_AS_ARGUMENT)
 @options_from(ReportOptions)
-def report(options: ReportOptions) -> None:
+def report_policy(options: ReportOptions) -> None:
     """Say what a policy is worth: its rewards, its uplift over the holdout, and what to do.
 
     The uplift's interval holds at every look: look as often as you like, and stop when you like.

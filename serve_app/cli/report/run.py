@@ -21,7 +21,7 @@ from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.findings import Finding
 from simulator.report.gather import PolicyRows, read_policy
-from simulator.report.make import make_report
+from simulator.report.make import policy_report_of
 from simulator.report.report import PolicyReport
 
 EXAMINED = 10_000
@@ -71,7 +71,7 @@ def _reported(
             by=options.by or (),
             progress=lambda count: progress.update(task, completed=count),
         )
-    return make_report(
+    return policy_report_of(
         name, rows, alpha=options.alpha, findings=_findings(options, settings, name, readers, rows)
     )
 

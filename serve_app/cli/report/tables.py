@@ -11,7 +11,7 @@ from simulator.pages import describe_time
 from simulator.report.report import (
     GroupSummary,
     PolicyReport,
-    SegmentUplift,
+    SegmentDifference,
     Uplift,
     describe_share,
     describe_span,
@@ -90,7 +90,7 @@ def _cells(group: GroupSummary) -> tuple[str, str, str, str]:
     return f"{group.units:,}", f"{group.decisions:,}", f"{group.mean:.6g}", stderr
 
 
-def _segments(segments: Sequence[SegmentUplift]) -> Table:
+def _segments(segments: Sequence[SegmentDifference]) -> Table:
     numbers = ("units", "held out", "policy", "holdout", "difference", "p (Holm)")
     table = empty_table(
         *("segment", "units", "held out", "policy", "holdout", "difference", "interval"),
