@@ -13,6 +13,7 @@ from policies.items.timeline import Offer
 from policies.requests import is_private
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter
+from policies.rules.policy_rules import PolicyRules
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER
 from policies.spec import PolicySpec
@@ -32,17 +33,24 @@ class RuledAgain:
     """
 
     def __init__(
-        self, spec: PolicySpec, record: DecisionRecord, item: ItemAt, time_ms: int
+        self,
+        spec: PolicySpec,
+        rules: PolicyRules | None,
+        record: DecisionRecord,
+        item: ItemAt,
+        time_ms: int,
     ) -> None:
         """Take in the items that the record names.
 
         Args:
             spec: the one that the record names.
+            rules: the spec's; None: there are none.
             record: the decision.
             item: gives each item as of the record's catalogue version.
             time_ms: when it was logged.
         """
-        self._spec, self._record, self._time_ms = spec, record, time_ms
+        self._spec, self._rules = spec, rules
+        self._record, self._time_ms = record, time_ms
         self._said = record.rules or NO_RULES
         self.removed = [each for rule in self._said.removed.values() for each in rule.ids]
         self.private = False
@@ -54,7 +62,7 @@ class RuledAgain:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong: the kind, and what it is."""
-        rules = self._spec.rules
+        rules = self._rules
         if rules is None:
             yield "not_refused", "it says what rules did, and its spec has none"
             return

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bandits.log.records import DecisionRecord, LogEntry
+from policies.rules.policy_rules import PolicyRules
 from simulator.doctor.checks.findings import Finding, make_finding, nothing_to_check
 from simulator.doctor.checks.references import ReferencedBlobs
 from simulator.doctor.ruled_again import RuledAgain
@@ -34,14 +35,15 @@ class RuledDecisions:
         self._faulty = 0
         self._faults: Counter[str] = Counter()
         self._first: tuple[str, str] | None = None
+        self._rules: dict[str, PolicyRules | None] = {}
 
     def add(self, entry: LogEntry) -> None:
         """Ask again what the rules say of a decision, if it is one of the sample."""
         record = entry.record
         if not isinstance(record, DecisionRecord):
             return
-        spec = self._stored.spec(record.spec)
-        if spec is None or (spec.rules is None and record.rules is None):
+        spec, rules = self._stored.spec(record.spec), self._rules_of(record.spec)
+        if spec is None or (rules is None and record.rules is None):
             return
 
         self._ruled += 1
@@ -51,7 +53,7 @@ class RuledDecisions:
         if item is None:
             return
 
-        again = RuledAgain(spec, record, item, entry.time_ms)
+        again = RuledAgain(spec, rules, record, item, entry.time_ms)
         faults = list(again.faults())
         self._checked += 1
         self._removed += len(again.removed)
@@ -61,6 +63,13 @@ class RuledDecisions:
         self._faults.update({kind for kind, _ in faults})
         if faults and self._first is None:
             self._first = entry.id, faults[0][1]
+
+    def _rules_of(self, name: str) -> PolicyRules | None:
+        """Return the rules of a spec, which are compiled once."""
+        if name not in self._rules:
+            spec = self._stored.spec(name)
+            self._rules[name] = None if spec is None else spec.rules
+        return self._rules[name]
 
     def findings(self) -> Iterator[Finding]:
         """Yield one; none where no decision was made under rules."""
