@@ -51,7 +51,7 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of bytes that are not what they should be."""
 POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 ITEM_CHANGES = ("put", "patch", "delete")
-MAX_MERGES = 1 << 53
+MAX_COUNT = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
 
 _encoder = msgspec.msgpack.Encoder()
@@ -165,8 +165,8 @@ def _check_merge(record: CutRecord | MergeRecord) -> None:
         inputs = [given for given in record.inputs if given is not None]
 
     numbers = (record.number, *(given.number for given in inputs))
-    if not all(0 < number < MAX_MERGES for number in numbers):
-        raise CodecError(f"a merge's number is from 1 on, below {MAX_MERGES}", "number")
+    if not all(0 < number < MAX_COUNT for number in numbers):
+        raise CodecError(f"a merge's number is from 1 on, below {MAX_COUNT}", "number")
     for given in inputs:
         if not POSITION.fullmatch(given.position):
             raise _no_position(given.position)
@@ -283,7 +283,7 @@ def _check_credit(credit: Credit, slots: int) -> None:
 def _check_rules(rules: Ruled, slots: int, count: int) -> None:
     if rules.now_ms is not None and not 0 <= rules.now_ms <= MAX_TIME_MS:
         raise CodecError("milliseconds since 1970, before the year 10000", "rules.now_ms")
-    if any(len(removed.ids) > removed.count for removed in rules.removed.values()):
+    if not all(len(each.ids) <= each.count < MAX_COUNT for each in rules.removed.values()):
         raise CodecError("no more removed actions are named than were removed", "rules.removed")
 
     boosts = np.frombuffer(rules.boosts, np.uint8)

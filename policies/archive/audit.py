@@ -8,13 +8,11 @@ import pyarrow as pa
 
 from bandits.errors import ArchiveError
 from policies.archive.archive import ArchiveReader
-from policies.archive.columns import UNDECODABLE, columns_of, decoded
-from policies.archive.layouts import SCHEMAS
-from policies.archive.parts.rebuild import texts_of
+from policies.archive.columns import COLUMNS, UNDECODABLE, columns_of, decoded
+from policies.archive.layouts import NEVER_SAID, SCHEMAS
+from policies.archive.parts.objects import texts_of
 from policies.archive.parts.shapes import bounds_of, elements_of
 from policies.archive.row_groups import RangeRows
-
-FROM_RECORDS = frozenset({"record", "checksum"})
 
 
 class ColumnFault(NamedTuple):
@@ -69,7 +67,11 @@ def audit_columns(
 
 def _audit(rows: RangeRows, number: int, path: str) -> GroupAudit:
     try:
-        names = [name for name in SCHEMAS[rows.layout].names if name not in FROM_RECORDS]
+        names = [
+            field.name
+            for field in SCHEMAS[rows.layout]
+            if field.name in COLUMNS.names and field.name not in NEVER_SAID[rows.layout]
+        ]
         stored, parts = rows.stored(number, names), rows.all_entries(number)
     except ArchiveError as error:
         return GroupAudit(path, number, 0, error=error.message)

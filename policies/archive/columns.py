@@ -4,7 +4,7 @@ A file of the newest layout holds them. Of a file of an older one, which has few
 derived while it is read, by the same function that writes them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -25,41 +25,38 @@ from bandits.log.records import (
     kind_of,
 )
 from bandits.values import FeatureMap
-from policies.archive.parts.rest import INT64_MAX, rest_of
+from policies.archive.arrays import (
+    CODED,
+    INT64_MAX,
+    flat_column,
+    list_column,
+    list_of,
+    map_column,
+    map_to,
+    numbers_column,
+)
+from policies.archive.parts.rest import rest_of
+from policies.archive.parts.ruled import RULED, ruled_column
 
 UNDECODABLE = "undecodable"
-
-CODED = pa.dictionary(pa.int32(), pa.string())
-"""A text that repeats: codes into the distinct texts of a row group."""
-
-
-def _list_of(of: pa.DataType, *, nullable: bool = False) -> pa.DataType:
-    return pa.list_(pa.field("element", of, nullable=nullable))
-
-
-def _map_to(of: pa.DataType) -> pa.DataType:
-    return pa.map_(pa.field("key", CODED, nullable=False), pa.field("value", of, nullable=False))
-
 
 FEATURE = pa.struct(
     [
         ("number", pa.float64()),
         ("flag", pa.bool_()),
         ("text", CODED),
-        ("texts", _list_of(CODED)),
+        ("texts", list_of(CODED)),
     ]
 )
 """The value of a feature: one of the four, the others are null."""
-FEATURES = _map_to(FEATURE)
+FEATURES = map_to(FEATURE)
 CREDIT = pa.struct(
     [
-        ("sources", _list_of(CODED)),
-        ("pmf", _list_of(pa.float64())),
-        ("credited", _list_of(pa.int32())),
+        ("sources", list_of(CODED)),
+        ("pmf", list_of(pa.float64())),
+        ("credited", list_of(pa.int32())),
     ]
 )
-PLACED = pa.struct([("slot", pa.int32()), ("action", CODED)])
-
 COLUMNS = pa.schema(
     [
         # Of every entry.
@@ -80,12 +77,12 @@ COLUMNS = pa.schema(
         ("action", CODED),
         ("slots", pa.int32()),
         ("actions", pa.int32()),
-        ("chosen", _list_of(pa.int32())),
-        ("action_ids", _list_of(CODED)),
-        ("pmf", _list_of(pa.float64())),
-        ("scores", _map_to(_list_of(pa.float32()))),
+        ("chosen", list_of(pa.int32())),
+        ("action_ids", list_of(CODED)),
+        ("pmf", list_of(pa.float64())),
+        ("scores", map_to(list_of(pa.float32()))),
         ("context", FEATURES),
-        ("features", _list_of(FEATURES, nullable=True)),
+        ("features", list_of(FEATURES, nullable=True)),
         # Spec, catalogue and artifact are also of the entries that change them.
         ("spec", CODED),
         ("snapshot_id", CODED),
@@ -96,12 +93,10 @@ COLUMNS = pa.schema(
         ("deferred", pa.bool_()),
         ("holdout", pa.bool_()),
         ("unserved", pa.bool_()),
-        ("failed", _map_to(pa.string())),
+        ("failed", map_to(pa.string())),
         ("credit", CREDIT),
+        *RULED,
         # Kept for what later builds record; null today.
-        ("removed", _list_of(CODED)),
-        ("placed", _list_of(PLACED)),
-        ("controller", pa.binary()),
         ("challenger", CODED),
     ]
 )
@@ -198,7 +193,7 @@ class EntryRows:
     def pmf(self) -> pa.Array:
         """The column of this name."""
         parts = [row and row.pmf for row in self.decisions]
-        return _numbers_of(parts, "<f8", COLUMNS.field("pmf").type)
+        return numbers_column(parts, "<f8", COLUMNS.field("pmf").type)
 
     @cached_property
     def scores(self) -> pa.Array:
@@ -206,7 +201,7 @@ class EntryRows:
         kind = COLUMNS.field("scores").type
         maps = [row and row.scores for row in self.decisions]
         lists = [data for each in maps if each for data in each.values()]
-        return _map_column(maps, _numbers_of(lists, "<f4", kind.item_type), kind)
+        return map_column(maps, numbers_column(lists, "<f4", kind.item_type), kind)
 
     @cached_property
     def context(self) -> pa.Array:
@@ -218,14 +213,19 @@ class EntryRows:
         """The column of this name."""
         lists = [row and row.features for row in self.decisions]
         maps = list(chain.from_iterable(each for each in lists if each))
-        return _list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
+        return list_column(lists, feature_maps(maps), COLUMNS.field("features").type)
 
     @cached_property
     def failed(self) -> pa.Array:
         """The column of this name."""
         maps = [row and row.failed for row in self.decisions]
         reasons = [reason for each in maps if each for reason in each.values()]
-        return _map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
+        return map_column(maps, pa.array(reasons, pa.string()), COLUMNS.field("failed").type)
+
+    @cached_property
+    def rules(self) -> list[Any]:
+        """What the rules of each entry depended on, None where there are none."""
+        return self.of_decisions("rules")
 
     @cached_property
     def credit(self) -> pa.Array:
@@ -235,9 +235,13 @@ class EntryRows:
         credited = [each and each.credited for each in made]
         return pa.StructArray.from_arrays(
             [
-                _list_column(sources, _flat(sources, CODED), CREDIT.field("sources").type),
-                _numbers_of([each and each.pmf for each in made], "<f8", CREDIT.field("pmf").type),
-                _list_column(credited, _flat(credited, pa.int32()), CREDIT.field("credited").type),
+                list_column(sources, flat_column(sources, CODED), CREDIT.field("sources").type),
+                numbers_column(
+                    [each and each.pmf for each in made], "<f8", CREDIT.field("pmf").type
+                ),
+                list_column(
+                    credited, flat_column(credited, pa.int32()), CREDIT.field("credited").type
+                ),
             ],
             fields=list(CREDIT),
             mask=pa.array([each is None for each in made], pa.bool_()),
@@ -297,50 +301,11 @@ def feature_maps(maps: Sequence[FeatureMap | None]) -> pa.Array:
 
         own = [value if one is kind else None for value, one in zip(values, kinds, strict=True)]
         parts.append(
-            _list_column(own, _flat(own, CODED), field.type)
+            list_column(own, flat_column(own, CODED), field.type)
             if kind is list
             else pa.array(own, field.type)
         )
-    return _map_column(maps, pa.StructArray.from_arrays(parts, fields=list(FEATURE)), FEATURES)
-
-
-def _flat(lists: Sequence[Any], of: pa.DataType) -> pa.Array:
-    return pa.array(list(chain.from_iterable(each for each in lists if each)), of)
-
-
-def _offsets(lengths: Sequence[int]) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.array(offsets)
-
-
-def _absent(rows: Sequence[Any]) -> pa.Array | None:
-    mask = [row is None for row in rows]
-    return pa.array(mask, pa.bool_()) if any(mask) else None
-
-
-def _list_column(lists: Sequence[Any], flat: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return lists as a column, from all their elements one after the other."""
-    offsets = _offsets([0 if each is None else len(each) for each in lists])
-    return pa.ListArray.from_arrays(offsets, flat, type=kind, mask=_absent(lists))
-
-
-def _numbers_of(parts: Sequence[bytes | None], form: str, kind: pa.DataType) -> pa.Array:
-    """Return little-endian arrays as a column, bit for bit."""
-    width = np.dtype(form).itemsize
-    offsets = _offsets([0 if part is None else len(part) // width for part in parts])
-    flat = pa.array(np.frombuffer(b"".join(part for part in parts if part), form))
-    return pa.ListArray.from_arrays(offsets, flat, type=kind, mask=_absent(parts))
-
-
-def _map_column(
-    maps: Sequence[Mapping[str, Any] | None], items: pa.Array, kind: pa.DataType
-) -> pa.Array:
-    """Return maps as a column, from all their values one after the other."""
-    offsets = _offsets([0 if each is None else len(each) for each in maps])
-    return pa.MapArray.from_arrays(
-        offsets, _flat(maps, CODED), items, type=kind, mask=_absent(maps)
-    )
+    return map_column(maps, pa.StructArray.from_arrays(parts, fields=list(FEATURE)), FEATURES)
 
 
 _MAKE: dict[str, Callable[[EntryRows], Any]] = {
@@ -376,5 +341,9 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "unserved": lambda rows: rows.of_decisions("unserved"),
     "failed": lambda rows: rows.failed,
     "credit": lambda rows: rows.credit,
+    **{
+        name: lambda rows, name=name: ruled_column(name, rows.rules)  # type: ignore[misc]
+        for name in RULED.names
+    },
 }
 """By column, what makes it; a column that nothing makes is null."""

@@ -6,9 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from policies.archive.columns import CODED, COLUMNS
+from policies.archive.arrays import CODED, list_of
+from policies.archive.columns import COLUMNS
+from policies.archive.parts.ruled import PLACED, RULED
 
-FORMAT = 3
+FORMAT = 4
 """The layout that is written."""
 METADATA = b"banditloop"
 """The key of a file's header."""
@@ -18,21 +20,40 @@ RECORD_BYTES = b"banditloop.record_bytes"
 RECORD = pa.field("record", pa.binary(), nullable=False)
 CHECKSUM = pa.field("checksum", pa.uint32(), nullable=False)
 _SINCE_3 = frozenset({"profile"})
+_SINCE_4 = frozenset(RULED.names)
+_KEPT_UNTIL_3 = [
+    pa.field("removed", list_of(CODED)),
+    pa.field("placed", list_of(PLACED)),
+    pa.field("controller", pa.binary()),
+]
+"""What layouts 2 and 3 kept a place for; always null."""
 FIRST_COLUMNS = [
     *("id", "ms", "seq", "kind", "event_id", "reward", "reward_id", "slot", "action_id"),
     *("propensity", "action", "slots", "actions", "spec", "snapshot_id", "catalogue", "user"),
     *("deferred", "holdout"),
 ]
+
+
+def _without(names: frozenset[str]) -> list[pa.Field]:
+    return [field for field in COLUMNS if field.name not in names]
+
+
 SCHEMAS = {
     1: pa.schema([*(COLUMNS.field(name) for name in FIRST_COLUMNS), RECORD]),
-    2: pa.schema([*(field for field in COLUMNS if field.name not in _SINCE_3), RECORD, CHECKSUM]),
-    3: pa.schema([*COLUMNS, RECORD, CHECKSUM]),
+    2: pa.schema([*_without(_SINCE_3 | _SINCE_4), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
+    3: pa.schema([*_without(_SINCE_4), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
+    4: pa.schema([*COLUMNS, RECORD, CHECKSUM]),
 }
 """By format, what a file holds. ``record`` is the whole in layout 1, and from layout 2 on what the
 columns leave of it (see parts/rest.py); ``checksum`` is the CRC-32 of the whole."""
 SCHEMA = SCHEMAS[FORMAT]
-NEVER_SAID = {1: _SINCE_3 | {"signal"}, 2: _SINCE_3, 3: frozenset[str]()}
-"""By format, the columns it lacks of which nothing was known when such files were written."""
+NEVER_SAID = {
+    1: _SINCE_3 | _SINCE_4 | {"signal"},
+    2: _SINCE_3 | _SINCE_4,
+    3: _SINCE_4,
+    4: frozenset[str](),
+}
+"""By format, the columns of which nothing was known when such files were written."""
 
 
 def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
@@ -49,9 +70,15 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         yield name, kind
 
 
-LEAVES = dict(leaf for field in SCHEMA for leaf in _leaves(field.name, field.type))
-"""The columns of a file of the newest layout, by path."""
-CODED_LEAVES = frozenset(path for path, kind in LEAVES.items() if kind == CODED)
+def _coded(schema: pa.Schema) -> frozenset[str]:
+    """Return which of them are texts that repeat."""
+    leaves = (leaf for field in schema for leaf in _leaves(field.name, field.type))
+    return frozenset(path for path, kind in leaves if kind == CODED)
+
+
+CODED_LEAVES = _coded(SCHEMA)
+"""The columns of repeating texts in a file of the newest layout, by path."""
+_CODED_EVER = CODED_LEAVES.union(*map(_coded, SCHEMAS.values()))
 STATISTICS = ["id", "ms", "seq", "kind", "reward", "spec", "snapshot_id", "catalogue", "user"]
 
 
@@ -66,7 +93,7 @@ def open_parquet(source: Any) -> Any:
     return pq.ParquetFile(
         source,
         metadata=metadata,
-        read_dictionary=sorted(paths & CODED_LEAVES),
+        read_dictionary=sorted(paths & _CODED_EVER),
         page_checksum_verification=True,
     )
 

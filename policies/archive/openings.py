@@ -9,12 +9,13 @@ import pyarrow as pa
 from bandits.log.older_decisions import Opened, Opening
 from bandits.log.records import ActivationRecord, LogRecord, RewardRecord, TickRecord
 from policies.archive.archive import ArchiveReader
-from policies.archive.parts.rebuild import texts_of
+from policies.archive.parts.objects import lists_of, texts_of
+from policies.archive.parts.ruled import placements_of
 from policies.archive.parts.shapes import bounds_of, elements_of
 
 OF_REWARDS = ["event_id", "reward", "reward_id", "slot", "action_id", "signal"]
 OF_DECISIONS = ["event_id", "spec", "catalogue", "deferred"]
-COLUMNS = ["id", "kind", *OF_REWARDS, *OF_DECISIONS[1:], "chosen", "action_ids"]
+COLUMNS = ["id", "kind", *OF_REWARDS, *OF_DECISIONS[1:], "chosen", "action_ids", "placed"]
 TICK = TickRecord()
 
 
@@ -38,12 +39,13 @@ def openings(archive: ArchiveReader, after: str, through: str | None = None) -> 
         positions, kinds = batch["id"].to_pylist(), _values(batch["kind"])
         rewards = zip(*(_values(batch[name]) for name in OF_REWARDS), strict=True)
         decisions = zip(*(_values(batch[name]) for name in OF_DECISIONS), strict=True)
-        rows = zip(positions, kinds, rewards, decisions, _chosen(batch), strict=True)
+        placed = [each or () for each in lists_of(batch["placed"], placements_of)]
+        rows = zip(positions, kinds, rewards, decisions, _chosen(batch), placed, strict=True)
 
-        for position, kind, reward, decision, chosen in rows:
+        for position, kind, reward, decision, chosen, on_page in rows:
             record: Opening | LogRecord = TICK
             if kind == "decision":
-                record = Opening._make((*decision, chosen))
+                record = Opening._make((*decision, chosen, on_page))
             elif kind == "reward":
                 record = RewardRecord(*reward)
             elif kind == "activation":

@@ -12,20 +12,15 @@ import pyarrow.compute as pc
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
 from bandits.log.records import kind_of
+from policies.archive.arrays import INT64_MAX
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import FORMAT, NEVER_SAID, SCHEMAS
 from policies.archive.parts.rebuild import StoredEntries, stored_entries
-from policies.archive.parts.rest import INT64_MAX
 from policies.archive.parts.shapes import misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 
-_ASIDE = frozenset(
-    [
-        *("ms", "seq", "propensity", "action"),
-        *("removed", "placed", "controller", "challenger"),
-    ]
-)
+_ASIDE = frozenset({"ms", "seq", "propensity", "action", "challenger"})
 """Columns that say nothing that a record's bytes are made of."""
 
 
@@ -172,11 +167,12 @@ class RangeRows:
             yield StoredEntries.whole(part(self._read(number, ["id", "record"])))
             return
 
-        names = [name for name in SCHEMAS[self.layout].names if name not in _ASIDE]
-        batch = part(self._read(number, names))
-        for field in SCHEMAS[FORMAT]:
+        fields = [field for field in SCHEMAS[FORMAT] if field.name not in _ASIDE]
+        never = NEVER_SAID[self.layout]
+        batch = part(self._read(number, [each.name for each in fields if each.name not in never]))
+        for field in fields:
             # No record of an older layout has what only newer columns hold.
-            if field.name not in names and field.name not in _ASIDE:
+            if field.name in never:
                 batch = batch.append_column(field, pa.nulls(len(batch), field.type))
         with self._chain.reading(self._file.listed, number):
             yield from stored_entries(batch)

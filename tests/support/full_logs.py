@@ -54,6 +54,7 @@ def full_logs(draw) -> list[tuple[str, bytes]]:
     own = st.one_of(full_decisions(), rewards).map(encode)
     data = [each for _, each in draw(raw_logs(max_size=10))]
     before = [own.map(shortened), own.map(without_artifact), own.map(without_profile)]
+    before.append(own.map(without_rules))
     own = st.one_of(own, *before, own.map(lengthened))
     data += draw(st.lists(own, max_size=10))
     data = draw(st.permutations(data))

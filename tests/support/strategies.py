@@ -140,6 +140,7 @@ def decisions(draw) -> records.DecisionRecord:
         user=draw(st.one_of(st.none(), texts)),
         deferred=draw(st.booleans()),
         holdout=draw(st.booleans()),
+        rules=draw(st.none() | ruled(count, len(chosen))),
     )
 
 

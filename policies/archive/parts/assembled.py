@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64
+from bandits.log.encoded_decisions import starts_of
+from bandits.log.records import Ruled
 from policies.archive.columns import FEATURE
 from policies.archive.parts.assembling import (
     BEFORE_ARTIFACT,
@@ -26,8 +29,11 @@ from policies.archive.parts.shapes import bounds_of, elements_of
 ASSEMBLED = frozenset({BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS})
 NAMED = ("spec", "snapshot_id", "catalogue", "user", "artifact", "profile")
 """How many elements the array of a decision may have that compiled code writes."""
+NIL = b"\xc0"
 HEAD_BYTES = 64
 """More than the parts of a record take that are there in every one; 5 are the most of a size."""
+
+encode_part = msgspec.msgpack.Encoder().encode
 
 
 class _Words:
@@ -70,7 +76,11 @@ class _Words:
 
 
 def assembled(
-    batch: pa.RecordBatch, rows: Int64, policies: Sequence[str], elements: Sequence[int]
+    batch: pa.RecordBatch,
+    rows: Int64,
+    policies: Sequence[str],
+    elements: Sequence[int],
+    rules: Sequence[Ruled | None],
 ) -> list[bytes]:
     """Return the bytes of n decisions.
 
@@ -79,6 +89,7 @@ def assembled(
         rows: where they are, [n].
         policies: the policy of each, [n].
         elements: how many elements the array of each has, of ASSEMBLED, [n].
+        rules: what the rules of each depended on, [n].
     """
     words, places = _Words(), rows
     texts = np.stack(
@@ -118,12 +129,15 @@ def assembled(
     entries = len(context[0]) + len(own[0])
     most = words.used + len(of_sources) + len(masses) + 14 * entries + HEAD_BYTES * len(batch)
     most += 5 * (len(chosen) + len(maps) + len(sources))
+    of_rules = [NIL if each is None else encode_part(each) for each in rules]
+    most += sum(map(len, of_rules))
     out = np.empty(most, np.uint8)
     data, starts = words.all()
     arguments: list[Any] = [
         *(out, data, starts, np.ascontiguousarray(texts), np.ascontiguousarray(numbers)),
         *(*context[:2], between, *own, _truths(maps.is_valid()), action_ids, sources),
         *(of_sources, masses, chosen),
+        *(np.frombuffer(b"".join(of_rules) + b"\0", np.uint8), starts_of(of_rules)),
     ]
     ends = assemble(*arguments)
     whole, first, records = out[: int(ends[-1])].tobytes(), 0, []

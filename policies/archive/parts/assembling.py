@@ -117,7 +117,7 @@ i8ss = read_only(types.int64, 2)
 
 @compiled(
     *(types.uint8[::1], u1s, i8s, i8ss, i8ss, i8ss, i8s, i8ss, i8ss, i8s, i8ss),
-    *(truths, i8s, i8s, u1s, u1s, i8s),
+    *(truths, i8s, i8s, u1s, u1s, i8s, u1s, i8s),
     returns=types.int64[::1],
 )
 def assemble(  # noqa: C901, PLR0912 - one part after the other
@@ -138,6 +138,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
     scores: NDArray[np.uint8],
     pmf: NDArray[np.uint8],
     chosen: Int64,
+    rules: NDArray[np.uint8],
+    rules_begin: Int64,
 ) -> Int64:
     """Write n decisions, without credits and failures. Returns where each ends, int64[n].
 
@@ -161,6 +163,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         scores: bytes of float32[actions] by source.
         pmf: bytes of float64[slots x actions].
         chosen: by slot.
+        rules: the bytes of what the rules of each depended on.
+        rules_begin: [n + 1]: where those of each begin, and the last end.
     """
     ends = np.empty(len(texts), np.int64)
     at = action = source = score = slot = mass = number = 0
@@ -216,7 +220,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         if numbers[row, 7] > BEFORE_PROFILE:
             at = _text_or_nil(out, at, words, starts, texts[row, PROFILE])
         if numbers[row, 7] > BEFORE_RULES:
-            out[at] = _NIL
-            at += 1
+            for k in range(rules_begin[row], rules_begin[row + 1]):
+                out[at] = rules[k]
+                at += 1
         ends[row] = at
     return ends

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,8 +14,16 @@ from bandits.log.codec import decode_valid, read_entry
 from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
 from bandits.values import FeatureMap
 from policies.archive.parts.assembled import ASSEMBLED, NAMED, assembled
+from policies.archive.parts.objects import (
+    byte_parts,
+    lists_of,
+    maps_of,
+    nulled,
+    plain_values,
+    texts_of,
+)
 from policies.archive.parts.rest import elements_and_policy, encode_first, is_emptied
-from policies.archive.parts.shapes import bounds_of, elements_of
+from policies.archive.parts.ruled import rules_of
 
 ROWS = 2048
 """Rows that are objects at the same time: those of a row group may be many."""
@@ -104,7 +111,7 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
 
 def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
     names = ("event_id", "reward", "reward_id", "slot", "action_id", "signal")
-    columns = [_values_of(batch[name].take(rows)) for name in names]
+    columns = [plain_values(batch[name].take(rows)) for name in names]
     return [
         encode_first(RewardRecord(*fields), elements)
         for *fields, (elements, _) in zip(*columns, heads, strict=True)
@@ -117,7 +124,8 @@ def _decisions(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, st
     # Compiled code has none of the parts that few logs have.
     is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
     if is_plain and ASSEMBLED.issuperset(elements):
-        return assembled(batch, rows, policies, elements)
+        rules = rules_of(batch)
+        return assembled(batch, rows, policies, elements, [rules[row] for row in rows.tolist()])
     made = zip(_decoded(batch, rows.tolist(), policies), elements, strict=True)
     return [encode_first(record, count) for record, count in made]
 
@@ -126,19 +134,20 @@ def _decoded(
     batch: pa.RecordBatch, rows: Sequence[int], policies: Sequence[str]
 ) -> Iterator[DecisionRecord]:
     event_ids, specs, snapshots, catalogues, users, artifacts, profiles = (
-        _values_of(batch[name]) for name in ("event_id", *NAMED)
+        plain_values(batch[name]) for name in ("event_id", *NAMED)
     )
     deferred, unserved, holdout = (
         batch[name].to_pylist() for name in ("deferred", "unserved", "holdout")
     )
-    contexts = _maps(batch["context"], _features)
-    features = _lists(batch["features"], _feature_maps)
-    action_ids = _lists(batch["action_ids"], _values_of)
-    chosen = _lists(batch["chosen"], _values_of)
-    pmfs = _parts(batch["pmf"])
-    scores = _maps(batch["scores"], _parts)
-    failed = _maps(batch["failed"], _values_of)
+    contexts = maps_of(batch["context"], _features)
+    features = lists_of(batch["features"], _feature_maps)
+    action_ids = lists_of(batch["action_ids"], plain_values)
+    chosen = lists_of(batch["chosen"], plain_values)
+    pmfs = byte_parts(batch["pmf"])
+    scores = maps_of(batch["scores"], byte_parts)
+    failed = maps_of(batch["failed"], plain_values)
     credited = _credits(batch["credit"])
+    rules = rules_of(batch)
 
     for row, policy in zip(rows, policies, strict=True):
         yield DecisionRecord(
@@ -162,65 +171,12 @@ def _decoded(
             failed[row],
             artifacts[row],
             profiles[row],
+            rules[row],
         )
 
 
-def texts_of(column: pa.Array) -> list[Any]:
-    """Return a column of coded texts as one text per row, None where it is null."""
-    words, codes = column.dictionary.to_pylist(), column.indices
-    if codes.null_count:
-        codes = codes.fill_null(len(words))
-        words.append(None)
-    return [words[code] for code in codes.to_numpy().tolist()]
-
-
-def _values_of(column: pa.Array) -> list[Any]:
-    if pa.types.is_dictionary(column.type):
-        return texts_of(column)
-    if column.null_count or not pa.types.is_primitive(column.type):
-        return cast(list[Any], column.to_pylist())
-    return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
-
-
-def _lists(column: pa.Array, make: Any) -> list[Any]:
-    """Return a list column as one list per row, None where it is null."""
-    if column.null_count == len(column):
-        return [None] * len(column)
-    flat = make(elements_of(column, column.values))
-    spans = pairwise(bounds_of(column).tolist())
-    return _nulled(column, [flat[first:last] for first, last in spans])
-
-
-def _nulled(column: pa.Array, values: list[Any]) -> list[Any]:
-    if column.null_count:
-        for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
-            values[row] = None
-    return values
-
-
-def _parts(column: pa.Array) -> list[bytes]:
-    """Return a column of lists of numbers as their little-endian bytes, one part per row."""
-    flat = elements_of(column, column.values).to_numpy()
-    data, width = flat.tobytes(), flat.itemsize
-    spans = pairwise((width * bounds_of(column)).tolist())
-    return [data[first:last] for first, last in spans]
-
-
-def _maps(column: pa.Array, make: Any) -> list[Any]:
-    """Return a column of maps as one dict per row, None where it is null."""
-    if column.null_count == len(column):
-        return [None] * len(column)
-    keys = texts_of(elements_of(column, column.keys))
-    items = make(elements_of(column, column.items))
-    maps: list[Any] = [
-        dict(zip(keys[first:last], items[first:last], strict=True)) if last > first else {}
-        for first, last in pairwise(bounds_of(column).tolist())
-    ]
-    return _nulled(column, maps)
-
-
 def _feature_maps(column: pa.Array) -> list[FeatureMap | None]:
-    return _maps(column, _features)
+    return maps_of(column, _features)
 
 
 def _features(column: pa.Array) -> list[Any]:
@@ -230,7 +186,7 @@ def _features(column: pa.Array) -> list[Any]:
         part = column.field(field.name)
         if part.null_count == len(part):
             continue
-        own = _lists(part, texts_of) if field.name == "texts" else _values_of(part)
+        own = lists_of(part, texts_of) if field.name == "texts" else plain_values(part)
         if not part.null_count:
             return own
         for place in np.flatnonzero(part.is_valid().to_numpy(zero_copy_only=False)).tolist():
@@ -242,9 +198,9 @@ def _credits(column: pa.Array) -> list[Credit | None]:
     if column.null_count == len(column):
         return [None] * len(column)
     sources, pmfs, credited = (
-        _lists(column.field("sources"), texts_of),
-        _parts(column.field("pmf")),
-        _lists(column.field("credited"), _values_of),
+        lists_of(column.field("sources"), texts_of),
+        byte_parts(column.field("pmf")),
+        lists_of(column.field("credited"), plain_values),
     )
     made: list[Any] = [Credit(*parts) for parts in zip(sources, pmfs, credited, strict=True)]
-    return _nulled(column, made)
+    return nulled(column, made)

@@ -1,6 +1,6 @@
 """The rest that columns leave of a record, and the record put together from both.
 
-In a file of layout 2 the columns hold the parts of decisions and rewards. Beside them stands the
+From layout 2 on the columns hold the parts of decisions and rewards. Beside them stands the
 same record with those parts emptied: the kind, the policy, and how many fields the build that wrote
 it knew. An entry whose bytes would not come out the same (fields of a later build, another encoder)
 stays whole.
@@ -12,8 +12,9 @@ import msgspec
 
 from bandits.log.codec import VERSION, encode
 from bandits.log.records import DecisionRecord, LogRecord, RewardRecord
+from policies.archive.arrays import INT64_MAX
+from policies.archive.parts.ruled import fits
 
-INT64_MAX = 2**63 - 1
 EMPTY_DECISION = DecisionRecord("", "", "", "", "", {}, [], None, {}, b"", [])
 EMPTY_REWARD = RewardRecord("", 0.0)
 ALL_ELEMENTS = {kind: len(kind.__struct_fields__) + 1 for kind in (DecisionRecord, RewardRecord)}
@@ -61,7 +62,7 @@ def _fits(record: DecisionRecord | RewardRecord) -> bool:
     """Return whether the columns hold all that a record says."""
     if isinstance(record, RewardRecord):
         return record.slot is None or record.slot < INT64_MAX
-    return (record.holdout or not record.unserved) and record.rules is None
+    return (record.holdout or not record.unserved) and fits(record.rules)
 
 
 def emptied_decision(policy: str, count: int) -> bytes:

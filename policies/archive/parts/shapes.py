@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-LISTS = frozenset({"chosen", "action_ids", "pmf", "features", "scores"})
+LISTS = frozenset({"chosen", "action_ids", "pmf", "features", "scores", "boosts"})
 
 
 def shape_of(names: Iterable[str]) -> set[str]:
@@ -38,12 +38,13 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
         "action_ids": actions,
         "pmf": slots * actions,
         "features": actions,
+        "boosts": actions,
     }
     for name in sorted(names & expected.keys()):
         column, lengths = batch[name], _lengths(batch[name])
-        # Only features may be missing where there are actions.
+        # Features and boosts alone may be missing where there are actions.
         wrong = lengths != expected[name]
-        if name == "features":
+        if name in ("features", "boosts"):
             wrong &= column.is_valid().to_numpy(zero_copy_only=False)
         if wrong.any():
             row = int(np.argmax(wrong))

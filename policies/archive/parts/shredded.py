@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int32, Int64
 from bandits.log.codec import VERSION
-from bandits.log.records import DecisionRecord
+from bandits.log.records import DecisionRecord, Ruled
+from policies.archive.arrays import offsets_column
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
+from policies.archive.parts.assembled import NIL, encode_part
 from policies.archive.parts.assembling import (
     BEFORE_ARTIFACT,
     BEFORE_PROFILE,
@@ -19,6 +22,7 @@ from policies.archive.parts.assembling import (
     ELEMENTS,
 )
 from policies.archive.parts.rest import emptied_decision
+from policies.archive.parts.ruled import fits
 from policies.archive.parts.shredding import (
     ACTIONS,
     ARTIFACT,
@@ -59,6 +63,7 @@ HEADS = tuple(
 COUNT_AT = 3
 """Where in a head the number of elements stands."""
 WORDS = 1 << 13
+_rules = msgspec.msgpack.Decoder(Ruled)
 NAMED = {
     "policy": POLICY,
     "spec": SPEC,
@@ -127,10 +132,12 @@ class ShreddedRows(EntryRows):
     def rest(self, data: Sequence[bytes]) -> list[bytes]:
         """See EntryRows."""
         rest = super().rest(data)
-        names = ("policy", "holdout", "unserved")
+        names = ("policy", "holdout", "unserved", "rules")
         columns = zip(*(self._parts.values(name) for name in names), strict=True)
-        for row, (policy, holdout, unserved) in zip(self._places.tolist(), columns, strict=True):
-            if holdout or not unserved:
+        for row, (policy, holdout, unserved, rules) in zip(
+            self._places.tolist(), columns, strict=True
+        ):
+            if (holdout or not unserved) and fits(rules):
                 rest[row] = emptied_decision(policy, data[row][COUNT_AT])
         return rest
 
@@ -140,7 +147,7 @@ class ShreddedRows(EntryRows):
         by_row[self._places] = lengths
         mask = np.ones(len(self.ids), bool)
         mask[self._places] = ~np.broadcast_to(has, lengths.shape)
-        return _offsets(by_row), pa.array(mask)
+        return offsets_column(by_row), pa.array(mask)
 
     def _lists(self, name: str, lengths: Int64, flat: pa.Array, has: Any = True) -> pa.Array:
         offsets, mask = self._by_row(lengths, has)
@@ -168,7 +175,7 @@ class ShreddedRows(EntryRows):
         """See EntryRows."""
         parts, kind = self._parts, COLUMNS.field("scores").type
         lists = pa.ListArray.from_arrays(
-            _offsets(np.repeat(parts.actions, parts.sources)),
+            offsets_column(np.repeat(parts.actions, parts.sources)),
             pa.array(parts.scores),
             type=kind.item_type,
         )
@@ -199,7 +206,7 @@ class ShreddedRows(EntryRows):
         parts = self._parts
         keys, values = parts.features(1)
         maps = pa.MapArray.from_arrays(
-            _offsets(np.maximum(parts.maps, 0)),
+            offsets_column(np.maximum(parts.maps, 0)),
             keys,
             values,
             type=FEATURES,
@@ -214,8 +221,9 @@ class _Parts:
 
     def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
         self.rows = np.zeros((count, 5), np.int64)
-        self._heads = np.zeros((count, 12), np.int64)
+        self._heads = np.zeros((count, 14), np.int64)
         self._event_ids: list[str] = []
+        self._rules: list[Ruled | None] = []
         self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
         self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)
         self.chosen = np.empty(sizes[N_SLOTS], np.int32)
@@ -250,11 +258,12 @@ class _Parts:
         if outcome != TAKEN:
             return None
 
+        whole = data.tobytes()
         try:
-            parts._name(data.tobytes(), words[:, : known[VOCABULARIES]])
+            parts._name(whole, words[:, : known[VOCABULARIES]])
         except UnicodeDecodeError:
             return None
-        return parts
+        return parts if parts._read_rules(whole) else None
 
     def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
         words = np.empty((6, table.size // 2), np.int64)
@@ -280,8 +289,20 @@ class _Parts:
             data[start : start + size].decode() for start, size in self._heads[:, :2].tolist()
         ]
 
+    def _read_rules(self, data: bytes) -> bool:
+        """Read what their rules depended on; return whether its bytes are as this build's."""
+        for begins, ends in self._heads[:, 12:14].tolist():
+            part = data[begins:ends]
+            rules = None if part in (NIL, b"") else _rules.decode(part)
+            if rules is not None and encode_part(rules) != part:
+                return False
+            self._rules.append(rules)
+        return True
+
     def values(self, name: str) -> list[Any]:
         """Return what decisions say under a name of a column, or their policy, by decision."""
+        if name == "rules":
+            return self._rules
         if name == "event_id":
             return self._event_ids
         if name in TRUTHS:
@@ -339,7 +360,7 @@ class _Parts:
                 listed = self._listed[kind, : self._sizes[N_LISTED + kind]]
                 parts.append(
                     pa.ListArray.from_arrays(
-                        _offsets(np.where(other, 0, values)),
+                        offsets_column(np.where(other, 0, values)),
                         self.coded(LISTED + kind, listed),
                         type=field.type,
                         mask=pa.array(other),
@@ -347,9 +368,3 @@ class _Parts:
                 )
         made = pa.StructArray.from_arrays(parts, fields=list(FEATURE))
         return self.coded(KEYS + kind, names), made
-
-
-def _offsets(lengths: Any) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.array(offsets)

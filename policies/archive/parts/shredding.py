@@ -1,8 +1,8 @@
 """Compiled: the parts of decisions, from the bytes of their records, without a Python object each.
 
 It takes records exactly as this build writes them, or as those before it did, whose decisions named
-no artifact or no profile. Of any other it says so, and codec.py decodes it: whether a record is
-valid is decided there, and here only that this one surely is.
+no artifact, no profile or no rules. Of any other it says so, and codec.py decodes it: whether a
+record is valid is decided there, and here only that this one surely is.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.actions import SLACK
 from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
+from bandits.kernels.ruled import past_rules
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
 from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES
 
@@ -356,9 +357,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
         listed: [2, texts]: the words of lists.
         rows: [n, 5]: actions, slots, sources, entries of the context, and whether it has features.
-        heads: [n, 12]: where the event_id begins and its bytes; words of policy, spec, snapshot,
+        heads: [n, 14]: where the event_id begins and its bytes; words of policy, spec, snapshot,
             catalogue, user, artifact and profile, -1 for none; whether deferred, held out,
-            unserved.
+            unserved; where what its rules depended on begins, and ends.
         action_ids: the word of each action.
         chosen: by slot.
         pmf_bytes: the bytes of ``pmf``, which is the same memory.
@@ -371,6 +372,8 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         TAKEN, REFUSED or FULL.
     """
     fills = table.size > 0
+    bits = np.zeros(1, np.uint64)
+    cell = (bits, bits.view(np.float64), bits.view(np.float32))
     for row in range(bounds.size - 1):
         at, end = bounds[row] + 13, bounds[row + 1]
 
@@ -490,10 +493,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             at, profile = _word_or_nil(data, at, end, PROFILE, table, words, known)
             if at < 0:
                 return int(profile)
+        rules = at
         if data[bounds[row] + 3] > BEFORE_RULES:
-            if at >= end or data[at] != 0xC0:
-                return REFUSED
-            at += 1
+            at, _ = past_rules(data, at, end, slots, actions, cell)
         if at != end:
             return REFUSED
         if fills:
@@ -502,4 +504,5 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             heads[row, 6], heads[row, 7], heads[row, 8] = user, artifact, profile
             heads[row, 9], heads[row, 10] = data[truths] - 0xC2, data[truths + 1] - 0xC2
             heads[row, 11] = data[truths + 3] - 0xC2
+            heads[row, 12], heads[row, 13] = rules, end
     return TAKEN

@@ -3,6 +3,8 @@
 import io
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from support.full_logs import (
     same,
     shortened,
     without_profile,
+    without_rules,
 )
 from support.logs import decision
 from support.strategies import raw_logs
@@ -24,12 +27,17 @@ from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, encode, read_entry
 from bandits.log.positions import START, has_reached, is_after
 from bandits.log.records import (
+    NO_RULES,
     ActivationRecord,
     ArtifactRecord,
     BuildRecord,
     DecisionRecord,
+    Placed,
+    Removed,
     RewardRecord,
+    Ruled,
     SpecRecord,
+    Unplaced,
 )
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
@@ -38,9 +46,10 @@ from policies.archive.columns import COLUMNS, columns_of, decoded
 from policies.archive.compaction import Compactor
 from policies.archive.layouts import NEVER_SAID, SCHEMAS
 from policies.archive.parts.rest import rest_of
+from policies.archive.parts.ruled import RULED
 from policies.archive.range_file import Range, hour_of, write_range
 
-LAYOUTS = [1, 3]
+LAYOUTS = [1, 4]
 
 
 def put(root: Path, layout: int, log: list[tuple[str, bytes]], *, groups: int = 2048) -> Path:
@@ -123,7 +132,7 @@ def test_only_the_kinds_that_are_asked_for_are_given(tmp_path_factory, layout, l
 def test_what_the_columns_hold_is_not_held_twice(record):
     data = encode(record)
     rest = rest_of(record, data)
-    if record.unserved and not record.holdout:
+    if (record.unserved and not record.holdout) or record.rules == NO_RULES:
         assert rest == data  # no column says so
     else:
         assert len(rest) < 60
@@ -175,6 +184,19 @@ def test_the_columns_are_what_decoding_gives(log):
         )
         assert repr(plain(row["context"])) == repr(made.context)
         assert repr(row["features"] and list(map(plain, row["features"]))) == repr(made.features)
+        rules = made.rules or NO_RULES
+        for name in ("filter", "now_ms", "control", "short"):
+            assert row[name] == getattr(rules, name)
+        assert (row["did"] and dict(row["did"])) == (rules.did and dict(rules.did)) or not rules.did
+        assert dict(row["removed"] or []) == {
+            rule: msgspec.structs.asdict(removed) for rule, removed in rules.removed.items()
+        }
+        assert (row["page"] or b"") == rules.page
+        assert (row["boosts"] or []) == np.frombuffer(rules.boosts, "<f4").tolist()
+        for name in ("placed", "unplaced"):
+            assert [tuple(each.values()) for each in row[name] or []] == [
+                msgspec.structs.astuple(each) for each in getattr(rules, name)
+            ]
         assert (row["failed"] and dict(row["failed"])) == made.failed or made.failed == {}
 
 
@@ -274,34 +296,74 @@ def test_a_range_says_how_many_bytes_its_records_have(tmp_path, layout):
     put(tmp_path, layout, log, groups=2)
     (stored,) = ArchiveReader(tmp_path, "home").ranges()
     assert stored.record_bytes == pytest.approx(sum(len(data) for _, data in log), rel=0.5)
-    if layout == 3:
+    if layout == 4:
         assert stored.record_bytes == sum(len(data) for _, data in log)
 
 
-def test_a_file_of_layout_2_is_read_and_written_anew_as_layout_3(tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "as_written"), [(2, without_profile), (3, without_rules)], ids=["2", "3"]
+)
+def test_a_file_of_an_older_layout_is_read_and_written_anew(tmp_path, layout, as_written):
     log = [(f"1700000000000-{n + 1}", encode(decision(f"e{n}", user="u"))) for n in range(9)]
-    older = [(at, without_profile(data)) for at, data in log]
-    path = put(tmp_path, 3, older, groups=4)
+    older = [(at, as_written(data)) for at, data in log]
+    path = put(tmp_path, 4, older, groups=4)
 
-    # As the build before wrote it: without the column that no record of its own needed.
+    # As that build wrote it: without the columns that no record of its own needed.
     file = pq.ParquetFile(path)
-    groups = [file.read_row_group(n).drop_columns(["profile"]) for n in range(file.num_row_groups)]
+    kept = [name for name in COLUMNS.names if name not in NEVER_SAID[layout]]
+    groups = [
+        file.read_row_group(n).select([*kept, "record", "checksum"])
+        for n in range(file.num_row_groups)
+    ]
     metadata = file.metadata.metadata
-    header = metadata[b"banditloop"].replace(b'"format":3', b'"format":2')
-    with pq.ParquetWriter(path, SCHEMAS[2], store_schema=False) as writer:
+    header = metadata[b"banditloop"].replace(b'"format":4', f'"format":{layout}'.encode())
+    with pq.ParquetWriter(path, SCHEMAS[layout], store_schema=False) as writer:
         for group in groups:
-            writer.write_table(group.cast(SCHEMAS[2]))
+            columns = [
+                group[field.name].cast(field.type)
+                if field.name in group.schema.names
+                else pa.nulls(len(group), field.type)
+                for field in SCHEMAS[layout]
+            ]
+            writer.write_table(pa.table(columns, schema=SCHEMAS[layout]))
         writer.add_key_value_metadata({**metadata, b"banditloop": header})
 
     reader = ArchiveReader(tmp_path, "home")
     assert list(reader.raw()) == older
-    assert next(iter(reader.columns(["user", "profile"]))).batch.to_pylist()[0] == {
-        "user": "u",
-        "profile": None,
-    }
+    asked = ["user", "profile", "removed", "placed", "boosts"]
+    (first, *_) = next(iter(reader.columns(asked))).batch.to_pylist()
+    assert first == {**dict.fromkeys(asked), "user": "u"}
     assert not [audit for audit in audit_columns(reader, 9) if audit.faults or audit.error]
 
     assert [group.is_due for group in Compactor(tmp_path, "home", settle_s=0).compact()] == [True]
     list(Compactor(tmp_path, "home", settle_s=0).remove())
     assert list(ArchiveReader(tmp_path, "home").raw()) == older
-    assert b'"format":3' in pq.ParquetFile(path).metadata.metadata[b"banditloop"]
+    assert b'"format":4' in pq.ParquetFile(path).metadata.metadata[b"banditloop"]
+
+
+def test_what_a_rule_removed_is_read_without_the_records(tmp_path):
+    rules = Ruled(
+        removed={"filter.where": Removed(["x", "y"], 300)},
+        boosts=np.array([0.5, 0, 0], "<f4").tobytes(),
+        control="5-0",
+        placed=[Placed(1, "p")],
+        unplaced=[Unplaced(0, "q", "filtered")],
+        short="diversity",
+    )
+    log = [
+        ("1700000000000-1", encode(decision("e0", rules=rules))),
+        ("1700000000000-2", encode(decision("e1"))),
+    ]
+    put(tmp_path, 4, log)
+    (group,) = ArchiveReader(tmp_path, "home").columns(RULED.names)
+    ruled, plain = group.batch.to_pylist()
+    assert ruled == {
+        **dict.fromkeys(RULED.names),
+        "removed": [("filter.where", {"ids": ["x", "y"], "count": 300})],
+        "boosts": [0.5, 0.0, 0.0],
+        "control": "5-0",
+        "placed": [{"slot": 1, "action": "p"}],
+        "unplaced": [{"slot": 0, "action": "q", "reason": "filtered"}],
+        "short": "diversity",
+    }
+    assert set(plain.values()) == {None}

@@ -11,15 +11,16 @@ from support.logs import decision
 
 from bandits.errors import ArchiveError
 from bandits.log.codec import encode
-from bandits.log.records import RewardRecord
+from bandits.log.records import Placed, Removed, RewardRecord, Ruled
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.audit import audit_columns
 from policies.archive.range_file import Range
 from simulator.doctor.checks.archived_columns import archived_columns
 
-LAYOUTS = [1, 3]
+LAYOUTS = [1, 4]
 GROUP = 4
+RULES = Ruled(removed={"filter": Removed(["x"], 1)}, boosts=b"\0" * 12, placed=[Placed(1, "p")])
 
 
 def written(root: Path, layout: int, count: int = 10) -> Path:
@@ -29,7 +30,7 @@ def written(root: Path, layout: int, count: int = 10) -> Path:
         record = (
             RewardRecord(f"e{n - 1}", 1.0)
             if n % 2
-            else decision(f"e{n}", scores={"cf": b"\0" * 12})
+            else decision(f"e{n}", scores={"cf": b"\0" * 12}, rules=RULES)
         )
         log.append((f"1700000000000-{n + 1}", encode(record)))
     committed = Range("0-0", log[0][0], log[-1][0], count)
@@ -70,7 +71,9 @@ def readers(root: Path) -> dict[str, Callable[[], object]]:
         "raw": lambda: list(reader.raw()),
         "entries": lambda: list(reader.entries()),
         "pmf": lambda: list(reader.columns(["pmf"])),
-        "everything": lambda: list(reader.columns(["chosen", "action_ids", "pmf", "scores"])),
+        "everything": lambda: list(
+            reader.columns(["chosen", "action_ids", "pmf", "scores", "boosts"])
+        ),
     }
 
 
@@ -189,6 +192,8 @@ def test_a_file_that_ends_with_another_entry_is_noticed(tmp_path, layout):
         ("deferred", lambda rows: [None if row is None else not row for row in rows]),
         ("spec", lambda rows: [row and "other" for row in rows]),
         ("reward", lambda rows: [row and 2.0 for row in rows]),
+        ("placed", lambda rows: [row and [(1, "z")] for row in rows]),
+        ("removed", lambda rows: [row and [("filter", (["y"], 1))] for row in rows]),
         ("checksum", lambda rows: [row ^ 1 for row in rows]),
     ],
 )
@@ -196,7 +201,7 @@ def test_a_column_that_contradicts_its_record_is_noticed_by_who_reads_records(
     tmp_path, name, values
 ):
     """The checksum is of the true record; it names the first row group in which it differs."""
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     rewrite(path, changed(name, values))
     said = refusals(tmp_path)
     assert said.keys() == {"raw", "entries"}
@@ -214,12 +219,13 @@ def test_a_column_that_contradicts_its_record_is_noticed_by_who_reads_records(
         ("chosen", lambda rows: [row and [0, 1] for row in rows], {"everything"}),
         ("action_ids", lambda rows: [row and [*row, "z"] for row in rows], {"everything"}),
         ("scores", lambda rows: [row and [("cf", [0.0])] for row in rows], {"everything"}),
+        ("boosts", lambda rows: [row and row[1:] for row in rows], {"everything"}),
         ("slots", lambda rows: [row and 2 for row in rows], {"pmf", "everything"}),
         ("actions", lambda rows: [None for _ in rows], {"pmf", "everything"}),
     ],
 )
 def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, values, seen_by):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     rewrite(path, changed(name, values))
     said = refusals(tmp_path)
     assert said.keys() == seen_by | {"raw", "entries"}
@@ -235,7 +241,7 @@ def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, val
     ],
 )
 def test_a_feature_of_no_kind_or_of_several_is_refused_by_who_reads_records(tmp_path, feature):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     rewrite(path, changed("context", lambda rows: [row and [("hour", feature)] for row in rows]))
     said = refusals(tmp_path)
     assert said.keys() == {"raw", "entries"}
@@ -243,7 +249,7 @@ def test_a_feature_of_no_kind_or_of_several_is_refused_by_who_reads_records(tmp_
 
 
 def test_a_decision_without_any_list_is_refused(tmp_path):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
 
     def change(table: pa.Table) -> pa.Table:
         for name in ("slots", "actions", "chosen", "action_ids", "pmf", "scores"):
@@ -301,7 +307,7 @@ def test_an_audit_names_a_column_that_no_record_is_made_of(tmp_path, layout, nam
 
 
 def test_an_audit_names_a_record_that_does_not_come_out_of_its_columns(tmp_path):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     rewrite(path, changed("event_id", lambda rows: ["other" for _ in rows]))
     assert faults(tmp_path)[0] == (0, "1700000000000-1", "record")
     (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
@@ -309,7 +315,7 @@ def test_an_audit_names_a_record_that_does_not_come_out_of_its_columns(tmp_path)
 
 
 def test_an_audit_goes_on_past_a_row_group_that_cannot_be_read(tmp_path):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     rewrite(path, changed("pmf", lambda rows: [row and row[:-1] for row in rows]))
     errors = [audit.error for audit in audit_columns(ArchiveReader(tmp_path, "home"), 20)]
     assert [f"row group {number}: damaged" in error for number, error in enumerate(errors)] == [
@@ -320,7 +326,7 @@ def test_an_audit_goes_on_past_a_row_group_that_cannot_be_read(tmp_path):
 
 
 def test_an_audit_looks_at_a_sample_and_says_how_far_it_is(tmp_path):
-    written(tmp_path, 3, count=40)
+    written(tmp_path, 4, count=40)
     told: list[tuple[int, int]] = []
     audits = audit_columns(ArchiveReader(tmp_path, "home"), 3, lambda *at: told.append(at))
     assert [audit.number for audit in audits] == [0, 4, 9]
@@ -330,14 +336,14 @@ def test_an_audit_looks_at_a_sample_and_says_how_far_it_is(tmp_path):
 
 
 def test_a_layout_that_only_a_later_build_knows_is_named(tmp_path):
-    path = written(tmp_path, 3)
+    path = written(tmp_path, 4)
     file = pq.ParquetFile(path)
     held = dict(file.metadata.metadata)
-    held[b"banditloop"] = held[b"banditloop"].replace(b'"format":3', b'"format":4')
+    held[b"banditloop"] = held[b"banditloop"].replace(b'"format":4', b'"format":5')
     table = file.read()
     with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
         writer.write_table(table.replace_schema_metadata(None))
         writer.add_key_value_metadata(held)
     for each in refusals(tmp_path).values():
-        assert "it has format 4; this version reads 1 to 3" in each
+        assert "it has format 5; this version reads 1 to 4" in each
     assert len(refusals(tmp_path)) == 4

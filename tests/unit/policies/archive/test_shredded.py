@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.full_logs import full_decisions, full_logs, same, without_artifact, without_profile
+from support.full_logs import (
+    full_decisions,
+    full_logs,
+    same,
+    without_artifact,
+    without_profile,
+    without_rules,
+)
 from support.logs import decision
 
 from bandits.log.codec import encode
-from bandits.log.records import Credit
+from bandits.log.records import NO_RULES, Credit, Placed, Removed, Ruled
 from policies.archive.columns import COLUMNS, columns_of, decoded
 from policies.archive.parts import shredded
 from policies.archive.parts.shredded import rows_of
@@ -40,7 +47,14 @@ def test_what_this_build_writes_is_taken_apart(records):
     plain = [msgspec.structs.replace(record, credit=None, failed=None) for record in records]
     data = [encode(record) for record in plain]
     assert check(data)
-    assert check([*data, *map(without_artifact, data), *map(without_profile, data)])
+    assert check(
+        [
+            *data,
+            *map(without_artifact, data),
+            *map(without_profile, data),
+            *map(without_rules, data),
+        ]
+    )
 
 
 @settings(max_examples=200)
@@ -68,6 +82,16 @@ LONG = ["x" * 31, "y" * 32, "z" * 255, "w" * 256, "ü" * 40, ""]
         decision(ids=tuple(f"a{n}" for n in range(300)), chosen=(299, 130, 5)),
         decision(context={f"n{n}": float(n) for n in range(40)}),
         decision(scores={"cf": np.array([math.nan, -0.0, 1e-45], "<f4").tobytes()}),
+        decision(rules=NO_RULES),
+        decision(
+            rules=Ruled(
+                filter="x" * 300,
+                now_ms=1_764_000_000_000,
+                did={"view": ["y" * 40, ""] * 10, "": []},
+                removed={"filter": Removed([f"a{n}" for n in range(200)], 1 << 31)},
+                placed=[Placed(0, "p"), Placed(65_535, "q")],
+            )
+        ),
         decision(unserved=True),
         decision(unserved=True, holdout=True, deferred=True),
         decision(context={"big": 1e19, "small": -1e19, "least": 5e-324}),
@@ -94,6 +118,11 @@ def test_sizes_and_values_at_their_limits_are_taken_apart(record):
         decision(features=[{}, {}]),
         decision(credit=Credit(["a"], np.array([1.0]).tobytes(), [0])),
         decision(failed={"cf": "why"}),
+        decision(rules=Ruled(boosts=bytes(8))),
+        decision(rules=Ruled(boosts=np.array([math.nan, 0, 0], "<f4").tobytes())),
+        decision(rules=Ruled(placed=[Placed(1, "p"), Placed(0, "q")])),
+        decision(rules=Ruled(now_ms=-1)),
+        decision(rules=Ruled(removed={"filter": Removed([], 1 << 63)})),
     ],
 )
 def test_what_is_no_decision_or_has_rare_parts_is_decoded(record):

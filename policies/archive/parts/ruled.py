@@ -1,0 +1,118 @@
+"""The columns of what decisions' rules depended on, and the records' part that comes out of them.
+
+A decision without rules has none of them; nor has a part of what they depended on that is empty.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from bandits.log.records import NO_RULES, Placed, Removed, Ruled, Unplaced
+from policies.archive.arrays import CODED, list_of, map_to, numbers_column
+from policies.archive.parts.objects import byte_parts, lists_of, maps_of, plain_values, texts_of
+
+REMOVED = pa.struct([pa.field("ids", list_of(CODED)), pa.field("count", pa.int64())])
+PLACED = pa.struct([("slot", pa.int32()), ("action", CODED)])
+UNPLACED = pa.struct([("slot", pa.int32()), ("action", CODED), ("reason", CODED)])
+RULED = pa.schema(
+    [
+        ("filter", CODED),
+        ("now_ms", pa.int64()),
+        ("did", map_to(list_of(CODED))),
+        ("removed", map_to(REMOVED)),
+        ("boosts", list_of(pa.float32())),
+        ("control", CODED),
+        ("placed", list_of(PLACED)),
+        ("short", CODED),
+        ("unplaced", list_of(UNPLACED)),
+        ("page", pa.binary()),
+    ]
+)
+"""By name, as in Ruled."""
+
+_tuple = msgspec.structs.astuple
+
+
+def fits(rules: Ruled | None) -> bool:
+    """Return whether the columns hold all that a decision's rules depended on."""
+    return rules is None or rules != NO_RULES
+
+
+def ruled_column(name: str, rules: Sequence[Ruled | None]) -> pa.Array:
+    """Return the column of a name.
+
+    Args:
+        name: of RULED.
+        rules: what the rules of each entry depended on, [n].
+    """
+    kind = RULED.field(name).type
+    values = [None if row is None else getattr(row, name) for row in rules]
+    if name == "boosts":
+        return numbers_column([each or None for each in values], "<f4", kind)
+    if name == "did":
+        values = [None if each is None else list(each.items()) for each in values]
+    elif name == "removed":
+        values = [each and [(rule, _tuple(of)) for rule, of in each.items()] for each in values]
+    elif name in ("placed", "unplaced"):
+        values = [each and list(map(_tuple, each)) for each in values]
+    if name in ("removed", "placed", "unplaced", "page"):
+        values = [each or None for each in values]
+    return pa.array(values, kind)
+
+
+def rules_of(batch: pa.RecordBatch) -> list[Ruled | None]:
+    """Return what the rules of each row depended on.
+
+    Args:
+        batch: the columns of RULED, among others.
+    """
+    columns = {name: batch[name] for name in RULED.names}
+    said = {
+        name: _OBJECTS[name](column)
+        for name, column in columns.items()
+        if column.null_count < len(batch)
+    }
+    rules = (
+        {name: values[row] for name, values in said.items() if values[row] is not None}
+        for row in range(len(batch))
+    )
+    return [Ruled(**given) if given else None for given in rules]
+
+
+def _removed(column: pa.Array) -> list[Removed]:
+    ids, counts = lists_of(column.field("ids"), texts_of), plain_values(column.field("count"))
+    return list(map(Removed, ids, counts))
+
+
+def placements_of(column: pa.Array) -> list[Placed]:
+    """Return the objects of a column of PLACED."""
+    return list(map(Placed, *_fields(column)))
+
+
+def _unplaced(column: pa.Array) -> list[Unplaced]:
+    return list(map(Unplaced, *_fields(column)))
+
+
+def _fields(column: pa.Array) -> Iterator[list[Any]]:
+    return (plain_values(column.field(field.name)) for field in column.type)
+
+
+def _boosts(column: pa.Array) -> list[bytes | None]:
+    return [each or None for each in byte_parts(column)]
+
+
+_OBJECTS: dict[str, Any] = {
+    "filter": texts_of,
+    "now_ms": plain_values,
+    "did": lambda column: maps_of(column, lambda items: lists_of(items, texts_of)),
+    "removed": lambda column: maps_of(column, _removed),
+    "boosts": _boosts,
+    "control": texts_of,
+    "placed": lambda column: lists_of(column, placements_of),
+    "short": texts_of,
+    "unplaced": lambda column: lists_of(column, _unplaced),
+    "page": plain_values,
+}
+"""By column, what makes an object of each row, None where it is null."""
