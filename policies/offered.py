@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from policies.items.offering import Offering
+from policies.sources.base import ImmediateSource
 from policies.sources.source_set import SourceSet
 
 
@@ -20,6 +21,7 @@ class Offered:
         self.sources = sources
         self._followers = sources.followers
         self.all_follow = len(self._followers) == len(sources.proposing)
+        self.looks_at_filters = any(isinstance(each, ImmediateSource) for each in self._followers)
 
     def tell(self, changed: Collection[str]) -> None:
         """Tell the sources what has changed."""

@@ -200,6 +200,8 @@ class Proposers:
         admission = None if ruling is None else ruling.admission
         asked = asked_of_sources(request, asker, sources, admission)
         changes = offered.offering.changes
+        if admission is not None and offered.looks_at_filters:
+            await admission.look_at_all()
         answers = dict(
             await asyncio.gather(*(self._ask(source, asked) for source in sources.proposing))
         )
@@ -212,21 +214,16 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
+            if admission is not None:
+                await admission.look_at_all()
             raise why_nothing(self.offered, asked, asker, failed, admission)
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
-        now = self.now()
-        same = now.offering is offered.offering and now.offering.changes == changes
-        if same and offered.all_follow:
-            return pool, now, ruling
-        ruling = self.ruling(request, asker, now)
-        kept = pool.within(now.offering)
-        if ruling is not None and ruling.admission is not None:
-            ruling.admission.removed |= {} if admission is None else admission.removed
-            # Of what is no longer offered, filters have removed what is there all the same.
-            ruling.admission.sift([item for item in pool.ids if item in now.offering.catalogue])
-            kept = kept.at(ruling.admission.sift(kept.ids).tolist())
+        if offered.all_follow and self.is_as_before(offered, changes):
+            return pool, self.offered, ruling
+        removed = {} if admission is None else admission.removed
+        kept, now, ruling = await self._still_offered(pool, request, asker, removed)
         if not kept.ids:
             raise NoCandidatesError(
                 f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
@@ -234,6 +231,41 @@ class Proposers:
                 "actions",
             )
         return kept, now, ruling
+
+    async def _still_offered(
+        self, pool: Pool, request: RankRequest, asker: Asker, removed: Mapping[str, None]
+    ) -> tuple[Pool, Offered, Ruling | None]:
+        """Return what of a pool may be offered now; the rest as ``pool`` does.
+
+        Args:
+            pool: what was proposed.
+            request: the decision's.
+            asker: who asks.
+            removed: what filters have removed before.
+        """
+        while True:
+            now = self.now()
+            changes, ruling = now.offering.changes, self.ruling(request, asker, now)
+            if ruling is None or ruling.admission is None:
+                return pool.within(now.offering), now, ruling
+
+            # Of what is no longer offered, filters have removed what is there all the same.
+            ruling.admission.removed |= removed
+            there = [at for at, item in enumerate(pool.ids) if item in now.offering.catalogue]
+            known = pool.at(there) if now.offering.limits else pool
+            kept = known.at((await ruling.admission.sift(known.ids)).tolist())
+            if self.is_as_before(now, changes):
+                return kept.within(now.offering), now, ruling
+
+    def is_as_before(self, offered: Offered, changes: int) -> bool:
+        """Return whether the same may be offered now as was.
+
+        Args:
+            offered: what was.
+            changes: those of its offering by then.
+        """
+        now = self.now().offering
+        return now is offered.offering and now.changes == changes
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
@@ -283,11 +315,11 @@ class Proposers:
         wanted = limit = self._spec.limit
         while True:
             found = _checked(await source.candidates(request, limit))
-            if request.admission is None or not found.ids:
+            if request.admission is None or not found.ids or found.admitted:
                 return found
 
             # Where the filters take much, more is asked for; not of what has to be waited for.
-            kept = request.admission.sift(found.ids)
+            kept = await request.admission.sift(found.ids)
             last = len(found.ids) < limit or not isinstance(source, ImmediateSource)
             if len(kept) >= wanted or last:
                 ids = tuple(found.ids[at] for at in kept[:wanted].tolist())

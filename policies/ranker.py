@@ -238,9 +238,13 @@ class Ranker:
 
         excluded = asker.held_back.union(request.exclude)
         pool = explicit_pool(request.actions, excluded, repeats=bool(asker.held_back))
-        offered = self.proposers.now()
-        ruling = self.proposers.ruling(request, asker, offered)
-        return _admitted(pool, ruling), offered, ruling
+        while True:
+            offered = self.proposers.now()
+            changes = offered.offering.changes
+            ruling = self.proposers.ruling(request, asker, offered)
+            admitted = await _admitted(pool, ruling)
+            if self.proposers.is_as_before(offered, changes):
+                return admitted, offered, ruling
 
     def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
         """Return the source that says it, and the items most like one that may be offered.
@@ -257,7 +261,7 @@ class Ranker:
         return self.proposers.similar(item_id, source, limit)
 
 
-def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
+async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """Return the actions of a request that the filters admit.
 
     Raises:
@@ -265,7 +269,7 @@ def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """
     if ruling is None or ruling.admission is None:
         return pool
-    kept = pool.at(ruling.sift(pool.ids, pool.features).tolist())
+    kept = pool.at((await ruling.sift(pool.ids, pool.features)).tolist())
     if not kept.ids:
         raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
     return kept

@@ -1,7 +1,7 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import compress, islice, repeat
+from itertools import compress, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +36,9 @@ class Vocabulary:
         self._list_codes: dict[tuple[str, ...], int] = {(): 0}
         self._members = np.zeros((2, 0), np.int32)
         self._newer: list[tuple[int, int]] = []
-        self._asked: dict[tuple[str, str], Bools] = {}
+        self._asked: dict[tuple[str, str], NDArray[Any]] = {}
+        self._pairs, self._paired = np.zeros(0, np.int64), 0
+        self._lengths = np.zeros(0, np.float64)
 
     def code(self, text: str) -> int:
         """Return a text's code, a new one if it is new."""
@@ -105,31 +107,89 @@ class Vocabulary:
             self._members, self._newer = np.concatenate([self._members, newer], axis=1), []
         return self._members
 
-    def texts_that(self, what: str, argument: str, holds: Callable[[str], bool]) -> Bools:
-        """Return which texts something holds of, bool[texts]; asked again, of newer texts alone.
+    def lists_with(self, text: str) -> Bools:
+        """Return which lists a text is in, bool[lists]."""
+        found = self._asked.get((IN, text))
+        if found is None or found.size < self.lists:
+            which, texts = self.members
+            found = np.zeros(self.lists, np.bool_)
+            found[which[texts == self.known(text)]] = True
+            self._remember((IN, text), found)
+        return found
+
+    def are_in(self, texts: Codes, lists: Codes) -> Bools:
+        """Return which of some texts is in the list beside it, bool[n].
+
+        Args:
+            texts: int32[n], the codes of the texts; below 0, it is in none.
+            lists: int32[n], those of the lists.
+        """
+        members = self.members
+        if self._paired < members.shape[1]:
+            newer = np.unique(_paired(*members[:, self._paired :]))
+            self._pairs = np.concatenate([self._pairs, newer])  # newer lists have higher codes
+            self._paired = members.shape[1]
+        if not self._pairs.size:
+            return np.zeros(lists.size, np.bool_)
+        asked = _paired(lists, texts)
+        at = np.minimum(np.searchsorted(self._pairs, asked), self._pairs.size - 1)
+        found: Bools = self._pairs[at] == asked
+        return found
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """How long each list is, float64[lists]."""
+        if self._lengths.size < self.lists:
+            self._lengths = np.bincount(self.members[0], minlength=self.lists).astype(np.float64)
+        return self._lengths
+
+    def texts_that(
+        self, what: str, argument: str, holds: Callable[[str], bool], codes: Codes
+    ) -> Bools:
+        """Return of which texts something holds, bool[n]; each distinct one is looked at once.
 
         Args:
             what: a name of what is asked.
             argument: by what.
             holds: says it of one text.
+            codes: int32[n], those of the texts; none is below 0.
         """
-        found = self._asked.get((what, argument), NO_ANSWERS)
-        if (newer := len(self.texts) - found.size) > 0:
-            of_newer = map(holds, islice(self.texts, found.size, None))
-            found = np.concatenate([found, np.fromiter(of_newer, np.bool_, newer)])
-            if len(self._asked) > MOST_REMEMBERED:
-                self._asked.clear()
-            self._asked[what, argument] = found
-        return found
+        known = self._asked.get((what, argument), NO_ANSWERS)
+        if known.size < len(self.texts):
+            newer = np.full(len(self.texts) - known.size, NOT_ASKED)
+            known = np.concatenate([known, newer])
+            self._remember((what, argument), known)
+
+        found = known[codes]
+        asked = found == NOT_ASKED
+        if asked.any():
+            for code in set(codes[asked].tolist()):
+                known[code] = holds(self.texts[code])
+            found = known[codes]
+        return found.astype(np.bool_)
+
+    def _remember(self, question: tuple[str, str], answers: NDArray[Any]) -> None:
+        """Keep the answers to a question, and not so many as to fill the memory."""
+        self._asked.pop(question, None)
+        kept = MOST_REMEMBERED // max(answers.size, LEAST_ROWS)
+        while len(self._asked) >= max(kept, 1):
+            del self._asked[next(iter(self._asked))]
+        self._asked[question] = answers
+
+
+def _paired(lists: Codes, texts: Codes) -> NDArray[np.int64]:
+    return (lists.astype(np.int64) << 32) + texts
 
 
 def _looked_up(codes: dict[Any, int], keys: Sequence[Hashable]) -> Codes:
     return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
 
 
-NO_ANSWERS: Final = np.zeros(0, np.bool_)
-MOST_REMEMBERED: Final = 64
-"""Questions about all texts whose answers are remembered."""
+IN: Final = "in"
+NOT_ASKED: Final = np.int8(-1)
+NO_ANSWERS: Final = np.zeros(0, np.int8)
+MOST_REMEMBERED: Final = 2**25
+"""Answers about texts, and about lists of them, that are remembered: a byte each."""
 
 
 class Column:

@@ -82,18 +82,21 @@ Node = Literal | Field | ListOf | Has | Operation
 
 def named_fields(node: Node) -> list[Field]:
     """Return the fields of an expression, each once, as they come."""
-    return list(dict.fromkeys(_fields(node)))
+    fields = (each.field if isinstance(each, Has) else each for each in _nodes(node))
+    return list(dict.fromkeys(each for each in fields if isinstance(each, Field)))
 
 
-def _fields(node: Node) -> Iterator[Field]:
+def operations(node: Node) -> list[Operation]:
+    """Return the operators and functions of an expression, as they come."""
+    return [each for each in _nodes(node) if isinstance(each, Operation)]
+
+
+def _nodes(node: Node) -> Iterator[Node]:
     waiting = [node]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, Field):
-            yield each
-        elif isinstance(each, Has):
-            yield each.field
-        elif isinstance(each, Operation):
+        yield each
+        if isinstance(each, Operation):
             waiting += reversed(each.args)
 
 

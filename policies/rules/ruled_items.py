@@ -17,10 +17,14 @@ from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.prices import GroupPrices
 from policies.rules.quotas.quota import Control
+from policies.rules.turns import in_turns
 from policies.rules.values import Frame
 
 NO_ROW: Final = 0
 """The row of an item of which nothing is known."""
+NO_ROWS: Final = np.zeros(0, np.intp)
+FIRST: Final = 1_024
+"""Items that a filter looks at together at first; fewer, if it looks into texts."""
 PART: Final = 50_000
 """Items looked at together: in between, the thread that answers requests gets its turns."""
 
@@ -157,20 +161,58 @@ class RuledItems:
             rows: int[n], of the items.
             asked: what is looked at beside them.
         """
-        admitted, own = self._open[rows], self.rules.filter
-        if asked.filter is None and (own is None or own.condition.of_asking is None):
+        admitted = self._open[rows]
+        if not self.narrows(asked):
             return admitted
 
         # Whoever is out by what it is need not be looked at again.
         at = np.flatnonzero(admitted)
-        frame = self.frame(rows[at], asked)
-        for each in (own, asked.filter):
-            if each is None:
-                continue
-            parts = [each.condition.of_asking] if each is own else each.condition.parts
-            for part in parts:
-                if part is not None:
-                    admitted[at] &= each.admitted(part(frame))
+        admitted[at] = self._admits(rows[at], self.frame(rows[at], asked), asked)
+        return admitted
+
+    async def admits_in_turns(self, asked: Asked, rows: NDArray[np.intp] | None = None) -> Bools:
+        """Return which items may be chosen, bool[n]; other requests have their turns meanwhile.
+
+        Args:
+            asked: what is looked at beside them.
+            rows: int[n], of the items; None: all, that of nothing among them.
+        """
+        admitted = self._open[: len(self)].copy() if rows is None else self._open[rows]
+        if not self.narrows(asked):
+            return admitted
+        filters = [each for each in (self.rules.filter, asked.filter) if each is not None]
+        first = max(FIRST // (1 + sum(each.condition.tests for each in filters)), 1)
+        frame = self.frame(NO_ROWS, asked)
+
+        # Neighbours need not be fetched, which is quicker than to look at the half of them.
+        at = np.flatnonzero(admitted)
+        if rows is None and 2 * at.size > admitted.size:
+            return admitted & await in_turns(
+                admitted.size,
+                first,
+                lambda begin, end: self._admits(slice(begin, end), frame, asked),
+            )
+        looked = at if rows is None else rows[at]
+        admitted[at] = await in_turns(
+            at.size, first, lambda begin, end: self._admits(looked[begin:end], frame, asked)
+        )
+        return admitted
+
+    def narrows(self, asked: Asked) -> bool:
+        """Return whether filters look at more than the items: at who asks, or for a request."""
+        own = self.rules.filter
+        return asked.filter is not None or (own is not None and own.condition.of_asking is not None)
+
+    def _admits(self, rows: NDArray[np.intp] | slice, frame: Frame, asked: Asked) -> Any:
+        """Return which items may be chosen of those that are not out by what they are."""
+        frame = frame._replace(rows=rows, own=[])
+        admitted: Any = True
+        own = self.rules.filter
+        if own is not None and own.condition.of_asking is not None:
+            admitted = own.admitted(own.condition.of_asking(frame))
+        if asked.filter is not None:
+            for part in asked.filter.condition.parts:
+                admitted = admitted & asked.filter.admitted(part(frame))
         return admitted
 
     def offsets(self, rows: NDArray[np.intp], asked: Asked) -> Float32 | None:

@@ -25,6 +25,7 @@ class Admission:
     """What the filters of a policy and of a request admit, whoever asks of whatever items.
 
     ``removed``: the items that were proposed and are not admitted, in the order of the proposals.
+    ``narrows``: whether it refuses more than the offering does, which sources keep to.
     """
 
     def __init__(self, items: RuledItems, asked: Asked) -> None:
@@ -36,11 +37,22 @@ class Admission:
         """
         self.items = items
         self.removed: dict[str, None] = {}
+        self.narrows = items.narrows(asked)
         self._asked = asked
+        self._of_all: Bools | None = None
 
-    def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
+    async def look_at_all(self) -> None:
+        """Find out once of every item whether it may be chosen, as sources will ask of many."""
+        if self.narrows and self._of_all is None:
+            self._of_all = await self.items.admits_in_turns(self._asked)
+
+    async def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the places of those that are admitted, ascending; the others are removed."""
-        admitted = self.among(ids)
+        rows = self.items.rows(ids)
+        if self._of_all is None:
+            admitted = await self.items.admits_in_turns(self._asked, rows)
+        else:
+            admitted = self.at(rows)
         if not admitted.all():
             self.removed.update(dict.fromkeys(compress(ids, ~admitted)))
         return np.flatnonzero(admitted)
@@ -79,7 +91,15 @@ class Admission:
 
     def at(self, rows: NDArray[np.intp]) -> Bools:
         """Return which items may be chosen, bool[n], by their rows; see ``RuledItems.rows``."""
-        return self.items.admits(rows, self._asked)
+        known = self._of_all
+        if known is None:
+            return self.items.admits(rows, self._asked)
+        if known.size < len(self.items):
+            newer = np.arange(known.size, len(self.items))
+            known = np.concatenate([known, self.items.admits(newer, self._asked)])
+            self._of_all = known
+        admitted: Bools = known[rows]
+        return admitted
 
     def count(self) -> int:
         """Return how many of all items may be chosen."""
@@ -110,7 +130,7 @@ class Ruling:
         """Whether the policy has quotas, so that a decision is made under a controller's state."""
         return self._items.rules.quotas is not None
 
-    def sift(
+    async def sift(
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
     ) -> NDArray[np.intp]:
         """Return the places of the actions that a request sends and that may be chosen, ascending.
@@ -123,7 +143,7 @@ class Ruling:
             return np.arange(len(ids))
         items, _ = self._of_actions(ids, features)
         self.admission = Admission(items, self._asked)
-        return self.admission.sift(ids)
+        return await self.admission.sift(ids)
 
     def boosts(
         self,

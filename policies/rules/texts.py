@@ -2,11 +2,11 @@
 
 import operator
 from collections.abc import Callable, Collection
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
 
-from bandits.types import Float64
 from policies.rules import expressions as ex
 from policies.rules.values import NOWHERE, Asks, Frame, Holds, Numbers, where
 
@@ -15,6 +15,11 @@ TESTED: Final[dict[str, Callable[[str, str], bool]]] = {
     "endsWith": str.endswith,
     "contains": operator.contains,
 }
+
+
+NONE_OWN: Final = np.zeros(0, np.intp)
+FEW: Final = 8
+"""Numbers that are compared one after the other."""
 
 
 def tested(name: str, one: Asks, other: Asks) -> Asks:
@@ -34,11 +39,13 @@ def tested(name: str, one: Asks, other: Asks) -> Asks:
         if isinstance(theirs, str):
             if isinstance(ours, str):
                 return where(test(ours, theirs), known)
-            that = frame.columns.vocabulary.texts_that(name, theirs, lambda t: test(t, theirs))
-            if frame.own:  # their codes are places from the end
-                own = [test(text, theirs) for text in reversed(frame.own)]
-                that = np.concatenate([that, np.array(own, np.bool_)])
-            return where(that[ours], known)
+            own = np.flatnonzero(ours < 0) if frame.own else NONE_OWN
+            codes = np.maximum(ours, 0) if own.size else ours
+            that = frame.columns.vocabulary.texts_that(
+                name, theirs, lambda text: test(text, theirs), codes
+            )
+            that[own] = [test(frame.text(code), theirs) for code in ours[own].tolist()]
+            return where(that, known)
 
         mine = [ours] * len(theirs) if isinstance(ours, str) else map(frame.text, ours)
         found = [test(text, frame.text(at)) for text, at in zip(mine, theirs, strict=True)]
@@ -71,7 +78,12 @@ def _is_in(frame: Frame, ours: Any, values: Collection[Any]) -> Any:
         return ours in values
     if ours.dtype == np.int32:
         values = [code for code in map(frame.known, values) if code != NOWHERE]
-    return np.isin(ours, list(values))
+        return np.isin(ours, list(values))
+    if len(values) <= FEW:
+        return reduce(np.logical_or, [ours == value for value in values])
+    of_these = np.unique(np.array(list(values), np.float64))
+    at = np.minimum(np.searchsorted(of_these, ours), of_these.size - 1)
+    return of_these[at] == ours
 
 
 def member(one: Asks, listed: Asks) -> Asks:
@@ -89,16 +101,10 @@ def member(one: Asks, listed: Asks) -> Asks:
         if not isinstance(lists, np.ndarray):
             return where(_is_in(frame, ours, lists), known)
 
-        which, text = vocabulary.members
         if isinstance(ours, str):
-            has = np.zeros(vocabulary.lists, np.bool_)
-            has[which[text == vocabulary.known(ours)]] = True
-            return where(has[lists], known)
+            return where(np.take(vocabulary.lists_with(ours), lists), known)
 
-        # Of each row another text and another list: a pair is a number.
-        span = len(vocabulary.texts) + 1 + len(frame.own)
-        pairs = lists.astype(np.int64) * span + ours
-        return where(np.isin(pairs, which.astype(np.int64) * span + text), known)
+        return where(vocabulary.are_in(ours, lists), known)
 
     return asks
 
@@ -110,10 +116,6 @@ def length_of(one: Asks) -> Asks:
         first = one(frame)
         if not isinstance(first.values, np.ndarray):
             return Numbers(float(len(first.values)), first.known)
-        vocabulary = frame.columns.vocabulary
-        counts: Float64 = np.bincount(vocabulary.members[0], minlength=vocabulary.lists).astype(
-            np.float64
-        )
-        return Numbers(counts[first.values], first.known)
+        return Numbers(frame.columns.vocabulary.lengths[first.values], first.known)
 
     return asks

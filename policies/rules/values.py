@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bandits.values import FeatureMap
 from policies.rules.columns import ItemColumns
@@ -17,14 +16,14 @@ NOWHERE: Final = -(2**31)
 class Frame(NamedTuple):
     """What a condition is asked of.
 
-    ``rows``: int[n], of ``columns``, which items; ``context`` of the request; ``done``: by what was
-    done, with which items the user did it; ``time``: the moment, by the names of CLOCK; ``own``:
-    texts of the request that no item has, each with a code below 0: the items' vocabulary does not
-    grow by what requests say.
+    ``rows``: int[n], of ``columns``, which items, or, in the path of ``RuledItems.admits_in_turns``
+    alone, a slice of them; ``context`` of the request; ``done``: by what was done, with which items
+    the user did it; ``time``: the moment, by the names of CLOCK; ``own``: texts of the request that
+    no item has, each with a code below 0: the items' vocabulary does not grow by what requests say.
     """
 
     columns: ItemColumns
-    rows: NDArray[np.intp]
+    rows: Any
     context: FeatureMap
     done: Mapping[str, Collection[str]]
     time: Mapping[str, float]

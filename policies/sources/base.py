@@ -54,13 +54,15 @@ class Candidates:
 
     Ties stand in the source's order of items. ``score_items`` scores any other items for the same
     request, NaN for an item the source does not know; it is None when the source cannot (a remote
-    one). ``trouble`` says what was wrong with an answer that could be used in part.
+    one). ``trouble`` says what was wrong with an answer that could be used in part. ``admitted``:
+    there is nothing among them that the filters refuse.
     """
 
     ids: tuple[str, ...]
     scores: Float32
     score_items: ScoreItems | None = None
     trouble: str = ""
+    admitted: bool = False
 
 
 class CandidateSource(Protocol):

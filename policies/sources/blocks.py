@@ -26,16 +26,18 @@ class ItemSubset:
     Args:
         place: int[items], the place in memory of each item.
         starts: int[blocks + 1], the place at which each block begins.
-        lacking: the items that are not among them.
+        places: bool[items], which are among them, in the order of memory.
     """
 
-    def __init__(self, place: NDArray[Any], starts: NDArray[Any], lacking: NDArray[Any]) -> None:
+    def __init__(
+        self, place: NDArray[Any], starts: NDArray[Any], places: NDArray[np.bool_]
+    ) -> None:
         self._place, self._starts = place, starts
-        self.places = np.ones(place.size, np.bool_)
-        self.places[place[lacking]] = False
-        self._counts = np.add.reduceat(self.places, starts[:-1], dtype=np.intp)
+        self.places = places
+        self._counts = np.add.reduceat(places, starts[:-1], dtype=np.intp)
         self._count = int(self._counts.sum())
         self._blocks: NDArray[np.intp] | None = None
+        self._held: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
     @property
     def blocks(self) -> NDArray[np.intp]:
@@ -48,6 +50,21 @@ class ItemSubset:
     def share(self) -> float:
         """How many of all items they are, as a part of one."""
         return self._count / self.places.size
+
+    def held(self, blocks: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the places of those of them that are in some blocks, ascending.
+
+        Args:
+            blocks: ascending.
+        """
+        if self._held is None:
+            places = np.flatnonzero(self.places)
+            self._held = places, np.append(0, np.cumsum(self._counts))
+        places, ends = self._held
+        if blocks.size == self.blocks.size:
+            return places
+        held: NDArray[np.intp] = places[_stretches(ends[blocks], ends[blocks + 1])]
+        return held
 
     def change(self, item: int, *, held: bool) -> None:
         """Let an item be one of them, or none.
@@ -63,10 +80,19 @@ class ItemSubset:
         block, one = int(np.searchsorted(self._starts, at, "right")) - 1, 1 if held else -1
         self._counts[block] += one
         self._count += one
+        self._held = None
 
         # Blocks come and go with their first and last item.
         if self._counts[block] == (1 if held else 0):
             self._blocks = None
+
+
+def _stretches(begin: NDArray[Any], end: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the numbers of some stretches, one after the other: from each begin before its end."""
+    offsets = np.append(0, np.cumsum(end - begin))
+    numbers: NDArray[np.intp] = np.arange(offsets[-1])
+    numbers += np.repeat(begin - offsets[:-1], end - begin)
+    return numbers
 
 
 class Blocks:
@@ -136,7 +162,21 @@ class Blocks:
 
     def part(self, lacking: NDArray[Any]) -> ItemSubset:
         """Return all items but those."""
-        return ItemSubset(self._place, self._starts, lacking)
+        places = np.ones(self._place.size, np.bool_)
+        places[self._place[lacking]] = False
+        return ItemSubset(self._place, self._starts, places)
+
+    def narrowed(self, part: ItemSubset | None, admitted: NDArray[np.bool_]) -> ItemSubset:
+        """Return those of a part that are admitted.
+
+        Args:
+            part: some items; None: all.
+            admitted: bool[items].
+        """
+        places = admitted[self._order]
+        if part is not None:
+            places &= part.places
+        return ItemSubset(self._place, self._starts, places)
 
     def nearest(
         self, user: Float32, barred: NDArray[Any], limit: int, part: ItemSubset | None = None
@@ -228,17 +268,16 @@ class Blocks:
         if not blocks.size:
             return self._order[:0], np.zeros(0, np.float32)
 
-        # Neighbouring blocks are one stretch of memory.
-        breaks = np.flatnonzero(np.diff(blocks) > 1)
-        begin = self._starts[blocks[np.append(0, breaks + 1)]]
-        end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
-        offsets = np.append(0, np.cumsum(end - begin))
-        places = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], end - begin)
-
         if part is not None and part.share < SPARSE:
-            places = places[part.places[places]]
+            places = part.held(blocks)
             products: Float32 = np.vecdot(self._rows[places], user)
         else:
+            # Neighbouring blocks are one stretch of memory.
+            breaks = np.flatnonzero(np.diff(blocks) > 1)
+            begin = self._starts[blocks[np.append(0, breaks + 1)]]
+            end = self._starts[blocks[np.append(breaks, blocks.size - 1)] + 1]
+            offsets = np.append(0, np.cumsum(end - begin))
+            places = _stretches(begin, end)
             products = np.empty(offsets[-1], np.float32)
             edges = zip(
                 begin.tolist(),

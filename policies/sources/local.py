@@ -155,10 +155,15 @@ class LocalSource(ImmediateSource):
             places = np.array([index[i] for i in more if i in index], np.int32)
             barred = np.concatenate([barred, places])
 
-        shade, part = self._open_to(request)
+        shade, part = self._shade, self._part
+        admitted = None if self._closed is None else self._closed.admitted(request.admission)
         scores_at: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeVectorModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
+            if admitted is not None:
+                part = blocks.narrowed(part, admitted)
+            elif shade is None:
+                part = None
             near, products = blocks.nearest(vector, barred, limit, part)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
@@ -170,6 +175,9 @@ class LocalSource(ImmediateSource):
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
+            if admitted is not None:
+                refused = np.where(admitted, np.float32(0), np.float32(-np.inf))
+                shade = refused if shade is None else shade + refused
             best = _best(scores, barred, limit, floor, shade)
             best_scores, scores_at = scores[best], scores.__getitem__
 
@@ -180,19 +188,7 @@ class LocalSource(ImmediateSource):
             return np.where(places < 0, np.float32(np.nan), scores_at(places))
 
         ids = tuple(map(self._items.ids.__getitem__, best.tolist()))
-        return Candidates(ids, best_scores, score_items)
-
-    def _open_to(self, request: SourceRequest) -> tuple[Float32 | None, ItemSubset | None]:
-        """Return the shade of what may not be proposed to a request, and what may be."""
-        if request.admission is not None and self._closed is not None:
-            shade = self._closed.refusing(request.admission)
-            if shade is not None:
-                part = None
-                if isinstance(self._model, LargeVectorModel):
-                    part = self._model.blocks.part(np.flatnonzero(shade))
-                return shade, part
-        shade = self._shade
-        return shade, None if shade is None else self._part
+        return Candidates(ids, best_scores, score_items, admitted=self._closed is not None)
 
     def _calibrated(self, raw: Float32) -> Float32:
         calibrated: Float32 = (raw - self._mean) / self._std

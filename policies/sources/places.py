@@ -10,9 +10,11 @@ from bandits.types import Float32, frozen
 from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
+from policies.rules.columns import Bools
 from policies.rules.ruling import Admission
 from policies.sources.base import SourceRequest
 
+LEAST_ROOM: Final = 64
 PART = 10_000
 """Places looked up at a time: in between, the thread that answers requests gets its turns."""
 
@@ -140,7 +142,9 @@ class ClosedPlaces:
                 self.shade[at : at + PART][rows < 0] = -np.inf
             closed = [items.places[each] for each in offering.closed if each in items.places]
             self.shade[closed] = -np.inf
-        self._rows = self._all_rows()
+        elif not offering.admits_strangers:
+            self.shade[:] = -np.inf
+        self._rows = RuledRows(offering, items.ids)
         self.count = int(np.count_nonzero(self.shade))
 
     def update(self, changed: Collection[str]) -> None:
@@ -157,8 +161,7 @@ class ClosedPlaces:
             place = places.get(item_id)
             if place is None:
                 continue
-            if offering.ruled is not None:
-                self._rows[place] = offering.ruled.rows([item_id])[0]
+            self._rows.put(place, item_id)
             closed = item_id not in offering
             if closed != bool(shade[place]):
                 shade[place] = -np.inf if closed else 0.0
@@ -167,20 +170,53 @@ class ClosedPlaces:
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])
 
-    def refusing(self, admission: Admission) -> Float32 | None:
-        """Return the shade with what the filters of a request refuse; None: they are of others.
+    def admitted(self, admission: Admission | None) -> Bools | None:
+        """Return which places the filters of a request admit, bool[items].
 
         Args:
             admission: what they admit.
-        """
-        if admission.items is not self.offering.ruled:
-            return None
-        return np.where(admission.at(self._rows), self.shade, np.float32(-np.inf))
 
-    def _all_rows(self) -> NDArray[np.intp]:
-        """Return the row of each place among the items as filters see them."""
-        ruled, ids = self.offering.ruled, self._items.ids
-        if ruled is None:
-            return np.zeros(0, np.intp)
-        parts = [ruled.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
-        return np.concatenate([np.zeros(0, np.intp), *parts])
+        Returns:
+            None if they refuse nothing that is not closed already.
+        """
+        return self._rows.admitted(admission)
+
+
+class RuledRows:
+    """Which row each item of a source has among the items as rules see them.
+
+    Args:
+        offering: whose rules.
+        ids: the items, by their places in the source.
+    """
+
+    def __init__(self, offering: Offering, ids: Sequence[str]) -> None:
+        self._ruled = ruled = offering.ruled
+        self._rows = np.zeros(0, np.intp)
+        if ruled is not None:
+            parts = [ruled.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
+            self._rows = np.concatenate([self._rows, *parts])
+
+    def put(self, place: int, item_id: str) -> None:
+        """Let an item be at a place; one that has changed may have another row."""
+        if self._ruled is None:
+            return
+        if place >= self._rows.size:
+            self._rows = np.concatenate([self._rows, np.zeros(place + LEAST_ROOM, np.intp)])
+        self._rows[place] = self._ruled.rows([item_id])[0]
+
+    def admitted(
+        self, admission: Admission | None, places: NDArray[np.intp] | None = None
+    ) -> Bools | None:
+        """Return which items the filters of a request admit, bool[n].
+
+        Args:
+            admission: what they admit.
+            places: int[n], of the items; None: all.
+
+        Returns:
+            None if they refuse nothing that the offering lets be offered.
+        """
+        if admission is None or not admission.narrows:
+            return None
+        return admission.at(self._rows if places is None else self._rows[places])

@@ -1,8 +1,8 @@
 """The newest items among what a user likes: each is proposed from the moment it is there."""
 
 import copy
-from collections.abc import Collection, Sequence
-from typing import Final, Self
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from bandits.log.positions import position_ms
 from bandits.types import Float32, Float64, Namespace, UInt32, frozen
 from policies.items.offering import Offering
+from policies.rules.columns import Bools
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.live.base import history_of
 from policies.sources.live.newest import NewestIndex
-from policies.sources.places import ItemOrder
+from policies.sources.places import ItemOrder, RuledRows
 from policies.spec import FreshSource
 
 TASTES: Final = 8
@@ -51,6 +52,7 @@ class FreshItems(ImmediateSource):
         self._numbers: UInt32 = np.zeros(0, np.uint32)
         self._base_ms = 0.0
         self._put_ms: dict[str, float] = {}
+        self._rows: RuledRows | None = None
 
     def over(self, offering: Offering) -> Self:
         """Return the source over what may be offered."""
@@ -66,6 +68,7 @@ class FreshItems(ImmediateSource):
         self._put_ms = dict.fromkeys(closed, self._base_ms)
         self._ids = ids = [item for item in offering.ids if item not in closed]
         self._number = dict(zip(ids, range(len(ids)), strict=True))
+        self._rows = RuledRows(offering, ids)
         times = np.fromiter(map(self._time_of, ids), np.float64, len(ids))
 
         parts = [ids[at : at + PART] for at in range(0, len(ids), PART)]
@@ -122,10 +125,17 @@ class FreshItems(ImmediateSource):
         number, index = self._number.get(item_id), self._index
         if number is not None:
             if index.traits(number) == traits and index.times([number])[0] == time_ms:
+                self._note_row(item_id)
                 return
             self._remove(item_id)
         self._number[item_id] = index.add(time_ms, traits)
         self._ids.append(item_id)
+        self._note_row(item_id)
+
+    def _note_row(self, item_id: str) -> None:
+        number = self._number.get(item_id)
+        if self._rows is not None and number is not None:
+            self._rows.put(number, item_id)
 
     @property
     def known(self) -> int:
@@ -149,7 +159,8 @@ class FreshItems(ImmediateSource):
         traits, shares = self._likes(history, offering)
         number, index = self._number, self._index
         barred = [number[item] for item in request.barred(history) if item in number]
-        found = [index.newest(trait, limit, barred) for trait in (None, *traits.tolist())]
+        admits = self._admits(request)
+        found = [index.newest(trait, limit, barred, admits) for trait in (None, *traits.tolist())]
         items = np.unique(np.concatenate(found))
 
         # Of equal scores, in float32, the newest first.
@@ -164,7 +175,19 @@ class FreshItems(ImmediateSource):
             return values
 
         ids = tuple(map(self._ids.__getitem__, items[best].tolist()))
-        return Candidates(ids, frozen(scores[best]), score_items)
+        return Candidates(ids, frozen(scores[best]), score_items, admitted=True)
+
+    def _admits(self, request: SourceRequest) -> Callable[[NDArray[Any]], Bools] | None:
+        """Return what says which items, by their numbers, filters admit; None: all there are."""
+        admission, rows = request.admission, self._rows
+        if admission is None or rows is None or not admission.narrows:
+            return None
+
+        def admits(numbers: NDArray[Any]) -> Bools:
+            found = rows.admitted(admission, numbers)
+            return np.ones(numbers.size, np.bool_) if found is None else found
+
+        return admits
 
     def _likes(self, history: dict[str, float], offering: Offering) -> tuple[UInt32, Float64]:
         """Return the traits of which the history tells most, ascending, and the share of each."""

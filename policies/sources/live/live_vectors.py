@@ -17,7 +17,7 @@ from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.live.base import history_of
 from policies.sources.live.vector_index import HeldVectors, VectorIndex
 from policies.sources.local import EMPTY
-from policies.sources.places import ItemOrder
+from policies.sources.places import ItemOrder, RuledRows
 
 REMEMBERED: Final = 10_000
 """Items without a vector of which the reason is kept."""
@@ -50,10 +50,11 @@ class LiveVectors(ImmediateSource):
         self._trained = trained
         self._index: VectorIndex | None = None
         self._offering: Offering | None = None
+        self._rows: RuledRows | None = None
         self.refused: dict[str, str] = {}
 
         # While blocks are arranged anew in a thread, what changes meanwhile.
-        self._arranged: Future[VectorIndex] | None = None
+        self._arranged: Future[tuple[VectorIndex, RuledRows]] | None = None
         self._meanwhile = set[str]()
 
     @property
@@ -119,6 +120,7 @@ class LiveVectors(ImmediateSource):
         is_open = np.array([item_id in offering for item_id in kept], np.bool_)
         held = HeldVectors(tuple(kept), vectors[: len(kept)], is_open)
         self._index = VectorIndex(held, self.least)
+        self._rows = RuledRows(offering, self._index.ids)
 
     def _as_trained(self) -> HeldVectors:
         """Return the items of the artifact of which something is said."""
@@ -146,13 +148,23 @@ class LiveVectors(ImmediateSource):
                 index.drop(item_id)
             else:
                 index.put(item_id, vector, is_open=item_id in offering)
+                self._note_row(index, item_id)
 
         if self._arranged is not None:
             self._meanwhile.update(changed)
         elif index.is_due:
             arranger = ThreadPoolExecutor(1, "arrange-vectors")
-            self._arranged = arranger.submit(lambda: VectorIndex(index.held(), self.least))
+            self._arranged = arranger.submit(self._arrange, index, offering)
             arranger.shutdown(wait=False)
+
+    def _arrange(self, index: VectorIndex, offering: Offering) -> tuple[VectorIndex, RuledRows]:
+        anew = VectorIndex(index.held(), self.least)
+        return anew, RuledRows(offering, anew.ids)
+
+    def _note_row(self, index: VectorIndex, item_id: str) -> None:
+        row = int(index.rows([item_id])[0])
+        if self._rows is not None and row >= 0:
+            self._rows.put(row, item_id)
 
     @property
     def known(self) -> int:
@@ -169,8 +181,10 @@ class LiveVectors(ImmediateSource):
         if arranged is None or not arranged.done() or arranged.exception() is not None:
             return index
 
-        anew = arranged.result()
+        anew, self._rows = arranged.result()
         anew.adopt(index, self._meanwhile)
+        for item_id in self._meanwhile:
+            self._note_row(anew, item_id)
         self._index, self._arranged, self._meanwhile = anew, None, set()
         return anew
 
@@ -215,7 +229,8 @@ class LiveVectors(ImmediateSource):
 
         known = (item_id for item_id, _ in history)
         barred = index.rows(list(request.barred(known)))
-        ids, products = index.nearest(user, barred[barred >= 0], limit)
+        admitted = None if self._rows is None else self._rows.admitted(request.admission)
+        ids, products = index.nearest(user, barred[barred >= 0], limit, admitted)
 
         def score_items(asked: Sequence[str]) -> Float32:
             at = index.rows(asked)
@@ -223,7 +238,8 @@ class LiveVectors(ImmediateSource):
             scores[at >= 0] = self._calibrated(np.vecdot(index.vectors(at[at >= 0]), user))
             return scores
 
-        return Candidates(ids, self._calibrated(products), score_items, self._trouble())
+        scores, trouble = self._calibrated(products), self._trouble()
+        return Candidates(ids, scores, score_items, trouble, admitted=self._offering is not None)
 
     def _calibrated(self, products: Float32) -> Float32:
         calibrated: Float32 = (products - self._mean) / self._std

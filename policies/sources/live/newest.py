@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,45 +125,80 @@ class NewestIndex:
         first = np.where(self._traits[at] == traits, self._starts[at + 1] - self._starts[at], 0)
         return first + np.array([self._more[trait] for trait in traits.tolist()], np.intp)
 
-    def newest(self, trait: int | None, limit: int, barred: Sequence[int] = ()) -> NDArray[np.intp]:
+    def newest(
+        self,
+        trait: int | None,
+        limit: int,
+        barred: Sequence[int] = (),
+        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None,
+    ) -> NDArray[np.intp]:
         """Return the numbers of the newest items, newest first.
 
         Args:
             trait: one that they have; None: of all.
             limit: how many at most.
             barred: numbers of items that are passed over.
+            admits: says which items, by their numbers, are not passed over; None: all.
         """
         there, out = self._there, [item for item in barred if self._there[item]]
         there[out] = False
-        found = [self._first_newest(trait, limit)]
-        for _, item in reversed(self._added.get(trait, ())):
-            if len(found) > limit:
-                break
-            if there[item]:
-                found.append(np.array([item], np.int32))
+        found = [
+            self._first_newest(trait, limit, admits),
+            *self._added_newest(trait, limit, admits),
+        ]
         there[out] = True
         self._thin()
 
         items = np.concatenate(found)
         return items[np.lexsort((-items, -self._times[items]))][: max(limit, 0)].astype(np.intp)
 
-    def _first_newest(self, trait: int | None, limit: int) -> NDArray[np.int32]:
+    def _added_newest(
+        self,
+        trait: int | None,
+        limit: int,
+        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None,
+    ) -> list[NDArray[np.int32]]:
+        """Return the newest of those that were added since, in no order."""
+        added, kept, count, look = self._added.get(trait, ()), list[NDArray[np.int32]](), 0, LOOK
+        end = len(added)
+        while end > 0 and count < limit:
+            begin = max(0, end - look)
+            seen = np.array([item for _, item in added[begin:end]], np.int32)
+            seen = seen[self._there[seen]]
+            kept.append(seen if admits is None else seen[admits(seen)])
+            count += kept[-1].size
+            end, look = begin, 4 * look
+        return kept
+
+    def _first_newest(
+        self,
+        trait: int | None,
+        limit: int,
+        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None,
+    ) -> NDArray[np.int32]:
         """Return the newest of those that the index began with, in no order."""
         parts = self._parts.get(trait)
         if parts is None:
             parts = [self._order[:0] if trait is None else self._first_with(trait)]
 
-        looked: list[NDArray[np.int32]] = []
+        looked, kept = list[NDArray[np.int32]](), list[NDArray[np.int32]]()
         count, look, left = 0, LOOK, list(parts)
         while left and count < limit:
             part = left.pop()
-            looked.append(part[-look:])
-            count += int(np.count_nonzero(self._there[looked[-1]]))
+            seen = part[-look:]
+            looked.append(seen)
+            if admits is not None:
+                kept.append(seen[self._there[seen] & admits(seen)])
+                count += kept[-1].size
+            else:
+                count += int(np.count_nonzero(self._there[seen]))
             if part.size > look:
                 left.append(part[:-look])
             look *= 4
         if not looked:
             return self._order[:0]
+        if admits is not None:
+            return np.concatenate(kept)
 
         # What has gone is not looked at again and again.
         seen = np.concatenate(looked[::-1])

@@ -5,7 +5,8 @@ And those with which users did something outside of decisions, where the policy 
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -130,16 +131,24 @@ class LiveTrending:
             limit: how many at most; none if it is not above 0.
         """
         barred = request.barred(history_of(request, self._items))
+        admission = request.admission
+        admitted: Iterable[bool] = repeat(True)
+        if admission is not None and admission.narrows:
+            admitted = admission.among(self._ids).tolist()
+
         places: list[int] = []
-        for place, item_id in enumerate(self._ids):
+        for place, (item_id, may) in enumerate(zip(self._ids, admitted, strict=False)):
             if len(places) >= limit:
                 break
-            if item_id not in barred and self._may_offer(item_id):
+            if may and item_id not in barred and self._may_offer(item_id):
                 places.append(place)
         if not places:
             return EMPTY
         return Candidates(
-            tuple(self._ids[place] for place in places), self._scores[places], self._score
+            tuple(self._ids[place] for place in places),
+            self._scores[places],
+            self._score,
+            admitted=self._offering is not None,
         )
 
     def _score(self, ids: Sequence[str]) -> Float32:

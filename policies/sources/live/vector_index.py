@@ -110,6 +110,11 @@ class VectorIndex:
             if row >= self._first_loose:
                 self._free.append(row)
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """The item of each row, also of one that is free."""
+        return self._ids
+
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item, int[n]; -1 for one that is not here."""
         return np.array([self._rows.get(item_id, -1) for item_id in ids], np.intp)
@@ -124,7 +129,11 @@ class VectorIndex:
         return found
 
     def nearest(
-        self, user: Float32, barred: NDArray[np.intp], limit: int
+        self,
+        user: Float32,
+        barred: NDArray[np.intp],
+        limit: int,
+        admitted: NDArray[np.bool_] | None = None,
     ) -> tuple[tuple[str, ...], Float32]:
         """Return up to ``limit`` open items with the highest products, best first.
 
@@ -134,9 +143,16 @@ class VectorIndex:
             user: float32[size].
             barred: rows that are left out.
             limit: how many at most.
+            admitted: bool[rows], those that may be found; None: all.
         """
         products = self._loose[: self._loose_count] @ user
         products += self._shade[: self._loose_count]
+        part = self._part if self._blocks is not None else None
+        if admitted is not None:
+            end = self._first_loose + self._loose_count
+            products[~admitted[self._first_loose : end]] = -np.inf
+            if self._blocks is not None:
+                part = self._blocks.narrowed(part, admitted[: self._first_loose])
         products[barred[barred >= self._first_loose] - self._first_loose] = -np.inf
         if 0 < limit < products.size:
             rows = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
@@ -146,7 +162,7 @@ class VectorIndex:
 
         if self._blocks is not None:
             known = barred[barred < self._first_loose]
-            near, _ = self._blocks.nearest(user, known, limit, self._part)
+            near, _ = self._blocks.nearest(user, known, limit, part)
             rows = np.concatenate([rows, near])
 
         exact: Float32 = np.vecdot(self.vectors(rows), user)

@@ -260,7 +260,10 @@ def test_of_each_text_it_is_found_out_once_what_it_begins_with():
     for number in range(50):
         columns.put(f"i{number}", {"t": f"t{number}"})
         found = columns.vocabulary.texts_that(
-            "starts", "t4", lambda text: asked.append(text) or text.startswith("t4")
+            "starts",
+            "t4",
+            lambda text: asked.append(text) or text.startswith("t4"),
+            np.arange(number + 2, dtype=np.int32),
         )
         assert found.tolist() == [text.startswith("t4") for text in columns.vocabulary.texts]
     assert sorted(asked) == sorted(columns.vocabulary.texts)

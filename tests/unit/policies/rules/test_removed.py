@@ -79,7 +79,7 @@ def test_what_is_admitted_by_the_time_of_the_choice_was_not_removed_by_a_rule():
 
         async def candidates(self, request: SourceRequest, limit: int):
             found = InOrder().propose(request, 4)
-            request.admission.sift(found.ids)
+            await request.admission.sift(found.ids)
             now = [Item("i0", {"stock": 1.0}), Item("i1", {"stock": 0.0}), *ITEMS[2:]]
             timeline = ItemTimeline(Catalogue.put(now))
             ranker.offer(timeline.newest, timeline, ["i0", "i1"])

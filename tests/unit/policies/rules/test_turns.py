@@ -1,0 +1,76 @@
+"""A filter holds the event loop for moments, however long it takes."""
+
+import asyncio
+import time
+
+import numpy as np
+
+from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.turns import LEAST, in_turns
+from policies.spec import spec_of
+
+
+async def test_parts_are_as_large_as_fit_in_a_turn_and_others_have_theirs_in_between():
+    looked: list[int] = []
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def slow(begin: int, end: int):
+        looked.append(end - begin)
+        until = time.thread_time() + 50e-6 * (end - begin)
+        while time.thread_time() < until:
+            pass
+        return np.arange(begin, end) % 3 == 0
+
+    task = asyncio.create_task(others())
+    found = await in_turns(1_000, 512, slow)
+    task.cancel()
+    assert found.tolist() == [number % 3 == 0 for number in range(1_000)]
+    assert looked[0] == 512  # then it is known how long one takes
+    assert max(looked[2:]) <= 2 * LEAST
+    assert turns >= len(looked) // 2
+
+
+async def test_what_is_quick_is_done_in_one_turn():
+    looked: list[int] = []
+
+    def quick(begin: int, end: int):
+        looked.append(end - begin)
+        return True
+
+    assert (await in_turns(100, 1_024, quick)).all()
+    assert looked == [100]
+    assert (await in_turns(0, 1_024, quick)).size == 0
+
+
+async def test_a_hundred_questions_about_long_texts_are_answered_a_few_items_at_a_time():
+    where = " || ".join(f"item.text.contains('x{number}')" for number in range(99))
+    rules = spec_of({"name": "home", "filter": {"where": "true", "fields": ["text"]}}).rules
+    assert rules is not None
+    items = RuledItems(rules)
+    texts = {f"i{n}": f"{'long ' * 200} {n % 7} x{n}" for n in range(3_000)}
+    items.take_in(list(texts), [{"text": text} for text in texts.values()])
+    asked = Asked({}, dict, 0, items.own_filter(where[:1_990].rpartition(" || ")[0]))
+
+    turns, done = 0, False
+
+    async def others():
+        nonlocal turns
+        while not done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    admitted = await items.admits_in_turns(asked)
+    done = True
+    await task
+    assert turns > 2
+    assert np.array_equal(admitted, items.admits(np.arange(len(items)), asked))
+    assert admitted.sum() == sum(
+        any(f"x{k}" in text for k in range(where[:1_990].count("||"))) for text in texts.values()
+    )
