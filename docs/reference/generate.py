@@ -111,7 +111,7 @@ def policy_spec() -> str:
 
 PLAIN_FIELDS = (
     *("join", "signals", "holdout", "prior", "refresh", "profile", "repeat"),
-    *("filter", "boost", "quota", "exposure"),
+    *("filter", "boost", "quota", "exposure", "page"),
 )
 """Fields of a policy that have fields of their own, and are of one kind."""
 SECTIONS = {

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from bandits.decide import decide
+from bandits.decide import Decision, decide
 from bandits.errors import InvalidFieldError, SourceError, TooManyFeaturesError
 from bandits.log.records import DecisionRecord
+from bandits.page import HeardPage, LoggedPage
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import Pool
@@ -21,6 +22,7 @@ from policies.items.catalogue import Catalogue
 from policies.offered import Offered
 from policies.proposers import check_scores
 from policies.requests import RankRequest, check_event_id, without_private
+from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
 from policies.sources.source_set import SourceSet
@@ -107,6 +109,8 @@ class Decider:
             boosts = ruling.boosts(pool.ids, pool.features, control)
             actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
 
+        rule = None if ruling is None else ruling.page(request, pool, diverse=not held_out)
+        page = None if rule is None else HeardPage(rule)
         decision = decide(
             policy,
             context,
@@ -114,11 +118,20 @@ class Decider:
             event_id=event_id,
             salt=self._salt,
             name=name,
-            slots=request.slots,
+            slots=min(request.slots, len(pool.ids)),
+            page=page,
         )
+        said = b"" if page is None else page.encoded(len(decision.chosen))
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
-            credit = policy.credit(context, actions, decision, salt=self._salt, name=name)
+            credit = policy.credit(
+                context,
+                actions,
+                decision,
+                salt=self._salt,
+                name=name,
+                page=LoggedPage(said, len(decision.chosen), len(actions)) if said else None,
+            )
 
         return DecisionRecord(
             event_id=event_id,
@@ -140,11 +153,13 @@ class Decider:
             credit=credit,
             unserved=held_out
             and self._holdout_policy is not None
-            and not self._holdout_policy.serves(pool.scores, request.slots),
+            and not self._holdout_policy.served(pool.scores, decision.chosen),
             failed=pool.failed,
             artifact=pool.artifact,
             profile=asker.profile,
-            rules=None if ruling is None else ruling.record(boosts, control),
+            rules=None
+            if ruling is None
+            else ruling.record(boosts, control, said, _short(request, decision, rule)),
         )
 
     def scored(
@@ -205,8 +220,8 @@ class Decider:
 
 
 def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling | None) -> None:
-    """Refuse more slots than there are actions to fill them."""
-    if request.slots <= len(pool.ids):
+    """Refuse more slots than there are actions to fill them, unless the page has rules."""
+    if request.slots <= len(pool.ids) or (ruling is not None and ruling.has_page):
         return
     out = ["repeat holds back"] if asker.held_back else []
     filters = ruling is not None and ruling.admission is not None
@@ -216,6 +231,17 @@ def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling 
         f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
         "slots",
     )
+
+
+def _short(request: RankRequest, decision: Decision, rule: RuledPage | None) -> str | None:
+    """Return why there are fewer slots than were asked for; None: there are not."""
+    filled, count = len(decision.chosen), decision.pmfs.shape[1]
+    if rule is None or filled == request.slots:
+        return None
+    if filled == count:
+        return f"there are {count} actions for {request.slots} slots"
+    barring = " and ".join(rule.barring(decision.chosen))
+    return f"none of the {count - filled} actions that are left may follow, by {barring}"
 
 
 def _check_crosses(context: Context, actions: ActionSet) -> None:

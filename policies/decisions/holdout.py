@@ -1,6 +1,6 @@
 """The holdout, whatever the model says, and the fixed policies it is served by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,15 +33,15 @@ class FixedPolicy:
 
     kind: str
 
-    def serves(self, scores: Mapping[str, Float32], slots: int) -> bool:
-        """Return whether it fills every slot itself; else some are uniform.
+    def served(self, scores: Mapping[str, Float32], chosen: Sequence[int]) -> bool:
+        """Return whether it filled every slot itself; else some were uniform.
 
         Args:
             scores: by source, float32[K].
-            slots: how many are to be filled.
+            chosen: by slot, the place of the action.
         """
         return self.kind == UNIFORM or (
-            self.kind in scores and int(np.count_nonzero(~np.isnan(scores[self.kind]))) >= slots
+            self.kind in scores and not np.isnan(scores[self.kind][list(chosen)]).any()
         )
 
     def pmf(self, context: Context, actions: ActionSet) -> Pmf:  # noqa: ARG002

@@ -65,6 +65,8 @@ class Offering:
         if ruled is not None:
             ruled.load(self.timeline.values(ruled.rules.item_fields))
             self._closed.update(ruled.closed)
+            if ruled.vectors is not None:
+                ruled.vectors.item_of = self.item
 
         # When an item's time comes next, and the same as a queue, which also has what is no more.
         self._due: dict[str, float] = {}

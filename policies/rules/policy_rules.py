@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from policies.rules.boosts import Boost, Boosts
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter, FilterRule
+from policies.rules.pages.page import Page
 from policies.rules.quotas.compiled import Quotas
 from policies.rules.quotas.quota import Exposure, Quota
 
@@ -13,10 +14,10 @@ class PolicyRules:
     """The rules of a policy, compiled.
 
     ``filter``: what may be chosen; None: anything. ``boosts``: what is added to scores; None:
-    nothing. ``quotas``: what is added so that shares come out; None: there are none. ``looks``:
-    what they look at, and ``looks_by_field`` what each does, by its field in the spec.
-    ``item_fields``: the features of items that are kept for them, and for the filters of
-    requests.
+    nothing. ``quotas``: what is added so that shares come out; None: there are none. ``page``: what
+    may stand beside what; None: anything. ``looks``: what conditions look at, and
+    ``looks_by_field`` what each does, by its field in the spec. ``item_fields``: the features of
+    items that are kept for them, and for the filters of requests.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class PolicyRules:
         cap: float = 0.0,
         quotas: Sequence[Quota] = (),
         exposure: Exposure | None = None,
+        page: Page | None = None,
     ) -> None:
         """Compile a policy's rules.
 
@@ -35,6 +37,7 @@ class PolicyRules:
             cap: how much that is at most.
             quotas: which shares groups of items have.
             exposure: which share each value of a feature has.
+            page: what may stand beside what.
 
         Raises:
             SpecError: a condition is none, or none that it could be.
@@ -49,6 +52,7 @@ class PolicyRules:
             )
         self.boosts = Boosts(boosts, cap) if boosts else None
         self.quotas = Quotas(quotas, exposure) if quotas or exposure else None
+        self.page = page
 
         self.looks_by_field: dict[str, Looks] = {}
         if self.filter is not None:
@@ -59,4 +63,5 @@ class PolicyRules:
             self.looks_by_field.update(self.quotas.looks_by_field)
         self.looks = Looks.at_all(self.looks_by_field.values())
         named = [] if filter_rule is None else filter_rule.fields
-        self.item_fields = sorted({*self.looks.items, *named})
+        of_pages = () if page is None else page.item_fields
+        self.item_fields = sorted({*self.looks.items, *named, *of_pages})

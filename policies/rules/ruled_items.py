@@ -14,6 +14,7 @@ from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
 from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
+from policies.rules.pages.vectors import PageVectors
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.prices import GroupPrices
 from policies.rules.quotas.quota import Control
@@ -48,7 +49,8 @@ class Asked(msgspec.Struct, frozen=True, eq=False):
 class RuledItems:
     """The items of a policy, of which its rules say what may be chosen and what is added to them.
 
-    ``rules``: the policy's.
+    ``rules``: the policy's. ``vectors``: those by which the items of a page are compared; None:
+    they are not.
     """
 
     def __init__(self, rules: PolicyRules) -> None:
@@ -56,6 +58,8 @@ class RuledItems:
         self.rules = rules
         self._columns = ItemColumns(rules.item_fields)
         self._open = np.zeros(0, np.bool_)
+        vector = None if rules.page is None else rules.page.vector
+        self.vectors = None if vector is None else PageVectors(vector)
         quotas = rules.quotas
         self._priced = None if quotas is None else GroupPrices(quotas, self._columns)
         self._look(np.array([NO_ROW]))
@@ -83,6 +87,8 @@ class RuledItems:
 
     def change(self, item_id: str, item: Item | None) -> None:
         """Take in an item as it is now; None: it is gone."""
+        if self.vectors is not None:
+            self.vectors.forget(item_id)
         if item is None:
             if item_id in self._columns.place:  # else its row is that of nothing
                 self._open[self._columns.rows([item_id])] = False
@@ -105,6 +111,11 @@ class RuledItems:
     def __len__(self) -> int:
         """How many rows there are, that of nothing among them."""
         return len(self._columns)
+
+    @property
+    def columns(self) -> ItemColumns:
+        """The features that rules look at."""
+        return self._columns
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item; 0 for one that is not there."""

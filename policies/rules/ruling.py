@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from bandits.log.records import MAX_REMOVED, NO_RULES, Removed, Ruled
 from bandits.types import Float32
 from bandits.values import FeatureMap
+from policies.candidate_pool import Pool
+from policies.requests import RankRequest
 from policies.rules.columns import Bools
 from policies.rules.conditions import Looks
+from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import Asked, RuledItems
 
@@ -166,12 +169,40 @@ class Ruling:
             offsets = (prices if offsets is None else prices + offsets).astype(np.float32)
         return offsets if offsets is not None and offsets.any() else None
 
-    def record(self, boosts: Float32 | None, control: Control | None = None) -> Ruled | None:
+    @property
+    def has_page(self) -> bool:
+        """Whether pages have rules, so that they may be shorter than was asked for."""
+        return self._items.rules.page is not None
+
+    def page(self, request: RankRequest, pool: Pool, *, diverse: bool) -> RuledPage | None:
+        """Return the rules of the page; None: there are none.
+
+        Args:
+            request: what is asked.
+            pool: the actions.
+            diverse: whether diversity counts, beside the limits.
+        """
+        page, vectors = self._items.rules.page, self._items.vectors
+        if page is None or request.slots == 1:
+            return None
+        items, rows = self._of_actions(pool.ids, pool.features)
+        compared = None if vectors is None or not diverse else vectors.of(pool.ids)
+        return RuledPage(page, items.columns, rows, vectors=compared, diverse=diverse)
+
+    def record(
+        self,
+        boosts: Float32 | None,
+        control: Control | None = None,
+        page: bytes = b"",
+        short: str | None = None,
+    ) -> Ruled | None:
         """Return what a decision's record says of its rules; None: nothing.
 
         Args:
             boosts: what was added to the score of each action, float32[K].
             control: the state of the quotas' controller that it was made under.
+            page: what the page's rules said; see ``Ruled.page``.
+            short: why there are fewer slots than were asked for.
         """
         looks = [self._items.rules.looks]
         if self._asked.filter is not None:
@@ -185,6 +216,8 @@ class Ruling:
             {} if self.admission is None else self.admission.removed_by_rule(),
             boosts=b"" if boosts is None else boosts.astype("<f4").tobytes(),
             control=None if control is None else control.entry,
+            short=short,
+            page=page,
         )
         return None if ruled == NO_RULES else ruled
 

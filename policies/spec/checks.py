@@ -14,6 +14,7 @@ from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES, Namespa
 from bandits.learner_config import is_set
 from policies.profiles.signals import signal_types
 from policies.requests import is_private
+from policies.rules.pages.page import Page
 from policies.spec.policy import PolicySpec
 from policies.spec.sources import RlSource
 
@@ -115,6 +116,8 @@ def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "boost", "it boosts nothing: leave it out"
     if spec.quota is not msgspec.UNSET and not spec.quota:
         yield "quota", "it says nothing of any item: leave it out"
+    if spec.page == Page():
+        yield "page", "it has no rule: leave it out"
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,7 @@ from policies.profiles.signals import (
 from policies.rules.boosts import BOOST_CAP, MAX_BOOST, Boost
 from policies.rules.conditions import Condition
 from policies.rules.filters import FilterRule
+from policies.rules.pages.page import Page
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec.refresh import Refresh
@@ -121,6 +122,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             is served.
         exposure: which share each value of a feature of items has at least: ``{group: provider,
             floor: 0.05}``.
+        page: what may stand beside what on a page of several slots, which may be shorter for it:
+            ``{most: {brand: 2}, diversity: {by: genre, weight: 0.1}}``.
     """
 
     name: Name
@@ -150,6 +153,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     quota: list[Quota] | msgspec.UnsetType = msgspec.UNSET
     exposure: Exposure | msgspec.UnsetType = msgspec.UNSET
+    page: Page | msgspec.UnsetType = msgspec.UNSET
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
@@ -234,9 +238,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cap = BOOST_CAP if isinstance(self.boost_cap, msgspec.UnsetType) else self.boost_cap
         quotas = [] if isinstance(self.quota, msgspec.UnsetType) else self.quota
         exposure = None if isinstance(self.exposure, msgspec.UnsetType) else self.exposure
-        if self.filter_rule is None and not (boosts or quotas or exposure):
+        page = None if isinstance(self.page, msgspec.UnsetType) else self.page
+        if self.filter_rule is None and not (boosts or quotas or exposure or page):
             return None
-        return PolicyRules(self.filter_rule, boosts, cap, quotas, exposure)
+        return PolicyRules(self.filter_rule, boosts, cap, quotas, exposure, page)
 
     @property
     def shares(self) -> str:
@@ -322,6 +327,8 @@ def _check_learner(spec: PolicySpec) -> None:
     for field in ("boost", "quota", "exposure"):
         if getattr(spec, field) is not msgspec.UNSET:
             _check_boosted(spec, field)
+    if spec.page is not msgspec.UNSET and spec.page.diversity is not msgspec.UNSET:
+        _check_boosted(spec, "page.diversity")
     if learner.learns and not learner.corrects:
         _check_uncorrected(learner, spec.rule)
 

@@ -124,6 +124,7 @@ def _decided(
         profile,
         repeat,
         explanation,
+        short=None if record.rules is None else record.rules.short,
     )
 
 

@@ -172,6 +172,7 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     ``profile`` and ``repeat``: of a policy with profiles, whether it was made with all that is
     known of the user, and whether all that its ``repeat`` says was heeded; null where nobody is
     named, or the policy says no such thing. ``explanation``: why it is so, if that was asked.
+    ``short``: why there are fewer slots than were asked for, where the page has rules.
     """
 
     event_id: str
@@ -183,6 +184,7 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: bool | None = None
     repeat: bool | None = None
     explanation: Explanation | None = None
+    short: str | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -70,9 +70,7 @@ class Sources:
         """Count a decision that was held out, and whether its policy made it."""
         self._held += 1
         policy = FixedPolicy(UNIFORM if holdout is None else holdout.policy)
-        unmarked = not record.unserved and not policy.serves(
-            record.source_scores(), len(record.chosen)
-        )
+        unmarked = not record.unserved and not policy.served(record.source_scores(), record.chosen)
 
         self._unmarked += unmarked
         self._unserved += record.unserved or unmarked
