@@ -131,6 +131,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "repeat": "Where the policy says what is not offered again: whether all of that was"
         " heeded.",
         "explanation": "Why it is so, where the request asked for it.",
+        "short": "Why there are fewer slots than were asked for, where the page has rules.",
     },
     "Explanation": {
         "learner": "The kind of the policy's learner.",

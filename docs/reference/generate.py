@@ -105,7 +105,8 @@ def policy_spec() -> str:
 
     for field in PLAIN_FIELDS:
         for kind in structs_in(hints[field]):
-            parts += struct(kind, heading_of(kind))
+            for each in (kind, *inner_structs(kind)):
+                parts += struct(each, heading_of(each))
     return "\n\n".join(parts)
 
 

@@ -84,6 +84,10 @@ NOT_RUN = {
         "curl",
     ): "a service of such a policy: tests/unit/policies/rules/test_filters.py",
     (
+        "how-to/compose-a-page.md",
+        "curl",
+    ): "a service of such a policy: tests/unit/serve_app/api/test_asgi.py",
+    (
         "how-to/use-pictures.md",
         "curl",
     ): "not all numbers of a vector are written: tests/integration/test_pictures.py has them",

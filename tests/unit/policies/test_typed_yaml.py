@@ -31,6 +31,7 @@ FILES: dict[str, Any] = {
     "columns": CsvColumns,
 }
 REQUIRED: dict[str, Any] = {  # a value for each field that has no default
+    "Diversity.by": "genres",
     "by": 0.1,
     "args": "--cb_explore_adf",
     "choice": [1],
@@ -65,7 +66,9 @@ def plain(struct: inspect.StructType) -> dict[str, Any]:
     return {
         **tag,
         **{
-            field.encode_name: REQUIRED[field.encode_name]
+            field.encode_name: REQUIRED.get(
+                f"{struct.cls.__name__}.{field.encode_name}", REQUIRED[field.encode_name]
+            )
             for field in struct.fields
             if field.required
         },

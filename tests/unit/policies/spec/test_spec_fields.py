@@ -67,7 +67,6 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "boost": "tests/unit/policies/rules/test_boosts.py",
     "boost_cap": "tests/unit/policies/rules/test_boosts.py",
     "quota": "tests/unit/policies/rules/quotas/test_quota.py",
-    "page": "tests/unit/policies/rules/test_pages.py",
     "space": "tests/integration/test_spaces.py",
     "repeat": "tests/unit/policies/profiles/test_known_user.py",
     "signals": "tests/unit/policies/profiles/test_signals.py",

@@ -16,6 +16,7 @@ from policies.profiles.known_user import KnownUser
 from policies.profiles.options import ProfileOptions
 from policies.profiles.user_profile import UNKNOWN_USER
 from policies.ranker import Ranker
+from policies.rules.pages.page import Page
 from policies.spec import PolicySpec, RemoteSource
 from serve_app.api.asgi import Api
 from serve_app.api.endpoints import ROUTES
@@ -28,6 +29,7 @@ SPEC = PolicySpec("home")
 SOURCED = PolicySpec(
     "sourced", sources=[RemoteSource("cf", "http://x")], signals={"click": 1.0, "hide": -2.0}
 )
+PAGED = PolicySpec("paged", page=Page(most={"brand": 1}))
 PROFILED = PolicySpec("portrait", profile=ProfileOptions(), repeat={"shown": "never"})
 HOME, PORTRAIT = "/v1/policies/home", "/v1/policies/portrait"
 GOOD = {"actions": [{"id": "a"}, {"id": "b"}]}
@@ -44,7 +46,8 @@ class Service:
         self.shop = FakeSpace()
         self.portrait = FakeService(fresh_ranker(PROFILED))
         self.portrait.repeats = True
-        policies = self.home, self.sourced, self.portrait
+        paged = FakeService(fresh_ranker(PAGED))
+        policies = self.home, self.sourced, self.portrait, paged
         services = {each.ranker.spec.name: each for each in policies}
         spaces = {"shop": self.shop}
         self.api = Api(services, self.metrics, self._scrape, spaces=spaces)
@@ -218,6 +221,15 @@ async def test_an_answer_says_why_where_that_is_asked(service):
     batch = {"requests": [{**GOOD, "explain": True}, GOOD]}
     results = (await service.post(f"{HOME}/rank:batch", batch)).json()["results"]
     assert ["explanation" in each for each in results] == [True, False]
+
+
+async def test_a_page_that_is_shorter_than_asked_for_says_why(service):
+    actions = [{"id": each, "features": {"brand": "x"}} for each in "ab"]
+    response = await service.post("/v1/policies/paged/rank", {"actions": actions, "slots": 50})
+    answer = response.json()
+    assert [each["slot"] for each in answer["chosen"]] == [0]
+    assert answer["short"] == "none of the 1 actions that are left may follow, by page.most.brand"
+    assert "short" not in (await service.post(f"{HOME}/rank", GOOD)).json()
 
 
 async def test_an_answer_says_whether_what_is_known_of_the_user_was_heeded(service):
@@ -601,7 +613,7 @@ async def test_no_such_route_or_method(service, method, path, status, code):
 
 
 async def test_what_can_be_read_can_be_read(service):
-    named = {"policies": ["home", "portrait", "sourced"]}
+    named = {"policies": ["home", "paged", "portrait", "sourced"]}
     assert (await service.http.get("/v1/policies")).json() == named
     info = (await service.http.get(HOME)).json()
     assert (info["policy"], info["ready"], info["spec"]["name"]) == ("home", True, "home")
