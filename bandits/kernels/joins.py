@@ -43,19 +43,23 @@ i1ss, i8ss = read_only(types.int8, 2), read_only(types.int64, 2)
 
 
 @inlined
-def _place_of(begin: Any, stop: Any, chosen: Any, slot: Any, action: Any) -> Any:
-    """Return the place of the slot that a reward is for; UNUSED if it was not chosen."""
+def _place_of(begin: Any, stop: Any, chosen: Any, on_page: Any, slot: Any, action: Any) -> Any:
+    """Return the place of the slot that a reward is for; UNUSED if nothing was drawn for it."""
     if action < 0:
-        number = 0 if slot == NO_SLOT else slot
-        return begin + number if number < stop - begin else UNUSED
+        # Placed items stand between what was drawn: it is here, or further to the front.
+        number = np.int64(0) if slot == NO_SLOT else slot
+        for place in range(min(begin + number, stop - 1), begin - 1, -1):
+            if on_page[place] <= number:
+                return place if on_page[place] == number else UNUSED
+        return UNUSED
     for place in range(begin, stop):
-        if chosen[place] == action and (slot == NO_SLOT or slot == place - begin):
+        if chosen[place] == action and (slot == NO_SLOT or slot == on_page[place]):
             return place
     return UNUSED
 
 
 @compiled(
-    *(i1s, i8s, i4s, i8s, i4s, i4s, i1ss, i8ss, truths, f8s, i4s, i4s, i8s, i4s, i8s, i4s),
+    *(i1s, i8s, i4s, i8s, i4s, i4s, i1ss, i8ss, truths, f8s, i4s, i4s, i8s, i4s, i8s, i4s, i4s),
     *(types.int32[::1], types.int32[::1], types.int32[::1], types.int32[::1]),
     *(types.float64[:, ::1], types.boolean[:, ::1], types.boolean[:, ::1]),
     *(types.int8[::1], types.int32[::1]),
@@ -77,6 +81,7 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
     action: Int32,
     begins: Int64,
     chosen: Int32,
+    on_page: Int32,
     newest: Int32,
     waiting: Int32,
     following: Int32,
@@ -102,10 +107,11 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
         value: float64[n], of a reward.
         signal: int32[n], of a reward, or 0 where it names none.
         identity: int32[n], of a reward, which of the I pairs of event and reward id; -1: no id.
-        slot: int64[n], of a reward, or NO_SLOT.
+        slot: int64[n], of a reward, of the page, or NO_SLOT.
         action: int32[n], of a reward, or -1.
         begins: int64[n + 1], where a decision's slots begin among all S; the others have none.
         chosen: int32[S], each slot's action.
+        on_page: int32[S], which of its page each slot is; they go upwards.
         newest: int32[E], room for an event's newest decision.
         waiting: int32[E], room for the newest of the event's entries that wait.
         following: int32[n], room for the entry after each in a list.
@@ -173,7 +179,7 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
                 continue
             if not opens and now >= ms[decision] + own_window[of_rule, of_signal]:
                 continue
-            place = _place_of(begin, stop, chosen, slot[each], action[each])
+            place = _place_of(begin, stop, chosen, on_page, slot[each], action[each])
             if place == UNUSED:
                 continue
 

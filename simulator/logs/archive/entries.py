@@ -38,6 +38,7 @@ class JoinEntries:
         event: string[n], the ids of their events.
         reward: string[n], the ids of rewards, null where there is none.
         chosen: int32[S], by number, the action of each slot of each decision.
+        on_page: int32[S], which slot of its page it is; empty where no items were placed on any.
     """
 
     sequence: Int64
@@ -55,6 +56,7 @@ class JoinEntries:
     event: pa.StringArray
     reward: pa.StringArray
     chosen: Int32
+    on_page: Int32
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -63,6 +65,14 @@ class JoinEntries:
     def begins(self) -> Int64:
         """Where the slots of each entry begin, int64[n + 1]."""
         return offsets_of(self.slots)
+
+    @property
+    def page_slots(self) -> Int32:
+        """Which slot of its page each drawn slot of each decision is, int32[S]."""
+        if len(self.on_page):
+            return self.on_page
+        begins = self.begins
+        return (np.arange(begins[-1]) - np.repeat(begins[:-1], self.slots)).astype(np.int32)
 
     @property
     def decisions(self) -> Bools:
@@ -76,13 +86,14 @@ class JoinEntries:
         values: dict[str, Any] = {
             field.name: getattr(self, field.name)[kept]
             for field in fields(self)
-            if field.name not in {"event", "reward", "chosen"}
+            if field.name not in {"event", "reward", "chosen", "on_page"}
         }
         return JoinEntries(
             **values,
             event=self.event.filter(mask),
             reward=self.reward.filter(mask),
             chosen=self.chosen[slots],
+            on_page=self.on_page[slots] if len(self.on_page) else self.on_page,
         )
 
 
@@ -93,6 +104,8 @@ def join_entries_of(parts: Sequence[JoinEntries]) -> JoinEntries:
     values: dict[str, Any] = {}
     for field in fields(JoinEntries):
         arrays = [getattr(part, field.name) for part in parts]
+        if field.name == "on_page" and any(map(len, arrays)):
+            arrays = [part.page_slots for part in parts]
         texts = field.name in {"event", "reward"}
         values[field.name] = pa.concat_arrays(arrays) if texts else np.concatenate(arrays)
     return JoinEntries(**values)

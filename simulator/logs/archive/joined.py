@@ -163,6 +163,7 @@ class ArchiveJoin:
             entries.action,
             entries.begins,
             entries.chosen,
+            entries.page_slots,
             np.empty(len(event.dictionary), np.int32),
             np.empty(len(event.dictionary), np.int32),
             np.empty(n, np.int32),

@@ -16,20 +16,27 @@ from bandits.kernels import joins
 from bandits.log.join import JoinRule
 from bandits.log.join_rule import UNNAMED
 from bandits.log.positions import log_order, position_before
-from bandits.log.records import BuildRecord
+from bandits.log.records import BuildRecord, slots_between
 from bandits.log.versions import SIGNALS_SINCE, fold_version
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Relearned
 from policies.fold.relearning import weighed_by
 from policies.spec import PolicySpec, decode_spec
-from simulator.logs.archive.entries import UNKNOWN_ACTION, Bools, Int32, Int64, JoinEntries
+from simulator.logs.archive.entries import (
+    UNKNOWN_ACTION,
+    Bools,
+    Int32,
+    Int64,
+    JoinEntries,
+    offsets_of,
+)
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.rules import evaluation_rule, relearned_in, spec_in_force
 from simulator.logs.archive.settled import EVERYTHING
 
 LIGHT = [
     *("id", "ms", "kind", "event_id", "spec", "slots", "deferred"),
-    *("reward", "reward_id", "slot", "action_id", "signal"),
+    *("reward", "reward_id", "slot", "action_id", "signal", "placed"),
 ]
 """The columns that a join reads."""
 BEFORE_PIECE = -(1 << 62)
@@ -266,6 +273,7 @@ class EntryReader:
             event=batch["event_id"],
             reward=batch["reward_id"],
             chosen=np.full(int(slots.sum()), UNKNOWN_ACTION, np.int32),
+            on_page=_on_page(slots, batch["placed"]),
         )
 
     def actions_of(self, named: pa.DictionaryArray) -> Int32:
@@ -292,6 +300,23 @@ def _numbered(named: pa.DictionaryArray, known: dict[str, int], null: str | None
         numbers[code] = known.setdefault(named.dictionary[code].as_py(), len(known))
     found: Int32 = numbers[codes]
     return found
+
+
+def _on_page(slots: Int32, placed: pa.Array) -> Int32:
+    """Return of each slot that was drawn which of its page it is, int32[S]; see JoinEntries.
+
+    Args:
+        slots: int32[n], how many each entry has.
+        placed: what was placed on its page.
+    """
+    if placed.null_count == len(placed):
+        return np.empty(0, np.int32)
+    begins = offsets_of(slots)
+    on_page = np.arange(begins[-1]) - np.repeat(begins[:-1], slots)
+    for row in pc.indices_nonzero(placed.is_valid()).to_pylist():
+        taken = [each["slot"] for each in placed[row].as_py()]
+        on_page[begins[row] : begins[row + 1]] = slots_between(taken, int(slots[row]))
+    return on_page.astype(np.int32)
 
 
 def _places_through(ids: pa.StringArray, position: str) -> int:

@@ -21,7 +21,9 @@ from bandits.log.records import (
     DecisionRecord,
     LogEntry,
     LogRecord,
+    Placed,
     RewardRecord,
+    Ruled,
     SpecRecord,
     TickRecord,
     WarmStartRecord,
@@ -198,11 +200,14 @@ def random_log(rng: np.random.Generator, count: int, names: int, pace: int) -> l
         record: LogRecord
         if kind < 0.4:
             chosen = tuple(rng.permutation(4)[: 1 + int(rng.integers(3))].tolist())
+            slots = sorted(rng.choice(6, int(rng.integers(3)), replace=False).tolist())
+            placed = [Placed(slot, "xy"[at]) for at, slot in enumerate(slots)]
             record = decision(
                 name,
                 ids=tuple(ids),
                 chosen=chosen,
                 deferred=bool(rng.random() < 0.3),
+                rules=Ruled(placed=placed) if placed else None,
                 spec=DIGESTS[0 if rng.random() < 0.5 else int(rng.integers(len(DIGESTS)))],
             )
         elif kind < 0.8:
@@ -211,7 +216,7 @@ def random_log(rng: np.random.Generator, count: int, names: int, pace: int) -> l
                 float(rng.integers(-3, 4)) / 3,
                 None if rng.random() < 0.5 else f"r{rng.integers(3)}",
                 None if rng.random() < 0.5 else int(rng.choice([0, 1, 2, 5, 2**40])),
-                None if rng.random() < 0.6 else str(rng.choice([*ids, "z"])),
+                None if rng.random() < 0.6 else str(rng.choice([*ids, "x", "z"])),
                 None if rng.random() < 0.4 else str(rng.choice([*SIGNALS, "?"])),
             )
         elif kind < 0.95:
