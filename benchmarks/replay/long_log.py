@@ -29,7 +29,7 @@ from bandits.types import Float64
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
 from policies.items.catalogue import Catalogue
-from policies.spec import PolicySpec, RemoteSource
+from policies.spec import Holdout, PolicySpec, RemoteSource
 
 POLICY = "long"
 BEGIN_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000
@@ -39,10 +39,16 @@ AT_ONCE = 4096
 FILE_ENTRIES = 60_000
 
 
-def long_spec(window_s: float = 60.0) -> PolicySpec:
-    """Return the spec of the policy that made the log."""
+def long_spec(window_s: float = 60.0, holdout: float = 0.0) -> PolicySpec:
+    """Return the spec of the policy that made the log.
+
+    Args:
+        window_s: How long a decision waits for its rewards.
+        holdout: Share of the users that are held out.
+    """
     return PolicySpec(
         POLICY,
+        holdout=Holdout(holdout) if holdout else None,
         exploration=EpsilonGreedy(0.2),
         sources=[RemoteSource("cf", "http://localhost")],
         join=JoinRule(window_s=window_s),
@@ -50,7 +56,14 @@ def long_spec(window_s: float = 60.0) -> PolicySpec:
 
 
 def long_log(
-    decisions: int, *, actions: int = 20, slots: int = 1, seed: int = 0, window_s: float = 60.0
+    decisions: int,
+    *,
+    actions: int = 20,
+    slots: int = 1,
+    seed: int = 0,
+    window_s: float = 60.0,
+    users: int = 5000,
+    holdout: float = 0.0,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the entries of a log, positions and bytes.
 
@@ -60,8 +73,10 @@ def long_log(
         slots: How many it chooses.
         seed: Of all that is random.
         window_s: How long a decision waits for its rewards.
+        users: How many there are.
+        holdout: Share of the users that are held out.
     """
-    spec, rng = long_spec(window_s), np.random.default_rng(seed)
+    spec, rng = long_spec(window_s, holdout), np.random.default_rng(seed)
     names = np.array([f"item-{number}" for number in range(10 * actions)], object)
     rewards: list[tuple[int, str, int]] = []
     yield f"{BEGIN_MS}-0", encode(SpecRecord(spec.digest, "salt"))
@@ -98,7 +113,8 @@ def long_log(
                 scores={"cf": score[i].tobytes()},
                 pmf=pmfs.tobytes(),
                 chosen=chosen,
-                user=f"{tails[i] % 5000:032x}",
+                user=f"{tails[i] % users:032x}",
+                holdout=bool(tails[i] % users < holdout * users),
             )
             yield f"{now}-0", encode(record)
             for slot in np.flatnonzero(earned[i]).tolist():
@@ -130,7 +146,15 @@ def _reward(at: int, event_id: str, slot: int) -> tuple[str, bytes]:
 
 
 def write_long_archive(
-    root: Path, decisions: int, *, actions: int = 20, slots: int = 1, window_s: float = 60.0
+    root: Path,
+    decisions: int,
+    *,
+    actions: int = 20,
+    slots: int = 1,
+    window_s: float = 60.0,
+    users: int = 5000,
+    holdout: float = 0.0,
+    folder: str = POLICY,
 ) -> None:
     """Write a log as the archive of POLICY.
 
@@ -140,8 +164,11 @@ def write_long_archive(
         actions: How many each chooses among.
         slots: How many it chooses.
         window_s: How long a decision waits for its rewards.
+        users: How many there are.
+        holdout: Share of the users that are held out.
+        folder: The archive's folder, POLICY's or that of one of its partitions.
     """
-    writer, spec, empty = ArchiveWriter(root, POLICY), long_spec(window_s), Catalogue()
+    writer, spec, empty = ArchiveWriter(root, folder), long_spec(window_s, holdout), Catalogue()
     blobs = {spec.digest: spec.encoded, empty.digest: empty.encoded}
     previous, file = "0-0", list[tuple[str, bytes]]()
 
@@ -151,14 +178,17 @@ def write_long_archive(
             writer.write(Range(previous, file[0][0], file[-1][0], len(file)), file, blobs.get)
             previous, file = file[-1][0], []
 
-    for entry in long_log(decisions, actions=actions, slots=slots, window_s=window_s):
+    log = long_log(
+        decisions, actions=actions, slots=slots, window_s=window_s, users=users, holdout=holdout
+    )
+    for entry in log:
         if file and (len(file) >= FILE_ENTRIES or hour_of(entry[0]) != hour_of(file[0][0])):
             flush()
         file.append(entry)
     flush()
 
     # A catalogue that only decisions name was stored by an entry of a longer log.
-    (root / POLICY / "_blobs" / empty.digest).write_bytes(empty.encoded)
+    (root / folder / "_blobs" / empty.digest).write_bytes(empty.encoded)
 
 
 def main() -> int:

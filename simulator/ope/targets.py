@@ -207,6 +207,37 @@ class LoggingTarget(RowTarget):
         return batch.propensity
 
 
+class GreedyTarget(RowTarget):
+    """The policy that made the log, without its exploration: the likeliest action; ties share."""
+
+    def __init__(self, name: str = "greedy") -> None:
+        super().__init__(name)
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """Return the probabilities of a row's actions; see Target."""
+        if row.pmf is None:
+            raise self._without_pmf()
+        best = row.pmf == row.pmf.max()
+        return np.asarray(best / best.sum(), np.float64)
+
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return the probabilities of all rows' actions; see Target."""
+        actions = demand_actions(batch, self.name)
+        if actions.pmf is None or actions.lacking.any():
+            raise self._without_pmf()
+        begins, counts = actions.offsets[:-1], actions.counts
+        best = actions.pmf == np.repeat(np.maximum.reduceat(actions.pmf, begins), counts)
+        out: Float64 = best / np.repeat(np.add.reduceat(best, begins, dtype=np.int64), counts)
+        return out
+
+    def _without_pmf(self) -> ReplayError:
+        return ReplayError(
+            f"{self.name} is the likeliest action, and this log holds the propensity of the chosen"
+            " action only",
+            "policy",
+        )
+
+
 class ColumnTarget:
     """A policy whose probability of the chosen action is a column of the log."""
 

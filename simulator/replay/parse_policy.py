@@ -13,6 +13,7 @@ from simulator.learners.trained import read_trained
 from simulator.ope.table_target import TableTarget
 from simulator.ope.targets import (
     ColumnTarget,
+    GreedyTarget,
     LoggingTarget,
     SourceTarget,
     Target,
@@ -30,6 +31,10 @@ class UniformArgument(_Kind, frozen=True, tag="uniform"):
 
 class LoggingArgument(_Kind, frozen=True, tag="logging"):
     """The policy that made the log."""
+
+
+class GreedyArgument(_Kind, frozen=True, tag="greedy"):
+    """The policy that made the log, without its exploration."""
 
 
 class TableArgument(_Kind, frozen=True, tag="table", kw_only=True):
@@ -83,6 +88,7 @@ class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
 PolicyArgument = (
     UniformArgument
     | LoggingArgument
+    | GreedyArgument
     | TableArgument
     | ColumnArgument
     | SourceArgument
@@ -93,14 +99,14 @@ ParsedPolicy = Target | PolicySpec | VwPolicy
 
 
 def parse_policy(text: str) -> ParsedPolicy:
-    """Parse ``uniform``, ``logging``, ``{kind: ..., ...}``, or a file with one or with a spec.
+    """Parse ``uniform``, ``logging``, ``greedy``, ``{kind: ...}``, or a file with one or a spec.
 
     Raises:
         ReplayError: it is none of these; names the field.
         SpecError: it is a policy spec with a fault; names the field.
     """
     path = Path(text)
-    if text in {"uniform", "logging"}:
+    if text in {"uniform", "logging", "greedy"}:
         raw: Any = {"kind": text}
     elif text.lstrip().startswith("{"):
         raw = _yaml(text, text)
@@ -115,7 +121,7 @@ def parse_policy(text: str) -> ParsedPolicy:
             return load_spec(path)
     else:
         raise ReplayError(
-            f"{text!r} is no policy: uniform, logging, {{kind: ...}}, or a file", "policy"
+            f"{text!r} is no policy: uniform, logging, greedy, {{kind: ...}}, or a file", "policy"
         )
 
     try:
@@ -133,6 +139,8 @@ def target_of(kind: PolicyArgument) -> Target | VwPolicy:
             out = UniformTarget(kind.name or "uniform")
         case LoggingArgument():
             out = LoggingTarget(kind.name or "logging")
+        case GreedyArgument():
+            out = GreedyTarget(kind.name or "greedy")
         case TableArgument():
             out = TableTarget(Path(kind.path), kind.name)
         case ColumnArgument():

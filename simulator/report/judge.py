@@ -10,6 +10,7 @@ from simulator.report.comparing import compacted
 from simulator.report.gather import EARLIER, POLICY, PolicyRows
 from simulator.report.report import (
     Assignment,
+    Drift,
     ReportedRange,
     Uplift,
     describe_share,
@@ -24,6 +25,8 @@ WAITING = 0.1
 """The same of decisions whose windows are open."""
 DRIFT_ALARM = 1e-3
 """False-alarm rate of the comparison of the first quarter with the last."""
+FAR = 0.1
+"""Share of the decisions that would have to be others, beyond chance, to be told of a drift."""
 LEAST_TIMED = 100
 """Decisions from which on a leap of the clock can be told from a quiet night."""
 
@@ -108,16 +111,14 @@ def cautions_on(
     read: ReportedRange,
     uplift: Uplift | None,
     assignment: Assignment | None,
-    findings: Sequence[Finding],
 ) -> Iterator[Verdict]:
-    """Yield what is to be known beside the verdict.
+    """Yield what is to be known beside the verdict, from the decisions.
 
     Args:
         rows: the policy's decisions.
         read: what was read.
         uplift: over the holdout, if there is one.
         assignment: of units to the holdout, likewise.
-        findings: the doctor's, if it was asked.
     """
     if uplift is not None and assignment is not None:
         yield from _of_comparison(uplift, assignment)
@@ -135,6 +136,19 @@ def cautions_on(
         yield verdict_of("clock_jumped", f"no decision for {describe_span(leap / 1000.0)}")
     if drift := _drift(rows):
         yield drift
+
+
+def cautions_beside(drifts: Sequence[Drift], findings: Sequence[Finding]) -> Iterator[Verdict]:
+    """Yield what is to be known beside the verdict, from a closer look and from the doctor.
+
+    Args:
+        drifts: how far the first and the newest decisions are apart.
+        findings: the doctor's.
+    """
+    far = [each for each in drifts if each.distance > FAR + each.by_chance]
+    for what in sorted({each.what for each in far}):
+        names = [f"{each.name} {each.distance:.0%}".strip() for each in far if each.what == what]
+        yield verdict_of(f"{what}_drift", f"moved: {', '.join(names)}")
 
     for finding in findings:
         if finding.severity == "warning":

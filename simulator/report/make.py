@@ -8,9 +8,10 @@ import numpy as np
 
 from bandits.statistics.intervals import ALPHA
 from simulator.doctor.checks.findings import Finding
+from simulator.report.closer import CloserLook
 from simulator.report.comparing import assignment_of, segments_of, stretches, uplift_of
 from simulator.report.gather import HOLDOUT, POLICY, PolicyRows
-from simulator.report.judge import cautions_on, judge_policy
+from simulator.report.judge import cautions_beside, cautions_on, judge_policy
 from simulator.report.report import (
     PolicyReport,
     ReportedRange,
@@ -28,6 +29,7 @@ def policy_report_of(
     rows: PolicyRows,
     *,
     alpha: float = ALPHA,
+    closer: CloserLook | None = None,
     findings: Sequence[Finding] = (),
 ) -> PolicyReport:
     """Return the report on a policy.
@@ -36,6 +38,7 @@ def policy_report_of(
         policy: its name.
         rows: its decisions, at least none.
         alpha: the probability that the interval of the uplift ever misses the truth.
+        closer: what a closer look at some of them has found, if there was one.
         findings: the doctor's on its log, if it was asked.
     """
     uplift, assignment = uplift_of(rows, alpha), assignment_of(rows)
@@ -44,7 +47,10 @@ def policy_report_of(
         policy=policy,
         range=range_,
         verdict=judge_policy(rows, uplift, assignment, findings),
-        cautions=list(cautions_on(rows, range_, uplift, assignment, findings)),
+        cautions=[
+            *cautions_on(rows, range_, uplift, assignment),
+            *cautions_beside(closer.drifts if closer else [], findings),
+        ],
         uplift=uplift,
         assignment=assignment,
         segments=[] if uplift is None else segments_of(rows, alpha),
@@ -54,6 +60,10 @@ def policy_report_of(
         ],
         times=list(_times(rows)),
         choices=_choices(rows),
+        looked_at=closer.rows if closer else 0,
+        sources=closer.sources if closer else [],
+        exploration=closer.exploration if closer else None,
+        drifts=closer.drifts if closer else [],
         findings=[each for each in findings if each.severity in {"warning", "failure"}],
     )
 

@@ -1,11 +1,13 @@
 """A policy's report as one HTML page that needs nothing else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from simulator.pages import COLOURS, STYLE, WIDTH, AxisScale, describe_time, svg_picture
 from simulator.report.report import (
+    Drift,
+    ExplorationPrice,
     PolicyReport,
     SegmentDifference,
     StretchOfTime,
@@ -38,21 +40,31 @@ def policy_page(report: PolicyReport) -> str:
         _verdict(report.verdict),
         _read(report),
     ]
-    if report.cautions:
-        parts += ["<h2>To be known beside it</h2>", *map(_caution, report.cautions)]
-    if report.uplift is not None:
-        parts += ["<h2>Uplift over the holdout</h2>", _uplift(report.uplift)]
-    if report.segments:
-        parts += ["<h2>By segment</h2>", _segments(report.segments)]
-    if len(report.times) > 1:
-        parts += ["<h2>Reward over time</h2>", _times(report.times)]
-    if report.signals:
-        parts += ["<h2>Reward events, as they came</h2>", _signals(report)]
-    if report.choices:
-        parts += ["<h2>What was chosen</h2>", _choices(report)]
-    if report.findings:
-        parts += ["<h2>What the doctor found</h2>", _findings(report)]
+    for title, there, made in _sections(report):
+        if there:
+            parts += [f"<h2>{title}</h2>", made()]
     return "\n".join(parts) + "</main></body></html>\n"
+
+
+def _sections(report: PolicyReport) -> list[tuple[str, object, Callable[[], str]]]:
+    """Return the parts below the verdict: a title, whether there is anything, and what makes it."""
+    uplift, exploration = report.uplift, report.exploration
+    return [
+        ("To be known beside it", report.cautions, lambda: "".join(map(_caution, report.cautions))),
+        ("Uplift over the holdout", uplift, lambda: _uplift(uplift) if uplift else ""),
+        ("By segment", report.segments, lambda: _segments(report.segments)),
+        ("Reward over time", len(report.times) > 1, lambda: _times(report.times)),
+        ("Reward events, as they came", report.signals, lambda: _signals(report)),
+        ("What was chosen", report.choices, lambda: _choices(report)),
+        ("Sources", report.sources, lambda: _sources(report)),
+        (
+            "The price of exploration",
+            exploration,
+            lambda: _exploration(exploration) if exploration else "",
+        ),
+        ("What has moved", report.drifts, lambda: _drifts(report.drifts)),
+        ("What the doctor found", report.findings, lambda: _findings(report)),
+    ]
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -208,6 +220,45 @@ def _choices(report: PolicyReport) -> str:
         for name, each in report.choices.items()
     )
     return f"<div class='wide'><table>{heads}{rows}</table></div>"
+
+
+def _sources(report: PolicyReport) -> str:
+    heads = _heads("source", "proposes", "items", "chosen", "alone", "earned", "others earn")
+    rows = "".join(
+        f"<tr><td>{escape(each.source)}<td class='n'>{each.proposed:.1%}"
+        f"<td class='n'>{each.candidates:.1f}<td class='n'>{each.chosen:.1%}"
+        f"<td class='n'>{each.alone:.1%}<td class='n'>{_finite(each.earned)}"
+        f"<td class='n'>{_finite(each.others)}</tr>"
+        for each in report.sources
+    )
+    return (
+        f"<p class='soft'>In the newest {report.looked_at:,} slots: how often a source proposed"
+        " anything, how many items, how often what it proposed was chosen, how often nobody else"
+        " had proposed that, and the mean reward then and otherwise.</p>"
+        f"<div class='wide'><table>{heads}{rows}</table></div>"
+    )
+
+
+def _exploration(price: ExplorationPrice) -> str:
+    return (
+        f"<p>Always choosing the likeliest action would have earned {price.price:+.4g} per slot"
+        f" ({_interval(price.low, price.high)}), by doubly robust evaluation of"
+        f" {price.rows:,} slots: <b class='{price.verdict}'>{price.verdict}</b>"
+        f" <span class='soft'>{escape(price.reason)}</span>.</p>"
+    )
+
+
+def _drifts(drifts: Sequence[Drift]) -> str:
+    heads = _heads("what", "moved", "by chance")
+    rows = "".join(
+        f"<tr><td>{each.what} {escape(each.name)}<td class='n'>{each.distance:.1%}"
+        f"<td class='n'>{each.by_chance:.1%}</tr>"
+        for each in sorted(drifts, key=lambda each: -each.distance)
+    )
+    return (
+        "<p class='soft'>Share of the newest decisions that would have to be others to be as the"
+        f" first were.</p><table>{heads}{rows}</table>"
+    )
 
 
 def _findings(report: PolicyReport) -> str:

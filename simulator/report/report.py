@@ -185,6 +185,65 @@ class Spread(msgspec.Struct, frozen=True):
     novelty: float
 
 
+class SourceWorth(msgspec.Struct, frozen=True):
+    """What one source proposed, how often that was chosen, and what it earned.
+
+    Attributes:
+        source: its name.
+        proposed: share of the slots for which it proposed anything.
+        candidates: how many, in the mean over those slots.
+        chosen: share of the slots that were filled with something it had proposed.
+        alone: share of the slots that were filled with something that nobody else had proposed.
+        earned: the mean reward where something was chosen that it had proposed; NaN without any.
+        others: the mean reward of the other slots; NaN without any.
+    """
+
+    source: str
+    proposed: float
+    candidates: float
+    chosen: float
+    alone: float
+    earned: float
+    others: float
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """How far apart the first and the newest decisions are.
+
+    Attributes:
+        what: ``context`` or ``candidates``.
+        name: the feature; empty for candidates.
+        distance: half the sum of the differences of all shares (total variation), from 0 to 1.
+        by_chance: the distance to be expected if nothing had changed, were all decisions
+            independent.
+    """
+
+    what: str
+    name: str
+    distance: float
+    by_chance: float
+
+
+class ExplorationPrice(msgspec.Struct, frozen=True):
+    """What choosing the likeliest action alone would have earned more, per slot.
+
+    Attributes:
+        rows: slots that it is estimated from, the newest.
+        price: the greedy policy's value less the policy's own; NaN where it cannot be had.
+        low: the lower end of a 95% interval, which holds at one look.
+        high: the upper end.
+        verdict: reliable, weak or unreliable.
+        reason: why.
+    """
+
+    rows: int
+    price: float
+    low: float
+    high: float
+    verdict: str
+    reason: str
+
+
 class PolicyReport(msgspec.Struct, frozen=True):
     """What a policy is worth, as its log shows it.
 
@@ -199,6 +258,10 @@ class PolicyReport(msgspec.Struct, frozen=True):
         signals: reward events by signal.
         times: rewards over the time of the log.
         choices: by group, how its choices are spread.
+        looked_at: slots, the newest, that sources and exploration are judged by.
+        sources: what each source is worth, by name.
+        exploration: its price; None where nothing was looked at closely.
+        drifts: how far the first and the newest decisions are apart.
         findings: the doctor's, those that are not ok.
     """
 
@@ -212,6 +275,10 @@ class PolicyReport(msgspec.Struct, frozen=True):
     signals: list[SignalEvents]
     times: list[StretchOfTime]
     choices: dict[str, Spread]
+    looked_at: int = 0
+    sources: list[SourceWorth] = []
+    exploration: ExplorationPrice | None = None
+    drifts: list[Drift] = []
     findings: list[Finding] = []
 
 

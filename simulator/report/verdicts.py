@@ -101,6 +101,14 @@ CAUTIONS = {
         "the mean reward changed from the first quarter of the decisions to the last",
         "the uplift is the mean over a time that was not all alike: see a later --since",
     ),
+    "context_drift": VerdictKind(
+        "of a feature of the context a tenth or more of the values were others in the beginning",
+        "see whether the feature is still sent as it was; if so, others come now than then",
+    ),
+    "candidates_drift": VerdictKind(
+        "a tenth of what there is to choose among, or more, was not there in the beginning",
+        "nothing, if the items changed; else see which source proposes other items, or none",
+    ),
     "doctor_warns": VerdictKind(
         "the doctor warns of something",
         "read its findings",

@@ -38,7 +38,9 @@ class ReplayOptions:
     log: LogSource
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="uniform, logging, {kind: ...}, snapshot:ID, or a file; may be repeated"),
+        typer.Option(
+            help="uniform, logging, greedy, {kind: ...}, snapshot:ID, or a file; may be repeated"
+        ),
     ] = None
     log_format: LogFormat = "archive"
     method: Annotated[str, typer.Option(help="ope, sessions, slates, progressive or rejection")] = (

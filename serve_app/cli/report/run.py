@@ -20,6 +20,7 @@ from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.findings import Finding
+from simulator.report.closer import look_closely
 from simulator.report.gather import PolicyRows, read_policy
 from simulator.report.make import policy_report_of
 from simulator.report.report import PolicyReport
@@ -71,9 +72,10 @@ def _reported(
             by=options.by or (),
             progress=lambda count: progress.update(task, completed=count),
         )
-    return policy_report_of(
-        name, rows, alpha=options.alpha, findings=_findings(options, settings, name, readers, rows)
-    )
+        progress.update(task, description="looking closely")
+        closer = look_closely(root, name, after)
+    findings = _findings(options, settings, name, readers, rows)
+    return policy_report_of(name, rows, alpha=options.alpha, closer=closer, findings=findings)
 
 
 def _findings(

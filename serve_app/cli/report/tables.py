@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from serve_app.cli.replay.tables import COLOURS as VERDICT_COLOURS
 from serve_app.cli.terminal import empty_table
 from simulator.pages import describe_time
 from simulator.report.report import (
+    ExplorationPrice,
     GroupSummary,
     PolicyReport,
     SegmentDifference,
@@ -50,6 +52,10 @@ def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
         parts.append(_signals(report))
     if report.choices:
         parts.append(_choices(report))
+    if report.sources:
+        parts.append(_sources(report))
+    if report.exploration is not None:
+        parts.append(_exploration(report.exploration))
     return parts
 
 
@@ -140,6 +146,34 @@ def _choices(report: PolicyReport) -> Table:
             f"{each.novelty:.2f}",
         )
     return table
+
+
+def _sources(report: PolicyReport) -> Table:
+    heads = ("proposes", "items", "chosen", "alone", "earned", "others earn")
+    table = empty_table(
+        *("source", *heads),
+        title=f"sources, in the newest {report.looked_at:,} slots",
+        numbers=heads,
+    )
+    for each in report.sources:
+        shares = (f"{each.chosen:.1%}", f"{each.alone:.1%}")
+        table.add_row(
+            each.source,
+            f"{each.proposed:.1%}",
+            f"{each.candidates:.1f}",
+            *shares,
+            f"{each.earned:.5g}",
+            f"{each.others:.5g}",
+        )
+    return table
+
+
+def _exploration(price: ExplorationPrice) -> Text:
+    return Text.assemble(
+        f"price of exploration: {price.price:+.4g} per slot, {_interval(price.low, price.high)}, ",
+        (price.verdict, VERDICT_COLOURS[price.verdict]),
+        f": {price.reason}",
+    )
 
 
 def _interval(low: float, high: float) -> str:

@@ -19,7 +19,13 @@ from simulator.ope.hashed_features import HashedFeatures, hash_in_parts, hash_ro
 from simulator.ope.reward_model import RewardModel
 from simulator.ope.table_target import TableTarget
 from simulator.ope.target_batch import predict_actions, target_batch
-from simulator.ope.targets import LoggingTarget, RowTarget, SourceTarget, UniformTarget
+from simulator.ope.targets import (
+    GreedyTarget,
+    LoggingTarget,
+    RowTarget,
+    SourceTarget,
+    UniformTarget,
+)
 from simulator.replay.evaluate import OpeQuestion, evaluate, make_plan, report_of
 
 DEVICES = ("tv", "pc", "phone")
@@ -365,7 +371,10 @@ def test_weights_need_no_features_and_no_rows():
 
 def test_a_log_of_columns_gives_the_report_of_its_rows():
     rows = mixed()
-    for targets in ([UniformTarget(), SourceTarget("deep", "deep")], [Half("half")]):
+    for targets in (
+        [UniformTarget(), GreedyTarget(), SourceTarget("deep", "deep")],
+        [Half("half")],
+    ):
         question, piece = OpeQuestion(targets), Columns(rows)
         assert evaluate(question, [piece]) == evaluate(question, [MemoryPiece(rows)])
         assert ("rows" in piece.asked) == isinstance(targets[0], Half)

@@ -16,6 +16,8 @@ from policies.spec import Holdout, PolicySpec
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.ope.targets import LoggingTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
+from simulator.replay.parse_policy import parse_policy
+from simulator.report.closer import look_closely
 from simulator.report.gather import read_policy
 from simulator.report.make import policy_report_of
 from simulator.report.page import policy_page
@@ -208,3 +210,53 @@ def test_looks_are_those_of_whoever_looked_then(tmp_path):
     assert (last.low, last.high) == (found.uplift.low, found.uplift.high)
     assert last.decisions == found.range.decisions
     assert math.exp(-max(each.evidence for each in found.uplift.looks)) == found.uplift.p_value
+
+
+def test_the_price_of_exploration_is_what_replay_says_of_the_greedy_policy(tmp_path):
+    """Half of the choices were uniform among three; the likeliest is always the best one."""
+    rng, log, now = np.random.default_rng(0), FakeLog(SPEC), 10
+    log.blobs[EMPTY.digest] = EMPTY.encoded
+    pmf = np.array([[0.6, 0.2, 0.2]])
+    for number in range(3000):
+        now += 20
+        chosen = int(rng.choice(3, p=pmf[0]))
+        record = decision(
+            f"e{number}",
+            chosen=(chosen,),
+            spec=SPEC.digest,
+            catalogue=EMPTY.digest,
+            scores={"cf": np.array([1, 2, np.nan], "<f4").tobytes()},
+            context={"age": 1.0 if number < 1500 else 2.0, "device": "tv"},
+            pmf=pmf.tobytes(),
+        )
+        log.append(record, at=now)
+        if rng.random() < (0.8, 0.4, 0.2)[chosen]:
+            log.append(RewardRecord(f"e{number}", 1.0), at=now + 1)
+    log.append(TickRecord(), at=now + 10_000)
+    archived(tmp_path, log.entries, SPEC, blobs=log.blobs)
+
+    closer = look_closely(str(tmp_path), "p")
+    found = closer.exploration
+    assert found.low < 0.8 - (0.6 * 0.8 + 0.2 * 0.4 + 0.2 * 0.2) < found.high
+    assert found.verdict == "reliable"
+    question = OpeQuestion([parse_policy("greedy"), LoggingTarget()], estimators=["dr"])
+    replayed = evaluate(question, policy_pieces(str(tmp_path), "p", 1)).comparisons[0].result
+    assert found.price == pytest.approx(replayed.difference, rel=1e-12)
+
+    (source,) = closer.sources
+    assert (source.proposed, source.candidates) == (1.0, 2.0)
+    assert source.chosen == source.alone == pytest.approx(0.8, abs=0.03)
+    assert source.earned > source.others
+    moved = {(each.what, each.name): each for each in closer.drifts}
+    assert moved["context", "age"].distance == 1.0
+    assert moved["context", "device"].distance == moved["candidates", ""].distance == 0.0
+
+    report = policy_report_of("p", read_policy(str(tmp_path), "p"), closer=closer)
+    assert "context_drift" in [each.code for each in report.cautions]
+    assert "likeliest" in policy_page(report)
+
+
+def test_nothing_is_looked_at_where_there_is_nothing(tmp_path):
+    log = log_of(0)
+    archived(tmp_path, log.entries, SPEC, blobs=log.blobs)
+    assert look_closely(str(tmp_path), "p") is None
