@@ -169,7 +169,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     ``shared``: the context's features; ``own``: the action's. ``available``: how many actions there
     were to choose from; ``propensity``: the probability of this one; ``time_ms``: when it was
-    chosen.
+    chosen; ``slot``: where on the page it stood.
     """
 
     action_id: str
@@ -179,6 +179,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     available: int = 1
     propensity: float = 1.0
     time_ms: int = 0
+    slot: int = 0
 
     @classmethod
     def of(cls, interaction: Interaction) -> "ChosenRow":
@@ -192,6 +193,7 @@ class ChosenRow(msgspec.Struct, frozen=True, eq=False, gc=False):
             len(actions),
             interaction.propensity,
             interaction.time_ms,
+            interaction.slot,
         )
 
 
@@ -205,7 +207,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     ``rewards``, ``propensities``: float64[R]; ``available``: int64[R], how many actions there were.
     ``learns``: bool[R], False where a row that was learned has its reward changed by ``rewards``;
     None if all are new. ``times_ms``: int64[R], when each was chosen; None if the learner is not
-    ``timed``.
+    ``timed``. ``slots``: int64[R], where on the page each stood; None if all stood first.
     """
 
     action_ids: Sequence[str]
@@ -220,6 +222,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
     propensities: Float64
     learns: NDArray[np.bool_] | None = None
     times_ms: NDArray[np.int64] | None = None
+    slots: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -229,6 +232,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
         actions, bounds = self.actions.tolist(), self.bounds.tolist()
         rewards, propensities = self.rewards.tolist(), self.propensities.tolist()
         times_ms = [0] * len(self) if self.times_ms is None else self.times_ms.tolist()
+        slots = [0] * len(self) if self.slots is None else self.slots.tolist()
         for row, available in enumerate(self.available.tolist()):
             features: list[Namespace] = []
             for space, name in enumerate(self.spaces):
@@ -243,6 +247,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
                 available,
                 propensities[row],
                 times_ms[row],
+                slots[row],
             )
 
     def part(self, start: int, end: int) -> "ChosenRows":
@@ -263,6 +268,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.propensities[rows],
             None if self.learns is None else self.learns[rows],
             None if self.times_ms is None else self.times_ms[rows],
+            None if self.slots is None else self.slots[rows],
         )
 
 
@@ -291,13 +297,15 @@ class Learner(Protocol):
     ``by_row``: it learns from the chosen action alone, so it can be taught by ``learn_row``, or by
     ``learn_rows``, which spares making the features of the others. ``takes_decisions``: it can be
     taught all actions as columns, by ``learn_decisions``. ``timed``: what it learns counts by its
-    age, so every lesson has to say its time. ``learned``: how many interactions it has learned; a
+    age, so every lesson has to say its time. ``slotted``: it counts by where on its page an action
+    stood, so every lesson has to say that. ``learned``: how many interactions it has learned; a
     prior counts for as many as its weight.
     """
 
     by_row: bool = False
     takes_decisions: bool = False
     timed: bool = False
+    slotted: bool = False
     learned: int = 0
 
     @property

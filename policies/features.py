@@ -195,6 +195,7 @@ def rows_of_chosen(
         found[:, 4],
         propensities,
         learns,
+        slots=slots,
     )
 
 

@@ -20,6 +20,8 @@ from bandits.terms import TermsOf
 from bandits.types import Explore, Learner, Snapshot
 
 KIND = "ridge"
+Looked = Annotated[float, msgspec.Meta(gt=0, le=1)]
+"""The probability that something is looked at."""
 SHORTEST_MS = 1000
 """The shortest half-life."""
 
@@ -42,6 +44,9 @@ class RidgeConfig(
             specs from before this field keep their bytes.
         half_life: after so long a decision counts half, as ``30d``: a number and s, m, h, d or w,
             at least 1s (docs/explanation/forgetting.md). Without it nothing is forgotten.
+        examination: by slot of a page, the first one first, the probability that it is looked at;
+            the last one is that of all slots below (docs/how-to/learn-from-lists.md). A score is
+            then what an action earns once it is looked at. Without it all slots are alike.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -52,6 +57,7 @@ class RidgeConfig(
     standbys: Standbys = 0
     intercept: bool | msgspec.UnsetType = msgspec.UNSET
     half_life: str | msgspec.UnsetType = msgspec.UNSET
+    examination: list[Looked] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Make sure that there is one way to say the usual case, and that a half-life is one."""
@@ -59,6 +65,11 @@ class RidgeConfig(
             msgspec.structs.force_setattr(self, "intercept", msgspec.UNSET)
         if self.half_life is not msgspec.UNSET:
             _demand_half_life(self.half_life)
+        if self.examination == []:
+            raise SpecError(
+                "examination names one slot at least: leave it out where all are looked at",
+                "learner.examination",
+            )
 
     corrects: ClassVar[bool] = True
     merges: ClassVar[Merges] = "sums"

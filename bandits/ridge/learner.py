@@ -20,6 +20,7 @@ from bandits.kernels.compiled import Bools, Int64
 from bandits.kernels.sums import add_learned_rows
 from bandits.log.positions import position_ms
 from bandits.ridge.config import KIND, RidgeConfig
+from bandits.ridge.examination import LookedAt
 from bandits.ridge.forgetting import Epoch, halve
 from bandits.ridge.payloads import (
     RidgePayload,
@@ -33,6 +34,8 @@ from bandits.ridge.payloads import (
 )
 from bandits.types import ChosenRow, ChosenRows, Float64, Interaction, Learner, Row, Snapshot
 
+_Pending = tuple[Row, int, float, bool, int, int]
+"""A row that is not in the sums yet: features, action, reward, whether it is new, time, slot."""
 BATCH = 256
 """Rows that are added to the sums at a time."""
 ELEMENTS = 1 << 21
@@ -73,8 +76,9 @@ class RidgeLearner(Learner):
         self._a, self._b, self._cross, self._count, self._sum = state.arrays()
         self._epoch = epoch_of(config, state)
         self.timed = self._epoch is not None
-        # Rows that are not in the sums yet: features, action, reward, whether it is new, its time.
-        self._pending: list[tuple[Row, int, float, bool, int]] = []
+        self._looked = LookedAt.of(config)
+        self.slotted = self._looked is not None
+        self._pending: list[_Pending] = []
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
         """Learn the chosen action of each interaction, in order."""
@@ -85,7 +89,7 @@ class RidgeLearner(Learner):
         """Add x x', r x and the action's own sums; it is done a batch at a time, unseen."""
         self.learned += 1
         features, number = (*row.shared, *row.own), self._number(row.action_id)
-        self._pending.append((features, number, row.reward, True, row.time_ms))
+        self._pending.append((features, number, row.reward, True, row.time_ms, row.slot))
         if len(self._pending) == BATCH:
             self._settle()
 
@@ -115,6 +119,7 @@ class RidgeLearner(Learner):
                 part.rewards,
                 np.ones(len(part), np.bool_) if part.learns is None else part.learns,
                 np.zeros(len(part), np.int64) if part.times_ms is None else part.times_ms,
+                np.zeros(len(part), np.int64) if part.slots is None else part.slots,
             )
         new = len(rows) if rows.learns is None else np.count_nonzero(rows.learns)
         self.learned += int(new)
@@ -158,7 +163,7 @@ class RidgeLearner(Learner):
         """Change the reward of an action that was learned with these features."""
         features = (*row.shared, *row.own)
         number = self._rows[row.action_id]
-        self._pending.append((features, number, row.reward, False, row.time_ms))
+        self._pending.append((features, number, row.reward, False, row.time_ms, row.slot))
         if len(self._pending) == BATCH:
             self._settle()
 
@@ -176,15 +181,16 @@ class RidgeLearner(Learner):
         for start in range(0, len(pending), at_once):
             self._add(pending[start : start + at_once])
 
-    def _add(self, part: list[tuple[Row, int, float, bool, int]]) -> None:
-        """Add the sums of some rows: features, action, reward, whether the row is new, its time."""
-        features, numbers, rewards, learns, times_ms = zip(*part, strict=True)
+    def _add(self, part: Sequence[_Pending]) -> None:
+        """Add the sums of some rows."""
+        features, numbers, rewards, learns, times_ms, slots = zip(*part, strict=True)
         self._add_rows(
             self._index.rows(features, learns),
             np.array(numbers, np.int64),
             np.array(rewards, np.float64),
             np.array(learns, np.bool_),
             np.array(times_ms, np.int64),
+            np.array(slots, np.int64),
         )
 
     def _add_rows(
@@ -194,6 +200,7 @@ class RidgeLearner(Learner):
         rewards: Float64,
         learns: Bools,
         times_ms: Int64,
+        slots: Int64,
     ) -> None:
         """Add the sums of some rows, in order.
 
@@ -203,9 +210,13 @@ class RidgeLearner(Learner):
             rewards: float64[R].
             learns: bool[R], whether the row is new.
             times_ms: int64[R], by which a row counts, where the learner is timed.
+            slots: int64[R], by which it counts where slots are looked at more or less.
         """
         begins, columns, values = features
         self._grow()
+        looked = None
+        if self._looked is not None:
+            looked, rewards = self._looked.weigh(slots, rewards)
 
         # All at once, but for the rows on the two sides of an epoch's move.
         stretches: Iterable[tuple[slice, int, Float64]] = [
@@ -225,7 +236,7 @@ class RidgeLearner(Learner):
                 numbers[rows],
                 rewards[rows],
                 learns[rows],
-                weights,
+                weights if looked is None else weights * looked[rows],
             )
 
     def _sums(self) -> tuple[Float64, Float64, Float64, Float64, Float64]:

@@ -22,14 +22,14 @@ from benchmarks.machine import describe
 from simulator.logs.actions.columns import Places
 from simulator.logs.rows import LoggedDecision, MemoryPiece
 from simulator.ope.slates.formulas import SLATE_FORMULAS
-from simulator.ope.targets import RowTarget
+from simulator.ope.targets import RowTarget, UniformTarget
 from simulator.replay.evaluate_slates import SlateQuestion, evaluate_slates
 from simulator.worlds.frozen.base import FrozenWorld
 from simulator.worlds.frozen.make import frozen_world
 from simulator.worlds.frozen.tables import logged_lists
 
 COVERED = 0.93
-FILLED = 200
+FILLED = 50
 """Pages of a visit that are filled for the truth."""
 
 
@@ -100,8 +100,8 @@ def rows_of(world: FrozenWorld, count: int) -> list[LoggedDecision]:
     return rows
 
 
-def targets_of(world: FrozenWorld, count: int) -> list[ByWeights]:
-    """Return policies of pages: nearly the log's, by taste, and by taste alone.
+def targets_of(world: FrozenWorld, count: int) -> list[tuple[RowTarget, Float64]]:
+    """Return policies of pages and the weights they fill them by, float64[visits, items].
 
     Args:
         world: The world.
@@ -110,12 +110,14 @@ def targets_of(world: FrozenWorld, count: int) -> list[ByWeights]:
     items = np.arange(len(world.people.item_ids))
     means = world.means(np.arange(count)[:, None], items[None, :])
     habits = np.broadcast_to(world.log_weights(items), means.shape)
-    return [
-        ByWeights("near the log", habits * np.exp(2.0 * means)),
-        ByWeights("half way", np.sqrt(habits) * np.exp(3.0 * means)),
-        ByWeights("by taste", np.exp(6.0 * means)),
-        ByWeights("uniform", np.ones(means.shape)),
+    weights = {
+        "near the log": habits * np.exp(2.0 * means),
+        "half way": np.sqrt(habits) * np.exp(3.0 * means),
+    }
+    made: list[tuple[RowTarget, Float64]] = [
+        (ByWeights(name, each), each) for name, each in weights.items()
     ]
+    return [*made, (UniformTarget(), np.ones(means.shape))]
 
 
 def true_value(world: FrozenWorld, weights: Float64, horizon: int) -> float:
@@ -165,10 +167,14 @@ def main() -> int:
     for seed in range(given.logs):
         world = frozen_world("positions", seed, visits=given.visits)
         targets = targets_of(world, given.visits)
-        question = SlateQuestion(targets, tuple(SLATE_FORMULAS), horizon=given.horizon)
+        question = SlateQuestion(
+            [target for target, _ in targets], tuple(SLATE_FORMULAS), horizon=given.horizon
+        )
         pieces = [MemoryPiece(rows_of(world, given.visits))]
-        for target, result in zip(targets, evaluate_slates(question, pieces).results, strict=True):
-            truth = true_value(world, target.weights, given.horizon)
+        for (target, weights), result in zip(
+            targets, evaluate_slates(question, pieces).results, strict=True
+        ):
+            truth = true_value(world, weights, given.horizon)
             for name, each in result.estimates.items():
                 low, high = each.interval
                 found[target.name, name].append(

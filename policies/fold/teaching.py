@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bandits.decide import left_after, place_among
 from bandits.errors import RefusedError
-from bandits.log.encoded_decisions import starts_of, whole_record
+from bandits.log.encoded_decisions import Decision, placed_of, starts_of, whole_record
 from bandits.log.join import JoinedDecision
 from bandits.log.positions import position_ms
 from bandits.log.records import EncodedDecision
@@ -146,10 +146,26 @@ class Lessons:
             np.array([reward for each in joined for reward in each.rewards], np.float64),
             None if learns.all() else np.repeat(learns, counts),
         )
+        if learner.slotted and any(placed_of(each.record) for each in joined):
+            slots = [place_on_page(each.record, slot) for each in joined for slot in each.slots]
+            rows = msgspec.structs.replace(rows, slots=np.array(slots, np.int64))
         if learner.timed:
             times_ms = np.array([position_ms(each.position) for each in joined], np.int64)
             rows = msgspec.structs.replace(rows, times_ms=np.repeat(times_ms, counts))
         learner.learn_rows(rows)
+
+
+def place_on_page(record: Decision, slot: int) -> int:
+    """Return where on the page a drawn action stood, below whatever was placed above it.
+
+    Args:
+        record: the decision.
+        slot: which of its draws, from 0.
+    """
+    for placed in sorted(each.slot for each in placed_of(record)):
+        if placed <= slot:
+            slot += 1
+    return slot
 
 
 def taught_interactions(
@@ -192,7 +208,14 @@ def taught_interactions(
             chosen = available.ids.index(name)
 
         yield Interaction(
-            record.event_id, slot, context, available, chosen, propensity, reward, time_ms
+            record.event_id,
+            place_on_page(record, slot),
+            context,
+            available,
+            chosen,
+            propensity,
+            reward,
+            time_ms,
         )
 
 
@@ -214,7 +237,16 @@ def taught_rows(joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue) 
     # Each earlier slot took one action.
     actions, time_ms = len(record.action_ids), position_ms(joined.position)
     return [
-        ChosenRow(action_id, shared, own, reward, actions - slot, record.propensity(slot), time_ms)
+        ChosenRow(
+            action_id,
+            shared,
+            own,
+            reward,
+            actions - slot,
+            record.propensity(slot),
+            time_ms,
+            place_on_page(record, slot),
+        )
         for (action_id, shared, own), slot, reward in zip(
             chosen, joined.slots, joined.rewards, strict=True
         )

@@ -103,6 +103,7 @@ def chosen_columns(
         rewards,
         actions.available,
         propensities,
+        slots=records.slots,
     )
 
 

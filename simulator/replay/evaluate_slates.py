@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from bandits.errors import ReplayError
-from bandits.statistics.intervals import INTERVALS, REPLICATES, Interval
+from bandits.statistics.intervals import INTERVALS, REPLICATES, Bootstrap, Interval, Normal
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import NO_WAITING, Piece, Waiting, caution_of, no_rows_error, waiting_of
@@ -14,13 +14,14 @@ from simulator.ope.slates.estimators import SlateDifference, SlateEstimator
 from simulator.ope.slates.formulas import SLATE_FORMULAS, Weights
 from simulator.ope.slates.pages import Pages, pages_of
 from simulator.ope.slates.target_batch import OFF_THE_PATH, has_all_pmfs, target_slate_batch
-from simulator.ope.targets import LoggingTarget, RowTarget, Target, check_columns
+from simulator.ope.targets import LoggingTarget, RowTarget, Target, UniformTarget, check_columns
 from simulator.replay.evaluate import Mapper
 from simulator.replay.leakage import count_seen, doubts_of, provenance_of
 from simulator.replay.report import (
     EvaluationReport,
     LogSummary,
     PolicyResult,
+    SlotExamination,
     compare_policies,
     winner_of,
     with_caution,
@@ -97,10 +98,15 @@ class SlateQuestion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlatePlan:
-    """A question, made definite by a look at the log: which estimators each policy can have."""
+    """A question, made definite by a look at the log.
+
+    ``estimators`` are those that each policy can have. ``has_pmfs``: the log has the PMF of every
+    slot.
+    """
 
     question: SlateQuestion
     estimators: Mapping[str, Sequence[str]]
+    has_pmfs: bool
 
     def needed(self, target: Target) -> set[Weights]:
         """Return the kinds of weights that a policy's estimators ask for."""
@@ -124,6 +130,7 @@ class SlateTally:
     """The sums of some pages: a monoid.
 
     ``estimates`` are by policy and estimator, ``differences`` by two policies and estimator.
+    ``drawn`` is of pages whose slots are filled uniformly, where the log can tell.
     """
 
     plan: SlatePlan
@@ -139,10 +146,13 @@ class SlateTally:
     overlap: dict[str, RowOverlap] = field(default_factory=dict)
     estimates: dict[tuple[str, str], SlateEstimator] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], SlateDifference] = field(default_factory=dict)
+    drawn: SlateEstimator | None = None
 
     def __post_init__(self) -> None:
         """Make what tallies, of no pages."""
         asked = self.plan.question
+        if self.plan.has_pmfs:
+            self.drawn = SlateEstimator("sniips", horizon=asked.horizon)
         for number, target in enumerate(asked.targets):
             if provenance_of(target):
                 self.overlap[target.name] = RowOverlap()
@@ -189,6 +199,8 @@ class SlateTally:
         self.waiting = self.waiting.plus(other.waiting)
         for policy, overlap in self.overlap.items():
             overlap.merge(other.overlap[policy])
+        if self.drawn is not None and other.drawn is not None:
+            self.drawn.merge(other.drawn)
         for at, mine in self.estimates.items():
             mine.merge(other.estimates[at])
         for pair, difference in self.differences.items():
@@ -260,7 +272,7 @@ def make_slate_plan(question: SlateQuestion, pieces: Sequence[Piece]) -> SlatePl
         for name in question.estimators:
             if SLATE_FORMULAS[name].weights in lacking:
                 raise lacking[SLATE_FORMULAS[name].weights]
-    return SlatePlan(question, allowed)
+    return SlatePlan(question, allowed, actions is not None and has_all_pmfs(actions))
 
 
 def tally_slates(plan: SlatePlan, piece: Piece) -> SlateTally:
@@ -281,6 +293,8 @@ def tally_slates(plan: SlatePlan, piece: Piece) -> SlateTally:
         }
         for (policy, _), estimator in out.estimates.items():
             estimator.update(seen[policy])
+        if out.drawn is not None:
+            out.drawn.update(target_slate_batch(UniformTarget(), pages, {"slot"}))
         for (left, right, _), difference in out.differences.items():
             difference.update(seen[left], seen[right])
 
@@ -322,7 +336,21 @@ def _report_of(plan: SlatePlan, total: SlateTally, caution: str) -> EvaluationRe
         left_out=dict(total.left_out.counts),
         first_bad=total.left_out.first_bad,
     )
-    return EvaluationReport(summary, results, compared, winner_of(results, compared, doubts))
+    winner = winner_of(results, compared, doubts)
+    looked = [] if total.drawn is None else _examination(total.drawn, bounds, caution)
+    return EvaluationReport(summary, results, compared, winner, examination=looked)
+
+
+def _examination(drawn: SlateEstimator, bounds: Interval, caution: str) -> list[SlotExamination]:
+    """Return how much of what an action earns it earns in each slot."""
+    # Of replicates there are none: an interval of a ratio is a normal one.
+    kind = Normal(bounds.alpha) if isinstance(bounds, Bootstrap) else bounds
+    out = []
+    estimates, ratios = drawn.estimates_by_slot(kind), drawn.ratios_to_first(kind)
+    for estimate, (value, low, high) in zip(estimates, ratios, strict=True):
+        judged = with_caution(estimate, caution)
+        out.append(SlotExamination(value, (low, high), judged.verdict, judged.reason))
+    return out
 
 
 def _notes(question: SlateQuestion, total: SlateTally) -> list[str]:

@@ -22,6 +22,7 @@ from simulator.replay.report import (
     PolicyComparison,
     PolicyResult,
     SearchSummary,
+    SlotExamination,
     log_remarks,
 )
 
@@ -49,6 +50,8 @@ def html_page(report: EvaluationReport) -> str:
         ]
     if any(result.slots for result in report.results):
         parts += ["<h2>What each slot earns</h2>", _slots(report.results)]
+    if report.examination:
+        parts += ["<h2>What an action earns by slot</h2>", _examination(report.examination)]
     if report.search is not None:
         parts += ["<h2>The search</h2>", _search(report.search)]
     parts += [_learning(result) for result in report.results if result.curve]
@@ -133,6 +136,21 @@ def _slots(results: Sequence[PolicyResult]) -> str:
                 for slot, estimate in enumerate(slots)
             ]
     return "\n".join(lines) + "</table>"
+
+
+def _examination(slots: Sequence[SlotExamination]) -> str:
+    rows = "".join(
+        f"<tr><td class='n'>{slot}<td class='n'>{each.value:.4g}"
+        f"<td>{describe_interval(each.interval)}"
+        f"<td><b class='{each.verdict}'>{each.verdict}</b> <span"
+        f" class='soft'>{escape(each.reason)}</span></tr>"
+        for slot, each in enumerate(slots)
+    )
+    return (
+        "<p class='soft'>What a uniformly drawn action earns, over what it earns in the first slot:"
+        " how often a slot is looked at, if items do not compete.</p>"
+        f"<table><tr><th>slot<th>over the first<th>interval<th>verdict</tr>{rows}</table>"
+    )
 
 
 def _figures(estimate: Estimate) -> str:

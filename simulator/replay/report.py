@@ -12,6 +12,7 @@ from simulator.ope.charts import Charts
 from simulator.ope.comparisons import VERDICTS, Comparison, Difference, compare_all
 from simulator.ope.estimators import Estimate
 from simulator.ope.reward_model import ModelSummary
+from simulator.ope.verdict import Verdict
 from simulator.replay.leakage import Doubt
 
 NO_LOWER_END = -1e300
@@ -133,6 +134,20 @@ class SearchSummary(msgspec.Struct, frozen=True):
     trials: list[Trial]
 
 
+class SlotExamination(msgspec.Struct, frozen=True):
+    """What a uniformly drawn action earns in a slot, over what it earns in the first one.
+
+    Where a reward needs a look at the slot, and nothing else on the page matters, that is how often
+    the slot is looked at, the first one being looked at always (the position-based model, Craswell
+    et al. 2008, doi:10.1145/1341531.1341545).
+    """
+
+    value: float
+    interval: tuple[float, float]
+    verdict: Verdict
+    reason: str
+
+
 class EvaluationReport(msgspec.Struct, frozen=True):
     """The results of an evaluation.
 
@@ -145,6 +160,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
         charts: what there is to draw.
         search: how the policies were found, if they were searched for.
         reward_model: of DM and DR, where one was fitted.
+        examination: of slates, what each slot earns over the first one, the first one first.
     """
 
     log: LogSummary
@@ -154,6 +170,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
     charts: Charts | None = None
     search: SearchSummary | None = None
     reward_model: ModelSummary | None = None
+    examination: list[SlotExamination] = []
 
 
 Judged = TypeVar("Judged", Estimate, Comparison)

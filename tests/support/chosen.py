@@ -31,4 +31,5 @@ def columns_of(interactions: Sequence[Interaction]) -> ChosenRows:
         np.array([row.available for row in rows], np.int64),
         np.array([row.propensity for row in rows], np.float64),
         times_ms=np.array([row.time_ms for row in rows], np.int64),
+        slots=np.array([row.slot for row in rows], np.int64),
     )

@@ -8,7 +8,13 @@ from rich.text import Text
 
 from serve_app.cli.terminal import empty_table
 from simulator.ope.estimators import Estimate
-from simulator.replay.report import EvaluationReport, PolicyResult, SearchSummary, log_remarks
+from simulator.replay.report import (
+    EvaluationReport,
+    PolicyResult,
+    SearchSummary,
+    SlotExamination,
+    log_remarks,
+)
 
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
 
@@ -25,6 +31,8 @@ def report_tables(report: EvaluationReport) -> list[Table | Text]:
         tables.append(_policy_table(result))
         tables += [_slot_table(result, *slots) for slots in result.slots.items()]
 
+    if report.examination:
+        tables.append(_examination_table(report.examination))
     if report.reward_model is not None:
         tables.append(Text(report.reward_model.sentence))
     if report.comparisons:
@@ -87,6 +95,23 @@ def _slot_table(result: PolicyResult, name: str, slots: Sequence[Estimate]) -> T
     )
     for slot, estimate in enumerate(slots):
         table.add_row(str(slot), *_figures(estimate))
+    return table
+
+
+def _examination_table(slots: Sequence[SlotExamination]) -> Table:
+    """Return how much of what an action earns it earns in each slot."""
+    values = ", ".join(f"{min(max(each.value, 0.001), 1.0):.3g}" for each in slots)
+    table = empty_table(
+        *("slot", "over the first", "interval", "verdict"),
+        title="what an action earns by slot",
+        numbers=("slot", "over the first"),
+        whole=("verdict",),
+        caption=f"if items do not compete, a learner may know it: examination: [{values}]",
+    )
+    for slot, each in enumerate(slots):
+        low, high = each.interval
+        verdict = Text(each.verdict, COLOURS[each.verdict])
+        table.add_row(str(slot), f"{each.value:.4g}", f"{low:.4g} … {high:.4g}", verdict)
     return table
 
 

@@ -7,7 +7,7 @@ from bandits.types import Float64, Pmf
 from simulator.logs.rows import LoggedDecision
 from simulator.ope.targets import RowTarget, UniformTarget
 
-SIMULATED = 8
+SIMULATED = 4
 """Pages that are filled to find it out."""
 
 
@@ -33,30 +33,28 @@ def slot_marginals(target: RowTarget, row: LoggedDecision, slots: int, key: int)
         return np.full((slots, count), 1.0 / count)
 
     ask, everything = target.after(row), np.arange(count)
-    known: dict[bytes, Pmf] = {}
-    first = known[np.ones(count, np.bool_).tobytes()] = ask(everything)
     out = np.zeros((slots, count))
-    out[0] = first
-    if slots == 1:
-        return out
-
+    out[0] = ask(everything)
+    known = {np.ones(count, np.bool_).tobytes(): (out[0], np.cumsum(out[0]))}
     draws = _uniforms(key, SIMULATED * (slots - 1)).reshape(SIMULATED, slots - 1)
-    for uniforms in draws:
-        left, pmf = np.ones(count, np.bool_), first
-        for slot, u in enumerate(uniforms.tolist(), 1):
-            cumulative = np.cumsum(pmf)
-            if not cumulative[-1] > 0.0:
+
+    for uniforms in draws.tolist():
+        left, places = np.ones(count, np.bool_), everything
+        at = left.tobytes()
+        for slot, u in enumerate(uniforms, 1):
+            _, cumulative = known[at]
+            total = float(cumulative[-1])
+            if not total > 0.0:
                 break
-            places = everything[left]
-            drawn = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+            drawn = int(cumulative.searchsorted(u * total, side="right"))
             left[places[min(drawn, len(places) - 1)]] = False
 
             # Which actions are left says all; near a sure choice, pages are mostly the same.
-            at = left.tobytes()
+            at, places = left.tobytes(), np.flatnonzero(left)
             if at not in known:
-                known[at] = among_left(ask(everything[left]))
-            pmf = known[at]
-            out[slot][left] += pmf / SIMULATED
+                pmf = among_left(ask(places))
+                known[at] = pmf, np.cumsum(pmf)
+            out[slot, places] += known[at][0] / SIMULATED
     return out
 
 
