@@ -1,30 +1,22 @@
 """The candidate sources of a policy over what it may offer now, and what they propose together."""
 
 import asyncio
-import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
-from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from banditloop_client.schemas import Trouble
 from bandits.errors import (
     EmptyActionsError,
     IncomparableError,
     InvalidFieldError,
     NoCandidatesError,
-    SourceError,
     UnknownItemError,
 )
 from bandits.log.trends import PublishedTrend
-from bandits.types import Float32, Snapshot
-from bandits.values import MAX_NUMBER
+from bandits.types import Snapshot
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import Pool
 from policies.items.catalogue import Catalogue
@@ -32,29 +24,18 @@ from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.none_proposed import why_nothing
 from policies.offered import Offered
-from policies.requests import MAX_ACTIONS, RankRequest
+from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
+from policies.source_answers import SourceAnswers
 from policies.sources.base import (
     Candidates,
-    CandidateSource,
     DemandFollower,
-    ImmediateSource,
     SnapshotFollower,
-    SourceRequest,
 )
 from policies.sources.local import EMPTY
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
-
-MORE = 4
-"""Times as many candidates are asked for where the filters leave too few."""
-MAX_REASON = 200
-"""Characters that are kept of a source's failure."""
-WARN_EVERY_S = 30.0
-"""The process's log tells at most this often what is wrong with a source."""
-
-log = logging.getLogger("banditloop.sources")
 
 
 class _Ready(NamedTuple):
@@ -67,8 +48,7 @@ class _Ready(NamedTuple):
 class Proposers:
     """The candidate sources of one policy.
 
-    By source, ``failures`` counts the decisions that it fell out of, ``partial`` those for which
-    only a part of its answer could be used, and ``troubles`` keeps what was last wrong.
+    ``answers``: what is wrong with what they say, too.
 
     Args:
         spec: the policy.
@@ -81,12 +61,9 @@ class Proposers:
     ) -> None:
         self._rules = spec.rules
         self.offered = Offered(Offering(clock=clock, ruled=self._ruled()), sources)
-        self.failures: Counter[str] = Counter()
-        self.partial: Counter[str] = Counter()
-        self.troubles: dict[str, Trouble] = {}
+        self.answers = SourceAnswers(spec)
         self._spec = spec
         self._clock = clock
-        self._warned_at: dict[str, float] = {}
         self._snapshot: Snapshot | None = None
         self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
 
@@ -203,11 +180,11 @@ class Proposers:
         if admission is not None and offered.looks_at_filters:
             await admission.look_at_all()
         answers = dict(
-            await asyncio.gather(*(self._ask(source, asked) for source in sources.proposing))
+            await asyncio.gather(*(self.answers.ask(source, asked) for source in sources.proposing))
         )
 
         # One source that answers is enough; the record says which failed.
-        pool = self._union(
+        pool = self.answers.union(
             {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)},
             sources.artifact,
         )
@@ -292,39 +269,11 @@ class Proposers:
         name = next((name for name, answer in known.items() if answer.ids), asked[0])
         return name, known.get(name, EMPTY)
 
-    async def _ask(
-        self, source: CandidateSource, request: SourceRequest
-    ) -> tuple[str, Candidates | str]:
-        """Return the source's name with what it proposes, or why it failed."""
-        try:
-            candidates = await self._candidates(source, request)
-        except SourceError as error:
-            return source.name, self.failed(source.name, error)
-
-        if candidates.trouble:
-            self.partial[source.name] += 1
-            self._keep_trouble(source.name, candidates.trouble)
-        return source.name, candidates
-
-    async def _candidates(self, source: CandidateSource, request: SourceRequest) -> Candidates:
-        """Return what a source proposes of what the filters admit, as much as they let it.
-
-        Raises:
-            SourceError: it has no answer.
-        """
-        wanted = limit = self._spec.limit
-        while True:
-            found = _checked(await source.candidates(request, limit))
-            if request.admission is None or not found.ids or found.admitted:
-                return found
-
-            # Where the filters take much, more is asked for; not of what has to be waited for.
-            kept = await request.admission.sift(found.ids)
-            last = len(found.ids) < limit or not isinstance(source, ImmediateSource)
-            if len(kept) >= wanted or last:
-                ids = tuple(found.ids[at] for at in kept[:wanted].tolist())
-                return replace(found, ids=ids, scores=found.scores[kept[:wanted]])
-            limit *= MORE
+    async def read_filter(self, request: RankRequest) -> None:
+        """Read a request's filter before it is asked for; see ``RuledItems.read_ahead``."""
+        ruled = self.offered.offering.ruled
+        if ruled is not None:
+            await ruled.read_ahead(request.filter)
 
     def ruling(self, request: RankRequest, asker: Asker, offered: Offered) -> Ruling | None:
         """Return what the policy's rules say of a request; None: there are none.
@@ -358,88 +307,6 @@ class Proposers:
         now_ms = int(self._clock() * 1000)
         return Ruling(ruled, Asked(request.context, asker.done, now_ms, own), request.filter)
 
-    def failed(self, name: str, error: SourceError) -> str:
-        """Count a failure; return why, shortened.
-
-        Args:
-            name: the source's.
-            error: what it raised.
-        """
-        self.failures[name] += 1
-        return self._keep_trouble(name, error.message)
-
-    def _keep_trouble(self, name: str, reason: str) -> str:
-        """Keep what is wrong with a source, warn of it now and then, and return it shortened."""
-        now_s, reason = time.time(), reason[:MAX_REASON]
-        self.troubles[name] = Trouble(reason, now_s)
-
-        if abs(now_s - self._warned_at.get(name, 0.0)) >= WARN_EVERY_S:
-            self._warned_at[name] = now_s
-            log.warning(
-                "policy %s: %s (%d failures, %d answers used in part)",
-                self._spec.name,
-                reason,
-                self.failures[name],
-                self.partial[name],
-            )
-        return reason
-
-    def _union(self, answers: Mapping[str, Candidates], artifact: str | None) -> Pool:
-        ids = tuple(dict.fromkeys(item for answer in answers.values() for item in answer.ids))
-        if len(ids) > MAX_ACTIONS:
-            ids = self._cut(answers)
-        rows = {item: row for row, item in enumerate(ids)}
-
-        scores: dict[str, Float32] = {}
-        for name, candidates in answers.items():
-            # In a blend a source also scores what others propose. In a mixture it stands only for
-            # its own candidates.
-            if candidates.score_items is not None and self._spec.kind != "mixture":
-                scores[name] = candidates.score_items(ids)
-                continue
-            column = np.full(len(ids), np.nan, np.float32)
-            for item, score in zip(candidates.ids, candidates.scores.tolist(), strict=True):
-                if item in rows:
-                    column[rows[item]] = score
-            scores[name] = column
-        return Pool(ids, None, scores, artifact=artifact)
-
-    def _cut(self, answers: Mapping[str, Candidates]) -> tuple[str, ...]:
-        """Return as many ids as a decision may have, from each source in turn, best first.
-
-        What is left out is counted.
-        """
-        in_turn = chain.from_iterable(zip_longest(*(answer.ids for answer in answers.values())))
-        ids = tuple(
-            islice(dict.fromkeys(item for item in in_turn if item is not None), MAX_ACTIONS)
-        )
-
-        kept = set(ids)
-        for name, answer in answers.items():
-            if lost := sum(item not in kept for item in answer.ids):
-                self.partial[name] += 1
-                self._keep_trouble(
-                    name,
-                    f"{lost} of its candidates are beyond the {MAX_ACTIONS:,} actions of a"
-                    " decision: lower limit",
-                )
-        return ids
-
 
 def _those(can: Collection[str]) -> str:
     return f"these can: {', '.join(can)}" if can else "none of this policy's can"
-
-
-def _checked(candidates: Candidates) -> Candidates:
-    check_scores(candidates.scores)
-    return candidates
-
-
-def check_scores(scores: Float32) -> None:
-    """Refuse scores that are no numbers, or too large.
-
-    Raises:
-        SourceError: one is.
-    """
-    if not (np.abs(scores) <= MAX_NUMBER).all():  # also catches NaN
-        raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")

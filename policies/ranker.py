@@ -69,7 +69,7 @@ class Ranker:
         self.spec = spec
         self.serving: Serving | None = None
         self.proposers = Proposers(spec, SourceSet.of(sources, profiles), clock)
-        self._decider = Decider(spec, salt=salt, failed=self.proposers.failed)
+        self._decider = Decider(spec, salt=salt, failed=self.proposers.answers.failed)
         self._salt = salt
         self._clock = clock
         self._repeat = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
@@ -233,6 +233,7 @@ class Ranker:
         self, request: RankRequest, asker: Asker
     ) -> tuple[Pool, Offered, Ruling | None]:
         """Return the pool, what may be offered once it is made, and what the rules say."""
+        await self.proposers.read_filter(request)
         if request.actions is None:
             return await self.proposers.pool(request, asker)
 

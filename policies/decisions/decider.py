@@ -20,11 +20,11 @@ from policies.encoding import check_features
 from policies.features import boosted, featurise
 from policies.items.catalogue import Catalogue
 from policies.offered import Offered
-from policies.proposers import check_scores
 from policies.requests import RankRequest, check_event_id, without_private
 from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
+from policies.source_answers import check_scores
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 

@@ -6,6 +6,7 @@ becomes of the tree is ours (docs/decisions/rules.md). Differs from CEL: all num
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ from policies.typed_yaml import nearest
 MOST_CHARACTERS: Final = 10_000
 """The length of an expression at most."""
 MOST_SHOWN: Final = 40
-"""Characters of a literal that an error shows."""
+"""Characters of a literal or a name that an error shows."""
 MOST_NESTED: Final = 50
 """How deep brackets and choices may stand in one another."""
 
@@ -46,9 +47,10 @@ class Field:
     name: str
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return it as it is written; not all of a long name."""
         plain = self.name.replace("_", "a").isalnum() and not self.name[:1].isdigit()
-        return f"{self.root}.{self.name}" if plain else f'{self.root}["{self.name}"]'
+        name = shortened(self.name)
+        return f"{self.root}.{name}" if plain else f'{self.root}["{name}"]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,9 @@ def parse(text: str, where: str) -> Node:
         at = error.column or 1
         line = text.splitlines()[(error.line or 1) - 1]
         excerpt = line[max(0, at - 21) : at + 19].strip()
+        hint = "; equal is ==, and is &&, or is ||" if OTHER_TONGUES.search(excerpt) else ""
         raise SpecError(
-            f"line {error.line or 1}, column {at}: this is no expression, near {excerpt!r}",
+            f"line {error.line or 1}, column {at}: this is no expression, near {excerpt!r}{hint}",
             where,
         ) from error
     return _Reader(where).read(tree, 0)
@@ -181,6 +184,8 @@ FUNCTIONS: Final = {"has": 1, "size": 1}
 METHODS: Final = {"startsWith": 1, "endsWith": 1, "contains": 1}
 
 
+OTHER_TONGUES: Final = re.compile(r"[^=!<>]=[^=]|\b(and|or|not|AND|OR|NOT)\b")
+"""How others write what CEL writes with signs."""
 NOT_HERE: Final = {"mapinits": "a map", "map_lit": "a map", "member_object": "a message"}
 
 
@@ -263,8 +268,9 @@ class _Reader:
         try:
             return self._value(token)
         except (ValueError, OverflowError) as error:  # no such character, or too many digits
-            said = token.value if len(token.value) <= MOST_SHOWN else f"{token.value[:20]}…"
-            raise self._error(f"{said} is no number or text that can be kept") from error
+            raise self._error(
+                f"{shortened(token.value)} is no number or text that can be kept"
+            ) from error
 
     def _value(self, token: Any) -> Literal:
         from celpy.evaluation import celstr  # noqa: PLC0415 - whoever has no rules
@@ -277,10 +283,11 @@ class _Reader:
             return Literal(float(token.value))
         if token.type == "INT_LIT":
             return Literal(float(int(token.value, 0) if "x" in token.value else int(token.value)))
-        raise self._error(f"{token.value} is no number, text or flag")
+        hint = ": has(item.stock) says whether it is there" if token.value == "null" else ""
+        raise self._error(f"{shortened(token.value)} is no number, text or flag{hint}")
 
     def _ident(self, tree: Any, _depth: int) -> Node:
-        name = tree.children[0].value
+        name = shortened(tree.children[0].value)
         if name in ROOTS:
             raise self._error(f"{name} alone says nothing: name a field, such as {name}.name")
         hint = nearest(name, list(ROOTS))
@@ -300,8 +307,10 @@ class _Reader:
         while _is_tree(tree) and len(tree.children) == 1:
             tree = tree.children[0]
         name = None if _is_tree(tree) else tree.value
+        if name is None:
+            raise self._error("a field of a field, or of what is in brackets, has no meaning")
         if name not in ROOTS:
-            said = "a field of a field" if name is None else repr(name)
+            said = repr(shortened(str(name)))
             raise self._error(f"there is no {said}: fields are of {', '.join(ROOTS)}")
         return str(name)
 
@@ -318,7 +327,8 @@ class _Reader:
         if wanted is None:
             everything = [*FUNCTIONS, *METHODS]
             raise self._error(
-                f"there is no function {name!r}: {nearest(name, everything)}there are"
+                f"there is no function {shortened(name)!r}:"
+                f" {nearest(shortened(name), everything)}there are"
                 f" {', '.join(everything)}"
             )
         wanted += known is METHODS
@@ -340,6 +350,11 @@ class _Reader:
         if len({type(value) for value in values}) > 1:
             raise self._error("a list is of numbers, or of texts, not of both")
         return ListOf(values)
+
+
+def shortened(text: str) -> str:
+    """Return a text as an error shows it."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:20]}…"
 
 
 def _is_tree(node: Any) -> bool:

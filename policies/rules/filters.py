@@ -10,7 +10,7 @@ from policies.rules.conditions import CompiledCondition, Condition
 from policies.rules.values import Holds
 
 MOST_OF_A_REQUEST = 2_000
-"""Characters of a request's filter: while one is read, some milliseconds, nobody is answered."""
+"""Characters of a request's filter: one of so many is read in some 50 ms."""
 REMEMBERED = 256
 """Filters of requests that stay compiled."""
 

@@ -1,6 +1,8 @@
 """The items of a policy as its rules see them."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from bandits.errors import InvalidFieldError, SpecError
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
+from policies.rules.expressions import shortened
 from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
 from policies.rules.pages.vectors import PageVectors
 from policies.rules.policy_rules import PolicyRules
@@ -26,6 +29,10 @@ NO_ROW: Final = 0
 NO_ROWS: Final = np.zeros(0, np.intp)
 FIRST: Final = 1_024
 """Items that a filter looks at together at first; fewer, if it looks into texts."""
+QUICK: Final = 100
+"""Characters of a request's filter that are read in some milliseconds."""
+_READER: Final = ThreadPoolExecutor(1, "read-filter")
+"""One thread: several would take all turns from the one that answers requests."""
 PART: Final = 50_000
 """Items looked at together: in between, the thread that answers requests gets its turns."""
 
@@ -160,10 +167,21 @@ class RuledItems:
         for name in sorted(found.condition.looks.items):
             if name not in self._columns.columns:
                 raise InvalidFieldError(
-                    f"item.{name} is not at hand: name it in the policy's filter.fields",
+                    f"item.{shortened(name)} is not at hand: name it in the policy's filter.fields",
                     "filter",
                 )
         return found
+
+    async def read_ahead(self, where: str | None) -> None:
+        """Read a request's filter, a long one in a thread: requests are answered meanwhile.
+
+        It stays compiled for some time, so ``own_filter`` gives it at once.
+
+        Raises:
+            InvalidFieldError: as ``own_filter`` does.
+        """
+        if where is not None and QUICK < len(where) <= MOST_OF_A_REQUEST:
+            await asyncio.get_running_loop().run_in_executor(_READER, self.own_filter, where)
 
     def admits(self, rows: NDArray[np.intp], asked: Asked) -> Bools:
         """Return which items may be chosen, bool[n].

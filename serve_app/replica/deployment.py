@@ -184,9 +184,9 @@ class RankReplica:
         """Take over the counters that others keep."""
         counts = self._metrics.counts
         for name, service in self._services.items():
-            for source, failures in service.ranker.proposers.failures.items():
+            for source, failures in service.ranker.proposers.answers.failures.items():
                 counts["source_failures", name, source] = failures
-            for source, partial in service.ranker.proposers.partial.items():
+            for source, partial in service.ranker.proposers.answers.partial.items():
                 counts["source_partial", name, source] = partial
             for reason, failures in service.follower.failures.items():
                 counts["snapshot_failures", name, reason] = failures
@@ -200,7 +200,7 @@ class RankReplica:
 
     def _troubles(self) -> Iterable[tuple[str, str, Trouble]]:
         for name, service in self._services.items():
-            for source, trouble in service.ranker.proposers.troubles.items():
+            for source, trouble in service.ranker.proposers.answers.troubles.items():
                 yield name, source, trouble
 
     def _gauges(self) -> Iterable[tuple[str, list[str], float]]:

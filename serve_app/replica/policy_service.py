@@ -361,7 +361,7 @@ class RedisPolicyService:
 
     async def info(self) -> PolicyInfo:
         """Return what is served, and what the learner has counted."""
-        serving, troubles, stats = self.ranker.serving, self.ranker.proposers.troubles, None
+        serving, troubles, stats = self.ranker.serving, self.ranker.proposers.answers.troubles, None
         refreshed, trouble = None, self.artifacts.trouble
 
         # Without Redis the answer is what this process knows by itself.

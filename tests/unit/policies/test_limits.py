@@ -426,8 +426,8 @@ async def test_what_is_wrong_with_a_source_is_kept_counted_and_in_the_record(cap
         record = await ranker.rank(RankRequest())
         assert record.failed == {"cf": "cf is down"}
         assert record.holdout is record.unserved is False
-    assert ranker.proposers.failures == {"cf": 50}
-    assert ranker.proposers.troubles["cf"].reason == "cf is down"
+    assert ranker.proposers.answers.failures == {"cf": 50}
+    assert ranker.proposers.answers.troubles["cf"].reason == "cf is down"
     assert len([each for each in caplog.records if "cf is down" in each.getMessage()]) == 1, (
         "not fifty times"
     )

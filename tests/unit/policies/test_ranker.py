@@ -185,7 +185,7 @@ async def test_a_failing_source_drops_out_and_is_counted():
     record = await ranker.rank(RankRequest(user_id="u"))
     assert record.action_ids == ["b", "c"]
     assert list(record.scores) == ["deep"]
-    assert ranker.proposers.failures == {"cf": 1}
+    assert ranker.proposers.answers.failures == {"cf": 1}
     cf.failing = False
     assert list((await ranker.rank(RankRequest(user_id="u"))).scores) == ["cf", "deep"]
 
@@ -195,7 +195,7 @@ async def test_a_source_that_scores_with_what_is_no_number_has_failed(score):
     _, deep = sources()
     ranker = fresh_ranker(SPEC, [FakeSource("cf", {"a": score}), deep])
     assert list((await ranker.rank(RankRequest(user_id="u"))).scores) == ["deep"]
-    assert ranker.proposers.failures == {"cf": 1}
+    assert ranker.proposers.answers.failures == {"cf": 1}
 
 
 @pytest.mark.parametrize("score", [float("inf"), -float("inf"), 1e30])
@@ -211,7 +211,7 @@ async def test_a_scorer_of_the_pool_that_scores_with_what_is_no_number_has_faile
     record = await ranker.rank(RankRequest(user_id="u"))
     assert list(record.scores) == ["cf"]
     assert record.failed == {"deep": "a score is a number up to 1e+12"}
-    assert ranker.proposers.failures == {"deep": 1}
+    assert ranker.proposers.answers.failures == {"deep": 1}
 
 
 async def test_when_every_source_failed_the_user_is_not_called_unknown():
@@ -251,9 +251,12 @@ async def test_each_source_keeps_its_best_of_too_many_candidates_and_the_rest_is
         own = [action_id for action_id in record.action_ids if action_id.startswith(f"{name}.")]
         assert own == [f"{name}.{i}" for i in range(len(own))]
         assert len(own) >= min(count, MAX_ACTIONS // len(counts))
-        assert ranker.proposers.partial[name] == (len(own) < count)
+        assert ranker.proposers.answers.partial[name] == (len(own) < count)
         if len(own) < count:
-            assert f"{count - len(own)} of its candidates" in ranker.proposers.troubles[name].reason
+            assert (
+                f"{count - len(own)} of its candidates"
+                in ranker.proposers.answers.troubles[name].reason
+            )
 
 
 async def test_concurrent_requests_do_not_disturb_each_other():

@@ -243,7 +243,7 @@ async def test_a_score_that_is_no_number_drops_the_source_and_is_counted(tmp_pat
     ranker.serve("s", make_learner(spec, salt=SALT).snapshot("0-0"))
     record = await ranker.rank(msgspec.structs.replace(REQUEST, context={"hour": 1e12}))
     assert set(record.scores) == {"cf"}
-    assert ranker.proposers.failures == {"longterm": 1}
+    assert ranker.proposers.answers.failures == {"longterm": 1}
 
 
 def test_a_source_whose_file_is_another_is_refused(tmp_path):

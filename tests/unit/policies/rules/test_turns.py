@@ -36,6 +36,29 @@ async def test_parts_are_as_large_as_fit_in_a_turn_and_others_have_theirs_in_bet
     assert turns >= len(looked) // 2
 
 
+async def test_of_much_long_work_one_part_is_done_between_the_turns_of_others():
+    parts = [0]
+
+    async def others():
+        while True:
+            parts.append(0)
+            await asyncio.sleep(0)
+
+    def slow(begin: int, end: int):
+        parts[-1] += 1
+        until = time.thread_time() + 3e-3
+        while time.thread_time() < until:
+            pass
+        return True
+
+    works = [in_turns(10 * LEAST, LEAST, slow) for _ in range(5)]
+    task = asyncio.create_task(others())
+    assert all(found.all() for found in await asyncio.gather(*works))
+    task.cancel()
+    begun = 1 + parts.index(next(part for part in parts if part))
+    assert max(parts[begun:]) <= 3  # of one work, what fits in a turn
+
+
 async def test_what_is_quick_is_done_in_one_turn():
     looked: list[int] = []
 
