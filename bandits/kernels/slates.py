@@ -9,14 +9,34 @@ from bandits.kernels.compiled import Float32, Int32, Int64, compiled, f4s, i4s, 
 Bools = NDArray[np.bool_]
 
 
+@compiled(i8s, i8s, i4s, types.boolean[::1])
+def take_chosen(actions: Int64, slots: Int64, chosen: Int32, barred: Bools) -> None:
+    """Say of no action that a page bars it from a slot, if an earlier one, or it, has chosen it.
+
+    Args:
+        actions: int64[D + 1], where a decision's actions begin.
+        slots: int64[D + 1], where its slots begin.
+        chosen: int32[S], which of its actions each slot chose.
+        barred: bool[P], by place in the PMFs of all slots; is changed.
+    """
+    pmf = 0
+    for d in range(len(actions) - 1):
+        count = actions[d + 1] - actions[d]
+        for slot in range(slots[d], slots[d + 1]):
+            for earlier in range(slots[d], slot + 1):
+                barred[pmf + chosen[earlier]] = False
+            pmf += count
+
+
 @compiled(
-    *(i8s, i8s, i4s, i8s),
+    *(i8s, i8s, i4s, types.boolean[::1], i8s),
     *(types.boolean[::1], types.int64[::1], types.int64[::1], types.int64[::1]),
 )
 def slate_rows(
     actions: Int64,
     slots: Int64,
     chosen: Int32,
+    barred: Bools,
     rows: Int64,
     taken: Bools,
     action: Int64,
@@ -29,6 +49,8 @@ def slate_rows(
         actions: int64[D + 1], where a decision's actions begin.
         slots: int64[D + 1], where its slots begin.
         chosen: int32[S], which of its actions each slot chose.
+        barred: bool[P], by place in the PMFs of all slots, what pages bar, as ``take_chosen``
+            leaves it; empty: nothing.
         rows: int64[S + 1], where the actions of a slot begin that are left for it, of L in all.
         taken: bool[...], room for as many actions as any decision has.
         action: int64[L], gets which action of all decisions each is.
@@ -42,7 +64,7 @@ def slate_rows(
         for slot in range(slots[d], slots[d + 1]):
             at = rows[slot]
             for k in range(count):
-                if taken[k]:
+                if taken[k] or (barred.size and barred[pmf + k]):
                     continue
                 if k == chosen[slot]:
                     index[slot] = at - rows[slot]

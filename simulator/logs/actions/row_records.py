@@ -43,10 +43,17 @@ def _place(row: LoggedDecision) -> int:
     return row.chosen if row.record is None else row.record.chosen[row.slot]
 
 
+def _available(row: LoggedDecision) -> int:
+    """Return how many actions earlier slots have left, as a learner counts them."""
+    if row.record is None:
+        return len(row.action_ids)
+    return len(row.record.action_ids) - row.slot
+
+
 def _actions(rows: Sequence[LoggedDecision]) -> ChosenActions:
     places: dict[str, int] = {}
     codes = [places.setdefault(row.action_ids[row.chosen], len(places)) for row in rows]
-    available = np.fromiter((len(row.action_ids) for row in rows), np.int64, len(rows))
+    available = np.fromiter(map(_available, rows), np.int64, len(rows))
     return ChosenActions(list(places), np.array(codes, np.int64), available)
 
 

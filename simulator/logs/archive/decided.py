@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bandits.kernels.slates import put_lists, slate_rows
+from bandits.kernels.slates import put_lists, slate_rows, take_chosen
 from bandits.log.positions import position_before
 from bandits.log.records import DecisionRecord
+from bandits.page import STORED
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.archive.row_groups import RowGroup
@@ -43,7 +44,7 @@ from simulator.logs.archive.features import (
 )
 from simulator.logs.archive.settled import Settled
 
-EVALUATED = ("catalogue", "chosen", "action", "actions", "pmf")
+EVALUATED = ("catalogue", "chosen", "action", "actions", "pmf", "page")
 """The columns of decisions that an evaluation reads."""
 LEARNED = ("catalogue", "chosen", "event_id", "action", "actions", "propensity")
 """The columns that a learner of chosen actions reads, beside those of features."""
@@ -327,7 +328,7 @@ class Decided:
         """Return what each slot chose."""
         if self.has_slates:
             codes, names = self.actions.chosen_ids
-            return ChosenActions(names, codes, self.actions.counts)
+            return ChosenActions(names, codes, self._left)
         codes, names = self._chosen_ids()
         return ChosenActions(names, codes, self._counts)
 
@@ -348,11 +349,37 @@ class Decided:
         assert actions.pmf is not None  # noqa: S101 - of every decision
         return actions.pmf[actions.chosen_at]
 
+    def _barred(self) -> Bools:
+        """Return by place in the PMFs of all slots what pages bar, bool[P]; empty: nothing."""
+        # What a page says is of its last slots.
+        ends = np.cumsum(np.diff(self.slots) * self._counts)
+        pages = [column.take(pa.array(places)) for column, places in self.column("page")]
+        sizes = np.concatenate(
+            [pc.fill_null(pc.binary_length(each), 0).to_numpy() for each in pages]
+        )
+        sizes = sizes // STORED.itemsize
+        if not sizes.any():
+            return np.zeros(0, np.bool_)
+
+        texts = (each or b"" for part in pages for each in part.to_pylist())
+        said = np.frombuffer(b"".join(texts), STORED)
+        begins = np.repeat(ends - sizes - (np.cumsum(sizes) - sizes), sizes)
+        barred = np.zeros(int(ends[-1]), np.bool_)
+        barred[begins + np.arange(said.size)] = np.isnan(said)
+        return barred
+
+    @property
+    def _left(self) -> Int64:
+        """How many actions earlier slots have left for each slot, int64[S]."""
+        slot = np.arange(len(self.chosen)) - self.slots[self.decisions]
+        return self._counts[self.decisions] - slot
+
     @cached_property
     def actions(self) -> ActionColumns:
-        """A row for each slot, among the actions that earlier slots have left."""
+        """A row for each slot, among the actions that earlier slots and the page's rules leave."""
         offsets = self.offsets
-        if not self.has_slates:
+        barred = self._barred()
+        if not (self.has_slates or barred.size):
             return ActionColumns(
                 offsets,
                 lambda: self._ids,
@@ -364,15 +391,21 @@ class Decided:
                 self._chosen_ids,
             )
 
-        slot = np.arange(len(self.chosen)) - self.slots[self.decisions]
-        rows = offsets_of(np.diff(offsets)[self.decisions] - slot)
+        chosen = np.ascontiguousarray(self.chosen, np.int32)
+        left = self._left
+        if barred.size:
+            take_chosen(offsets, self.slots, chosen, barred)
+            begins = offsets_of(np.diff(offsets)[self.decisions])[:-1]
+            left = left - np.add.reduceat(barred, begins, dtype=np.int64)
+        rows = offsets_of(left)
         action, place = np.empty(rows[-1], np.int64), np.empty(rows[-1], np.int64)
         index = np.empty(len(self.chosen), np.int64)
         taken = np.zeros(int(np.diff(offsets).max()), np.bool_)
         slate_rows(
             offsets,
             self.slots,
-            np.ascontiguousarray(self.chosen, np.int32),
+            chosen,
+            barred,
             rows,
             taken,
             action,

@@ -9,7 +9,7 @@ from support.logs import archived, decision
 from bandits.errors import ArchiveError, BadRowError
 from bandits.log.codec import digest
 from bandits.log.join import Join, JoinRule
-from bandits.log.records import LogEntry, RewardRecord, TickRecord
+from bandits.log.records import LogEntry, RewardRecord, Ruled, TickRecord
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from simulator.logs.actions.from_rows import columns_from_rows
@@ -56,7 +56,16 @@ def random_decision(rng, name, slates=True):
         features=inline if rng.random() < 0.6 else None,
         scores={each: scores[n].tobytes() for n, each in enumerate(sources)},
         user=f"u{rng.integers(3)}" if rng.random() < 0.5 else None,
+        rules=Ruled(page=page_of(rng, count, chosen)) if rng.random() < 0.3 else None,
     )
+
+
+def page_of(rng, count, chosen):
+    """What a page said of its last slots: of any action but that which was chosen, that it may not."""
+    first = int(rng.integers(len(chosen)))
+    said = rng.choice([0.0, -0.5, np.nan], size=(len(chosen) - first, count)).astype("<f2")
+    said[np.arange(len(chosen) - first), chosen[first:]] = 0.25
+    return said.tobytes()
 
 
 def log_of(seed, count=200, slates=True):
@@ -189,7 +198,7 @@ def test_what_nobody_asks_for_is_not_read_and_then_it_is_read_along(tmp_path, mo
             )
             assert batch.actions.context.codes.size
             assert read.pop() == ("context",)
-    assert ("catalogue", "chosen", "action", "actions", "pmf", "context") in read
+    assert ("catalogue", "chosen", "action", "actions", "pmf", "page", "context") in read
     assert ("context",) not in read
 
 
