@@ -264,6 +264,12 @@ class UnknownUserError(BanditloopError):
     code = "unknown_user"
 
 
+class UnknownEventError(BanditloopError):
+    """No decision of the log has this event_id."""
+
+    code = "unknown_event"
+
+
 class UnknownErasureError(BanditloopError):
     """There is no erasure of this name, or it was complete long ago."""
 

@@ -48,8 +48,8 @@ from bandits.vw.config import VwConfig
 from policies.archive.archive import ArchiveReader
 from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.host.build import this_build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys

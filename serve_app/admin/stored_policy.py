@@ -15,6 +15,7 @@ from bandits.log.records import (
     RootRecord,
     WarmStartRecord,
 )
+from bandits.types import Snapshot
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
@@ -118,6 +119,11 @@ class StoredPolicy:
             return None if data is None else decode_published(data, snapshot_id)
         except SnapshotError:
             return None
+
+    def snapshot(self, snapshot_id: str) -> Snapshot | None:
+        """Return the snapshot of an id; None if it is gone or corrupt."""
+        published = self._published(snapshot_id)
+        return None if published is None else published.snapshot
 
     def find(self, snapshot_id: str) -> tuple[str, Published]:
         """Return the snapshot whose id begins with ``snapshot_id``, and its whole id.

@@ -46,6 +46,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.MethodNotAllowedError: 405,
     errors.UnknownUserError: 404,
     errors.UnknownErasureError: 404,
+    errors.UnknownEventError: 404,
     errors.ProfilesLeftError: 503,
     errors.UnknownItemError: 404,
     errors.NoCandidatesError: 409,

@@ -36,6 +36,7 @@ COMMANDS = {
     "artifact": "See which trained sources serve, and have others serve.",
     "train": "Fit candidate sources, or a policy.",
     "refresh": "Train a policy's sources anew on its log.",
+    "explain": "Say why a decision of the log is as it is.",
     "erase": "Forget users: nothing links them to what is logged.",
 }
 """Each command's one line in the list; its module is ``serve_app.cli.<command>``."""

@@ -232,7 +232,7 @@ def verify_snapshots(
     snapshot is stored, so nothing was compared.
     """
     from serve_app.admin.open import opened
-    from serve_app.admin.verification import LogAddress, verify_policy
+    from serve_app.admin.replayed.verification import LogAddress, verify_policy
 
     with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, settings):
         served, corrupt = stored.served()

@@ -27,8 +27,8 @@ from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.requests import ActionRequest, Item, RankRequest
 from policies.spec import ArtifactSource, FreshSource, PolicySpec
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.archiving.archived import Committed

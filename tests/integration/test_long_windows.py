@@ -18,8 +18,8 @@ from bandits.log.records import CheckpointRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner import LearnerLoop

@@ -21,8 +21,8 @@ from policies.items.catalogue import Catalogue
 from policies.requests import Item
 from policies.spec import PRIOR_STRENGTH, PolicySpec, Prior
 from serve_app.admin.freshness import read_all
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.cli.main import app
 from serve_app.replica.metrics import Metrics
 from serve_app.replica.policy_service import RedisPolicyService

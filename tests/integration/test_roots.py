@@ -18,9 +18,9 @@ from bandits.log.records import CheckpointRecord, RollbackRecord, RootRecord, Wa
 from policies.archive.archive import ArchiveReader
 from policies.profiles.options import ProfileOptions
 from serve_app.admin.control import rollback
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.roots import older_files, state_root
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.cli.main import app
 from serve_app.store.event_log import RedisLog
 from serve_app.workers.archiver import Archiver

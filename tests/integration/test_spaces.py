@@ -20,9 +20,9 @@ from policies.profiles.options import ProfileOptions
 from policies.spec import FreshSource, PolicySpec
 from serve_app.admin.archives import archive_summary
 from serve_app.admin.preflight import check_logs, validate
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.users.members import leave, member_states
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.cli.main import app
 from serve_app.store.inbox import Inbox
 from serve_app.store.items.bases import append_base, read_base

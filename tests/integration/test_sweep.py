@@ -22,8 +22,8 @@ from policies.archive.archive import ArchiveReader
 from policies.artifacts.learner_model import TrainedModel
 from policies.blend import make_learner
 from policies.items.catalogue import Catalogue, Item
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.archiving.sweep import is_made
 from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.workers.archiver import Archiver

@@ -88,6 +88,10 @@ NOT_RUN = {
         "curl",
     ): "a service of such a policy: tests/unit/serve_app/api/test_asgi.py",
     (
+        "how-to/explain-a-decision.md",
+        "banditloop explain",
+    ): "needs a decision's name: tests/integration/test_explain.py has one",
+    (
         "how-to/use-pictures.md",
         "curl",
     ): "not all numbers of a vector are written: tests/integration/test_pictures.py has them",

@@ -14,8 +14,8 @@ from bandits.vw.config import VwConfig
 from policies.fold.verify import Verified
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
+from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.admin.verification import LogAddress, verify_policy
 from serve_app.store.clients import FAILURES, blocking_client
 from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys

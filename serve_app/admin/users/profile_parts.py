@@ -9,7 +9,7 @@ import msgspec
 from bandits.log.positions import START, position_ms
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
-from serve_app.admin.verification import seldom_collecting
+from serve_app.admin.replayed.verification import seldom_collecting
 from serve_app.settings import Settings
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis

@@ -1,0 +1,1 @@
+"""What is said of a policy by folding its log again."""

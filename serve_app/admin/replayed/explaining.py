@@ -1,0 +1,227 @@
+"""Why a decision of the log is as it is: found again, with the model that made it.
+
+That model is stored for a while. Later it is made again: folded from the checkpoint before the
+decision, entry by entry, until the logged probabilities follow from it byte for byte.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pyarrow.compute as pc
+
+from banditloop_client.explain_schemas import Explanation
+from bandits.decide import left_after
+from bandits.errors import ArchiveError, BanditloopError, UnknownEventError
+from bandits.features.hashing import partition_of
+from bandits.log.encoded_decisions import DECISIONS, whole_record
+from bandits.log.positions import START, is_after, position_before, position_ms
+from bandits.log.records import DecisionRecord, LogEntry
+from bandits.types import Snapshot
+from bandits.values import FeatureMap
+from policies.blend import load_policy
+from policies.explain.explained import Explainer
+from policies.features import featurise_record
+from policies.fold.fold import Fold
+from policies.items.catalogue import Catalogue
+from policies.items.past import ItemsPast
+from policies.spec import PolicySpec, decode_spec
+from serve_app.admin.replayed.verification import LogAddress
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.store.history import History, LogPast
+
+SERVED_MS = 60_000
+"""A model that differs from the one before it is served within so long; before that nothing is
+tried but the last of the models."""
+
+Progress = Callable[[str], None]
+"""Told, as the log is read, the position that was reached."""
+
+
+class FoundDecision(msgspec.Struct, frozen=True):
+    """A decision of the log, and why it is as it is.
+
+    Attributes:
+        entry: its entry in the log.
+        record: what the entry says.
+        explanation: why; None where it can be said no more.
+        source: where the model came from, or why there is none.
+    """
+
+    entry: str
+    record: DecisionRecord
+    explanation: Explanation | None
+    source: str
+
+
+class EventExplainer:
+    """Finds decisions of a stored policy, and says why they are as they are."""
+
+    def __init__(self, stored: StoredPolicy, address: LogAddress) -> None:
+        """Open the logs.
+
+        Args:
+            stored: the policy.
+            address: where its logs are.
+        """
+        self._stored = stored
+        self._address = address
+        self._histories = address.histories(stored.partitions)
+        self._items = ItemsPast(address.items())
+
+    def explain(self, event_id: str, progress: Progress = lambda _: None) -> FoundDecision:
+        """Return a decision, and why it is as it is.
+
+        Args:
+            event_id: the decision's.
+            progress: see ``Progress``.
+
+        Raises:
+            UnknownEventError: there is no such decision in the log.
+            LogGapError, ArchiveError: the log cannot be read.
+        """
+        history = self._histories[partition_of(event_id, len(self._histories))]
+        entry_id, record = self._find(history, event_id, progress)
+        try:
+            spec = decode_spec(history.blob(record.spec))
+            catalogue = self._items.catalogue(record.catalogue, history.blob)
+            snapshot, source = self._model(history, entry_id, record, spec, catalogue, progress)
+        except BanditloopError as error:
+            return FoundDecision(entry_id, record, None, error.message)
+
+        explanation = None
+        if snapshot is not None:
+            explainer = Explainer(spec, snapshot)
+            explanation = explainer.explain(catalogue, record, self._features())
+        return FoundDecision(entry_id, record, explanation, source)
+
+    def _find(
+        self, history: History, event_id: str, progress: Progress
+    ) -> tuple[str, DecisionRecord]:
+        """Return where the decision is in the log, and what it says."""
+        end = START
+        if history.archive is not None:
+            end = history.archive.end
+            for group in history.archive.columns(["id", "event_id"], kinds=["decision"]):
+                at = pc.index(group.batch["event_id"], event_id).as_py()
+                if at >= 0:
+                    return self._read(history, group.batch["id"][at].as_py())
+                progress(group.last)
+
+        for entry in history.encoded(end):
+            if isinstance(entry.record, DECISIONS) and entry.record.event_id == event_id:
+                return entry.id, whole_record(entry.record)
+        raise UnknownEventError(
+            f"no decision of policy {self._stored.keys.policy} has the event_id {event_id!r}: it"
+            " was never logged, or the log has been cut since",
+            "event_id",
+        )
+
+    def _read(self, history: History, entry_id: str) -> tuple[str, DecisionRecord]:
+        [entry] = history.encoded(position_before(entry_id), entry_id)
+        if not isinstance(entry.record, DECISIONS):
+            raise ArchiveError(f"the entry {entry_id} is no decision", "archive")
+        return entry.id, whole_record(entry.record)
+
+    def _model(
+        self,
+        history: History,
+        entry_id: str,
+        record: DecisionRecord,
+        spec: PolicySpec,
+        catalogue: Catalogue,
+        progress: Progress,
+    ) -> tuple[Snapshot | None, str]:
+        """Return the model that made a decision, and its origin; None, and why there is none."""
+        stored = self._stored.snapshot(record.snapshot_id)
+        if stored is not None:
+            return stored, f"snapshot {record.snapshot_id} is stored"
+        if record.holdout and spec.holdout is not None:
+            return None, f"it was held out: {spec.holdout.policy} chose, and no model was asked"
+        if len(self._histories) > 1:
+            return None, (
+                f"snapshot {record.snapshot_id} is gone, and the models of several partitions are"
+                " merged: none is made again"
+            )
+
+        for fold, start in self._folds(history, entry_id):
+            snapshot = self._refolded(fold, history, entry_id, record, spec, catalogue, progress)
+            if snapshot is not None:
+                return snapshot, f"folded again from {start}: the same probabilities byte for byte"
+        return None, (
+            f"snapshot {record.snapshot_id} is gone, and none that the log gives before {entry_id}"
+            " makes the same probabilities: another build may have made it, or it was pinned"
+        )
+
+    def _folds(self, history: History, entry_id: str) -> Iterator[tuple[Fold, str]]:
+        """Yield a fold at the newest checkpoints before the decision, and at the start."""
+        checkpoints = self._stored.checkpoints
+        past = LogPast(history, checkpoints)
+        before = [each for each in checkpoints.list() if is_after(entry_id, each.position)]
+        for each in before[:2]:
+            fold = self._fold(history, past)
+            fold.resume(checkpoints.state(each), past)
+            yield fold, f"the checkpoint at {each.position}"
+
+        root = checkpoints.root()
+        fold = self._fold(history, past)
+        if root is not None:
+            fold.resume(checkpoints.state(root.checkpoint), past)
+        yield fold, "the start of the log" if root is None else f"the log's root at {root.position}"
+
+    def _fold(self, history: History, past: LogPast) -> Fold:
+        items = ItemsPast(self._address.items())
+        return Fold(history.blob, salt=self._address.salt, past=past, items=items)
+
+    def _refolded(
+        self,
+        fold: Fold,
+        history: History,
+        entry_id: str,
+        record: DecisionRecord,
+        spec: PolicySpec,
+        catalogue: Catalogue,
+        progress: Progress,
+    ) -> Snapshot | None:
+        """Fold on to a decision; return the first model that its probabilities follow from."""
+        since_ms = position_ms(entry_id) - SERVED_MS
+        tried: object = None
+        waiting: list[LogEntry] = []
+        for entry in history.encoded(fold.position, position_before(entry_id)):
+            waiting.append(entry)
+            if entry.time_ms < since_ms and len(waiting) < 1000:
+                continue
+
+            # What was learned long before is one model; from then on each may be the one.
+            fold.apply(waiting)
+            waiting.clear()
+            progress(fold.position)
+            state = fold.changes, fold.spec_id
+            if entry.time_ms >= since_ms and state != tried and fold.spec_id == record.spec:
+                tried = state
+                snapshot = fold.snapshot()
+                if _gives(spec, snapshot, catalogue, record):
+                    return snapshot
+        fold.apply(waiting)
+        if fold.spec_id == record.spec and _gives(spec, fold.snapshot(), catalogue, record):
+            return fold.snapshot()
+        return None
+
+    def _features(self) -> Callable[[str], FeatureMap | None]:
+        """Return what names the items' features, as they are now."""
+        timeline = self._stored.items()
+
+        def features_of(item_id: str) -> FeatureMap | None:
+            item = timeline.item(item_id)
+            return None if item is None else item.features
+
+        return features_of
+
+
+def _gives(
+    spec: PolicySpec, snapshot: Snapshot, catalogue: Catalogue, record: DecisionRecord
+) -> bool:
+    """Return whether the probabilities of the first slot follow from a model, byte for byte."""
+    context, actions = featurise_record(spec, catalogue, record)
+    _, left = left_after(actions, ())
+    pmf = load_policy(spec, snapshot).pmf(context, left)
+    return bool(pmf.tobytes() == record.pmfs()[0].tobytes())

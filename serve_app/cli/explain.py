@@ -1,0 +1,124 @@
+"""``banditloop explain``: why a decision of the log is as it is."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from serve_app.cli.options import AsJson, DataDir, PolicyName, RedisUrl, one_command
+from serve_app.cli.terminal import empty_table, output, progress_bar, say
+
+if TYPE_CHECKING:
+    from banditloop_client.explain_schemas import ExplainedAction
+    from serve_app.admin.replayed.explaining import FoundDecision
+
+app = one_command()
+
+GONE = 3
+"""Exit status where the decision is found, and why it is so can be said no more."""
+HEADS = ("action", "slot", "probability", "score", "boost", "sources")
+NUMBERS = ("value", "weight", "adds")
+SHOWN = 12
+"""Terms of an action that the terminal shows; --json has all."""
+
+
+@app.command()
+def explain(
+    event_id: Annotated[str, typer.Argument(help="The decision's event_id")],
+    policy: PolicyName = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a decision of the log is as it is, however long ago it was made.
+
+    The model that made it is stored for a while. Later it is made again: the log is folded from the
+    checkpoint before the decision, until the logged probabilities follow from it byte for byte.
+
+    Exit status 0: it is explained. 3: the decision is there, and its model cannot be had any more;
+    the reason is told.
+    """
+    from serve_app.admin.open import opened
+    from serve_app.admin.replayed.explaining import EventExplainer
+    from serve_app.admin.replayed.verification import LogAddress
+
+    with opened(policy, redis_url, data_dir) as (stored, settings):
+        address = LogAddress(
+            str(settings.redis_url), stored.keys.policy, settings.archive_root(), settings.secret()
+        )
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("reading the log", total=None)
+            found = EventExplainer(stored, address).explain(
+                event_id, lambda position: bar.update(task, description=f"reading {position}")
+            )
+
+    if as_json:
+        typer.echo(msgspec.json.encode(_as_json(found)).decode())
+    else:
+        _print(found)
+    if found.explanation is None:
+        raise typer.Exit(GONE)
+
+
+def _as_json(found: "FoundDecision") -> dict[str, object]:
+    record = found.record
+    return {
+        "entry": found.entry,
+        "event_id": record.event_id,
+        "policy": record.policy,
+        "snapshot_id": record.snapshot_id,
+        "model": found.source,
+        "context": record.context,
+        "chosen": [record.action_ids[at] for at in record.chosen],
+        "propensities": [record.propensity(slot) for slot in range(record.slots)],
+        "holdout": record.holdout,
+        "explanation": found.explanation,
+    }
+
+
+def _print(found: "FoundDecision") -> None:
+    record = found.record
+    shown = [
+        f"{record.action_ids[at]} (probability {record.propensity(slot):.4f})"
+        for slot, at in enumerate(record.chosen)
+    ]
+    say(f"{record.event_id}: {', '.join(shown)}, among {len(record.action_ids):,}", on=output)
+    say(f"model: {found.source}", on=output)
+    if found.explanation is None:
+        return
+    if found.explanation.note is not None:
+        say(found.explanation.note, on=output)
+
+    actions = found.explanation.actions
+    table = empty_table(*HEADS, numbers=HEADS[1:5])
+    for each in actions:
+        said = ", ".join(f"{name} {of.score:.3g} (#{of.rank})" for name, of in each.sources.items())
+        table.add_row(*map(Text, _cells(each)), Text(said))
+    output.print(table)
+    for each in actions:
+        if each.slot is not None and each.terms:
+            _print_terms(each)
+
+
+def _cells(action: "ExplainedAction") -> Sequence[str]:
+    return (
+        action.id,
+        "" if action.slot is None else str(action.slot),
+        f"{action.probability:.4f}",
+        "" if action.score is None else f"{action.score:.4f}",
+        f"{action.boost:+.4f}" if action.boost else "",
+    )
+
+
+def _print_terms(action: "ExplainedAction") -> None:
+    table = empty_table(f"why {action.id}", *NUMBERS, numbers=NUMBERS)
+    for term in action.terms[:SHOWN]:
+        name = " x ".join(term.features) or "constant"
+        numbers = (f"{term.value:.4g}", f"{term.weight:+.4g}", f"{term.adds:+.4f}")
+        table.add_row(Text(name), *numbers)
+    rest = action.terms[SHOWN:]
+    if rest:
+        table.add_row(f"{len(rest)} more", "", "", f"{sum(each.adds for each in rest):+.4f}")
+    output.print(table)
