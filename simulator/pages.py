@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 WIDTH, LEFT = 760, 150
@@ -80,6 +81,15 @@ def describe_time(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def svg_picture(height: float, shapes: Sequence[str]) -> str:
-    """Return a picture of ``WIDTH`` by ``height``, made of shapes."""
-    return f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img'>{''.join(shapes)}</svg>"
+def svg_picture(height: float, shapes: Sequence[str], label: str = "a chart") -> str:
+    """Return a picture of ``WIDTH`` by ``height``, made of shapes.
+
+    Args:
+        height: of the picture, in its own units.
+        shapes: as SVG.
+        label: what it shows, for whoever cannot see it.
+    """
+    return (
+        f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img' aria-label='{escape(label)}'>"
+        f"{''.join(shapes)}</svg>"
+    )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandits.log.positions import START, has_reached, is_after, log_order
+from bandits.log.positions import START, has_reached, log_order
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader, archive_folders
 from simulator.logs.archive.pieces import ArchivePiece, archive_pieces
@@ -20,7 +20,7 @@ from simulator.report.gather import Root
 from simulator.report.report import Drift, ExplorationPrice, SourceWorth
 
 LOOKED_AT = 50_000
-"""Entries of each end of the log, or a file more: they are looked at closely."""
+"""Entries of each end of the log, of all partitions, that are looked at closely."""
 BINS = 10
 """Bins of a number, each with as many values of both ends together."""
 
@@ -46,7 +46,8 @@ def look_closely(
         policy: its name.
         after: only what comes past this position.
     """
-    ends = [_ends(root, folder, after) for folder in archive_folders(root, policy)]
+    folders = archive_folders(root, policy)
+    ends = [_ends(root, folder, after, LOOKED_AT // len(folders)) for folder in folders]
     first = _read(end.first for end in ends)
     newest = _read(end.newest for end in ends)
     if not any(map(len, newest)):
@@ -68,29 +69,37 @@ class _Ends(NamedTuple):
     overlap: bool
 
 
-def _ends(root: Root, folder: str, after: str) -> _Ends:
-    """Return the first and the newest entries of a partition, LOOKED_AT each or a file more."""
-    ranges = [
-        stored.range
-        for stored in ArchiveReader(root, folder).each_range()
-        if is_after(stored.range.last, after)
-    ]
-    through, count = after, 0
-    for each in ranges:
-        through, count = each.last, count + each.count
-        if count >= LOOKED_AT:
+def _ends(root: Root, folder: str, after: str, count: int) -> _Ends:
+    """Return the first and the newest entries of a partition, so many of each."""
+    reader, seen, through = ArchiveReader(root, folder), 0, after
+    for group in reader.columns(["id"], after):
+        seen, through = seen + len(group.batch), group.last
+        if seen >= count:
             break
-    begins, count = after, 0
-    for each in reversed(ranges):
-        begins = max(each.previous, after, key=log_order)
-        count += each.count
-        if count >= LOOKED_AT:
-            break
+    begins = max(newest_after(reader, count), after, key=log_order)
 
     (first,) = archive_pieces(root, folder, 1, skip_bad=True, after=after)
     (newest,) = archive_pieces(root, folder, 1, skip_bad=True, after=begins)
     first.through = through
     return _Ends(first, newest, not has_reached(begins, through))
+
+
+def newest_after(reader: ArchiveReader, count: int) -> str:
+    """Return the position behind which the newest entries of an archive are.
+
+    Args:
+        reader: of a partition.
+        count: how many entries are wanted; there may be fewer.
+    """
+    found, begins = 0, START
+    for stored in reversed(reader.ranges()):
+        found, begins = found + stored.range.count, stored.range.previous
+        if found >= count:
+            break
+    ids = [
+        each for group in reader.columns(["id"], begins) for each in group.batch["id"].to_pylist()
+    ]
+    return ids[-count - 1] if len(ids) > count else begins
 
 
 def _read(pieces: Iterable[ArchivePiece]) -> list[LogBatch]:

@@ -95,14 +95,13 @@ def segments_of(rows: PolicyRows, alpha: float) -> list[SegmentDifference]:
         alpha: the probability that any interval ever misses its truth.
     """
     parts = [
-        (name, value, np.flatnonzero(codes == code))
+        (name, value, compacted(rows, np.flatnonzero(codes == code)))
         for name, (codes, values) in rows.fields.items()
         for code, value in enumerate(values)
     ]
-    sums = [compacted(rows, places) for _, _, places in parts]
     kept = [
         (name, value, each.policy(), each.holdout())
-        for (name, value, _), each in zip(parts, sums, strict=True)
+        for name, value, each in parts
         if each.policy().units and each.holdout().units
     ]
     # One level for all: each interval has its share of it.

@@ -29,6 +29,7 @@ from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.archive.settled import keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
+from simulator.report.growing import GrowingColumn
 from simulator.report.numbering import UnitNumbers, text_hashes
 
 Int64 = NDArray[np.int64]
@@ -59,7 +60,7 @@ class FieldCodes:
     """One field of the context: the codes of its values, by batch, -1 where it has none."""
 
     values: dict[str, int] = field(default_factory=dict)
-    parts: list[NDArray[np.int8]] = field(default_factory=list)
+    column: GrowingColumn = field(default_factory=lambda: GrowingColumn(np.int8))
 
 
 @dataclass(slots=True, eq=False)
@@ -161,12 +162,9 @@ class _Gathered:
         self.waiting, self.refused, self.first_refused = NO_WAITING, 0, ""
         self._by, self._progress = tuple(by), progress
         self._numbers = UnitNumbers()
-        self._ms: list[Int64] = []
-        self._unit: list[NDArray[np.int32]] = []
-        self._group: list[NDArray[np.int8]] = []
-        self._compared_as: list[NDArray[np.int8]] = []
-        self._slots: list[NDArray[np.int16]] = []
-        self._reward: list[Float64] = []
+        self._ms, self._reward = GrowingColumn(np.int64), GrowingColumn(np.float64)
+        self._unit, self._slots = GrowingColumn(np.int32), GrowingColumn(np.int16)
+        self._group, self._compared_as = GrowingColumn(np.int8), GrowingColumn(np.int8)
         self._fields: dict[str, FieldCodes | None] = {name: FieldCodes() for name in by}
         self._chosen: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         self._signals: dict[str, SignalCount] = {}
@@ -191,12 +189,12 @@ class _Gathered:
         settled = decided.settled
         context = decided.context if self.wants_context else None
         group = self._groups(decided)
-        self._ms.append(settled.ms)
-        self._group.append(group)
-        self._compared_as.append(self._compared(decided, group))
-        self._slots.append(np.diff(settled.begins).astype(np.int16))
-        self._reward.append(_sums(settled.rewards, settled.begins))
-        self._unit.append(self._units(decided, context))
+        self._ms.add(settled.ms)
+        self._group.add(group)
+        self._compared_as.add(self._compared(decided, group))
+        self._slots.add(np.diff(settled.begins))
+        self._reward.add(_sums(settled.rewards, settled.begins))
+        self._unit.add(self._units(decided, context))
         self._add_fields(context, len(group))
         self._count_chosen(decided, group)
         self._count += len(group)
@@ -256,8 +254,8 @@ class _Gathered:
         if not self._by:
             for name in found:
                 if name not in self._fields and len(self._fields) < MOST_FIELDS:
-                    before = [np.full(self._count, -1, np.int8)] if self._count else []
-                    self._fields[name] = FieldCodes(parts=before)
+                    self._fields[name] = fresh = FieldCodes()
+                    fresh.column.add(np.full(self._count, -1, np.int8))
 
         for name, known in self._fields.items():
             if known is None:
@@ -271,7 +269,7 @@ class _Gathered:
             if len(known.values) > MOST_VALUES:
                 self._fields[name] = None  # too many to divide by
             else:
-                known.parts.append(codes)
+                known.column.add(codes)
 
     def _count_chosen(self, decided: Decided, group: NDArray[np.int8]) -> None:
         chosen = decided.chosen_actions()
@@ -297,16 +295,25 @@ class _Gathered:
 
     def rows(self) -> PolicyRows:
         """Return everything, in the order of time."""
-        out = PolicyRows(
+        ms = self._ms.values()
+        order = np.argsort(ms, kind="stable") if (ms[1:] < ms[:-1]).any() else None
+
+        def ordered(column: GrowingColumn) -> NDArray[Any]:
+            values = column.values()
+            if order is not None:
+                values[:] = values[order]
+            return values
+
+        return PolicyRows(
             spec=self.spec,
-            ms=_emptied(self._ms, np.int64),
-            unit=_emptied(self._unit, np.int32),
-            group=_emptied(self._group, np.int8),
-            compared=_emptied(self._compared_as, np.int8),
-            slots=_emptied(self._slots, np.int16),
-            reward=_emptied(self._reward, np.float64),
+            ms=ordered(self._ms),
+            unit=ordered(self._unit),
+            group=ordered(self._group),
+            compared=ordered(self._compared_as),
+            slots=ordered(self._slots),
+            reward=ordered(self._reward),
             fields={
-                name: (_emptied(codes.parts, np.int8), list(codes.values))
+                name: (ordered(codes.column), list(codes.values))
                 for name, codes in self._fields.items()
                 if codes is not None
             },
@@ -317,22 +324,6 @@ class _Gathered:
             refused=self.refused,
             first_refused=self.first_refused,
         )
-        if (np.diff(out.ms) < 0).any():
-            order = np.argsort(out.ms, kind="stable")
-            out.ms, out.unit, out.group = out.ms[order], out.unit[order], out.group[order]
-            out.compared = out.compared[order]
-            out.slots, out.reward = out.slots[order], out.reward[order]
-            out.fields = {
-                name: (codes[order], names) for name, (codes, names) in out.fields.items()
-            }
-        return out
-
-
-def _emptied(parts: list[Any], kind: Any) -> NDArray[Any]:
-    """Return the parts as one array, and let go of them."""
-    out = np.concatenate([np.zeros(0, kind), *parts])
-    parts.clear()
-    return out
 
 
 def _sums(values: Float64, begins: Int64) -> Float64:

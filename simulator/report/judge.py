@@ -89,8 +89,9 @@ def _compared(uplift: Uplift, assignment: Assignment) -> Verdict:
 def _found(uplift: Uplift) -> Verdict:
     """Return what the interval says, and when it will say more."""
     share = describe_share(uplift.difference, uplift.holdout.mean)
+    sign = "more" if uplift.difference > 0.0 else "less"
     said = (
-        f"a decision earns {uplift.difference:+.4g} more than in the holdout"
+        f"a decision earns {abs(uplift.difference):.4g} {sign} than in the holdout"
         f" ({share or 'which earns nothing'}): between {uplift.low:+.4g} and {uplift.high:+.4g}"
         f" with {1.0 - uplift.alpha:.0%} confidence, however often you look"
     )

@@ -109,5 +109,5 @@ def _spread(counts: Counter[str], both: Counter[str]) -> Spread:
         items=len(mine),
         effective=float(np.exp(-(share * np.log(share)).sum())),
         head=sum(counts[item] for item in most) / float(mine.sum()),
-        novelty=float(-(share * np.log2(everywhere)).sum()),
+        novelty=abs(float((share * np.log2(everywhere)).sum())),
     )

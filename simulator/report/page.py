@@ -35,7 +35,8 @@ def policy_page(report: PolicyReport) -> str:
             " content='width=device-width, initial-scale=1'>"
         ),
         f"<title>What {name} is worth</title><style>{STYLE}",
-        ".wide { overflow-x: auto } th.n { text-align: right }</style></head><body>",
+        ".wide { overflow-x: auto } th.n { text-align: right } td.n { white-space: nowrap }",
+        "</style></head><body>",
         f"<main><h1>What {name} is worth</h1>",
         _verdict(report.verdict),
         _read(report),
@@ -148,7 +149,7 @@ def _looks(uplift: Uplift) -> str:
         " is no difference.</p>"
     )
     axes = [*across.vertical_lines(220), *height.horizontal_lines(60)]
-    return note + svg_picture(240, [*axes, *shapes])
+    return note + svg_picture(240, [*axes, *shapes], "the uplift and its interval")
 
 
 def _segments(segments: Sequence[SegmentDifference]) -> str:
@@ -199,7 +200,9 @@ def _times(times: Sequence[StretchOfTime]) -> str:
         f"<span style='color:{COLOURS[number]}'>■</span> {name}"
         for number, name in enumerate(("policy", "holdout"))
     )
-    return f"<p>{legend}</p>" + svg_picture(232, [*height.horizontal_lines(60), *shapes, labels])
+    return f"<p>{legend}</p>" + svg_picture(
+        232, [*height.horizontal_lines(60), *shapes, labels], "mean rewards over time"
+    )
 
 
 def _signals(report: PolicyReport) -> str:

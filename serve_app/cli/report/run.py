@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pyarrow.fs import FileSystem
 
 from bandits.errors import DataUnavailableError
-from bandits.log.positions import START
+from bandits.log.positions import START, log_order
 from policies.archive.archive import ArchiveReader, archive_folders
 from serve_app.admin.archives import archived_policy_name
 from serve_app.admin.readable_logs import position_since
@@ -20,13 +20,13 @@ from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.findings import Finding
-from simulator.report.closer import look_closely
+from simulator.report.closer import look_closely, newest_after
 from simulator.report.gather import PolicyRows, read_policy
 from simulator.report.make import policy_report_of
 from simulator.report.report import PolicyReport
 
 EXAMINED = 10_000
-"""Entries that the doctor looks at, the newest, or a file more: it decodes every one."""
+"""Entries that the doctor looks at, the newest of all partitions: it decodes every one."""
 
 
 def run_report(options: ReportOptions, policy: str | None) -> PolicyReport:
@@ -62,7 +62,7 @@ def _reported(
     ends = [reader.end for reader in readers]
     if all(end == START for end in ends):
         raise DataUnavailableError(f"the log of {name!r} is empty", "policy")
-    after = position_since(options.since, max(ends, key=lambda end: int(end.partition("-")[0])))
+    after = position_since(options.since, max(ends, key=log_order))
     with progress_count("decisions") as progress:
         task = progress.add_task("reading the log", total=None)
         rows = read_policy(
@@ -88,23 +88,14 @@ def _findings(
     """Return what the doctor finds in the newest entries."""
     if not options.with_doctor or not len(rows):
         return ()
+    count = EXAMINED // len(readers)
     found = run_doctor(
         name,
         settings,
         archive=options.archive,
         salt_files=[],
-        since=min((_newest(reader) for reader in readers), key=lambda at: int(at.split("-")[0])),
+        since=min((newest_after(reader, count) for reader in readers), key=log_order),
         limit=None,
         console=messages,
     )
     return found.findings
-
-
-def _newest(reader: ArchiveReader) -> str:
-    """Return the position before the newest EXAMINED entries, or a file's start before that."""
-    left = EXAMINED
-    for stored in reversed(reader.ranges()):
-        left -= stored.range.count
-        if left <= 0:
-            return stored.range.previous
-    return START

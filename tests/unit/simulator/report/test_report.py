@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 from support.fakes import FakeLog
-from support.logs import archived, decision
+from support.logs import archived, decision, write_archive
 
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
+from policies.archive.archive import ArchiveWriter
 from policies.items.catalogue import Catalogue
 from policies.spec import Holdout, PolicySpec
 from simulator.logs.archive.pieces import policy_pieces
@@ -260,3 +261,24 @@ def test_nothing_is_looked_at_where_there_is_nothing(tmp_path):
     log = log_of(0)
     archived(tmp_path, log.entries, SPEC, blobs=log.blobs)
     assert look_closely(str(tmp_path), "p") is None
+
+
+def test_partitions_are_one_policy_in_the_order_of_time(tmp_path):
+    """A user's decisions are spread over partitions, and the user is one unit all the same."""
+    log = log_of(400, users=60)
+    whole = reported(tmp_path / "whole", log)
+    for number in (0, 1):
+        mine = [
+            entry
+            for entry in log.entries
+            if int(getattr(entry.record, "event_id", f"e{number}")[1:]) % 2 == number
+        ]
+        writer = ArchiveWriter(tmp_path / "two", f"p/partition={number}")
+        write_archive(writer, mine, 3, log.blobs)
+    parts = policy_report_of("p", read_policy(str(tmp_path / "two"), "p"))
+    assert parts.uplift == whole.uplift
+    for one, other in zip(parts.segments, whole.segments, strict=True):
+        assert one.difference == pytest.approx(other.difference)
+        assert one.holdout.stderr == pytest.approx(other.holdout.stderr)
+    assert parts.times == whole.times
+    assert parts.assignment == whole.assignment
