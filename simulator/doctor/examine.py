@@ -18,6 +18,7 @@ from simulator.doctor.checks.refreshes import RefreshOutcome
 from simulator.doctor.checks.rewards import Rewards
 from simulator.doctor.checks.rules import RuledDecisions
 from simulator.doctor.checks.sources import Sources
+from simulator.doctor.control_states import ControlStates
 
 SAMPLE = 2000
 """Decisions that the expensive checks look at."""
@@ -36,6 +37,7 @@ def examine(
     stored: ReferencedBlobs | None = None,
     live: LiveStatus | None = None,
     build: Mapping[str, str] | None = None,
+    states: ControlStates | None = None,
     undecodable: Callable[[], int] = lambda: 0,
     progress: Callable[[LogEntry], None] = lambda _: None,
 ) -> DoctorReport:
@@ -55,6 +57,7 @@ def examine(
         stored: the blobs that the log names.
         live: what the service says of itself, if it can be asked.
         build: this machine's, as ``BuildRecord`` has it.
+        states: of the quotas' controller, as partition 0 says them; that one is read first.
         undecodable: how many entries did not decode; asked at the end.
         progress: told of each entry.
     """
@@ -67,7 +70,7 @@ def examine(
         Exploration(),
         Uniformity(stored),
         Sources(stored),
-        RuledDecisions(stored, limit=SAMPLE),
+        RuledDecisions(stored, limit=SAMPLE, states=states),
         Magnitudes(stored, limit=SAMPLE),
         Columns(stored),
         rewards,

@@ -15,8 +15,9 @@ from policies.rules.conditions import Looks
 from policies.rules.filters import Filter
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.ruled_items import Asked, RuledItems
-from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER
+from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER, Ruling
 from policies.spec import PolicySpec
+from simulator.doctor.control_states import ControlStates
 from simulator.doctor.item_history import ItemAt
 
 APART_MS = 60_000
@@ -29,7 +30,8 @@ class RuledAgain:
     """What the rules say of one decision, when they are asked again.
 
     ``removed``: the ids that its record says were removed. ``private``: whether a rule looked at
-    what is never logged, so that nobody can ask it again.
+    what is never logged, so that nobody can ask it again. ``stateless``: whether the state of the
+    quotas' controller that it names was not read.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class RuledAgain:
         rules: PolicyRules | None,
         record: DecisionRecord,
         item: ItemAt,
+        states: ControlStates,
         time_ms: int,
     ) -> None:
         """Take in the items that the record names.
@@ -47,13 +50,14 @@ class RuledAgain:
             rules: the spec's; None: there are none.
             record: the decision.
             item: gives each item as of the record's catalogue version.
+            states: of the quotas' controller.
             time_ms: when it was logged.
         """
         self._spec, self._rules = spec, rules
-        self._record, self._time_ms = record, time_ms
+        self._record, self._states, self._time_ms = record, states, time_ms
         self._said = record.rules or NO_RULES
         self.removed = [each for rule in self._said.removed.values() for each in rule.ids]
-        self.private = False
+        self.private = self.stateless = False
 
         self._ids = list(dict.fromkeys([*record.action_ids, *self.removed]))
         self._found = {item_id: item(item_id) for item_id in self._ids}
@@ -83,7 +87,7 @@ class RuledAgain:
         asked = Asked(self._record.context, lambda: did, now_ms, own)
         yield from self._unsaid(rules.looks, own)
         yield from self._of_filters(items, asked)
-        yield from self._of_boosts(items, asked)
+        yield from self._of_boosts(rules, Ruling(items, asked, text))
         yield from self._of_offers()
 
     def _features(self, item_id: str) -> FeatureMap:
@@ -173,23 +177,31 @@ class RuledAgain:
 
     # Boosts, and what is offered
 
-    def _of_boosts(self, items: RuledItems, asked: Asked) -> Iterator[tuple[str, str]]:
-        record, boosts = self._record, items.rules.boosts
-        said = record.boosts
+    def _of_boosts(self, rules: PolicyRules, ruling: Ruling) -> Iterator[tuple[str, str]]:
+        record, boosts, name = self._record, rules.boosts, self._said.control
         if boosts is not None and any(map(self._looks_at_private, boosts.looks_by_field.values())):
             return
-        if self._said.control is not None:
+        control = None if name is None else self._states.state(name)
+        if name is not None and self._states.has_none(name):
+            yield "boosts", f"it names state {name} of the quotas, and the log has none there"
+        if record.holdout and name is not None:
+            yield "boosts", "it is held out, and names a state of the quotas"
+        self.stateless = name is not None and control is None
+        if self.stateless:
             return
 
         offsets = None
         if not record.holdout:  # it obeys filters, and nothing that pushes
-            offsets = items.offsets(items.rows(record.action_ids), asked)
+            offsets = ruling.boosts(record.action_ids, None, control)
         expected = np.zeros(len(record.action_ids)) if offsets is None else offsets
+        said = record.boosts
         added = np.zeros(len(record.action_ids)) if said is None else said
         if added.shape != expected.shape:
             yield "boosts", f"{added.size} boosts of {expected.size} actions"
             return
-        for at in np.flatnonzero(added != expected).tolist():
+        # Prices are summed in an order that depends on how many items there are.
+        near = np.isclose(added, expected, rtol=1e-6, atol=1e-9)
+        for at in np.flatnonzero(~near).tolist():
             item_id = record.action_ids[at]
             yield "boosts", f"{added[at]:g} was added to {item_id!r}, not {expected[at]:g}"
 

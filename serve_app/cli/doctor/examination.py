@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from simulator.doctor.checks.findings import DoctorReport, Finding
 from simulator.doctor.checks.freshness import LiveStatus
 from simulator.doctor.checks.items import items_log
 from simulator.doctor.checks.references import ReferencedBlobs
+from simulator.doctor.control_states import ControlStates
 from simulator.doctor.examine import (
     combine_reports,
     examine,
@@ -98,12 +99,14 @@ class Examination:
     """How logs are examined. ``salts``: those of the service, by the id that the log names.
 
     ``since``: what to skip, as ``position_since`` takes it. ``limit``: entries to read at most.
+    ``states``: of the quotas' controller, which the first partition says.
     """
 
     salts: Mapping[str, bytes]
     since: str | None
     limit: int | None
     console: Console
+    states: ControlStates = field(default_factory=ControlStates)
 
     def of_live(self, client: Redis, keys: Keys, count: int, root: str) -> DoctorReport:
         """Examine the log of one partition as it stands in Redis.
@@ -179,6 +182,7 @@ class Examination:
                     stored=stored,
                     live=live,
                     build=this_build(),
+                    states=self.states,
                     undecodable=log.undecodable,
                     progress=progress,
                 )

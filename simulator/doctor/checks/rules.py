@@ -8,13 +8,15 @@ from bandits.log.records import DecisionRecord, LogEntry
 from policies.rules.policy_rules import PolicyRules
 from simulator.doctor.checks.findings import Finding, make_finding, nothing_to_check
 from simulator.doctor.checks.references import ReferencedBlobs
+from simulator.doctor.control_states import ControlStates
 from simulator.doctor.ruled_again import RuledAgain
 
 CAUSES: Final[Mapping[str, str]] = {
     "not_admitted": "a filter was applied after the draw, or looked at other items than the"
     " catalogue version that the decision names",
     "not_refused": "items were removed by another filter, or twice, or as they once were",
-    "boosts": "what was added to the scores is not what the spec's conditions say of these items",
+    "boosts": "what was added to the scores is not what the spec's conditions say of these items,"
+    " or not the price that quotas had in the state that the decision names",
     "unavailable": "sources proposed what was deleted, hidden or out of its time",
     "unsaid": "the record lacks what a rule looked at: the moment, or what the user did",
 }
@@ -25,13 +27,18 @@ class RuledDecisions:
     """Asks the rules of a decision's spec again, of the items as its catalogue version has them.
 
     Of the decisions under rules it looks at the first ``limit``, then at half of as many more, a
-    quarter of twice as many, and so on, so that what went wrong late is found, too.
+    quarter of twice as many, and so on, so that what went wrong late is found, too. ``states``:
+    those of the quotas' controller, where partition 0 was read before.
     """
 
-    def __init__(self, stored: ReferencedBlobs, *, limit: int) -> None:
+    def __init__(
+        self, stored: ReferencedBlobs, *, limit: int, states: ControlStates | None = None
+    ) -> None:
         self._stored = stored
+        self._states = ControlStates() if states is None else states
         self._limit = limit
         self._ruled = self._checked = self._removed = self._boosted = self._private = 0
+        self._priced = self._stateless = 0
         self._faulty = 0
         self._faults: Counter[str] = Counter()
         self._first: tuple[str, str] | None = None
@@ -41,6 +48,7 @@ class RuledDecisions:
         """Ask again what the rules say of a decision, if it is one of the sample."""
         record = entry.record
         if not isinstance(record, DecisionRecord):
+            self._states.add(entry)
             return
         spec, rules = self._stored.spec(record.spec), self._rules_of(record.spec)
         if spec is None or (rules is None and record.rules is None):
@@ -53,12 +61,14 @@ class RuledDecisions:
         if item is None:
             return
 
-        again = RuledAgain(spec, rules, record, item, entry.time_ms)
+        again = RuledAgain(spec, rules, record, item, self._states, entry.time_ms)
         faults = list(again.faults())
         self._checked += 1
         self._removed += len(again.removed)
         self._boosted += record.boosts is not None
         self._private += again.private
+        self._priced += record.rules is not None and record.rules.control is not None
+        self._stateless += again.stateless
         self._faulty += bool(faults)
         self._faults.update({kind for kind, _ in faults})
         if faults and self._first is None:
@@ -90,6 +100,8 @@ class RuledDecisions:
         )
         if self._private:
             message += f"; of {self._private:,}, rules looked at what is private, and not logged"
+        if self._stateless:
+            message += f"; of {self._stateless:,}, the quotas' state was not read"
         if self._first is not None:
             message += f"; the first that did not is {self._first[0]}: {self._first[1]}"
         yield make_finding(
@@ -105,7 +117,9 @@ class RuledDecisions:
                 "faulty": self._faulty,
                 "removed": self._removed,
                 "boosted": self._boosted,
+                "under_quotas": self._priced,
                 "private": self._private,
+                "without_state": self._stateless,
                 **{kind: self._faults[kind] for kind in CAUSES},
                 "first": None if self._first is None else self._first[0],
             },

@@ -9,13 +9,14 @@ import pytest
 from support.fakes import SALT, FakeLog
 from support.items import MemoryItems, patch
 
-from bandits.log.records import Removed, Ruled
+from bandits.log.records import ControlRecord, Removed, Ruled
 from policies.items.past import ItemsPast
 from policies.profiles.known_user import KnownUser
 from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
+from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import RuledItems
 from policies.rules.ruling import Admission, Ruling
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
@@ -37,9 +38,13 @@ SPEC = {
         {"when": 'item.brand == "b" && context.vip == true', "by": 0.3},
         {"when": "!(item.id in profile.purchase)", "by": 0.1},
     ],
+    "quota": [{"when": 'item.brand == "c"', "at_least": 0.2}],
     "profile": {"types": {"purchase": 1}},
     "holdout": {"fraction": 0.25, "field": "visit"},
 }
+
+
+QUOTA = 'at_least item.brand == "c"'
 
 
 class AnyOrder(ImmediateSource):
@@ -69,6 +74,11 @@ class Shop:
         self.items.append(patch(item_id, features=features))
         self.ranker.offer(self.items.timeline.newest, self.items.timeline, [item_id])
 
+    def steer(self, price: float) -> None:
+        self.now += 1
+        entry = self.log.append(ControlRecord({QUOTA: price}), at=self.now)
+        self.ranker.steer(Control(entry.id, {QUOTA: price}))
+
     def decide(self, number: int, slots: int = 1, **fields):
         self.now += 10
         bought = UserProfile((ProfileEvent(1, 1, 0, f"i{number % 9}", "purchase"),), (), "v")
@@ -90,10 +100,15 @@ class Shop:
         own = [ActionRequest("own", {"stock": 2.0}), ActionRequest("none", {"stock": 0.0})]
         for number in range(0, 40, 4):
             self.put(f"i{number % 24}", stock=float(number % 8 > 0))
+            self.steer(number / 64)
             self.decide(number, slots=2)
             self.decide(number + 1, filter="item.price < 16")
             self.decide(number + 2, actions=actions, filter="item.price > 2 || item.stock > 1")
             self.decide(number + 3, actions=[*actions, *own])
+
+    def states_of(self, entry) -> bool:
+        ruled = getattr(entry.record, "rules", None)
+        return ruled is not None and ruled.control is not None
 
     def finding(self, records=None):
         check = RuledDecisions(self.stored, limit=1000)
@@ -117,6 +132,8 @@ def test_what_follows_the_rules_is_well_however_items_change_between():
     assert (found["rules"].severity, figures["checked"], figures["faulty"]) == ("ok", 40, 0)
     assert figures["removed"] > 100
     assert figures["boosted"] >= 20
+    assert figures["under_quotas"] >= 20
+    assert figures["without_state"] == 0
     assert (found["derivations"].severity, found["draws"].severity) == ("ok", "ok")
     assert report.trusted
 
@@ -161,12 +178,19 @@ def filtered_twice(self, ids):
     return np.delete(kept, np.s_[2::3])
 
 
+def other_state(self, ids, features, control=None):
+    """Quota of another state."""
+    if control is not None:
+        control = msgspec.structs.replace(control, prices={QUOTA: 0.0625})
+    return BOOSTS(self, ids, features, control)
+
+
 def removed_unasked(self):
     """What was removed is listed as it was removed, whoever removed it."""
     return {"filter.where": Removed(list(self.removed), len(self.removed))} if self.removed else {}
 
 
-RECORD, SIFT, OFFSETS = Ruling.record, Admission.sift, RuledItems.offsets
+RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
 
 
 @pytest.mark.parametrize(
@@ -179,8 +203,15 @@ RECORD, SIFT, OFFSETS = Ruling.record, Admission.sift, RuledItems.offsets
             [(Admission, "sift", filtered_twice), (Admission, "removed_by_rule", removed_unasked)],
             "not_refused",
         ),
+        ([(Ruling, "boosts", other_state)], "boosts"),
     ],
-    ids=["filter after the draw", "boost in the draw only", "stale stock", "filtered twice"],
+    ids=[
+        "filter after the draw",
+        "boost in the draw only",
+        "stale stock",
+        "pool filtered twice",
+        "quota of another state",
+    ],
 )
 def test_whoever_applies_rules_otherwise_is_found(changed, kind, monkeypatch):
     for place, name, instead in changed:
@@ -237,7 +268,7 @@ def test_a_record_that_says_something_else_is_found(said, kind, message):
 def test_what_the_holdout_is_served_is_filtered_and_not_boosted():
     shop = Shop()
     shop.trade()
-    held = [entry for entry in shop.log.entries[1:] if entry.record.holdout]
+    held = [entry for entry in shop.log.entries if getattr(entry.record, "holdout", False)]
     assert held
     assert shop.finding(held).severity == "ok"
     pushed = [
@@ -254,6 +285,20 @@ def test_what_the_holdout_is_served_is_filtered_and_not_boosted():
         for entry in held
     ]
     assert shop.finding(pushed).figures["boosts"] == len(held)
+
+
+def test_a_state_of_the_quotas_that_was_never_said_is_found():
+    shop = Shop()
+    shop.trade()
+    entry = next(each for each in reversed(shop.log.entries) if shop.states_of(each))
+    assert shop.finding([entry]).figures["without_state"] == 1  # of another partition's log
+
+    elsewhere = msgspec.structs.replace(entry.record.rules, control="1005-7")
+    changed = msgspec.structs.replace(entry.record, rules=elsewhere)
+    wrong = msgspec.structs.replace(entry, record=changed)
+    finding = shop.finding([*shop.log.entries, wrong])
+    assert finding.figures["boosts"] == 1
+    assert "names state 1005-7" in finding.message
 
 
 def test_what_is_not_offered_is_not_proposed():
