@@ -7,10 +7,12 @@ import numpy as np
 
 from bandits.errors import InvalidFieldError
 from bandits.log.records import MAX_REMOVED, NO_RULES, DecisionRecord
+from bandits.page import STORED, HeardPage
 from bandits.values import FeatureMap
+from policies.candidate_pool import Pool
 from policies.items.catalogue import NEVER_PUT
 from policies.items.timeline import Offer
-from policies.requests import is_private
+from policies.requests import MAX_SLOTS, RankRequest, is_private
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter
 from policies.rules.policy_rules import PolicyRules
@@ -22,6 +24,8 @@ from simulator.doctor.item_history import ItemAt
 
 APART_MS = 60_000
 """How far a replica's clock may be from that of the log."""
+CLOSE_BY = 2e-3
+"""Two neighbours of what the log holds of a page, in 16 bits, are so far from one another."""
 NOTHING = 0
 """The row of an item of which nothing is known."""
 
@@ -73,6 +77,8 @@ class RuledAgain:
 
         items = RuledItems(rules)
         items.take_in(self._ids, list(map(self._features, self._ids)))
+        if items.vectors is not None:
+            items.vectors.item_of = self._found.get
         text = self._said.filter
         try:
             own = items.own_filter(text)
@@ -87,7 +93,9 @@ class RuledAgain:
         asked = Asked(self._record.context, lambda: did, now_ms, own)
         yield from self._unsaid(rules.looks, own)
         yield from self._of_filters(items, asked)
-        yield from self._of_boosts(rules, Ruling(items, asked, text))
+        ruling = Ruling(items, asked, text)
+        yield from self._of_boosts(rules, ruling)
+        yield from self._of_page(ruling)
         yield from self._of_offers()
 
     def _features(self, item_id: str) -> FeatureMap:
@@ -175,7 +183,7 @@ class RuledAgain:
         for item_id in sorted(set(self.removed).intersection(self._record.action_ids)):
             yield "not_refused", f"{item_id!r} was removed, and could be chosen"
 
-    # Boosts, and what is offered
+    # What is added to scores, and what is offered
 
     def _of_boosts(self, rules: PolicyRules, ruling: Ruling) -> Iterator[tuple[str, str]]:
         record, boosts, name = self._record, rules.boosts, self._said.control
@@ -204,6 +212,36 @@ class RuledAgain:
         for at in np.flatnonzero(~near).tolist():
             item_id = record.action_ids[at]
             yield "boosts", f"{added[at]:g} was added to {item_id!r}, not {expected[at]:g}"
+
+    def _of_page(self, ruling: Ruling) -> Iterator[tuple[str, str]]:
+        """Yield where the page's rules say something else of a slot, given those before."""
+        record, said = self._record, self._said.page
+        chosen, count = record.chosen, len(record.action_ids)
+        pool = Pool(tuple(record.action_ids), None, {})
+        rule = ruling.page(RankRequest(slots=MAX_SLOTS), pool, diverse=not record.holdout)
+        heard = None if rule is None else HeardPage(rule)
+        again = b""
+        if heard is not None:
+            for slot in range(len(chosen)):
+                heard.after(chosen[:slot])
+            again = heard.encoded(len(chosen))
+
+        if len(said) != len(again):
+            yield "page", f"{len(said)} bytes say what its page's rules added, and not {len(again)}"
+            return
+        ours, theirs = (np.frombuffer(each, STORED).astype(np.float64) for each in (said, again))
+        near = np.isclose(ours, theirs, rtol=CLOSE_BY, atol=1e-6, equal_nan=True)
+        if not near.all():
+            at = int(np.flatnonzero(~near)[0])
+            slot, action = len(chosen) - ours.size // count + at // count, at % count
+            added = f"{ours[at]:g} was added to {record.action_ids[action]!r}"
+            yield "page", f"{added} in draw {slot}, and the page's rules say {theirs[at]:g}"
+
+        if self._said.short is not None and len(chosen) < count:
+            after = None if rule is None else rule.after(chosen)
+            left = np.delete(np.zeros(count) if after is None else after, chosen)
+            if not np.isnan(left).all():
+                yield "page", "the page is short, and its rules let another item follow"
 
     def _of_offers(self) -> Iterator[tuple[str, str]]:
         """Yield what could be chosen and was not offered; a request may send what it likes."""

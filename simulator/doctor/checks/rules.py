@@ -17,6 +17,7 @@ CAUSES: Final[Mapping[str, str]] = {
     "not_refused": "items were removed by another filter, or twice, or as they once were",
     "boosts": "what was added to the scores is not what the spec's conditions say of these items,"
     " or not the price that quotas had in the state that the decision names",
+    "page": "what may follow what, or diversity, is not as the spec and these items have it",
     "unavailable": "sources proposed what was deleted, hidden or out of its time",
     "unsaid": "the record lacks what a rule looked at: the moment, or what the user did",
 }
@@ -38,7 +39,7 @@ class RuledDecisions:
         self._states = ControlStates() if states is None else states
         self._limit = limit
         self._ruled = self._checked = self._removed = self._boosted = self._private = 0
-        self._priced = self._stateless = 0
+        self._priced = self._paged = self._stateless = 0
         self._faulty = 0
         self._faults: Counter[str] = Counter()
         self._first: tuple[str, str] | None = None
@@ -67,6 +68,7 @@ class RuledDecisions:
         self._removed += len(again.removed)
         self._boosted += record.boosts is not None
         self._private += again.private
+        self._paged += bool(record.rules is not None and record.rules.page)
         self._priced += record.rules is not None and record.rules.control is not None
         self._stateless += again.stateless
         self._faulty += bool(faults)
@@ -118,6 +120,7 @@ class RuledDecisions:
                 "removed": self._removed,
                 "boosted": self._boosted,
                 "under_quotas": self._priced,
+                "under_page_rules": self._paged,
                 "private": self._private,
                 "without_state": self._stateless,
                 **{kind: self._faults[kind] for kind in CAUSES},

@@ -16,6 +16,7 @@ from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
+from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import RuledItems
 from policies.rules.ruling import Admission, Ruling
@@ -26,7 +27,10 @@ from simulator.doctor.checks.rules import RuledDecisions
 from simulator.doctor.examine import examine
 
 ITEMS = [
-    Item(f"i{n}", {"stock": float(n % 3), "price": float(n), "brand": "abc"[n % 3]})
+    Item(
+        f"i{n}",
+        {"stock": float(n % 3), "price": float(n), "brand": "abc"[n % 3], "size": "lms"[n % 2]},
+    )
     for n in range(24)
 ]
 SPEC = {
@@ -38,6 +42,7 @@ SPEC = {
         {"when": 'item.brand == "b" && context.vip == true', "by": 0.3},
         {"when": "!(item.id in profile.purchase)", "by": 0.1},
     ],
+    "page": {"most": {"brand": 1}, "diversity": {"by": "size", "weight": 0.5}},
     "quota": [{"when": 'item.brand == "c"', "at_least": 0.2}],
     "profile": {"types": {"purchase": 1}},
     "holdout": {"fraction": 0.25, "field": "visit"},
@@ -134,6 +139,7 @@ def test_what_follows_the_rules_is_well_however_items_change_between():
     assert figures["boosted"] >= 20
     assert figures["under_quotas"] >= 20
     assert figures["without_state"] == 0
+    assert figures["under_page_rules"] >= 10
     assert (found["derivations"].severity, found["draws"].severity) == ("ok", "ok")
     assert report.trusted
 
@@ -157,7 +163,7 @@ def test_where_the_items_are_gone_nothing_was_checked():
 # Mutants, each of which is found
 
 
-def admits_all(self, ids):
+async def admits_all(self, ids):
     """Filter after the draw: what is drawn from has all."""
     return np.arange(len(ids))
 
@@ -171,9 +177,9 @@ def sold_out_unheard(self, item_id, item):
     """Stale stock."""
 
 
-def filtered_twice(self, ids):
+async def filtered_twice(self, ids):
     """The pool is filtered again, by something else."""
-    kept = SIFT(self, ids)
+    kept = await SIFT(self, ids)
     self.removed.update(dict.fromkeys(ids[at] for at in kept[2::3]))
     return np.delete(kept, np.s_[2::3])
 
@@ -183,6 +189,11 @@ def other_state(self, ids, features, control=None):
     if control is not None:
         control = msgspec.structs.replace(control, prices={QUOTA: 0.0625})
     return BOOSTS(self, ids, features, control)
+
+
+def all_alike(self, item):
+    """Diversity by something else."""
+    return np.ones(self._actions)
 
 
 def removed_unasked(self):
@@ -204,6 +215,7 @@ RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
             "not_refused",
         ),
         ([(Ruling, "boosts", other_state)], "boosts"),
+        ([(RuledPage, "_likeness", all_alike)], "page"),
     ],
     ids=[
         "filter after the draw",
@@ -211,6 +223,7 @@ RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
         "stale stock",
         "pool filtered twice",
         "quota of another state",
+        "diversity of other items",
     ],
 )
 def test_whoever_applies_rules_otherwise_is_found(changed, kind, monkeypatch):
@@ -248,6 +261,8 @@ def test_whoever_applies_rules_otherwise_is_found(changed, kind, monkeypatch):
         ({"now_ms": 99_000}, "unsaid", "its moment is 99000"),
         ({"did": None}, "unsaid", "looks at profile.purchase"),
         ({"boosts": np.ones(2, "<f4").tobytes()}, "boosts", "1 was added to 'i1'"),
+        ({"page": np.ones(2, "<f2").tobytes()}, "page", "4 bytes say what its page's rules"),
+        ({"short": "no more"}, "page", "let another item follow"),
         ({"boosts": np.ones(3, "<f4").tobytes()}, "boosts", "3 boosts of 2 actions"),
     ],
 )
