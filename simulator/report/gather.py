@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow.fs import FileSystem
 
-from bandits.errors import BanditloopError
+from bandits.errors import BanditloopError, ReplayError
 from bandits.features.hashing import splitmix64
-from bandits.log.positions import START
+from bandits.log.positions import START, is_after, log_order
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.spec import Holdout, PolicySpec, decode_spec
@@ -122,9 +122,9 @@ def read_policy(
 
     Raises:
         ArchiveError: a file is damaged or missing.
-        ReplayError: a partition has no archive.
+        ReplayError: a partition has no archive, or no decision has a field that is asked for.
     """
-    gathered = _Gathered(by, progress)
+    gathered = _Gathered(by, progress, after)
     pieces = policy_pieces(root, policy, 1, after=after)
     readers = [ArchiveReader(root, piece.policy) for piece in pieces]
     gathered.spec = _newest_spec(readers)
@@ -138,7 +138,14 @@ def read_policy(
                 gathered.add(Decided(decisions, there, settled))
         gathered.waiting = gathered.waiting.plus(join.waiting)
         gathered.count_signals(reader, piece.after)
-    return gathered.rows()
+    rows = gathered.rows()
+    if unknown := [name for name in by if not rows.fields.get(name, ([], []))[1]]:
+        raise ReplayError(
+            f"{unknown[0]!r} divides nothing: no decision has it in its context as a text or flag,"
+            f" or it has more than {MOST_VALUES} values",
+            "by",
+        )
+    return rows
 
 
 def _newest_spec(readers: Iterable[ArchiveReader]) -> PolicySpec | None:
@@ -146,7 +153,7 @@ def _newest_spec(readers: Iterable[ArchiveReader]) -> PolicySpec | None:
     entered = [
         (position, digest, reader) for reader in readers for position, digest in reader.specs()
     ]
-    for _, digest, reader in sorted(entered, key=lambda each: each[0], reverse=True):
+    for _, digest, reader in sorted(entered, key=lambda each: log_order(each[0]), reverse=True):
         try:
             return decode_spec(reader.blob(digest))
         except BanditloopError:
@@ -157,10 +164,10 @@ def _newest_spec(readers: Iterable[ArchiveReader]) -> PolicySpec | None:
 class _Gathered:
     """The rows that were read so far, batch by batch."""
 
-    def __init__(self, by: Sequence[str], progress: Callable[[int], None]) -> None:
+    def __init__(self, by: Sequence[str], progress: Callable[[int], None], after: str) -> None:
         self.spec: PolicySpec | None = None
         self.waiting, self.refused, self.first_refused = NO_WAITING, 0, ""
-        self._by, self._progress = tuple(by), progress
+        self._by, self._progress, self._after = tuple(by), progress, after
         self._numbers = UnitNumbers()
         self._ms, self._reward = GrowingColumn(np.int64), GrowingColumn(np.float64)
         self._unit, self._slots = GrowingColumn(np.int32), GrowingColumn(np.int16)
@@ -180,7 +187,9 @@ class _Gathered:
         return by_field or bool(known) or not self._fields
 
     def refuse(self, position: str, error: BanditloopError) -> None:
-        """Count an entry that is no valid row."""
+        """Count an entry that is no valid row, unless it is before the range."""
+        if not is_after(position, self._after):
+            return
         self.refused += 1
         self.first_refused = self.first_refused or f"entry {position}: {error.message}"
 
@@ -327,10 +336,12 @@ class _Gathered:
 
 
 def _sums(values: Float64, begins: Int64) -> Float64:
-    """Return the sum of each decision's slots, one or more."""
-    if len(values) == len(begins) - 1:
+    """Return the sum of each decision's slots; 0 where a page has none of its own."""
+    counts = np.diff(begins)
+    if len(values) == len(counts) and (counts == 1).all():
         return values
-    return np.add.reduceat(values, begins[:-1]) if len(values) else np.zeros(0)
+    sums = np.bincount(np.repeat(np.arange(len(counts)), counts), values, len(counts))
+    return np.asarray(sums, np.float64)
 
 
 def _joined(parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:

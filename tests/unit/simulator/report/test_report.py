@@ -11,6 +11,7 @@ from support.logs import archived, decision, write_archive
 
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
+from bandits.statistics.sequences import MixtureSequence
 from policies.archive.archive import ArchiveWriter
 from policies.items.catalogue import Catalogue
 from policies.spec import Holdout, PolicySpec
@@ -19,7 +20,8 @@ from simulator.ope.targets import LoggingTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.parse_policy import parse_policy
 from simulator.report.closer import look_closely
-from simulator.report.gather import read_policy
+from simulator.report.comparing import uplift_of
+from simulator.report.gather import PolicyRows, read_policy
 from simulator.report.make import policy_report_of
 from simulator.report.page import policy_page
 from simulator.report.verdicts import CAUTIONS, VERDICTS
@@ -282,3 +284,21 @@ def test_partitions_are_one_policy_in_the_order_of_time(tmp_path):
         assert one.holdout.stderr == pytest.approx(other.holdout.stderr)
     assert parts.times == whole.times
     assert parts.assignment == whole.assignment
+
+
+def test_how_long_an_answer_takes_is_what_it_takes():
+    """Of independent users that come evenly, four times as precise is four times as long."""
+    rows = PolicyRows(spec=SPEC)
+    rng, count = np.random.default_rng(0), 20_000
+    rows.ms = np.arange(count) * 1000
+    rows.unit = np.arange(count, dtype=np.int32)
+    rows.group = rows.compared = (rng.random(count) < 0.3).astype(np.int8)
+    rows.slots = np.ones(count, np.int16)
+    rows.reward = (rng.random(count) < 0.1).astype(np.float64)
+    uplift = uplift_of(rows, 0.05)
+    assert uplift.low < 0.0 < uplift.high
+    variance = uplift.policy.stderr**2 + uplift.holdout.stderr**2
+    needed = MixtureSequence(uplift.worth_finding).information_to_find(uplift.worth_finding)
+    expected = count * (needed * variance - 1.0)
+    assert uplift.worth_finding_s == pytest.approx(expected, rel=0.05)
+    assert uplift.answer_s > uplift.worth_finding_s
