@@ -80,13 +80,12 @@ class Ranker:
             tell = partial(live_history, options=spec.profile)
             self._live_history = lru_cache(HISTORIES_REMEMBERED)(tell)
 
-    def serve(self, snapshot_id: str, snapshot: Snapshot, control: Control | None = None) -> None:
-        """Swap in a snapshot.
+    def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
+        """Swap in a snapshot; the state of the quotas' controller stays.
 
         Args:
             snapshot_id: the name that decisions are logged with.
             snapshot: the model.
-            control: the state of the quotas' controller that goes with it.
 
         Raises:
             SnapshotError: it cannot be loaded; the previous one keeps serving.
@@ -95,6 +94,7 @@ class Ranker:
         if self.spec.kind == "mixture":
             policy = Mixture(policy, self.spec.within, self.spec.floor)
         self.proposers.learn(snapshot)
+        control = None if self.serving is None else self.serving.control
         self.serving = Serving(snapshot_id, policy, snapshot, control)
 
     def steer(self, control: Control | None) -> None:

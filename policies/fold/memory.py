@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from bandits.errors import CodecError
-from bandits.log.encoded_decisions import Decision, choice_of
+from bandits.log.encoded_decisions import Decision, choice_of, whole_record
 from bandits.log.join import Join, JoinRule
 from bandits.log.older_decisions import Opened
 from bandits.log.positions import START, has_reached, position_before, position_ms
@@ -46,6 +46,7 @@ from policies.fold.relearning import weighed_by
 from policies.fold.teaching import Lessons
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
+from policies.rules.quotas.measure import ShareMeter, Shares
 from policies.rules.quotas.quota import Control
 from policies.spec import PolicySpec
 
@@ -176,6 +177,22 @@ class FoldMemory:
             RefusedError, MissingBlobError: see ``NamedBlobs.spec``.
         """
         return self._blobs.spec(name)
+
+    def measured(self, meter: ShareMeter, decision: Decision) -> Shares:
+        """Return what a decision was given a chance by, of each group of a policy's quotas.
+
+        Args:
+            meter: measures it.
+            decision: one of this log.
+
+        Raises:
+            RefusedError, MissingBlobError: its catalogue is none, or is not stored.
+        """
+        record, version = whole_record(decision), decision.catalogue
+        items = self._blobs.items
+        return meter.measure(
+            record, self._blobs.catalogue(version), lambda item_id: items.item(version, item_id)
+        )
 
     @property
     def learner(self) -> Learner | None:

@@ -7,6 +7,7 @@ catalogue at or before it, and then on. A version without one is a whole catalog
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from banditloop_client.schemas import Item
 from bandits.errors import ArchiveError, ArtifactError, MissingBlobError
 from bandits.log.positions import is_after, log_order, position_at, position_ms
 from bandits.log.records import ItemsBaseRecord, LogEntry
@@ -107,6 +108,7 @@ class ItemsPast:
     def __init__(self, log: ItemsLog | None = None) -> None:
         self.log: ItemsLog = NoItems() if log is None else log
         self._wholes: dict[str, Catalogue] = {}
+        self._read_whole: tuple[Catalogue, ItemTimeline] | None = None
         self._eras: list[_Era] = []
         self._uses = 0
         self._read = 0
@@ -137,6 +139,24 @@ class ItemsPast:
                 break
             era = self._apply(era, entry)
         return era.timeline.at(version)
+
+    def item(self, version: str, item_id: str) -> Item | None:
+        """Return an item of a version, or as it is since; None: there is none.
+
+        Args:
+            version: one whose catalogue was returned before.
+            item_id: the item.
+        """
+        for era in self._eras:
+            if era.timeline.holds(version):
+                return era.timeline.item(item_id)
+
+        whole = self._wholes.get(version)
+        if whole is None or item_id not in whole:
+            return None
+        if self._read_whole is None or self._read_whole[0] is not whole:
+            self._read_whole = whole, ItemTimeline(whole)
+        return self._read_whole[1].item(item_id)
 
     def _whole(self, name: str, blob: Blob | None) -> Catalogue:
         for era in self._eras:

@@ -123,6 +123,7 @@ class RedisPolicyService:
             self.items_log,
             replica=replica,
             interval_s=follow_interval_s,
+            steer=self.ranker.steer,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False

@@ -13,6 +13,7 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
+from policies.rules.quotas.quota import Control
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
@@ -69,10 +70,14 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The pointer to the snapshot that is to be served: the newest, or a pinned one."""
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The pointer to the snapshot that is to be served: the newest, or a pinned one.
+
+    ``control``: the state of the quotas' controller to serve it with; None: there is none.
+    """
 
     snapshot_id: str
+    control: Control | None = None
 
 
 def publish(
@@ -83,6 +88,7 @@ def publish(
     *,
     pinned: str | None = None,
     kept: Collection[str] = (),
+    control: Control | None = None,
 ) -> str:
     """Store a snapshot, point to it, forget the oldest, and return the snapshot's id.
 
@@ -95,6 +101,7 @@ def publish(
         published: the snapshot.
         pinned: the one to point to instead, while it is stored.
         kept: those whose bytes stay when they are no longer listed.
+        control: the state of the quotas' controller to serve it with.
 
     Raises:
         LeaseLostError: another learner leads.
@@ -127,11 +134,32 @@ def publish(
         ("PERSIST", keys.blob(published.catalogue)),
         ("DEL", keys.snapshots),
         ("RPUSH", keys.snapshots, *stays),
-        ("SET", keys.head, msgspec.msgpack.encode(Head(served))),
+        ("SET", keys.head, msgspec.msgpack.encode(Head(served, control))),
     ]
     commands += [("UNLINK", keys.blob(name)) for name in unused]
     lease.guarded(commands)
     return snapshot_id
+
+
+def point_with(client: Redis, lease: Lease, keys: Keys, control: Control | None) -> None:
+    """Have what is served be served with another state of the quotas' controller.
+
+    Args:
+        client: the partition's Redis.
+        lease: the partition's.
+        keys: the partition's.
+        control: the state.
+
+    Raises:
+        LeaseLostError: another learner leads.
+    """
+    raw: Any = client.get(keys.head)
+    if raw is None:
+        return  # the first snapshot brings it
+    head = _decode_head(raw)
+    if head.control != control:
+        head = msgspec.structs.replace(head, control=control)
+        lease.guarded([("SET", keys.head, msgspec.msgpack.encode(head))])
 
 
 def decode_published(data: bytes, snapshot_id: str) -> Published:
@@ -183,7 +211,8 @@ class Beside(Protocol):
 class Follower:
     """Keeps one replica's policy at the newest snapshot, and what is followed ``beside`` it.
 
-    ``accept`` builds and swaps; it may refuse (SnapshotError).
+    ``accept`` builds and swaps; it may refuse (SnapshotError). ``steer`` is told of another state
+    of the quotas' controller, once there is a snapshot to serve with it.
 
     ``failures`` counts, by reason, the attempts after which the previous snapshot kept serving:
     ``head`` (the pointer is gone, or is none), ``missing`` (a blob is not stored), ``corrupt`` (a
@@ -200,6 +229,7 @@ class Follower:
         *,
         replica: str,
         interval_s: float,
+        steer: Callable[[Control | None], None] = lambda _: None,
     ) -> None:
         """Follow the head of one policy.
 
@@ -210,6 +240,7 @@ class Follower:
             beside: what else is followed.
             replica: the replica's name, for its reports of what it has loaded.
             interval_s: time between two looks, in seconds.
+            steer: called with a state of the quotas' controller, when it is another.
         """
         self._client = client
         self._keys = keys
@@ -218,6 +249,9 @@ class Follower:
         self._interval_s = interval_s
 
         self._beside = beside
+        self._steer = steer
+        self._control: Control | None = None
+        self._accepted = False
         self._seen: str | None = None
         self._stopped = False
         self.failures: Counter[str] = Counter()
@@ -279,6 +313,7 @@ class Follower:
             return False  # nothing has been published yet
         head = _decode_head(raw)
         if head.snapshot_id == self._seen:
+            self._take_control(head.control)
             return False
 
         # What is refused once is refused for good; what could not be read is tried again.
@@ -288,7 +323,8 @@ class Follower:
         except BanditloopError:
             self._seen = head.snapshot_id
             raise
-        self._seen = head.snapshot_id
+        self._seen, self._accepted = head.snapshot_id, True
+        self._take_control(head.control)
 
         # The report of what is loaded is for freshness alone: it may be lost.
         with contextlib.suppress(*FAILURES):
@@ -299,6 +335,11 @@ class Follower:
                 approximate=True,
             )
         return True
+
+    def _take_control(self, control: Control | None) -> None:
+        if self._accepted and control != self._control:
+            self._steer(control)
+            self._control = control
 
     async def _blob(self, name: str) -> bytes:
         data: Any = await self._client.get(self._keys.blob(name))

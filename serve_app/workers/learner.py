@@ -26,6 +26,7 @@ from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.publisher import FoldT, Publisher
+from serve_app.workers.quota_keeper import QuotaKeeper
 from serve_app.workers.standstill import Standstill, redis_error_behind
 
 BLOCK_MS = 50
@@ -69,6 +70,7 @@ class LearnerLoop(Generic[FoldT]):
         items: ItemsLeader | None = None,
         profiles: PartFeed | None = None,
         relearning: Relearning | None = None,
+        quotas: QuotaKeeper | None = None,
         checkpoint_interval_s: float = CHECKPOINT_S,
     ) -> None:
         """Put a learner together; see learner_factory.py.
@@ -81,6 +83,7 @@ class LearnerLoop(Generic[FoldT]):
             items: leads the policy's log of items; of one partition's learner alone.
             profiles: writes what this log says of users; None: the policy has no profiles.
             relearning: learns the log anew when weights change; of a policy in one log alone.
+            quotas: holds the policy's quotas; of one partition's learner alone.
             checkpoint_interval_s: least time between two checkpoints, in seconds.
         """
         self.log = learner_log
@@ -90,6 +93,7 @@ class LearnerLoop(Generic[FoldT]):
         self._declaration = declaration
         self._items = items
         self._relearning = relearning
+        self._quotas = quotas
         self._profiles = profiles
         self._make_fold = make_fold
         self._checkpoint_s = checkpoint_interval_s
@@ -272,6 +276,8 @@ class LearnerLoop(Generic[FoldT]):
         """Do what only the leader may. ``idle``: the log had no new entry."""
         if idle:
             self._tick()
+        if self._quotas is not None:
+            self._quotas.lead(self.fold, self.publisher.snapshots)
         self.log.inbox.move(self.lease)
         self._store_checkpoints()
         self._ask_for_checkpoint()
@@ -300,6 +306,8 @@ class LearnerLoop(Generic[FoldT]):
         if self._profiles is not None:
             self._profiles.applied(entries)
         self._torn = False
+        if self._quotas is not None:
+            self._quotas.applied(self.fold, entries)
 
     def _declare(self) -> None:
         """Append what has changed since the log was led last; the publisher begins anew."""

@@ -34,6 +34,7 @@ from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.merge_publisher import MergePublisher
 from serve_app.workers.merger import PolicyLogs
 from serve_app.workers.publisher import SnapshotPublisher
+from serve_app.workers.quota_keeper import QuotaKeeper
 
 MERGE_S = 1.0
 STATS_S = 0.25
@@ -106,6 +107,7 @@ def learner_of_log(
         items=ItemsLeader(client, items_keys, items),
         relearning=Relearning(log, spec, beside),
         profiles=_profiles(spec, log, salt),
+        quotas=_quotas(spec, log),
         checkpoint_interval_s=checkpoint_interval_s,
     )
 
@@ -189,7 +191,8 @@ def learner_of_partition(
             on_merge=publisher.adopted,
         )
 
-    # One of the partitions' learners leads the log of items.
+    # One of the partitions' learners leads the log of items, and holds the quotas: what its own log
+    # has is a part of all decisions that was drawn by chance.
     leader = ItemsLeader(client, ItemsKeys(spec.shares), items) if partition == 0 else None
     return LearnerLoop(
         log,
@@ -198,6 +201,7 @@ def learner_of_partition(
         publisher,
         items=leader,
         profiles=_profiles(spec, log, salt),
+        quotas=_quotas(spec, log) if partition == 0 else None,
         checkpoint_interval_s=checkpoint_interval_s,
     )
 
@@ -260,6 +264,13 @@ def learner_of_service(
         items_archive=items_archive,
         generation=generation,
     )
+
+
+def _quotas(spec: PolicySpec, log: LearnerLog) -> QuotaKeeper | None:
+    """Return what holds the policy's quotas, if it has any."""
+    rules = spec.rules
+    quotas = None if rules is None else rules.quotas
+    return None if quotas is None else QuotaKeeper(log, spec.digest, quotas)
 
 
 def _profiles(spec: PolicySpec, log: LearnerLog, salt: bytes) -> PartFeed | None:

@@ -11,7 +11,8 @@ import msgspec
 from bandits.log.join_rule import UNNAMED
 from policies.fold.fold import Fold
 from policies.profiles.signals import REWARD
-from serve_app.store.snapshots import Published, publish
+from policies.rules.quotas.quota import Control
+from serve_app.store.snapshots import Published, point_with, publish
 from serve_app.store.stats import Stats
 from serve_app.workers.learner_log import LearnerLog
 
@@ -28,11 +29,12 @@ class SnapshotWriter:
     """Writes snapshots under the lease.
 
     ``count`` is how many it has written, ``newest`` the id of the last one, ``written_ms`` when
-    that was, on the log's clock.
+    that was, on the log's clock. ``control``: the state of the quotas' controller that is served.
     """
 
     def __init__(self, log: LearnerLog) -> None:
         self._log = log
+        self.control: Control | None = None
         self.count = 0
         self.newest = ""
         self.written_ms = 0
@@ -49,11 +51,31 @@ class SnapshotWriter:
         """
         log = self._log
         kept = {checkpoint.snapshot_id for checkpoint in log.checkpoints.list()}
-        snapshot_id = publish(log.client, log.lease, log.keys, published, pinned=pinned, kept=kept)
+        snapshot_id = publish(
+            log.client,
+            log.lease,
+            log.keys,
+            published,
+            pinned=pinned,
+            kept=kept,
+            control=self.control,
+        )
         self.count += 1
         self.newest = snapshot_id
         self.written_ms = log.reader.now_ms()
         return snapshot_id
+
+    def steer(self, control: Control | None) -> None:
+        """Have a state of the quotas' controller served, with this snapshot and those to come.
+
+        Args:
+            control: the state.
+
+        Raises:
+            LeaseLostError, RedisError: see ``Lease.guarded``.
+        """
+        point_with(self._log.client, self._log.lease, self._log.keys, control)
+        self.control = control
 
 
 class Publisher(Protocol[FoldT_contra]):

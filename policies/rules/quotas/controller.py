@@ -118,12 +118,14 @@ class Controller:
         """Take what was measured of a decision; move the prices once a second.
 
         Args:
-            time_ms: when it was made, in ms; not before the one told last.
+            time_ms: when it was made, in ms; one that is told again does not count.
             shares: of its slots.
         """
         if self._since_ms is None:
             self._since_ms = time_ms
         passed_ms = time_ms - self._since_ms
+        if passed_ms < 0:
+            return
         if passed_ms >= PERIOD_MS:
             self._move(passed_ms / 1000)
             self._since_ms, self._measured = time_ms, Shares()

@@ -33,7 +33,8 @@ def ranker_of(control: Control | None = CONTROL, **fields) -> Ranker:
     ranker = Ranker(spec, (), salt=b"salt")
     timeline = ItemTimeline(Catalogue.put(ITEMS))
     ranker.offer(timeline.newest, timeline)
-    ranker.serve("first", FakeLog(spec).fold().snapshot(), control)
+    ranker.serve("first", FakeLog(spec).fold().snapshot())
+    ranker.steer(control)
     return ranker
 
 
@@ -78,7 +79,8 @@ def test_each_value_of_a_feature_has_a_price_of_its_own():
     ranker.steer(Control("9-0", {"provider=other": 0.25}))
     record = decided(ranker)
     assert (record.boosts.tolist(), record.rules.control) == ([0, 0, 0.25, 0.25, 0.25], "9-0")
-    assert ranker.serving.snapshot_id == "first"
+    ranker.serve("second", ranker.serving.snapshot)
+    assert decided(ranker).rules.control == "9-0"
 
 
 def test_an_item_that_changes_changes_its_group():
