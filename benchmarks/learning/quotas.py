@@ -268,9 +268,15 @@ def main() -> int:
             f" {least:.2%} to {hours.max():.2%} in an hour"
         )
         goals += [abs(series.mean() - share) <= OFF_DAY, most_off <= OFF_HOUR]
-    print(f"reward                       {without.earned.mean():.4f} without, {day.earned.mean():.4f} with: {lost:.2%} lost")
-    print(f"the best that can be done    {most:.4f} without, {most_held:.4f} with: {lost_by_best:.2%} lost")
-    print(f"states of the controller     {day.states:,}, {day.states / (arguments.hours * 3600):.2f} a second")
+    print(
+        f"reward                       {without.earned.mean():.4f} without, {day.earned.mean():.4f} with: {lost:.2%} lost"
+    )
+    print(
+        f"the best that can be done    {most:.4f} without, {most_held:.4f} with: {lost_by_best:.2%} lost"
+    )
+    print(
+        f"states of the controller     {day.states:,}, {day.states / (arguments.hours * 3600):.2f} a second"
+    )
     goals.append(lost <= lost_by_best + EXTRA_LOSS)
     print("goals reached:", f"{sum(map(bool, goals))} of {len(goals)}")
     return 0 if all(goals) else 1
