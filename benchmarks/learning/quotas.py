@@ -27,6 +27,7 @@ from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
     ControlRecord,
+    DecisionRecord,
     LogEntry,
     LogRecord,
     RewardRecord,
@@ -41,6 +42,7 @@ from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
+from policies.rules.quotas.compiled import Quotas
 from policies.rules.quotas.controller import Controller
 from policies.rules.quotas.measure import ShareMeter
 from policies.rules.quotas.quota import Control, Exposure, Quota
@@ -51,6 +53,7 @@ NEW, RARE = "item.season == 'new'", "e"
 QUOTA, FLOOR, NATURAL = 0.2, 0.1, 0.02
 ITEMS, FEATURES = 40, 5
 DAY_S = 86_400
+PUBLISH_S = 20.0
 OFF_DAY, OFF_HOUR, EXTRA_LOSS = 0.01, 0.03, 0.01
 
 
@@ -157,63 +160,90 @@ def relative(second: float) -> float:
     return 1.0 - 0.5 * float(np.cos(2 * np.pi * second / DAY_S))
 
 
-def run(world: World, spec: PolicySpec, *, hours: int, rate: float, seed: int, title: str) -> Day:  # noqa: C901, PLR0914 - a day on one screen
+class Log:
+    """The log, folded as it is written."""
+
+    def __init__(self, spec: PolicySpec, catalogue: Catalogue) -> None:
+        blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
+        self.fold = Fold(blobs.__getitem__, salt=SALT)
+        self._last = (0, 0)
+        for record in (
+            BuildRecord({"fold": str(FOLD)}),
+            SpecRecord(spec.digest, ""),
+            CatalogueRecord(catalogue.digest),
+        ):
+            self.append(1, record)
+
+    def append(self, time_ms: int, record: LogRecord) -> str:
+        """Append an entry; its position."""
+        before, number = self._last
+        self._last = time_ms, number + 1 if time_ms == before else 0
+        entry = LogEntry(f"{time_ms}-{self._last[1]}", record)
+        self.fold.apply([entry])
+        return entry.id
+
+
+class Keeper:
+    """Holds the quotas as the learner's process does: states a second apart, obeyed a second later."""
+
+    def __init__(self, spec: PolicySpec, log: Log, timeline: ItemTimeline) -> None:
+        rules = spec.rules
+        quotas = Quotas([]) if rules is None or rules.quotas is None else rules.quotas
+        self.controller, self._meter = Controller(quotas), ShareMeter(quotas)
+        self.states = 0
+        self._log, self._timeline = log, timeline
+        self._said: dict[str, float] = {}
+        self._said_at = -1.0
+        self._waiting: list[tuple[float, Control]] = []
+
+    def measure(self, now: float, record: DecisionRecord) -> None:
+        """Measure a decision; say what has changed."""
+        now_ms, items = _ms(now), self._timeline
+        shares = self._meter.measure(record, items.newest, items.item)
+        self.controller.measured(now_ms, shares)
+        if now - self._said_at >= 1.0 and self.controller.changed_from(self._said):
+            self._said, self._said_at = self.controller.prices, now
+            entry = self._log.append(now_ms, ControlRecord(self._said))
+            self._waiting.append((now + 1.0, Control(entry, self._said)))
+            self.states += 1
+
+    def serve(self, now: float, ranker: Ranker) -> None:
+        """Have what was said be obeyed."""
+        while self._waiting and self._waiting[0][0] <= now:
+            ranker.steer(self._waiting.pop(0)[1])
+
+
+def _ms(seconds: float) -> int:
+    return int(1000 * seconds) + 2
+
+
+def run(world: World, spec: PolicySpec, *, hours: int, rate: float, seed: int, title: str) -> Day:
     """Serve and learn for some hours."""
     rng = np.random.default_rng(seed)
     seconds = visits(rng, hours, rate)
     x = contexts(rng, len(seconds))
     means, lucky = world.means(x), rng.random(len(seconds))
-    catalogue = Catalogue.put(world.items())
-    timeline = ItemTimeline(catalogue)
-    blobs = {spec.digest: spec.encoded, catalogue.digest: catalogue.encoded}
-    fold, ranker = Fold(blobs.__getitem__, salt=SALT), Ranker(spec, (), salt=SALT)
+    timeline = ItemTimeline(Catalogue.put(world.items()))
+    log, ranker = Log(spec, Catalogue.put(world.items())), Ranker(spec, (), salt=SALT)
     ranker.offer(timeline.newest, timeline)
-    rules = spec.rules
-    quotas = None if rules is None else rules.quotas
-    controller = None if quotas is None else Controller(quotas)
-    meter = None if quotas is None else ShareMeter(quotas)
+    keeper = Keeper(spec, log, timeline)
 
-    last = [0, 0]
-
-    def append(time_ms: int, record: LogRecord) -> LogEntry:
-        last[:] = [time_ms, last[1] + 1 if time_ms == last[0] else 0]
-        entry = LogEntry(f"{last[0]}-{last[1]}", record)
-        fold.apply([entry])
-        return entry
-
-    append(1, BuildRecord({"fold": str(FOLD)}))
-    append(1, SpecRecord(spec.digest, ""))
-    append(1, CatalogueRecord(catalogue.digest))
-
-    actions = [ActionRequest(item.id) for item in world.items()]
-    pool = explicit_pool(actions, frozenset())
+    pool = explicit_pool([ActionRequest(item.id) for item in world.items()], frozenset())
     pmfs = np.zeros((len(seconds), ITEMS))
-    published = said_at = -1e9
-    said: dict[str, float] = {}
-    waiting: list[tuple[float, Control]] = []
-    states, began = 0, time.monotonic()
-    for at, now in enumerate(seconds):
-        if now - published >= 20.0:
-            ranker.serve(f"s{at}", fold.snapshot())
+    published, began = -PUBLISH_S, time.monotonic()
+    for at, now in enumerate(seconds.tolist()):
+        if now - published >= PUBLISH_S:
+            ranker.serve(f"s{at}", log.fold.snapshot())
             published = now
-        while waiting and waiting[0][0] <= now:
-            ranker.steer(waiting.pop(0)[1])
+        keeper.serve(now, ranker)
 
         context = {f"x{n}": float(value) for n, value in enumerate(x[at])}
         record = ranker.decide(RankRequest(event_id=f"{seed}.{at}", context=context), pool)
-        now_ms = int(1000 * now) + 2
-        append(now_ms, record)
+        log.append(_ms(now), record)
         pmfs[at] = record.pmfs()[0]
         if lucky[at] < means[at, record.chosen[0]]:
-            append(now_ms, RewardRecord(record.event_id, 1.0))
-
-        if controller is not None and meter is not None:
-            controller.measured(now_ms, meter.measure(record, timeline.newest, timeline.item))
-            if now - said_at >= 1.0 and controller.changed_from(said):
-                said, said_at = controller.prices, now
-                entry = append(now_ms, ControlRecord(said))
-                waiting.append((now + 1.0, Control(entry.id, said)))
-                states += 1
+            log.append(_ms(now), RewardRecord(record.event_id, 1.0))
+        keeper.measure(now, record)
         if at % 5_000 == 0:
             done = time.monotonic() - began
             print(f"\r{title}: {now / 3600:4.1f} h, {done:.0f} s", end="", file=sys.stderr)
@@ -221,7 +251,7 @@ def run(world: World, spec: PolicySpec, *, hours: int, rate: float, seed: int, t
 
     new = pmfs @ world.is_new
     providers = np.stack([pmfs @ (world.provider == each) for each in range(5)], axis=1)
-    return Day(seconds, (pmfs * means).sum(axis=1), new, providers, states)
+    return Day(seconds, (pmfs * means).sum(axis=1), new, providers, keeper.states)
 
 
 def main() -> int:
