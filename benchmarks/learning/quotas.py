@@ -2,7 +2,7 @@
 
     python -m benchmarks.learning.quotas
 
-A world of 40 items of five providers: the new season is best for 2% of the visitors, and so is one
+A world of 20 items of five providers: the new season is best for 2% of the visitors, and so is one
 provider. The spec wants 20% for the season (`quota`), and 10% for each provider (`exposure`). Visits
 come over 24 hours, by night a third as often as by day; a linear model learns from rewards that come
 when a window closes, a replica follows it, and the controller of quotas, as the learner's process
@@ -15,9 +15,12 @@ every share within its bound", by its dual.
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from dataclasses import dataclass
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import msgspec
 import numpy as np
@@ -51,9 +54,9 @@ from policies.spec import PolicySpec
 SALT = b"quotas"
 NEW, RARE = "item.season == 'new'", "e"
 QUOTA, FLOOR, NATURAL = 0.2, 0.1, 0.02
-ITEMS, FEATURES = 40, 5
+ITEMS, FEATURES = 20, 5
 DAY_S = 86_400
-PUBLISH_S = 20.0
+PUBLISH_S = 120.0
 OFF_DAY, OFF_HOUR, EXTRA_LOSS = 0.01, 0.03, 0.01
 
 
@@ -72,7 +75,7 @@ class World:
         rng = np.random.default_rng(seed)
         weights = 0.06 * rng.standard_normal((ITEMS, FEATURES))
         provider = np.arange(ITEMS) % 5
-        is_new = np.arange(ITEMS) % 8 == 0
+        is_new = np.arange(ITEMS) % 7 == 0
         bias = 0.3 + 0.02 * rng.standard_normal(ITEMS)
         x = contexts(rng, 20_000)
         for _ in range(6):  # each changes the other a little

@@ -15,6 +15,7 @@ from bandits.learner_config import is_set
 from policies.profiles.signals import signal_types
 from policies.requests import is_private
 from policies.rules.pages.page import Page
+from policies.rules.quotas.contradictions import contradiction
 from policies.spec.policy import PolicySpec
 from policies.spec.sources import RlSource
 
@@ -61,6 +62,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
 
     yield from _private(spec)
     yield from _ruled(spec)
+    yield from _held(spec)
     yield from _seen(spec)
     yield from spec.learner.idle(_present(spec))
 
@@ -114,10 +116,19 @@ def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "boost_cap", "there are no boosts that it could cap: leave it out"
     if spec.boost is not msgspec.UNSET and not spec.boost:
         yield "boost", "it boosts nothing: leave it out"
-    if spec.quota is not msgspec.UNSET and not spec.quota:
-        yield "quota", "it says nothing of any item: leave it out"
     if spec.page == Page():
         yield "page", "it has no rule: leave it out"
+
+
+def _held(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield quotas that hold nothing, or that cannot be held together."""
+    if spec.quota is msgspec.UNSET:
+        return
+    if not spec.quota:
+        yield "quota", "it says nothing of any item: leave it out"
+    exposure = None if isinstance(spec.exposure, msgspec.UnsetType) else spec.exposure
+    if why := contradiction(spec.quota, exposure):
+        yield "quota", why
 
 
 def _seen(spec: PolicySpec) -> Iterator[tuple[str, str]]:

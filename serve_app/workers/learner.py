@@ -21,12 +21,12 @@ from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.snapshots import Published
 from serve_app.store.spaces import register
+from serve_app.workers.beside.quota_keeper import QuotaKeeper
 from serve_app.workers.beside.relearning import Relearning
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.publisher import FoldT, Publisher
-from serve_app.workers.quota_keeper import QuotaKeeper
 from serve_app.workers.standstill import Standstill, redis_error_behind
 
 BLOCK_MS = 50

@@ -26,6 +26,7 @@ from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
 from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.profiles.part_writer import PartWriter
 from serve_app.store.spaces import part_name
+from serve_app.workers.beside.quota_keeper import QuotaKeeper
 from serve_app.workers.beside.relearning import Relearning
 from serve_app.workers.declaration import Declaration
 from serve_app.workers.items_leader import ItemsLeader
@@ -34,7 +35,6 @@ from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.merge_publisher import MergePublisher
 from serve_app.workers.merger import PolicyLogs
 from serve_app.workers.publisher import SnapshotPublisher
-from serve_app.workers.quota_keeper import QuotaKeeper
 
 MERGE_S = 1.0
 STATS_S = 0.25

@@ -21,7 +21,7 @@ from serve_app.admin.freshness import read_all
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import partitions
-from serve_app.workers import quota_keeper
+from serve_app.workers.beside import quota_keeper
 from serve_app.workers.learner import LearnerLoop
 
 pytestmark = [

@@ -1,0 +1,62 @@
+"""Quotas that no choice of items could keep together are refused, and no others."""
+
+import pytest
+
+from bandits.errors import SpecError
+from policies.rules.quotas.quota import Exposure, Quota
+from policies.spec import PolicySpec
+from policies.spec.checks import admit
+
+A, B, BOTH = "item.f == 'a'", "item.f == 'b'", "item.f in ['a', 'b']"
+
+
+def least(when: str, share: float) -> Quota:
+    return Quota(when, at_least=share)
+
+
+def most(when: str, share: float) -> Quota:
+    return Quota(when, at_most=share)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "exposure", "named"),
+    [
+        ([least(A, 0.6), least(B, 0.5)], None, [0, 1]),
+        ([least(A, 0.3), most(A, 0.2), least(B, 0.1)], None, [0, 1]),
+        ([least(B, 0.1), least(A, 0.4), most(BOTH, 0.3)], None, [1, 2]),
+        (
+            [most(A, 0.3), most("!(item.f == 'a')", 0.6), most("!has(item.f)", 0.05)],
+            None,
+            [0, 1, 2],
+        ),
+        ([least("item.n > 5", 0.6), least("item.n <= 5", 0.5)], None, [0, 1]),
+        ([least(A, 0.5), most("item.g || true", 0.4)], None, [1]),
+        ([least("item.n > 5 && item.f == 'a'", 0.6), most(A, 0.5)], None, [0, 1]),
+        ([most(A, 0.05), least("item.n > 1", 0.2)], Exposure("f", 0.1), [0]),
+    ],
+)
+def test_what_contradicts_is_refused_and_nothing_else_is_named(quotas, exposure, named):
+    given = {} if exposure is None else {"exposure": exposure}
+    with pytest.raises(SpecError, match="keeps all of these") as caught:
+        admit(PolicySpec("home", quota=quotas, **given))
+    assert caught.value.target == "quota"
+    told = [at for at, quota in enumerate(quotas) if quota.name in caught.value.message]
+    assert told == named
+
+
+@pytest.mark.parametrize(
+    ("quotas", "exposure"),
+    [
+        ([least(A, 0.5), least(B, 0.5)], None),
+        ([least(A, 0.3), most(A, 0.3)], None),
+        ([least(A, 0.6), least("item.g == 'b'", 0.6)], None),
+        ([least("item.n > 5", 0.6), least("item.n < 6", 0.6)], None),
+        ([least("item.n * 2 > 5", 0.6), least("item.n < 1 + 1", 0.6)], None),
+        ([least("item.f.startsWith('a')", 0.6), least(B, 0.6)], None),
+        ([most(A, 0.3), most("item.f != 'a'", 0.3)], None),
+        ([most(A, 0.2)], Exposure("f", 0.1)),
+    ],
+)
+def test_what_can_be_held_is_taken_also_where_nothing_is_known(quotas, exposure):
+    given = {} if exposure is None else {"exposure": exposure}
+    admit(PolicySpec("home", quota=quotas, **given))
