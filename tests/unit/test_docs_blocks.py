@@ -66,6 +66,7 @@ def test_every_tutorial_and_guide_has_blocks_that_run():
         "how-to/choose-a-learner.md",
         "how-to/secure.md",
         "how-to/push-what-you-want-shown.md",
+        "how-to/hold-shares.md",
         "how-to/learn-from-lists.md",
     }
     pages = {name_of(page) for page in PAGES}
