@@ -45,6 +45,7 @@ def asked_of_sources(
     asker: Asker,
     sources: SourceSet,
     admission: Admission | None = None,
+    placed: Sequence[str] = (),
 ) -> SourceRequest:
     """Return what each source is told; what is known of the user is looked up once.
 
@@ -53,6 +54,7 @@ def asked_of_sources(
         asker: who asks.
         sources: with what is known of users.
         admission: what the filters admit.
+        placed: what stands on the page already.
     """
     known = None
     if asker.keyed is not None and sources.profiles is not None:
@@ -60,7 +62,7 @@ def asked_of_sources(
     return SourceRequest(
         request.user_id,
         tuple(request.history),
-        asker.held_back.union(request.exclude),
+        asker.held_back.union(request.exclude, placed),
         known,
         request.context,
         asker.live,

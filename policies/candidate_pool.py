@@ -1,6 +1,6 @@
 """The actions that one decision chooses from, before they have features."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -38,6 +38,12 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Return the pool of those that are offered."""
         return self.at([at for at, item in enumerate(self.ids) if item in offered])
 
+    def without(self, ids: Collection[str]) -> "Pool":
+        """Return the pool of all but some."""
+        if not ids:
+            return self
+        return self.at([at for at, item in enumerate(self.ids) if item not in ids])
+
     def at(self, kept: Sequence[int]) -> "Pool":
         """Return the pool of the actions at some places, ascending."""
         if len(kept) == len(self.ids):
@@ -49,6 +55,10 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.failed,
             self.artifact,
         )
+
+
+NOTHING = Pool((), None, {})
+"""The pool of a page on which all is placed."""
 
 
 def explicit_pool(

@@ -18,7 +18,7 @@ from bandits.errors import (
 from bandits.log.trends import PublishedTrend
 from bandits.types import Snapshot
 from policies.asker import Asker, asked_of_sources
-from policies.candidate_pool import Pool
+from policies.candidate_pool import NOTHING, Pool
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
@@ -175,7 +175,10 @@ class Proposers:
 
         ruling = self.ruling(request, asker, offered)
         admission = None if ruling is None else ruling.admission
-        asked = asked_of_sources(request, asker, sources, admission)
+        placed = () if ruling is None else ruling.placed
+        if len(placed) == request.slots:
+            return NOTHING, offered, ruling
+        asked = asked_of_sources(request, asker, sources, admission, placed)
         changes = offered.offering.changes
         if admission is not None and offered.looks_at_filters:
             await admission.look_at_all()
@@ -201,6 +204,7 @@ class Proposers:
             return pool, self.offered, ruling
         removed = {} if admission is None else admission.removed
         kept, now, ruling = await self._still_offered(pool, request, asker, removed)
+        kept = kept.without(() if ruling is None else ruling.placed)
         if not kept.ids:
             raise NoCandidatesError(
                 f"none of the {len(pool.ids)} items that were proposed may be offered any more:"
@@ -305,7 +309,12 @@ class Proposers:
                 "filter",
             )
         now_ms = int(self._clock() * 1000)
-        return Ruling(ruled, Asked(request.context, asker.done, now_ms, own), request.filter)
+        asked = Asked(request.context, asker.done, now_ms, own)
+        ruling = Ruling(ruled, asked, request.filter)
+        if ruled.rules.placements is not None:
+            excluded = asker.held_back.union(request.exclude)
+            ruling.place(request, offered.offering, excluded)
+        return ruling
 
 
 def _those(can: Collection[str]) -> str:

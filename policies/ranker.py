@@ -17,7 +17,7 @@ from bandits.types import Snapshot
 from policies.artifacts.profiles import Profiles
 from policies.asker import Asker
 from policies.blend import load_policy
-from policies.candidate_pool import Pool, explicit_pool
+from policies.candidate_pool import NOTHING, Pool, explicit_pool
 from policies.decisions.decider import Decider, Serving
 from policies.decisions.mixture import Mixture
 from policies.items.catalogue import Catalogue
@@ -181,6 +181,7 @@ class Ranker:
         """
         asker, offered = self._asker(request, None), self.proposers.offered
         ruling = self.proposers.ruling(request, asker, offered)
+        pool = pool.without(() if ruling is None else ruling.placed)
         return self._decider.decide(self._ready(), request, asker, pool, offered, ruling)
 
     def _asker(self, request: RankRequest, known: KnownUser | None) -> Asker:
@@ -243,7 +244,10 @@ class Ranker:
             offered = self.proposers.now()
             changes = offered.offering.changes
             ruling = self.proposers.ruling(request, asker, offered)
-            admitted = await _admitted(pool, ruling)
+            placed = () if ruling is None else ruling.placed
+            if len(placed) == request.slots:
+                return NOTHING, offered, ruling
+            admitted = await _admitted(pool.without(placed), ruling)
             if self.proposers.is_as_before(offered, changes):
                 return admitted, offered, ruling
 
@@ -268,7 +272,7 @@ async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     Raises:
         NoCandidatesError: there are none.
     """
-    if ruling is None or ruling.admission is None:
+    if ruling is None or ruling.admission is None or not pool.ids:
         return pool
     kept = pool.at((await ruling.sift(pool.ids, pool.features)).tolist())
     if not kept.ids:

@@ -166,6 +166,8 @@ def _with_choices(
     if tagged and not isinstance(raw, dict):
         tags = [struct.tag for struct in tagged]
         return f"{message}: give {{{tagged[0].tag_field}: ...}}; {choices(raw, tags)}"
+    if any(isinstance(kind, inspect.DateTimeType) for kind in kinds):
+        return f"{raw} is no moment with its zone: write it as 2026-12-01T00:00:00Z"
     return message
 
 

@@ -232,12 +232,8 @@ def _check_reward(record: RewardRecord) -> None:
 
 def _check_decision(record: DecisionRecord) -> None:
     _check_event_id(record.event_id)
-    chosen = record.chosen
-    count, slots = len(record.action_ids), len(chosen)
-    if count == 0 or len(set(record.action_ids)) != count:
-        raise CodecError("actions are distinct, at least one", "action_ids")
-    if slots == 0 or min(chosen) < 0 or max(chosen) >= count or len(set(chosen)) != slots:
-        raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
+    count, slots = len(record.action_ids), len(record.chosen)
+    _check_chosen(record.action_ids, record.chosen, nothing_drawn=len(record.placed) > 0)
 
     if record.features is not None and len(record.features) != count:
         raise CodecError(f"features for {count} actions, not {len(record.features)}", "features")
@@ -256,6 +252,17 @@ def _check_decision(record: DecisionRecord) -> None:
     if record.rules is not None:
         _check_rules(record.rules, slots, count)
     _check_features(record)
+
+
+def _check_chosen(ids: list[str], chosen: list[int], *, nothing_drawn: bool) -> None:
+    """Demand actions, and a choice among them, unless nothing needs to have been drawn."""
+    if not (ids or chosen) and nothing_drawn:
+        return
+    count, slots = len(ids), len(chosen)
+    if count == 0 or len(set(ids)) != count:
+        raise CodecError("actions are distinct, at least one", "action_ids")
+    if slots == 0 or min(chosen) < 0 or max(chosen) >= count or len(set(chosen)) != slots:
+        raise CodecError("at least one chosen index, distinct, within the actions", "chosen")
 
 
 def _check_features(record: DecisionRecord) -> None:
@@ -290,7 +297,7 @@ def _check_rules(rules: Ruled, slots: int, count: int) -> None:
     if boosts.size not in (0, 4 * count) or not np.isfinite(boosts.view("<f4")).all():
         raise CodecError(f"{count} float32 boosts, each finite, or none", "rules.boosts")
     offsets = np.frombuffer(rules.page, np.uint8)
-    rows, over = divmod(offsets.size, STORED.itemsize * count)
+    rows, over = divmod(offsets.size, STORED.itemsize * max(count, 1))
     if over or rows > slots or np.isinf(offsets.view(STORED)).any():
         raise CodecError(
             f"{count} float16 for each of up to {slots} slots, none infinite", "rules.page"

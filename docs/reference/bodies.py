@@ -124,14 +124,16 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "policy": "The policy's name.",
         "snapshot_id": "The model that scored the actions.",
         "logged": "False: the decision is not known to be in the log.",
-        "chosen": "What to show, slot by slot.",
-        "pmf": "The probability of every action in slot 0.",
+        "chosen": "What to show in the slots that something was drawn for, in their order.",
+        "pmf": "The probability of every action in the first of them.",
         "profile": "Where the policy has profiles and a user asked: whether all that is known of"
         " them was used.",
         "repeat": "Where the policy says what is not offered again: whether all of that was"
         " heeded.",
         "explanation": "Why it is so, where the request asked for it.",
         "short": "Why there are fewer slots than were asked for, where the page has rules.",
+        "placed": "What to show in the other slots: what the policy's `placements` put there.",
+        "unplaced": "What they were to put there, and could not.",
     },
     "Explanation": {
         "learner": "The kind of the policy's learner.",
@@ -162,8 +164,16 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "score": "The source's score.",
         "rank": "Its place among the actions that the source scored, from 1.",
     },
+    "PlacedItem": {
+        "slot": "The place on the page, from 0.",
+        "id": "The item to show there.",
+    },
+    "UnplacedItem": {
+        "slot": "The place on the page, from 0.",
+        "id": "The item that is not there.",
+    },
     "Chosen": {
-        "slot": "The place, from 0.",
+        "slot": "The place on the page, from 0.",
         "id": "The action to show there.",
         "propensity": "The probability of the action, given the slots before it.",
     },

@@ -4,6 +4,7 @@ import inspect
 import re
 import types
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -25,7 +26,12 @@ def struct(kind: type[msgspec.Struct], title: str | None, level: int = 2) -> lis
     prose, meanings = documentation(inspect.getdoc(kind) or "", [each.name for each in fields])
 
     rows = [
-        (f"`{each.name}`", type_text(hints[each.name]), _default(each), meanings.get(each.name, ""))
+        (
+            f"`{each.encode_name}`",
+            type_text(hints[each.name]),
+            _default(each),
+            meanings.get(each.name, ""),
+        )
         for each in fields
     ]
     heading = [f"{'#' * level} {title}"] if title else []
@@ -148,6 +154,7 @@ def _name(kind: Any) -> str:
         int: "integer",
         float: "number",
         bytes: "bytes",
+        datetime: "time with its zone",
         Path: "path",
         Any: "any",
     }

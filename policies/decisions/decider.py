@@ -32,6 +32,10 @@ MAX_PAIRS = 8_000_000
 """Pairs of features of one decision that a learner may have to cross."""
 
 
+NOTHING_DRAWN = Decision("", (), np.zeros((0, 0)))
+"""The decision of a page on which all is placed."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Serving:
     """All that is swapped at once when a new snapshot arrives, or a new state of the quotas."""
@@ -84,6 +88,7 @@ class Decider:
         Raises:
             InvalidInputError: a field of the request is wrong.
         """
+        slots = request.slots - (0 if ruling is None else len(ruling.placed))
         _check_slots(request, asker, pool, ruling)
         event_id = (
             check_event_id(request.event_id)
@@ -96,7 +101,7 @@ class Decider:
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name, catalogue = self._spec.name, offered.offering.catalogue
-        if offered.sources.scorers:
+        if offered.sources.scorers and slots:
             pool = self.scored(pool, request, offered.sources, catalogue, asker)
         public = without_private(request.context, self._private)
         context, actions = featurise(
@@ -111,16 +116,18 @@ class Decider:
 
         rule = None if ruling is None else ruling.page(request, pool, diverse=not held_out)
         page = None if rule is None else HeardPage(rule)
-        decision = decide(
-            policy,
-            context,
-            actions,
-            event_id=event_id,
-            salt=self._salt,
-            name=name,
-            slots=min(request.slots, len(pool.ids)),
-            page=page,
-        )
+        decision = NOTHING_DRAWN
+        if slots:
+            decision = decide(
+                policy,
+                context,
+                actions,
+                event_id=event_id,
+                salt=self._salt,
+                name=name,
+                slots=min(slots, len(pool.ids)),
+                page=page,
+            )
         said = b"" if page is None else page.encoded(len(decision.chosen))
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
@@ -152,6 +159,7 @@ class Decider:
             holdout=held_out,
             credit=credit,
             unserved=held_out
+            and slots > 0
             and self._holdout_policy is not None
             and not self._holdout_policy.served(pool.scores, decision.chosen),
             failed=pool.failed,
@@ -159,7 +167,7 @@ class Decider:
             profile=asker.profile,
             rules=None
             if ruling is None
-            else ruling.record(boosts, control, said, _short(request, decision, rule)),
+            else ruling.record(boosts, control, said, _short(slots, decision, rule)),
         )
 
     def scored(
@@ -221,25 +229,27 @@ class Decider:
 
 def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling | None) -> None:
     """Refuse more slots than there are actions to fill them, unless the page has rules."""
-    if request.slots <= len(pool.ids) or (ruling is not None and ruling.has_page):
+    placed = 0 if ruling is None else len(ruling.placed)
+    if request.slots - placed <= len(pool.ids) or (ruling is not None and ruling.has_page):
         return
     out = ["repeat holds back"] if asker.held_back else []
     filters = ruling is not None and ruling.admission is not None
     out += ["the filters refuse"] if filters else []
+    beside = f", {placed} of them by placements" if placed else ""
     without = f", without what {' and what '.join(out)}" if out else ""
     raise InvalidFieldError(
-        f"{request.slots} slots, but only {len(pool.ids)} actions to fill them{without}",
+        f"{request.slots} slots{beside}, but only {len(pool.ids)} actions to fill them{without}",
         "slots",
     )
 
 
-def _short(request: RankRequest, decision: Decision, rule: RuledPage | None) -> str | None:
-    """Return why there are fewer slots than were asked for; None: there are not."""
+def _short(slots: int, decision: Decision, rule: RuledPage | None) -> str | None:
+    """Return why fewer slots were drawn for than was to be; None: all were."""
     filled, count = len(decision.chosen), decision.pmfs.shape[1]
-    if rule is None or filled == request.slots:
+    if rule is None or filled == slots:
         return None
     if filled == count:
-        return f"there are {count} actions for {request.slots} slots"
+        return f"there are {count} actions for {slots} slots"
     barring = " and ".join(rule.barring(decision.chosen))
     return f"none of the {count - filled} actions that are left may follow, by {barring}"
 

@@ -25,6 +25,7 @@ NO_TERMS = {
     "vw": "Vowpal Wabbit explores by itself with these arguments: it gives probabilities, and no"
     " scores that are sums of terms",
 }
+ALL_PLACED = "every slot of the page holds an item that was placed there: nothing was drawn"
 HELD_OUT = "this decision was held out: {} chose, and neither the model nor boosts were asked"
 
 
@@ -63,17 +64,15 @@ class Explainer:
         elif terms is None:
             note = NO_TERMS["mixture" if spec.kind == "mixture" else spec.learner.kind]
 
+        kinds = spec.learner.kind, str(spec.exploration.__struct_config__.tag), spec.floor
+        if not record.chosen:
+            return Explanation(*kinds, [], ALL_PLACED)
+
         pmf = record.pmfs()[0]
         named = NamedDecision(spec, catalogue, record, features_of)
         likeliest = [at for at in np.argsort(-pmf, kind="stable") if at not in record.chosen]
         shown = [*record.chosen, *map(int, likeliest[:MOST_OTHERS])]
-        return Explanation(
-            spec.learner.kind,
-            str(spec.exploration.__struct_config__.tag),
-            spec.floor,
-            [self._action(record, at, named, terms) for at in shown],
-            note,
-        )
+        return Explanation(*kinds, [self._action(record, at, named, terms) for at in shown], note)
 
     def _action(
         self, record: DecisionRecord, at: int, named: NamedDecision, terms: TermsOf | None
@@ -95,7 +94,7 @@ class Explainer:
         return ExplainedAction(
             action_id,
             probability,
-            record.chosen.index(at) if at in record.chosen else None,
+            record.page_slots()[record.chosen.index(at)] if at in record.chosen else None,
             None if terms is None else float(sum(each.adds for each in found)),
             0.0 if boosts is None else float(boosts[at]),
             draws,

@@ -1,7 +1,7 @@
 """Boosts: what is added to the score of some items before anything has a probability."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -56,8 +56,5 @@ class Boosts:
         """Return what is added to the score of each item, float32[n]."""
         total = np.zeros(len(frame.rows))
         for condition, by in zip(self._conditions, self._by, strict=True):
-            holds: Any = True
-            for part in condition.parts:
-                holds = holds & part(frame).yes
-            total += np.where(holds, by, 0.0)
+            total += np.where(condition.holds(frame), by, 0.0)
         return np.clip(total, -self._cap, self._cap).astype(np.float32)

@@ -1,7 +1,7 @@
 """A condition of a rule, compiled, and what it looks at."""
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -81,6 +81,13 @@ class CompiledCondition:
     def parts(self) -> list[Callable[[Frame], Holds]]:
         """Both parts, as far as there are any."""
         return [part for part in (self.of_items, self.of_asking) if part is not None]
+
+    def holds(self, frame: Frame) -> Any:
+        """Return of which items it is known to hold, bool[n] or one for all."""
+        holds: Any = True
+        for part in self.parts:
+            holds = holds & part(frame).yes
+        return holds
 
 
 def _is_of_items(node: Node) -> bool:

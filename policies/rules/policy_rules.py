@@ -6,6 +6,7 @@ from policies.rules.boosts import Boost, Boosts
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter, FilterRule
 from policies.rules.pages.page import Page
+from policies.rules.placements import Placement, Placements
 from policies.rules.quotas.compiled import Quotas
 from policies.rules.quotas.quota import Exposure, Quota
 
@@ -15,9 +16,10 @@ class PolicyRules:
 
     ``filter``: what may be chosen; None: anything. ``boosts``: what is added to scores; None:
     nothing. ``quotas``: what is added so that shares come out; None: there are none. ``page``: what
-    may stand beside what; None: anything. ``looks``: what conditions look at, and
-    ``looks_by_field`` what each does, by its field in the spec. ``item_fields``: the features of
-    items that are kept for them, and for the filters of requests.
+    may stand beside what; None: anything. ``placements``: what stands on a page without a draw;
+    None: nothing. ``looks``: what conditions look at, and ``looks_by_field`` what each does, by its
+    field in the spec. ``item_fields``: the features of items that are kept for them, and for the
+    filters of requests.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class PolicyRules:
         quotas: Sequence[Quota] = (),
         exposure: Exposure | None = None,
         page: Page | None = None,
+        placements: Sequence[Placement] = (),
     ) -> None:
         """Compile a policy's rules.
 
@@ -38,6 +41,7 @@ class PolicyRules:
             quotas: which shares groups of items have.
             exposure: which share each value of a feature has.
             page: what may stand beside what.
+            placements: what stands on a page without a draw.
 
         Raises:
             SpecError: a condition is none, or none that it could be.
@@ -53,6 +57,7 @@ class PolicyRules:
         self.boosts = Boosts(boosts, cap) if boosts else None
         self.quotas = Quotas(quotas, exposure) if quotas or exposure else None
         self.page = page
+        self.placements = Placements(placements) if placements else None
 
         self.looks_by_field: dict[str, Looks] = {}
         if self.filter is not None:
@@ -61,6 +66,8 @@ class PolicyRules:
             self.looks_by_field.update(self.boosts.looks_by_field)
         if self.quotas is not None:
             self.looks_by_field.update(self.quotas.looks_by_field)
+        if self.placements is not None:
+            self.looks_by_field.update(self.placements.looks_by_field)
         self.looks = Looks.at_all(self.looks_by_field.values())
         named = [] if filter_rule is None else filter_rule.fields
         of_pages = () if page is None else page.item_fields

@@ -15,6 +15,7 @@ from bandits.errors import InvalidFieldError, SpecError
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
+from policies.rules.conditions import CompiledCondition
 from policies.rules.expressions import shortened
 from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
 from policies.rules.pages.vectors import PageVectors
@@ -264,6 +265,16 @@ class RuledItems:
         if control is None or self._priced is None:
             return None
         return self._priced.of(rows, control)
+
+    def holds(self, condition: CompiledCondition, rows: NDArray[np.intp], asked: Asked) -> Bools:
+        """Return of which items a condition is known to hold, bool[n].
+
+        Args:
+            condition: one of the policy's.
+            rows: int[n], of the items.
+            asked: what is looked at beside them.
+        """
+        return np.broadcast_to(condition.holds(self.frame(rows, asked)), rows.shape)
 
     def frame(self, rows: NDArray[np.intp], asked: Asked) -> Frame:
         """Return what conditions are asked of.

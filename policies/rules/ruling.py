@@ -1,6 +1,6 @@
 """What the rules say of one request."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from itertools import compress
 
 import msgspec
@@ -13,8 +13,9 @@ from bandits.values import FeatureMap
 from policies.candidate_pool import Pool
 from policies.requests import RankRequest
 from policies.rules.columns import Bools
-from policies.rules.conditions import Looks
+from policies.rules.conditions import CompiledCondition, Looks
 from policies.rules.pages.ruled_page import RuledPage
+from policies.rules.placements import OnPage
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import Asked, RuledItems
 
@@ -112,7 +113,8 @@ class Admission:
 class Ruling:
     """What the rules of a policy say for one request.
 
-    ``admission``: what its filters admit, and the request's; None: there are none.
+    ``admission``: what its filters admit, and the request's; None: there are none. ``on_page``:
+    what stands on the page without a draw, once ``place`` was asked.
     """
 
     def __init__(self, items: RuledItems, asked: Asked, filter_text: str | None) -> None:
@@ -127,6 +129,52 @@ class Ruling:
         self._asked = asked
         self._filter_text = filter_text
         self.admission = None if items.rules.filter_rule is None else Admission(items, asked)
+        self.on_page = OnPage([], [])
+        self._sent: Mapping[str, FeatureMap | None] = {}
+
+    def place(
+        self, request: RankRequest, offered: Container[str], excluded: Collection[str]
+    ) -> None:
+        """Find out what stands on the page without a draw.
+
+        Args:
+            request: the decision's.
+            offered: the items that may be offered now.
+            excluded: what is not to be shown to whoever asks.
+        """
+        placements = self._items.rules.placements
+        if placements is None:
+            return
+        is_sent = request.actions is not None
+        sent = self._sent = {action.id: action.features for action in request.actions or ()}
+
+        def rows_of(item: str) -> tuple[RuledItems, NDArray[np.intp]]:
+            features = sent.get(item)
+            return self._of_actions([item], None if features is None else [features])
+
+        def holds(condition: CompiledCondition, item: str) -> bool:
+            items, rows = rows_of(item)
+            return bool(items.holds(condition, rows, self._asked).all())
+
+        def refused(item: str) -> str:
+            items, rows = rows_of(item)
+            admitted = items.admits(rows, self._asked).all()
+            # What a request sends may be anything, in the catalogue or not.
+            if is_sent and item not in sent:
+                return "not_sent"
+            if not is_sent and item not in offered:
+                is_known = self._items.rows([item]).all()
+                return "filtered" if is_known and not admitted else "unavailable"
+            if item in excluded:
+                return "excluded"
+            return "" if admitted else "filtered"
+
+        self.on_page = placements.on_page(request.slots, self._asked.now_ms, holds, refused)
+
+    @property
+    def placed(self) -> list[str]:
+        """The items that stand on the page without a draw."""
+        return [each.action_id for each in self.on_page.placed]
 
     @property
     def has_quotas(self) -> bool:
@@ -185,9 +233,14 @@ class Ruling:
         page, vectors = self._items.rules.page, self._items.vectors
         if page is None or request.slots == 1:
             return None
-        items, rows = self._of_actions(pool.ids, pool.features)
-        compared = None if vectors is None or not diverse else vectors.of(pool.ids)
-        return RuledPage(page, items.columns, rows, vectors=compared, diverse=diverse)
+        ids, features = [*pool.ids, *self.placed], pool.features
+        if features is not None or self._sent:
+            own = features or [None] * len(pool.ids)
+            features = [*own, *(self._sent.get(item) for item in self.placed)]
+        items, rows = self._of_actions(ids, features)
+        slots = [each.slot for each in self.on_page.placed]
+        compared = None if vectors is None or not diverse else vectors.of(ids)
+        return RuledPage(page, items.columns, rows, slots, compared, diverse=diverse)
 
     def record(
         self,
@@ -218,6 +271,8 @@ class Ruling:
             control=None if control is None else control.entry,
             short=short,
             page=page,
+            placed=self.on_page.placed,
+            unplaced=self.on_page.unplaced,
         )
         return None if ruled == NO_RULES else ruled
 

@@ -118,6 +118,8 @@ def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "boost", "it boosts nothing: leave it out"
     if spec.page == Page():
         yield "page", "it has no rule: leave it out"
+    if spec.placements is not msgspec.UNSET and not spec.placements:
+        yield "placements", "it places nothing: leave it out"
 
 
 def _held(spec: PolicySpec) -> Iterator[tuple[str, str]]:

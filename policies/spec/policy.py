@@ -37,6 +37,7 @@ from policies.rules.boosts import BOOST_CAP, MAX_BOOST, Boost
 from policies.rules.conditions import Condition
 from policies.rules.filters import FilterRule
 from policies.rules.pages.page import Page
+from policies.rules.placements import Placement
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec.refresh import Refresh
@@ -124,6 +125,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             floor: 0.05}``.
         page: what may stand beside what on a page of several slots, which may be shorter for it:
             ``{most: {brand: 2}, diversity: {by: genre, weight: 0.1}}``.
+        placements: items that stand in a slot of the page for some time, whoever asks and whatever
+            was learned: ``[{item: i9, slot: 0, from: 2026-12-01T00:00:00Z, when: …}]``. They have
+            no probability, and nothing is learned of them.
     """
 
     name: Name
@@ -154,6 +158,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota: list[Quota] | msgspec.UnsetType = msgspec.UNSET
     exposure: Exposure | msgspec.UnsetType = msgspec.UNSET
     page: Page | msgspec.UnsetType = msgspec.UNSET
+    placements: list[Placement] | msgspec.UnsetType = msgspec.UNSET
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
 
@@ -239,9 +244,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         quotas = [] if isinstance(self.quota, msgspec.UnsetType) else self.quota
         exposure = None if isinstance(self.exposure, msgspec.UnsetType) else self.exposure
         page = None if isinstance(self.page, msgspec.UnsetType) else self.page
-        if self.filter_rule is None and not (boosts or quotas or exposure or page):
+        placements = [] if isinstance(self.placements, msgspec.UnsetType) else self.placements
+        if self.filter_rule is None and not (boosts or quotas or exposure or page or placements):
             return None
-        return PolicyRules(self.filter_rule, boosts, cap, quotas, exposure, page)
+        return PolicyRules(self.filter_rule, boosts, cap, quotas, exposure, page, placements)
 
     @property
     def shares(self) -> str:

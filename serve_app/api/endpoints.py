@@ -97,12 +97,12 @@ def _decided(
     if request.return_pmf:
         pmf = [
             schemas.Probability(name, p)
-            for name, p in zip(ids, record.pmfs()[0].tolist(), strict=True)
+            for name, p in zip(ids, record.pmfs()[0].tolist() if ids else (), strict=True)
         ]
 
     chosen = [
-        schemas.Chosen(slot, ids[k], record.propensity(slot))
-        for slot, k in enumerate(record.chosen)
+        schemas.Chosen(at, ids[k], record.propensity(slot))
+        for slot, (at, k) in enumerate(zip(record.page_slots(), record.chosen, strict=True))
     ]
     # Whether what is known of the user, and of the visit, was heeded.
     profile = repeat = None
@@ -124,8 +124,23 @@ def _decided(
         profile,
         repeat,
         explanation,
-        short=None if record.rules is None else record.rules.short,
+        None if record.rules is None else record.rules.short,
+        *_placed(record),
     )
+
+
+def _placed(
+    record: DecisionRecord,
+) -> tuple[list[schemas.PlacedItem] | None, list[schemas.UnplacedItem] | None]:
+    """Return what stands on a page without a draw, and what was to; None: nothing."""
+    if record.rules is None:
+        return None, None
+    placed = [schemas.PlacedItem(each.slot, each.action_id) for each in record.rules.placed]
+    unplaced = [
+        schemas.UnplacedItem(each.slot, each.action_id, each.reason)
+        for each in record.rules.unplaced
+    ]
+    return placed or None, unplaced or None
 
 
 # Rewards

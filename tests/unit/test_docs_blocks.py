@@ -68,6 +68,7 @@ def test_every_tutorial_and_guide_has_blocks_that_run():
         "how-to/push-what-you-want-shown.md",
         "how-to/hold-shares.md",
         "how-to/learn-from-lists.md",
+        "how-to/place-an-item.md",
     }
     pages = {name_of(page) for page in PAGES}
     lessons = {page for page in pages if page.startswith(("tutorials/", "how-to/"))}

@@ -152,11 +152,30 @@ def _ref(name: str) -> dict[str, str]:
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """One slot's action, with its propensity given the slots before it."""
+    """One slot's action, with its propensity given those that were drawn for slots before it."""
 
     slot: int
     id: str
     propensity: float
+
+
+class PlacedItem(msgspec.Struct, frozen=True):
+    """An item that stands in a slot of the page by a placement of the policy, and by no draw."""
+
+    slot: int
+    id: str
+
+
+class UnplacedItem(msgspec.Struct, frozen=True):
+    """An item that was to stand in a slot, and cannot; another was drawn for it.
+
+    ``reason``: ``unavailable``, ``filtered``, ``excluded``, ``not_sent`` (the request brings its
+    actions, and not this one) or ``twice`` (it stands in another slot).
+    """
+
+    slot: int
+    id: str
+    reason: str
 
 
 class Probability(msgspec.Struct, frozen=True):
@@ -168,6 +187,9 @@ class Probability(msgspec.Struct, frozen=True):
 
 class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     """A decision. ``logged`` false means: not known to be logged.
+
+    ``chosen`` are the slots of the page that something was drawn for, ``placed`` the others, and
+    ``unplaced`` what was to be placed and could not. ``pmf`` is of the first that was drawn.
 
     ``profile`` and ``repeat``: of a policy with profiles, whether it was made with all that is
     known of the user, and whether all that its ``repeat`` says was heeded; null where nobody is
@@ -185,6 +207,8 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     repeat: bool | None = None
     explanation: Explanation | None = None
     short: str | None = None
+    placed: list[PlacedItem] | None = None
+    unplaced: list[UnplacedItem] | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

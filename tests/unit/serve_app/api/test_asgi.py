@@ -17,6 +17,7 @@ from policies.profiles.options import ProfileOptions
 from policies.profiles.user_profile import UNKNOWN_USER
 from policies.ranker import Ranker
 from policies.rules.pages.page import Page
+from policies.rules.placements import Placement
 from policies.spec import PolicySpec, RemoteSource
 from serve_app.api.asgi import Api
 from serve_app.api.endpoints import ROUTES
@@ -31,6 +32,7 @@ SOURCED = PolicySpec(
 )
 PAGED = PolicySpec("paged", page=Page(most={"brand": 1}))
 PROFILED = PolicySpec("portrait", profile=ProfileOptions(), repeat={"shown": "never"})
+PLACED = PolicySpec("front", placements=[Placement("b", 1), Placement("z", 0)])
 HOME, PORTRAIT = "/v1/policies/home", "/v1/policies/portrait"
 GOOD = {"actions": [{"id": "a"}, {"id": "b"}]}
 
@@ -47,7 +49,8 @@ class Service:
         self.portrait = FakeService(fresh_ranker(PROFILED))
         self.portrait.repeats = True
         paged = FakeService(fresh_ranker(PAGED))
-        policies = self.home, self.sourced, self.portrait, paged
+        front = FakeService(fresh_ranker(PLACED))
+        policies = self.home, self.sourced, self.portrait, paged, front
         services = {each.ranker.spec.name: each for each in policies}
         spaces = {"shop": self.shop}
         self.api = Api(services, self.metrics, self._scrape, spaces=spaces)
@@ -251,6 +254,24 @@ async def test_an_answer_says_whether_what_is_known_of_the_user_was_heeded(servi
     service.portrait.known = None
     assert await said() == [None, None]
     assert service.metrics.counts["profiles_unread", "portrait"] == 2
+
+
+async def test_an_answer_says_what_stands_on_the_page_without_a_draw(service):
+    body = {"actions": [{"id": name} for name in "abc"], "return_pmf": True, "slots": 3}
+    path = "/v1/policies/front/rank"
+    answer = (await service.post(path, body)).json()
+    assert answer["placed"] == [{"slot": 1, "id": "b"}]
+    assert answer["unplaced"] == [{"slot": 0, "id": "z", "reason": "not_sent"}]
+    assert [each["slot"] for each in answer["chosen"]] == [0, 2]
+    assert [each["id"] for each in answer["pmf"]] == ["a", "c"]
+
+    # A page on which all is placed; and one of several that are asked for at once.
+    whole = {"actions": [{"id": "b"}, {"id": "z"}], "slots": 2, "return_pmf": True}
+    batch = (await service.post(f"{path}:batch", {"requests": [whole, body]})).json()["results"]
+    assert (batch[0]["chosen"], batch[0]["pmf"]) == ([], [])
+    assert batch[0]["placed"] == [{"slot": 0, "id": "z"}, {"slot": 1, "id": "b"}]
+    assert batch[1]["unplaced"] == answer["unplaced"]
+    assert not {"placed", "unplaced"} & (await service.post(f"{HOME}/rank", GOOD)).json().keys()
 
 
 async def test_a_thousand_actions_and_256_bytes_are_still_accepted(service):
@@ -613,7 +634,7 @@ async def test_no_such_route_or_method(service, method, path, status, code):
 
 
 async def test_what_can_be_read_can_be_read(service):
-    named = {"policies": ["home", "paged", "portrait", "sourced"]}
+    named = {"policies": ["front", "home", "paged", "portrait", "sourced"]}
     assert (await service.http.get("/v1/policies")).json() == named
     info = (await service.http.get(HOME)).json()
     assert (info["policy"], info["ready"], info["spec"]["name"]) == ("home", True, "home")
