@@ -54,7 +54,7 @@ class Storage:
     @property
     def is_remote(self) -> bool:
         """Whether it is an object store: each read is a request, and listings may be late."""
-        return self._fs.type_name in OBJECT_STORES
+        return _is_object_store(self._fs)
 
     def waits(self) -> Iterator[float]:
         """Return the seconds to wait before each look at what a listing lacks."""
@@ -211,6 +211,12 @@ class Storage:
                 os.fsync(number)
             finally:
                 os.close(number)
+
+
+def _is_object_store(system: "fs.FileSystem") -> bool:
+    """Return whether files are in an object store; where others lie over them, what is below."""
+    lower = getattr(getattr(system, "handler", None), "lower", None)
+    return system.type_name in OBJECT_STORES if lower is None else _is_object_store(lower)
 
 
 class _RemoteFile:

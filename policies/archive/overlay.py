@@ -19,10 +19,13 @@ class OverlaidFiles(fs.FileSystemHandler):  # type: ignore[misc] # pyarrow has n
         upper: a folder.
         lower: the other.
         hidden: whether a path of the lower one is passed over, as if it were not there.
+
+    Attributes:
+        lower: the file system below, which says how both are read.
     """
 
     def __init__(self, upper: Layer, lower: Layer, hidden: Callable[[str], bool]) -> None:
-        self._layers, self._hidden = (upper, lower), hidden
+        self._layers, self._hidden, self.lower = (upper, lower), hidden, lower[0]
 
     def get_type_name(self) -> str:
         """Return what it is."""
