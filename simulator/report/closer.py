@@ -17,7 +17,7 @@ from simulator.logs.archive.pieces import ArchivePiece, archive_pieces
 from simulator.logs.rows import LogBatch
 from simulator.report.exploration import exploration_price
 from simulator.report.gather import Root
-from simulator.report.report import Drift, ExplorationPrice, SourceWorth
+from simulator.report.report import Coverage, Drift, ExplorationPrice, SourceWorth
 
 LOOKED_AT = 50_000
 """Entries of each end of the log, of all partitions, that are looked at closely."""
@@ -29,6 +29,7 @@ class CloserLook(NamedTuple):
     """What was found. ``rows``: the newest slots that were looked at."""
 
     rows: int
+    coverage: Coverage
     sources: list[SourceWorth]
     drifts: list[Drift]
     exploration: ExplorationPrice
@@ -57,6 +58,7 @@ def look_closely(
 
     return CloserLook(
         sum(map(len, newest)),
+        coverage_of(newest),
         source_worths(newest),
         drifts_between(first, newest),
         exploration_price([end.newest for end in ends]),
@@ -112,6 +114,22 @@ def _halves(batches: Sequence[LogBatch]) -> tuple[list[LogBatch], list[LogBatch]
     first = [batch.take(batch.times_ms < middle) for batch in batches]
     rest = [batch.take(batch.times_ms >= middle) for batch in batches]
     return [each for each in first if len(each)], [each for each in rest if len(each)]
+
+
+def coverage_of(batches: Iterable[LogBatch]) -> Coverage:
+    """Return how many of the items that there were to choose among were chosen.
+
+    Args:
+        batches: rows with their actions as columns.
+    """
+    candidates, chosen = set[str](), set[str]()
+    for batch in batches:
+        actions = batch.actions
+        assert actions is not None  # noqa: S101 - an archive's
+        codes, names = actions.chosen_ids
+        candidates.update(actions.names[code] for code in np.unique(actions.ids).tolist())
+        chosen.update(names[code] for code in np.unique(codes).tolist())
+    return Coverage(len(candidates), len(chosen))
 
 
 def source_worths(batches: Iterable[LogBatch]) -> list[SourceWorth]:

@@ -61,6 +61,7 @@ def policy_report_of(
         times=list(_times(rows)),
         choices=_choices(rows),
         looked_at=closer.rows if closer else 0,
+        coverage=closer.coverage if closer else None,
         sources=closer.sources if closer else [],
         exploration=closer.exploration if closer else None,
         drifts=closer.drifts if closer else [],

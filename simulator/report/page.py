@@ -222,7 +222,14 @@ def _choices(report: PolicyReport) -> str:
         f"<td class='n'>{each.novelty:.2f}</tr>"
         for name, each in report.choices.items()
     )
-    return f"<div class='wide'><table>{heads}{rows}</table></div>"
+    said = ""
+    if report.coverage is not None:
+        said = (
+            f"<p class='soft'>In the newest {report.looked_at:,} slots there were"
+            f" {report.coverage.candidates:,} different items to choose among, and"
+            f" {report.coverage.chosen:,} of them were chosen.</p>"
+        )
+    return f"{said}<div class='wide'><table>{heads}{rows}</table></div>"
 
 
 def _sources(report: PolicyReport) -> str:

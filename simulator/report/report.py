@@ -244,6 +244,18 @@ class ExplorationPrice(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Coverage(msgspec.Struct, frozen=True):
+    """How much of what there was to choose among was chosen, in the newest slots.
+
+    Attributes:
+        candidates: different items that there were to choose among.
+        chosen: different items that were chosen.
+    """
+
+    candidates: int
+    chosen: int
+
+
 class PolicyReport(msgspec.Struct, frozen=True):
     """What a policy is worth, as its log shows it.
 
@@ -259,6 +271,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
         times: rewards over the time of the log.
         choices: by group, how its choices are spread.
         looked_at: slots, the newest, that sources and exploration are judged by.
+        coverage: of candidates by choices; None where nothing was looked at closely.
         sources: what each source is worth, by name.
         exploration: its price; None where nothing was looked at closely.
         drifts: how far the first and the newest decisions are apart.
@@ -276,6 +289,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     times: list[StretchOfTime]
     choices: dict[str, Spread]
     looked_at: int = 0
+    coverage: Coverage | None = None
     sources: list[SourceWorth] = []
     exploration: ExplorationPrice | None = None
     drifts: list[Drift] = []

@@ -135,7 +135,11 @@ def _signals(report: PolicyReport) -> Table:
 
 def _choices(report: PolicyReport) -> Table:
     heads = ("choices", "items", "as many equal", "head share", "novelty bits")
-    table = empty_table("group", *heads, title="what was chosen", numbers=heads)
+    said = None
+    if report.coverage is not None:
+        of = f"{report.coverage.chosen:,} of {report.coverage.candidates:,} candidates"
+        said = f"in the newest {report.looked_at:,} slots {of} were chosen"
+    table = empty_table("group", *heads, title="what was chosen", numbers=heads, caption=said)
     for name, each in report.choices.items():
         table.add_row(
             name,

@@ -246,6 +246,7 @@ def test_the_price_of_exploration_is_what_replay_says_of_the_greedy_policy(tmp_p
     replayed = evaluate(question, policy_pieces(str(tmp_path), "p", 1)).comparisons[0].result
     assert found.price == pytest.approx(replayed.difference, rel=1e-12)
 
+    assert (closer.coverage.candidates, closer.coverage.chosen) == (3, 3)
     (source,) = closer.sources
     assert (source.proposed, source.candidates) == (1.0, 2.0)
     assert source.chosen == source.alone == pytest.approx(0.8, abs=0.03)
