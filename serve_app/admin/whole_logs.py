@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from pyarrow.fs import FileSystem
@@ -24,13 +24,16 @@ MAX_ENTRIES = 20_000
 
 
 @contextlib.contextmanager
-def whole_log(client: Redis, policy: str, root: str) -> Iterator["str | FileSystem"]:
+def whole_log(
+    client: Redis, policy: str, root: str, progress: Callable[[int], None] = lambda _entries: None
+) -> Iterator["str | FileSystem"]:
     """Give a policy's log up to now as an archive; what is not archived lies in a folder till then.
 
     Args:
         client: of the service's Redis.
         policy: its name.
         root: folder or URI of the archive; empty where nothing is archived.
+        progress: told how many entries of the stream were read, of each log by itself.
     """
     space, count = space_name(client, policy), partition_count(client, policy)
     logs: dict[str, LogKeys] = {shared_folder(space, "items"): ItemsKeys(space)}
@@ -41,20 +44,25 @@ def whole_log(client: Redis, policy: str, root: str) -> Iterator["str | FileSyst
         ends = {}
         for name, of_log in logs.items():
             ends[name] = ArchiveReader(root, name).end if root else START
-            _write_rest(ArchivedStream(client, of_log), ArchiveWriter(folder, name), ends[name])
+            _write_rest(
+                ArchivedStream(client, of_log), ArchiveWriter(folder, name), ends[name], progress
+            )
         yield overlaid(folder, root, partial(_is_newer, ends)) if root else folder
 
 
-def _write_rest(stream: ArchivedStream, writer: ArchiveWriter, end: str) -> None:
+def _write_rest(
+    stream: ArchivedStream, writer: ArchiveWriter, end: str, progress: Callable[[int], None]
+) -> None:
     """Write the entries of a stream past a position as ranges, as the archiver would."""
-    previous, held = end, list[tuple[str, bytes]]()
+    previous, held, count = end, list[tuple[str, bytes]](), 0
 
     def flush() -> None:
-        nonlocal previous, held
+        nonlocal previous, held, count
         if held:
             last = held[-1][0]
             writer.write(Range(previous, held[0][0], last, len(held)), held, stream.blob)
-            previous, held = last, []
+            previous, held, count = last, [], count + len(held)
+            progress(count)
 
     for entry in stream.raw(f"({end}", "+"):
         if held and (len(held) >= MAX_ENTRIES or hour_of(entry[0]) != hour_of(held[0][0])):

@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 from pyarrow.fs import FileSystem
+from rich.progress import Progress, TaskID
 
 from bandits.errors import DataUnavailableError
 from bandits.log.positions import START, log_order
@@ -47,10 +49,16 @@ def run_report(options: ReportOptions, policy: str | None) -> PolicyReport:
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
         try:
-            with contextlib.closing(blocking_client(url)) as client:
+            with contextlib.ExitStack() as stack:
+                client = stack.enter_context(contextlib.closing(blocking_client(url)))
                 name = chosen_policy(client, policy)
-                with whole_log(client, name, settings.archive_root()) as root:
-                    return _reported(options, settings, name, root)
+                with progress_count("entries") as progress:
+                    task = progress.add_task("reading what is not archived yet", total=None)
+                    show = partial(_show, progress, task)
+                    root = stack.enter_context(
+                        whole_log(client, name, settings.archive_root(), show)
+                    )
+                return _reported(options, settings, name, root)
         except REDIS_ERRORS as error:
             raise no_redis(url, error, settings.redis_timeout_s) from error
 
@@ -70,12 +78,16 @@ def _reported(
             name,
             after=after,
             by=options.by or (),
-            progress=lambda count: progress.update(task, completed=count),
+            progress=partial(_show, progress, task),
         )
         progress.update(task, description="looking closely")
         closer = look_closely(root, name, after)
     findings = _findings(options, settings, name, readers, rows)
     return policy_report_of(name, rows, alpha=options.alpha, closer=closer, findings=findings)
+
+
+def _show(progress: Progress, task: TaskID, count: int) -> None:
+    progress.update(task, completed=count)
 
 
 def _findings(
