@@ -131,6 +131,17 @@ def test_a_log_as_the_service_writes_it_is_trusted(served):
     assert "can be trusted" in text.stdout
 
 
+def test_a_report_of_what_no_archive_has_yet_counts_all_of_it(served):
+    said = CliRunner().invoke(app, ["report", "home", *served, "--json"], catch_exceptions=False)
+    report = msgspec.json.decode(said.stdout)
+    assert report["range"]["decisions"] == DECISIONS
+    assert sum(each["events"] for each in report["signals"]) == DECISIONS / 3
+    assert report["verdict"]["code"] == "no_holdout"
+    assert report["exploration"]["rows"] == DECISIONS
+    # The doctor looked as well, and had the salt.
+    assert not [each for each in report["findings"] if each["severity"] == "failure"]
+
+
 @contextmanager
 def busy(url: str, spec: PolicySpec = SPEC) -> Iterator[None]:
     """A learner that publishes as fast as it can, and decisions and rewards all the while."""

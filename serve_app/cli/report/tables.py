@@ -97,10 +97,9 @@ def _cells(group: GroupSummary) -> tuple[str, str, str, str]:
 
 
 def _segments(segments: Sequence[SegmentDifference]) -> Table:
-    numbers = ("units", "held out", "policy", "holdout", "difference", "p (Holm)")
+    numbers = ("units", "held out", "difference", "interval", "p (Holm)")
     table = empty_table(
-        *("segment", "units", "held out", "policy", "holdout", "difference", "interval"),
-        "p (Holm)",
+        *("segment", *numbers),
         title="uplift by segment; all intervals hold at once, at every look",
         numbers=numbers,
     )
@@ -110,8 +109,6 @@ def _segments(segments: Sequence[SegmentDifference]) -> Table:
             f"{each.field} = {each.value}",
             f"{each.policy.units:,}",
             f"{each.holdout.units:,}",
-            f"{each.policy.mean:.5g}",
-            f"{each.holdout.mean:.5g}",
             f"{each.difference:+.4g}",
             _interval(each.low, each.high),
             f"{each.adjusted:.3g}{star}",
