@@ -18,7 +18,7 @@ app = one_command()
 
 GONE = 3
 """Exit status where the decision is found, and why it is so can be said no more."""
-HEADS = ("action", "slot", "probability", "score", "boost", "sources")
+HEADS = ("action", "chosen in slot", "probability in slot 0", "score", "boost", "sources")
 NUMBERS = ("value", "weight", "adds")
 SHOWN = 12
 """Terms of an action that the terminal shows; --json has all."""
