@@ -152,6 +152,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "draws": "With Thompson sampling, the share of the draws in which it was the best.",
         "terms": "What each feature, or pair of them, adds; the largest first.",
         "sources": "By name, what each source says of it.",
+        "page": "What the page's rules added to the score in its slot, given those before.",
     },
     "ExplainedTerm": {
         "features": "Whose it is, each as `namespace.name`; of two their product; of none the"

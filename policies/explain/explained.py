@@ -90,16 +90,19 @@ class Explainer:
         if terms is not None and isinstance(self._spec.exploration, LinTs) and self._spec.floor < 1:
             uniform = self._spec.floor / len(record.action_ids)
             draws = (probability - uniform) / (1.0 - self._spec.floor)
-        boosts = record.boosts
+        boosts, page = record.boosts, record.page
+        drawn = record.chosen.index(at) if at in record.chosen else None
+        said = None if page is None or drawn is None else page.after(record.chosen[:drawn])
         return ExplainedAction(
             action_id,
             probability,
-            record.page_slots()[record.chosen.index(at)] if at in record.chosen else None,
+            None if drawn is None else record.page_slots()[drawn],
             None if terms is None else float(sum(each.adds for each in found)),
             0.0 if boosts is None else float(boosts[at]),
             draws,
             found,
             _sources(record, at),
+            0.0 if said is None else float(said[at]),
         )
 
 

@@ -30,7 +30,8 @@ class ExplainedAction(msgspec.Struct, frozen=True, omit_defaults=True):
     ``probability``: in the first slot; ``slot``: where it was chosen, if it was. ``score``: what
     the model says it earns, the sum of what the ``terms`` add; null where the model gives no sum.
     ``boost``: what rules added to the score. ``draws``: with Thompson sampling, the share of the
-    draws in which it was the best. ``sources``: by name, what each says of it.
+    draws in which it was the best. ``sources``: by name, what each says of it. ``page``: what the
+    page's rules added to the score in its slot, given those before.
     """
 
     id: str
@@ -41,6 +42,7 @@ class ExplainedAction(msgspec.Struct, frozen=True, omit_defaults=True):
     draws: float | None = None
     terms: list[ExplainedTerm] = msgspec.field(default_factory=list)
     sources: dict[str, SourceSaid] = msgspec.field(default_factory=dict)
+    page: float = 0.0
 
 
 class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):

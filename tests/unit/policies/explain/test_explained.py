@@ -31,6 +31,7 @@ from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
 from policies.rules.boosts import Boost
+from policies.rules.pages.page import Diversity, Page
 from policies.spec import Holdout, PolicySpec
 
 RNG = np.random.default_rng(3)
@@ -161,6 +162,18 @@ def test_boosts_stand_beside_the_score():
     found = Explainer(spec, snapshot).explain(CATALOGUE, decided(ranker, request(9)), FEATURES.get)
     boosted = {each.id for each in found.actions if each.boost == 0.25}
     assert boosted == {"i0", "i3", "i6"}
+
+
+def test_what_the_page_took_stands_beside_the_score():
+    spec = spec_of("ridge", page=Page(diversity=Diversity("colour", 0.25)))
+    ranker, snapshot = taught(spec)
+    asked = msgspec.structs.replace(request(9), slots=6)
+    found = Explainer(spec, snapshot).explain(CATALOGUE, decided(ranker, asked), FEATURES.get)
+    chosen = [each for each in found.actions if each.slot is not None]
+    colours = [FEATURES.get(each.id, {}).get("colour", each.id) for each in chosen]
+    taken = [each.page for each in chosen]
+    assert taken == [-0.25 * (each in colours[:at]) for at, each in enumerate(colours)]
+    assert -0.25 in taken  # there are three colours
 
 
 def test_what_no_sum_of_terms_can_say_is_said():
