@@ -21,17 +21,23 @@ class SlateBatch(SessionBatch):
         lengths: int[n], how many slots each page has.
         missing: float64[n, S], the target's mass on what the log never puts into each slot, given
             those above; 0 where that is not known.
+        second: float64[n, S], the mean of the square of each slot's weight, given the slots above;
+            None where the log does not tell.
         slot_weights: float64[n, S], those of each slot by itself; 1 after a page's end. None where
             they cannot be had.
         slot_missing: float64[n, S], the target's mass on what the log never puts into the slot.
+        slot_second: float64[n, S], the means of the squares of ``slot_weights``, given the slots
+            above.
         page_weights: float64[n], those of the pseudo-inverse; None where they cannot be had.
         page_second: float64[n], the means of their squares under the logging policy.
     """
 
     lengths: NDArray[np.integer]
     missing: Float64
+    second: Float64 | None = None
     slot_weights: Float64 | None = None
     slot_missing: Float64 | None = None
+    slot_second: Float64 | None = None
     page_weights: Float64 | None = None
     page_second: Float64 | None = None
 
@@ -44,8 +50,10 @@ def slate_batch(
     target: Float64,
     unsupported: Float64,
     *,
+    second: Float64 | None = None,
     slot_weights: Float64 | None = None,
     slot_missing: Float64 | None = None,
+    slot_second: Float64 | None = None,
     page_weights: Float64 | None = None,
     page_second: Float64 | None = None,
 ) -> SlateBatch:
@@ -62,8 +70,10 @@ def slate_batch(
         target: float64[n, S], the target policy's.
         unsupported: float64[n, S], the target's mass on what the log never puts there, given the
             slots above.
-        slot_weights: float64[n, S], see SlateBatch.
+        second: float64[n, S], see SlateBatch.
+        slot_weights: float64[n, S].
         slot_missing: float64[n, S].
+        slot_second: float64[n, S].
         page_weights: float64[n].
         page_second: float64[n].
 
@@ -86,8 +96,10 @@ def slate_batch(
         gamma=1.0,
         lengths=lengths,
         missing=np.where(there, unsupported, 0.0),
+        second=second,
         slot_weights=None if slot_weights is None else np.where(there, slot_weights, 1.0),
         slot_missing=None if slot_missing is None else np.where(there, slot_missing, 0.0),
+        slot_second=slot_second,
         page_weights=page_weights,
         page_second=page_second,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import Interval, Normal, Sample
@@ -15,7 +16,7 @@ from simulator.ope.diagnostics import Diagnostics
 from simulator.ope.estimators import Estimate
 from simulator.ope.formulas import RewardRange
 from simulator.ope.slates.batch import SlateBatch
-from simulator.ope.slates.formulas import SLATE_FORMULAS, SlateFormula, pages_in
+from simulator.ope.slates.formulas import SLATE_FORMULAS, SlateFormula, Weights, pages_in
 from simulator.ope.verdict import Verdict, judge
 
 NO_BETS = 0.0
@@ -210,19 +211,7 @@ def count_slots(slots: Sequence[Diagnostics], formula: SlateFormula, batch: Slat
     for slot, diagnostics in enumerate(slots):
         here = np.flatnonzero(batch.lengths > slot)
         weights = np.ascontiguousarray(used[here, slot])
-        missing: Float64 | None
-        second: Float64 | None = None
-        match formula.weights:
-            case "cascade":
-                missing = (batch.before * batch.missing).cumsum(axis=1)[here, slot]
-            case "slot":
-                missing = None if batch.slot_missing is None else batch.slot_missing[here, slot]
-            case "page":
-                missing = None if batch.unsupported is None else batch.unsupported[here]
-            case "pseudo_inverse":
-                missing = np.zeros(len(here))
-                second = None if batch.page_second is None else batch.page_second[here]
-
+        missing, second = _told(batch, formula.weights, here, slot)
         rewards = batch.rewards[here, slot] if formula.by_slot else batch.reward[here]
         ones = np.ones(len(here))
         rows = OpeBatch(
@@ -239,6 +228,34 @@ def count_slots(slots: Sequence[Diagnostics], formula: SlateFormula, batch: Slat
         if formula.weights == "pseudo_inverse":
             added.money = np.full_like(added.money, NO_BETS)
         diagnostics.merge(added)
+
+
+def _told(
+    batch: SlateBatch, weights: Weights, here: NDArray[np.intp], slot: int
+) -> tuple[Float64 | None, Float64 | None]:
+    """Return what PMFs tell of the weights of a slot of some pages, float64[n] each.
+
+    The target's mass that the log lacks, and the mean of the weight's square under the logging
+    policy; None where they are not known.
+    """
+    missing = second = None
+    match weights:
+        case "cascade" | "page":
+            # A page's weight is that of its last slot.
+            last = batch.lengths - 1 if weights == "page" else np.full(len(batch), slot)
+            rows = np.arange(len(batch))
+            missing = (batch.before * batch.missing).cumsum(axis=1)[rows, last]
+            if batch.second is not None:
+                second = np.square(batch.before[rows, last]) * batch.second[rows, last]
+        case "slot":
+            missing = None if batch.slot_missing is None else batch.slot_missing[:, slot]
+            second = None if batch.slot_second is None else batch.slot_second[:, slot]
+        case "pseudo_inverse":
+            missing, second = np.zeros(len(batch)), batch.page_second
+    return (
+        None if missing is None else np.ascontiguousarray(missing[here]),
+        None if second is None else np.ascontiguousarray(second[here]),
+    )
 
 
 def judge_slots(slots: Sequence[Diagnostics], formula: SlateFormula) -> tuple[Verdict, str]:

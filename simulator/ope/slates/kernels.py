@@ -44,7 +44,7 @@ def places_on_page(starts: Int64, offsets: Int64, ids: Int32) -> Int64:
     return out
 
 
-@compiled(i8s, i8s, i8s, i8s, f8s, f8s, returns=types.UniTuple(types.float64[::1], 2))
+@compiled(i8s, i8s, i8s, i8s, f8s, f8s, returns=types.UniTuple(types.float64[::1], 3))
 def weigh_slots(
     starts: Int64,
     offsets: Int64,
@@ -52,7 +52,7 @@ def weigh_slots(
     chosen: Int64,
     logging: Float64,
     marginals: Float64,
-) -> tuple[Float64, Float64]:
+) -> tuple[Float64, Float64, Float64]:
     """Weigh each slot by itself, whatever stood in the slots above it.
 
     The weight of action a in slot j is pi_j(a) / (mu(a | h_j) prod_{k < j} (1 - mu(a | h_k))),
@@ -69,11 +69,11 @@ def weigh_slots(
             in its first slot K numbers a slot.
 
     Returns:
-        float64[rows] each: the weights; and the target's mass on what the logging policy never puts
-        into the slot.
+        float64[rows] each: the weights; the target's mass on what the logging policy never puts
+        into the slot; and the mean of the weight's square under it, given what stands above.
     """
     rows = offsets.size - 1
-    weights, never = np.zeros(rows), np.zeros(rows)
+    weights, never, second = np.zeros(rows), np.zeros(rows), np.zeros(rows)
     most = 0
     for row in range(rows):
         most = max(most, offsets[row + 1] - offsets[row])
@@ -93,15 +93,18 @@ def weigh_slots(
 
             picked = places[offsets[row] + chosen[row]]
             weights[row] = marginals[begin + picked] / (mu[picked] * kept[picked])
-            missing = 0.0
+            missing, squares = 0.0, 0.0
             for k in range(count):
+                share = marginals[begin + k]
                 if kept[k] <= 0.0 or mu[k] == 0.0:
-                    missing += marginals[begin + k]
+                    missing += share
+                elif mu[k] > 0.0:
+                    squares += share / mu[k] * share / kept[k] / kept[k]
                 if mu[k] > 0.0:
                     kept[k] *= 1.0 - mu[k] if mu[k] < 1.0 else 0.0
-            never[row] = missing
+            never[row], second[row] = missing, squares
             begin += count
-    return weights, never
+    return weights, never, second
 
 
 @compiled(f8s, types.float64, f8ss, returns=types.int64[:, ::1])

@@ -58,18 +58,19 @@ def target_slate_batch(target: RowTarget, pages: Pages, needed: Collection[Weigh
     actions, pmfs = demand_actions(batch, target.name), _filled(target, pages)
     known = has_all_pmfs(actions)
     logging = actions.pmf if known and actions.pmf is not None else NOTHING
-    mass, _, never, _ = weigh_rows(actions.offsets, logging, pmfs, NOTHING)
+    mass, _, never, squares = weigh_rows(actions.offsets, logging, pmfs, NOTHING)
     missing = pages.laid_out((never if known else 0.0) + mass_outside(mass))
 
-    slot_weights = slot_missing = own_weights = second = None
+    slot_weights = slot_missing = slot_second = own_weights = page_second = None
     marginals = marginals_of(target, pages) if known and OFF_THE_PATH & set(needed) else NOTHING
     if "slot" in needed and known:
-        weights, lacking = weigh_slots(
+        weights, lacking, slot_squares = weigh_slots(
             pages.starts, actions.offsets, pages.places, actions.chosen, logging, marginals
         )
         slot_weights, slot_missing = pages.laid_out(weights, 1.0), pages.laid_out(lacking)
+        slot_second = pages.laid_out(slot_squares, 1.0)
     if "pseudo_inverse" in needed and known:
-        own_weights, second = page_weights(pages, marginals)
+        own_weights, page_second = page_weights(pages, marginals)
 
     return slate_batch(
         keys,
@@ -78,10 +79,12 @@ def target_slate_batch(target: RowTarget, pages: Pages, needed: Collection[Weigh
         propensity,
         pages.laid_out(pmfs[actions.chosen_at]),
         missing,
+        second=pages.laid_out(squares, 1.0) if known else None,
         slot_weights=slot_weights,
         slot_missing=slot_missing,
+        slot_second=slot_second,
         page_weights=own_weights,
-        page_second=second,
+        page_second=page_second,
     )
 
 

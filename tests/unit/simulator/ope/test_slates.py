@@ -165,11 +165,13 @@ def test_weights_of_slots_have_the_means_they_should(logging):
     """Over all pages, the weight of each action in each slot is the target's probability of it."""
     rows, chances = all_pages(logging, 4, 3)
     wanted = exact_marginals(TARGET, 4, 3)
-    weights, never = weighed(all_together(rows, 3), np.tile(wanted.ravel(), len(chances)))
-    found = np.zeros((3, 4))
-    for at, (row, weight) in enumerate(zip(rows, weights, strict=True)):
-        found[row.slot, int(row.action_ids[row.chosen])] += chances[at // 3] * weight
+    marginals = np.tile(wanted.ravel(), len(chances))
+    weights, never, second = weighed(all_together(rows, 3), marginals)
+    found, by_row = np.zeros((3, 4)), np.repeat(chances, 3)
+    for row, chance, weight in zip(rows, by_row, weights, strict=True):
+        found[row.slot, int(row.action_ids[row.chosen])] += chance * weight
     assert found == pytest.approx(wanted, abs=1e-12)
+    assert by_row @ second == pytest.approx(by_row @ weights**2)
     assert (never == 0.0).all()
 
 
@@ -179,7 +181,7 @@ def test_mass_on_what_a_slot_never_shows_is_missing():
     rows = page(0, (0, 2), (1.0, 1.0), logging, 4)
     wanted = exact_marginals(TARGET, 4, 2)
     pages = all_together(rows, 2)
-    weights, never = weighed(pages, wanted.ravel())
+    weights, never, _ = weighed(pages, wanted.ravel())
     assert weights == pytest.approx([wanted[0, 0], wanted[1, 2]])
     assert weights + never == pytest.approx([1.0, 1.0])
 
