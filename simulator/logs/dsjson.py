@@ -14,6 +14,8 @@ from msgspec import UNSET, UnsetType
 from bandits.errors import BadRowError
 from bandits.log.codec import MALFORMED
 from bandits.types import Pmf, frozen
+from bandits.values import FeatureMap
+from simulator.logs.dsjson_pages import PMF_SLACK, listed, page_slots
 from simulator.logs.files import LogFile
 from simulator.logs.left_out import MARKER
 from simulator.logs.rows import LoggedDecision
@@ -21,14 +23,13 @@ from simulator.logs.text_records import (
     PIECE_BYTES,
     Parsed,
     RecordPiece,
+    Row,
     TextRecord,
     check_logged,
     cut_into_spans,
 )
 from simulator.logs.vw_features import read_json_features
 
-PMF_SLACK = 1e-4
-"""VW's probabilities are float32; what is further from a PMF than this is none."""
 NO_LABEL = "lines without a label"
 SKIP_LEARN = "lines with _skipLearn"
 _LABEL_KEYS = {
@@ -64,7 +65,7 @@ class DsjsonLabel(msgspec.Struct, frozen=True):
     @property
     def actions(self) -> list[int]:
         """``a``, where VW takes a single number for a list of one, and passes over null."""
-        return [int(action) for action in _listed(self.a)]
+        return [int(action) for action in listed(self.a)]
 
     @property
     def keys(self) -> int:
@@ -132,6 +133,9 @@ def dsjson_pieces(
     one name, numbers add up and texts are a list, as in VW (see ``FeatureCollector``). Other keys
     that start with an underscore are no features.
 
+    A page of several slots (CCB) is a row a slot, each among the actions that those above it have
+    left; features of the slots themselves are none of a row.
+
     A decision without an ``EventId`` is named by its place. ``pmf`` is None where ``a`` and ``p``
     are not a PMF over all actions with the label's probability. Lines without a label, with
     ``_skipLearn``, or that do not begin with ``{`` are not decisions; they are counted. The column
@@ -161,14 +165,16 @@ def read_dsjson_label(record: TextRecord) -> DsjsonLabel | str:
 
 
 def parse_dsjson(record: TextRecord) -> Parsed:
-    """Return one line as a row and its weight, or why it is no decision.
+    """Return one line as a row and its weight, those of a page's slots, or why it is no decision.
 
     Raises:
         BadRowError: The line is malformed.
     """
-    line, where = _read(_lines, record), record.where()
+    line, where = _read(_lines, record, pages=True), record.where()
     if isinstance(line, str):
         return line
+    if _has_outcomes(line):
+        return _page(line, record)
     chosen = line.chosen(record)
     if (
         chosen is None
@@ -177,19 +183,11 @@ def parse_dsjson(record: TextRecord) -> Parsed:
     ):
         return SKIP_LEARN if line.skip else NO_LABEL
 
-    try:
-        context, actions, tags = read_json_features(bytes(line.c), where)
-    except (OverflowError, *MALFORMED) as error:
-        raise BadRowError(
-            f"{where}: the features are nested too deep, or too large: {error}", "c"
-        ) from error
-
-    tagged = all(tags) and len(set(tags)) == len(tags)
-    given_id = (line.event_id or "").strip() or (line.event_id_of_old or "").strip()
+    context, actions, ids = _features(line, where)
     row = LoggedDecision(
-        event_id=given_id or record.event_id,
+        event_id=_event_id(line, record),
         context=context,
-        action_ids=tags if tagged else [str(k + 1) for k in range(len(actions))],
+        action_ids=ids,
         chosen=chosen,
         propensity=line.probability,
         reward=-line.cost,
@@ -200,18 +198,68 @@ def parse_dsjson(record: TextRecord) -> Parsed:
     return check_logged(row, where), line.weight
 
 
+def _features(line: _Line, where: str) -> tuple[FeatureMap, list[FeatureMap], list[str]]:
+    """Return the features of the context and of each action, and the actions' ids."""
+    try:
+        context, actions, tags = read_json_features(bytes(line.c), where)
+    except (OverflowError, *MALFORMED) as error:
+        raise BadRowError(
+            f"{where}: the features are nested too deep, or too large: {error}", "c"
+        ) from error
+    tagged = all(tags) and len(set(tags)) == len(tags)
+    return context, actions, tags if tagged else [str(k + 1) for k in range(len(actions))]
+
+
+def _event_id(line: _Line, record: TextRecord) -> str:
+    given = (line.event_id or "").strip() or (line.event_id_of_old or "").strip()
+    return given or record.event_id
+
+
+def _has_outcomes(line: DsjsonLabel) -> bool:
+    return bool(line.outcomes) and bytes(line.outcomes) != b"null"
+
+
+def _page(line: _Line, record: TextRecord) -> list[Row] | str:
+    """Return the slots of a line with several of them, or why it has no label."""
+    where = record.where()
+    if line.skip:
+        return SKIP_LEARN
+    if not 0.0 <= (line.pdrop or 0.0) < 1.0:
+        raise BadRowError(f"{where}: pdrop is in [0, 1), not {line.pdrop}", "pdrop")
+    context, actions, ids = _features(line, where)
+    page = LoggedDecision(
+        event_id=_event_id(line, record),
+        context=context,
+        action_ids=ids,
+        chosen=0,
+        propensity=1.0,
+        reward=0.0,
+        features=actions,
+        time_ms=_time_ms(line.timestamp, where),
+    )
+    slots = page_slots(page, bytes(line.outcomes), where)
+    return [(check_logged(row, where), line.weight) for row in slots] or NO_LABEL
+
+
 _Decoded = TypeVar("_Decoded", DsjsonLabel, _Line)
 
 
-def _read(decoder: "msgspec.json.Decoder[_Decoded]", record: TextRecord) -> "_Decoded | str":
-    """Return the line, with its label's keys as they should be; or ``MARKER``."""
+def _read(
+    decoder: "msgspec.json.Decoder[_Decoded]", record: TextRecord, *, pages: bool = False
+) -> "_Decoded | str":
+    """Return the line, with its label's keys as they should be; or ``MARKER``.
+
+    A line of several slots is refused, unless ``pages`` says that it may have outcomes.
+    """
     text = record.lines[0]
     if text[:1] != b"{":
         return MARKER
 
     try:
         line = decoder.decode(text)
-        if line.outcomes and bytes(line.outcomes) != b"null":
+        if _has_outcomes(line):
+            if pages and not line.keys:
+                return line
             raise _several_slots(record, "_outcomes")
         if b'"_slots"' in text and "_slots" in _context_of(text):
             raise _several_slots(record, "c._slots")
@@ -280,19 +328,15 @@ def _context_of(text: bytes) -> dict[str, msgspec.Raw]:
 
 def _several_slots(record: TextRecord, target: str) -> BadRowError:
     return BadRowError(
-        f"{record.where()}: a decision with several slots (CCB, slates) is not read here", target
+        f"{record.where()}: a decision with several slots (CCB, slates) is not read here, but by"
+        " methods ope and slates where each slot of _outcomes has a _label_cost of its own",
+        target,
     )
-
-
-def _listed(value: list[Any] | float | None) -> list[Any]:
-    """Return what VW takes for a list: a number is a list of it, and null is nothing."""
-    values = value if isinstance(value, list) else [value]
-    return [item for item in values if item is not None]
 
 
 def _pmf(line: _Line, count: int, chosen: int) -> Pmf | None:
     """Return float64[K] in the order of the actions, or None if the line does not hold one."""
-    actions, probabilities = line.actions, _listed(line.p) or _listed(line.other_p)
+    actions, probabilities = line.actions, listed(line.p) or listed(line.other_p)
     if sorted(actions) != list(range(1, count + 1)) or len(probabilities) != count:
         return None
     if not all(isinstance(value, float) for value in probabilities):  # VW reads "NaN"

@@ -89,8 +89,10 @@ class TextRecord(msgspec.Struct, frozen=True, eq=False, gc=False):
         return msgspec.structs.replace(self, first=count_newlines(self.path, 0, self.offset) + 1)
 
 
-Parsed = tuple[LoggedDecision, float] | str | None
-"""A row and how many decisions of the service it stands for (1, where nothing was dropped).
+Row = tuple[LoggedDecision, float]
+"""A row and how many decisions of the service it stands for (1, where nothing was dropped)."""
+Parsed = Row | list[Row] | str | None
+"""A row, or those of a page's slots.
 
 Or why the record is no decision, in words that a count can stand before; or None, if it is nothing
 to count.
@@ -142,9 +144,10 @@ class RecordPiece:
             if parsed is None or isinstance(parsed, str):
                 continue
 
-            rows.append(replace(parsed[0], lines=record.lines) if self.keep_lines else parsed[0])
-            weights.append(parsed[1])
-            if len(rows) == BATCH_ROWS:
+            for row, weight in parsed if isinstance(parsed, list) else [parsed]:
+                rows.append(replace(row, lines=record.lines) if self.keep_lines else row)
+                weights.append(weight)
+            if len(rows) >= BATCH_ROWS:
                 yield _batch(rows, weights)
                 rows, weights = [], []
 

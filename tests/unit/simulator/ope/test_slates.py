@@ -20,6 +20,7 @@ from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from serve_app.cli.main import app
 from simulator.logs.archive.pieces import archive_pieces
+from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.logs.rows import LoggedDecision, MemoryPiece, key_of
 from simulator.ope.slates.batch import slate_batch
@@ -410,3 +411,70 @@ def test_targets_say_what_they_would_do_with_what_is_left():
     batch = target_slate_batch(TARGET, pages, {"slot"})
     assert batch.slot_weights.shape == (20, 3)
     assert batch.page_weights is None
+
+
+ASKED = ("--policy", "uniform", "--json", "--estimator", "iips")
+
+
+def ccb(*slots, **others):
+    """A line of VW with several slots: of each its actions, their probabilities, and its cost."""
+    outcomes = [
+        {"_a": actions, "_p": chances} | ({} if cost is None else {"_label_cost": cost})
+        for actions, chances, cost in slots
+    ]
+    context = {"u": {"x": 1}, "_multi": [{"a": 1}, {"b": 1}, {"c": 1}], "_slots": [{}, {"s": 1}]}
+    return json.dumps({"EventId": "e", "c": context, "_outcomes": outcomes} | others)
+
+
+def test_pages_of_vowpal_wabbit_are_read(tmp_path):
+    log = tmp_path / "log.json"
+    good = [([2, 0, 1], [0.5, 0.25, 0.25], -1), ([1, 0], [0.75, 0.25], 0)]
+    log.write_text("\n".join(ccb(*good, EventId=f"e{n}") for n in range(40)))
+    (batch,) = [batch for piece in open_log(str(log), "dsjson") for batch in piece.batches()]
+    first, second = batch.decisions[:2]
+    assert (first.action_ids, first.chosen, first.slot) == (["1", "2", "3"], 2, 0)
+    assert first.pmf == pytest.approx([0.25, 0.25, 0.5])
+    assert (second.action_ids, second.chosen, second.slot) == (["1", "2"], 1, 1)
+    assert second.pmf == pytest.approx([0.25, 0.75])
+    assert second.features == [{"a": 1.0}, {"b": 1.0}]
+    assert (second.propensity, second.reward, second.context) == (0.75, 0.0, {"u.x": 1.0})
+
+    done = CliRunner().invoke(
+        app,
+        [*f"replay --log {log} --format dsjson --method slates".split(), *ASKED],
+    )
+    assert done.exit_code == 0, done.output
+    uniform = json.loads(done.stdout)["results"][1]
+    assert uniform["estimates"]["iips"]["value"] == pytest.approx(1 / 3 / 0.5)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ccb(([3], [1.0], 0)),
+        ccb(([0], [1.0], 0), ([0], [1.0], 0)),
+        ccb(([], [], 0)),
+        ccb(([0], [0.0], 0)),
+        ccb(([0], ["x"], 0)),
+        ccb(([0], [1.0], 0), _label_cost=0, _label_probability=1, _labelIndex=0),
+        ccb(([0], [1.0], 0), pdrop=1),
+        ccb(([0], [1.0], 1e13)),
+        ccb(([0], [1.0], 0), c={"_multi": 3}),
+    ],
+)
+def test_a_page_that_is_none_is_a_bad_row(tmp_path, line):
+    (tmp_path / "log.json").write_text(line)
+    pieces = open_log(str(tmp_path / "log.json"), "dsjson")
+    with pytest.raises(BadRowError, match="line 1: "):
+        list(pieces[0].batches())
+    (piece,) = open_log(str(tmp_path / "log.json"), "dsjson", skip_bad=True)
+    assert list(piece.batches()) == []
+    assert piece.skipped == 1
+
+
+def test_a_page_without_a_label_is_no_decision(tmp_path):
+    lines = [ccb(([0], [1.0], None)), ccb(([0], [1.0], 0), _skipLearn=True)]
+    (tmp_path / "log.json").write_text("\n".join(lines))
+    (piece,) = open_log(str(tmp_path / "log.json"), "dsjson")
+    assert list(piece.batches()) == []
+    assert dict(piece.left_out.counts) == {"lines without a label": 1, "lines with _skipLearn": 1}
