@@ -238,8 +238,11 @@ def make_slate_plan(question: SlateQuestion, pieces: Sequence[Piece]) -> SlatePl
     Raises:
         ReplayError: there are no pages, or an estimator was asked for by name that cannot be had.
     """
-    look = (pages for piece in pieces for pages in pages_of(piece, question.horizon, LeftOut()))
+    left_out = LeftOut()
+    look = (pages for piece in pieces for pages in pages_of(piece, question.horizon, left_out))
     first = next(look, None)
+    if first is None and left_out:
+        raise ReplayError(f"the log has no pages to evaluate: {left_out}", "log")
     if first is None:
         raise no_rows_error(pieces, "pages to evaluate")
     check_columns(question.targets, pieces)

@@ -77,17 +77,17 @@ def weigh_slots(
     most = 0
     for row in range(rows):
         most = max(most, offsets[row + 1] - offsets[row])
-    mu, kept = np.empty(most), np.empty(most)
+    mu, kept, taken = np.empty(most), np.empty(most), np.empty(most, np.bool_)
 
     begin = 0
     for page in range(starts.size - 1):
         if starts[page] == starts[page + 1]:
             continue
         count = offsets[starts[page] + 1] - offsets[starts[page]]
-        kept[:count] = 1.0
+        kept[:count], taken[:count] = 1.0, False
         for row in range(starts[page], starts[page + 1]):
-            # An action that is taken, or that a rule removed, has nothing: mu is -1 for these.
-            mu[:count] = -1.0
+            # An action that is taken, or that a rule of the page keeps out, has nothing.
+            mu[:count] = 0.0
             for at in range(offsets[row], offsets[row + 1]):
                 mu[places[at]] = logging[at]
 
@@ -96,12 +96,13 @@ def weigh_slots(
             missing, squares = 0.0, 0.0
             for k in range(count):
                 share = marginals[begin + k]
-                if kept[k] <= 0.0 or mu[k] == 0.0:
+                if kept[k] <= 0.0 or (mu[k] == 0.0 and not taken[k]):
                     missing += share
                 elif mu[k] > 0.0:
                     squares += share / mu[k] * share / kept[k] / kept[k]
                 if mu[k] > 0.0:
                     kept[k] *= 1.0 - mu[k] if mu[k] < 1.0 else 0.0
+            taken[picked] = True
             never[row], second[row] = missing, squares
             begin += count
     return weights, never, second

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.errors import BadRowError, ReplayError
+from bandits.errors import ReplayError
 from bandits.types import Float64
 from simulator.logs.actions.columns import Bools, Int64
 from simulator.logs.actions.from_rows import with_actions
@@ -16,6 +16,8 @@ from simulator.ope.slates.kernels import places_on_page
 
 BROKEN = "slots of pages that lack another slot"
 """Why rows are left out: what a slot was worth depends on those above it."""
+WIDER = "slots of pages whose later slots have an action that the first has not"
+"""Another reason, as where a rule lets an item stand only further down."""
 PAGES_AT_ONCE = 500
 
 
@@ -77,7 +79,8 @@ class Pages:
 def pages_of(piece: Piece, horizon: int, left_out: LeftOut) -> Iterator[Pages]:
     """Yield a piece's pages, some at a time.
 
-    Rows of a decision that lacks one of its slots, as where bad rows were left out, are left out.
+    Pages that lack one of their slots, as where bad rows were left out, are left out, and so are
+    those of which a later slot has an action that the first has not.
 
     Args:
         piece: of the log.
@@ -86,7 +89,6 @@ def pages_of(piece: Piece, horizon: int, left_out: LeftOut) -> Iterator[Pages]:
 
     Raises:
         ReplayError: rows have no actions, or stand for several decisions each.
-        BadRowError: a later slot of a page has an action that the first has not.
     """
     for batch in _whole(piece):
         slots = _slots_of(batch)
@@ -106,10 +108,12 @@ def pages_of(piece: Piece, horizon: int, left_out: LeftOut) -> Iterator[Pages]:
 
         whole = np.flatnonzero(~broken)
         for start in range(0, len(whole), PAGES_AT_ONCE):
-            yield _cut(batch, begins, whole[start : start + PAGES_AT_ONCE], horizon)
+            pages = _cut(batch, begins, whole[start : start + PAGES_AT_ONCE], horizon, left_out)
+            if len(pages):
+                yield pages
 
 
-def _cut(batch: LogBatch, begins: Int64, which: Int64, horizon: int) -> Pages:
+def _cut(batch: LogBatch, begins: Int64, which: Int64, horizon: int, left_out: LeftOut) -> Pages:
     """Return some pages of a batch, up to the horizon."""
     all_slots = np.diff(begins)[which]
     counts = np.minimum(all_slots, horizon)
@@ -122,12 +126,9 @@ def _cut(batch: LogBatch, begins: Int64, which: Int64, horizon: int) -> Pages:
     assert actions is not None  # noqa: S101 - of every batch here
     places = places_on_page(starts, actions.offsets, actions.ids)
     if len(places) and places.min() < 0:
-        row = int(np.searchsorted(actions.offsets, int(places.argmin()), side="right")) - 1
-        raise BadRowError(
-            f"decision {kept.decisions[row].event_id}: slot {_slots_of(kept)[row]} has an action"
-            " that the page's first slot has not; pages are filled from one pool",
-            "actions",
-        )
+        odd = np.add.reduceat(places < 0, actions.offsets[starts[:-1]]) > 0
+        left_out.counts[WIDER] += int(counts[odd].sum())
+        return _cut(batch, begins, which[~odd], horizon, left_out)
     return Pages(kept, starts, horizon, int((all_slots > horizon).sum()), places)
 
 

@@ -16,7 +16,9 @@ from bandits.log.records import (
     CheckpointRecord,
     EncodedDecision,
     LogEntry,
+    Placed,
     RewardRecord,
+    Ruled,
     TickRecord,
 )
 from bandits.ridge.config import RidgeConfig
@@ -33,6 +35,12 @@ SPECS = {
         "home",
         learner=msgspec.structs.replace(RIDGE, action_bias=False, max_features=20),
         exploration=LinUcb(),
+        join=ARRIVES,
+    ),
+    "slots looked at seldom": PolicySpec(
+        "home",
+        learner=msgspec.structs.replace(RIDGE, examination=[1.0, 0.5, 0.25]),
+        exploration=EpsilonGreedy(),
         join=ARRIVES,
     ),
     "VW": PolicySpec(
@@ -77,6 +85,7 @@ def rich_log(spec: PolicySpec) -> FakeLog:
             catalogue=catalogues[i % 20 == 0].digest,
             context={"hour": i / 7, "device": "phone", "tags": ["p", "q"], "zero": 0.0},
             holdout=i % 11 == 0,
+            rules=Ruled(placed=[Placed(i % 2, "x")]) if i % 7 == 3 else None,
         )
         log.append(record, at=10 + 500 * i)
         if i % 2:

@@ -28,7 +28,7 @@ from simulator.ope.slates.estimators import SlateEstimator
 from simulator.ope.slates.formulas import SLATE_FORMULAS
 from simulator.ope.slates.kernels import weigh_slots
 from simulator.ope.slates.marginals import slot_marginals
-from simulator.ope.slates.pages import BROKEN, pages_of
+from simulator.ope.slates.pages import BROKEN, WIDER, pages_of
 from simulator.ope.slates.pseudo_inverse import page_weights, rule_of
 from simulator.ope.slates.target_batch import marginals_of, target_slate_batch
 from simulator.ope.targets import ColumnTarget, LoggingTarget, RowTarget, UniformTarget
@@ -334,11 +334,26 @@ def test_what_cannot_be_had_is_refused_by_name_and_left_out_otherwise():
         SlateQuestion([UniformTarget()], ["dr"])
     with pytest.raises(ReplayError, match="normal, bootstrap, anytime"):
         SlateQuestion([UniformTarget()], interval="bernstein")
-    with pytest.raises(BadRowError, match="the page's first slot has not"):
-        ask(
-            [random_rows(1)[0], LoggedDecision("e0", {}, ["x"], 0, 1.0, 0.0, slot=1)],
-            UniformTarget(),
-        )
+
+
+def test_pages_that_widen_are_left_out_and_counted():
+    """As where a rule lets an item stand only further down."""
+    wide = [LoggedDecision("w", {}, ["0"], 0, 1.0, 1.0, pmf=np.ones(1))]
+    wide.append(LoggedDecision("w", {}, ["1"], 0, 1.0, 1.0, pmf=np.ones(1), slot=1))
+    report = ask([*wide, *random_rows(30)], LoggingTarget(), horizon=3)
+    assert report.log.left_out == {WIDER: 2}
+    assert report.log.decisions == 30
+    with pytest.raises(ReplayError, match=r"no pages to evaluate: .*the first has not: 2"):
+        ask(wide, UniformTarget())
+
+
+def test_what_a_rule_keeps_out_of_a_slot_is_missing():
+    """The second slot is without the action 1, whatever stands in the first."""
+    rows = page(0, (0, 2), (1.0, 1.0), LOGGING["uniform"], 4)
+    rows[1] = replace(rows[1], action_ids=["2", "3"], chosen=0, pmf=np.array([0.5, 0.5]))
+    weights, never, _ = weighed(all_together(rows, 2), np.full(8, 0.25))
+    assert weights == pytest.approx([1.0, 0.25 / (0.5 * 0.75)])
+    assert never == pytest.approx([0.0, 0.25])
 
 
 def test_slots_of_an_archive_are_pages(tmp_path):
