@@ -15,7 +15,7 @@ from bandits.errors import BadRowError
 from bandits.log.codec import MALFORMED
 from bandits.types import Pmf, frozen
 from bandits.values import FeatureMap
-from simulator.logs.dsjson_pages import PMF_SLACK, listed, page_slots
+from simulator.logs.dsjson_pages import PMF_SLACK, one_or_more, page_slots
 from simulator.logs.files import LogFile
 from simulator.logs.left_out import MARKER
 from simulator.logs.rows import LoggedDecision
@@ -65,7 +65,7 @@ class DsjsonLabel(msgspec.Struct, frozen=True):
     @property
     def actions(self) -> list[int]:
         """``a``, where VW takes a single number for a list of one, and passes over null."""
-        return [int(action) for action in listed(self.a)]
+        return [int(action) for action in one_or_more(self.a)]
 
     @property
     def keys(self) -> int:
@@ -336,7 +336,7 @@ def _several_slots(record: TextRecord, target: str) -> BadRowError:
 
 def _pmf(line: _Line, count: int, chosen: int) -> Pmf | None:
     """Return float64[K] in the order of the actions, or None if the line does not hold one."""
-    actions, probabilities = line.actions, listed(line.p) or listed(line.other_p)
+    actions, probabilities = line.actions, one_or_more(line.p) or one_or_more(line.other_p)
     if sorted(actions) != list(range(1, count + 1)) or len(probabilities) != count:
         return None
     if not all(isinstance(value, float) for value in probabilities):  # VW reads "NaN"

@@ -56,7 +56,7 @@ def page_slots(page: LoggedDecision, outcomes: bytes, where: str) -> list[Logged
 
     left, rows = list(range(len(page.action_ids))), []
     for number, slot in enumerate(slots):
-        shown, probabilities = listed(slot.a), listed(slot.p)
+        shown, probabilities = one_or_more(slot.a), one_or_more(slot.p)
         if not shown or shown[0] not in left or not probabilities:
             raise BadRowError(
                 f"{where}: slot {number} of _outcomes shows one of the actions that are left,"
@@ -82,7 +82,7 @@ def page_slots(page: LoggedDecision, outcomes: bytes, where: str) -> list[Logged
     return rows
 
 
-def listed(value: list[Any] | float | None) -> list[Any]:
+def one_or_more(value: list[Any] | float | None) -> list[Any]:
     """Return what VW takes for a list: a number is a list of it, and null is nothing."""
     values = value if isinstance(value, list) else [value]
     return [item for item in values if item is not None]
