@@ -1,10 +1,7 @@
 """Estimators of pages at work: a value for the page, and one for each of its slots."""
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import Interval, Normal, Sample
@@ -39,7 +36,7 @@ class SlateEstimator:
             raise ReplayError(f"a page has 1 slot or more, not {horizon}", "horizon")
         self.formula = SLATE_FORMULAS[name](horizon)
         self._moments = Moments.empty(self.formula.k, replicates)
-        self._slots = slots_of(self.formula)
+        self._slots = SlotsSeen(self.formula)
 
     def update(self, batch: SlateBatch) -> None:
         """Add pages.
@@ -48,7 +45,7 @@ class SlateEstimator:
             ReplayError: they lack the weights, or a weight is not finite.
         """
         columns = checked(self.formula.columns(batch.weight, batch))
-        count_slots(self._slots, self.formula, batch)
+        self._slots.update(batch)
         add_rows([(self._moments, columns)], batch.keys)
 
     def merge(self, other: "SlateEstimator") -> None:
@@ -56,17 +53,16 @@ class SlateEstimator:
         if other.formula != self.formula:
             raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
         self._moments.merge(other._moments)  # noqa: SLF001
-        for mine, theirs in zip(self._slots, other._slots, strict=True):  # noqa: SLF001
-            mine.merge(theirs)
+        self._slots.merge(other._slots)  # noqa: SLF001
 
     def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
         """Return the estimate of a page's value from the pages so far."""
-        formula, slots = self.formula, [rows for rows in self._slots if rows.n]
+        slots = self._slots.seen
         sample = self._sample(slice(None))
         low, high, note = interval.bounds(sample)
 
         # Which slots earn what they are said to earn: a page is as good as the worst of them.
-        verdict, reason = judge_slots(self._slots, formula)
+        verdict, reason = self._slots.judge()
         return Estimate(
             value=sample.point,
             stderr=sample.stderr,
@@ -82,9 +78,7 @@ class SlateEstimator:
     def estimates_by_slot(self, interval: Interval = Normal()) -> list[Estimate]:  # noqa: B008
         """Return the estimate of each slot that some page has; none where a page has one weight."""
         out = []
-        for slot, rows in enumerate(self._slots if self.formula.by_slot else ()):
-            if not rows.n:
-                continue
+        for slot, rows in enumerate(self._slots.seen if self.formula.by_slot else ()):
             sample = self._sample(slice(slot, slot + 1))
             low, high, note = interval.bounds(sample)
             verdict, reason = judge(rows, sample.stderr)
@@ -93,7 +87,7 @@ class SlateEstimator:
                     value=sample.point,
                     stderr=sample.stderr,
                     interval=(low, high),
-                    n=rows.n,
+                    n=int(self._slots.pages[slot]),
                     ess=rows.ess,
                     max_weight=rows.used_largest,
                     clipped_fraction=0.0,
@@ -111,9 +105,7 @@ class SlateEstimator:
         """
         formula = self.formula
         out = []
-        for slot, rows in enumerate(self._slots if formula.by_slot else ()):
-            if not rows.n:
-                continue
+        for slot in range(len(self._slots.seen) if formula.by_slot else 0):
 
             def value(means: Float64, slot: int = slot) -> Float64:
                 values = formula.slot_values(means)
@@ -136,12 +128,12 @@ class SlateEstimator:
 
     def _sample(self, slots: slice) -> Sample:
         """Return what an interval of the sum over some slots is computed from."""
-        formula = self.formula
+        formula, slots_seen = self.formula, self._slots.rows
         rewards = (
-            min(rows.reward_low for rows in self._slots),
-            max(rows.reward_high for rows in self._slots),
+            min(rows.reward_low for rows in slots_seen),
+            max(rows.reward_high for rows in slots_seen),
         )
-        largest = max(rows.largest for rows in self._slots)
+        largest = max(rows.largest for rows in slots_seen)
 
         def value(means: Float64) -> Float64:
             total: Float64 = formula.slot_values(means)[..., slots].sum(axis=-1)
@@ -161,7 +153,7 @@ class SlateDifference(Difference):
         formula = SLATE_FORMULAS[name](horizon)
         super().__init__(formula, replicates)
         self._pages = formula
-        self._both = slots_of(formula), slots_of(formula)
+        self._both = SlotsSeen(formula), SlotsSeen(formula)
 
     def gather(self, left: OpeBatch, right: OpeBatch) -> list[tuple[Moments, Float64]]:
         """Count pages, and return which columns are to be added to which moments; see Difference.
@@ -172,7 +164,7 @@ class SlateDifference(Difference):
         """
         sides = [pages_in(batch, self._pages.horizon) for batch in (left, right)]
         for slots, batch in zip(self._both, sides, strict=True):
-            count_slots(slots, self._pages, batch)
+            slots.update(batch)
         columns = [checked(self._pages.columns(batch.weight, batch)) for batch in sides]
         return [(self._moments, np.concatenate(columns))]
 
@@ -181,12 +173,11 @@ class SlateDifference(Difference):
         super().merge(other)
         assert isinstance(other, SlateDifference)  # noqa: S101 - of the same formula
         for mine, theirs in zip(self._both, other._both, strict=True):  # noqa: SLF001
-            for slot, added in zip(mine, theirs, strict=True):
-                slot.merge(added)
+            mine.merge(theirs)
 
     def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
         """Compare on the pages so far; the verdict is that of the worse side's worst slot."""
-        judged = [judge_slots(slots, self._pages) for slots in self._both]
+        judged = [slots.judge() for slots in self._both]
         verdict, reason = max(judged, key=lambda each: VERDICTS.index(each[0]))
         return msgspec.structs.replace(super().compare(interval), verdict=verdict, reason=reason)
 
@@ -194,46 +185,68 @@ class SlateDifference(Difference):
         return 0.0, 0.0
 
 
-def slots_of(formula: SlateFormula) -> list[Diagnostics]:
-    """Return what tells of each slot's weights, of no rows; one where a page has one weight."""
-    return [Diagnostics() for _ in range(formula.horizon if formula.by_slot else 1)]
+class SlotsSeen:
+    """What tells of the weights of each slot of pages, or of whole pages: a monoid.
 
-
-def count_slots(slots: Sequence[Diagnostics], formula: SlateFormula, batch: SlateBatch) -> None:
-    """Add pages to what tells of each slot's weights.
-
-    Args:
-        slots: gets the rows of each slot.
-        formula: says which weights.
-        batch: of pages.
+    A page that has ended counts in the slots below, with the weight that it has there and without a
+    reward: values are of pages. ``pages``: int64[S], how many have each slot.
     """
-    used = formula.used(batch)
-    for slot, diagnostics in enumerate(slots):
-        here = np.flatnonzero(batch.lengths > slot)
-        weights = np.ascontiguousarray(used[here, slot])
-        missing, second = _told(batch, formula.weights, here, slot)
-        rewards = batch.rewards[here, slot] if formula.by_slot else batch.reward[here]
-        ones = np.ones(len(here))
-        rows = OpeBatch(
-            batch.keys[here],
-            np.ascontiguousarray(rewards),
-            ones,
-            weights,
-            None,
-            None,
-            missing,
-            second,
-        )
-        added = Diagnostics.of(rows, weights, 0.0)
-        if formula.weights == "pseudo_inverse":
-            added.money = np.full_like(added.money, NO_BETS)
-        diagnostics.merge(added)
+
+    def __init__(self, formula: SlateFormula) -> None:
+        count = formula.horizon if formula.by_slot else 1
+        self.rows = [Diagnostics() for _ in range(count)]
+        self.pages = np.zeros(count, np.int64)
+        self._formula = formula
+
+    @property
+    def seen(self) -> list[Diagnostics]:
+        """Return those of the slots that some page has."""
+        return self.rows[: np.count_nonzero(self.pages)]
+
+    def update(self, batch: SlateBatch) -> None:
+        """Add pages."""
+        formula, used = self._formula, self._formula.used(batch)
+        ones = np.ones(len(batch))
+        for slot, diagnostics in enumerate(self.rows):
+            self.pages[slot] += int((batch.lengths > slot).sum())
+            weights = np.ascontiguousarray(used[:, slot])
+            rewards = batch.rewards[:, slot] if formula.by_slot else batch.reward
+            missing, second = _told(batch, formula.weights, slot)
+            rows = OpeBatch(
+                batch.keys,
+                np.ascontiguousarray(rewards),
+                ones,
+                weights,
+                unsupported=missing,
+                second_moment=second,
+            )
+            added = Diagnostics.of(rows, weights, 0.0)
+            if formula.weights == "pseudo_inverse":
+                added.money = np.full_like(added.money, NO_BETS)
+            diagnostics.merge(added)
+
+    def merge(self, other: "SlotsSeen") -> None:
+        """Add the pages of another, of the same formula."""
+        self.pages += other.pages
+        for mine, theirs in zip(self.rows, other.rows, strict=True):
+            mine.merge(theirs)
+
+    def judge(self) -> tuple[Verdict, str]:
+        """Return the verdict of the worst slot, and its first cause with what to do about it."""
+        judged = [judge(rows, 0.0) for rows in self.seen or [Diagnostics()]]
+        worst = max(range(len(judged)), key=lambda slot: VERDICTS.index(judged[slot][0]))
+        verdict, reason = judged[worst]
+        if verdict == "reliable" or not self._formula.by_slot:
+            return verdict, reason
+
+        # Deeper slots are worse off; how many are well, the reason says.
+        well = next(slot for slot, each in enumerate(judged) if each[0] != "reliable")
+        advice = f" (the first {well} are reliable: --horizon {well})" if well else ""
+        return verdict, f"slot {worst}{advice}: {reason}"
 
 
-def _told(
-    batch: SlateBatch, weights: Weights, here: NDArray[np.intp], slot: int
-) -> tuple[Float64 | None, Float64 | None]:
-    """Return what PMFs tell of the weights of a slot of some pages, float64[n] each.
+def _told(batch: SlateBatch, weights: Weights, slot: int) -> tuple[Float64 | None, Float64 | None]:
+    """Return what PMFs tell of the weights of a slot, float64[n] each.
 
     The target's mass that the log lacks, and the mean of the weight's square under the logging
     policy; None where they are not known.
@@ -242,39 +255,15 @@ def _told(
     match weights:
         case "cascade" | "page":
             # A page's weight is that of its last slot.
-            last = batch.lengths - 1 if weights == "page" else np.full(len(batch), slot)
+            below = batch.horizon - 1 if weights == "page" else slot
+            last = np.minimum(batch.lengths - 1, below)
             rows = np.arange(len(batch))
             missing = (batch.before * batch.missing).cumsum(axis=1)[rows, last]
             if batch.second is not None:
                 second = np.square(batch.before[rows, last]) * batch.second[rows, last]
         case "slot":
-            missing = None if batch.slot_missing is None else batch.slot_missing[:, slot]
-            second = None if batch.slot_second is None else batch.slot_second[:, slot]
+            missing = None if batch.slot_missing is None else batch.slot_missing[:, slot].copy()
+            second = None if batch.slot_second is None else batch.slot_second[:, slot].copy()
         case "pseudo_inverse":
             missing, second = np.zeros(len(batch)), batch.page_second
-    return (
-        None if missing is None else np.ascontiguousarray(missing[here]),
-        None if second is None else np.ascontiguousarray(second[here]),
-    )
-
-
-def judge_slots(slots: Sequence[Diagnostics], formula: SlateFormula) -> tuple[Verdict, str]:
-    """Judge an estimate of a page by its slots.
-
-    Args:
-        slots: what tells of each slot's weights.
-        formula: what is estimated.
-
-    Returns:
-        The verdict of the worst slot, and its first cause with what to do about it.
-    """
-    judged = [judge(rows, 0.0) for rows in slots if rows.n] or [judge(Diagnostics(), 0.0)]
-    worst = max(range(len(judged)), key=lambda slot: VERDICTS.index(judged[slot][0]))
-    verdict, reason = judged[worst]
-    if verdict == "reliable" or not formula.by_slot:
-        return verdict, reason
-
-    # Deeper slots are worse off; how many are well, the reason says.
-    well = next(slot for slot, each in enumerate(judged) if each[0] != "reliable")
-    advice = f" (the first {well} are reliable: --horizon {well})" if well else ""
-    return verdict, f"slot {worst}{advice}: {reason}"
+    return missing, second
