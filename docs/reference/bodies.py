@@ -226,6 +226,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "spec": "The whole spec.",
         "outcomes": "How many events of the log had each outcome of the join.",
         "signals": "Of each signal how many rewards counted, and their mean.",
+        "quotas": "Of each quota, and each group that has a floor, its share and its price.",
         "stalled": "Where learning stands still.",
         "reason": "Why learning stands still.",
     },

@@ -17,6 +17,7 @@ from banditloop_client.schemas import (
     ItemsVersion,
     PolicyInfo,
     PriorInfo,
+    QuotaInfo,
     Refused,
     SignalInfo,
     SimilarItem,
@@ -399,6 +400,7 @@ class RedisPolicyService:
             artifact_trouble=trouble,
             refresh=refreshed,
             signals=_signals_info(stats),
+            quotas=_quotas_info(stats),
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:
@@ -444,6 +446,11 @@ class RedisPolicyService:
 def _signals_info(stats: Stats | None) -> dict[str, SignalInfo]:
     counted = {} if stats is None else stats.signals
     return {name: SignalInfo(count, total / count) for name, (count, total) in counted.items()}
+
+
+def _quotas_info(stats: Stats | None) -> dict[str, QuotaInfo]:
+    states = {} if stats is None else stats.quotas
+    return {name: QuotaInfo(*msgspec.structs.astuple(each)) for name, each in states.items()}
 
 
 def _prior_info(known: KnownPrior | None) -> PriorInfo | None:

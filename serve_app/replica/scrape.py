@@ -322,6 +322,22 @@ class ServiceCollector:
             lag.add_metric([policy], self._lags.get(policy, 0.0))
         yield from (outcomes, early, learned, published, lag, merges, late, free, prior)
         yield from (named, means)
+        yield from self._quotas()
+
+    def _quotas(self) -> Iterator[Metric]:
+        share, price = (
+            GaugeMetricFamily(f"banditloop_quota_{name}", text, labels=["policy", "quota"])
+            for name, text in (
+                ("share", "Share of what was shown in the last while, of a quota or a group"),
+                ("price", "What a quota adds to the scores of its items"),
+            )
+        )
+        for policy, stats in self._stats.items():
+            for quota, state in stats.quotas.items():
+                price.add_metric([policy, quota], state.price)
+                if state.share is not None:
+                    share.add_metric([policy, quota], state.share)
+        yield from (share, price)
 
     def _stalled(self) -> Metric:
         text = "Whether a policy's learning stands still while entries wait: 1, or 0"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from policies.fold.known_prior import KnownPrior
+from policies.rules.quotas.quota import QuotaState
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -15,7 +16,8 @@ class Stats(msgspec.Struct, frozen=True):
     ``merge`` is the newest that this one has adopted, and ``late`` (in partition 0) are those
     without which it was made. A ridge model has a column for each feature: ``columns``, of
     ``max_columns``. ``prior``: the newest of the log, and what became of it. ``signals``: how many
-    rewards of each signal counted, and the sum of their values.
+    rewards of each signal counted, and the sum of their values. ``quotas``: by name, how each
+    stands, in the learner that holds them.
     """
 
     position: str
@@ -32,6 +34,7 @@ class Stats(msgspec.Struct, frozen=True):
     max_columns: int = 0
     prior: KnownPrior | None = None
     signals: dict[str, tuple[int, float]] = {}
+    quotas: dict[str, QuotaState] = {}
 
 
 def summed(stats: Sequence[Stats]) -> Stats:

@@ -9,6 +9,7 @@ from bandits.log.codec import encode
 from bandits.log.positions import is_after
 from bandits.log.records import BuildRecord, LogRecord
 from policies.archive.archive import ArchiveReader
+from policies.rules.quotas.quota import QuotaState
 from serve_app.store.archiving.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
@@ -26,7 +27,7 @@ class LearnerLog:
 
     ``reader`` reads the stream; ``history`` reads the stream and the archive behind it; ``past`` is
     what a resume or a rollback asks. ``checkpointed`` is the position of the newest checkpoint that
-    this process resumed from or stored.
+    this process resumed from or stored. ``quotas``: how those that it holds stand, for its counts.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class LearnerLog:
         owner = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.lease = Lease(client, keys, owner, generation=generation)
         self.checkpointed = ""
+        self.quotas: dict[str, QuotaState] = {}
 
     def is_trimmed_past(self, position: str) -> bool:
         """Say whether entries past a position may be gone from the stream."""
@@ -88,4 +90,5 @@ class LearnerLog:
         Raises:
             LeaseLostError, RedisError: see ``append``.
         """
+        stats = msgspec.structs.replace(stats, quotas=self.quotas)
         self.lease.guarded([("SET", self.keys.stats, msgspec.msgpack.encode(stats))])

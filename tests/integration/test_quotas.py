@@ -10,6 +10,7 @@ import pytest
 from support import loops as whole
 from support import partition_loops as divided
 
+from banditloop_client.schemas import QuotaInfo
 from bandits.exploration import Softmax
 from bandits.log.join import JoinRule
 from bandits.log.records import ControlRecord, DecisionRecord
@@ -141,6 +142,11 @@ async def test_a_quota_is_held_and_the_next_leader_goes_on_from_the_state_that_s
         assert traffic.price < 3 * last
         assert np.argmax(later.pmfs()[0]) == 0
 
+        found = await until_told(traffic.service)
+        assert found.wanted == 0.9
+        assert found.price == pytest.approx(traffic.price, rel=0.5)
+        assert 0 < found.share < 1
+
     entries = [entry for each in keys for entry in read_all(client, each)]
     said = {entry.id: entry for entry in entries if isinstance(entry.record, ControlRecord)}
     times = [entry.time_ms for entry in said.values()]
@@ -161,6 +167,15 @@ async def test_a_quota_is_held_and_the_next_leader_goes_on_from_the_state_that_s
     await asyncio.to_thread(settled, made(client, spec), client)
     verdicts = whole.verdicts if count == 1 else divided.verdicts
     assert set(await asyncio.to_thread(verdicts, client)) == {"identical"}
+
+
+async def until_told(service: RedisPolicyService) -> QuotaInfo:
+    """How the quota stands, once the counts say it."""
+    deadline = time.monotonic() + 60
+    while not (found := (await service.info()).quotas):
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.05)
+    return found[f"at_least {ACME}"]
 
 
 def _records(entries) -> list[ControlRecord]:

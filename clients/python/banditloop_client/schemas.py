@@ -377,6 +377,20 @@ class SignalInfo(msgspec.Struct, frozen=True):
     mean: float
 
 
+class QuotaInfo(msgspec.Struct, frozen=True):
+    """How a quota stands, or a group that is to have its floor.
+
+    ``share``: of what was shown in the last while, null if nothing of it could be shown yet;
+    ``wanted``: what it is to be at least, or at most; ``price``: what is added to the scores of its
+    items; ``capped``: whether that is as much as the spec allows.
+    """
+
+    share: float | None
+    wanted: float
+    price: float
+    capped: bool
+
+
 class PriorInfo(msgspec.Struct, frozen=True):
     """The rows that the served model was taught before its first decision.
 
@@ -462,6 +476,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     artifact_trouble: Trouble | None = None
     refresh: RefreshInfo | None = None
     signals: dict[str, SignalInfo] = {}
+    quotas: dict[str, QuotaInfo] = {}
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from typing import Final
 
 from policies.rules.quotas.compiled import Goal, Quotas
 from policies.rules.quotas.measure import Shares
-from policies.rules.quotas.quota import group_name
+from policies.rules.quotas.quota import QuotaState, group_name
 
 PERIOD_MS: Final = 1000
 """How long shares are measured before prices move."""
@@ -57,6 +57,12 @@ class _Price:
         if self.log <= LOG_LEAST:
             return 0.0
         return float(f"{self.goal.sign * self.goal.cap * math.exp(self.log):.4g}")
+
+    @property
+    def state(self) -> QuotaState:
+        """How what it is of stands."""
+        share = None if math.isnan(self.share) else self.share
+        return QuotaState(share, self.goal.share, self.value, self.log == 0.0)
 
     def move(self, share: float, choices: float, passed_s: float, goal: float) -> None:
         """Move against the error of a share that was measured.
@@ -109,10 +115,10 @@ class Controller:
         return {name: value for name in sorted(known) if (value := known[name].value)}
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The share of each quota and group in the last while, as far as it was measured."""
+    def states(self) -> dict[str, QuotaState]:
+        """How each quota and each group that was met stands, by its name."""
         known = {**self._prices, **self._groups}
-        return {name: each.share for name, each in known.items() if not math.isnan(each.share)}
+        return {name: price.state for name, price in sorted(known.items())}
 
     def measured(self, time_ms: int, shares: Shares) -> None:
         """Take what was measured of a decision; move the prices once a second.

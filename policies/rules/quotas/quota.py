@@ -72,6 +72,22 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: dict[str, float]
 
 
+class QuotaState(msgspec.Struct, frozen=True):
+    """How a quota stands, or a group that is to have its floor.
+
+    Attributes:
+        share: the share of the last while; None: nothing of it could be shown yet.
+        wanted: the share that it is to have at least, or at most.
+        price: what is added to the scores of its items.
+        capped: whether that is as much as the spec allows.
+    """
+
+    share: float | None
+    wanted: float
+    price: float
+    capped: bool
+
+
 def group_name(group: str, value: str) -> str:
     """Return what a group is called in the log.
 

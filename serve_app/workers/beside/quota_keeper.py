@@ -84,6 +84,7 @@ class QuotaKeeper:
             LeaseLostError, RedisError: see ``Lease.guarded``.
         """
         self._obey(fold.control)
+        self._log.quotas = self.controller.states
         if snapshots.control != fold.control:
             snapshots.steer(fold.control)
 

@@ -76,6 +76,8 @@ def test_a_price_is_never_more_than_its_cap_and_comes_down_again():
     controller = Controller(Quotas([quota]))
     held(Quotas([quota]), lambda _: {quota.name: 0.1}, seconds=3600, controller=controller)
     assert controller.prices == {quota.name: 0.25}
+    assert controller.states[quota.name].capped
+    assert controller.states[quota.name].share == pytest.approx(0.1)
     held(
         Quotas([quota]), lambda _: {quota.name: 0.9}, seconds=120, controller=controller, after=3600
     )
