@@ -263,11 +263,12 @@ def _counts(lists: pa.Array) -> pa.Array:
 
 def _first(rows: EntryRows, of: pa.Array) -> pa.Array:
     """Return which of the elements that lists have by action belongs to what slot 0 chose."""
-    is_decision = rows.chosen.is_valid().to_numpy(zero_copy_only=False)
-    chosen = rows.chosen.values.to_numpy()[rows.chosen.offsets.to_numpy()[:-1][is_decision]]
+    offsets = rows.chosen.offsets.to_numpy()
+    is_drawn = np.diff(offsets) > 0
     places = np.zeros(len(rows.ids), np.int64)
-    places[is_decision] = of.offsets.to_numpy()[:-1][is_decision] + chosen
-    return of.values.take(pa.array(places, mask=~is_decision))
+    chosen = rows.chosen.values.to_numpy()[offsets[:-1][is_drawn]]
+    places[is_drawn] = of.offsets.to_numpy()[:-1][is_drawn] + chosen
+    return of.values.take(pa.array(places, mask=~is_drawn))
 
 
 def _named(rows: EntryRows, name: str, changed_by: type, field: str) -> list[str | None]:

@@ -51,7 +51,7 @@ class _Placement(NamedTuple):
 class Placements:
     """The placements of a policy, compiled.
 
-    ``looks_by_field``: what each looks at, by its field in the spec.
+    ``looks_by_field``: what each looks at, by its field in the spec. ``items``: those they place.
     """
 
     def __init__(self, placements: Sequence[Placement]) -> None:
@@ -64,6 +64,7 @@ class Placements:
             SpecError: a condition is none, or a time ends before it begins.
         """
         self._placements: list[_Placement] = []
+        self.items = [each.item for each in placements]
         self.looks_by_field: dict[str, Looks] = {}
         for at, each in enumerate(placements):
             field = f"placements[{at}]"

@@ -13,8 +13,9 @@ from policies.candidate_pool import Pool
 from policies.items.catalogue import NEVER_PUT
 from policies.items.timeline import Offer
 from policies.requests import MAX_SLOTS, RankRequest, is_private
-from policies.rules.conditions import Looks
+from policies.rules.conditions import CompiledCondition, Looks
 from policies.rules.filters import Filter
+from policies.rules.placements import OnPage
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER, Ruling
@@ -63,7 +64,10 @@ class RuledAgain:
         self.removed = [each for rule in self._said.removed.values() for each in rule.ids]
         self.private = self.stateless = False
 
-        self._ids = list(dict.fromkeys([*record.action_ids, *self.removed]))
+        on_page = [each.action_id for each in self._said.placed]
+        on_page += [each.action_id for each in self._said.unplaced]
+        meant = [] if rules is None or rules.placements is None else rules.placements.items
+        self._ids = list(dict.fromkeys([*record.action_ids, *self.removed, *on_page, *meant]))
         self._found = {item_id: item(item_id) for item_id in self._ids}
         own = zip(record.action_ids, record.features or (), strict=False)
         self._own = {item_id: features for item_id, features in own if features is not None}
@@ -94,6 +98,8 @@ class RuledAgain:
         yield from self._unsaid(rules.looks, own)
         yield from self._of_filters(items, asked)
         ruling = Ruling(items, asked, text)
+        ruling.on_page = OnPage(self._said.placed, self._said.unplaced)
+        yield from self._of_placements(items, asked)
         yield from self._of_boosts(rules, ruling)
         yield from self._of_page(ruling)
         yield from self._of_offers()
@@ -182,6 +188,55 @@ class RuledAgain:
             yield "not_refused", "an item was removed twice"
         for item_id in sorted(set(self.removed).intersection(self._record.action_ids)):
             yield "not_refused", f"{item_id!r} was removed, and could be chosen"
+
+    # Placements
+
+    def _of_placements(self, items: RuledItems, asked: Asked) -> Iterator[tuple[str, str]]:
+        """Yield where placements say something else of the page.
+
+        A page that is short, or whose actions the request describes, says too little to ask again.
+        """
+        record, placements, said = self._record, items.rules.placements, self._said
+        placed = {each.slot: each.action_id for each in said.placed}
+        for item_id in sorted(set(placed.values()).intersection(record.action_ids)):
+            yield "placed", f"{item_id!r} was placed, and could be chosen"
+        if placements is None:
+            if placed:
+                yield "placed", "it says what was placed, and its spec has no placements"
+            return
+        looks = placements.looks_by_field.values()
+        untold = said.short is not None or record.features is not None
+        if untold or any(map(self._looks_at_private, looks)):
+            return
+
+        def holds(condition: CompiledCondition, item_id: str) -> bool:
+            return bool(items.holds(condition, items.rows([item_id]), asked).all())
+
+        unplaced = {each.action_id: each.reason for each in said.unplaced}
+
+        def refused(item_id: str) -> str:
+            # Who was excluded, or not sent, nobody can ask again; nor what a request says it is.
+            reason = unplaced.get(item_id, "")
+            if reason in ("excluded", "not_sent") or self._found[item_id] is None:
+                return reason
+            if not items.admits(items.rows([item_id]), asked).all():
+                return "filtered"
+            return reason if reason == "unavailable" and self._may_be_closed(item_id) else ""
+
+        count = len(placed) + len(record.chosen)
+        again = placements.on_page(count, asked.now_ms, holds, refused)
+        if again.placed != said.placed or again.unplaced != said.unplaced:
+            wanted = {each.slot: each.action_id for each in again.placed}
+            yield "placed", f"{placed} was placed, and its placements say {wanted}"
+
+    def _may_be_closed(self, item_id: str) -> bool:
+        """Return whether an item may not have been offered, clocks being as they are."""
+        item = self._found[item_id]
+        offer = None if item is None else Offer.of(item)
+        if offer is None:
+            return item is None
+        opens, closes = offer.from_ms + APART_MS, offer.until_ms - APART_MS
+        return offer.hidden or not opens <= self._time_ms < closes
 
     # What is added to scores, and what is offered
 

@@ -144,7 +144,7 @@ def _ranker(
     artifact = contender.rescorer.artifact
     trained = [source for source in spec.sources if isinstance(source, ArtifactSource)]
     ranker = Ranker(
-        msgspec.structs.replace(spec, holdout=None, sources=trained),
+        msgspec.structs.replace(spec, holdout=None, sources=trained, placements=msgspec.UNSET),
         list(load_sources(artifact, trained).values()),
         salt=_SALT,
         profiles=profiles_over(histories, artifact.items, _SALT),

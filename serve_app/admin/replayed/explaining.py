@@ -221,6 +221,8 @@ def _gives(
     spec: PolicySpec, snapshot: Snapshot, catalogue: Catalogue, record: DecisionRecord
 ) -> bool:
     """Return whether the probabilities of the first slot follow from a model, byte for byte."""
+    if not record.chosen:  # all was placed, nothing drawn
+        return True
     context, actions = featurise_record(spec, catalogue, record)
     _, left = left_after(actions, ())
     pmf = load_policy(spec, snapshot).pmf(context, left)

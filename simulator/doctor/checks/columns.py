@@ -31,7 +31,7 @@ class Columns:
 
     def add(self, entry: LogEntry) -> None:
         """Keep a decision."""
-        if isinstance(entry.record, DecisionRecord):
+        if isinstance(entry.record, DecisionRecord) and entry.record.chosen:
             self._newest.append(entry.record)
 
     def findings(self) -> Iterator[Finding]:

@@ -183,6 +183,8 @@ def _difference(
     serving, holdout = ranker.serving, ranker.spec.holdout
     if serving is None:
         return float("inf")
+    if not record.chosen:  # all was placed, nothing drawn
+        return 0.0
 
     policy: Policy = FixedPolicy(holdout.policy) if record.holdout and holdout else serving.policy
     context, actions = featurise_record(ranker.spec, catalogue, record)

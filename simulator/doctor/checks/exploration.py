@@ -51,7 +51,7 @@ class Exploration:
     def add(self, entry: LogEntry) -> None:
         """Look at a decision's first PMF."""
         record = entry.record
-        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) == 1:
+        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) <= 1:
             return
 
         pmf = record.pmfs()[0]
@@ -144,7 +144,7 @@ class Uniformity:
             self._lowest = min(self._lowest, record.value)
             self._highest = max(self._highest, record.value)
 
-        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) == 1:
+        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) <= 1:
             return
         self._offered += 1
         spec = self._stored.spec(record.spec)

@@ -27,6 +27,8 @@ class Magnitudes:
         spec, catalogue = self._stored.spec(record.spec), self._stored.catalogue(record.catalogue)
         if spec is None or catalogue is None or math.isinf(spec.learner.largest_number):
             return
+        if not record.chosen:  # all was placed
+            return
 
         self._checked += 1
         ((_, shared, own),) = chosen_rows(spec, catalogue, record, record.chosen[:1])

@@ -101,6 +101,7 @@ COUNTED = (
     "not_activated",
     "orphan_activation",
     "unactivated",
+    "placed",
 )
 """The counts of the join that a report shows."""
 

@@ -18,6 +18,8 @@ CAUSES: Final[Mapping[str, str]] = {
     "boosts": "what was added to the scores is not what the spec's conditions say of these items,"
     " or not the price that quotas had in the state that the decision names",
     "page": "what may follow what, or diversity, is not as the spec and these items have it",
+    "placed": "what stands on the page without a draw is not what the spec's placements say of the"
+    " items at that moment",
     "unavailable": "sources proposed what was deleted, hidden or out of its time",
     "unsaid": "the record lacks what a rule looked at: the moment, or what the user did",
 }

@@ -57,11 +57,12 @@ class Sources:
         # A mixture credits a source for every decision, but for those held out.
         spec = self._stored.spec(record.spec)
         mixed = spec is not None and spec.kind == "mixture"
-        self._uncredited += mixed and record.credit is None and not record.holdout
+        chose = len(record.chosen) > 0 and not record.holdout
+        self._uncredited += mixed and record.credit is None and chose
 
         if spec is not None and spec.holdout is not None:
             self._holdout = spec.holdout
-        if record.holdout:
+        if record.holdout and record.chosen:
             self._count_held_out(entry.id, record, spec.holdout if spec is not None else None)
 
     def _count_held_out(

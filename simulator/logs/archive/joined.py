@@ -111,7 +111,8 @@ class ArchiveJoin:
         closes, counted = entries.ms + window, state > joins.UNCOUNTED
         closed = (closes <= log.now) & ((window > 0) | (entries.sequence < log.next - 1))
         mine = counted & (entries.sequence >= 0) & (entries.sequence < log.end)
-        fresh_rows = np.flatnonzero(mine & closed & ~entries.done & (state == joins.ACTIVE))
+        drawn = (state == joins.ACTIVE) & (entries.slots > 0)
+        fresh_rows = np.flatnonzero(mine & closed & ~entries.done & drawn)
 
         still = mine & ~closed
         if through is None:
@@ -193,7 +194,7 @@ class ArchiveJoin:
         named = np.zeros(int(events.max(initial=-1)) + 1, np.bool_)
         named[events[entries.action >= 0]] = True
         begins = entries.begins
-        wanted = np.flatnonzero(entries.decisions & named[events])
+        wanted = np.flatnonzero(entries.decisions & (entries.slots > 0) & named[events])
         wanted = wanted[entries.chosen[begins[wanted]] == UNKNOWN_ACTION]
         if not len(wanted):
             return

@@ -9,7 +9,7 @@ import pytest
 from support.fakes import SALT, FakeLog
 from support.items import MemoryItems, patch
 
-from bandits.log.records import ControlRecord, Removed, Ruled
+from bandits.log.records import ControlRecord, Placed, Removed, Ruled, Unplaced
 from policies.items.past import ItemsPast
 from policies.profiles.known_user import KnownUser
 from policies.profiles.part import ProfileEvent
@@ -142,6 +142,55 @@ def test_what_follows_the_rules_is_well_however_items_change_between():
     assert figures["under_page_rules"] >= 10
     assert (found["derivations"].severity, found["draws"].severity) == ("ok", "ok")
     assert report.trusted
+
+
+PLACEMENTS = [
+    {"item": "i7", "slot": 1, "when": "context.vip == true"},
+    {"item": "i4", "slot": 0},
+    {"item": "i3", "slot": 0},
+    {"item": "i8", "slot": 0, "when": "context.vip == false"},
+    {"item": "i9", "slot": 2, "until": "1970-01-01T00:00:00Z"},
+]
+
+
+def test_pages_with_placed_items_are_well_also_where_all_is_placed():
+    shop = Shop({**SPEC, "placements": PLACEMENTS})
+    for number in range(24):
+        shop.put("i4", stock=float(number % 3))
+        shop.decide(number, slots=1 + number % 3)
+    report = examine(shop.log.entries, salts={"salt": SALT}, stored=shop.stored)
+    found = {finding.check: finding for finding in report.findings}
+    assert (found["rules"].severity, found["rules"].figures["checked"]) == ("ok", 24)
+    assert (found["derivations"].severity, found["draws"].severity) == ("ok", "ok")
+    assert not [finding for finding in report.findings if finding.severity == "failure"]
+    records = [entry.record for entry in shop.log.entries if hasattr(entry.record, "placed")]
+    assert {len(record.chosen) for record in records} >= {0, 1}
+    assert {each.reason for record in records for each in record.rules.unplaced} == {"filtered"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"placed": []},
+        {"placed": [Placed(0, "i5")]},
+        {"unplaced": []},
+        {"unplaced": [Unplaced(0, "i4", "unavailable")]},
+    ],
+)
+def test_a_page_that_says_otherwise_what_was_placed_is_found(said):
+    shop = Shop({**SPEC, "placements": PLACEMENTS[1:3]})
+    shop.put("i4", stock=0.0)
+    shop.put("i3", stock=1.0)
+    record = shop.decide(1, slots=2)
+    assert (record.placed, record.rules.unplaced) == (
+        [Placed(0, "i3")],
+        [Unplaced(0, "i4", "filtered")],
+    )
+    rules = msgspec.structs.replace(record.rules, **said, short=None)
+    other = msgspec.structs.replace(record, rules=rules)
+    (entry,) = [each for each in shop.log.entries if each.record is record]
+    finding = shop.finding([msgspec.structs.replace(entry, record=other)])
+    assert (finding.severity, finding.figures["placed"]) == ("failure", 1)
 
 
 def test_of_a_policy_without_rules_nothing_is_said():

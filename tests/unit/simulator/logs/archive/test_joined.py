@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.logs import decision
 
 from bandits.errors import SpecError
@@ -210,6 +211,8 @@ def random_log(rng: np.random.Generator, count: int, names: int, pace: int) -> l
                 rules=Ruled(placed=placed) if placed else None,
                 spec=DIGESTS[0 if rng.random() < 0.5 else int(rng.integers(len(DIGESTS)))],
             )
+            if placed and rng.random() < 0.2:  # on its page all is placed
+                record = replace(record, action_ids=[], chosen=[], pmf=b"")
         elif kind < 0.8:
             record = RewardRecord(
                 name,
