@@ -189,7 +189,7 @@ def drifts_between(first: Sequence[LogBatch], newest: Sequence[LogBatch]) -> lis
     before, after = _Seen(first), _Seen(newest)
     names = sorted((before.texts.keys() | after.texts.keys()) - before.numbers.keys())
     found = [
-        Drift("context", name, *_apart(before.texts.get(name, {}), after.texts.get(name, {})))
+        Drift("context", name, *distance_of(before.texts.get(name, {}), after.texts.get(name, {})))
         for name in names
     ]
     for name in sorted(before.numbers.keys() & after.numbers.keys()):
@@ -199,8 +199,8 @@ def drifts_between(first: Sequence[LogBatch], newest: Sequence[LogBatch]) -> lis
             dict(enumerate(np.bincount(np.searchsorted(edges[1:-1], each, "right")).tolist()))
             for each in (old, new)
         )
-        found.append(Drift("context", name, *_apart(*binned)))
-    return [*found, Drift("candidates", "", *_apart(before.items, after.items))]
+        found.append(Drift("context", name, *distance_of(*binned)))
+    return [*found, Drift("candidates", "", *distance_of(before.items, after.items))]
 
 
 class _Seen:
@@ -234,8 +234,13 @@ class _Seen:
                     values[f"={term.text}"] += int(mine.sum())
 
 
-def _apart(old: Mapping[Any, int], new: Mapping[Any, int]) -> tuple[float, float]:
-    """Return the distance of two distributions, and what chance alone would make of it."""
+def distance_of(old: Mapping[Any, int], new: Mapping[Any, int]) -> tuple[float, float]:
+    """Return the distance of two distributions, and what chance alone would make of it.
+
+    Args:
+        old: how often each value came.
+        new: the same, later.
+    """
     keys = [*{**old, **new}]
     counts = np.array([[each.get(key, 0) for key in keys] for each in (old, new)], np.float64)
     sizes = counts.sum(axis=1)

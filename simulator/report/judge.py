@@ -27,6 +27,8 @@ DRIFT_ALARM = 1e-3
 """False-alarm rate of the comparison of the first quarter with the last."""
 FAR = 0.1
 """Share of the decisions that would have to be others, beyond chance, to be told of a drift."""
+LUCK = 2.0
+"""Times the distance by chance that a reader is not told of, as in a log of few decisions."""
 LEAST_TIMED = 100
 """Decisions from which on a leap of the clock can be told from a quiet night."""
 
@@ -146,7 +148,7 @@ def cautions_beside(drifts: Sequence[Drift], findings: Sequence[Finding]) -> Ite
         drifts: how far the first and the newest decisions are apart.
         findings: the doctor's.
     """
-    far = [each for each in drifts if each.distance > FAR + each.by_chance]
+    far = [each for each in drifts if each.distance > FAR + LUCK * each.by_chance]
     for what in sorted({each.what for each in far}):
         names = [f"{each.name} {each.distance:.0%}".strip() for each in far if each.what == what]
         yield verdict_of(f"{what}_drift", f"moved: {', '.join(names)}")

@@ -1,7 +1,7 @@
 """A policy's report: the same numbers as replay's, and an answer whatever the log is like."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import msgspec
 import numpy as np
@@ -19,11 +19,13 @@ from simulator.logs.archive.pieces import policy_pieces
 from simulator.ope.targets import LoggingTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.parse_policy import parse_policy
-from simulator.report.closer import look_closely
+from simulator.report.closer import distance_of, look_closely
 from simulator.report.comparing import uplift_of
 from simulator.report.gather import PolicyRows, read_policy
+from simulator.report.judge import cautions_beside
 from simulator.report.make import policy_report_of
 from simulator.report.page import policy_page
+from simulator.report.report import Drift
 from simulator.report.verdicts import CAUTIONS, VERDICTS
 
 SPEC = PolicySpec("p", join=JoinRule(window_s=2.0), holdout=Holdout(0.3))
@@ -303,3 +305,15 @@ def test_how_long_an_answer_takes_is_what_it_takes():
     expected = count * (needed * variance - 1.0)
     assert uplift.worth_finding_s == pytest.approx(expected, rel=0.05)
     assert uplift.answer_s > uplift.worth_finding_s
+
+
+def test_a_few_decisions_do_not_make_a_drift():
+    """In 500 logs of 40 decisions of one kind, at most a hundredth is told of one by chance."""
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(500):
+        first, newest = (Counter(rng.choice(["tv", "pc", "phone"], 20).tolist()) for _ in range(2))
+        drift = Drift("context", "device", *distance_of(first, newest))
+        told += bool(list(cautions_beside([drift], [])))
+    assert told <= 5
+    assert distance_of({"tv": 50}, {"pc": 50})[0] == 1.0
+    assert distance_of({"tv": 50}, {}) == (0.0, 0.0)
