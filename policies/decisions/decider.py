@@ -13,7 +13,7 @@ from bandits.log.records import DecisionRecord
 from bandits.page import HeardPage, LoggedPage
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from policies.asker import Asker, asked_of_sources
-from policies.candidate_pool import Pool
+from policies.candidate_pool import NOTHING, Pool
 from policies.decisions.holdout import FixedPolicy, in_holdout
 from policies.decisions.mixture import Mixture
 from policies.encoding import check_features
@@ -115,6 +115,9 @@ class Decider:
             actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
 
         rule = None if ruling is None else ruling.page(request, pool, diverse=not held_out)
+        short = _all_barred(pool, rule) if slots else None
+        if short is not None:
+            pool, boosts, slots = NOTHING, None, 0
         page = None if rule is None else HeardPage(rule)
         decision = NOTHING_DRAWN
         if slots:
@@ -167,7 +170,7 @@ class Decider:
             profile=asker.profile,
             rules=None
             if ruling is None
-            else ruling.record(boosts, control, said, _short(slots, decision, rule)),
+            else ruling.record(boosts, control, said, short or _short(slots, decision, rule)),
         )
 
     def scored(
@@ -241,6 +244,15 @@ def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling 
         f"{request.slots} slots{beside}, but only {len(pool.ids)} actions to fill them{without}",
         "slots",
     )
+
+
+def _all_barred(pool: Pool, rule: RuledPage | None) -> str | None:
+    """Return why no action may stand on a page beside what is placed; None: one may."""
+    offsets = None if rule is None or not pool.ids else rule.after(())
+    if rule is None or offsets is None or not np.isnan(offsets).all():
+        return None
+    barring = " and ".join(rule.barring(()))
+    return f"none of the {len(pool.ids)} actions may stand beside what is placed, by {barring}"
 
 
 def _short(slots: int, decision: Decision, rule: RuledPage | None) -> str | None:

@@ -22,6 +22,7 @@ from policies.requests import ActionRequest, Item, RankRequest
 from policies.rules.columns import ItemColumns
 from policies.rules.pages.page import Diversity, Page
 from policies.rules.pages.ruled_page import RuledPage
+from policies.rules.placements import Placement
 from policies.spec import Holdout, PolicySpec, RemoteSource
 from policies.spec.checks import admit
 
@@ -188,6 +189,27 @@ def test_a_changed_item_is_compared_as_it_is_now():
     said = after.page.after([first])
     assert said[(first + 1) % 12] == -1.0
     assert before.page.after([first])[(first + 1) % 12] > -1.0
+
+
+def test_what_is_placed_counts_and_may_leave_room_for_nothing():
+    placed = [Placement("i0", 1), Placement("i3", 2)]  # both of brand a
+    page = Page(most={"brand": 2})
+    ranker = ranker_of(spec_of(page, placements=placed))
+    record = decided(ranker)
+    assert sorted(brands(record)) == list("aabbcc")
+    assert derived(ranker, record).tobytes() == record.pmf
+    assert np.isnan(record.page.after(())).tolist() == [
+        item.features["brand"] == "a" for item in ITEMS if item.id in record.action_ids
+    ]
+
+    same = [ActionRequest(f"i{n}") for n in (0, 3, 6, 9)]
+    record = decided(ranker, slots=4, actions=same)
+    assert (record.chosen, record.action_ids, record.pmf) == ([], [], b"")
+    assert record.shown() == ["i0", "i3"]
+    assert record.rules.short == (
+        "none of the 2 actions may stand beside what is placed, by page.most.brand"
+    )
+    assert decode(encode(record)) == record
 
 
 def test_a_mixture_credits_the_sources_of_what_could_follow():
