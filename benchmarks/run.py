@@ -28,6 +28,7 @@ TABLES = (
     "learning.learner",
     "sources.retrieval",
     "sources.offering",
+    "sources.filters",
     "serving.memory",
 )
 

@@ -64,7 +64,8 @@ class Offering:
         self.ruled = ruled
         if ruled is not None:
             ruled.load(self.timeline.values(ruled.rules.item_fields))
-            self._closed.update(ruled.closed)
+            for some in ruled.closed():
+                self._closed.update(some)
             if ruled.vectors is not None:
                 ruled.vectors.item_of = self.item
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress
+from itertools import compress, islice
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +14,7 @@ from banditloop_client.schemas import Item
 from bandits.values import Value
 from policies.items.changes import decode_item
 
-PART = 10_000
+PART = 2_000
 """Items read at a time: in between, the thread that answers requests gets its turns."""
 NOBODY = -1
 
@@ -62,7 +62,9 @@ class StoredItems:
             names: the features; the value is None where an item lacks one.
         """
         ids, changed = list(rows), list(self.changed)
-        at = np.fromiter(rows.values(), np.intp, len(ids))
+        every = iter(rows.values())
+        parts = [np.fromiter(islice(every, PART), np.intp) for _ in range(0, len(ids), PART)]
+        at = np.concatenate([np.zeros(0, np.intp), *parts])
         of_base = np.flatnonzero(at < len(self._starts) - 1)
         whose = np.full(len(self._starts) - 1, NOBODY)
         whose[at[of_base]] = of_base

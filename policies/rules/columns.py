@@ -1,7 +1,7 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import compress, repeat
+from itertools import chain, compress, count, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +35,7 @@ class Vocabulary:
         self._text_codes = {"": 0}
         self._list_codes: dict[tuple[str, ...], int] = {(): 0}
         self._members = np.zeros((2, 0), np.int32)
-        self._newer: list[tuple[int, int]] = []
+        self._newer: list[Codes] = []
         self._asked: dict[tuple[str, str], NDArray[Any]] = {}
         self._pairs, self._paired = np.zeros(0, np.int64), 0
         self._lengths = np.zeros(0, np.float64)
@@ -50,15 +50,23 @@ class Vocabulary:
 
     def codes(self, texts: Sequence[str]) -> Codes:
         """Return the codes of texts, new ones of those that are new: int32[n]."""
-        for text in dict.fromkeys(texts):
-            self.code(text)
-        return _looked_up(self._text_codes, texts)
+        known = self._text_codes
+        if newer := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(newer, count(len(self.texts))))
+            self.texts += newer
+        return _looked_up(known, texts)
 
     def list_codes(self, lists: Sequence[tuple[str, ...]]) -> Codes:
         """Return the codes of lists, new ones of those that are new: int32[n]."""
-        for texts in dict.fromkeys(lists):
-            self.list_code(texts)
-        return _looked_up(self._list_codes, lists)
+        known = self._list_codes
+        if newer := [texts for texts in dict.fromkeys(lists) if texts not in known]:
+            codes = np.arange(self.lists, self.lists + len(newer), dtype=np.int32)
+            known.update(zip(newer, codes.tolist(), strict=True))
+            self.lists += len(newer)
+            sizes = np.fromiter(map(len, newer), np.intp, len(newer))
+            texts = self.codes(list(chain.from_iterable(newer)))
+            self._newer.append(np.stack([np.repeat(codes, sizes), texts]))
+        return _looked_up(known, lists)
 
     def __len__(self) -> int:
         """How many texts and lists there are."""
@@ -89,9 +97,7 @@ class Vocabulary:
         """Return a list's code, a new one if it is new."""
         code = self._list_codes.get(texts)
         if code is None:
-            code = self._list_codes[texts] = self.lists
-            self.lists += 1
-            self._newer += [(code, self.code(text)) for text in texts]
+            code = int(self.list_codes([texts])[0])
         return code
 
     def list_of(self, code: int) -> list[str]:
@@ -103,8 +109,8 @@ class Vocabulary:
     def members(self) -> Codes:
         """Of all lists, int32[2, m]: which list, and which text is in it."""
         if self._newer:
-            newer = np.array(self._newer, np.int32).T
-            self._members, self._newer = np.concatenate([self._members, newer], axis=1), []
+            self._members = np.concatenate([self._members, *self._newer], axis=1)
+            self._newer = []
         return self._members
 
     def lists_with(self, text: str) -> Bools:
@@ -195,10 +201,12 @@ MOST_REMEMBERED: Final = 2**25
 class Column:
     """The values of one feature: ``kinds`` int8[N]; ``values`` float64[N]; ``codes`` int32[N].
 
-    A number or a flag is in ``values``, a text or a list of them in ``codes``.
+    A number or a flag is in ``values``, a text or a list of them in ``codes``. ``counts``: by kind,
+    how many values there are.
     """
 
     def __init__(self, rows: int) -> None:
+        self.counts = [0] * (1 + len(CODES))
         self.kinds = np.zeros(rows, np.int8)
         self.values = np.zeros(rows, np.float64)
         self.codes = np.zeros(rows, np.int32)
@@ -257,6 +265,8 @@ class ItemColumns:
             number = (kinds != LACKING) & ~(text | listed)
 
             column.kinds[rows] = kinds
+            for kind, many in enumerate(np.bincount(kinds, minlength=len(column.counts)).tolist()):
+                column.counts[kind] += many
             column.values[rows][number] = np.array([*compress(known, number)], np.float64)
             column.codes[rows][text] = self.vocabulary.codes([*compress(known, text)])
             lists = [*map(tuple, compress(known, listed))]
@@ -340,4 +350,6 @@ class ItemColumns:
         elif isinstance(value, list | tuple):
             kind, code = CODES["texts"], self.vocabulary.list_code(tuple(value))
         self._replaced += bool(column.codes[row]) and column.codes[row] != code
+        column.counts[column.kinds[row]] -= 1
+        column.counts[kind] += 1
         column.kinds[row], column.values[row], column.codes[row] = kind, number, code

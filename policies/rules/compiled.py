@@ -148,6 +148,7 @@ def _field(field: ex.Field, kind: Kind) -> Asks:
 
 def _item_field(name: str, kind: Kind) -> Asks:
     code, made = CODES[kind], KINDS[kind]
+    other = CODES["texts" if kind == "text" else "text"]
 
     def flags(frame: Frame) -> Holds:
         column = frame.columns.columns[name]
@@ -160,9 +161,10 @@ def _item_field(name: str, kind: Kind) -> Asks:
 
     def coded(frame: Frame) -> Value:
         column = frame.columns.columns[name]
-        # A code of another kind is a place in another list.
-        known = column.kinds[frame.rows] == code
-        found: Value = made(np.where(known, column.codes[frame.rows], 0), known)
+        known, codes = column.kinds[frame.rows] == code, column.codes[frame.rows]
+        if column.counts[other]:  # a code of another kind is a place in another list
+            codes = np.where(known, codes, 0)
+        found: Value = made(codes, known)
         return found
 
     return {"flag": flags, "number": numbers}.get(kind, coded)

@@ -26,6 +26,7 @@ from policies.artifacts.fetch import load_artifact
 from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.requests import ActionRequest, Item, RankRequest
+from policies.rules.filters import FilterRule
 from policies.spec import ArtifactSource, FreshSource, PolicySpec
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
@@ -75,6 +76,7 @@ class Shop:
             limit=len(ITEMS),
             join=JoinRule(window_s=0.3),
             partitions=partitions,
+            filter=FilterRule("!item.sold_out", unknown="admit", fields=["price"]),
         )
         assert version
         self.settings = Settings(
@@ -162,6 +164,17 @@ async def similar(service: RedisPolicyService, item_id: str) -> list[str]:
     return [each.id for each in answer.items]
 
 
+async def sells_out(one: RedisPolicyService, other: RedisPolicyService) -> None:
+    """What is sold out is offered to nobody; what a request's own filter admits fills its pool."""
+    await one.change_items([patch("i08", features={"price": -9.0, "sold_out": True})])
+    assert (await other.item("i08")).item.features["sold_out"] is True
+    assert "i08" not in (await other.rank(ASKED))[0].action_ids + await similar(other, "i01")
+    await one.change_items([patch("i08", features={"sold_out": False})])
+    assert (await other.item("i08")).item.features["sold_out"] is False
+    priced = RankRequest(history=["i01"], filter="has(item.price)")
+    assert (await other.rank(priced))[0].action_ids == ["i08"]
+
+
 async def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -207,7 +220,7 @@ async def test_what_is_put_is_offered_and_what_is_removed_never_again_whoever_di
         assert (seen.version, seen.item.features) == (changed.version, {"price": 5.0, "new": True})
         decided, _ = await other.rank(ASKED)
         assert decided.catalogue == changed.version
-        await one.change_items([patch("i08", features={"price": -9.0})])
+        await sells_out(one, other)
         await other.log([RewardRecord(decided.event_id, 1.0)])
 
     # While nobody learns, items change on; then somebody does again.
