@@ -44,8 +44,11 @@ class GroupPrices:
             rows: int[n], of the items.
             control: the state of the controller.
         """
-        prices = np.array([control.prices.get(name, 0.0) for name in self._quotas.names])
-        added: Float64 = self._members[rows] @ prices
+        # One after the other: the sums do not depend on how many items are asked about.
+        members, added = self._members[rows], np.zeros(len(rows))
+        for at, name in enumerate(self._quotas.names):
+            if price := control.prices.get(name, 0.0):
+                added += price * members[:, at]
         group = self._quotas.group
         if group is None:
             return added
