@@ -21,7 +21,7 @@ from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER, Ruling
 from policies.spec import PolicySpec
 from simulator.doctor.control_states import ControlStates
-from simulator.doctor.item_history import ItemAt
+from simulator.logs.archive.item_history import ItemAt
 
 APART_MS = 60_000
 """How far a replica's clock may be from that of the log."""

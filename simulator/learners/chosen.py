@@ -14,7 +14,7 @@ from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES
 from bandits.types import ChosenRows, DecisionRows, Float32, Float64, UInt32
 from policies.features import discounts_of_ranks, score_hashes
 from policies.items.catalogue import Catalogue
-from simulator.learners.online import too_large
+from simulator.learners.features import too_large
 from simulator.logs.actions.columns import (
     FeatureColumns,
     Int64,

@@ -1,18 +1,16 @@
 """A policy of this project that learns from a log as it goes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.log.positions import START
-from bandits.types import ActionSet, Context, Interaction, Pmf, check_pmf
+from bandits.types import ActionSet, Context, Interaction, Pmf
 from policies.blend import load_policy, make_learner
-from policies.features import featurise, featurise_record
-from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 from policies.spec.checks import check_learner
+from simulator.learners.features import featurise_row
+from simulator.learners.row_rules import RowRules
 from simulator.logs.rows import LoggedDecision
 
 PUBLISH_EVERY = 100
@@ -41,31 +39,6 @@ def check_blend(spec: PolicySpec) -> None:
         )
 
 
-def featurise_row(spec: PolicySpec, row: LoggedDecision) -> tuple[Context, ActionSet]:
-    """Return what a policy sees of a row.
-
-    Where the log is the project's, that includes source scores and the catalogue's features.
-
-    Args:
-        spec: The policy.
-        row: A row of a log.
-
-    Raises:
-        ReplayError: A feature is too large for a policy, which computes with float32.
-    """
-    catalogue = row.catalogue or _NO_ITEMS
-    if row.record is not None:
-        context, actions = featurise_record(spec, catalogue, row.record)
-        return context, actions.take(_places(row.action_ids, row.record.action_ids))
-
-    with np.errstate(over="ignore"):
-        context, actions = featurise(spec, catalogue, row.context, row.action_ids, row.features, {})
-    namespaces = (*context.namespaces, *actions.namespaces)
-    if not all(np.isfinite(namespace.values).all() for namespace in namespaces):
-        raise too_large(row.event_id)
-    return context, actions
-
-
 def demand_times(times_ms: NDArray[np.int64]) -> None:
     """Refuse rows without a time, which a learner that forgets cannot weigh.
 
@@ -81,18 +54,6 @@ def demand_times(times_ms: NDArray[np.int64]) -> None:
             " out, or use a log with times",
             "learner.half_life",
         )
-
-
-def too_large(event_id: str) -> ReplayError:
-    """Return the error of a row with a feature that float32 does not hold."""
-    return ReplayError(
-        f"decision {event_id} has a feature beyond {np.finfo(np.float32).max:.3g},"
-        " too large for a policy: leave such rows out, or give it in another unit",
-        "features",
-    )
-
-
-_NO_ITEMS = Catalogue()
 
 
 class OnlinePolicy:
@@ -114,6 +75,7 @@ class OnlinePolicy:
             )
 
         self._spec, self._publish_every = spec, publish_every
+        self._rules = RowRules(spec)
         self._learner = make_learner(spec, salt=salt_of(seed))
         self._policy = load_policy(spec, self._learner.snapshot(START))
         self._learned = 0
@@ -123,17 +85,19 @@ class OnlinePolicy:
         """Return what the policy sees of a row; see ``featurise_row``."""
         return featurise_row(self._spec, row)
 
-    def pmf(self, context: Context, actions: ActionSet) -> Pmf:
+    def pmf(self, row: LoggedDecision, context: Context, actions: ActionSet) -> Pmf:
         """Return the probabilities of the K actions, float64[K], by the model last published.
 
         Args:
-            context: What the policy sees of a row's context.
-            actions: What it sees of the row's K actions.
+            row: A row of a log.
+            context: What the policy sees of its context.
+            actions: What it sees of its K actions.
 
         Raises:
             InvalidPmfError: What the policy computes is no PMF.
+            ReplayError: Its rules look at what the row's record does not say.
         """
-        return check_pmf(self._policy.pmf(context, actions))
+        return self._rules.on(row, (context, actions)).pmf(self._policy)
 
     def learn(
         self, row: LoggedDecision, context: Context, actions: ActionSet, propensity: float
@@ -166,8 +130,3 @@ class OnlinePolicy:
             self._learner.learn(self._pending)
             self._pending = []
             self._policy = load_policy(self._spec, self._learner.snapshot(f"{self._learned}-0"))
-
-
-def _places(ids: Sequence[str], among: Sequence[str]) -> list[int]:
-    at = {action_id: place for place, action_id in enumerate(among)}
-    return [at[action_id] for action_id in ids]

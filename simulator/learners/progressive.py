@@ -117,7 +117,9 @@ def progressive(
             counts = batch.columns.get(WEIGHT, np.ones(len(batch)))
             for row, count in zip(batch.decisions, counts.tolist(), strict=True):
                 context, actions = online.features(row)
-                weight = count * float(online.pmf(context, actions)[row.chosen]) / row.propensity
+                weight = (
+                    count * float(online.pmf(row, context, actions)[row.chosen]) / row.propensity
+                )
                 ips.add(weight * row.reward, count)
                 snips.add(weight * row.reward, weight)
 

@@ -102,7 +102,7 @@ def rejection(
 
                 # The slack is for rounding, where the weight equals the bound.
                 context, actions = online.features(row)
-                target = float(online.pmf(context, actions)[row.chosen])
+                target = float(online.pmf(row, context, actions)[row.chosen])
                 chance = target if bound is None else target / (bound * row.propensity)
                 clipped += chance > 1.0 + 1e-9
                 draw = uniform(salt, spec.name, row.event_id, row.slot, PURPOSE_REJECTION)

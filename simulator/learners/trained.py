@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from bandits.errors import ReplayError
-from bandits.types import ChosenRows, Interaction, Learner, Pmf, Policy, Snapshot, check_pmf
+from bandits.types import ChosenRows, Interaction, Learner, Pmf, Policy, Snapshot
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, RowSampler
 from policies.blend import load_policy, make_learner
 from policies.spec import PolicySpec
 from policies.spec.checks import check_learner
 from simulator.learners.chosen import chosen_columns, decision_columns
-from simulator.learners.online import check_blend, demand_times, featurise_row, salt_of
+from simulator.learners.features import featurise_row
+from simulator.learners.online import check_blend, demand_times, salt_of
+from simulator.learners.row_rules import RowRules
 from simulator.logs.actions.columns import Places
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.archive.pieces import read_for_learning, weigh_rewards
@@ -171,32 +172,45 @@ class FrozenPolicy(RowTarget):
         super().__init__(name)
         if spec.kind != "rl":
             check_blend(spec)
-        self._spec, self._snapshot, self.notes, self.provenance = spec, snapshot, notes, provenance
+        self.spec, self._snapshot, self.provenance = spec, snapshot, provenance
+        self._rules, self._said = RowRules(spec), notes
+        self.notes = (*notes, *self._rules.notes)
         self.columns = dict(columns or {})
 
     def __reduce__(self) -> tuple[type["FrozenPolicy"], tuple[Any, ...]]:
         return FrozenPolicy, (
             self.name,
-            self._spec,
+            self.spec,
             self._snapshot,
-            self.notes,
+            self._said,
             self.provenance,
             self.columns,
         )
 
     @cached_property
     def _policy(self) -> Policy:
-        return load_policy(self._spec, self._snapshot)
+        return load_policy(self.spec, self._snapshot)
+
+    def under(self, rules: PolicySpec, name: str) -> "FrozenPolicy":
+        """Return the same model under the filter and the boosts of another spec.
+
+        Args:
+            rules: the spec.
+            name: the policy's name in the report.
+        """
+        spec = msgspec.structs.replace(
+            self.spec, filter=rules.filter, boost=rules.boost, boost_cap=rules.boost_cap
+        )
+        return FrozenPolicy(name, spec, self._snapshot, self._said, self.provenance, self.columns)
 
     def pmf(self, row: LoggedDecision) -> Pmf:
         """Return float64[K], of the snapshot; see Target."""
-        return check_pmf(self._policy.pmf(*featurise_row(self._spec, row)))
+        return self._rules.on(row).pmf(self._policy)
 
     def after(self, row: LoggedDecision) -> Callable[[Places], Pmf]:
         """Return its PMFs of what is left of a row's actions; see RowTarget."""
-        context, actions = featurise_row(self._spec, row)
-        places, everything = np.arange(len(actions)), self._policy.pmf
-        return lambda left: check_pmf(everything(context, actions.take(places[left])))
+        ruled = self._rules.on(row)
+        return lambda left: ruled.pmf(self._policy, left)
 
 
 def read_trained(path: Path, name: str | None = None, *, seed: int = 0) -> FrozenPolicy:

@@ -18,6 +18,7 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
+from banditloop_client.schemas import Item
 from bandits.errors import BadRowError, ReplayError
 from bandits.features.hashing import UInt64
 from bandits.log.records import DecisionRecord
@@ -48,6 +49,7 @@ class LoggedDecision:
         pmf: float64[K], the logging policy's, or None when the log has only the propensity.
         record: The project's own record, where the log is its archive.
         catalogue: The catalogue that ``record`` names.
+        item: Gives an item as that version has it, None where there is none.
         lines: What the row was read from, where a policy reads that itself.
     """
 
@@ -64,6 +66,7 @@ class LoggedDecision:
     time_ms: int = 0
     record: DecisionRecord | None = None
     catalogue: Catalogue | None = None
+    item: Callable[[str], Item | None] | None = None
     lines: Sequence[bytes] = ()
 
 

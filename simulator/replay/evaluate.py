@@ -38,7 +38,8 @@ from simulator.ope.hashed_features import hash_rows
 from simulator.ope.reward_model import DEFAULT_KINDS, FittedRewardModel, RewardModel
 from simulator.ope.target_batch import predict_actions, target_batch
 from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns
-from simulator.replay.leakage import count_seen, doubts_of, provenance_of
+from simulator.replay.laxer import laxer_filters
+from simulator.replay.leakage import Doubt, count_seen, doubts_of, provenance_of
 from simulator.replay.report import (
     EvaluationReport,
     LogSummary,
@@ -190,7 +191,8 @@ class OpePlan:
     """A question, made definite by a look at the log.
 
     ``modelled``: the policies that DM and DR can be had for. ``counted``: rows say how many
-    decisions they stand for. ``caution`` and ``columns`` are what is to be said of the log.
+    decisions they stand for. ``caution`` and ``columns`` are what is to be said of the log, and
+    ``laxer``, by policy, of a filter for which it cannot answer.
     """
 
     question: OpeQuestion
@@ -198,6 +200,7 @@ class OpePlan:
     counted: bool = False
     caution: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    laxer: Mapping[str, Doubt] = field(default_factory=dict)
 
     def estimators(self, target: Target) -> list[str]:
         """Return the names of a policy's estimators."""
@@ -326,7 +329,12 @@ def make_plan(question: OpeQuestion, pieces: Sequence[Piece]) -> OpePlan:
 
     counted = WEIGHT in batch.columns
     return OpePlan(
-        question, frozenset(modelled), counted, caution_of(pieces), column_notes_of(pieces)
+        question,
+        frozenset(modelled),
+        counted,
+        caution_of(pieces),
+        column_notes_of(pieces),
+        laxer_filters(question.targets, pieces),
     )
 
 
@@ -394,7 +402,7 @@ def report_of(plan: OpePlan, total: OpeTally) -> EvaluationReport:
         total: what all rows say.
     """
     question, bounds = plan.question, plan.question.bounds()
-    doubts = doubts_of(question.targets, total.overlap, total.rows)
+    doubts = {**plan.laxer, **doubts_of(question.targets, total.overlap, total.rows)}
 
     results = []
     for target in question.targets:

@@ -9,6 +9,7 @@ from policies.spec import PolicySpec
 from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.progressive import UNLABELLED, progressive, vw_progressive
 from simulator.learners.rejection import Rejection, rejection
+from simulator.learners.row_rules import RowRules
 from simulator.learners.vw_rejection import vw_rejection
 from simulator.learners.vw_target import FORMATS
 from simulator.logs.archive.ordered import in_time_order
@@ -16,6 +17,7 @@ from simulator.logs.files import files_of
 from simulator.logs.left_out import EMPTY_LOG_ADVICE, LeftOut
 from simulator.logs.rows import Piece, caution_of, no_rows_error
 from simulator.logs.text_records import RecordPiece
+from simulator.replay.laxer import laxer_filter
 from simulator.replay.parse_policy import VwPolicy
 from simulator.replay.report import PolicyResult
 
@@ -75,7 +77,11 @@ def evaluate_learning(
     # A policy acts by what it learned from earlier rows only.
     pieces = in_time_order(pieces)
     every = "every row" if publish_every == 1 else f"every {publish_every:,} rows"
-    notes = [f"acts by what it has learned after {every}", *filter(None, [caution_of(pieces)])]
+    notes = [
+        f"acts by what it has learned after {every}",
+        *RowRules(asked).notes,
+        *filter(None, [laxer_filter(asked, pieces), caution_of(pieces)]),
+    ]
     if method == "progressive":
         done = progressive(asked, pieces, publish_every=publish_every, seed=seed, progress=progress)
         if not done.rows:

@@ -56,9 +56,13 @@ class SourceArgument(_Kind, frozen=True, tag="source", kw_only=True):
 
 
 class TrainedArgument(_Kind, frozen=True, tag="trained", kw_only=True):
-    """A policy that has learned from another log: what ``banditloop train policy`` wrote."""
+    """A policy that has learned from another log: what ``banditloop train policy`` wrote.
+
+    ``rules`` is the file of a spec whose filter and boosts it has instead of its own.
+    """
 
     path: str
+    rules: str | None = None
 
 
 class VwPolicy(_Kind, frozen=True, tag="vw", kw_only=True):
@@ -148,7 +152,9 @@ def target_of(kind: PolicyArgument) -> Target | VwPolicy:
         case SourceArgument():
             out = SourceTarget(kind.name or kind.source, kind.source)
         case TrainedArgument():
-            out = read_trained(Path(kind.path), kind.name)
+            trained = read_trained(Path(kind.path), kind.name)
+            name = kind.name or f"{trained.name}, rules of {kind.rules}"
+            out = trained.under(load_spec(Path(kind.rules)), name) if kind.rules else trained
         case VwPolicy():
             out = kind
     return out

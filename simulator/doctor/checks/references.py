@@ -21,7 +21,7 @@ from policies.items.past import ItemsPast
 from policies.items.timeline import position_of
 from policies.spec import PolicySpec, decode_spec
 from simulator.doctor.checks.findings import Finding, make_finding
-from simulator.doctor.item_history import ItemAt, ItemHistory
+from simulator.logs.archive.item_history import ItemAt, ItemHistory
 
 Kind = TypeVar("Kind")
 

@@ -1,13 +1,15 @@
 """An archive's settled decisions as batches of rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bandits.errors import ArtifactError, BanditloopError
+from banditloop_client.schemas import Item
+from bandits.errors import ArtifactError, BanditloopError, MissingBlobError
 from bandits.log.join import JoinedDecision
 from bandits.log.records import DecisionRecord
 from policies.archive.archive import ArchiveReader
@@ -17,6 +19,7 @@ from policies.items.past import ItemsPast
 from simulator.logs.archive.decided import Decided, DecisionReader, Stretch
 from simulator.logs.archive.entries import Bools, offsets_of
 from simulator.logs.archive.features import coded
+from simulator.logs.archive.item_history import ItemHistory
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.light import PieceBounds
 from simulator.logs.archive.rows import decision_rows
@@ -102,6 +105,7 @@ class Catalogues:
     def __init__(self, reader: ArchiveReader, items: ArchiveReader) -> None:
         self._reader = reader
         self._past = ItemsPast(items)
+        self._history = ItemHistory(items, reader.blob)
         self._known = {Catalogue().digest: Catalogue()}
 
     def __getitem__(self, version: str) -> Catalogue:
@@ -115,6 +119,21 @@ class Catalogues:
         if version not in self._known:
             self._known[version] = self._past.catalogue(version, self._reader.blob)
         return self._known[version]
+
+    def item(self, version: str, item_id: str) -> Item | None:
+        """Return an item as a version has it, None where there is none.
+
+        Args:
+            version: As a decision names it.
+            item_id: The item.
+
+        Raises:
+            MissingBlobError: The items of that version are not kept any more.
+        """
+        at = self._history.at(version)
+        if at is None:
+            raise MissingBlobError(f"the items of version {version} are not kept", "catalogue")
+        return at(item_id)
 
     def known(
         self, part: Stretch, reader: DecisionReader, refuse: Callable[[str, BanditloopError], None]
@@ -199,7 +218,9 @@ class _MadeRows:
                 joined = JoinedDecision(
                     f"{settled.ms[decision]}-0", record, tuple(range(len(rewards))), rewards
                 )
-                rows = list(decision_rows(joined, self._catalogues[record.catalogue]))
+                version = record.catalogue
+                item = partial(self._catalogues.item, version)
+                rows = list(decision_rows(joined, self._catalogues[version], item))
                 latest = decision
             out.append(rows[number - first])
         return out

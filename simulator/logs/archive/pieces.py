@@ -106,7 +106,7 @@ def read_for_learning(pieces: Iterable[Piece], use: Collection[str]) -> None:
         use: The namespaces that the learner sees.
     """
     features = [name for name in (CONTEXT, FEATURES, SCORES) if name in use]
-    for piece in _archived(pieces):
+    for piece in pieces_of_archives(pieces):
         piece.columns = (*LEARNED, *features)
 
 
@@ -118,11 +118,11 @@ def weigh_rewards(pieces: Iterable[Piece], spec: PolicySpec) -> None:
         spec: The spec of a policy that is to learn from them.
     """
     if spec.signals is not msgspec.UNSET:
-        for piece in _archived(pieces):
+        for piece in pieces_of_archives(pieces):
             piece.weigh_by = spec
 
 
-def _archived(pieces: Iterable[Piece]) -> Iterator[ArchivePiece]:
+def pieces_of_archives(pieces: Iterable[Piece]) -> Iterator[ArchivePiece]:
     """Yield the pieces of archives among some, or inside of what is wrapped around them."""
     for piece in pieces:
         inner: Any = piece

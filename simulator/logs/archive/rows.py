@@ -1,9 +1,10 @@
 """Rows of an archive as objects, for whoever looks at one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from banditloop_client.schemas import Item
 from bandits.decide import place_among, places_left
 from bandits.log.encoded_decisions import whole_record
 from bandits.log.join import JoinedDecision
@@ -13,13 +14,16 @@ from simulator.logs.rows import LoggedDecision
 
 
 def decision_rows(
-    joined: JoinedDecision, catalogue: Catalogue | None = None
+    joined: JoinedDecision,
+    catalogue: Catalogue | None = None,
+    item: Callable[[str], Item | None] | None = None,
 ) -> Iterator[LoggedDecision]:
     """Yield a row per slot; in a slate, each among the actions that earlier slots have left.
 
     Args:
         joined: A decision with the rewards of its slots.
         catalogue: The catalogue that the decision names.
+        item: Gives an item as that version has it.
     """
     record = whole_record(joined.record)
     pmfs, scores = record.pmfs(), record.source_scores()
@@ -52,4 +56,5 @@ def decision_rows(
             time_ms=position_ms(joined.position),
             record=record,
             catalogue=catalogue,
+            item=item,
         )

@@ -28,7 +28,7 @@ from policies.blend import make_learner
 from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from simulator.learners.chosen import decision_columns
-from simulator.learners.online import featurise_row
+from simulator.learners.features import featurise_row
 from simulator.learners.trained import train_on_log
 from simulator.logs.archive.pieces import ArchivePiece, policy_pieces, read_for_learning
 from simulator.logs.row_ranges import row_range

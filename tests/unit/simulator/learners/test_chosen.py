@@ -15,7 +15,7 @@ from policies.blend import make_learner
 from policies.features import chosen_rows
 from policies.spec import PolicySpec
 from simulator.learners.chosen import SPACES, chosen_columns
-from simulator.learners.online import featurise_row
+from simulator.learners.features import featurise_row
 from simulator.learners.trained import train_on_log
 from simulator.logs.actions.row_records import records_from_rows
 from simulator.logs.rows import LoggedDecision, MemoryPiece

@@ -32,7 +32,8 @@ from policies.items.catalogue import Catalogue, Item
 from policies.spec import ArtifactSource, PolicySpec
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
-from simulator.learners.online import OnlinePolicy, featurise_row, salt_of
+from simulator.learners.features import featurise_row
+from simulator.learners.online import OnlinePolicy, salt_of
 from simulator.learners.trained import FrozenPolicy, read_trained, snapshot_of, train_on_log
 from simulator.logs.archive.rows import decision_rows
 from simulator.logs.rows import LogBatch, LoggedDecision, batch_of
@@ -170,7 +171,7 @@ def test_a_row_counts_by_its_own_time_and_the_model_is_as_of_the_newest(spec):
     online = OnlinePolicy(spec, publish_every=50, seed=0)
     for row in timed:
         online.learn(row, *online.features(row), row.propensity)
-    assert online.pmf(*online.features(timed[0])) == pytest.approx(
+    assert online.pmf(timed[0], *online.features(timed[0])) == pytest.approx(
         load_policy(spec, snapshot_of(model, salt=salt_of(0))).pmf(*online.features(timed[0]))
     )
 

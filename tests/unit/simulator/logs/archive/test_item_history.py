@@ -4,8 +4,8 @@ from support.items import MemoryItems, patch, put
 
 from policies.items.catalogue import Catalogue
 from policies.requests import Item
-from simulator.doctor import item_history
-from simulator.doctor.item_history import ItemHistory
+from simulator.logs.archive import item_history
+from simulator.logs.archive.item_history import ItemHistory
 
 
 def no_blob(name: str) -> bytes:
