@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Bootstrap, Interval, Normal
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import NO_WAITING, Piece, Waiting, caution_of, no_rows_error, waiting_of
+from simulator.ope.slates.batch import PageReward, rewards_of_pages
 from simulator.ope.slates.estimators import SlateDifference, SlateEstimator
 from simulator.ope.slates.formulas import SLATE_FORMULAS, Weights
 from simulator.ope.slates.pages import Pages, pages_of
@@ -32,6 +33,8 @@ INTERVAL_KINDS = ("normal", "bootstrap", "anytime")
 """Kinds of intervals: the range of a product of weights says nothing, which the other needs."""
 BY_NAME = ("pi", "snpi")
 """Estimators that are made when somebody names them: each page takes long."""
+OF_PAGES = tuple(name for name, formula in SLATE_FORMULAS.items() if not formula(1).by_slot)
+"""Estimators of one weight a page."""
 SHOWN = ("sniips", "snrips")
 """What compares policies, and says what each slot earns: the first of these that can be had."""
 
@@ -46,6 +49,8 @@ class SlateQuestion:
         horizon: slots of a page that count, the first ones.
         interval: normal, bootstrap or anytime.
         alpha: intervals cover with probability 1 - alpha.
+        page_reward: what a page earns: ``sum``, or ``largest`` of its slots' rewards, for which
+            there are estimators of one weight a page alone.
     """
 
     targets: Sequence[Target]
@@ -53,6 +58,7 @@ class SlateQuestion:
     horizon: int = 10
     interval: str = "normal"
     alpha: float = 0.05
+    page_reward: PageReward = "sum"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be answered, before anything is read."""
@@ -65,8 +71,19 @@ class SlateQuestion:
             )
 
         # Making them refuses names and horizons that there are not.
+        if self.page_reward not in get_args(PageReward):
+            raise ReplayError(
+                f"a page's reward is {' or '.join(get_args(PageReward))}, not {self.page_reward!r}",
+                "page_reward",
+            )
         for name in self.names:
-            SlateEstimator(name, horizon=self.horizon)
+            made = SlateEstimator(name, horizon=self.horizon)
+            if made.formula.by_slot and self.page_reward != "sum":
+                raise ReplayError(
+                    f"{name} adds up what slots earn: a page's largest reward needs"
+                    f" {' or '.join(OF_PAGES)}",
+                    "estimator",
+                )
         if self.interval not in INTERVAL_KINDS:
             raise ReplayError(
                 f"pages have intervals {', '.join(INTERVAL_KINDS)}, not {self.interval!r}",
@@ -78,8 +95,8 @@ class SlateQuestion:
     @property
     def names(self) -> Sequence[str]:
         """Return the names of the estimators."""
-        by_themselves = tuple(name for name in SLATE_FORMULAS if name not in BY_NAME)
-        return tuple(self.estimators) or by_themselves
+        known = SLATE_FORMULAS if self.page_reward == "sum" else OF_PAGES
+        return tuple(self.estimators) or tuple(name for name in known if name not in BY_NAME)
 
     @property
     def row_targets(self) -> list[RowTarget]:
@@ -114,7 +131,7 @@ class SlatePlan:
 
     def shown(self, *targets: Target) -> str | None:
         """Return which estimator speaks for some policies together, if any does."""
-        asked = (name for name in (*SHOWN, *SLATE_FORMULAS))
+        asked = (name for name in (*SHOWN, "snsips", *SLATE_FORMULAS))
         return next(
             (
                 name
@@ -175,7 +192,9 @@ class SlateTally:
         self.rows += len(batch)
         self.pages += len(pages)
         self.cut += pages.cut
-        self.total_reward += float(batch.reward.sum())
+        rewards = pages.laid_out(batch.reward)
+        kind = self.plan.question.page_reward
+        self.total_reward += float(rewards_of_pages(rewards, pages.there, kind).sum())
         self.min_propensity = min(self.min_propensity, float(batch.propensity.min(initial=1.0)))
 
         # A time of 0 is none.
@@ -291,7 +310,9 @@ def tally_slates(plan: SlatePlan, piece: Piece) -> SlateTally:
         out.count(pages)
         count_seen(out.overlap, question.targets, piece, pages.batch)
         seen = {
-            target.name: target_slate_batch(target, pages, plan.needed(target))
+            target.name: target_slate_batch(
+                target, pages, plan.needed(target), question.page_reward
+            )
             for target in question.row_targets
         }
         for (policy, _), estimator in out.estimates.items():
@@ -360,6 +381,8 @@ def _notes(question: SlateQuestion, total: SlateTally) -> list[str]:
     """Return what a reader should know of the pages."""
     mean = total.rows / max(total.pages, 1)
     note = f"{total.pages:,} pages of {mean:.1f} slots on average; values are of a page"
+    if question.page_reward != "sum":
+        note += ", which earns what the best of its slots does"
     if total.cut:
         note += (
             f"; {total.cut / total.pages:.1%} of them are longer than {question.horizon} slots:"

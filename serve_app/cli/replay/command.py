@@ -111,6 +111,10 @@ class ReplayOptions:
     gamma: Annotated[
         float, typer.Option(help="Discount per decision of a session's later rewards")
     ] = 1.0
+    page_reward: Annotated[
+        str,
+        typer.Option(help="What a page earns, of slates: sum, or largest, of its slots' rewards"),
+    ] = "sum"
     session: Annotated[
         str | None,
         typer.Option(

@@ -269,12 +269,14 @@ def _session_question(options: ReplayOptions, targets: Sequence[Target]) -> Sess
 
 
 def _slate_question(options: ReplayOptions, targets: Sequence[Target]) -> SlateQuestion:
+    page_reward: Any = options.page_reward
     return SlateQuestion(
         targets,
         tuple(options.estimator or ()),
         horizon=options.horizon,
         interval=options.interval,
         alpha=options.alpha,
+        page_reward=page_reward,
     )
 
 

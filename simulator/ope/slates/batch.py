@@ -1,6 +1,7 @@
 """Whole pages as rows: what estimators of slates need of a log and one target policy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,26 @@ class SlateBatch(SessionBatch):
     page_second: Float64 | None = None
 
 
+PageReward = Literal["sum", "largest"]
+"""What a page earns: what its slots earn together, or the most that one of them does."""
+
+
+def rewards_of_pages(rewards: Float64, there: NDArray[np.bool_], kind: PageReward) -> Float64:
+    """Return what pages earn, float64[n].
+
+    Args:
+        rewards: float64[n, S], of their slots.
+        there: bool[n, S], which slots they have.
+        kind: what of them counts.
+    """
+    out: Float64
+    if kind == "sum":
+        out = np.where(there, rewards, 0.0).sum(axis=1)
+    else:
+        out = np.where(there, rewards, -np.inf).max(axis=1)
+    return out
+
+
 def slate_batch(
     keys: UInt64,
     lengths: NDArray[np.integer],
@@ -56,6 +77,7 @@ def slate_batch(
     slot_second: Float64 | None = None,
     page_weights: Float64 | None = None,
     page_second: Float64 | None = None,
+    page_reward: PageReward = "sum",
 ) -> SlateBatch:
     """Return pages from what is known of each slot.
 
@@ -76,6 +98,7 @@ def slate_batch(
         slot_second: float64[n, S].
         page_weights: float64[n].
         page_second: float64[n].
+        page_reward: what a page earns.
 
     Raises:
         BadRowError: a propensity is not above 0, or no finite number.
@@ -87,7 +110,7 @@ def slate_batch(
 
     return SlateBatch(
         keys=made.keys,
-        reward=made.reward,
+        reward=rewards_of_pages(made.rewards, there, page_reward),
         propensity=made.propensity,
         target=made.target,
         unsupported=made.unsupported,

@@ -5,7 +5,8 @@ what stands above it. mu and pi are the logging and the target policy's probabil
 
 How a reward may depend on the rest of the page is what they differ in:
 
-- ``sips``: on all of it. One weight, prod_j pi(a_j | h_j) / mu(a_j | h_j), times the page's reward.
+- ``sips``: on all of it. One weight, prod_j pi(a_j | h_j) / mu(a_j | h_j), times the page's reward,
+  be it the sum of its slots' or their largest.
 - ``rips``: on the slots above (the cascade model; McInerney et al. 2020, arXiv:2007.12986). r_j has
   the product up to slot j.
 - ``iips``: on slot and action alone (the item-position model; Li et al. 2018, arXiv:1804.10488).
@@ -91,9 +92,9 @@ class SlateFormula(SessionFormula):
             ReplayError: the batch is of something else, or lacks the weights.
         """
         used = self.used(batch)
-        rewards = pages_in(batch, self.horizon).rewards
-        if not self.by_slot:
-            rewards = rewards.sum(axis=1, keepdims=True)
+        rewards = batch.reward[:, None]
+        if self.by_slot:
+            rewards = pages_in(batch, self.horizon).rewards
         columns = [used * rewards, used] if self.normalised else [used * rewards]
         return np.ascontiguousarray(np.concatenate(columns, axis=1).T)
 

@@ -8,7 +8,7 @@ from bandits.types import Float64
 from simulator.logs.actions.columns import ActionColumns
 from simulator.ope.batch import NOTHING, mass_outside
 from simulator.ope.kernels import weigh_rows
-from simulator.ope.slates.batch import SlateBatch, slate_batch
+from simulator.ope.slates.batch import PageReward, SlateBatch, slate_batch
 from simulator.ope.slates.formulas import Weights
 from simulator.ope.slates.kernels import weigh_slots
 from simulator.ope.slates.marginals import slot_marginals
@@ -25,13 +25,19 @@ def has_all_pmfs(actions: ActionColumns) -> bool:
     return actions.pmf is not None and not bool(actions.lacking.any())
 
 
-def target_slate_batch(target: RowTarget, pages: Pages, needed: Collection[Weights]) -> SlateBatch:
+def target_slate_batch(
+    target: RowTarget,
+    pages: Pages,
+    needed: Collection[Weights],
+    page_reward: PageReward = "sum",
+) -> SlateBatch:
     """Return pages beside what a target policy would have done on them.
 
     Args:
         target: the policy.
         pages: of the log.
         needed: the kinds of weights that somebody asks for.
+        page_reward: what a page earns.
 
     Raises:
         ReplayError: the target cannot say what it would have done.
@@ -53,6 +59,7 @@ def target_slate_batch(target: RowTarget, pages: Pages, needed: Collection[Weigh
             slot_missing=np.zeros(there.shape),
             page_weights=np.ones(len(pages)),
             page_second=np.ones(len(pages)),
+            page_reward=page_reward,
         )
 
     actions, pmfs = demand_actions(batch, target.name), _filled(target, pages)
@@ -85,6 +92,7 @@ def target_slate_batch(target: RowTarget, pages: Pages, needed: Collection[Weigh
         slot_second=slot_second,
         page_weights=own_weights,
         page_second=page_second,
+        page_reward=page_reward,
     )
 
 

@@ -292,6 +292,21 @@ def test_what_an_action_earns_by_slot_is_how_often_it_is_looked_at():
     assert report.examination[1].interval[1] - report.examination[1].interval[0] < 0.4
 
 
+def test_a_page_may_earn_what_the_best_of_its_slots_does():
+    rows = random_rows(150)
+    pages = [[row.reward for row in rows if row.event_id == f"e{n}"] for n in range(150)]
+    report = ask(rows, LoggingTarget(), TARGET, horizon=3, page_reward="largest")
+    assert list(report.results[0].estimates) == ["sips", "snsips"]
+    mean = np.mean([max(each) for each in pages])
+    assert report.results[0].estimates["sips"].value == pytest.approx(mean)
+    assert report.log.mean_reward == pytest.approx(mean)
+    assert report.comparisons[0].estimator == "snsips"
+    with pytest.raises(ReplayError, match="largest reward needs sips or snsips"):
+        ask(rows, TARGET, estimators=["iips"], page_reward="largest")
+    with pytest.raises(ReplayError, match="is sum or largest, not 'any'"):
+        ask(rows, TARGET, page_reward="any")
+
+
 def test_shards_add_up():
     rows = random_rows(120)
     starts = [at for at, row in enumerate(rows) if row.slot == 0]
