@@ -10,6 +10,7 @@ from bandits.statistics.intervals import ALPHA
 from simulator.doctor.checks.findings import Finding
 from simulator.report.closer import CloserLook
 from simulator.report.comparing import assignment_of, segments_of, stretches, uplift_of
+from simulator.report.fairness import outcomes_by_group
 from simulator.report.gather import HOLDOUT, POLICY, PolicyRows
 from simulator.report.judge import cautions_beside, cautions_on, judge_policy
 from simulator.report.report import (
@@ -66,6 +67,7 @@ def policy_report_of(
         exploration=closer.exploration if closer else None,
         drifts=closer.drifts if closer else [],
         findings=[each for each in findings if each.severity in {"warning", "failure"}],
+        outcomes=outcomes_by_group(rows),
     )
 
 

@@ -256,6 +256,46 @@ class Coverage(msgspec.Struct, frozen=True):
     chosen: int
 
 
+class GroupExposure(msgspec.Struct, frozen=True):
+    """Which share of what was drawn was of a group of items.
+
+    Attributes:
+        group: its name; "" for the items of which none is known.
+        chosen: how often an item of the group was drawn.
+        share: of all that was drawn.
+        low: the lower end of the share's interval.
+        high: the upper end.
+    """
+
+    group: str
+    chosen: int
+    share: float
+    low: float
+    high: float
+
+
+class GroupOutcome(msgspec.Struct, frozen=True):
+    """What the decisions with one value of a field of the context earned, by the policy.
+
+    Attributes:
+        field: the feature.
+        value: what it is there.
+        decisions: how many there are.
+        units: of how many users they are; a decision that is of none is one by itself.
+        mean: reward per decision.
+        low: the lower end of the mean's interval, users being what is independent.
+        high: the upper end.
+    """
+
+    field: str
+    value: str
+    decisions: int
+    units: int
+    mean: float
+    low: float
+    high: float
+
+
 class PolicyReport(msgspec.Struct, frozen=True):
     """What a policy is worth, as its log shows it.
 
@@ -276,6 +316,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
         exploration: its price; None where nothing was looked at closely.
         drifts: how far the first and the newest decisions are apart.
         findings: the doctor's, those that are not ok.
+        outcomes: what users of each group got, by field of the context.
     """
 
     policy: str
@@ -294,6 +335,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     exploration: ExplorationPrice | None = None
     drifts: list[Drift] = []
     findings: list[Finding] = []
+    outcomes: list[GroupOutcome] = []
 
 
 def describe_share(part: float, whole: float) -> str:
