@@ -15,6 +15,7 @@ from bandits.log.positions import has_reached, is_after
 from bandits.log.records import (
     BuildRecord,
     CatalogueRecord,
+    ControlRecord,
     DecisionRecord,
     ItemChange,
     ItemsBaseRecord,
@@ -36,6 +37,9 @@ from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
+from policies.rules.quotas.controller import Controller
+from policies.rules.quotas.measure import ShareMeter
+from policies.rules.quotas.quota import Control
 from policies.sources import load_sources
 from policies.spec import spec_of
 from simulator.doctor.checks.references import ReferencedBlobs
@@ -68,6 +72,18 @@ SPEC = {
         {"when": "item.price > context.budget", "by": -0.3},
         {"when": "time.weekday >= 5 && item.night == true", "by": 0.1},
     ],
+    "placements": [
+        {"item": "i1", "slot": 1, "when": 'context.region == "eu"'},
+        {"item": "i2", "slot": 0, "when": "time.hour < 6"},
+        {"item": "i3", "slot": 0, "until": "2025-10-09T16:00:00Z"},
+    ],
+    "quota": [{"when": 'item.season == "new"', "at_least": 0.25, "within": "1h"}],
+    "exposure": {"group": "brand", "floor": 0.04, "within": "2h"},
+    "page": {
+        "diversity": {"by": "taste", "weight": 0.2, "vector": True},
+        "most": {"brand": 2},
+        "in_a_row": {"season": 2},
+    },
 }
 FILTERS = ["item.price < 40", 'item.brand in ["b1", "b2", "b3"] || item.stock > 5', "true"]
 
@@ -127,7 +143,8 @@ def make_item(number: int, rng: np.random.Generator) -> Item:
     }
     if rng.random() < 0.05:
         del features["stock"]  # of some nobody has counted them
-    return Item(f"i{number}", features)
+    taste = rng.normal(size=4).round(3).tolist()
+    return Item(f"i{number}", features, vectors={"taste": taste})
 
 
 @dataclass(eq=False)
@@ -155,6 +172,10 @@ class RuledShop:
         )
         self.bought: dict[int, deque[str]] = {}
         self._sequence = 0
+        rules = self.policy.rules
+        quotas = None if rules is None else rules.quotas
+        self._meter = None if quotas is None else ShareMeter(quotas)
+        self._controller = None if quotas is None else Controller(quotas)
 
         catalogue = Catalogue.put([make_item(number, self.rng) for number in range(ITEMS)])
         self.items.blobs[catalogue.digest] = catalogue.encoded
@@ -191,14 +212,31 @@ class RuledShop:
                 except NoCandidatesError:
                     self.refused += 1
                     continue
-                entry = self._append(made)
-                yield entry
+                yield self._append(made)
+                if (state := self._steered(made)) is not None:
+                    yield state
                 rewards += [(self.now_ms + 30_000, each) for each in self._earned(made, number)]
 
     def _append(self, record: LogRecord) -> LogEntry:
         self._sequence += 1
         entry = LogEntry(f"{self.now_ms}-{self._sequence}", decode(encode(record)))
         self.fold.apply([entry])
+        return entry
+
+    def _steered(self, record: DecisionRecord) -> LogEntry | None:
+        """Measure a decision; say a new state of the quotas where prices have moved."""
+        meter, controller = self._meter, self._controller
+        if meter is None or controller is None or record.holdout:
+            return None
+        offering = self.ranker.offering
+        shares = meter.measure(record, offering.catalogue, offering.item)
+        controller.measured(self.now_ms, shares)
+        serving = self.ranker.serving
+        known = None if serving is None or serving.control is None else serving.control.prices
+        if not controller.changed_from(known or {}):
+            return None
+        entry = self._append(ControlRecord(controller.prices))
+        self.ranker.steer(Control(entry.id, controller.prices))
         return entry
 
     def _publish(self, number: int) -> None:
@@ -232,7 +270,7 @@ class RuledShop:
             user_id=f"u{user}",
             context={"region": ["eu", "us"][user % 2], "budget": float(rng.integers(10, 90))},
             actions=actions,
-            slots=int(rng.integers(1, 4)),
+            slots=int(rng.integers(1, 6)),
             filter=FILTERS[int(rng.integers(len(FILTERS)))] if rng.random() < 0.3 else None,
         )
         did = tuple(

@@ -101,7 +101,7 @@ class Decider:
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
         name, catalogue = self._spec.name, offered.offering.catalogue
-        if offered.sources.scorers and slots:
+        if offered.sources.scorers and slots and pool.ids:
             pool = self.scored(pool, request, offered.sources, catalogue, asker)
         public = without_private(request.context, self._private)
         context, actions = featurise(
@@ -120,7 +120,7 @@ class Decider:
             pool, boosts, slots = NOTHING, None, 0
         page = None if rule is None else HeardPage(rule)
         decision = NOTHING_DRAWN
-        if slots:
+        if slots and pool.ids:  # all that there is may be placed
             decision = decide(
                 policy,
                 context,

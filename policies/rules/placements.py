@@ -112,6 +112,14 @@ class Placements:
                 placed[slot] = item
         return OnPage([Placed(slot, item) for slot, item in sorted(placed.items())], unplaced)
 
+    def in_force(self, now_ms: int) -> list[tuple[str, int, bool]]:
+        """Return the item and the slot of each that is in force, and whether it has a condition."""
+        return [
+            (each.item, each.slot, each.condition is not None)
+            for each in self._placements
+            if each.from_ms <= now_ms < each.until_ms
+        ]
+
 
 def _ms(moment: datetime | msgspec.UnsetType, otherwise: float) -> float:
     return otherwise if isinstance(moment, msgspec.UnsetType) else 1000 * moment.timestamp()

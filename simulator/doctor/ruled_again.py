@@ -13,7 +13,7 @@ from policies.candidate_pool import Pool
 from policies.items.catalogue import NEVER_PUT
 from policies.items.timeline import Offer
 from policies.requests import MAX_SLOTS, RankRequest, is_private
-from policies.rules.conditions import CompiledCondition, Looks
+from policies.rules.conditions import Looks
 from policies.rules.filters import Filter
 from policies.rules.placements import OnPage
 from policies.rules.policy_rules import PolicyRules
@@ -21,6 +21,7 @@ from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import POLICY_FILTER, REQUEST_FILTER, Ruling
 from policies.spec import PolicySpec
 from simulator.doctor.control_states import ControlStates
+from simulator.doctor.placed_again import PlacedAgain
 from simulator.logs.archive.item_history import ItemAt
 
 APART_MS = 60_000
@@ -192,51 +193,21 @@ class RuledAgain:
     # Placements
 
     def _of_placements(self, items: RuledItems, asked: Asked) -> Iterator[tuple[str, str]]:
-        """Yield where placements say something else of the page.
-
-        A page that is short, or whose actions the request describes, says too little to ask again.
-        """
-        record, placements, said = self._record, items.rules.placements, self._said
-        placed = {each.slot: each.action_id for each in said.placed}
-        for item_id in sorted(set(placed.values()).intersection(record.action_ids)):
-            yield "placed", f"{item_id!r} was placed, and could be chosen"
+        record, placements = self._record, items.rules.placements
         if placements is None:
-            if placed:
+            if self._said.placed or self._said.unplaced:
                 yield "placed", "it says what was placed, and its spec has no placements"
             return
-        looks = placements.looks_by_field.values()
-        untold = said.short is not None or record.features is not None
-        if untold or any(map(self._looks_at_private, looks)):
-            return
+        is_private = any(map(self._looks_at_private, placements.looks_by_field.values()))
+        is_told = record.features is None and bool(record.artifact or record.scores)
+        offered = self._is_surely_offered if is_told and not is_private else None
+        there = [item_id for item_id, found in self._found.items() if found is not None]
+        yield from PlacedAgain(items, asked, record, there, offered).faults(placements)
 
-        def holds(condition: CompiledCondition, item_id: str) -> bool:
-            return bool(items.holds(condition, items.rows([item_id]), asked).all())
-
-        unplaced = {each.action_id: each.reason for each in said.unplaced}
-
-        def refused(item_id: str) -> str:
-            # Who was excluded, or not sent, nobody can ask again; nor what a request says it is.
-            reason = unplaced.get(item_id, "")
-            if reason in ("excluded", "not_sent") or self._found[item_id] is None:
-                return reason
-            if not items.admits(items.rows([item_id]), asked).all():
-                return "filtered"
-            return reason if reason == "unavailable" and self._may_be_closed(item_id) else ""
-
-        count = len(placed) + len(record.chosen)
-        again = placements.on_page(count, asked.now_ms, holds, refused)
-        if again.placed != said.placed or again.unplaced != said.unplaced:
-            wanted = {each.slot: each.action_id for each in again.placed}
-            yield "placed", f"{placed} was placed, and its placements say {wanted}"
-
-    def _may_be_closed(self, item_id: str) -> bool:
-        """Return whether an item may not have been offered, clocks being as they are."""
-        item = self._found[item_id]
-        offer = None if item is None else Offer.of(item)
-        if offer is None:
-            return item is None
-        opens, closes = offer.from_ms + APART_MS, offer.until_ms - APART_MS
-        return offer.hidden or not opens <= self._time_ms < closes
+    def _is_surely_offered(self, item_id: str) -> bool | None:
+        """Return whether an item was offered; None: a request that sends it need not ask."""
+        offered = self._is_offered(item_id)
+        return offered if offered or self._record.artifact is not None else None
 
     # What is added to scores, and what is offered
 
@@ -281,6 +252,8 @@ class RuledAgain:
                 heard.after(chosen[:slot])
             again = heard.encoded(len(chosen))
 
+        if said != again and self._said.placed and not self._is_proposed:
+            return  # what the request said of what is placed is not logged
         if len(said) != len(again):
             yield "page", f"{len(said)} bytes say what its page's rules added, and not {len(again)}"
             return
@@ -300,20 +273,28 @@ class RuledAgain:
 
     def _of_offers(self) -> Iterator[tuple[str, str]]:
         """Yield what could be chosen and was not offered; a request may send what it likes."""
-        record = self._record
-        if record.artifact is None or record.catalogue == NEVER_PUT:
+        if not self._is_proposed:
             return
-        for item_id in record.action_ids:
-            item = self._found[item_id]
-            offer = None if item is None else Offer.of(item)
-            if item is None:
-                yield "unavailable", f"there is no {item_id!r}, which a source proposed"
-            elif offer is not None and (
-                offer.hidden
-                or self._time_ms < offer.from_ms - APART_MS
-                or self._time_ms >= offer.until_ms + APART_MS
-            ):
-                yield "unavailable", f"{item_id!r} is not offered, and a source proposed it"
+        for item_id in self._record.action_ids:
+            if self._is_offered(item_id) is False:
+                there = "is not offered" if self._found[item_id] else "is no item"
+                yield "unavailable", f"{item_id!r} {there}, and a source proposed it"
+
+    @property
+    def _is_proposed(self) -> bool:
+        """Whether sources proposed the actions, as far as that is certain."""
+        return self._record.artifact is not None
+
+    def _is_offered(self, item_id: str) -> bool | None:
+        """Return whether an item was offered; None: the clocks differ by more than would matter."""
+        if self._record.catalogue == NEVER_PUT:
+            return True
+        item = self._found[item_id]
+        offer = None if item is None else Offer.of(item)
+        if item is None or offer is None:
+            return item is not None
+        around = {offer.holds(self._time_ms + apart) for apart in (-APART_MS, 0, APART_MS)}
+        return around.pop() if len(around) == 1 else None
 
 
 class _Answer(NamedTuple):

@@ -41,7 +41,7 @@ class RuledDecisions:
         self._states = ControlStates() if states is None else states
         self._limit = limit
         self._ruled = self._checked = self._removed = self._boosted = self._private = 0
-        self._priced = self._paged = self._stateless = 0
+        self._priced = self._placed = self._paged = self._stateless = 0
         self._faulty = 0
         self._faults: Counter[str] = Counter()
         self._first: tuple[str, str] | None = None
@@ -70,6 +70,7 @@ class RuledDecisions:
         self._removed += len(again.removed)
         self._boosted += record.boosts is not None
         self._private += again.private
+        self._placed += bool(record.placed)
         self._paged += bool(record.rules is not None and record.rules.page)
         self._priced += record.rules is not None and record.rules.control is not None
         self._stateless += again.stateless
@@ -123,6 +124,7 @@ class RuledDecisions:
                 "boosted": self._boosted,
                 "under_quotas": self._priced,
                 "under_page_rules": self._paged,
+                "with_placements": self._placed,
                 "private": self._private,
                 "without_state": self._stateless,
                 **{kind: self._faults[kind] for kind in CAUSES},

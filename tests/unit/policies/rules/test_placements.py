@@ -218,3 +218,10 @@ def test_what_cannot_be_is_refused_by_name(placements, target, says):
     with pytest.raises(SpecError, match=says) as caught:
         admit(PolicySpec("home", placements=placements))
     assert caught.value.target == target
+
+
+def test_a_page_with_rules_may_be_all_that_is_placed():
+    ranker = ranker_of(Placement("i2", 0), page=Page(most={"stock": 1}))
+    record = ranked(ranker, actions=[ActionRequest("i2")])
+    assert (record.placed, record.chosen) == ([Placed(0, "i2")], [])
+    assert record.rules.short == "there are 0 actions for 2 slots"

@@ -17,6 +17,7 @@ from policies.profiles.user_profile import UserProfile
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
 from policies.rules.pages.ruled_page import RuledPage
+from policies.rules.placements import OnPage, Placements
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import RuledItems
 from policies.rules.ruling import Admission, Ruling
@@ -245,6 +246,11 @@ def all_alike(self, item):
     return np.ones(self._actions)
 
 
+def nothing_placed(self, *asked):
+    """What the spec places is left out."""
+    return OnPage([], [])
+
+
 def removed_unasked(self):
     """What was removed is listed as it was removed, whoever removed it."""
     return {"filter.where": Removed(list(self.removed), len(self.removed))} if self.removed else {}
@@ -265,6 +271,7 @@ RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
         ),
         ([(Ruling, "boosts", other_state)], "boosts"),
         ([(RuledPage, "_likeness", all_alike)], "page"),
+        ([(Placements, "on_page", nothing_placed)], "placed"),
     ],
     ids=[
         "filter after the draw",
@@ -273,12 +280,13 @@ RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
         "pool filtered twice",
         "quota of another state",
         "diversity of other items",
+        "placements that are not there",
     ],
 )
 def test_whoever_applies_rules_otherwise_is_found(changed, kind, monkeypatch):
     for place, name, instead in changed:
         monkeypatch.setattr(place, name, instead)
-    shop = Shop()
+    shop = Shop({**SPEC, "placements": PLACEMENTS} if kind == "placed" else SPEC)
     shop.trade()
     monkeypatch.undo()
     finding = shop.finding()

@@ -4,6 +4,7 @@ import asyncio
 import json
 from itertools import chain
 
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +115,18 @@ SPECS = st.fixed_dictionaries(
                 ),
             },
         ),
+        "placements": st.lists(
+            st.fixed_dictionaries(
+                {"item": st.sampled_from(NAMES), "slot": st.integers(0, 3)},
+                optional={
+                    "from": texts("1970-01-01T02:00:00Z", "1970-01-01T00:00:01Z"),
+                    "until": texts("1970-01-01T06:00:00Z"),
+                    "when": CONDITIONS,
+                },
+            ),
+            min_size=1,
+            max_size=3,
+        ),
         "exposure": st.just({"group": "brand", "floor": 0.1}),
         "holdout": st.just({"fraction": 0.4, "field": "visit"}),
         "floor": st.just(0.1),
@@ -222,6 +235,9 @@ class Town:
             return  # nothing is left, or too little
         assert decode(encode(record)) == record
         np.testing.assert_allclose(record.pmfs().sum(axis=1), 1, rtol=1e-12)
+        assert not set(record.shown()[len(record.chosen) :]) & set(record.action_ids)
+        if actions is None:  # as those of trained sources have it
+            record = msgspec.structs.replace(record, artifact="a")
         self.log.append(record, at=self.now)
 
     def report(self):
