@@ -194,6 +194,8 @@ class Proposers:
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
+            if placed and not failed and ruling is not None and ruling.has_page:
+                return NOTHING, offered, ruling  # a shorter page, of what was placed
             if admission is not None:
                 await admission.look_at_all()
             raise why_nothing(self.offered, asked, asker, failed, admission)

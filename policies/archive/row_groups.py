@@ -17,7 +17,7 @@ from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import FORMAT, NEVER_SAID, SCHEMAS
 from policies.archive.parts.rebuild import StoredEntries, stored_entries
-from policies.archive.parts.shapes import misshapen, shape_of
+from policies.archive.parts.shapes import PLACED, misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 
 _ASIDE = frozenset({"ms", "seq", "propensity", "action", "challenger"})
@@ -246,15 +246,15 @@ class RangeRows:
 
     def _read(self, number: int, names: Sequence[str]) -> pa.RecordBatch:
         """Return all rows of some columns."""
+        beside = shape_of(names) and PLACED in SCHEMAS[self.layout].names and PLACED not in names
+        read = [*names, PLACED] if beside else list(names)
         with self._chain.reading(self._file.listed, number):
-            table = self._file.parquet.read_row_group(
-                number, columns=list(names), use_threads=False
-            )
-            (batch,) = table.select(list(names)).combine_chunks().to_batches()
+            table = self._file.parquet.read_row_group(number, columns=read, use_threads=False)
+            (batch,) = table.select(read).combine_chunks().to_batches()
             wrong = misshapen(batch)
         if wrong is not None:
             raise self._damaged(wrong, number)
-        return batch
+        return batch.select(list(names)) if beside else batch
 
     def _damaged(self, detail: str, number: int) -> ArchiveError:
         return self._chain.damaged(self._file.listed, detail, number)

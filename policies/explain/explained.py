@@ -86,11 +86,15 @@ class Explainer:
             ]
             found.sort(key=lambda each: -abs(each.adds))
 
-        draws = None
-        if terms is not None and isinstance(self._spec.exploration, LinTs) and self._spec.floor < 1:
-            uniform = self._spec.floor / len(record.action_ids)
-            draws = (probability - uniform) / (1.0 - self._spec.floor)
+        # The floor is shared by the actions that may stand in the first slot.
         boosts, page = record.boosts, record.page
+        first = None if page is None else page.after(())
+        barred = np.zeros(len(record.action_ids), np.bool_) if first is None else np.isnan(first)
+        draws = None
+        sampled = isinstance(self._spec.exploration, LinTs) and not barred[at]
+        if terms is not None and sampled and self._spec.floor < 1:
+            uniform = self._spec.floor / np.count_nonzero(~barred)
+            draws = float((probability - uniform) / (1.0 - self._spec.floor))
         drawn = record.chosen.index(at) if at in record.chosen else None
         said = None if page is None or drawn is None else page.after(record.chosen[:drawn])
         return ExplainedAction(

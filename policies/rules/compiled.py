@@ -240,7 +240,9 @@ def _chosen(condition: Asks, one: Asks, other: Asks) -> Asks:
 def _as_codes(frame: Frame, kind: type[Any], *values: Any) -> tuple[Any, ...]:
     """Return texts of two branches as codes, and numbers as they are."""
     if kind is Texts:
-        return tuple(frame.code(each) if isinstance(each, str) else each for each in values)
+        return tuple(
+            np.int32(frame.code(each)) if isinstance(each, str) else each for each in values
+        )
     return values
 
 

@@ -21,6 +21,15 @@ MOST_SHOWN: Final = 40
 MOST_NESTED: Final = 50
 """How deep brackets and choices may stand in one another."""
 
+SET_ASIDE: Final = re.compile(
+    r"//[^\n]*"
+    r"|(?:[rR][bB]?|[bB][rR])(?:\"\"\".*?\"\"\"|'''.*?'''|\"[^\"\n]*\"|'[^'\n]*')"
+    r"|\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''"
+    r"|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'",
+    re.DOTALL,
+)
+"""Comments and texts of CEL, in which a bracket is none."""
+
 ROOTS: Final = {
     "item": "a feature of the item, or its id",
     "context": "a feature of the request's context",
@@ -149,16 +158,8 @@ def parse(text: str, where: str) -> Node:
 
 def _check_nesting(text: str, where: str) -> None:
     """Refuse brackets that stand too deep in one another, before anybody reads them."""
-    deep, quote, escaped = 0, "", False
-    for at, sign in enumerate(text):
-        if quote:
-            escaped, quote = (
-                sign == "\\" and not escaped,
-                "" if sign == quote and not escaped else quote,
-            )
-            continue
-        if sign in "\"'":
-            quote = sign
+    deep = 0
+    for at, sign in enumerate(SET_ASIDE.sub(lambda found: " " * len(found.group()), text)):
         deep += (sign in "([{?") - (sign in ")]}:")
         if deep > MOST_NESTED:
             raise SpecError(f"column {at + 1}: brackets stand more than {MOST_NESTED} deep", where)

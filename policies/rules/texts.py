@@ -80,7 +80,7 @@ def _is_in(frame: Frame, ours: Any, values: Collection[Any]) -> Any:
         values = [code for code in map(frame.known, values) if code != NOWHERE]
         return np.isin(ours, list(values))
     if len(values) <= FEW:
-        return reduce(np.logical_or, [ours == value for value in values])
+        return reduce(np.logical_or, [ours == value for value in values], np.False_)
     of_these = np.unique(np.array(list(values), np.float64))
     at = np.minimum(np.searchsorted(of_these, ours), of_these.size - 1)
     return of_these[at] == ours

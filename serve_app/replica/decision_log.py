@@ -132,7 +132,9 @@ class DecisionLog:
             return None
 
     def _asked(self, request: RankRequest) -> bytes:
-        """Return what is remembered of a request."""
+        """Return what is remembered of a request: whether it asks why is no part of it."""
+        if request.explain:
+            request = msgspec.structs.replace(request, explain=False)
         data = encode_request(request)
         return hashlib.blake2b(data, digest_size=16, key=self._asked_key).digest()
 

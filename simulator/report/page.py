@@ -97,12 +97,14 @@ def _read(report: PolicyReport) -> str:
 
 def _uplift(uplift: Uplift) -> str:
     share = describe_share(uplift.difference, uplift.holdout.mean)
+    if not math.isfinite(uplift.difference):
+        return "<p>There is nothing to compare: one of the two groups has no decision.</p>"
     said = (
         f"Per decision {uplift.difference:+.6g}{f' ({share})' if share else ''}, interval"
         f" {_interval(uplift.low, uplift.high)}, p = {uplift.p_value:.3g}. Both hold at every look:"
         " look as often as you like, and stop when you like."
     )
-    if not uplift.conclusive and uplift.answer_s is not None:
+    if not uplift.conclusive and uplift.answer_s:
         said += f" If it stays so, an answer comes in about {describe_span(uplift.answer_s)}."
     rows = "".join(
         f"<tr><td>{name}<td class='n'>{group.units:,}<td class='n'>{group.decisions:,}"

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import time
 
+import msgspec
 import pytest
 import redis
-from support.loops import KEYS, SALT, SPECS, head, make, settle, url_of
+from support.loops import KEYS, SALT, WINDOW_S, head, make, settle, url_of
+from support.loops import SPECS as OF_LOOPS
 from typer.testing import CliRunner
 
 from bandits.errors import UnknownEventError
+from bandits.exploration import LinTs
 from bandits.log.codec import encode
-from bandits.log.records import CheckpointRecord, DecisionRecord, RewardRecord
+from bandits.log.records import CheckpointRecord, DecisionRecord, RewardRecord, TickRecord
 from bandits.types import Snapshot
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
@@ -26,6 +30,14 @@ from serve_app.workers.archiver import Archiver
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.timeout(120)]
 
 ROUNDS = KEPT_SNAPSHOTS + 6
+WIDE = LinTs(scale=5.0, draws=200)
+"""Its draws tell one model from another that has learned the same."""
+SPECS = {
+    name: msgspec.structs.replace(spec, exploration=WIDE)
+    if isinstance(spec.exploration, LinTs)
+    else spec
+    for name, spec in OF_LOOPS.items()
+}
 
 
 def served(client: redis.Redis) -> tuple[str, Snapshot]:
@@ -41,8 +53,13 @@ def decided(client: redis.Redis, spec: PolicySpec, number: int) -> DecisionRecor
     request = RankRequest(actions=actions, event_id=f"e{number}", context={"hour": number / ROUNDS})
     record = asyncio.run(ranker.rank(request))
     log = RedisLog(client, KEYS)
+    log.append(TickRecord())  # the log has gone on since the model was published
     log.append(record)
     log.append(RewardRecord(record.event_id, 1.0 + record.chosen[0], f"r{number}"))
+    if number % 2:  # the model is published behind the entry that it learned by
+        time.sleep(2 * WINDOW_S)
+        for _ in range(3):
+            log.append(TickRecord())
     return record
 
 
@@ -73,6 +90,7 @@ def test_a_decision_is_explained_while_its_model_is_stored_and_when_it_is_gone(
     for record, source in (
         (records[-1], "is stored"),
         (records[1], "the start of the log"),
+        (records[6], "the checkpoint at"),
         (records[5], "the checkpoint at"),
     ):
         found = explained(client, record.event_id)
@@ -100,7 +118,7 @@ def test_the_command_says_it_and_says_what_can_be_said_no_more(client, server_ur
     options = ["--redis-url", server_url, "--data-dir", str(tmp_path)]
     shown = CliRunner().invoke(app, ["explain", "e2", *options])
     assert shown.exit_code == 0, shown.output
-    assert "context.hour" in shown.output
+    assert "constant" in shown.output
     said = json.loads(CliRunner().invoke(app, ["explain", "e2", *options, "--json"]).output)
     assert said["chosen"] == [records[2].action_ids[records[2].chosen[0]]]
 

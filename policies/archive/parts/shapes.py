@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 LISTS = frozenset({"chosen", "action_ids", "pmf", "features", "scores", "boosts"})
 
 
+PLACED = "placed"
+
+
 def shape_of(names: Iterable[str]) -> set[str]:
     """Return the columns that say how many elements the lists among some columns have."""
     return {"kind", "slots", "actions"} if LISTS.intersection(names) else set()
@@ -19,7 +22,8 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
     """Return what is wrong with the lists of some rows, None if nothing is.
 
     Args:
-        batch: columns of a row group; where there are lists, ``shape_of`` them too.
+        batch: columns of a row group; where there are lists, ``shape_of`` them too, and what was
+            placed, if the layout has it.
     """
     names = LISTS.intersection(batch.schema.names)
     if not names:
@@ -27,9 +31,7 @@ def misshapen(batch: pa.RecordBatch) -> str | None:
     slots, actions = (
         batch[name].fill_null(0).to_numpy().astype(np.int64) for name in ("slots", "actions")
     )
-    kinds = batch["kind"]
-    decision = pc.index(kinds.dictionary, "decision").as_py()
-    wrong = (kinds.indices.to_numpy() == decision) & (np.minimum(slots, actions) < 1)
+    wrong = _without(batch, slots, actions)
     if wrong.any():
         return f"row {np.argmax(wrong)}: a decision has slots and actions, here it has none"
 
@@ -91,6 +93,21 @@ def elements_of(column: pa.Array, child: pa.Array) -> pa.Array:
     offsets = column.offsets
     first, last = offsets[0].as_py(), offsets[-1].as_py()
     return child.slice(first, last - first)
+
+
+def _without(
+    batch: pa.RecordBatch, slots: NDArray[np.int64], actions: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which rows are decisions that lack slots or actions, bool[n]."""
+    kinds = batch["kind"]
+    decision = pc.index(kinds.dictionary, "decision").as_py()
+    wrong: NDArray[np.bool_] = (kinds.indices.to_numpy() == decision) & (
+        np.minimum(slots, actions) < 1
+    )
+    if wrong.any() and PLACED in batch.schema.names:
+        # Where all of a page is placed, nothing was drawn or chosen from.
+        wrong &= (np.maximum(slots, actions) > 0) | (_lengths(batch[PLACED]) == 0)
+    return wrong
 
 
 def _lengths(column: pa.Array) -> NDArray[np.int64]:

@@ -4,14 +4,16 @@ That model is stored for a while. Later it is made again: folded from the checkp
 decision, entry by entry, until the logged probabilities follow from it byte for byte.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
+import numpy as np
 import pyarrow.compute as pc
 
 from banditloop_client.explain_schemas import Explanation
 from bandits.decide import left_after
 from bandits.errors import ArchiveError, BanditloopError, UnknownEventError
+from bandits.exploration import LinTs
 from bandits.features.hashing import partition_of
 from bandits.log.encoded_decisions import DECISIONS, whole_record
 from bandits.log.positions import START, is_after, position_before, position_ms
@@ -29,9 +31,11 @@ from serve_app.admin.replayed.verification import LogAddress
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.store.history import History, LogPast
 
-SERVED_MS = 60_000
-"""A model that differs from the one before it is served within so long; before that nothing is
-tried but the last of the models."""
+SERVED_MS = (5_000, 60_000)
+"""A model serves from within so long before the decisions that it makes: the models of so long are
+tried, of the shorter time first."""
+TOGETHER = 1000
+"""Entries of before that time that are folded at once."""
 
 Progress = Callable[[str], None]
 """Told, as the log is read, the position that was reached."""
@@ -143,10 +147,13 @@ class EventExplainer:
                 " merged: none is made again"
             )
 
-        for fold, start in self._folds(history, entry_id):
-            snapshot = self._refolded(fold, history, entry_id, record, spec, catalogue, progress)
-            if snapshot is not None:
-                return snapshot, f"folded again from {start}: the same probabilities byte for byte"
+        for served_ms in SERVED_MS:
+            since_ms = position_ms(entry_id) - served_ms
+            for fold, start in self._folds(history, entry_id):
+                entries = history.encoded(fold.position, position_before(entry_id))
+                made = _refolded(fold, entries, since_ms, spec, catalogue, record, progress)
+                if made is not None:
+                    return made, f"folded again from {start}: the same probabilities byte for byte"
         return None, (
             f"snapshot {record.snapshot_id} is gone, and none that the log gives before {entry_id}"
             " makes the same probabilities: another build may have made it, or it was pinned"
@@ -172,40 +179,6 @@ class EventExplainer:
         items = ItemsPast(self._address.items())
         return Fold(history.blob, salt=self._address.salt, past=past, items=items)
 
-    def _refolded(
-        self,
-        fold: Fold,
-        history: History,
-        entry_id: str,
-        record: DecisionRecord,
-        spec: PolicySpec,
-        catalogue: Catalogue,
-        progress: Progress,
-    ) -> Snapshot | None:
-        """Fold on to a decision; return the first model that its probabilities follow from."""
-        since_ms = position_ms(entry_id) - SERVED_MS
-        tried: object = None
-        waiting: list[LogEntry] = []
-        for entry in history.encoded(fold.position, position_before(entry_id)):
-            waiting.append(entry)
-            if entry.time_ms < since_ms and len(waiting) < 1000:
-                continue
-
-            # What was learned long before is one model; from then on each may be the one.
-            fold.apply(waiting)
-            waiting.clear()
-            progress(fold.position)
-            state = fold.changes, fold.spec_id
-            if entry.time_ms >= since_ms and state != tried and fold.spec_id == record.spec:
-                tried = state
-                snapshot = fold.snapshot()
-                if _gives(spec, snapshot, catalogue, record):
-                    return snapshot
-        fold.apply(waiting)
-        if fold.spec_id == record.spec and _gives(spec, fold.snapshot(), catalogue, record):
-            return fold.snapshot()
-        return None
-
     def _features(self) -> Callable[[str], FeatureMap | None]:
         """Return what names the items' features, as they are now."""
         timeline = self._stored.items()
@@ -217,6 +190,45 @@ class EventExplainer:
         return features_of
 
 
+def _refolded(
+    fold: Fold,
+    entries: Iterable[LogEntry],
+    since_ms: int,
+    spec: PolicySpec,
+    catalogue: Catalogue,
+    record: DecisionRecord,
+    progress: Progress,
+) -> Snapshot | None:
+    """Fold on to a decision; return the first model that its probabilities follow from.
+
+    Posterior draws are made anew at each position, also where nothing was learned: there each entry
+    has a model of its own.
+    """
+    drawn = isinstance(spec.exploration, LinTs)
+    tried: object = None
+    waiting: list[LogEntry] = []
+    for entry in entries:
+        waiting.append(entry)
+        if entry.time_ms < since_ms and len(waiting) < TOGETHER:
+            continue
+
+        # What was learned long before is one model; from then on each may be the one.
+        fold.apply(waiting)
+        waiting.clear()
+        progress(fold.position)
+        state = fold.position if drawn else (fold.changes, fold.spec_id)
+        if entry.time_ms >= since_ms and state != tried and fold.spec_id == record.spec:
+            tried = state
+            snapshot = fold.snapshot()
+            if _gives(spec, snapshot, catalogue, record):
+                return snapshot
+
+    fold.apply(waiting)
+    if fold.spec_id != record.spec or not _gives(spec, fold.snapshot(), catalogue, record):
+        return None
+    return fold.snapshot()
+
+
 def _gives(
     spec: PolicySpec, snapshot: Snapshot, catalogue: Catalogue, record: DecisionRecord
 ) -> bool:
@@ -224,6 +236,7 @@ def _gives(
     if not record.chosen:  # all was placed, nothing drawn
         return True
     context, actions = featurise_record(spec, catalogue, record)
-    _, left = left_after(actions, ())
-    pmf = load_policy(spec, snapshot).pmf(context, left)
+    remaining, left = left_after(actions, (), record.page)
+    pmf = np.zeros(len(actions))
+    pmf[remaining] = load_policy(spec, snapshot).pmf(context, left)
     return bool(pmf.tobytes() == record.pmfs()[0].tobytes())

@@ -73,13 +73,17 @@ def _read(report: PolicyReport) -> Table:
 
 
 def _uplift(uplift: Uplift) -> Table:
-    caption = f"difference {uplift.difference:+.6g}"
-    if share := describe_share(uplift.difference, uplift.holdout.mean):
-        caption += f" ({share})"
-    caption += f", interval {_interval(uplift.low, uplift.high)}, p = {uplift.p_value:.3g}"
-    caption += ": both hold at every look"
-    if not uplift.conclusive and uplift.answer_s is not None:
-        caption += f"\nif it stays so, an answer comes in about {describe_span(uplift.answer_s)}"
+    caption = "nothing to compare: one of the two groups has no decision"
+    if math.isfinite(uplift.difference):
+        caption = f"difference {uplift.difference:+.6g}"
+        if share := describe_share(uplift.difference, uplift.holdout.mean):
+            caption += f" ({share})"
+        caption += f", interval {_interval(uplift.low, uplift.high)}, p = {uplift.p_value:.3g}"
+        caption += ": both hold at every look"
+        if not uplift.conclusive and uplift.answer_s:
+            caption += (
+                f"\nif it stays so, an answer comes in about {describe_span(uplift.answer_s)}"
+            )
     table = empty_table(
         *("group", "units", "decisions", "mean reward", "standard error", "per unit"),
         title="uplift over the holdout, per decision",
@@ -93,7 +97,12 @@ def _uplift(uplift: Uplift) -> Table:
 
 def _cells(group: GroupSummary) -> tuple[str, str, str, str]:
     stderr = f"{group.stderr:.4g}" if math.isfinite(group.stderr) else "-"
-    return f"{group.units:,}", f"{group.decisions:,}", f"{group.mean:.6g}", stderr
+    return (
+        f"{group.units:,}",
+        f"{group.decisions:,}",
+        f"{group.mean:.6g}" if group.decisions else "-",
+        stderr,
+    )
 
 
 def _segments(segments: Sequence[SegmentDifference]) -> Table:

@@ -367,3 +367,16 @@ def test_what_a_rule_removed_is_read_without_the_records(tmp_path):
         "short": "diversity",
     }
     assert set(plain.values()) == {None}
+
+
+@pytest.mark.parametrize("names", [["chosen", "pmf"], ["action_ids", "placed"], ["id", "slots"]])
+def test_a_page_on_which_all_is_placed_has_nothing_that_was_chosen_and_is_read(tmp_path, names):
+    ruled = Ruled(placed=[Placed(0, "p")])
+    placed = decision("e2", ids=(), chosen=(), rules=ruled)
+    log = [(f"{at}-0", encode(each)) for at, each in ((1, decision("e1")), (2, placed))]
+    put(tmp_path, 4, log)
+    reader = ArchiveReader(tmp_path, "home")
+    [group] = reader.columns([*names, "event_id"])
+    assert group.batch["event_id"].to_pylist() == ["e1", "e2"]
+    assert [record for _, record in reader.raw()] == [data for _, data in log]
+    assert not any(audit.error for audit in audit_columns(reader, 20))

@@ -252,7 +252,7 @@ def test_a_decision_without_any_list_is_refused(tmp_path):
     path = written(tmp_path, 4)
 
     def change(table: pa.Table) -> pa.Table:
-        for name in ("slots", "actions", "chosen", "action_ids", "pmf", "scores"):
+        for name in ("slots", "actions", "chosen", "action_ids", "pmf", "scores", "placed"):
             table = changed(name, lambda rows: [None for _ in rows])(table)
         return table
 

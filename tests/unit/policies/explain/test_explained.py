@@ -32,6 +32,7 @@ from policies.ranker import Ranker
 from policies.requests import ActionRequest, Item, RankRequest
 from policies.rules.boosts import Boost
 from policies.rules.pages.page import Diversity, Page
+from policies.rules.placements import Placement
 from policies.spec import Holdout, PolicySpec
 
 RNG = np.random.default_rng(3)
@@ -152,6 +153,18 @@ def test_draws_are_the_share_of_thompson_samplings_draws():
     ranker, snapshot = taught(spec)
     found = Explainer(spec, snapshot).explain(CATALOGUE, decided(ranker, request(9)), FEATURES.get)
     draws = [40 * each.draws for each in found.actions]
+    assert sum(draws) == pytest.approx(40)
+    assert draws == pytest.approx(np.round(draws), abs=1e-6)
+
+
+def test_what_a_page_bars_has_no_draws_and_no_share_of_the_floor():
+    spec = spec_of("ridge", page=Page(most={"colour": 1}), placements=[Placement("i0", 0)])
+    ranker, snapshot = taught(spec)
+    found = Explainer(spec, snapshot).explain(CATALOGUE, decided(ranker, request(9)), FEATURES.get)
+    red = [each for each in found.actions if FEATURES.get(each.id, {}).get("colour") == "red"]
+    assert red
+    assert {each.draws for each in red} == {None}
+    draws = [40 * each.draws for each in found.actions if each.draws is not None]
     assert sum(draws) == pytest.approx(40)
     assert draws == pytest.approx(np.round(draws), abs=1e-6)
 

@@ -65,6 +65,11 @@ numbers = st.recursive(
     ),
     max_leaves=3,
 )
+literals = st.sampled_from(TEXTS).map(text_of)
+chosen_texts = st.tuples(numbers, literals, literals).map(
+    lambda t: "({} > 0.0 ? {} : {})".format(*t)
+)
+text_lists = st.lists(literals, min_size=1, max_size=12).map(lambda t: f"[{', '.join(t)}]")
 flags = st.recursive(
     st.one_of(
         fields("item", "f"),
@@ -75,6 +80,8 @@ flags = st.recursive(
         ),
         st.tuples(text_leaves, st.sampled_from(["==", "!="]), text_leaves).map(" ".join),
         st.tuples(text_leaves, lists).map(" in ".join),
+        st.tuples(chosen_texts, lists | text_lists).map(" in ".join),
+        st.tuples(chosen_texts, st.sampled_from(["==", "!="]), literals).map(" ".join),
         st.tuples(text_leaves, st.lists(st.sampled_from(TEXTS), min_size=1, max_size=2)).map(
             lambda t: f"{t[0]} in [{', '.join(map(text_of, t[1]))}]"
         ),

@@ -225,3 +225,18 @@ def test_a_page_with_rules_may_be_all_that_is_placed():
     record = ranked(ranker, actions=[ActionRequest("i2")])
     assert (record.placed, record.chosen) == ([Placed(0, "i2")], [])
     assert record.rules.short == "there are 0 actions for 2 slots"
+
+
+def test_where_all_that_there_is_is_placed_the_page_is_shorter_if_pages_have_rules():
+    """Also where sources propose, which have nothing left."""
+    spec = spec_of({"name": "home", "sources": SOURCES})
+    spec = msgspec.structs.replace(
+        spec, placements=[Placement("only", 0)], page=Page(most={"brand": 1})
+    )
+    ranker = Ranker(spec, (FakeSource("cf", {"only": 1.0}),), salt=b"salt", clock=NOW.timestamp)
+    timeline = ItemTimeline(Catalogue.put([Item("only")]))
+    ranker.offer(timeline.newest, timeline)
+    ranker.serve("first", FakeLog(spec).fold().snapshot())
+    record = ranked(ranker)
+    assert page_of(record) == {0: "only"}
+    assert record.rules.short
