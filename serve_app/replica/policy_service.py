@@ -128,6 +128,7 @@ class RedisPolicyService:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
+        self._was_ready = False
 
     def start(self) -> None:
         """Begin to follow snapshots, and the artifact that they are served with."""
@@ -158,8 +159,9 @@ class RedisPolicyService:
 
     @property
     def ready(self) -> bool:
-        """Whether a snapshot is loaded, and the items."""
-        return self.ranker.serving is not None and self.items_log.loaded
+        """Whether a snapshot was loaded, and the items; they serve on while newer ones are read."""
+        self._was_ready |= self.ranker.serving is not None and self.items_log.loaded
+        return self._was_ready
 
     @property
     def signals(self) -> Collection[str]:

@@ -32,7 +32,7 @@ class ReportOptions:
     since: Annotated[
         str | None,
         typer.Option(
-            help="Skip older decisions: a span before the end (24h, 7d), a time, or an entry id"
+            help="Skip older entries: a span before the end (24h), a time, or an entry id"
         ),
     ] = None
     by: Annotated[
@@ -45,7 +45,7 @@ class ReportOptions:
     alpha: Annotated[
         float,
         typer.Option(
-            min=1e-6, max=0.5, help="The probability that the uplift's interval ever misses it"
+            min=1e-6, max=0.5, help="Significance level; intervals cover with probability 1 - alpha"
         ),
     ] = 0.05
     with_doctor: Annotated[
