@@ -29,8 +29,6 @@ from simulator.worlds.frozen.make import frozen_world
 from simulator.worlds.frozen.tables import logged_lists
 
 COVERED = 0.93
-JUDGED = ("sniips", "snrips")
-"""What the report shows first: these are to reach it, where most logs allow them."""
 FILLED = 50
 """Pages of a visit that are filled for the truth."""
 
@@ -154,7 +152,8 @@ class Row(NamedTuple):
 def main() -> int:
     """Log, evaluate, print.
 
-    Exit 1 if intervals of ``JUDGED`` that are not called unreliable hold the truth too seldom.
+    Exit 1 if the intervals of an estimator that is not called unreliable in half of the logs hold the
+    truth in less than COVERED of those.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -200,7 +199,7 @@ def main() -> int:
             f" {verdicts.count('reliable'):8d} {verdicts.count('weak'):5d}"
             f" {verdicts.count('unreliable'):8d}  {np.mean(used) if used else float('nan'):.3f}"
         )
-        enough = name in JUDGED and len(used) >= 0.5 * given.logs
+        enough = len(used) >= 0.5 * given.logs
         honest &= not enough or float(np.mean(used)) >= COVERED
     return 0 if honest else 1
 
