@@ -420,6 +420,13 @@ def refused_or_a_record(data: bytes) -> None:
     promises(again)
 
 
+def test_a_page_on_which_all_is_placed_keeps_every_promise():
+    placed = records.Ruled(placed=[records.Placed(0, "p")])
+    record = decision(**{**FAULTS["no action"](decision()), "rules": placed})
+    refused_or_a_record(encode(record))
+    assert decode(encode(record)) == record
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @settings(max_examples=MANY // 25)
 @given(decisions())
@@ -585,6 +592,10 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
+RULES_AT = 19
+"""Where a decision's rules stand among its fields, and ``placed`` is the seventh of theirs."""
+
+
 def decision_promises(fields: list[Any]) -> None:
     event_id, *names, context, ids, features, scores, pmf, chosen = fields[:11]
     user, deferred, holdout, credit = [
@@ -593,14 +604,20 @@ def decision_promises(fields: list[Any]) -> None:
     ][:4]
     event_id_promises(event_id)
     assert all(type(each) in TEXT for each in (*names, *ids))
-    assert len(ids) == len(set(ids)) >= 1
+    # Where all of a page is placed, nothing was drawn.
+    rules = fields[RULES_AT] if len(fields) > RULES_AT else None
+    all_placed = not chosen and bool([*(rules or ()), *[None] * 7][6])
+    assert len(ids) == len(set(ids)) >= (0 if all_placed else 1)
     assert features is None or len(features) == len(ids)
     for each in (context, *(features or ())):
         feature_promises(each)
     for source, column in scores.items():
         assert type(source) in TEXT
         assert not any(math.isinf(x) for x in struct.unpack(f"<{len(ids)}f", column))
-    pmf_promises(pmf, len(ids), chosen)
+    if all_placed:
+        assert pmf == b""
+    else:
+        pmf_promises(pmf, len(ids), chosen)
     assert len(set(chosen)) == len(chosen)
     assert type(user) in OPTIONAL_TEXT
     assert type(deferred) is type(holdout) is bool
