@@ -162,10 +162,12 @@ class RuledItems:
                 f" {len(where):,}: a long condition belongs in the policy's filter.where",
                 "filter",
             )
+
         try:
             found = compiled_filter(where, "filter", admits_unknown=rule.unknown == "admit")
         except SpecError as error:
             raise InvalidFieldError(error.message, "filter") from error
+
         for name in sorted(found.condition.looks.items):
             if name not in self._columns.columns:
                 raise InvalidFieldError(

@@ -104,6 +104,7 @@ def segments_of(rows: PolicyRows, alpha: float) -> list[SegmentDifference]:
         for name, value, each in parts
         if each.policy().units and each.holdout().units
     ]
+
     # One level for all: each interval has its share of it.
     share = alpha / max(1, len(kept))
     compared = [compare_groups(policy, holdout, share) for _, _, policy, holdout in kept]

@@ -128,6 +128,7 @@ def read_policy(
     pieces = policy_pieces(root, policy, 1, after=after)
     readers = [ArchiveReader(root, piece.policy) for piece in pieces]
     gathered.spec = _newest_spec(readers)
+
     for piece, reader in zip(pieces, readers, strict=True):
         join = ArchiveJoin(reader, piece, gathered.refuse)
         columns = (*READ, *(["context"] if gathered.wants_context else []))

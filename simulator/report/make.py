@@ -37,13 +37,14 @@ def policy_report_of(
 
     Args:
         policy: its name.
-        rows: its decisions, at least none.
+        rows: its decisions; there may be none.
         alpha: the probability that the interval of the uplift ever misses the truth.
         closer: what a closer look at some of them has found, if there was one.
         findings: the doctor's on its log, if it was asked.
     """
     uplift, assignment = uplift_of(rows, alpha), assignment_of(rows)
     range_ = _range(rows)
+
     return PolicyReport(
         policy=policy,
         range=range_,

@@ -43,6 +43,7 @@ def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
             Text.assemble((caution.code, "yellow"), f": {caution.message}"),
             Text(f"what to do: {caution.action}"),
         ]
+
     parts.append(_read(report))
     if report.uplift is not None:
         parts.append(_uplift(report.uplift))
@@ -84,6 +85,7 @@ def _uplift(uplift: Uplift) -> Table:
             caption += (
                 f"\nif it stays so, an answer comes in about {describe_span(uplift.answer_s)}"
             )
+
     table = empty_table(
         *("group", "units", "decisions", "mean reward", "standard error", "per unit"),
         title="uplift over the holdout, per decision",
