@@ -23,6 +23,7 @@ from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, f
 PURPOSE_ACTION = "action"
 PURPOSE_SOURCE = "source"
 PURPOSE_HOLDOUT = "holdout"
+PURPOSE_APPRENTICE = "apprentice"
 _FLOAT64 = np.dtype(np.float64)
 _LENGTH = struct.Struct("<I").pack
 
@@ -84,6 +85,7 @@ def decide(
     name: str = "",
     slots: int = 1,
     page: PageRule | None = None,
+    purpose: str = PURPOSE_ACTION,
 ) -> Decision:
     """Choose ``slots`` actions one after another, without replacement.
 
@@ -96,6 +98,7 @@ def decide(
         name: the policy's name.
         slots: how many are chosen; fewer where the page rule leaves none.
         page: what may stand beside what; None: anything.
+        purpose: what is drawn: what is served, or what an apprentice would have chosen.
 
     Raises:
         EmptyActionsError: no actions.
@@ -113,7 +116,7 @@ def decide(
 
     if slots == 1 and page is None:
         pmf = policy.pmf(context, actions)
-        drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, PURPOSE_ACTION))
+        drawn = _drawn(pmf, count, uniform(salt, name, event_id, 0, purpose))
         return Decision(event_id, (drawn,), frozen(pmf[None]))
 
     # Each further slot is drawn among what is left; everything else has probability 0 there.
@@ -123,7 +126,7 @@ def decide(
         if not remaining.size:
             break
         pmf = policy.pmf(context, left)
-        drawn = _drawn(pmf, remaining.size, uniform(salt, name, event_id, slot, PURPOSE_ACTION))
+        drawn = _drawn(pmf, remaining.size, uniform(salt, name, event_id, slot, purpose))
         chosen.append(int(remaining[drawn]))
         pmfs.append(np.zeros(count))
         pmfs[slot][remaining] = pmf

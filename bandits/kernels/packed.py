@@ -171,3 +171,14 @@ def past_texts(data: Any, at: Any, end: Any) -> Any:
         if at < 0:
             break
     return at
+
+
+@inlined
+def says(data: Any, at: Any, end: Any, word: Any) -> Any:
+    """Return whether the bytes between two places are a word."""
+    if end - at != word.size:
+        return False
+    same = True
+    for i in range(word.size):
+        same &= data[at + i] == word[i]
+    return same

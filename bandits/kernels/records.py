@@ -10,6 +10,7 @@ import numpy as np
 from numba import types
 
 from bandits.kernels.actions import SLACK
+from bandits.kernels.apprentices import past_apprentice
 from bandits.kernels.compiled import (
     Int64,
     compiled,
@@ -34,6 +35,7 @@ from bandits.kernels.packed import (
     past_text_or_nil,
     past_texts,
     past_truth,
+    says,
     text_at,
     whole_at,
 )
@@ -51,7 +53,7 @@ DEFERRED, HOLDOUT, NAMED_BEFORE, HAS_PLACED = 1, 2, 4, 8
 
 _DECISION = np.frombuffer(b"decision", np.uint8)
 _REWARD = np.frombuffer(b"reward", np.uint8)
-_DECISION_LEAST, _DECISION_MOST = 12, 21
+_DECISION_LEAST, _DECISION_MOST = 12, 22
 _REWARD_LEAST, _REWARD_MOST = 3, 7
 _CROWD = 8
 """So many names are compared each with each; more are looked up."""
@@ -243,7 +245,7 @@ def _past_later_fields(
 ) -> Any:
     """Return where the fields end that older builds did not know; -1: they do not."""
     # Its user, whether it is deferred, or held out; no credit; whether unserved; what failed; its
-    # artifact, and its profile; what its rules depended on.
+    # artifact, and its profile; what its rules depended on; what an apprentice would have chosen.
     for field in range(count):
         begins = at
         if field in (0, 6, 7):
@@ -252,6 +254,8 @@ def _past_later_fields(
             at, placed = past_rules(data, at, end, out[6], actions, cell)
             if placed > 0:
                 out[7] |= HAS_PLACED
+        elif field == 9:
+            at = past_apprentice(data, at, end, out[6], actions, cell)
         elif field == 3:
             at = at + 1 if at < end and data[at] == NIL else np.int64(-1)
         elif field == 5:
@@ -317,16 +321,6 @@ def _is_reward(data: Any, at: Any, end: Any, count: Any, cell: Any) -> Any:
 
 
 @inlined
-def _says(data: Any, at: Any, end: Any, word: Any) -> Any:
-    if end - at != word.size:
-        return False
-    same = True
-    for i in range(word.size):
-        same &= data[at + i] == word[i]
-    return same
-
-
-@inlined
 def _are_named_alike(data: Any, said: Any, before: Any) -> Any:
     """Return whether two decisions name one spec and one catalogue; see ``scan_records``."""
     same = True
@@ -378,7 +372,7 @@ def scan_records(  # noqa: C901 - one loop over the kinds of records
         if at < 0:
             continue
 
-        if _says(data, begins, at, _DECISION):
+        if says(data, begins, at, _DECISION):
             if _DECISION_LEAST <= fields <= _DECISION_MOST and _is_decision(
                 data, at, end, fields, spans, table, cell, out[r]
             ):
@@ -387,7 +381,7 @@ def scan_records(  # noqa: C901 - one loop over the kinds of records
                     out[r, 7] |= NAMED_BEFORE
                 before = r
         elif (
-            _says(data, begins, at, _REWARD)
+            says(data, begins, at, _REWARD)
             and _REWARD_LEAST <= fields <= _REWARD_MOST
             and _is_reward(data, at, end, fields, cell)
         ):

@@ -11,8 +11,10 @@ import numpy as np
 
 from bandits.errors import CodecError, InvalidPmfError, UnknownKindError
 from bandits.log.records import (
+    SERVED,
     ActivationRecord,
     ActivityRecord,
+    Apprentice,
     ControlRecord,
     Credit,
     CutRecord,
@@ -251,6 +253,8 @@ def _check_decision(record: DecisionRecord) -> None:
         _check_credit(record.credit, slots)
     if record.rules is not None:
         _check_rules(record.rules, slots, count)
+    if record.apprentice is not None:
+        _check_apprentice(record.apprentice, slots, count)
     _check_features(record)
 
 
@@ -308,6 +312,21 @@ def _check_rules(rules: Ruled, slots: int, count: int) -> None:
         raise CodecError(f"placed slots go upwards, below {MAX_PLACES}", "rules.placed")
     if not all(0 <= unplaced.slot < MAX_PLACES for unplaced in rules.unplaced):
         raise CodecError(f"slots are not negative, and below {MAX_PLACES}", "rules.unplaced")
+
+
+def _check_apprentice(own: Apprentice, slots: int, count: int) -> None:
+    """Demand that what the policy would have chosen is a choice that can be, of as many slots."""
+    if own.served not in SERVED:
+        raise CodecError(f"one of {', '.join(SERVED)}, not {own.served!r}", "apprentice.served")
+    chosen = own.chosen
+    indices = all(0 <= index < count for index in chosen)
+    if len(chosen) != slots or len(set(chosen)) != slots or not indices:
+        raise CodecError("one index per slot, distinct, within the actions", "apprentice.chosen")
+
+    _check_pmfs(own.pmf, slots, count, "apprentice.pmf")
+    pmfs = np.frombuffer(own.pmf, "<f8").reshape(slots, count)
+    if not all(pmf[index] > 0.0 for pmf, index in zip(pmfs, chosen, strict=True)):
+        raise CodecError("a chosen action has a positive propensity", "apprentice.pmf")
 
 
 def _check_pmfs(data: bytes, rows: int, columns: int, target: str) -> None:

@@ -125,6 +125,27 @@ NO_RULES = Ruled()
 """What is not written: rules that depended on nothing else."""
 
 
+SERVED = ("first", "request", "drawn", "source", "holdout")
+"""Whose choice an apprentice's decision serves; see Apprentice."""
+
+
+class Apprentice(msgspec.Struct, frozen=True, array_like=True):
+    """What a policy would have chosen that is an apprentice, where another choice was served.
+
+    Attributes:
+        served: whose choice was served: ``first`` (the first of the actions), ``request`` (the one
+            that the request names), ``drawn`` (a draw from the probabilities that the request
+            gives), ``source`` (the best of the source that the spec calls ``baseline``) or
+            ``holdout``.
+        pmf: float64[slots, K], what each slot of the policy's own choice was drawn from.
+        chosen: per slot, the index of the action that the policy would have chosen.
+    """
+
+    served: str
+    pmf: bytes
+    chosen: list[int]
+
+
 class DecisionRecord(Record, frozen=True, tag="decision"):
     """A decision, with everything needed to rebuild the feature matrix its policy saw.
 
@@ -152,6 +173,8 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         profile: the version of what was known of the user, that is, its digest; "" where not all of
             it could be read; None where the policy does not ask.
         rules: what its rules depended on; None: on nothing else, or there are none.
+        apprentice: what the policy would have chosen, where it is an apprentice: then ``pmf`` and
+            ``chosen`` are of what was served.
     """
 
     event_id: str
@@ -174,6 +197,7 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
     artifact: str | None = None
     profile: str | None = None
     rules: Ruled | None = None
+    apprentice: Apprentice | None = None
 
     @property
     def control(self) -> bool:
@@ -224,6 +248,15 @@ class DecisionRecord(Record, frozen=True, tag="decision"):
         at = 8 * (slot * len(self.action_ids) + self.chosen[slot])
         propensity: float = _DOUBLE.unpack_from(self.pmf, at)[0]
         return propensity
+
+    def own(self) -> "DecisionRecord":
+        """Return the decision as the policy would have made it; the same where it did."""
+        if self.apprentice is None:
+            return self
+        pmf, chosen = self.apprentice.pmf, self.apprentice.chosen
+        return msgspec.structs.replace(
+            self, pmf=pmf, chosen=chosen, holdout=False, unserved=False, apprentice=None
+        )
 
     def source_scores(self) -> dict[str, Float32]:
         """Return the scores by source, float32[K]."""

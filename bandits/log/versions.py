@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from bandits.errors import NewerBuildError
 
-FOLD = 6
+FOLD = 7
 """The version of what a fold computes, what follows from its snapshots, and the kinds it knows.
 
 1: of builds that say none. 2: an activation that comes before its decision waits for it, as a
@@ -15,7 +15,8 @@ FOLD = 6
    merges of users, erasures and roots; a reward may name its signal, and a decision the profile
    that was read for it; a warm start may be what this log taught anew under other weights. 6: a
    decision's record may say what its rules depended on, items that were placed among it; there are
-   states of the controller of quotas.
+   states of the controller of quotas. 7: a decision's record may say what an apprentice would have
+   chosen, and this may be what is learned.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are

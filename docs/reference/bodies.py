@@ -113,6 +113,14 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "defer_activation": "Whether the decision is learned only after `activate`.",
         "return_pmf": "Whether the answer holds the probability of every action.",
         "explain": "Whether the answer says why: `explanation`.",
+        "baseline": "What is served beside a policy whose `mode` is `apprentice`: an action, a list"
+        " of one for each slot, or an object of probabilities; without it, the best of the spec's"
+        " `baseline`, or the first of the actions.",
+    },
+    "BaselineProbabilities": {
+        "probabilities": "By action, the probability with which it is served; what is not named has"
+        " none. They sum to 1 within 1e-12.",
+        "id": "The action that was drawn already; without one, it is drawn here.",
     },
     "ActionRequest": {
         "id": "The action's name.",

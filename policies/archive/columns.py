@@ -57,6 +57,13 @@ CREDIT = pa.struct(
         ("credited", list_of(pa.int32())),
     ]
 )
+APPRENTICE = pa.struct(
+    [
+        ("served", CODED),
+        ("pmf", list_of(pa.float64())),
+        ("chosen", list_of(pa.int32())),
+    ]
+)
 COLUMNS = pa.schema(
     [
         # Of every entry.
@@ -96,6 +103,7 @@ COLUMNS = pa.schema(
         ("failed", map_to(pa.string())),
         ("credit", CREDIT),
         *RULED,
+        ("apprentice", APPRENTICE),
         # Kept for what later builds record; null today.
         ("challenger", CODED),
     ]
@@ -247,6 +255,25 @@ class EntryRows:
             mask=pa.array([each is None for each in made], pa.bool_()),
         )
 
+    @cached_property
+    def apprentice(self) -> pa.Array:
+        """The column of this name."""
+        made = self.of_decisions("apprentice")
+        chosen = [each and each.chosen for each in made]
+        return pa.StructArray.from_arrays(
+            [
+                pa.array([each and each.served for each in made], CODED),
+                numbers_column(
+                    [each and each.pmf for each in made], "<f8", APPRENTICE.field("pmf").type
+                ),
+                list_column(
+                    chosen, flat_column(chosen, pa.int32()), APPRENTICE.field("chosen").type
+                ),
+            ],
+            fields=list(APPRENTICE),
+            mask=pa.array([each is None for each in made], pa.bool_()),
+        )
+
 
 def _slots(rows: EntryRows) -> list[int | None]:
     # A slot may be larger than the column holds; nothing was ever shown at either.
@@ -342,6 +369,7 @@ _MAKE: dict[str, Callable[[EntryRows], Any]] = {
     "unserved": lambda rows: rows.of_decisions("unserved"),
     "failed": lambda rows: rows.failed,
     "credit": lambda rows: rows.credit,
+    "apprentice": lambda rows: rows.apprentice,
     **{
         name: lambda rows, name=name: ruled_column(name, rows.rules)  # type: ignore[misc]
         for name in RULED.names

@@ -10,7 +10,7 @@ from policies.archive.arrays import CODED, list_of
 from policies.archive.columns import COLUMNS
 from policies.archive.parts.ruled import PLACED, RULED
 
-FORMAT = 4
+FORMAT = 5
 """The layout that is written."""
 METADATA = b"banditloop"
 """The key of a file's header."""
@@ -21,6 +21,7 @@ RECORD = pa.field("record", pa.binary(), nullable=False)
 CHECKSUM = pa.field("checksum", pa.uint32(), nullable=False)
 _SINCE_3 = frozenset({"profile"})
 _SINCE_4 = frozenset(RULED.names)
+_SINCE_5 = frozenset({"apprentice"})
 _KEPT_UNTIL_3 = [
     pa.field("removed", list_of(CODED)),
     pa.field("placed", list_of(PLACED)),
@@ -40,18 +41,20 @@ def _without(names: frozenset[str]) -> list[pa.Field]:
 
 SCHEMAS = {
     1: pa.schema([*(COLUMNS.field(name) for name in FIRST_COLUMNS), RECORD]),
-    2: pa.schema([*_without(_SINCE_3 | _SINCE_4), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
-    3: pa.schema([*_without(_SINCE_4), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
-    4: pa.schema([*COLUMNS, RECORD, CHECKSUM]),
+    2: pa.schema([*_without(_SINCE_3 | _SINCE_4 | _SINCE_5), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
+    3: pa.schema([*_without(_SINCE_4 | _SINCE_5), *_KEPT_UNTIL_3, RECORD, CHECKSUM]),
+    4: pa.schema([*_without(_SINCE_5), RECORD, CHECKSUM]),
+    5: pa.schema([*COLUMNS, RECORD, CHECKSUM]),
 }
 """By format, what a file holds. ``record`` is the whole in layout 1, and from layout 2 on what the
 columns leave of it (see parts/rest.py); ``checksum`` is the CRC-32 of the whole."""
 SCHEMA = SCHEMAS[FORMAT]
 NEVER_SAID = {
-    1: _SINCE_3 | _SINCE_4 | {"signal"},
-    2: _SINCE_3 | _SINCE_4,
-    3: _SINCE_4,
-    4: frozenset[str](),
+    1: _SINCE_3 | _SINCE_4 | _SINCE_5 | {"signal"},
+    2: _SINCE_3 | _SINCE_4 | _SINCE_5,
+    3: _SINCE_4 | _SINCE_5,
+    4: _SINCE_5,
+    5: frozenset[str](),
 }
 """By format, the columns of which nothing was known when such files were written."""
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from bandits.page import HeardPage, LoggedPage
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import NOTHING, Pool
+from policies.decisions.baseline import Baseline, Draw, Served, beside
 from policies.decisions.holdout import FixedPolicy, in_holdout
 from policies.decisions.mixture import Mixture
 from policies.encoding import check_features
@@ -65,6 +67,10 @@ class Decider:
         self._failed = failed
         self._holdout_policy = FixedPolicy(spec.holdout.policy) if spec.holdout else None
         self._private = frozenset(spec.context_private or ())
+        self._baseline: Baseline | None = None
+        if spec.is_apprentice:
+            source = spec.baseline if isinstance(spec.baseline, str) else None
+            self._baseline = Baseline(source, salt=salt, name=spec.name)
 
     def decide(
         self,
@@ -109,7 +115,8 @@ class Decider:
         )
         _check_crosses(context, actions)
         boosts = control = None
-        if ruling is not None and not held_out:
+        pushed = self._baseline is not None or not held_out
+        if ruling is not None and pushed:
             control = serving.control if ruling.has_quotas else None
             boosts = ruling.boosts(pool.ids, pool.features, control)
             actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
@@ -119,18 +126,27 @@ class Decider:
         if short is not None:
             pool, boosts, slots = NOTHING, None, 0
         page = None if rule is None else HeardPage(rule)
-        decision = NOTHING_DRAWN
+        decision, apprentice = NOTHING_DRAWN, None
         if slots and pool.ids:  # all that there is may be placed
-            decision = decide(
-                policy,
-                context,
-                actions,
+            draw: Draw = partial(
+                decide,
+                context=context,
+                actions=actions,
                 event_id=event_id,
                 salt=self._salt,
                 name=name,
                 slots=min(slots, len(pool.ids)),
                 page=page,
             )
+            if self._baseline is None:
+                decision = draw(policy)
+            else:
+                served = (
+                    Served("holdout", draw(policy))
+                    if held_out
+                    else self._baseline.serve(request, pool, event_id, slots)
+                )
+                decision, apprentice = served.decision, beside(served, draw, serving.policy)
         said = b"" if page is None else page.encoded(len(decision.chosen))
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
@@ -171,6 +187,7 @@ class Decider:
             rules=None
             if ruling is None
             else ruling.record(boosts, control, said, short or _short(slots, decision, rule)),
+            apprentice=apprentice,
         )
 
     def scored(

@@ -15,7 +15,7 @@ from policies.blend import make_learner
 from policies.fold.known_prior import LEARNED_BEFORE, ROLLED_BACK, WARM_STARTED, KnownPrior
 from policies.fold.memory import FoldMemory
 from policies.fold.prior import begin_with, demand_prior
-from policies.fold.teaching import taught_interactions, taught_rows
+from policies.fold.teaching import imitation_of, taught_interactions, taught_rows
 from policies.spec import PolicySpec
 
 
@@ -53,6 +53,11 @@ class FoldedModel(FoldMemory):
         # A model that was trained elsewhere is changed by a warm start alone.
         if not self.spec.learner.learns:
             return
+        if self._blobs.spec(record.spec).imitates:
+            found = imitation_of(joined)
+            if found is None:
+                return
+            joined, record = found, found.record
 
         self.changes += 1
         try:

@@ -168,6 +168,19 @@ def place_on_page(record: Decision, slot: int) -> int:
     return slot
 
 
+def imitation_of(joined: JoinedDecision) -> JoinedDecision | None:
+    """Return what a decision teaches an apprentice that imitates; None: nothing.
+
+    It is taught of its own choice: 1 where that was served, else 0. No reward changes that.
+    """
+    record = whole_record(joined.record)
+    if joined.correction or record.apprentice is None:
+        return None
+    own = record.own()
+    agrees = tuple(float(own.chosen[slot] == record.chosen[slot]) for slot in joined.slots)
+    return msgspec.structs.replace(joined, record=own, rewards=agrees)
+
+
 def taught_interactions(
     joined: JoinedDecision, spec: PolicySpec, catalogue: Catalogue
 ) -> Iterator[Interaction]:

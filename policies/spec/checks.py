@@ -16,6 +16,7 @@ from policies.profiles.signals import signal_types
 from policies.requests import is_private
 from policies.rules.pages.page import Page
 from policies.rules.quotas.contradictions import contradiction
+from policies.spec.modes import idle_mode
 from policies.spec.policy import PolicySpec
 from policies.spec.sources import RlSource
 
@@ -64,6 +65,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
     yield from _ruled(spec)
     yield from _held(spec)
     yield from _seen(spec)
+    yield from idle_mode(spec)
     yield from spec.learner.idle(_present(spec))
 
     if spec.prior is not msgspec.UNSET:

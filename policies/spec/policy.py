@@ -40,6 +40,7 @@ from policies.rules.pages.page import Page
 from policies.rules.placements import Placement
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.quota import Exposure, Quota
+from policies.spec.modes import APPRENTICE, IMITATION, check_mode
 from policies.spec.refresh import Refresh
 from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
 from policies.typed_yaml import choices
@@ -128,6 +129,12 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         placements: items that stand in a slot of the page for some time, whoever asks and whatever
             was learned: ``[{item: i9, slot: 0, from: 2026-12-01T00:00:00Z, when: …}]``. They have
             no probability, and nothing is learned of them.
+        mode: ``online`` (the policy decides; what is meant where it is left out) or ``apprentice``:
+            the caller's choice is served, and logged as what it was; the policy learns beside it.
+        learn: what an apprentice learns: the ``rewards`` of what was served, or ``imitation``: 1
+            where its own choice was the one that was served, else 0.
+        baseline: the source whose best is served beside an apprentice, where the request names
+            nothing; without it, the first of the actions.
     """
 
     name: Name
@@ -161,6 +168,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     placements: list[Placement] | msgspec.UnsetType = msgspec.UNSET
     signals: Signals | msgspec.UnsetType = msgspec.UNSET
     on_change: OnChange | msgspec.UnsetType = msgspec.UNSET
+    mode: Literal["online", "apprentice"] | msgspec.UnsetType = msgspec.UNSET
+    learn: Literal["rewards", "imitation"] | msgspec.UnsetType = msgspec.UNSET
+    baseline: Name | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -201,6 +211,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.refresh is not msgspec.UNSET and not trained:
             raise SpecError("there is no source of kind artifact to train anew", "refresh")
         _check_users(self)
+        check_mode(self)
         _ = self.rules
 
     @property
@@ -216,11 +227,23 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         del fields["profiles"]
         fields.pop("refresh", None)
         fields.pop("on_change", None)
+        if not self.is_apprentice:
+            fields.pop("mode", None)
 
         # As if there were no such field: the log of one partition knows of none.
         if self.partitions == 1:
             del fields["partitions"]
         return msgspec.json.encode(fields)
+
+    @property
+    def is_apprentice(self) -> bool:
+        """Whether somebody else's choice is served, and the policy learns beside it."""
+        return self.mode == APPRENTICE
+
+    @property
+    def imitates(self) -> bool:
+        """Whether what it learns is to choose as the baseline does."""
+        return self.is_apprentice and self.learn == IMITATION
 
     @property
     def rule(self) -> JoinRule:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.decide import PURPOSE_ACTION, uniform
+from bandits.decide import PURPOSE_ACTION, PURPOSE_APPRENTICE, uniform
 from bandits.kernels.actions import draw
 from bandits.log.records import DecisionRecord
 from bandits.statistics.betting import BETS_ABOVE, p_value
@@ -113,10 +113,19 @@ def redraws(record: DecisionRecord, salt: bytes) -> bool:
         record: the decision.
         salt: of the service that made it, from which the uniforms of its slots derive.
     """
+    own = record.apprentice
+    # What the caller drew, nobody else can draw again.
+    if not (own is not None and own.served == "request") and not _draws(
+        record, salt, PURPOSE_ACTION
+    ):
+        return False
+    return own is None or _draws(record.own(), salt, PURPOSE_APPRENTICE)
+
+
+def _draws(record: DecisionRecord, salt: bytes, purpose: str) -> bool:
     pmfs = record.pmfs()
     return all(
-        draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, PURPOSE_ACTION))
-        == index
+        draw(pmfs[slot], uniform(salt, record.policy, record.event_id, slot, purpose)) == index
         for slot, index in enumerate(record.chosen)
     )
 

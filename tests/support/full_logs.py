@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.strategies import decisions, raw_logs, rewards, texts
 
 from bandits.log.codec import VERSION, encode
-from bandits.log.records import Credit, DecisionRecord
+from bandits.log.records import SERVED, Apprentice, Credit, DecisionRecord
 
 values = st.one_of(
     texts,
@@ -25,6 +25,11 @@ def full_decisions(draw) -> DecisionRecord:
     """Decisions that also have scores with gaps, features of every kind, credits and failures."""
     record = draw(decisions())
     count, slots = len(record.action_ids), len(record.chosen)
+    own = Apprentice(
+        draw(st.sampled_from(SERVED)),
+        record.pmf,
+        record.chosen,
+    )
     gaps = st.lists(
         st.one_of(st.floats(-9, 9, width=32), st.just(math.nan)), min_size=count, max_size=count
     )
@@ -45,6 +50,7 @@ def full_decisions(draw) -> DecisionRecord:
         failed=draw(st.none() | st.dictionaries(texts, texts, max_size=2)),
         artifact=draw(st.none() | texts),
         profile=draw(st.none() | texts),
+        apprentice=draw(st.sampled_from([None, own])),
     )
 
 
@@ -54,7 +60,7 @@ def full_logs(draw) -> list[tuple[str, bytes]]:
     own = st.one_of(full_decisions(), rewards).map(encode)
     data = [each for _, each in draw(raw_logs(max_size=10))]
     before = [own.map(shortened), own.map(without_artifact), own.map(without_profile)]
-    before.append(own.map(without_rules))
+    before += [own.map(without_rules), own.map(without_apprentice)]
     own = st.one_of(own, *before, own.map(lengthened))
     data += draw(st.lists(own, max_size=10))
     data = draw(st.permutations(data))
@@ -86,6 +92,13 @@ def without_rules(data: bytes) -> bytes:
     """The record as a build wrote it whose decisions said nothing of rules."""
     fields = msgspec.msgpack.decode(data[1:])
     known = 20 if fields[0] == "decision" else len(fields)
+    return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
+
+
+def without_apprentice(data: bytes) -> bytes:
+    """The record as a build wrote it whose decisions said nothing of apprentices."""
+    fields = msgspec.msgpack.decode(data[1:])
+    known = 21 if fields[0] == "decision" else len(fields)
     return bytes([VERSION]) + msgspec.msgpack.encode(fields[:known])
 
 

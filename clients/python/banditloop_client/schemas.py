@@ -44,10 +44,21 @@ class ActionRequest(
     scores: dict[str, float] | None = None
 
 
+class BaselineProbabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a baseline draws from: the action is drawn here, or was already (``id``)."""
+
+    probabilities: dict[str, float]
+    id: ActionId | None = None
+
+
 class RankRequest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False
 ):
-    """A request for one decision: ``actions``, or a ``user_id`` or ``history`` for the sources."""
+    """A request for one decision: ``actions``, or a ``user_id`` or ``history`` for the sources.
+
+    ``baseline``: what is served beside a policy whose mode is apprentice: an action, one for each
+    slot, or probabilities. A policy that decides itself does not look at it.
+    """
 
     event_id: EventId | None = None
     user_id: str | None = None
@@ -61,6 +72,7 @@ class RankRequest(
     visit_id: str | None = None
     filter: str | None = None
     explain: bool = False
+    baseline: ActionId | list[ActionId] | BaselineProbabilities | None = None
 
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]

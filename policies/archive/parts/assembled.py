@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64
 from bandits.log.encoded_decisions import starts_of
-from bandits.log.records import Ruled
+from bandits.log.records import Apprentice, Ruled
 from policies.archive.columns import FEATURE
 from policies.archive.parts.assembling import (
+    BEFORE_APPRENTICE,
     BEFORE_ARTIFACT,
-    BEFORE_PROFILE,
-    BEFORE_RULES,
     ELEMENTS,
     FLAG,
     LIST,
@@ -26,7 +25,7 @@ from policies.archive.parts.assembling import (
 )
 from policies.archive.parts.shapes import bounds_of, elements_of
 
-ASSEMBLED = frozenset({BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS})
+ASSEMBLED = frozenset(range(BEFORE_ARTIFACT, ELEMENTS + 1))
 NAMED = ("spec", "snapshot_id", "catalogue", "user", "artifact", "profile")
 """How many elements the array of a decision may have that compiled code writes."""
 NIL = b"\xc0"
@@ -81,6 +80,7 @@ def assembled(
     policies: Sequence[str],
     elements: Sequence[int],
     rules: Sequence[Ruled | None],
+    apprentices: Sequence[Apprentice | None],
 ) -> list[bytes]:
     """Return the bytes of n decisions.
 
@@ -90,6 +90,7 @@ def assembled(
         policies: the policy of each, [n].
         elements: how many elements the array of each has, of ASSEMBLED, [n].
         rules: what the rules of each depended on, [n].
+        apprentices: what each would have chosen, [n].
     """
     words, places = _Words(), rows
     texts = np.stack(
@@ -130,6 +131,10 @@ def assembled(
     most = words.used + len(of_sources) + len(masses) + 14 * entries + HEAD_BYTES * len(batch)
     most += 5 * (len(chosen) + len(maps) + len(sources))
     of_rules = [NIL if each is None else encode_part(each) for each in rules]
+    of_rules = [
+        rules + (NIL if own is None else encode_part(own)) if count > BEFORE_APPRENTICE else rules
+        for rules, own, count in zip(of_rules, apprentices, elements, strict=True)
+    ]
     most += sum(map(len, of_rules))
     out = np.empty(most, np.uint8)
     data, starts = words.all()

@@ -10,9 +10,9 @@ from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, t
 
 EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8)
 """Columns of ``texts``."""
-BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS = 18, 19, 20, 21
-"""Elements of a decision's array: of builds that knew no artifact, no profile or no rules in it; of
-this one."""
+BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, BEFORE_APPRENTICE, ELEMENTS = range(18, 23)
+"""Elements of a decision's array: of builds that knew no artifact, no profile, no rules or no
+apprentice in it; of this one."""
 NUMBER, FLAG, TEXT, LIST = 0, 1, 2, 3
 _HEAD = np.frombuffer(b"\xa8decision", np.uint8)
 _NIL = 0xC0
@@ -163,7 +163,7 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         scores: bytes of float32[actions] by source.
         pmf: bytes of float64[slots x actions].
         chosen: by slot.
-        rules: the bytes of what the rules of each depended on.
+        rules: the bytes of what the rules of each depended on, and of its apprentice.
         rules_begin: [n + 1]: where those of each begin, and the last end.
     """
     ends = np.empty(len(texts), np.int64)

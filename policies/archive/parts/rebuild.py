@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 from bandits.errors import CodecError
 from bandits.kernels.compiled import Int64
 from bandits.log.codec import decode_valid, read_entry
-from bandits.log.records import Credit, DecisionRecord, LogEntry, RewardRecord
+from bandits.log.records import (
+    Apprentice,
+    Credit,
+    DecisionRecord,
+    LogEntry,
+    RewardRecord,
+)
 from bandits.values import FeatureMap
 from policies.archive.parts.assembled import ASSEMBLED, NAMED, assembled
 from policies.archive.parts.objects import (
@@ -25,6 +31,8 @@ from policies.archive.parts.objects import (
 from policies.archive.parts.rest import elements_and_policy, encode_first, is_emptied
 from policies.archive.parts.ruled import rules_of
 
+RARE = ("credit", "failed")
+"""The parts that few logs have: compiled code has none of them."""
 ROWS = 2048
 """Rows that are objects at the same time: those of a row group may be many."""
 
@@ -121,11 +129,11 @@ def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]
 def _decisions(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
     elements, policies = [count for count, _ in heads], [policy for _, policy in heads]
 
-    # Compiled code has none of the parts that few logs have.
-    is_plain = all(batch[name].null_count == len(batch) for name in ("credit", "failed"))
+    is_plain = all(batch[name].null_count == len(batch) for name in RARE)
     if is_plain and ASSEMBLED.issuperset(elements):
-        rules = rules_of(batch)
-        return assembled(batch, rows, policies, elements, [rules[row] for row in rows.tolist()])
+        rare = (rules_of(batch), _apprentices(batch["apprentice"]))
+        of_rows = ([part[row] for row in rows.tolist()] for part in rare)
+        return assembled(batch, rows, policies, elements, *of_rows)
     made = zip(_decoded(batch, rows.tolist(), policies), elements, strict=True)
     return [encode_first(record, count) for record, count in made]
 
@@ -148,6 +156,7 @@ def _decoded(
     failed = maps_of(batch["failed"], plain_values)
     credited = _credits(batch["credit"])
     rules = rules_of(batch)
+    apprentices = _apprentices(batch["apprentice"])
 
     for row, policy in zip(rows, policies, strict=True):
         yield DecisionRecord(
@@ -172,6 +181,7 @@ def _decoded(
             artifacts[row],
             profiles[row],
             rules[row],
+            apprentices[row],
         )
 
 
@@ -203,4 +213,16 @@ def _credits(column: pa.Array) -> list[Credit | None]:
         lists_of(column.field("credited"), plain_values),
     )
     made: list[Any] = [Credit(*parts) for parts in zip(sources, pmfs, credited, strict=True)]
+    return nulled(column, made)
+
+
+def _apprentices(column: pa.Array) -> list[Apprentice | None]:
+    if column.null_count == len(column):
+        return [None] * len(column)
+    parts = (
+        texts_of(column.field("served")),
+        byte_parts(column.field("pmf")),
+        lists_of(column.field("chosen"), plain_values),
+    )
+    made: list[Any] = [Apprentice(*each) for each in zip(*parts, strict=True)]
     return nulled(column, made)

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int32, Int64
 from bandits.log.codec import VERSION
-from bandits.log.records import DecisionRecord, Ruled
+from bandits.log.records import Apprentice, DecisionRecord, Ruled
 from policies.archive.arrays import offsets_column
 from policies.archive.columns import COLUMNS, CREDIT, FEATURE, FEATURES, EntryRows, decoded
 from policies.archive.parts.assembled import NIL, encode_part
 from policies.archive.parts.assembling import (
     BEFORE_ARTIFACT,
-    BEFORE_PROFILE,
-    BEFORE_RULES,
     ELEMENTS,
 )
 from policies.archive.parts.rest import emptied_decision
@@ -57,13 +55,14 @@ from policies.archive.parts.shredding import (
 
 HEADS = tuple(
     bytes([VERSION, 0xDC, 0, count, 0xA8]) + b"decision"
-    for count in (BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES, ELEMENTS)
+    for count in range(BEFORE_ARTIFACT, ELEMENTS + 1)
 )
 """How a decision begins: the version, how many elements, the kind."""
 COUNT_AT = 3
 """Where in a head the number of elements stands."""
 WORDS = 1 << 13
 _rules = msgspec.msgpack.Decoder(Ruled)
+_apprentice = msgspec.msgpack.Decoder(Apprentice)
 NAMED = {
     "policy": POLICY,
     "spec": SPEC,
@@ -221,9 +220,10 @@ class _Parts:
 
     def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
         self.rows = np.zeros((count, 5), np.int64)
-        self._heads = np.zeros((count, 14), np.int64)
+        self._heads = np.zeros((count, 15), np.int64)
         self._event_ids: list[str] = []
         self._rules: list[Ruled | None] = []
+        self._apprentices: list[Apprentice | None] = []
         self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
         self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)
         self.chosen = np.empty(sizes[N_SLOTS], np.int32)
@@ -263,7 +263,7 @@ class _Parts:
             parts._name(whole, words[:, : known[VOCABULARIES]])
         except UnicodeDecodeError:
             return None
-        return parts if parts._read_rules(whole) else None
+        return parts if parts._read_rare(whole) else None
 
     def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
         words = np.empty((6, table.size // 2), np.int64)
@@ -289,20 +289,26 @@ class _Parts:
             data[start : start + size].decode() for start, size in self._heads[:, :2].tolist()
         ]
 
-    def _read_rules(self, data: bytes) -> bool:
-        """Read what their rules depended on; return whether its bytes are as this build's."""
-        for begins, ends in self._heads[:, 12:14].tolist():
-            part = data[begins:ends]
+    def _read_rare(self, data: bytes) -> bool:
+        """Read rules and apprentices; return whether their bytes are as this build's."""
+        for begins, between, ends in self._heads[:, 12:15].tolist():
+            part, own = data[begins:between], data[between:ends]
             rules = None if part in (NIL, b"") else _rules.decode(part)
+            apprentice = None if own in (NIL, b"") else _apprentice.decode(own)
             if rules is not None and encode_part(rules) != part:
                 return False
+            if apprentice is not None and encode_part(apprentice) != own:
+                return False
             self._rules.append(rules)
+            self._apprentices.append(apprentice)
         return True
 
     def values(self, name: str) -> list[Any]:
         """Return what decisions say under a name of a column, or their policy, by decision."""
         if name == "rules":
             return self._rules
+        if name == "apprentice":
+            return self._apprentices
         if name == "event_id":
             return self._event_ids
         if name in TRUTHS:

@@ -1,8 +1,8 @@
 """Compiled: the parts of decisions, from the bytes of their records, without a Python object each.
 
 It takes records exactly as this build writes them, or as those before it did, whose decisions named
-no artifact, no profile or no rules. Of any other it says so, and codec.py decodes it: whether a
-record is valid is decided there, and here only that this one surely is.
+no artifact, no profile, no rules or no apprentice. Of any other it says so, and codec.py decodes
+it: whether a record is valid is decided there, and here only that this one surely is.
 """
 
 from typing import Any
@@ -12,10 +12,16 @@ from numba import types
 from numpy.typing import NDArray
 
 from bandits.kernels.actions import SLACK
+from bandits.kernels.apprentices import past_apprentice
 from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
 from bandits.kernels.ruled import past_rules
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
-from policies.archive.parts.assembling import BEFORE_ARTIFACT, BEFORE_PROFILE, BEFORE_RULES
+from policies.archive.parts.assembling import (
+    BEFORE_APPRENTICE,
+    BEFORE_ARTIFACT,
+    BEFORE_PROFILE,
+    BEFORE_RULES,
+)
 
 TAKEN, REFUSED, FULL = 0, 1, 2
 """The outcomes; FULL: there are more distinct texts than there is place for."""
@@ -357,9 +363,10 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
         listed: [2, texts]: the words of lists.
         rows: [n, 5]: actions, slots, sources, entries of the context, and whether it has features.
-        heads: [n, 14]: where the event_id begins and its bytes; words of policy, spec, snapshot,
+        heads: [n, 15]: where the event_id begins and its bytes; words of policy, spec, snapshot,
             catalogue, user, artifact and profile, -1 for none; whether deferred, held out,
-            unserved; where what its rules depended on begins, and ends.
+            unserved; where what its rules depended on begins, where what its apprentice would have
+            chosen does, and where that ends.
         action_ids: the word of each action.
         chosen: by slot.
         pmf_bytes: the bytes of ``pmf``, which is the same memory.
@@ -496,6 +503,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         rules = at
         if data[bounds[row] + 3] > BEFORE_RULES:
             at, _ = past_rules(data, at, end, slots, actions, cell)
+        own = at
+        if at >= 0 and data[bounds[row] + 3] > BEFORE_APPRENTICE:
+            at = past_apprentice(data, at, end, slots, actions, cell)
         if at != end:
             return REFUSED
         if fills:
@@ -504,5 +514,5 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             heads[row, 6], heads[row, 7], heads[row, 8] = user, artifact, profile
             heads[row, 9], heads[row, 10] = data[truths] - 0xC2, data[truths + 1] - 0xC2
             heads[row, 11] = data[truths + 3] - 0xC2
-            heads[row, 12], heads[row, 13] = rules, end
+            heads[row, 12], heads[row, 13], heads[row, 14] = rules, own, end
     return TAKEN

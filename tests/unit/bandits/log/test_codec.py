@@ -17,6 +17,7 @@ from bandits.log import records
 from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.encoded_decisions import read_entries, whole_record
 from bandits.log.records import (
+    Apprentice,
     Credit,
     DecisionRecord,
     EncodedDecision,
@@ -235,7 +236,15 @@ def decisions(draw) -> DecisionRecord:
         draw(st.booleans()),
         credit,
         rules=draw(st.none() | ruled(len(actions), len(chosen))),
+        apprentice=draw(st.none() | apprentices(rng, len(actions), len(chosen))),
     )
+
+
+@st.composite
+def apprentices(draw, rng: np.random.Generator, count: int, slots: int) -> Apprentice:
+    own = [int(each) for each in rng.permutation(count)[:slots]]
+    served = draw(st.sampled_from(records.SERVED))
+    return Apprentice(served, pmf_rows(rng, slots, count, own), own)
 
 
 def changed_pmf(record: DecisionRecord, column: int, value: float) -> bytes:
@@ -319,6 +328,17 @@ FAULTS: dict[str, Callable[[DecisionRecord], dict[str, Any]]] = {
     },
     "two items in one place": lambda r: {
         "rules": records.Ruled(placed=[records.Placed(3, "a"), records.Placed(3, "b")])
+    },
+    "nobody's choice was served": lambda r: {"apprentice": Apprentice("me", r.pmf, r.chosen)},
+    "an apprentice of a slot more": lambda r: {
+        "apprentice": Apprentice("first", r.pmf + r.pmf[: 8 * len(r.action_ids)], r.chosen)
+    },
+    "an apprentice of no choice": lambda r: {"apprentice": Apprentice("first", r.pmf, [])},
+    "an apprentice that chose beyond": lambda r: {
+        "apprentice": Apprentice("first", r.pmf, [len(r.action_ids), *r.chosen[1:]])
+    },
+    "an apprentice without a chance": lambda r: {
+        "apprentice": Apprentice("first", bytes(len(r.pmf)), r.chosen)
     },
     "an event_id too long": lambda r: {"event_id": "\u00e9" * 129},
     "no event_id": lambda r: {"event_id": ""},
@@ -594,6 +614,8 @@ def is_number(value: Any) -> bool:
 
 RULES_AT = 19
 """Where a decision's rules stand among its fields, and ``placed`` is the seventh of theirs."""
+APPRENTICE_AT = 20
+"""Where it says what an apprentice would have chosen."""
 
 
 def decision_promises(fields: list[Any]) -> None:
@@ -626,6 +648,12 @@ def decision_promises(fields: list[Any]) -> None:
         assert all(type(each) in TEXT for each in sources)
         assert len(credited) == len(chosen)
         pmf_promises(probabilities, len(sources), credited)
+    if len(fields) > APPRENTICE_AT and fields[APPRENTICE_AT] is not None:
+        served, probabilities, own = fields[APPRENTICE_AT][:3]
+        assert served in {"first", "request", "drawn", "source", "holdout"}
+        assert len(own) == len(set(own)) == len(chosen)
+        if own:
+            pmf_promises(probabilities, len(ids), own)
 
 
 def feature_promises(features: dict[str, Any] | None) -> None:

@@ -17,6 +17,7 @@ from support.full_logs import (
     lengthened,
     same,
     shortened,
+    without_apprentice,
     without_profile,
     without_rules,
 )
@@ -29,6 +30,7 @@ from bandits.log.positions import START, has_reached, is_after
 from bandits.log.records import (
     NO_RULES,
     ActivationRecord,
+    Apprentice,
     ArtifactRecord,
     BuildRecord,
     DecisionRecord,
@@ -49,7 +51,7 @@ from policies.archive.parts.rest import rest_of
 from policies.archive.parts.ruled import RULED
 from policies.archive.range_file import Range, hour_of, write_range
 
-LAYOUTS = [1, 4]
+LAYOUTS = [1, 5]
 
 
 def put(root: Path, layout: int, log: list[tuple[str, bytes]], *, groups: int = 2048) -> Path:
@@ -296,17 +298,19 @@ def test_a_range_says_how_many_bytes_its_records_have(tmp_path, layout):
     put(tmp_path, layout, log, groups=2)
     (stored,) = ArchiveReader(tmp_path, "home").ranges()
     assert stored.record_bytes == pytest.approx(sum(len(data) for _, data in log), rel=0.5)
-    if layout == 4:
+    if layout == 5:
         assert stored.record_bytes == sum(len(data) for _, data in log)
 
 
 @pytest.mark.parametrize(
-    ("layout", "as_written"), [(2, without_profile), (3, without_rules)], ids=["2", "3"]
+    ("layout", "as_written"),
+    [(2, without_profile), (3, without_rules), (4, without_apprentice)],
+    ids=["2", "3", "4"],
 )
 def test_a_file_of_an_older_layout_is_read_and_written_anew(tmp_path, layout, as_written):
     log = [(f"1700000000000-{n + 1}", encode(decision(f"e{n}", user="u"))) for n in range(9)]
     older = [(at, as_written(data)) for at, data in log]
-    path = put(tmp_path, 4, older, groups=4)
+    path = put(tmp_path, 5, older, groups=4)
 
     # As that build wrote it: without the columns that no record of its own needed.
     file = pq.ParquetFile(path)
@@ -316,7 +320,7 @@ def test_a_file_of_an_older_layout_is_read_and_written_anew(tmp_path, layout, as
         for n in range(file.num_row_groups)
     ]
     metadata = file.metadata.metadata
-    header = metadata[b"banditloop"].replace(b'"format":4', f'"format":{layout}'.encode())
+    header = metadata[b"banditloop"].replace(b'"format":5', f'"format":{layout}'.encode())
     with pq.ParquetWriter(path, SCHEMAS[layout], store_schema=False) as writer:
         for group in groups:
             columns = [
@@ -330,7 +334,7 @@ def test_a_file_of_an_older_layout_is_read_and_written_anew(tmp_path, layout, as
 
     reader = ArchiveReader(tmp_path, "home")
     assert list(reader.raw()) == older
-    asked = ["user", "profile", "removed", "placed", "boosts"]
+    asked = ["user", "profile", "removed", "placed", "boosts", "apprentice"]
     (first, *_) = next(iter(reader.columns(asked))).batch.to_pylist()
     assert first == {**dict.fromkeys(asked), "user": "u"}
     assert not [audit for audit in audit_columns(reader, 9) if audit.faults or audit.error]
@@ -338,7 +342,7 @@ def test_a_file_of_an_older_layout_is_read_and_written_anew(tmp_path, layout, as
     assert [group.is_due for group in Compactor(tmp_path, "home", settle_s=0).compact()] == [True]
     list(Compactor(tmp_path, "home", settle_s=0).remove())
     assert list(ArchiveReader(tmp_path, "home").raw()) == older
-    assert b'"format":4' in pq.ParquetFile(path).metadata.metadata[b"banditloop"]
+    assert b'"format":5' in pq.ParquetFile(path).metadata.metadata[b"banditloop"]
 
 
 def test_what_a_rule_removed_is_read_without_the_records(tmp_path):
@@ -354,7 +358,7 @@ def test_what_a_rule_removed_is_read_without_the_records(tmp_path):
         ("1700000000000-1", encode(decision("e0", rules=rules))),
         ("1700000000000-2", encode(decision("e1"))),
     ]
-    put(tmp_path, 4, log)
+    put(tmp_path, 5, log)
     (group,) = ArchiveReader(tmp_path, "home").columns(RULED.names)
     ruled, plain = group.batch.to_pylist()
     assert ruled == {
@@ -369,12 +373,27 @@ def test_what_a_rule_removed_is_read_without_the_records(tmp_path):
     assert set(plain.values()) == {None}
 
 
+def test_what_an_apprentice_would_have_chosen_is_read_without_the_records(tmp_path):
+    own = Apprentice("source", np.array([0.25, 0.75, 0.0]).tobytes(), [1])
+    log = [
+        ("1700000000000-1", encode(decision("e0", apprentice=own))),
+        ("1700000000000-2", encode(decision("e1"))),
+    ]
+    put(tmp_path, 5, log)
+    (group,) = ArchiveReader(tmp_path, "home").columns(["apprentice"])
+    assert group.batch["apprentice"].to_pylist() == [
+        {"served": "source", "pmf": [0.25, 0.75, 0.0], "chosen": [1]},
+        None,
+    ]
+    assert list(ArchiveReader(tmp_path, "home").raw()) == log
+
+
 @pytest.mark.parametrize("names", [["chosen", "pmf"], ["action_ids", "placed"], ["id", "slots"]])
 def test_a_page_on_which_all_is_placed_has_nothing_that_was_chosen_and_is_read(tmp_path, names):
     ruled = Ruled(placed=[Placed(0, "p")])
     placed = decision("e2", ids=(), chosen=(), rules=ruled)
     log = [(f"{at}-0", encode(each)) for at, each in ((1, decision("e1")), (2, placed))]
-    put(tmp_path, 4, log)
+    put(tmp_path, 5, log)
     reader = ArchiveReader(tmp_path, "home")
     [group] = reader.columns([*names, "event_id"])
     assert group.batch["event_id"].to_pylist() == ["e1", "e2"]

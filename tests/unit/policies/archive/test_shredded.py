@@ -11,6 +11,7 @@ from support.full_logs import (
     full_decisions,
     full_logs,
     same,
+    without_apprentice,
     without_artifact,
     without_profile,
     without_rules,
@@ -18,7 +19,7 @@ from support.full_logs import (
 from support.logs import decision
 
 from bandits.log.codec import encode
-from bandits.log.records import NO_RULES, Credit, Placed, Removed, Ruled
+from bandits.log.records import NO_RULES, Apprentice, Credit, Placed, Removed, Ruled
 from policies.archive.columns import COLUMNS, columns_of, decoded
 from policies.archive.parts import shredded
 from policies.archive.parts.shredded import rows_of
@@ -53,6 +54,7 @@ def test_what_this_build_writes_is_taken_apart(records):
             *map(without_artifact, data),
             *map(without_profile, data),
             *map(without_rules, data),
+            *map(without_apprentice, data),
         ]
     )
 
@@ -92,6 +94,11 @@ LONG = ["x" * 31, "y" * 32, "z" * 255, "w" * 256, "ü" * 40, ""]
                 placed=[Placed(0, "p"), Placed(65_535, "q")],
             )
         ),
+        decision(apprentice=Apprentice("request", decision().pmf, [2])),
+        decision(
+            chosen=(2, 0),
+            apprentice=Apprentice("holdout", decision(chosen=(1, 2)).pmf, [1, 2]),
+        ),
         decision(unserved=True),
         decision(unserved=True, holdout=True, deferred=True),
         decision(context={"big": 1e19, "small": -1e19, "least": 5e-324}),
@@ -118,6 +125,15 @@ def test_sizes_and_values_at_their_limits_are_taken_apart(record):
         decision(features=[{}, {}]),
         decision(credit=Credit(["a"], np.array([1.0]).tobytes(), [0])),
         decision(failed={"cf": "why"}),
+        decision(apprentice=Apprentice("nobody", decision().pmf, [0])),
+        decision(apprentice=Apprentice("first", decision().pmf, [3])),
+        decision(apprentice=Apprentice("first", decision().pmf, [0, 1])),
+        decision(apprentice=Apprentice("first", bytes(24), [0])),
+        decision(apprentice=Apprentice("first", decision().pmf[:16], [0])),
+        decision(apprentice=Apprentice("first", np.array([0.0, 0.5, 0.5]).tobytes(), [0])),
+        decision(
+            chosen=(0, 1), apprentice=Apprentice("first", decision(chosen=(0, 1)).pmf, [1, 1])
+        ),
         decision(rules=Ruled(boosts=bytes(8))),
         decision(rules=Ruled(boosts=np.array([math.nan, 0, 0], "<f4").tobytes())),
         decision(rules=Ruled(placed=[Placed(1, "p"), Placed(0, "q")])),
