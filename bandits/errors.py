@@ -330,6 +330,42 @@ class SnapshotError(BanditloopError):
     code = "invalid_snapshot"
 
 
+class UnknownSnapshotError(SnapshotError):
+    """No stored snapshot has this id."""
+
+    code = "unknown_snapshot"
+
+
+class SnapshotConflictError(SnapshotError):
+    """A snapshot cannot be pinned, unpinned or rolled back to as things are."""
+
+    code = "snapshot_conflict"
+
+
+class ConsoleOffError(BanditloopError):
+    """The service runs without the process that answers what takes long: ``console: off``."""
+
+    code = "console_off"
+
+
+class OfficeGoneError(BanditloopError):
+    """The process that answers what takes long does not answer now."""
+
+    code = "office_gone"
+
+
+class OfficeBusyError(BanditloopError):
+    """Too many wait for what takes long."""
+
+    code = "office_busy"
+
+
+class StillWorkingError(BanditloopError):
+    """An answer takes longer than a request waits: it is made meanwhile, so ask again."""
+
+    code = "still_working"
+
+
 class CodecError(BanditloopError):
     """Bytes of the log do not decode to a valid record."""
 

@@ -18,6 +18,8 @@ from policies.typed_yaml import choices
 from serve_app.admin.preflight import check_logs, validate
 from serve_app.host.loopback import refuse_open_doors, serve_host
 from serve_app.host.placement import on_node_for
+from serve_app.office.deployment import Office
+from serve_app.office.names import OFFICE
 from serve_app.replica.deployment import RankReplica
 from serve_app.settings import Settings
 from serve_app.workers.keeper import Keeper
@@ -87,6 +89,24 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
     )
 
     return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs), generation))
+
+
+def build_office(settings: Settings, api_url: str) -> Application:
+    """Return the application of the console: one process beside the replicas.
+
+    Args:
+        settings: of the service.
+        api_url: where the service's HTTP API is, as this process reaches it.
+    """
+    office = serve.deployment(serve.ingress()(Office), name=OFFICE).options(
+        num_replicas=1,
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0, **on_node_for("serve")},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=2,
+    )
+    return office.bind(settings, api_url)
 
 
 class ClusterArgs(BaseModel):

@@ -167,6 +167,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
                 serve.run_many([target], wait_for_applications_running=False)
             base = _url(settings.host, settings.port)
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
+            if settings.console == "on":
+                _open_office(settings)
             yield RunningService(base, settings, specs, generation)
         finally:
             _stop_ray()
@@ -285,6 +287,20 @@ def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
 
         yield
         started.result()
+
+
+def _open_office(settings: Settings) -> None:
+    """Start the console's process; nobody waits for it: the service is ready without."""
+    from ray import serve
+
+    from serve_app.app import build_office
+    from serve_app.office.names import CONSOLE_PREFIX, OFFICE_APP
+
+    everywhere = settings.host in {"0.0.0.0", "::"}  # noqa: S104 - it is asked, not opened
+    api_url = _url("127.0.0.1" if everywhere else settings.host, settings.port)
+    app = build_office(settings, api_url)
+    target = serve.RunTarget(app, OFFICE_APP, route_prefix=CONSOLE_PREFIX)
+    serve.run_many([target], wait_for_applications_running=False)
 
 
 def _url(host: str, port: int) -> str:

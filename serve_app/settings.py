@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         users_backup_interval_s: how often they are copied.
         users_backup_retain_s: how long a copy is kept: so long it still says who somebody was that
             has been erased since, though nobody is brought back from it that was.
+        console: whether the service has a process of its own that serves the console at
+            ``/console`` and answers what takes long: reports, decisions of long ago. Whoever needs
+            neither saves its memory.
         log_level: from which level on log lines are written; ``DEBUG`` shows those of Ray, too.
     """
 
@@ -97,6 +100,7 @@ class Settings(BaseSettings):
     users_backup: str | None = None
     users_backup_interval_s: float = Field(3600.0, gt=0)
     users_backup_retain_s: float = Field(7 * 86400.0, gt=0)
+    console: Literal["on", "off"] = "on"
     log_level: str = "INFO"
 
     @field_validator("redis_url")

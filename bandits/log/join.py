@@ -92,6 +92,10 @@ class Join(PlainRuns):
         """Whether there are decisions whose records are not in memory."""
         return len(self._older) > 0
 
+    def remembered(self, event_id: str) -> RememberedDecision | None:
+        """Return what is remembered of a decision; None: nothing, for it was long ago."""
+        return self._find(event_id)
+
     def names(self) -> set[tuple[str, str]]:
         """Return the spec and the catalogue of each decision that may still be learned."""
         recent = chain(self._open.values(), self._closed.values())

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from bodies import MEANINGS
 from commands import command_line, commands
+from console_bodies import CONSOLE_MEANINGS
 from describe import (
     body_text,
     documentation,
@@ -186,7 +187,12 @@ def _queries(document: Any) -> list[tuple[str, ...]]:
 def http() -> str:
     """Return the page of the routes and bodies, from the OpenAPI document."""
     document = msgspec.json.decode(openapi_document(ROUTES, version("banditloop")))
-    scopes = {(each.endpoint.path, each.endpoint.method.lower()): each.scope for each in ROUTES}
+    scopes = {
+        (each.endpoint.path, each.endpoint.method.lower()): " or ".join(
+            [each.scope] if isinstance(each.scope, str) else each.scope or ()
+        )
+        for each in ROUTES
+    }
     rows = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -197,7 +203,7 @@ def http() -> str:
                 (
                     f"`{method.upper()} {path}`",
                     operation["summary"],
-                    scopes[path, method] or "",
+                    scopes[path, method],
                     body_text(body),
                     f"{success} {body_text(answers[success].get('content', {}))}".strip(),
                     ", ".join(failures),
@@ -222,7 +228,7 @@ def http() -> str:
     for name, schema in document["components"]["schemas"].items():
         fields, required = schema.get("properties", {}), schema.get("required", ())
         prose, meanings = documentation(schema.get("description", ""), list(fields))
-        meanings = {**meanings, **MEANINGS.get(name, {})}
+        meanings = {**meanings, **MEANINGS.get(name, CONSOLE_MEANINGS.get(name, {}))}
         if unknown := set(meanings) - set(fields):
             raise KeyError(f"docs/reference/bodies.py: {name} has no field {sorted(unknown)}")
         rows = [

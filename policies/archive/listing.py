@@ -79,6 +79,16 @@ class Listing:
                 if position is None or is_after(file.last, position):
                     yield file
 
+    def backwards(self, position: str | None) -> Iterator[ListedFile]:
+        """Yield the files that hold anything before a position, the newest first; None: all."""
+        hours = list(self.hours())
+        for hour in reversed(hours):
+            if position is not None and hour > folder_of(hour_of(position)):
+                continue
+            for file, _ in reversed(list(covering(self.of_hour(hour)))):
+                if position is None or is_after(position, file.first):
+                    yield file
+
     def hours(self, start: str = "") -> Iterator[str]:
         """Yield the folders of the hours that have any, from ``start`` on."""
         for date in self._folders("", "date="):

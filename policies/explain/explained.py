@@ -6,12 +6,12 @@ from banditloop_client.explain_schemas import (
     ExplainedAction,
     ExplainedTerm,
     Explanation,
-    SourceSaid,
 )
 from bandits.exploration import LinTs
 from bandits.log.records import DecisionRecord
 from bandits.terms import TermsOf
 from bandits.types import Snapshot
+from policies.explain.looked_at import said_of
 from policies.explain.named import FeaturesOf, NamedDecision
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
@@ -105,15 +105,6 @@ class Explainer:
             0.0 if boosts is None else float(boosts[at]),
             draws,
             found,
-            _sources(record, at),
+            said_of(record, at),
             0.0 if said is None else float(said[at]),
         )
-
-
-def _sources(record: DecisionRecord, at: int) -> dict[str, SourceSaid]:
-    """Return what each source says of an action, of those that say anything."""
-    said = {}
-    for name, scores in sorted(record.source_scores().items()):
-        if not np.isnan(scores[at]):
-            said[name] = SourceSaid(float(scores[at]), 1 + int(np.sum(scores > scores[at])))
-    return said

@@ -6,7 +6,7 @@ Each appends an entry to the policy's log, and waits until a learner has done wh
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bandits.errors import SnapshotError
+from bandits.errors import SnapshotConflictError, SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import is_after, position_ms
 from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
@@ -46,7 +46,7 @@ def pin(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outcome:
     # A pinned model is served under the spec in force, so nothing of the two may differ.
     current = _served_spec(stored)
     if current not in {None, published.spec}:
-        raise SnapshotError(
+        raise SnapshotConflictError(
             "it was learned for another spec than is served now, so it cannot be pinned",
             "snapshot_id",
         )
@@ -87,7 +87,7 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
     name, published = stored.find(snapshot_id)
     root = stored.checkpoints.root()
     if root is not None and is_after(root.position, published.position):
-        raise SnapshotError(
+        raise SnapshotConflictError(
             f"the log begins at its root, {root.position}, and this snapshot is of before",
             "snapshot_id",
         )
@@ -99,7 +99,7 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
             stored_spec(stored, str(spec_digest)) for spec_digest in (current, published.spec)
         )
         if in_force.model_digest != own.model_digest:
-            raise SnapshotError(
+            raise SnapshotConflictError(
                 "its model is of another shape than that of the spec in force, so it cannot be"
                 " rolled back to",
                 "snapshot_id",

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bandits.errors import SnapshotError, UnknownPolicyError
+from bandits.errors import SnapshotError, UnknownPolicyError, UnknownSnapshotError
 from bandits.log.positions import log_order
 from bandits.log.records import (
     ArtifactRecord,
@@ -125,6 +125,11 @@ class StoredPolicy:
         published = self._published(snapshot_id)
         return None if published is None else published.snapshot
 
+    def build_of(self, snapshot_id: str) -> dict[str, str] | None:
+        """Return the build that made a snapshot; None if it is gone or corrupt."""
+        published = self._published(snapshot_id)
+        return None if published is None else published.build
+
     def find(self, snapshot_id: str) -> tuple[str, Published]:
         """Return the snapshot whose id begins with ``snapshot_id``, and its whole id.
 
@@ -140,7 +145,7 @@ class StoredPolicy:
             several = (
                 "several snapshots' ids begin with" if matching else "no stored snapshot has the id"
             )
-            raise SnapshotError(
+            raise UnknownSnapshotError(
                 f"{several} {snapshot_id!r}: see banditloop snapshots list", "snapshot_id"
             )
 

@@ -36,7 +36,7 @@ from bandits.errors import (
 )
 from policies.typed_yaml import as_type, parse_yaml
 
-ScopeName = Literal["rank", "reward", "activity", "users", "admin"]
+ScopeName = Literal["rank", "reward", "activity", "users", "console", "admin"]
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 KeyId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)")]
 PREFIX = "bl_"
@@ -161,7 +161,7 @@ class KeyRing:
 
     def admit(
         self,
-        scope: ScopeName | None,
+        scope: ScopeName | tuple[ScopeName, ...] | None,
         policy: str | None,
         headers: Headers,
         *,
@@ -170,7 +170,7 @@ class KeyRing:
         """Let a request pass, or refuse it.
 
         Args:
-            scope: what the key must have; None where no key is needed.
+            scope: what the key must have, or one of several; None where no key is needed.
             policy: the one that the request is about, if it is about one.
             headers: those of the request.
             space: the one that the request is about, if it is about one.
@@ -198,9 +198,10 @@ class KeyRing:
                 "this API key is not known: it may have been revoked", "authorization"
             )
 
-        if scope not in key.scopes:
+        wanted = (scope,) if isinstance(scope, str) else scope
+        if not any(each in key.scopes for each in wanted):
             raise ForbiddenError(
-                f"this needs the scope {scope}; the key has {', '.join(key.scopes)}",
+                f"this needs the scope {' or '.join(wanted)}; the key has {', '.join(key.scopes)}",
                 "authorization",
             )
         key.check_reach(policy, space)

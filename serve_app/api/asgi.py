@@ -15,7 +15,7 @@ from serve_app.api.api_keys import KeyRing, error_headers
 from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
-from serve_app.api.ports import Backend, Counters, PolicyService, SpaceService
+from serve_app.api.ports import Backend, Counters, ErrandRunner, PolicyService, SpaceService
 from serve_app.api.routes import Call, RouteTable, needed_scope, policy_of, space_of
 from serve_app.api.statuses import STATUS, error_bytes, status_of
 from serve_app.api.wire import JSON, Answer, Receive, Scope, Send, encode, read_body, split_path
@@ -40,9 +40,11 @@ class Api:
         keys: KeyRing | None = None,
         *,
         spaces: Mapping[str, SpaceService] | None = None,
+        office: ErrandRunner | None = None,
     ) -> None:
         document = openapi_document(ROUTES, version("banditloop"))
-        self.backend = Backend(services, spaces or {}, metrics, scrape, document)
+        office = office or NoOffice()
+        self.backend = Backend(services, spaces or {}, metrics, scrape, document, office)
         self.table = RouteTable(ROUTES)
         self._keys = keys
 
@@ -125,6 +127,17 @@ class Api:
         if isinstance(answer, tuple):
             return answer
         return route.endpoint.status, encode(answer), JSON
+
+
+class NoOffice:
+    """Does nothing that takes long, and says so."""
+
+    async def answer(self, errand: str, policy: str, asked: Mapping[str, str | int]) -> Answer:  # noqa: ARG002
+        """Refuse."""
+        raise errors.ConsoleOffError(
+            "this service runs with console: off (BANDITLOOP_CONSOLE): use the command line",
+            "console",
+        )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

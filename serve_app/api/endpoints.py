@@ -14,6 +14,7 @@ from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
 from policies.requests import RankRequest, check_event_id
 from serve_app.api.bodies import decode_body
+from serve_app.api.console_endpoints import CONSOLE_ROUTES
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.item_endpoints import ITEM_ROUTES
 from serve_app.api.readiness import readiness
@@ -321,14 +322,15 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     ),
     *ITEM_ROUTES,
     *SPACE_ROUTES,
+    *CONSOLE_ROUTES,
     Route(
         schemas.POLICY,
         "A policy: its spec, snapshot and counts",
-        scope="admin",
+        scope=("admin", "console"),
         handler=policy_info,
         failures=(404,),
     ),
-    Route(schemas.POLICIES, "All policies", scope="admin", handler=policies),
+    Route(schemas.POLICIES, "All policies", scope=("admin", "console"), handler=policies),
     Route(schemas.LIVE, "The process answers", scope=None, handler=live),
     Route(
         schemas.READY,

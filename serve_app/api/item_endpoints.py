@@ -92,7 +92,13 @@ ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
         handler=delete_item,
         failures=(404, 422, 503),
     ),
-    Route(schemas.ITEM, "One item", scope="admin", handler=item, failures=(404, 422, 503)),
+    Route(
+        schemas.ITEM,
+        "One item",
+        scope=("admin", "console"),
+        handler=item,
+        failures=(404, 422, 503),
+    ),
     Route(
         schemas.SIMILAR,
         "Items like one",
@@ -111,7 +117,7 @@ ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.ITEMS,
         "The items, in pages; or those that contain a text",
-        scope="admin",
+        scope=("admin", "console"),
         handler=items,
         failures=(404, 422, 503),
     ),

@@ -15,14 +15,16 @@ from serve_app.api.routes import Route
 
 FAILURES: dict[int, str] = {
     400: "The body is not JSON",
-    404: "No such policy, space, item or erasure, or a user who is not known",
+    404: "No such policy, space, item, event, snapshot or erasure, or a user who is not known",
     408: "The body did not arrive in time",
-    409: "The id is that of another request or event, or no candidate is left",
+    409: "The id is that of another request or event, no candidate is left, or a snapshot cannot"
+    " be pinned or rolled back to",
     413: "The body is too large",
     422: "A field is wrong: the error names it",
     500: "A defect of the service: its log has the details",
     502: "Every source failed",
-    503: "No snapshot is loaded yet, or the log did not confirm the event",
+    503: "No snapshot is loaded yet, the log did not confirm the event, or the console's process"
+    " does not answer",
 }
 
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
@@ -32,6 +34,7 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "item_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES},
     "user_id": {"type": "string", "minLength": 1, "maxLength": MAX_USER_ID_BYTES},
     "erasure": {"type": "string", "minLength": 1},
+    "snapshot_id": {"type": "string", "minLength": 1},
 }
 
 # A service that runs without keys needs none of these, and answers none of their failures.

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from banditloop_client import schemas
+from banditloop_client.console_schemas import PreviewResponse
 from banditloop_client.explain_schemas import Explanation
 from banditloop_client.space_schemas import ActivityEvent, ErasureState, UserExport
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.requests import Item, RankRequest
+from serve_app.api.wire import Answer
 from serve_app.store.progress import LearningHealth
 
 
@@ -27,6 +29,15 @@ class PolicyService(Protocol):
 
     def explaining(self) -> Callable[[DecisionRecord], Explanation]:
         """Return what says of a decision that is made from now on why it is so."""
+        ...
+
+    async def preview(self, request: RankRequest) -> PreviewResponse:
+        """Return what a request would be answered now; nothing is logged, and nobody made known."""
+        ...
+
+    @property
+    def source_failures(self) -> Mapping[str, int]:
+        """How often each source gave nothing, since this process started."""
         ...
 
     async def rank_all(
@@ -134,6 +145,24 @@ class SpaceService(Protocol):
         ...
 
 
+class ErrandRunner(Protocol):
+    """Does what takes long, beside whoever answers."""
+
+    async def answer(self, errand: str, policy: str, asked: Mapping[str, str | int]) -> Answer:
+        """Have an errand done.
+
+        Args:
+            errand: what is to be done.
+            policy: of which policy.
+            asked: what the path and the query say.
+
+        Raises:
+            ConsoleOffError: nobody does it here.
+            OfficeGoneError: whoever does it does not answer now.
+        """
+        ...
+
+
 class Counters(Protocol):
     """The counters that the API adds to."""
 
@@ -167,6 +196,7 @@ class Backend:
         metrics: counts requests, decisions and rewards.
         scrape: gives the metrics of the whole service, as Prometheus text.
         document: the OpenAPI document, as JSON.
+        office: does what takes long.
     """
 
     services: Mapping[str, PolicyService]
@@ -174,3 +204,4 @@ class Backend:
     metrics: Counters
     scrape: Callable[[], Awaitable[bytes]]
     document: bytes
+    office: ErrandRunner

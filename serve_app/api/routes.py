@@ -81,7 +81,7 @@ class Route(Generic[Q, A]):
     Attributes:
         endpoint: method, path and types.
         summary: what it does, in a few words.
-        scope: what a key must have; None where no key is needed.
+        scope: what a key must have, or one of several; None where no key is needed.
         handler: returns what the endpoint answers, or an Answer of its own.
         failures: statuses of failure, beside those that every route has.
         states: other statuses that come with the same response, each with what it means.
@@ -92,7 +92,7 @@ class Route(Generic[Q, A]):
 
     endpoint: Endpoint[Q, A]
     summary: str
-    scope: ScopeName | None
+    scope: ScopeName | tuple[ScopeName, ...] | None
     handler: Callable[[Call[Any]], Awaitable[A | Answer]]
     failures: tuple[int, ...] = ()
     states: Mapping[int, str] = field(default_factory=dict)
@@ -215,8 +215,10 @@ def space_of(parts: Sequence[str]) -> str | None:
     return parts[SPACE_AT] if parts[:SPACE_AT] == SPACE_PREFIX and len(parts) > SPACE_AT else None
 
 
-def needed_scope(resource: Resource | None, method: str) -> ScopeName | None:
-    """Return what a key must have; None where no key is needed.
+def needed_scope(
+    resource: Resource | None, method: str
+) -> ScopeName | tuple[ScopeName, ...] | None:
+    """Return what a key must have, or one of several; None where no key is needed.
 
     Args:
         resource: what is at the path; what is not listed is for admins.

@@ -11,6 +11,7 @@ from serve_app.cli.options import AsJson, DataDir, PolicyName, RedisUrl, one_com
 from serve_app.cli.terminal import empty_table, output, progress_bar, say
 
 if TYPE_CHECKING:
+    from banditloop_client.console_schemas import ExplainedEvent
     from banditloop_client.explain_schemas import ExplainedAction
     from serve_app.admin.replayed.explaining import FoundDecision
 
@@ -20,6 +21,13 @@ GONE = 3
 """Exit status where the decision is found, and why it is so can be said no more."""
 HEADS = ("action", "chosen in slot", "probability in slot 0", "score", "boost", "sources")
 NUMBERS = ("value", "weight", "adds")
+VERIFIED = {
+    "equal": "the logged probabilities follow from it, byte for byte",
+    "unequal": "the logged probabilities do NOT follow from it",
+    "older_build": "another build made it, whose last digits differ",
+    "gone": "nothing, for the model is gone",
+    "not_asked": "nothing, for no model was asked",
+}
 SHOWN = 12
 """Terms of an action that the terminal shows; --json has all."""
 
@@ -27,6 +35,10 @@ SHOWN = 12
 @app.command()
 def explain(
     event_id: Annotated[str, typer.Argument(help="The decision's event_id")],
+    entry: Annotated[
+        str,
+        typer.Option(help="Its entry in the log, if that is known: then it is found at once"),
+    ] = "",
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -51,7 +63,9 @@ def explain(
         with progress_bar(transient=True) as bar:
             task = bar.add_task("reading the log", total=None)
             found = EventExplainer(stored, address).explain(
-                event_id, lambda position: bar.update(task, description=f"reading {position}")
+                event_id,
+                entry,
+                lambda position: bar.update(task, description=f"reading {position}"),
             )
 
     if as_json:
@@ -62,20 +76,23 @@ def explain(
         raise typer.Exit(GONE)
 
 
-def _as_json(found: "FoundDecision") -> dict[str, object]:
+def _as_json(found: "FoundDecision") -> "ExplainedEvent":
+    from banditloop_client.console_schemas import ExplainedEvent
+
     record = found.record
-    return {
-        "entry": found.entry,
-        "event_id": record.event_id,
-        "policy": record.policy,
-        "snapshot_id": record.snapshot_id,
-        "model": found.source,
-        "context": record.context,
-        "chosen": [record.action_ids[at] for at in record.chosen],
-        "propensities": [record.propensity(slot) for slot in range(record.slots)],
-        "holdout": record.holdout,
-        "explanation": found.explanation,
-    }
+    return ExplainedEvent(
+        found.entry,
+        record.event_id,
+        record.policy,
+        record.snapshot_id,
+        found.source,
+        found.verified,
+        record.context,
+        [record.action_ids[at] for at in record.chosen],
+        [record.propensity(slot) for slot in range(record.slots)],
+        record.holdout,
+        found.explanation,
+    )
 
 
 def _print(found: "FoundDecision") -> None:
@@ -86,6 +103,7 @@ def _print(found: "FoundDecision") -> None:
     ]
     say(f"{record.event_id}: {', '.join(shown)}, among {len(record.action_ids):,}", on=output)
     say(f"model: {found.source}", on=output)
+    say(f"verified: {VERIFIED[found.verified]}", on=output)
     if found.explanation is None:
         return
     if found.explanation.note is not None:

@@ -21,6 +21,7 @@ from serve_app.api.cors import CrossOriginApi
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.office.door import OfficeDoor
 from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
@@ -169,7 +170,14 @@ class RankReplica:
         if self._keys is not None:
             self._tasks.append(asyncio.ensure_future(self._keys.follow()))
 
-        api = Api(self._services, self._metrics, self._scrape, self._keys, spaces=self._spaces)
+        api = Api(
+            self._services,
+            self._metrics,
+            self._scrape,
+            self._keys,
+            spaces=self._spaces,
+            office=OfficeDoor() if self._settings.console == "on" else None,
+        )
         origins = self._settings.allowed_origins()
         return CrossOriginApi(api, origins) if origins else api
 

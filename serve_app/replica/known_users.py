@@ -13,7 +13,7 @@ from bandits.errors import CodecError, LogUnavailableError
 from policies.profiles.known_user import KnownUser
 from policies.profiles.options import ProfileOptions, type_of
 from policies.profiles.part import CutRule
-from policies.profiles.user_profile import UserProfile, read_profile
+from policies.profiles.user_profile import UNKNOWN_USER, UserProfile, read_profile
 from policies.pseudonyms import check_user_id
 from policies.requests import RankRequest
 from policies.spec import PolicySpec
@@ -118,6 +118,18 @@ class KnownUsers:
             # They were merged, or erased, since this replica looked them up.
             self._users.forget(request.user_id)
         return KnownUser(person.pseudonym, whole=False, filed=person.filed)
+
+    async def look_up(self, request: RankRequest) -> KnownUser | None:
+        """Return what ``know`` does, and make nobody known who is not.
+
+        Raises:
+            InvalidUserIdError: this is no user's id.
+        """
+        if not request.user_id or not await self._users.is_new(check_user_id(request.user_id)):
+            return await self.know(request)
+        visit = self.visit_of(request)
+        shown = await self._read_visit(visit) if visit else KnownUser()
+        return msgspec.structs.replace(shown, profile=UNKNOWN_USER)
 
     async def _read_visit(self, visit: str) -> KnownUser:
         lists = await self._reader.read(self._visits(visit))

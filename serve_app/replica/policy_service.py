@@ -5,11 +5,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from banditloop_client.console_schemas import PreviewResponse
 from banditloop_client.schemas import (
     ItemResponse,
     ItemsPage,
@@ -31,6 +32,7 @@ from bandits.errors import (
 )
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
 from policies.explain.live import Explains, LiveExplainer
+from policies.explain.looked_at import previewed
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import KnownUser
@@ -202,6 +204,18 @@ class RedisPolicyService:
             # Who was erased since they were looked up is decided for as somebody new.
             self._known.forget(request)
         return record, bool(logged)
+
+    async def preview(self, request: RankRequest) -> PreviewResponse:
+        """Return what a request would be answered now; nothing is logged, and nobody made known."""
+        explain = self._explainer.begin()
+        known = None if self._known is None else await self._known.look_up(request)
+        record = await self.ranker.rank(request, known)
+        return previewed(record, explain(record))
+
+    @property
+    def source_failures(self) -> Mapping[str, int]:
+        """How often each source gave nothing, since this process started."""
+        return self.ranker.proposers.answers.failures
 
     def explaining(self) -> Explains:
         """Return what says of a decision that is made from now on why it is so."""

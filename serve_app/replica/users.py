@@ -53,6 +53,13 @@ class ReplicaUsers:
             return None
         return found[1]
 
+    async def is_new(self, user_id: str) -> bool:
+        """Return whether nobody is known by this id, as far as can be read now."""
+        if self.remembered(user_id) is not None:
+            return False
+        found = await self._writer.wire.read([("GET", self.keys.person(self.key_of(user_id)))])
+        return found is not None and found[0] is None
+
     def forget(self, user_id: str) -> None:
         """Look this user up again: something said that what is remembered is of another time."""
         self._kept.pop(user_id, None)

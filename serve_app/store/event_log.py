@@ -246,6 +246,17 @@ class RedisLog:
         found: Any = self._client.xrange(self._keys.log, f"({after}", through, count=count)
         return read_entries(_raw_entries(found), self._count)
 
+    def read_back(self, before: str | None = None, *, count: int = 1000) -> list[LogEntry]:
+        """Return the entries just before a position, the newest first, with decisions encoded.
+
+        Args:
+            before: the position; None: behind the newest entry.
+            count: how many entries at most.
+        """
+        newest = "+" if before is None else f"({before}"
+        found: Any = self._client.xrevrange(self._keys.log, newest, count=count)
+        return read_entries(_raw_entries(found), self._count)
+
     def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
         answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
         if not answer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bandits.errors import LogGapError, MissingBlobError
 from bandits.log.older_decisions import Opened, opened_of
-from bandits.log.positions import START, is_after, log_order, position_after
+from bandits.log.positions import START, is_after, log_order, position_after, position_before
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.openings import openings
@@ -69,6 +69,31 @@ class History:
             yield from read
             position = read[-1].id
 
+    def backwards(self, before: str | None = None, *, archived: bool = True) -> Iterator[LogEntry]:
+        """Yield every entry before a position, the newest first, with decisions encoded.
+
+        Args:
+            before: the position to begin before; None: the end of the log.
+            archived: whether to go on into the archive, behind what the stream has.
+
+        Raises:
+            ArchiveError: the archive is damaged.
+        """
+        oldest = before
+        while read := self._log.read_back(oldest, count=BEHIND):
+            yield from read
+            oldest = read[-1].id
+
+        # A file holds some thousand entries: they are turned around one file at a time.
+        if self.archive is None or not archived:
+            return
+        for file in self.archive.chain.listing.backwards(oldest):
+            part = list(self.archive.encoded(position_before(file.first), file.last))
+            for entry in reversed(part):
+                if oldest is None or is_after(oldest, entry.id):
+                    yield entry
+            oldest = file.first if oldest is None or is_after(oldest, file.first) else oldest
+
     def opened(self, after: str, through: str) -> Iterator[Opened]:
         """Yield of each entry what a join that goes through the log again wants to know.
 
@@ -85,6 +110,11 @@ class History:
             position = self._archived_until(position, trimmed, through)
             yield from openings(self.archive, after, position)
         yield from opened_of(self.encoded(position, through))
+
+    @property
+    def policy(self) -> str:
+        """The policy whose log it is, or the space."""
+        return self._keys.policy
 
     def _trimmed(self) -> str:
         return Committed.read(self._client, self._keys).trimmed

@@ -34,6 +34,7 @@ from bandits.log.older_decisions import Opened, opened_of
 from bandits.log.positions import has_reached, log_order
 from bandits.log.records import DecisionRecord, ItemChange, LogEntry, LogRecord, SpecRecord
 from policies.explain.live import Explains, LiveExplainer
+from policies.explain.looked_at import previewed
 from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
@@ -194,6 +195,15 @@ class FakeService:
         except LogUnavailableError:
             return record, False
         return record, True
+
+    async def preview(self, request):
+        explain = self.explaining()
+        record = await self.ranker.rank(request, self.known)
+        return previewed(record, explain(record))
+
+    @property
+    def source_failures(self):
+        return self.ranker.proposers.answers.failures
 
     def explaining(self) -> Explains:
         return LiveExplainer(self.ranker).begin()

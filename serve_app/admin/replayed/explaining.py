@@ -7,28 +7,26 @@ decision, entry by entry, until the logged probabilities follow from it byte for
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
-import numpy as np
-import pyarrow.compute as pc
 
+from banditloop_client.console_schemas import Verified
 from banditloop_client.explain_schemas import Explanation
-from bandits.decide import left_after
-from bandits.errors import ArchiveError, BanditloopError, UnknownEventError
+from bandits.errors import BanditloopError
 from bandits.exploration import LinTs
 from bandits.features.hashing import partition_of
-from bandits.log.encoded_decisions import DECISIONS, whole_record
-from bandits.log.positions import START, is_after, position_before, position_ms
+from bandits.log.positions import is_after, position_before, position_ms
 from bandits.log.records import DecisionRecord, LogEntry
 from bandits.types import Snapshot
 from bandits.values import FeatureMap
-from policies.blend import load_policy
+from policies.decisions.derived import follow_from
 from policies.explain.explained import Explainer
-from policies.features import featurise_record
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
 from policies.spec import PolicySpec, decode_spec
+from serve_app.admin.decided.finding import Progress, find_decision
 from serve_app.admin.replayed.verification import LogAddress
 from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.host.build import this_build
 from serve_app.store.history import History, LogPast
 
 SERVED_MS = (5_000, 60_000)
@@ -36,9 +34,6 @@ SERVED_MS = (5_000, 60_000)
 tried, of the shorter time first."""
 TOGETHER = 1000
 """Entries of before that time that are folded at once."""
-
-Progress = Callable[[str], None]
-"""Told, as the log is read, the position that was reached."""
 
 
 class FoundDecision(msgspec.Struct, frozen=True):
@@ -49,12 +44,14 @@ class FoundDecision(msgspec.Struct, frozen=True):
         record: what the entry says.
         explanation: why; None where it can be said no more.
         source: where the model came from, or why there is none.
+        verified: whether the logged probabilities follow from it.
     """
 
     entry: str
     record: DecisionRecord
     explanation: Explanation | None
     source: str
+    verified: Verified
 
 
 class EventExplainer:
@@ -72,11 +69,14 @@ class EventExplainer:
         self._histories = address.histories(stored.partitions)
         self._items = ItemsPast(address.items())
 
-    def explain(self, event_id: str, progress: Progress = lambda _: None) -> FoundDecision:
+    def explain(
+        self, event_id: str, entry: str = "", progress: Progress = lambda _: None
+    ) -> FoundDecision:
         """Return a decision, and why it is as it is.
 
         Args:
             event_id: the decision's.
+            entry: where it is in the log, if that is known; "": anywhere.
             progress: see ``Progress``.
 
         Raises:
@@ -84,47 +84,39 @@ class EventExplainer:
             LogGapError, ArchiveError: the log cannot be read.
         """
         history = self._histories[partition_of(event_id, len(self._histories))]
-        entry_id, record = self._find(history, event_id, progress)
+        entry_id, record = find_decision(history, event_id, entry, progress)
         try:
             spec = decode_spec(history.blob(record.spec))
             catalogue = self._items.catalogue(record.catalogue, history.blob)
             snapshot, source = self._model(history, entry_id, record, spec, catalogue, progress)
         except BanditloopError as error:
-            return FoundDecision(entry_id, record, None, error.message)
+            return FoundDecision(entry_id, record, None, error.message, "gone")
 
         explanation = None
         if snapshot is not None:
             explainer = Explainer(spec, snapshot)
             explanation = explainer.explain(catalogue, record, self._features())
-        return FoundDecision(entry_id, record, explanation, source)
+        verified = self._verified(spec, snapshot, catalogue, record)
+        return FoundDecision(entry_id, record, explanation, source, verified)
 
-    def _find(
-        self, history: History, event_id: str, progress: Progress
-    ) -> tuple[str, DecisionRecord]:
-        """Return where the decision is in the log, and what it says."""
-        end = START
-        if history.archive is not None:
-            end = history.archive.end
-            for group in history.archive.columns(["id", "event_id"], kinds=["decision"]):
-                at = pc.index(group.batch["event_id"], event_id).as_py()
-                if at >= 0:
-                    return self._read(history, group.batch["id"][at].as_py())
-                progress(group.last)
+    def _verified(
+        self,
+        spec: PolicySpec,
+        snapshot: Snapshot | None,
+        catalogue: Catalogue,
+        record: DecisionRecord,
+    ) -> Verified:
+        """Return whether the logged probabilities follow from a model."""
+        if (record.holdout and spec.holdout is not None) or not record.chosen:
+            return "not_asked"
+        if snapshot is None:
+            return "gone"
+        if follow_from(spec, snapshot, catalogue, record):
+            return "equal"
 
-        for entry in history.encoded(end):
-            if isinstance(entry.record, DECISIONS) and entry.record.event_id == event_id:
-                return entry.id, whole_record(entry.record)
-        raise UnknownEventError(
-            f"no decision of policy {self._stored.keys.policy} has the event_id {event_id!r}: it"
-            " was never logged, or the log has been cut since",
-            "event_id",
-        )
-
-    def _read(self, history: History, entry_id: str) -> tuple[str, DecisionRecord]:
-        [entry] = history.encoded(position_before(entry_id), entry_id)
-        if not isinstance(entry.record, DECISIONS):
-            raise ArchiveError(f"the entry {entry_id} is no decision", "archive")
-        return entry.id, whole_record(entry.record)
+        # A model of another build rounds otherwise, and no fault is to be seen in that.
+        made_by = self._stored.build_of(record.snapshot_id)
+        return "unequal" if made_by in (None, this_build()) else "older_build"
 
     def _model(
         self,
@@ -220,23 +212,10 @@ def _refolded(
         if entry.time_ms >= since_ms and state != tried and fold.spec_id == record.spec:
             tried = state
             snapshot = fold.snapshot()
-            if _gives(spec, snapshot, catalogue, record):
+            if follow_from(spec, snapshot, catalogue, record):
                 return snapshot
 
     fold.apply(waiting)
-    if fold.spec_id != record.spec or not _gives(spec, fold.snapshot(), catalogue, record):
+    if fold.spec_id != record.spec or not follow_from(spec, fold.snapshot(), catalogue, record):
         return None
     return fold.snapshot()
-
-
-def _gives(
-    spec: PolicySpec, snapshot: Snapshot, catalogue: Catalogue, record: DecisionRecord
-) -> bool:
-    """Return whether the probabilities of the first slot follow from a model, byte for byte."""
-    if not record.chosen:  # all was placed, nothing drawn
-        return True
-    context, actions = featurise_record(spec, catalogue, record)
-    remaining, left = left_after(actions, (), record.page)
-    pmf = np.zeros(len(actions))
-    pmf[remaining] = load_policy(spec, snapshot).pmf(context, left)
-    return bool(pmf.tobytes() == record.pmfs()[0].tobytes())

@@ -26,7 +26,7 @@ from policies.storage import shown
 from serve_app.store.clients import Redis
 from serve_app.store.keys import ActivityKeys, LogKeys, UsersKeys, partitions
 from serve_app.store.profiles.part_state import are_whole
-from serve_app.store.spaces import ACTIVITY, Space, part_name
+from serve_app.store.spaces import ACTIVITY, Space, part_name, space_name
 from serve_app.store.users.persons import PersonRecord, alias_of, decode_person
 from serve_app.store.users.user_log import logged_of
 
@@ -80,6 +80,22 @@ def export_user(
         more=next(found, None) is not None,
         keyed_logs=space.keyed_logs,
     )
+
+
+def logged_names(client: Redis, policy: str, user_id: str, salt: bytes) -> list[str]:
+    """Return the pseudonyms that a policy's logs have a user under, also such as they may not.
+
+    Args:
+        client: a connection.
+        policy: its name.
+        user_id: as callers send it.
+        salt: user ids are hashed with it.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    record = _record(client, UsersKeys(space_name(client, policy)), person_key(salt, user_id))
+    return [*(() if record is None else record.pseudonyms), pseudonym(salt, user_id)]
 
 
 def _record(client: Redis, keys: UsersKeys, key: str) -> PersonRecord | None:

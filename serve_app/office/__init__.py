@@ -1,0 +1,1 @@
+"""The process beside the replicas that answers what takes long, and serves the console's pages."""

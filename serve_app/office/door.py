@@ -1,0 +1,55 @@
+"""How a replica hands over what takes long."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from bandits.errors import OfficeGoneError
+from serve_app.api.wire import JSON, Answer
+from serve_app.office.names import OFFICE, OFFICE_APP
+
+PATIENCE_S = 30.0
+"""How long a replica waits for the office, which itself says after less that it is still at it."""
+
+
+class OfficeDoor:
+    """Hands errands to the office, by a handle of Serve that is made when first used.
+
+    A service whose console nobody looks at pays nothing for it.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    async def answer(self, errand: str, policy: str, asked: Mapping[str, str | int]) -> Answer:
+        """Have the office answer.
+
+        Args:
+            errand: what is to be done.
+            policy: of which policy.
+            asked: what the path and the query say.
+
+        Raises:
+            OfficeGoneError: it does not answer now.
+        """
+        from ray.exceptions import RayError  # noqa: PLC0415 - only where Ray runs
+        from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - likewise
+
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                if self._handle is None:
+                    self._handle = await asyncio.to_thread(_handle)
+                status, body = await self._handle.do.remote(errand, policy, dict(asked))
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise OfficeGoneError(
+                f"the console's process does not answer ({type(error).__name__}): it is started"
+                " again by itself; ask again in some seconds",
+                "console",
+            ) from error
+        return status, body, JSON
+
+
+def _handle() -> Any:
+    from ray import serve  # noqa: PLC0415 - only where Ray runs
+
+    return serve.get_deployment_handle(OFFICE, OFFICE_APP)
