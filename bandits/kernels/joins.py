@@ -26,8 +26,11 @@ from bandits.kernels.compiled import (
 
 DECISION, REWARD, ACTIVATION = 1, 2, 3
 """The kinds of entries that are joined."""
-FIRST, LAST, SUM, MAX = 0, 1, 2, 3
-"""Which of several rewards of a slot counts."""
+FIRST, LAST, SUM, MAX, MIN, AVERAGE, MEDIAN = range(7)
+"""Which of several rewards of a slot counts, or what is made of them.
+
+Of AVERAGE the sum is made, and of MEDIAN nothing: the rest takes all rewards of a cell.
+"""
 UNKNOWN = -1
 """The signal of a reward that its decision does not weigh; 0 is that of a reward naming none."""
 NO_SLOT = -1
@@ -62,7 +65,7 @@ def _place_of(begin: Any, stop: Any, chosen: Any, on_page: Any, slot: Any, actio
     *(i1s, i8s, i4s, i8s, i4s, i4s, i1ss, i8ss, truths, f8s, i4s, i4s, i8s, i4s, i8s, i4s, i4s),
     *(types.int32[::1], types.int32[::1], types.int32[::1], types.int32[::1]),
     *(types.float64[:, ::1], types.boolean[:, ::1], types.boolean[:, ::1]),
-    *(types.int8[::1], types.int32[::1]),
+    *(types.int8[::1], types.int32[::1], types.int64[::1]),
 )
 def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of entries
     kind: Int8,
@@ -91,6 +94,7 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
     has_nameless: Bools,
     state: Int8,
     owner: Int32,
+    cell: Int64,
 ) -> None:
     """Join n entries of E events, in the log's order, by R rules that weigh G signals at most.
 
@@ -121,6 +125,8 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
         has_nameless: bool[S, G], all false; room for whether it has one without an id.
         state: int8[n], gets of a decision UNCOUNTED, DEFERRED or ACTIVE.
         owner: int32[n], gets of the others the decision they belong to, or UNUSED or WAITING.
+        cell: int64[n], gets of a reward that counts where its aggregate is in ``values``, flat; of
+            others UNUSED.
     """
     newest[:] = -1
     waiting[:] = -1
@@ -131,7 +137,7 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
         decision = newest[of]
         remembered = decision >= 0 and now < ms[decision] + 2 * window[decision]
         opens = kind[i] == DECISION
-        owner[i] = UNUSED
+        owner[i] = cell[i] = UNUSED
 
         # Within a window, and one more, the first decision of an id counts.
         if opens:
@@ -194,11 +200,14 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
                 seen[identity[each]] = decision
 
             owner[each] = decision
+            cell[each] = place * values.shape[1] + of_signal
             way = aggregation[of_rule, of_signal]
             if not has_value[place, of_signal] or way == LAST:
                 values[place, of_signal] = value[each]
-            elif way == SUM:
+            elif way in {SUM, AVERAGE}:
                 values[place, of_signal] += value[each]
-            elif way == MAX and value[each] > values[place, of_signal]:
+            elif (way == MAX and value[each] > values[place, of_signal]) or (
+                way == MIN and value[each] < values[place, of_signal]
+            ):
                 values[place, of_signal] = value[each]
             has_value[place, of_signal] = True

@@ -1,5 +1,6 @@
 """How rewards join decisions: a part of the spec."""
 
+from bisect import insort
 from typing import Annotated, Literal
 
 import msgspec
@@ -8,7 +9,9 @@ UNNAMED = ""
 """The signal of a reward that names none."""
 LONGEST_S = 30 * 86400
 
-Aggregation = Literal["first", "last", "sum", "max"]
+Aggregation = Literal["first", "last", "sum", "max", "min", "average", "median"]
+OF_ALL: frozenset[Aggregation] = frozenset(("average", "median"))
+"""Those that do not follow from what was made of the rewards before and from one more."""
 
 
 class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,7 +21,7 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         window_s: how long a decision waits for its rewards, in seconds from its entry. A later
             reward is late as long as the decision is remembered, one more window.
         default_reward: the reward of a decision that got none.
-        aggregation: which of several rewards of a slot counts, or whether they are added up.
+        aggregation: which of several rewards of a slot counts, or what is made of them all.
         learn: whether a decision is learned when its window closes, or at once with the default
             reward and then corrected by each reward that counts.
         late: whether a late reward is ignored, or corrects the model.
@@ -46,7 +49,7 @@ class SignalRule(msgspec.Struct, frozen=True):
     Attributes:
         weight: what one is worth.
         window_ms: how long a decision waits for them, in milliseconds from its entry.
-        aggregation: which of several of a slot counts, or whether they are added up.
+        aggregation: which of several of a slot counts, or what is made of them all.
     """
 
     weight: float
@@ -85,17 +88,6 @@ class SignalledRule(JoinRule, frozen=True):
         own = self.signals.get(signal or UNNAMED)
         return own is not None and age_ms >= own.window_ms
 
-    def add(self, parts: dict[str, float], signal: str, value: float) -> float:
-        """Add a reward to the aggregate of its signal; return the reward of the slot.
-
-        Args:
-            parts: the aggregates of the slot's signals, brought up to date.
-            signal: the reward's.
-            value: the reward's.
-        """
-        parts[signal] = aggregate(self.signals[signal].aggregation, parts.get(signal), value)
-        return self.total(parts)
-
     def total(self, parts: dict[str, float]) -> float:
         """Return the reward of a slot.
 
@@ -111,16 +103,43 @@ class SignalledRule(JoinRule, frozen=True):
         return total
 
 
-def aggregate(aggregation: Aggregation, before: float | None, value: float) -> float:
+def aggregate(
+    aggregation: Aggregation, before: float | None, value: float, came: list[float]
+) -> float:
     """Return the aggregate of a slot's rewards with one more.
 
     Args:
         aggregation: how they are put together.
         before: of those until now; None: there were none.
         value: the new one's.
+        came: what is kept of those until now, brought up to date; only of an aggregation that is
+            ``OF_ALL``.
     """
+    if aggregation == "average":
+        return _average(came, value)
+    if aggregation == "median":
+        return _median(came, value)
     if before is None or aggregation == "last":
         return value
     if aggregation == "sum":
         return before + value
-    return max(before, value) if aggregation == "max" else before
+    if aggregation == "max":
+        return max(before, value)
+    return min(before, value) if aggregation == "min" else before
+
+
+def _average(came: list[float], value: float) -> float:
+    """Return the mean with one more; ``came`` is how many there are, and their sum."""
+    if not came:
+        came[:] = 1.0, value
+        return value
+    came[0] += 1.0
+    came[1] += value
+    return came[1] / came[0]
+
+
+def _median(came: list[float], value: float) -> float:
+    """Return the median with one more; of an even number the mean of the two in the middle."""
+    insort(came, value)
+    middle, odd = divmod(len(came), 2)
+    return came[middle] if odd else (came[middle - 1] + came[middle]) / 2.0

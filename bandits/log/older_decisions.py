@@ -70,6 +70,7 @@ class _More(msgspec.Struct, array_like=True, gc=False):
     taught: dict[int, float]
     waiting: int
     parts: dict[int, dict[str, float]] | None = None
+    came: dict[int, dict[str, list[float]]] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -244,7 +245,7 @@ class OlderDecisions:
             more = _decode(self._more[row])
             decision.values, decision.taught = more.values, more.taught
             decision.seen, decision.waiting = dict.fromkeys(more.seen), more.waiting
-            decision.parts = more.parts
+            decision.parts, decision.came = more.parts, more.came
         elif flags & DEFAULT:
             decision.taught = dict.fromkeys(range(decision.slots), rule.default_reward)
         return decision
@@ -267,7 +268,12 @@ class OlderDecisions:
         if flags & MORE:
             self._more[row] = _encode(
                 _More(
-                    decision.values, list(decision.seen), taught, decision.waiting, decision.parts
+                    decision.values,
+                    list(decision.seen),
+                    taught,
+                    decision.waiting,
+                    decision.parts,
+                    decision.came,
                 )
             )
         elif before & MORE:

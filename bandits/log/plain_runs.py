@@ -93,7 +93,7 @@ class PlainRuns(Windows):
                     closed[event_id] = decision
                     decision.record, decision.slots, decision.values = None, 0, NOTHING
                     decision.seen = decision.taught = NOTHING
-                    decision.parts = None
+                    decision.parts = decision.came = None
                     decision.forgotten_ms = due_ms + window_ms
                     ended += 1
                     sequence += 1

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bandits.log.encoded_decisions import Decision, placed_of, whole_record
-from bandits.log.join_rule import JoinRule
+from bandits.log.join_rule import OF_ALL, Aggregation, JoinRule, SignalledRule, aggregate
 from bandits.log.join_state import Identity
 from bandits.log.records import RewardRecord, slots_between
 from bandits.log.versions import SIGNALS_SINCE
@@ -36,7 +36,8 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     open. ``waiting``: rewards that count once it is activated. ``row``: where it is among the older
     decisions; -1 if it is none. ``chosen``: of such a one, the hash of each slot's action, and
     ``placed`` the slot and the hash of each item that was placed on its page. ``parts``: by slot
-    and signal, the aggregates that make up ``values`` where signals are weighed.
+    and signal, the aggregates that make up ``values`` where signals are weighed. ``came``: by slot
+    and signal, what ``aggregate`` keeps of the rewards where it needs them all.
     """
 
     position: str
@@ -54,18 +55,51 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     chosen: Sequence[int] = ()
     placed: Sequence[tuple[int, int]] = ()
     parts: dict[int, dict[str, float]] | None = None
+    came: dict[int, dict[str, list[float]]] | None = None
+
+    def add_reward(self, slot: int, signal: str, value: float) -> None:
+        """Have a reward enter the aggregate of its slot, and of its signal there.
+
+        Args:
+            slot: which is rewarded.
+            signal: what the reward names; its rule weighs it.
+            value: the reward's.
+        """
+        rule = self.rule
+        if not isinstance(rule, SignalledRule):
+            before = self.values.get(slot)
+            self.values[slot] = self._with_one_more(rule.aggregation, before, slot, signal, value)
+            return
+
+        if self.parts is None:
+            self.parts = {}
+        parts = self.parts.setdefault(slot, {})
+        way, before = rule.signals[signal].aggregation, parts.get(signal)
+        parts[signal] = self._with_one_more(way, before, slot, signal, value)
+        self.values[slot] = rule.total(parts)
+
+    def _with_one_more(
+        self, way: Aggregation, before: float | None, slot: int, signal: str, value: float
+    ) -> float:
+        came = NO_REWARDS
+        if way in OF_ALL:
+            self.came = self.came or {}
+            came = self.came.setdefault(slot, {}).setdefault(signal, [])
+        return aggregate(way, before, value, came)
 
     def teach_no_more(self) -> None:
         """Forget all but that it was there."""
         self.record, self.slots = None, 0
         self.values, self.seen, self.taught = NOTHING, NOTHING, NOTHING
-        self.parts = None
+        self.parts = self.came = None
 
 
 T = TypeVar("T")
 
 NOTHING: dict[Any, Any] = {}
 """The fields of a decision that can teach nothing any more; nothing is added to them."""
+NO_REWARDS: list[float] = []
+"""What is kept of rewards whose aggregate needs none of them again; nothing is added to it."""
 
 Lesson = tuple[tuple[int, ...], tuple[float, ...], bool]
 """Slots, their rewards, and whether it is a correction."""

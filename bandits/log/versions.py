@@ -16,7 +16,8 @@ FOLD = 7
    that was read for it; a warm start may be what this log taught anew under other weights. 6: a
    decision's record may say what its rules depended on, items that were placed among it; there are
    states of the controller of quotas. 7: a decision's record may say what an apprentice would have
-   chosen, and this may be what is learned.
+   chosen, and this may be what is learned; rewards may be put together by their least, their mean
+   or their median.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are

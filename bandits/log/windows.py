@@ -13,7 +13,7 @@ from typing import Protocol
 from bandits.log.deadlines import NEVER, Deadlines
 from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
-from bandits.log.join_rule import UNNAMED, JoinRule, SignalledRule, aggregate
+from bandits.log.join_rule import OF_ALL, UNNAMED, JoinRule, SignalledRule
 from bandits.log.join_state import Identity, Inherited
 from bandits.log.older_decisions import OlderDecisions, Opening
 from bandits.log.positions import log_order, position_after, position_ms
@@ -423,12 +423,14 @@ class Windows:
             decision.waiting += 1
 
         if signalled is not None:
-            self._add_signal(decision, signalled, slot, reward)
-        elif slot not in decision.values or rule.aggregation == "last":
+            name = signal or UNNAMED
+            count, total = self.signals.get(name, (0, 0.0))
+            self.signals[name] = count + 1, total + reward.value
+            decision.add_reward(slot, name, reward.value)
+        elif slot in decision.values or rule.aggregation in OF_ALL:
+            decision.add_reward(slot, UNNAMED, reward.value)
+        else:
             decision.values[slot] = reward.value
-        elif rule.aggregation != "first":
-            before = decision.values[slot]
-            decision.values[slot] = aggregate(rule.aggregation, before, reward.value)
         return slot
 
     def _placed(
@@ -442,19 +444,6 @@ class Windows:
         decision.seen[slot, name] = None
         self.counts["placed" if outcome == "joined" else outcome] += 1
         return slot
-
-    def _add_signal(
-        self, decision: RememberedDecision, rule: SignalledRule, slot: int, reward: RewardRecord
-    ) -> None:
-        """Have a reward enter the aggregate of its signal, and the slot's reward follow."""
-        name = reward.signal or UNNAMED
-        count, total = self.signals.get(name, (0, 0.0))
-        self.signals[name] = count + 1, total + reward.value
-
-        if decision.parts is None:
-            decision.parts = {}
-        parts = decision.parts.setdefault(slot, {})
-        decision.values[slot] = rule.add(parts, name, reward.value)
 
     def _activation(self, now_ms: int, record: ActivationRecord, out: Lessons) -> None:
         """Activate a deferred decision, or let the activation wait for it."""

@@ -30,7 +30,7 @@ class SignalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weight: by what each is multiplied.
         window: how long a decision waits for them, as ``7d``: a number and s, m, h, d or w; by
             default as long as join.window_s says. A decision closes with its longest window.
-        aggregation: which of several of a slot counts, or whether they are added up; by default as
+        aggregation: which of several of a slot counts, or what is made of them all; by default as
             join.aggregation says.
     """
 

@@ -146,7 +146,7 @@ class ArchiveJoin:
         n, weighed = len(entries), WeighedSignals(self._log.rules, self._log.signals)
         shape = len(entries.chosen), len(weighed.names)
         values, has_value = np.zeros(shape), np.zeros(shape, np.bool_)
-        state, owner = np.zeros(n, np.int8), np.zeros(n, np.int32)
+        state, owner, cell = np.zeros(n, np.int8), np.zeros(n, np.int32), np.zeros(n, np.int64)
         joins.join_entries(
             entries.kind,
             entries.ms,
@@ -174,13 +174,12 @@ class ArchiveJoin:
             np.zeros(shape, np.bool_),
             state,
             owner,
+            cell,
         )
 
-        return (
-            state,
-            owner,
-            weighed.rewards(np.repeat(entries.rule, entries.slots), values, has_value),
-        )
+        rule = np.repeat(entries.rule, entries.slots)
+        weighed.settle(values, rule, cell, entries.value)
+        return state, owner, weighed.rewards(rule, values, has_value)
 
     def _settled(
         self, entries: JoinEntries, rows: NDArray[np.intp], rewards: Float64, frontier: int

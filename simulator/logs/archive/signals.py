@@ -6,11 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.kernels import joins
-from bandits.log.join_rule import UNNAMED, JoinRule, SignalledRule, SignalRule
+from bandits.log.join_rule import UNNAMED, Aggregation, JoinRule, SignalledRule, SignalRule
 from bandits.types import Float64
 from simulator.logs.archive.entries import Bools, Int32, Int64
 
-AGGREGATIONS = {"first": joins.FIRST, "last": joins.LAST, "sum": joins.SUM, "max": joins.MAX}
+AGGREGATIONS: Mapping[Aggregation, int] = {
+    "first": joins.FIRST,
+    "last": joins.LAST,
+    "sum": joins.SUM,
+    "max": joins.MAX,
+    "min": joins.MIN,
+    "average": joins.AVERAGE,
+    "median": joins.MEDIAN,
+}
 
 
 class WeighedSignals:
@@ -49,6 +57,33 @@ class WeighedSignals:
         for name, number in numbers.items():
             self.columns[number] = place.get(name, joins.UNKNOWN)
         self._defaults = np.array([rule.default_reward for rule in rules])
+
+    def settle(self, values: Float64, rule: NDArray[np.int32], cell: Int64, value: Float64) -> None:
+        """Turn aggregates that need all rewards of a cell into what they are to be.
+
+        Args:
+            values: float64[S, G], as ``joins.join_entries`` leaves them; brought up to date.
+            rule: int32[S], that of the slot's decision, by number.
+            cell: int64[n], where each of n rewards has its aggregate in ``values``, or UNUSED.
+            value: float64[n], of each reward.
+        """
+        ways = self.aggregations[rule]
+        averaged, halved = ways == joins.AVERAGE, ways == joins.MEDIAN
+        if not (averaged.any() or halved.any()):
+            return
+
+        used = np.flatnonzero(cell != joins.UNUSED)
+        counts = np.bincount(cell[used], minlength=values.size).reshape(values.shape)
+        several = averaged & (counts > 1)
+        values[several] /= counts[several]
+
+        # Sorted by cell, then by value, the middle of each cell is at a known place.
+        mine = used[halved.ravel()[cell[used]]]
+        order = mine[np.lexsort((value[mine], cell[mine]))]
+        cells, firsts = np.unique(cell[order], return_index=True)
+        sizes = np.diff(np.append(firsts, len(order)))
+        low, high = value[order[firsts + (sizes - 1) // 2]], value[order[firsts + sizes // 2]]
+        values.ravel()[cells] = np.where(sizes % 2 == 1, high, (low + high) / 2.0)
 
     def rewards(self, rule: NDArray[np.int32], values: Float64, came: Bools) -> Float64:
         """Return the reward of each of S slots, as ``SignalledRule.total`` adds it up.

@@ -1,8 +1,11 @@
 """The join: every outcome of a reward, every way a window closes."""
 
+from statistics import mean, median
+
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.logs import RANDOM_LOGS, RULE, WINDOW, decision, stream
 
 from bandits.log.join import Join, JoinedDecision, JoinRule
@@ -70,15 +73,39 @@ def test_an_entry_far_in_the_future_closes_every_window_in_the_order_of_the_dead
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "expected"), [("first", 2.0), ("last", 1.0), ("sum", 8.0), ("max", 5.0)]
+    ("aggregation", "expected"),
+    [
+        ("first", 2.0),
+        ("last", 1.0),
+        ("sum", 16.0),
+        ("max", 8.0),
+        ("min", 1.0),
+        ("average", 4.0),
+        ("median", 3.5),
+    ],
 )
 def test_rewards_of_one_slot_are_aggregated(aggregation, expected):
     log = Log(msgspec.structs.replace(RULE, aggregation=aggregation))
     log.at(0, decision())
-    for n, value in enumerate((2.0, 5.0, 1.0)):
+    for n, value in enumerate((2.0, 5.0, 8.0, 1.0)):
         log.at(1 + n, RewardRecord("e", value, f"r{n}"))
     assert rewards_of(log.at(WINDOW, TickRecord())) == [(expected,)]
-    assert log.counts["joined"] == 3
+    assert log.counts["joined"] == 4
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=1, max_size=9))
+def test_an_aggregate_is_what_statistics_says_of_all_rewards(values):
+    """Learned as it arrives, each reward in turn corrects the model to the aggregate so far."""
+    exact = {"average": mean, "median": median, "min": min, "max": max, "sum": sum}
+    for aggregation, expected in exact.items():
+        rule = msgspec.structs.replace(RULE, aggregation=aggregation, learn="as_it_arrives")
+        log, held = Log(rule), 0.0
+        held += log.at(0, decision())[0].rewards[0]
+        for n, value in enumerate(values):
+            told = log.at(1 + n, RewardRecord("e", value, f"r{n}"))
+            held += sum(each.rewards[0] for each in told)
+            assert held == pytest.approx(expected(values[: n + 1]), abs=1e-12)
 
 
 def test_a_maximum_is_of_the_rewards_and_not_of_the_default():

@@ -26,7 +26,7 @@ from policies.profiles.signals import SignalOptions, signalled_rule
 
 RULES = {
     "usual": JoinRule(window_s=WINDOW / 1000, default_reward=-1.0),
-    "same window": JoinRule(window_s=WINDOW / 1000, aggregation="sum"),
+    "same window": JoinRule(window_s=WINDOW / 1000, aggregation="average"),
     "shorter": JoinRule(window_s=WINDOW / 2000),
     "corrects": JoinRule(window_s=WINDOW / 1000, late="correct"),
     "arrives": JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives"),

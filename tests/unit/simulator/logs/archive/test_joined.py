@@ -46,11 +46,14 @@ RULES = [
     JoinRule(window_s=2.5, default_reward=0.5, aggregation="last", late="correct"),
     JoinRule(window_s=1.0, aggregation="max", learn="as_it_arrives"),
     JoinRule(window_s=0.0001),
+    JoinRule(window_s=2.0, aggregation="average", learn="as_it_arrives"),
+    JoinRule(window_s=2.0, aggregation="median"),
+    JoinRule(window_s=2.0, aggregation="min"),
 ]
 SIGNALS = {
-    "click": 0.7,
+    "click": SignalOptions(0.7, aggregation="median"),
     "hide": SignalOptions(-2.0, window="3s", aggregation="sum"),
-    "buy": SignalOptions(10.0, window="1s", aggregation="max"),
+    "buy": SignalOptions(10.0, window="1s", aggregation="average"),
 }
 SPECS = [
     *(PolicySpec("p", join=rule) for rule in RULES),
