@@ -1,9 +1,5 @@
 """How the command line reports an error: its code and message, in one line on standard error."""
 
-from banditloop_client.errors import ServiceError
-from bandits.errors import BanditloopError, plain
-from serve_app.cli.terminal import say
-
 
 def say_error(error: Exception) -> bool:
     """Print an expected error in one line; return False for any other, which is a fault of ours."""
@@ -11,12 +7,18 @@ def say_error(error: Exception) -> bool:
     if described is None:
         return False
 
+    # A command that succeeds does without, and `banditloop --help` does.
+    from serve_app.cli.terminal import say
+
     code, message = described
     say(("error", "red"), f" {code}: {' '.join(message.split())}")
     return True
 
 
 def _code_and_message(error: Exception) -> tuple[str, str] | None:
+    from banditloop_client.errors import ServiceError
+    from bandits.errors import BanditloopError, plain
+
     if isinstance(error, BanditloopError | ServiceError):
         return error.code, error.message
 

@@ -7,7 +7,6 @@ entry in ``COMMANDS``.
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version as version_of
 from typing import Annotated, Any
 
 import typer
@@ -90,6 +89,8 @@ app = command_group(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as version_of
+
         typer.echo(f"banditloop {version_of('banditloop')}")
         raise typer.Exit
 
