@@ -102,7 +102,7 @@ ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
     Route(
         schemas.SIMILAR,
         "Items like one",
-        scope="rank",
+        scope=("rank", "console"),
         handler=similar,
         failures=(404, 422, 503),
     ),

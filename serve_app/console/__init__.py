@@ -1,1 +1,1 @@
-"""The console's pages."""
+"""The console: pages that people look at, drawn from the public HTTP API alone."""

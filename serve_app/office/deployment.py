@@ -11,7 +11,7 @@ from typing import Any
 from bandits.errors import BanditloopError
 from serve_app.api.statuses import error_bytes, status_of
 from serve_app.api.wire import encode
-from serve_app.console.app import console_app
+from serve_app.console.site import console_site
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.office.commands import Answered, CommandRunner
@@ -63,7 +63,7 @@ class Office:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Return the application that serves the pages."""
-        return console_app(self._api_url, needs_key=self._settings.keys_file is not None)
+        return console_site(self._api_url)
 
     async def __del__(self) -> None:
         """Stop; Serve awaits this after the last request was answered."""

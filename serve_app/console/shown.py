@@ -1,0 +1,133 @@
+"""How numbers, times and words are shown: each number also as it was answered, for programs."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from markupsafe import Markup, escape
+
+from serve_app.console.located import path_to, unlocated
+
+UNKNOWN = Markup('<span class="soft" title="not known">-</span>')
+SECONDS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+def exactly(value: Any, text: str) -> Markup:
+    """Return a number's text, with the number as it was answered and where.
+
+    Args:
+        value: the number.
+        text: as a person reads it.
+    """
+    path = path_to(value)
+    place = Markup(' data-of="{}"').format(path) if path else Markup()
+    exact = msgspec.json.encode(unlocated(value)).decode()
+    return Markup('<data value="{}"{}>{}</data>').format(exact, place, text)
+
+
+def shown_number(value: Any, digits: int = 4) -> Markup:
+    """Return a number with so many significant digits; whole numbers have all of theirs.
+
+    Args:
+        value: the number; None and what is not finite are not known.
+        digits: of a number that is not whole.
+    """
+    number = unlocated(value)
+    if number is None or (isinstance(number, float) and not math.isfinite(number)):
+        return UNKNOWN
+    if isinstance(number, int):
+        return exactly(value, f"{number:,}")
+    return exactly(value, _rounded(number, digits))
+
+
+def shown_change(value: Any, digits: int = 4) -> Markup:
+    """Return a number with its sign.
+
+    Args:
+        value: the number.
+        digits: significant ones.
+    """
+    number = unlocated(value)
+    if number is None or not math.isfinite(number):
+        return UNKNOWN
+    sign = "+" if number > 0 else ""
+    return exactly(value, sign + _rounded(float(number), digits))
+
+
+def shown_share(value: Any, digits: int = 1) -> Markup:
+    """Return a share as a percentage.
+
+    Args:
+        value: the share; 1 is all.
+        digits: after the point.
+    """
+    number = unlocated(value)
+    if number is None or not math.isfinite(number):
+        return UNKNOWN
+    return exactly(value, f"{100 * number:.{digits}f}%")
+
+
+def shown_time(value: Any) -> Markup:
+    """Return a time of an answer, in UTC: milliseconds since the epoch, or ISO 8601."""
+    moment = unlocated(value)
+    if not moment:
+        return UNKNOWN
+    if isinstance(moment, str):
+        at = datetime.fromisoformat(moment)
+    else:
+        at = datetime.fromtimestamp(moment / 1000, UTC)
+    path = path_to(value)
+    place = Markup(' data-of="{}" data-value="{}"').format(path, moment) if path else Markup()
+    text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return Markup('<time datetime="{}"{}>{}</time>').format(at.isoformat(), place, text)
+
+
+def moment_text(time_ms: int) -> str:
+    """Return a time in UTC, without its seconds."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def shown_span(value: Any) -> Markup:
+    """Return a number of seconds as a person says it."""
+    seconds = unlocated(value)
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    for name, length in SECONDS:
+        if seconds >= 2 * length or name == "second":
+            return exactly(value, f"{seconds / length:,.0f} {name}s")
+    return UNKNOWN
+
+
+def shown_value(value: Any) -> Markup:
+    """Return any value of an answer: a number, a text, a flag, a list or a map."""
+    inside = unlocated(value)
+    if inside is None:
+        return UNKNOWN
+    if isinstance(inside, bool):
+        return escape("yes" if inside else "no")
+    if isinstance(inside, int | float):
+        return shown_number(value, 6)
+    if isinstance(inside, str):
+        return escape(inside) if inside else UNKNOWN
+    if isinstance(inside, list) and all(isinstance(each, str) for each in inside):
+        return escape(", ".join(inside)) if inside else UNKNOWN
+    return Markup("<code>{}</code>").format(msgspec.json.encode(inside).decode())
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON of several lines."""
+    return msgspec.json.format(msgspec.json.encode(unlocated(value)), indent=2).decode()
+
+
+def in_words(name: Any) -> str:
+    """Return a field's name as words."""
+    return str(name).replace("_", " ")
+
+
+def _rounded(number: float, digits: int) -> str:
+    if number and not 1e-4 <= abs(number) < 1e6:
+        return f"{number:.{digits}g}"
+    magnitude = int(f"{number:.{digits - 1}e}".partition("e")[2])
+    text = f"{number:,.{max(0, digits - 1 - magnitude)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,74 @@
+"""Numbers as pages show them: rounded for a person, and as they were answered for a program."""
+
+import msgspec
+import pytest
+
+from serve_app.console import shown
+from serve_app.console.charts import ChartLine, line_chart
+from serve_app.console.located import Located, maybe, pairs, unlocated
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (0.0, "0"),
+        (0.123456, "0.1235"),
+        (12.3456, "12.35"),
+        (12345.6, "12,346"),
+        (0.9999999, "1"),
+        (1200.0, "1,200"),
+        (-0.5, "-0.5"),
+        (1.5e-9, "1.5e-09"),
+        (2.5e12, "2.5e+12"),
+    ],
+)
+def test_a_number_is_rounded_for_a_person_and_whole_for_a_program(number, text):
+    html = str(shown.shown_number(Located({"a": {"b": number}}).a.b))
+    assert (
+        html == f'<data value="{msgspec.json.encode(number).decode()}" data-of="a.b">{text}</data>'
+    )
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "show", [shown.shown_number, shown.shown_change, shown.shown_share, shown.shown_span]
+)
+def test_what_is_not_known_is_no_number(show, unknown):
+    assert "not known" in show(unknown)
+
+
+def test_shares_changes_spans_and_times():
+    assert ">12.3%<" in shown.shown_share(0.12345)
+    assert ">+0.12<" in shown.shown_change(0.12)
+    assert ">-3<" in shown.shown_change(-3)
+    assert ">3 days<" in shown.shown_span(3 * 86_400)
+    assert ">90 seconds<" in shown.shown_span(90)
+    assert ">2026-11-29 20:00:00<" in shown.shown_time("2026-11-29T22:00:00+02:00")
+    assert ">1970-01-01 00:00:01<" in shown.shown_time(1000)
+
+
+def test_a_part_of_an_answer_knows_where_it_stands():
+    answer = Located({"rows": [{"x": 1}, {"x": 2}], "map": {"items": 3}, "none": None})
+    assert [str(row.x) for row in answer.rows] == ["1", "2"]
+    assert shown.path_to(answer.rows[1].x) == "rows.1.x"
+    assert [(name, unlocated(value)) for name, value in pairs(answer.map)] == [("items", 3)]
+    assert maybe(answer, "none", "x") is None
+    assert maybe(answer, "missing") is None
+    assert not answer.none
+    with pytest.raises(AttributeError):
+        _ = answer.missing
+
+
+def test_a_chart_has_no_style_of_its_own_and_shows_all_that_is_known():
+    line = ChartLine("<b>", [(0, 1.0), (1, float("nan")), (2, 3.0)], [0.0, 0.1, 0.2], [4, 4, 4])
+    svg = str(line_chart([line], "a <b> chart", ("first", "last"), zero=True))
+    assert "style" not in svg
+    assert "a &lt;b&gt; chart" in svg
+    assert svg.count("<polyline") == svg.count("<polygon") == 1
+    assert "nan" not in svg
+
+
+def test_a_chart_of_one_point_is_none():
+    assert line_chart([ChartLine("a", [(1, 1.0)])], "x", ("", "")) == ""
