@@ -9,8 +9,8 @@ import msgspec
 from policies.spec import PolicySpec, load_spec
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-FIRST, BEFORE_SIGNALS = "1c51045", "b811b9f"
-"""Builds by commit: their folds have versions 1 and 4."""
+BUILDS = {1: "1c51045", 4: "b811b9f", 5: "d93dba7", 6: "5ba4ea2"}
+"""Builds that have left something, each by its commit, and by the version of its fold."""
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -44,9 +44,9 @@ class Left(msgspec.Struct, frozen=True):
         return (self.folder / "snapshots" / snapshot_id).read_bytes()
 
 
-def unpacked(folder: Path, build: str = FIRST) -> Left:
-    """A fresh copy in this folder of what a build has left."""
-    with tarfile.open(FIXTURES / f"upgrade-{build}.tar.xz") as tar:
+def unpacked(folder: Path, version: int = 1) -> Left:
+    """A fresh copy in this folder of what the build of a version of the fold has left."""
+    with tarfile.open(FIXTURES / f"upgrade-{BUILDS[version]}.tar.xz") as tar:
         tar.extractall(folder, filter="data")
     expected = msgspec.json.decode((folder / "expected.json").read_bytes())
     return Left(folder, expected, {name: load_spec(folder / f"{name}.yaml") for name in expected})

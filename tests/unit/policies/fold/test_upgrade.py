@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 import pytest
-from support.upgrades import BEFORE_SIGNALS, Left, unpacked
+from support.upgrades import BUILDS, Left, unpacked
 
 from bandits.log.codec import encode
 from bandits.log.positions import START, is_after, log_order, position_ms
@@ -43,8 +43,12 @@ def left(tmp_path_factory) -> Left:
 
 
 @pytest.fixture(scope="module")
-def left_by_4(tmp_path_factory) -> Left:
-    return unpacked(tmp_path_factory.mktemp("left4"), BEFORE_SIGNALS)
+def left_by(tmp_path_factory) -> dict[int, Left]:
+    """What later builds have left, by the version of their fold."""
+    later = [version for version in BUILDS if version > 1]
+    return {
+        version: unpacked(tmp_path_factory.mktemp(f"left{version}"), version) for version in later
+    }
 
 
 class Archived:
@@ -116,10 +120,20 @@ def test_an_old_log_folds_to_the_snapshots_that_the_old_build_stored(left, polic
     demand_stored_snapshots(left, policy, 1)
 
 
-@pytest.mark.parametrize("policy", [*ALONE, *DIVIDED, "fading"])
-def test_a_log_of_fold_4_folds_to_the_snapshots_that_its_build_stored(left_by_4, policy):
-    """It has a log of items, counts that fade, and rewards whose signals nobody read."""
-    demand_stored_snapshots(left_by_4, policy, 4)
+@pytest.mark.parametrize(
+    ("version", "policy"),
+    [
+        # A log of items, counts that fade, rewards whose signals nobody read.
+        *((4, policy) for policy in (*ALONE, *DIVIDED, "fading")),
+        # Profiles, signals with weights of their own, what is not offered again.
+        *((5, policy) for policy in ("ridge", "vwhalves", "knowing")),
+        # Filters, boosts, quotas, pages.
+        *((6, policy) for policy in ("arrives", "vw", "ruled")),
+    ],
+)
+def test_a_later_log_folds_to_the_snapshots_that_its_build_stored(left_by, version, policy):
+    """Each version brought kinds of entries that the one before did not know."""
+    demand_stored_snapshots(left_by[version], policy, version)
 
 
 def demand_stored_snapshots(left: Left, policy: str, version: int) -> None:
