@@ -27,6 +27,7 @@ from bandits.log.records import (
     MergeRecord,
     MergeUsersRecord,
     PriorRecord,
+    RerankedRecord,
     RewardRecord,
     RollbackRecord,
     RootRecord,
@@ -58,6 +59,7 @@ MAX_COUNT = 1 << 53
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
+_decision_in: msgspec.msgpack.Decoder[DecisionRecord] = msgspec.msgpack.Decoder(DecisionRecord)
 _kind_of: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(LogRecord))
 """The names that head the records of this build."""
@@ -202,6 +204,17 @@ def _check_pseudonyms(record: MergeUsersRecord | ErasureRecord) -> None:
         raise CodecError("a pseudonym is not empty", "user" if not record.user else "into")
     if isinstance(record, MergeUsersRecord) and record.user == record.into:
         raise CodecError("a user is merged into another, not into themselves", "into")
+
+
+def _check_reranked(record: RerankedRecord) -> None:
+    data = record.decision
+    try:
+        decision = _decision_in.decode(data[1:])
+    except MALFORMED as error:
+        raise CodecError(f"not a decision: {error}", "decision") from error
+    if data[:1] != bytes((VERSION,)) or decision.event_id != record.event_id:
+        raise CodecError("the bytes of a decision of this event_id", "decision")
+    _check_decision(decision)
 
 
 def _check_control(record: ControlRecord) -> None:
@@ -356,4 +369,5 @@ _checks: dict[type, Callable[[Any], None]] = {
     MergeUsersRecord: _check_pseudonyms,
     ErasureRecord: _check_pseudonyms,
     ControlRecord: _check_control,
+    RerankedRecord: _check_reranked,
 }

@@ -28,7 +28,13 @@ from bandits.log.join_state import (
 from bandits.log.older_decisions import Opened, Opening
 from bandits.log.plain_runs import PlainRuns
 from bandits.log.positions import START, has_reached, log_order, position_ms
-from bandits.log.records import ActivationRecord, BuildRecord, LogEntry, RewardRecord
+from bandits.log.records import (
+    ActivationRecord,
+    BuildRecord,
+    LogEntry,
+    RerankedRecord,
+    RewardRecord,
+)
 from bandits.log.remembered_decisions import JoinedDecision, RememberedDecision
 from bandits.log.versions import fold_version
 
@@ -65,6 +71,8 @@ class Join(PlainRuns):
             self._reward(now_ms, record, out)
         elif isinstance(record, ActivationRecord):
             self._activation(now_ms, record, out)
+        elif isinstance(record, RerankedRecord):
+            self.counts["reranked"] += 1
         elif version != self.fold:
             self._adopt_fold(entry.id, version)
         return out

@@ -568,6 +568,18 @@ class ControlRecord(Record, frozen=True, tag="control"):
     prices: dict[str, float]
 
 
+class RerankedRecord(Record, frozen=True, tag="reranked"):
+    """A decision under an event_id that had answered another request: shown, and never learned.
+
+    Attributes:
+        event_id: the one that both have; its rewards are those of the first.
+        decision: the bytes of the decision's record.
+    """
+
+    event_id: str
+    decision: bytes
+
+
 LogRecord = (
     DecisionRecord
     | ActivationRecord
@@ -591,6 +603,7 @@ LogRecord = (
     | ErasureRecord
     | RootRecord
     | ControlRecord
+    | RerankedRecord
 )
 
 

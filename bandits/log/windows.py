@@ -68,7 +68,7 @@ class Windows:
     ``counts``: one outcome per reward, joined, duplicate, late, orphan, invalid, unactivated (its
     decision never was), early (still waiting for its decision, or for its activation), placed (of
     an item that no draw has put on its page) or unknown_signal (its decision's spec weighs no such
-    signal); and counts of decisions and activations.
+    signal); and counts of decisions, of those ``reranked``, and of activations.
 
     ``signals``: of the rewards that entered an aggregate, how many there were of each signal and
     the sum of their values; only of decisions whose spec weighs signals.

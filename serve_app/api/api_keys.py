@@ -212,6 +212,15 @@ class KeyRing:
                 "the key's rate is used up", "authorization", retry_after_s=ceil(wait)
             )
 
+    def policies_of(self, headers: Headers) -> list[str] | None:
+        """Return the policies that a request's key names; None: it names none, or is not known.
+
+        Whether the key is that of its id, ``admit`` says.
+        """
+        presented = presented_key(headers) or ""
+        key_id, _, _ = presented.removeprefix(PREFIX).partition("_")
+        return self._keys.get(key_id, _NOBODY)[0].policies
+
     async def follow(self) -> None:
         """Look once a second whether the file has changed, until cancelled."""
         while True:

@@ -5,9 +5,9 @@ service sets no cookie.
 """
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
-from serve_app.api.asgi import Api
+from serve_app.api.routes import RouteTable
 from serve_app.api.wire import Receive, Scope, Send, split_path
 
 ANY_ORIGIN = "*"
@@ -19,10 +19,20 @@ PREFLIGHT_S = b"7200"
 HeaderList = list[tuple[bytes, bytes]]
 
 
+class TabledApi(Protocol):
+    """An application with a table of routes."""
+
+    table: RouteTable
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        ...
+
+
 class CrossOriginApi:
     """The API for pages of some origins, too: answers their preflights, and marks every answer."""
 
-    def __init__(self, api: Api, origins: frozenset[str]) -> None:
+    def __init__(self, api: TabledApi, origins: frozenset[str]) -> None:
         self._api = api
         self._origins = origins
 

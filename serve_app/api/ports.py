@@ -23,8 +23,17 @@ class PolicyService(Protocol):
         """Whether its spec says what is not offered again."""
         ...
 
-    async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """Return the decision, and whether it is known to be logged."""
+    async def rank(
+        self, request: RankRequest, *, is_new: bool = False, again: bool = False
+    ) -> tuple[DecisionRecord, bool]:
+        """Return the decision, and whether it is known to be logged.
+
+        Args:
+            request: what is asked.
+            is_new: whether its event_id was made just now, so that it has answered nobody.
+            again: whether a request is decided, too, whose event_id has answered another one: that
+                is logged, and never learned.
+        """
         ...
 
     def explaining(self) -> Callable[[DecisionRecord], Explanation]:

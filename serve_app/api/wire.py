@@ -12,6 +12,8 @@ from bandits import errors
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An application."""
 
 Answer = tuple[int, bytes, bytes]
 """Status, body and content type."""

@@ -9,7 +9,13 @@ import msgspec
 
 from bandits.errors import BanditloopError, LogUnavailableError
 from bandits.features.hashing import partition_of
-from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
+from bandits.log.codec import encode
+from bandits.log.records import (
+    ActivationRecord,
+    DecisionRecord,
+    RerankedRecord,
+    RewardRecord,
+)
 from policies.requests import RankRequest
 from policies.spec import PolicySpec
 from serve_app.replica.known_users import KnownUsers
@@ -114,6 +120,18 @@ class DecisionLog:
         except BanditloopError as error:
             return error
         return (record, None) if first is None else (first, True)
+
+    async def append_again(self, record: DecisionRecord) -> bool:
+        """Append a decision under an event_id that has answered another request.
+
+        Returns whether it is known to be there.
+        """
+        again = RerankedRecord(record.event_id, encode(record))
+        try:
+            await self._writer.append(self._log_of(record.event_id).log, again)
+        except LogUnavailableError:
+            return False
+        return True
 
     async def find_once(self, request: RankRequest, event_id: str) -> DecisionRecord | None:
         """Return the decision that has answered a request before; None if none is remembered.

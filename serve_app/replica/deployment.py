@@ -18,10 +18,12 @@ from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
 from serve_app.api.cors import CrossOriginApi
+from serve_app.api.wire import Asgi
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.office.door import OfficeDoor
+from serve_app.personalizer.app import PersonalizerApi
 from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
@@ -127,7 +129,7 @@ class RankReplica:
 
         return tell if asking else None
 
-    async def __serve_build_asgi_app__(self) -> Api | CrossOriginApi:
+    async def __serve_build_asgi_app__(self) -> Asgi:
         """Return the application that Serve calls, once it can answer.
 
         Serve awaits this on the replica's event loop. It sends no request before, and a replica
@@ -158,7 +160,7 @@ class RankReplica:
 
             await asyncio.sleep(POLL_S)
 
-    def app(self) -> Api | CrossOriginApi:
+    def app(self) -> Asgi:
         """Return the HTTP service; its policies begin to follow their snapshots."""
         for service in self._services.values():
             service.start()
@@ -178,8 +180,9 @@ class RankReplica:
             spaces=self._spaces,
             office=OfficeDoor() if self._settings.console == "on" else None,
         )
+        spoken = PersonalizerApi(api, api.backend, self._keys)
         origins = self._settings.allowed_origins()
-        return CrossOriginApi(api, origins) if origins else api
+        return CrossOriginApi(spoken, origins) if origins else spoken
 
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}

@@ -27,6 +27,7 @@ from banditloop_client.schemas import (
 )
 from bandits.errors import (
     BanditloopError,
+    EventConflictError,
     SnapshotError,
     UnknownItemError,
 )
@@ -181,20 +182,31 @@ class RedisPolicyService:
         """How its learning stands, as of the last look."""
         return LearningHealth() if self._watch is None else self._watch.of(self.spec.name)
 
-    async def rank(self, request: RankRequest) -> tuple[DecisionRecord, bool]:
-        """Decide, and log the decision; return it, and whether it is known to be logged."""
+    async def rank(
+        self, request: RankRequest, *, is_new: bool = False, again: bool = False
+    ) -> tuple[DecisionRecord, bool]:
+        """Decide, and log the decision; return it, and whether it is known to be logged.
+
+        Args:
+            request: what is asked.
+            is_new: whether its event_id was made just now, so that it has answered nobody.
+            again: whether a request is decided, too, whose event_id has answered another one: that
+                is logged, and never learned.
+        """
         for _ in range(ERASED_ATTEMPTS):
             known = None if self._known is None else await self._known.know(request)
             made = await self._decide(request, known)
             if isinstance(made, BanditloopError):
                 return await self._shown_before(request, made), True
             record = made
-            if request.event_id is None:
+            if request.event_id is None or is_new:
                 logged = await self._log.append(record, request)
             else:
                 # A retry under the client's own event_id gets the decision that is in the log
                 # already.
                 answer = await self._log.append_once(request, record)
+                if isinstance(answer, EventConflictError) and again:
+                    return record, await self._log.append_again(record)
                 if isinstance(answer, BanditloopError):
                     raise answer
                 record, logged = answer

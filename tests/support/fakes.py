@@ -188,7 +188,7 @@ class FakeService:
     def learning(self) -> LearningHealth:
         return self.learns
 
-    async def rank(self, request) -> tuple[DecisionRecord, bool]:
+    async def rank(self, request, *, is_new=False, again=False) -> tuple[DecisionRecord, bool]:
         record = await self.ranker.rank(request, self.known)
         try:
             self.records.append(record, at=1)

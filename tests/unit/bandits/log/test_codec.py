@@ -87,6 +87,7 @@ EXAMPLES: list[LogRecord] = [
     records.MergeUsersRecord("u", "v"),
     records.ErasureRecord("u", "e1"),
     records.RootRecord("5-0", "d"),
+    records.RerankedRecord("e", encode(decision(event_id="e"))),
 ]
 
 
@@ -158,6 +159,10 @@ def test_a_record_that_contradicts_itself_is_refused(changes, target):
         (records.MergeUsersRecord("u", "u"), "into"),
         (records.ControlRecord({"a": 0.1, "b": float("nan")}), "prices.b"),
         (records.ControlRecord({"a": -1e13}), "prices.a"),
+        (records.RerankedRecord("e", b""), "decision"),
+        (records.RerankedRecord("e", encode(decision(event_id="another"))), "decision"),
+        (records.RerankedRecord("e", encode(records.TickRecord())), "decision"),
+        (records.RerankedRecord("e", encode(decision(event_id="e", chosen=[0, 0]))), "chosen"),
         (records.MergeUsersRecord("", "u"), "user"),
         (records.ErasureRecord("", "e"), "user"),
         (records.RootRecord("x", "d"), "position"),
@@ -509,7 +514,7 @@ def test_no_proper_beginning_of_a_record_is_a_record_nor_is_one_with_more_behind
 TEXT, OPTIONAL_TEXT = (str,), (str, type(None))
 
 
-def promises(data: bytes) -> None:  # noqa: C901 - a table of kinds
+def promises(data: bytes) -> None:  # noqa: C901, PLR0912 - a table of kinds
     """Every promise, by kind."""
     assert data[0] == 1
     kind, *fields = msgpack.unpackb(data[1:], strict_map_key=False)
@@ -539,6 +544,8 @@ def promises(data: bytes) -> None:  # noqa: C901 - a table of kinds
     elif kind == "control":
         assert all(type(each) in TEXT for each in fields[0])
         assert all(is_number(each) and abs(each) <= 1e12 for each in fields[0].values())
+    elif kind == "reranked":
+        assert decode(fields[1]).event_id == fields[0]
     elif kind in {"items", "items_base"}:
         items_promises(kind, fields)
     elif kind in {"activity", "merge_users", "erasure"}:

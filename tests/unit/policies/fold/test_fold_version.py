@@ -288,6 +288,7 @@ KINDS = {
     "erasure": "user erasure",
     "root": "position digest",
     "control": "prices",
+    "reranked": "event_id decision",
 }
 """Of fold 7.
 

@@ -18,7 +18,7 @@ from bandits.errors import (
 )
 from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from bandits.log import records
-from bandits.log.codec import digest
+from bandits.log.codec import digest, encode
 from bandits.log.records import Credit, LogRecord, MergeInput, MergeRecord, kind_of
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
@@ -176,6 +176,7 @@ APPLIED: dict[str, Make] = {
     "erasure": lambda _, __: records.ErasureRecord("u", "e1"),
     "root": lambda _, __: records.RootRecord("5-0", "nowhere"),
     "control": lambda _, __: records.ControlRecord({"at_least true": 0.5}),
+    "reranked": lambda _, spec: records.RerankedRecord("odd", encode(named(spec))),
 }
 
 

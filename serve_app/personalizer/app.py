@@ -1,0 +1,190 @@
+"""Personalizer's protocol as an ASGI application around our own API.
+
+Both shapes of its URLs are taken, with a version in the path and without, at ``/personalizer`` and
+at ``/policies/{policy}/personalizer``. What is asked elsewhere goes on to our own API.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from types import NoneType
+from typing import Any, NamedTuple
+
+from bandits import errors
+from bandits.errors import BanditloopError
+from serve_app.api.api_keys import Headers, KeyRing
+from serve_app.api.asgi import ROUTE_LABEL, Api
+from serve_app.api.bodies import decode_body, decode_query
+from serve_app.api.ports import Backend
+from serve_app.api.routes import Call, needed_scope
+from serve_app.api.wire import (
+    JSON,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    encode,
+    read_body,
+    split_path,
+)
+from serve_app.personalizer.operations import TABLE, Operation
+from serve_app.personalizer.refusals import RefusedCall, refusal_bytes, refused
+
+ROOM = "personalizer"
+_PREFIXES = f"/{ROOM}/", "/policies/"
+_VERSION = re.compile(r"v\d+\.\d+[\w.-]*")
+_OF_EVENTS = "reward", "activate"
+
+log = logging.getLogger("banditloop.http")
+
+
+class Asked(NamedTuple):
+    """What a path asks for: of which policy, where it names one; and the operation's own parts."""
+
+    policy: str | None
+    parts: Sequence[str]
+
+
+class PersonalizerApi:
+    """Answers Personalizer's clients, and leaves all other requests to ``api``."""
+
+    def __init__(self, api: Api, backend: Backend, keys: KeyRing | None) -> None:
+        """Answer beside an API.
+
+        Args:
+            api: takes what is no request of the protocol.
+            backend: what all handlers stand on.
+            keys: those that may call; None: everybody may.
+        """
+        self.table = api.table
+        self._api = api
+        self._backend = backend
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        asked = None
+        if scope["type"] == "http" and scope["path"].startswith(_PREFIXES):
+            asked = asked_of(split_path(scope))
+        if asked is None:
+            await self._api(scope, receive, send)
+            return
+
+        headers: list[tuple[bytes, bytes]] = []
+        try:
+            status, body, content_type = await self._answer(asked, scope, receive)
+        except RefusedCall as refusal:
+            status, body, content_type = refusal.status, refusal_bytes(refusal), JSON
+            headers = refusal.headers
+        except Exception as error:
+            # The answer names no detail: the log has them.
+            log.exception("a request failed in a way that it should not")
+            failure = BanditloopError(f"internal error ({type(error).__name__}): see the log")
+            hidden = refused(failure, "")
+            status, body, content_type = hidden.status, refusal_bytes(hidden), JSON
+            headers = hidden.headers
+
+        if status != HTTPStatus.NO_CONTENT:
+            headers.append((b"content-length", str(len(body)).encode()))
+        if body:
+            headers.append((b"content-type", content_type))
+        self._backend.metrics.count("requests", scope.get(ROUTE_LABEL, ROOM), str(int(status)))
+        await send({"type": "http.response.start", "status": int(status), "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, asked: Asked, scope: Scope, receive: Receive) -> Answer:
+        try:
+            policy, operation, parameters = self._admitted(asked, scope)
+        except BanditloopError as error:
+            raise refused(error, "BadRequest") from error
+        try:
+            return await self._done(policy, operation, parameters, scope, receive)
+        except BanditloopError as error:
+            raise refused(error, operation.refusal) from error
+
+    def _admitted(
+        self, asked: Asked, scope: Scope
+    ) -> tuple[str, Operation[Any, Any], dict[str, str]]:
+        """Return the policy, the operation and its parameters, if the request may pass."""
+        method, headers = scope["method"], scope["headers"]
+        parts = ["", *asked.parts]
+        path = "/".join(parts)
+        resource = TABLE.find(path, parts, method)
+
+        # Whoever has no key learns neither which policies nor which operations there are.
+        policies = [asked.policy] if asked.policy is not None else self._meant(headers)
+        if self._keys is not None:
+            self._keys.admit(needed_scope(resource, method), next(iter(policies), None), headers)
+
+        services = self._backend.services
+        if len(policies) != 1:
+            raise errors.UnknownPolicyError(
+                f"several policies are served here: add /policies/NAME to the endpoint, as"
+                f" /policies/{min(services, default='NAME')}, or use a key that reaches only one",
+                "policy",
+            )
+        policy = policies[0]
+        if policy not in services:
+            raise errors.UnknownPolicyError(f"no policy {policy!r} is served here", "policy")
+        if resource is None:
+            raise errors.NotFoundError(f"Personalizer has no operation {path}", "path")
+
+        scope[ROUTE_LABEL] = f"{ROOM}:{resource.label}"
+        operation = resource.routes.get(method)
+        if not isinstance(operation, Operation):
+            raise errors.MethodNotAllowedError(
+                f"use {resource.allowed} here, not {method}", "method", allowed=resource.allowed
+            )
+        return policy, operation, dict(resource.parameters(parts))
+
+    def _meant(self, headers: Headers) -> list[str]:
+        """Return the policies that a request may mean whose path names none."""
+        services = self._backend.services
+        if len(services) == 1 or self._keys is None:
+            return list(services)
+        reached = self._keys.policies_of(headers)
+        return list(services) if reached is None else [name for name in services if name in reached]
+
+    async def _done(
+        self,
+        policy: str,
+        operation: Operation[Any, Any],
+        parameters: dict[str, str],
+        scope: Scope,
+        receive: Receive,
+    ) -> Answer:
+        """Do what is asked, and return its answer."""
+        asked, decoder = operation.endpoint.query, operation.decoder
+        query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
+        body = b"" if decoder is None else await read_body(scope, receive, operation.limit)
+        started = time.perf_counter()
+        request = None if decoder is None else decode_body(body, decoder)
+
+        call = Call(self._backend, policy, parameters, request, started, query)
+        answer = await operation.handler(call)
+        if isinstance(answer, tuple):
+            return answer
+        return operation.endpoint.status, encode(answer), JSON
+
+
+def asked_of(parts: Sequence[str]) -> Asked | None:
+    """Return what a path asks of the protocol; None: it is none of its paths.
+
+    Args:
+        parts: those of the path, each unquoted by itself.
+    """
+    if len(parts) > 2 and parts[1] == ROOM:
+        policy, rest = None, parts[2:]
+    elif len(parts) > 4 and parts[1] == "policies" and parts[3] == ROOM:
+        policy, rest = parts[2], parts[4:]
+    else:
+        return None
+
+    if len(rest) > 1 and _VERSION.fullmatch(rest[0]):
+        rest = rest[1:]
+    # An empty id leaves no part behind in the path that one of the clients asks for.
+    if len(rest) > 1 and rest[-2] == "events" and rest[-1] in _OF_EVENTS:
+        rest = [*rest[:-1], "", rest[-1]]
+    return Asked(policy, rest)

@@ -1,0 +1,48 @@
+"""The table of Personalizer's operations: their paths, what each needs, and what does it."""
+
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from banditloop_client.schemas import A, Endpoint, Q
+from serve_app.api.routes import Route, RouteTable
+from serve_app.personalizer import bodies
+from serve_app.personalizer.single_slot import activate_event, rank_single, reward_single
+
+
+@dataclass(frozen=True)
+class Operation(Route[Q, A]):
+    """A route under ``/personalizer``; its endpoint's path is what follows that, or the version.
+
+    Attributes:
+        refusal: the protocol's code of what is wrong with its request.
+    """
+
+    refusal: str = "BadRequest"
+
+
+OPERATIONS: tuple[Operation[Any, Any], ...] = (
+    Operation(
+        Endpoint("POST", "/rank", bodies.RankCall, bodies.RankResult, 201),
+        "Choose one of the actions",
+        scope="rank",
+        handler=rank_single,
+        refusal="InvalidRankRequest",
+    ),
+    Operation(
+        Endpoint("POST", "/events/{event}/reward", bodies.RewardCall, NoneType, 204),
+        "Reward an event",
+        scope="reward",
+        handler=reward_single,
+        refusal="InvalidRewardRequest",
+    ),
+    Operation(
+        Endpoint("POST", "/events/{event}/activate", NoneType, NoneType, 204),
+        "Activate a deferred event",
+        scope="reward",
+        handler=activate_event,
+        refusal="InvalidEventIdToActivate",
+    ),
+)
+
+TABLE = RouteTable(OPERATIONS)

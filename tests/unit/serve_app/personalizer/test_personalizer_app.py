@@ -1,0 +1,166 @@
+"""Personalizer's protocol over a real ranker: paths, keys, errors, and a first rank."""
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import msgspec
+import pytest
+from support.fakes import FakeService, fresh_ranker
+
+from bandits.log.records import ActivationRecord, RewardRecord
+from policies.spec import PolicySpec
+from serve_app.api.api_keys import Key, KeyRing, secret_hash
+from serve_app.api.asgi import Api
+from serve_app.personalizer.app import PersonalizerApi
+from serve_app.replica.metrics import Metrics
+
+GOOD = {
+    "contextFeatures": [{"user": {"age": 30, "plan": "free"}}, {"hour": 8}],
+    "actions": [
+        {"id": "news", "features": [{"topic": "politics"}]},
+        {"id": "match", "features": [{"topic": "sport", "live": True}]},
+    ],
+}
+SHAPES = ["/personalizer/v1.0", "/personalizer", "/policies/home/personalizer/v1.1-preview.1"]
+
+
+class Adapter:
+    """The adapter called in this process, with everything it stands on at hand."""
+
+    def __init__(self, *names: str, keys: KeyRing | None = None) -> None:
+        self.services = {name: FakeService(fresh_ranker(PolicySpec(name))) for name in names}
+        self.metrics = Metrics("test")
+        api = Api(self.services, self.metrics, _no_metrics, keys)
+        self.app = PersonalizerApi(api, api.backend, keys)
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://test"
+        )
+
+    def entries(self, name: str = "home") -> list:
+        return [entry.record for entry in self.services[name].records.entries]
+
+    async def post(self, path: str, body=None, **options) -> httpx.Response:
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        return await self.http.post(path, content=content, **options)
+
+
+async def _no_metrics() -> bytes:
+    return b""
+
+
+@pytest.fixture
+async def adapter() -> AsyncIterator[Adapter]:
+    adapter = Adapter("home")
+    yield adapter
+    await adapter.http.aclose()
+
+
+def error_of(response: httpx.Response) -> tuple[int, str]:
+    error = response.json()["error"]
+    assert error["message"]
+    assert response.headers["x-ms-error-code"] == error["code"]
+    return response.status_code, error["code"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_both_shapes_of_url_rank_reward_and_activate(adapter, shape):
+    asked = "?api-version=2022-09-01-preview" if "v1" not in shape else ""
+    answer = await adapter.post(f"{shape}/rank{asked}", {**GOOD, "eventId": "a/b c"})
+    assert answer.status_code == 201
+    said = answer.json()
+    assert said["eventId"] == "a/b c"
+    assert said["rewardActionId"] in {"news", "match"}
+    assert said["ranking"][0]["id"] == said["rewardActionId"]
+    assert sum(each["probability"] for each in said["ranking"]) == pytest.approx(1, abs=1e-12)
+
+    for what, body in (("reward", {"value": 1}), ("activate", None)):
+        answer = await adapter.post(f"{shape}/events/a%2Fb%20c/{what}{asked}", body)
+        assert (answer.status_code, answer.content) == (204, b"")
+    decided, rewarded, activated = adapter.entries()
+    assert decided.context == {"user.age": 30.0, "user.plan": "free", "hour": 8.0}
+    assert decided.features == [{"topic": "politics"}, {"topic": "sport", "live": True}]
+    assert isinstance(rewarded, RewardRecord)
+    assert isinstance(activated, ActivationRecord)
+    assert {each.event_id for each in adapter.entries()} == {"a/b c"}
+
+
+async def test_what_is_not_personalizers_is_our_own_apis(adapter):
+    for path in ("/livez", "/policies/home", "/policies/home/rank", "/personalizer"):
+        answer = await adapter.http.get(path)
+        assert "x-ms-error-code" not in answer.headers, path
+
+
+NOT_SO = {
+    "no such operation": ("/personalizer/v1.0/ranks", GOOD, 404, "ResourceNotFound"),
+    "no such policy": ("/policies/none/personalizer/rank", GOOD, 404, "ResourceNotFound"),
+    "no JSON": ("/personalizer/v1.0/rank", b"{", 400, "InvalidRankRequest"),
+    "NaN": ("/personalizer/v1.0/events/e/reward", b'{"value": NaN}', 400, "InvalidRewardRequest"),
+    "an empty event id": ("/personalizer/v1.0/events/reward", b"{}", 400, "InvalidRewardRequest"),
+    "none of any": ("/personalizer/events//activate", None, 400, "InvalidEventIdToActivate"),
+    "a large body": ("/personalizer/rank", b" " * (2 << 20), 400, "PayloadSizeExceeded"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SO)
+async def test_bad_requests_have_the_protocols_status_and_code(adapter, name):
+    path, body, *expected = NOT_SO[name]
+    answer = await adapter.post(path, body)
+    assert error_of(answer) == tuple(expected)
+    assert "retry-after" not in answer.headers
+    assert adapter.entries() == []
+
+
+async def test_another_method_is_told_which_there_is(adapter):
+    answer = await adapter.http.get("/personalizer/v1.0/rank")
+    assert error_of(answer) == (405, "MethodNotAllowed")
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_a_service_whose_log_is_down_takes_no_reward_and_says_so(adapter):
+    adapter.services["home"].records.available = False
+    answer = await adapter.post("/personalizer/v1.0/events/e/reward", {"value": 1})
+    assert error_of(answer) == (503, "OperationNotAllowed")
+    assert "retry-after" not in answer.headers
+
+
+def key(**fields) -> Key:
+    return Key(secret_hash("secret"), **{"scopes": ["rank"], **fields})
+
+
+async def test_a_key_is_needed_where_there_are_keys_and_says_which_policy_is_meant(tmp_path):
+    """Of several policies a key that reaches only one means that; else the path has to say."""
+    keys = tmp_path / "keys.json"
+    made = {
+        "all": key(),
+        "shop": key(policies=["shop"]),
+        "rare": key(rate=0.001, policies=["shop"]),
+    }
+    made["both"] = key(policies=["home", "shop"])
+    keys.write_bytes(msgspec.json.encode(made))
+    adapter = Adapter("home", "shop", keys=KeyRing(keys))
+
+    async def ask(name: str | None, path: str = "/personalizer/v1.0/rank") -> httpx.Response:
+        headers = {"Ocp-Apim-Subscription-Key": f"bl_{name}_secret"} if name else {}
+        return await adapter.post(path, GOOD, headers=headers)
+
+    assert error_of(await ask(None)) == (401, "401")
+    assert error_of(await ask("nobody")) == (401, "401")
+    assert (await ask("shop")).status_code == 201
+    assert len(adapter.entries("shop")) == 1
+    assert error_of(await ask("all")) == (404, "ResourceNotFound")
+    assert error_of(await ask("both")) == (404, "ResourceNotFound")
+    home = "/policies/home/personalizer/rank"
+    assert (await ask("all", home)).status_code == 201
+    assert error_of(await ask("shop", home)) == (403, "InvalidApiAccess")
+    assert error_of(await ask("shop", "/personalizer/v1.0/events/e/activate")) == (
+        403,
+        "InvalidApiAccess",
+    )
+    assert len(adapter.entries("home")) == 1
+
+    assert (await ask("rare")).status_code == 201
+    limited = await ask("rare")
+    assert error_of(limited) == (429, "429")
+    assert int(limited.headers["retry-after"]) > 0
+    await adapter.http.aclose()
