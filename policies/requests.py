@@ -12,6 +12,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from banditloop_client.schemas import (
     MAX_ACTIONS,
     MAX_SLOTS,
@@ -28,6 +30,18 @@ from bandits.errors import (
 )
 from bandits.values import MAX_EVENT_ID_BYTES, FeatureMap, Value
 
+
+class SlateRequest(RankRequest, frozen=True, omit_defaults=True, gc=False):
+    """A request for a page on which not everything may stand everywhere.
+
+    Attributes:
+        barred: by slot, the ids of the actions that may not stand there; empty: anything may stand
+            anywhere.
+    """
+
+    barred: list[list[str]] = msgspec.field(default_factory=list)
+
+
 MAX_FEATURES = 256
 MAX_DEPTH = 16
 
@@ -40,6 +54,7 @@ __all__ = [
     "EventId",
     "Item",
     "RankRequest",
+    "SlateRequest",
     "check_event_id",
     "is_private",
     "plain_features",

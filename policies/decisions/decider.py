@@ -10,11 +10,12 @@ import numpy as np
 
 from bandits.decide import Decision, decide
 from bandits.errors import InvalidFieldError, SourceError, TooManyFeaturesError
-from bandits.log.records import DecisionRecord
+from bandits.log.records import DecisionRecord, Ruled
 from bandits.page import HeardPage, LoggedPage
 from bandits.types import ActionSet, Context, Policy, Snapshot
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import NOTHING, Pool
+from policies.decisions.barred_slots import BarredSlots, barred_slots
 from policies.decisions.baseline import Baseline, Draw, Served, beside
 from policies.decisions.holdout import FixedPolicy, in_holdout
 from policies.decisions.mixture import Mixture
@@ -34,6 +35,8 @@ MAX_PAIRS = 8_000_000
 """Pairs of features of one decision that a learner may have to cross."""
 
 
+PageBars = RuledPage | BarredSlots
+"""What says which actions may follow on a page, and why others may not."""
 NOTHING_DRAWN = Decision("", (), np.zeros((0, 0)))
 """The decision of a page on which all is placed."""
 
@@ -121,7 +124,9 @@ class Decider:
             boosts = ruling.boosts(pool.ids, pool.features, control)
             actions = boosted(actions, None if boosts is None else boosts.astype(np.float64))
 
-        rule = None if ruling is None else ruling.page(request, pool, diverse=not held_out)
+        ruled = None if ruling is None else ruling.page(request, pool, diverse=not held_out)
+        # What somebody else puts on the page, they have seen to themselves.
+        rule = (None if self._baseline else barred_slots(request, pool, ruled)) or ruled
         short = _all_barred(pool, rule) if slots else None
         if short is not None:
             pool, boosts, slots = NOTHING, None, 0
@@ -148,6 +153,7 @@ class Decider:
                 )
                 decision, apprentice = served.decision, beside(served, draw, serving.policy)
         said = b"" if page is None else page.encoded(len(decision.chosen))
+        short = short or _short(slots, decision, rule)
         credit = None
         if isinstance(policy, Mixture) and pool.scores:
             credit = policy.credit(
@@ -184,9 +190,9 @@ class Decider:
             failed=pool.failed,
             artifact=pool.artifact,
             profile=asker.profile,
-            rules=None
+            rules=_barred(said, short)
             if ruling is None
-            else ruling.record(boosts, control, said, short or _short(slots, decision, rule)),
+            else ruling.record(boosts, control, said, short),
             apprentice=apprentice,
         )
 
@@ -263,7 +269,12 @@ def _check_slots(request: RankRequest, asker: Asker, pool: Pool, ruling: Ruling 
     )
 
 
-def _all_barred(pool: Pool, rule: RuledPage | None) -> str | None:
+def _barred(said: bytes, short: str | None) -> Ruled | None:
+    """Return what a record says of a request's own bars, where the policy has no rules."""
+    return Ruled(page=said, short=short) if said or short else None
+
+
+def _all_barred(pool: Pool, rule: PageBars | None) -> str | None:
     """Return why no action may stand on a page beside what is placed; None: one may."""
     offsets = None if rule is None or not pool.ids else rule.after(())
     if rule is None or offsets is None or not np.isnan(offsets).all():
@@ -272,7 +283,7 @@ def _all_barred(pool: Pool, rule: RuledPage | None) -> str | None:
     return f"none of the {len(pool.ids)} actions may stand beside what is placed, by {barring}"
 
 
-def _short(slots: int, decision: Decision, rule: RuledPage | None) -> str | None:
+def _short(slots: int, decision: Decision, rule: PageBars | None) -> str | None:
     """Return why fewer slots were drawn for than was to be; None: all were."""
     filled, count = len(decision.chosen), decision.pmfs.shape[1]
     if rule is None or filled == slots:

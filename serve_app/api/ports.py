@@ -59,6 +59,19 @@ class PolicyService(Protocol):
         """Make events durable, or raise LogUnavailableError."""
         ...
 
+    async def name_slots(self, event_id: str, names: Sequence[str]) -> None:
+        """Keep what a caller calls the slots of a decision, or raise LogUnavailableError.
+
+        Args:
+            event_id: the decision.
+            names: in the order of its slots; those that it has already stay.
+        """
+        ...
+
+    async def slot_names(self, event_id: str) -> list[str]:
+        """Return what a caller calls the slots of a decision; none where that is not known."""
+        ...
+
     async def replace_catalogue(self, items: list[Item]) -> str:
         """Make a new catalogue part of the log, and return its digest."""
         ...

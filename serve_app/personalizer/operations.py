@@ -7,6 +7,7 @@ from typing import Any
 from banditloop_client.schemas import A, Endpoint, Q
 from serve_app.api.routes import Route, RouteTable
 from serve_app.personalizer import bodies
+from serve_app.personalizer.multi_slot import rank_slots, reward_slots
 from serve_app.personalizer.single_slot import activate_event, rank_single, reward_single
 
 
@@ -39,6 +40,31 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
     Operation(
         Endpoint("POST", "/events/{event}/activate", NoneType, NoneType, 204),
         "Activate a deferred event",
+        scope="reward",
+        handler=activate_event,
+        refusal="InvalidEventIdToActivate",
+    ),
+    Operation(
+        Endpoint(
+            "POST", "/multislot/rank", bodies.MultiSlotRankCall, bodies.MultiSlotRankResult, 201
+        ),
+        "Choose an action for each slot of a page",
+        scope="rank",
+        handler=rank_slots,
+        refusal="InvalidRankRequest",
+    ),
+    Operation(
+        Endpoint(
+            "POST", "/multislot/events/{event}/reward", bodies.MultiSlotRewardCall, NoneType, 204
+        ),
+        "Reward slots of an event",
+        scope="reward",
+        handler=reward_slots,
+        refusal="InvalidRewardRequest",
+    ),
+    Operation(
+        Endpoint("POST", "/multislot/events/{event}/activate", NoneType, NoneType, 204),
+        "Activate a deferred event, with all of its slots",
         scope="reward",
         handler=activate_event,
         refusal="InvalidEventIdToActivate",

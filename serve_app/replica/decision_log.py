@@ -21,6 +21,7 @@ from policies.spec import PolicySpec
 from serve_app.replica.known_users import KnownUsers
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import Keys, partitions
+from serve_app.store.replicas.slot_names import SlotNames
 
 encode_request = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -41,6 +42,8 @@ class DecisionLog:
         """
         self._logs = partitions(spec.name, spec.partitions)
         self._writer, self._known = writer, known
+        # A reward may come until its decision is forgotten: for two windows.
+        self._slot_names = SlotNames(writer.wire, kept_s=2 * spec.rule.window_s)
         # What was asked is remembered as a digest. From that of a request whose features nobody is
         # to know, they could be guessed: it has a key.
         self._asked_key = b"" if spec.context_private is msgspec.UNSET else salt
@@ -132,6 +135,26 @@ class DecisionLog:
         except LogUnavailableError:
             return False
         return True
+
+    async def name_slots(self, event_id: str, names: Sequence[str]) -> None:
+        """Keep what a caller calls the slots of a decision, unless they have names.
+
+        Args:
+            event_id: the decision.
+            names: in the order of the slots.
+
+        Raises:
+            LogUnavailableError: not known to be kept.
+        """
+        await self._slot_names.remember(self._log_of(event_id), event_id, names)
+
+    async def slot_names(self, event_id: str) -> list[str]:
+        """Return what a caller calls the slots of a decision; none where that is not known.
+
+        Raises:
+            LogUnavailableError: it cannot be found out now.
+        """
+        return await self._slot_names.of(self._log_of(event_id), event_id)
 
     async def find_once(self, request: RankRequest, event_id: str) -> DecisionRecord | None:
         """Return the decision that has answered a request before; None if none is remembered.

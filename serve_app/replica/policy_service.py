@@ -353,6 +353,14 @@ class RedisPolicyService:
         """
         await self._log.append_events(records)
 
+    async def name_slots(self, event_id: str, names: Sequence[str]) -> None:
+        """Keep what a caller calls the slots of a decision; see ``DecisionLog.name_slots``."""
+        await self._log.name_slots(event_id, names)
+
+    async def slot_names(self, event_id: str) -> list[str]:
+        """Return what a caller calls the slots of a decision; see ``DecisionLog.slot_names``."""
+        return await self._log.slot_names(event_id)
+
     async def change_items(self, changes: Sequence[ItemChange]) -> ItemsVersion:
         """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""
         return await self.items_log.change(changes)

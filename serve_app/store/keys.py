@@ -329,6 +329,10 @@ class Keys(LogKeys):
         """Name the list of what one visit was shown by decisions of this partition."""
         return self._key(f"visit:{keyed}")
 
+    def slot_names(self, event_id: str) -> str:
+        """Name the list of what a caller calls the slots of a decision."""
+        return self._key(f"slots:{event_id}")
+
     @property
     def decisions_prefix(self) -> str:
         """Prefix of the hashes that remember decisions whose event_id the client made.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from bandits.errors import InvalidFieldError
@@ -76,6 +77,8 @@ class RuledAgain:
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong: the kind, and what it is."""
         rules = self._rules
+        if rules is None and self._bars_only():
+            return
         if rules is None:
             yield "not_refused", "it says what rules did, and its spec has none"
             return
@@ -104,6 +107,12 @@ class RuledAgain:
         yield from self._of_boosts(rules, ruling)
         yield from self._of_page(ruling)
         yield from self._of_offers()
+
+    def _bars_only(self) -> bool:
+        """Return whether all that it says is what its request bars from single slots."""
+        alone = msgspec.structs.replace(NO_RULES, page=self._said.page, short=self._said.short)
+        added = np.frombuffer(self._said.page, STORED)
+        return self._said == alone and not np.nan_to_num(added).any()
 
     def _features(self, item_id: str) -> FeatureMap:
         """Return an action as rules see it: as the request says that it is, or the catalogue."""

@@ -169,6 +169,7 @@ class FakeService:
         self.records = FakeLog()
         self.catalogues: list[list[Item]] = []
         self.changes: list[ItemChange] = []
+        self.named: dict[str, list[str]] = {}
         self.queries: list[ItemsQuery] = []
         self.learns = LearningHealth("ok")
         self.artifact_is_old = False
@@ -220,6 +221,12 @@ class FakeService:
     async def log(self, records) -> None:
         for record in records:
             self.records.append(record, at=1)
+
+    async def name_slots(self, event_id, names) -> None:
+        self.named.setdefault(event_id, list(names))
+
+    async def slot_names(self, event_id) -> list[str]:
+        return self.named.get(event_id, [])
 
     async def change_items(self, changes) -> ItemsVersion:
         self.changes += changes
