@@ -29,7 +29,7 @@ from serve_app.api.wire import (
     read_body,
     split_path,
 )
-from serve_app.personalizer.operations import TABLE, Operation
+from serve_app.personalizer.operations import TABLE, PersonalizerRoute
 from serve_app.personalizer.refusals import RefusedCall, refusal_bytes, refused
 
 ROOM = "personalizer"
@@ -40,7 +40,7 @@ _OF_EVENTS = "reward", "activate"
 log = logging.getLogger("banditloop.http")
 
 
-class Asked(NamedTuple):
+class AskedPath(NamedTuple):
     """What a path asks for: of which policy, where it names one; and the operation's own parts."""
 
     policy: str | None
@@ -94,7 +94,7 @@ class PersonalizerApi:
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, asked: Asked, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, asked: AskedPath, scope: Scope, receive: Receive) -> Answer:
         try:
             policy, operation, parameters = self._admitted(asked, scope)
         except BanditloopError as error:
@@ -105,8 +105,8 @@ class PersonalizerApi:
             raise refused(error, operation.refusal) from error
 
     def _admitted(
-        self, asked: Asked, scope: Scope
-    ) -> tuple[str, Operation[Any, Any], dict[str, str]]:
+        self, asked: AskedPath, scope: Scope
+    ) -> tuple[str, PersonalizerRoute[Any, Any], dict[str, str]]:
         """Return the policy, the operation and its parameters, if the request may pass."""
         method, headers = scope["method"], scope["headers"]
         parts = ["", *asked.parts]
@@ -133,7 +133,7 @@ class PersonalizerApi:
 
         scope[ROUTE_LABEL] = f"{ROOM}:{resource.label}"
         operation = resource.routes.get(method)
-        if not isinstance(operation, Operation):
+        if not isinstance(operation, PersonalizerRoute):
             raise errors.MethodNotAllowedError(
                 f"use {resource.allowed} here, not {method}", "method", allowed=resource.allowed
             )
@@ -150,7 +150,7 @@ class PersonalizerApi:
     async def _done(
         self,
         policy: str,
-        operation: Operation[Any, Any],
+        operation: PersonalizerRoute[Any, Any],
         parameters: dict[str, str],
         scope: Scope,
         receive: Receive,
@@ -169,7 +169,7 @@ class PersonalizerApi:
         return operation.endpoint.status, encode(answer), JSON
 
 
-def asked_of(parts: Sequence[str]) -> Asked | None:
+def asked_of(parts: Sequence[str]) -> AskedPath | None:
     """Return what a path asks of the protocol; None: it is none of its paths.
 
     Args:
@@ -187,4 +187,4 @@ def asked_of(parts: Sequence[str]) -> Asked | None:
     # An empty id leaves no part behind in the path that one of the clients asks for.
     if len(rest) > 1 and rest[-2] == "events" and rest[-1] in _OF_EVENTS:
         rest = [*rest[:-1], "", rest[-1]]
-    return Asked(policy, rest)
+    return AskedPath(policy, rest)

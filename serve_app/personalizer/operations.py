@@ -12,7 +12,7 @@ from serve_app.personalizer.single_slot import activate_event, rank_single, rewa
 
 
 @dataclass(frozen=True)
-class Operation(Route[Q, A]):
+class PersonalizerRoute(Route[Q, A]):
     """A route under ``/personalizer``; its endpoint's path is what follows that, or the version.
 
     Attributes:
@@ -22,29 +22,29 @@ class Operation(Route[Q, A]):
     refusal: str = "BadRequest"
 
 
-OPERATIONS: tuple[Operation[Any, Any], ...] = (
-    Operation(
+OPERATIONS: tuple[PersonalizerRoute[Any, Any], ...] = (
+    PersonalizerRoute(
         Endpoint("POST", "/rank", bodies.RankCall, bodies.RankResult, 201),
         "Choose one of the actions",
         scope="rank",
         handler=rank_single,
         refusal="InvalidRankRequest",
     ),
-    Operation(
+    PersonalizerRoute(
         Endpoint("POST", "/events/{event}/reward", bodies.RewardCall, NoneType, 204),
         "Reward an event",
         scope="reward",
         handler=reward_single,
         refusal="InvalidRewardRequest",
     ),
-    Operation(
+    PersonalizerRoute(
         Endpoint("POST", "/events/{event}/activate", NoneType, NoneType, 204),
         "Activate a deferred event",
         scope="reward",
         handler=activate_event,
         refusal="InvalidEventIdToActivate",
     ),
-    Operation(
+    PersonalizerRoute(
         Endpoint(
             "POST", "/multislot/rank", bodies.MultiSlotRankCall, bodies.MultiSlotRankResult, 201
         ),
@@ -53,7 +53,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
         handler=rank_slots,
         refusal="InvalidRankRequest",
     ),
-    Operation(
+    PersonalizerRoute(
         Endpoint(
             "POST", "/multislot/events/{event}/reward", bodies.MultiSlotRewardCall, NoneType, 204
         ),
@@ -62,7 +62,7 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
         handler=reward_slots,
         refusal="InvalidRewardRequest",
     ),
-    Operation(
+    PersonalizerRoute(
         Endpoint("POST", "/multislot/events/{event}/activate", NoneType, NoneType, 204),
         "Activate a deferred event, with all of its slots",
         scope="reward",
