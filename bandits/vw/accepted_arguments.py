@@ -182,6 +182,10 @@ REFUSED: Mapping[str, str] = {
 }
 
 
+PERSONALIZERS: Mapping[str, float] = {"learning_rate": 0.001, "power_t": 0.0}
+"""What the policies of Azure Personalizer set: with both a model learns as slowly as there."""
+
+
 def check_arguments(args: str, *, own_exploration: bool, default_reward: float = 0.0) -> None:
     """Refuse arguments that would not learn here, or not do what they say.
 
@@ -220,8 +224,20 @@ def _check_option(name: str, values: Sequence[str], options: Mapping[str, Sequen
             raise _refuse(
                 f"--{name} {value} was not found to learn here: there are {', '.join(option.words)}"
             )
-        if not math.isnan(option.low):
+        if not math.isnan(option.low) and not _is_personalizers(name, options):
             _check_number(name, value, option)
+
+
+def _is_personalizers(name: str, options: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether an option is one of two that are as the policies of Personalizer have them."""
+    said = {each: options.get(each, [""])[-1] for each in PERSONALIZERS}
+    try:
+        return (
+            name in PERSONALIZERS
+            and {each: float(value) for each, value in said.items()} == PERSONALIZERS
+        )
+    except ValueError:
+        return False
 
 
 def _check_number(name: str, value: str, option: Option) -> None:

@@ -1,18 +1,28 @@
 """Personalizer's own clients, unchanged, against a replica with a learner: what they are promised, and mutants that break it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from azure.ai.personalizer import PersonalizerClient
 from azure.core.credentials import AccessToken
-from azure.core.exceptions import ServiceRequestError
+from azure.core.exceptions import AzureError, ServiceRequestError
+from msrest.exceptions import HttpOperationError
 from support.personalizer import CLIENTS, KEY, Adapted, adapted
 from support.personalizer_checks import CHECKS, OF_SLOTS, Setting, asked, ids
 
+from bandits.errors import InvalidFieldError, UnknownEventError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.join_rule import JoinRule
+from bandits.log.records import RewardRecord
 from bandits.vw.config import VwConfig
+from policies.decisions import barred_slots
 from policies.spec import PolicySpec
+from serve_app.api.api_keys import KeyRing
+from serve_app.personalizer import app, features, multi_slot, single_slot
+from serve_app.personalizer.bodies import RankedAction
+from serve_app.personalizer.refusals import refused
+from serve_app.replica.policy_service import RedisPolicyService
 
 LEARNER = VwConfig("--cb_explore_adf --cb_type mtr -q ::")
 
@@ -79,3 +89,180 @@ def test_a_token_works_behind_tls_and_only_there(service, monkeypatch, tmp_path_
     client = PersonalizerClient(f"{service.url}/policies/home", Token())
     with client, pytest.raises(ServiceRequestError, match="not permitted"):
         client.rank(asked())
+
+
+# Mutants of the adapter, each of which one of the checks has to catch
+
+
+def _without_excluded(sent, record):
+    pmf = record.pmfs()[0].tolist()
+    order = sorted(range(len(pmf)), key=pmf.__getitem__, reverse=True)
+    return [RankedAction(record.action_ids[k], pmf[k]) for k in order]
+
+
+def _excluded_last(sent, record):
+    out = [each for each in single_slot_ranked(sent, record) if each.probability]
+    return out + [each for each in single_slot_ranked(sent, record) if not each.probability]
+
+
+def _chosen_pushed_to_the_front(sent, record):
+    pmf = record.pmfs()[0].tolist()
+    order = sorted(range(len(pmf)), key=pmf.__getitem__, reverse=True)
+    order = [record.chosen[0], *(k for k in order if k != record.chosen[0])]
+    return [RankedAction(record.action_ids[k], pmf[k]) for k in order]
+
+
+def _refused_as_422(error, code):
+    refusal = refused(error, code)
+    refusal.status = 422 if refusal.status == 400 else refusal.status
+    return refusal
+
+
+def _without_code(refusal):
+    return b'{"detail": "wrong"}'
+
+
+def _by_place(event_id, sent, target, names):
+    return RewardRecord(event_id, sent.value, "r", slot=0)
+
+
+def _decoded_first(scope):
+    return scope["path"].split("/")
+
+
+def _flat(features, given, prefix, target, depth):
+    for name, value in given.items():
+        if isinstance(value, dict):
+            _flat(features, value, "", target, depth)
+        elif value is not None and not isinstance(value, list):
+            features[name] = value
+
+
+def _no_barred(slots, actions):
+    return [[] for _ in slots]
+
+
+def _no_context(sent):
+    if sent is None:
+        raise InvalidFieldError("a context is needed", "contextFeatures")
+    return single_slot_context(sent)
+
+
+async def _once(self, request, **options):
+    return await rank_once(self, request, **{**options, "again": False})
+
+
+async def _known_only(self, records):
+    raise UnknownEventError("no such event", "eventId")
+
+
+async def _nothing_logged(self, records):
+    return None
+
+
+async def _sorted_names(self, event_id, names):
+    await name_slots(self, event_id, sorted(names))
+
+
+single_slot_ranked, single_slot_context = single_slot.ranked, single_slot.context_of
+rank_once, name_slots = RedisPolicyService.rank, RedisPolicyService.name_slots
+MUTANTS = {
+    "ranks without what is excluded": (
+        (single_slot, "ranked", _without_excluded),
+        "what_is_excluded_stays_in_its_place_at_nought",
+    ),
+    "ranks what is excluded last": (
+        (single_slot, "ranked", _excluded_last),
+        "what_is_excluded_stays_in_its_place_at_nought",
+    ),
+    "pushes the choice to the front": (
+        (single_slot, "ranked", _chosen_pushed_to_the_front),
+        "an_explored_choice_changes_places_with_the_best",
+    ),
+    "answers the ids of the log": (
+        (single_slot, "made_event_id", lambda: "0" * 32),
+        "an_event_without_id_gets_one",
+    ),
+    "takes names with an underscore": (
+        (features, "_IGNORED", "\0"),
+        "features_are_logged_by_their_path",
+    ),
+    "leaves namespaces out": ((features, "_add_all", _flat), "features_are_logged_by_their_path"),
+    "cuts long ids": (
+        (single_slot, "logged_event_id", lambda event_id: event_id[:200]),
+        "odd_ids_are_the_same_event_in_every_call",
+    ),
+    "decodes a path before it is split": (
+        (app, "split_path", _decoded_first),
+        "odd_ids_are_the_same_event_in_every_call",
+    ),
+    "refuses another request": (
+        (RedisPolicyService, "rank", _once),
+        "another_request_under_an_id_is_decided_too_and_not_learned",
+    ),
+    "needs a context": (
+        (single_slot, "context_of", _no_context),
+        "a_context_may_be_missing_null_or_empty",
+    ),
+    "knows no key": (
+        (KeyRing, "admit", lambda *_, **__: None),
+        "another_key_and_another_policy_are_refused",
+    ),
+    "knows no versions": (
+        (app, "_VERSION", re.compile("none")),
+        "a_single_action_is_certain",
+    ),
+    "takes only rewards of known events": (
+        (RedisPolicyService, "log", _known_only),
+        "rewards_and_activations_of_any_event_are_taken",
+    ),
+    "loses rewards": (
+        (RedisPolicyService, "log", _nothing_logged),
+        "rewards_and_activations_of_any_event_are_taken",
+    ),
+    "takes one reward of an event": (
+        (single_slot, "reward_record", lambda event_id, value, _: RewardRecord(event_id, value)),
+        "rewards_and_activations_of_any_event_are_taken",
+    ),
+    "answers 422": ((app, "refused", _refused_as_422), "a rank with no actions is refused"),
+    "answers without a code": (
+        (app, "refusal_bytes", _without_code),
+        "a rank with no actions is refused",
+    ),
+    "takes 60 actions": ((single_slot, "MOST_ACTIONS", 60), "a rank with 51 actions is refused"),
+    "answers a reward with 200": (
+        (single_slot, "NOTHING", (200, b"", b"text/plain")),
+        "rewards_and_activations_of_any_event_are_taken",
+    ),
+    "shows what a slot excludes": (
+        (multi_slot, "_barred", _no_barred),
+        "a_slot_gets_nothing_that_it_excludes_and_none_stays_empty",
+    ),
+    "rewards the first slot": (
+        (multi_slot, "_slot_reward", _by_place),
+        "rewards_find_their_slots_by_name",
+    ),
+    "sorts slots by their names": (
+        (RedisPolicyService, "name_slots", _sorted_names),
+        "rewards_find_their_slots_by_name",
+    ),
+    "drops features of slots": (
+        (multi_slot, "_of_slots", lambda _: {}),
+        "features_of_slots_are_of_the_context",
+    ),
+    "forgets which slots cannot do without what": (
+        (barred_slots, "_fillable", lambda admitted: admitted[0]),
+        "a_slot_gets_nothing_that_it_excludes_and_none_stays_empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_of_the_adapter_is_caught(settings, monkeypatch, name):
+    (where, attribute, mutant), check = MUTANTS[name]
+    client = settings["0.1.1"] if "versions" in name else settings["1.0.0b1"]
+    if check == "an_explored_choice_changes_places_with_the_best":
+        CHECKS[check](client)  # what has to be learned before is learned
+    monkeypatch.setattr(where, attribute, mutant)
+    with pytest.raises((AssertionError, AzureError, HttpOperationError)):
+        {**CHECKS, **OF_SLOTS}[check](client)

@@ -309,5 +309,5 @@ def refusal_of(call: Callable[[], Any]) -> tuple[int, str | None]:
     except HttpOperationError as error:
         return error.response.status_code, None
     except HttpResponseError as error:
-        return error.status_code, error.error.code
+        return error.status_code, None if error.error is None else error.error.code
     raise AssertionError("it was not refused")
