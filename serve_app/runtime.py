@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.admin.preflight import check_logs
+from serve_app.admin.wanted.specs import settled_at
 from serve_app.client import is_ready
 from serve_app.host.embedded import valkey
 from serve_app.host.environment import join_clusters, prepare_environment
@@ -41,16 +42,23 @@ log = logging.getLogger("banditloop.runtime")
 class RunningService:
     """A service that runs on this machine: where it answers, and what it serves.
 
-    ``generation`` is that of its newest deployment.
+    ``generation`` is that of its newest deployment. ``given`` are the specs of the files, and
+    ``specs`` those that are served: clients may have set others.
     """
 
     def __init__(
-        self, url: str, settings: Settings, specs: Sequence[PolicySpec], generation: int
+        self,
+        url: str,
+        settings: Settings,
+        specs: Sequence[PolicySpec],
+        generation: int,
+        given: Sequence[PolicySpec],
     ) -> None:
         self.url = url
         self.settings = settings
         self.specs = list(specs)
         self.generation = generation
+        self.given = list(given)
 
     def redeploy(self, specs: Sequence[PolicySpec]) -> None:
         """Serve other policies, as a deployment on a cluster does: the new ones beside the old.
@@ -138,6 +146,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
         )
         settings.secret()
         check_logs(url, specs)
+        given = specs
+        specs = settled_at(settings, given)[0]
 
         try:
             with ThreadPoolExecutor(1) as pool:
@@ -169,7 +179,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             if settings.console == "on":
                 _open_office(settings)
-            yield RunningService(base, settings, specs, generation)
+            yield RunningService(base, settings, specs, generation, given)
         finally:
             _stop_ray()
 

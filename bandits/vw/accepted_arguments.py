@@ -111,6 +111,8 @@ EXPLORERS = ("first", "softmax", "squarecb", "bag", "cover", "rnd", "synthcover"
 SPECIAL = ("regcb", "cb_dro", "baseline", "epsilon_decay")
 OPTIMISERS = ("sgd", "ftrl", "coin", "adax")
 SGD_RATE = 0.05
+SLOW_RATES = (0.0005, 0.05)
+"""Learning rates that were found to learn where they stay as they are (``--power_t 0``)."""
 RATES = frozenset(("learning_rate", "power_t", "initial_t"))
 OWN_RATES = ("regcb", "cover", "cb_dro")
 DEFAULT_OPTIMISER = ("adaptive", "normalized", "invariant")
@@ -182,10 +184,6 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-PERSONALIZERS: Mapping[str, float] = {"learning_rate": 0.001, "power_t": 0.0}
-"""What the policies of Azure Personalizer set: with both a model learns as slowly as there."""
-
-
 def check_arguments(args: str, *, own_exploration: bool, default_reward: float = 0.0) -> None:
     """Refuse arguments that would not learn here, or not do what they say.
 
@@ -199,8 +197,10 @@ def check_arguments(args: str, *, own_exploration: bool, default_reward: float =
     """
     # Each option by itself, then which go together, then what the exploration asks of them.
     options = read_arguments(args, KNOWN)
+    is_slow = _has_slow_rate(options)
     for name, values in options.items():
-        _check_option(name, values, options)
+        if not (is_slow and name in RATES):
+            _check_option(name, values, options)
     _check_combination(options)
 
     if own_exploration:
@@ -211,6 +211,19 @@ def check_arguments(args: str, *, own_exploration: bool, default_reward: float =
 
 def _refuse(message: str) -> SpecError:
     return SpecError(message, FIELD)
+
+
+def _has_slow_rate(options: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a small rate of VW's own update stays as it is."""
+    rates, decays = options.get("learning_rate", ()), options.get("power_t", ())
+    if len(rates) != 1 or len(decays) != 1 or "initial_t" in options:
+        return False
+    try:
+        rate, decay = float(rates[0]), float(decays[0])
+    except ValueError:
+        return False
+    is_slow = SLOW_RATES[0] <= rate <= SLOW_RATES[1]
+    return decay == 0.0 and is_slow and not {*OPTIMISERS, *OWN_RATES} & options.keys()
 
 
 def _check_option(name: str, values: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
@@ -224,20 +237,8 @@ def _check_option(name: str, values: Sequence[str], options: Mapping[str, Sequen
             raise _refuse(
                 f"--{name} {value} was not found to learn here: there are {', '.join(option.words)}"
             )
-        if not math.isnan(option.low) and not _is_personalizers(name, options):
+        if not math.isnan(option.low):
             _check_number(name, value, option)
-
-
-def _is_personalizers(name: str, options: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether an option is one of two that are as the policies of Personalizer have them."""
-    said = {each: options.get(each, [""])[-1] for each in PERSONALIZERS}
-    try:
-        return (
-            name in PERSONALIZERS
-            and {each: float(value) for each, value in said.items()} == PERSONALIZERS
-        )
-    except ValueError:
-        return False
 
 
 def _check_number(name: str, value: str, option: Option) -> None:

@@ -113,7 +113,7 @@ def policy_spec() -> str:
 
 PLAIN_FIELDS = (
     *("join", "signals", "holdout", "prior", "refresh", "profile", "repeat"),
-    *("filter", "boost", "quota", "exposure", "page", "placements"),
+    *("filter", "boost", "quota", "exposure", "page", "placements", "personalizer"),
 )
 """Fields of a policy that have fields of their own, and are of one kind."""
 SECTIONS = {

@@ -41,6 +41,7 @@ from policies.rules.placements import Placement
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec.modes import APPRENTICE, IMITATION, check_mode
+from policies.spec.personalizer import PersonalizerSettings
 from policies.spec.refresh import Refresh
 from policies.spec.sources import ArtifactSource, Name, RlSource, Source, TrendingSource
 from policies.typed_yaml import choices
@@ -135,6 +136,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             where its own choice was the one that was served, else 0.
         baseline: the source whose best is served beside an apprentice, where the request names
             nothing; without it, the first of the actions.
+        personalizer: what clients of Azure AI Personalizer have set that nothing else says.
     """
 
     name: Name
@@ -171,6 +173,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["online", "apprentice"] | msgspec.UnsetType = msgspec.UNSET
     learn: Literal["rewards", "imitation"] | msgspec.UnsetType = msgspec.UNSET
     baseline: Name | msgspec.UnsetType = msgspec.UNSET
+    personalizer: PersonalizerSettings | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "artifact": "See which trained sources serve, and have others serve.",
     "train": "Fit candidate sources, or a policy.",
     "refresh": "Train a policy's sources anew on its log.",
+    "migrate": "Make a policy of what another service has exported.",
     "explain": "Say why a decision of the log is as it is.",
     "erase": "Forget users: nothing links them to what is logged.",
 }

@@ -27,6 +27,8 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "home.yaml"
 RAY_LOG = "serve.log"
 CALL_S = 0.2
 """How often a service that runs looks whether it is to end, in seconds."""
+LOOK_S = 1.0
+"""How often it looks whether clients have set another spec, in seconds."""
 FAILED = 128
 """Added to the number of the signal that ended a start, as a shell reports it."""
 
@@ -119,6 +121,7 @@ def run_serve(
     from policies.spec import load_spec
     from serve_app.admin.changes import notes_on_artifacts
     from serve_app.admin.preflight import demand_all
+    from serve_app.admin.wanted.specs import settled_at
     from serve_app.host.door import open_door
     from serve_app.runtime import serving, serving_on_cluster
 
@@ -155,7 +158,8 @@ def run_serve(
             if isinstance(started, str):
                 signals.stop.wait()
             else:
-                for note in notes_on_artifacts(started.settings, specs):
+                notes = settled_at(started.settings, specs)[1]
+                for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
                     say(note)
                 _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
             say("stopping")
@@ -188,18 +192,38 @@ def _start(
 
 
 def _answer_calls(service: "RunningService", door: "Door", signals: Signals) -> None:
-    """Do what ``banditloop apply`` asks, one call after the other, until a signal comes."""
+    """Do what ``banditloop apply`` and clients ask, one after the other, until a signal comes."""
     import msgspec
 
+    looked = -LOOK_S
     while not signals.stop.is_set():
         call = door.next(CALL_S)
         if call is None:
+            if time.monotonic() - looked >= LOOK_S:
+                heed_clients(service)
+                looked = time.monotonic()
             continue
         try:
             for answer in changed(service, call.asked):
                 call.answer(msgspec.json.encode(answer))
         finally:
             call.close()
+
+
+def heed_clients(service: "RunningService") -> None:
+    """Serve what clients have set over HTTP since; where it cannot be, what is served stays."""
+    import msgspec
+
+    from serve_app.admin.changes import ApplyRequest
+    from serve_app.admin.wanted.specs import governed, keep_served
+
+    if governed(service.settings, service.given) in (None, service.specs):
+        return
+    asked = ApplyRequest([msgspec.Raw(msgspec.json.encode(spec)) for spec in service.given])
+    for answer in changed(service, msgspec.json.encode(asked)):
+        if answer.code:
+            say(f"what clients have set is not served: {answer.note}")
+            keep_served(service.settings, service.given, service.specs)
 
 
 def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
@@ -213,19 +237,24 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
 
     from policies.spec import decode_spec
     from serve_app.admin.changes import ApplyAnswer, ApplyRequest, plan_changes, serve_artifact
+    from serve_app.admin.wanted.specs import settled_at
 
     began = time.monotonic()
     try:
         request = msgspec.json.decode(asked, type=ApplyRequest)
-        specs = [decode_spec(bytes(spec)) for spec in request.specs]
+        given = [decode_spec(bytes(spec)) for spec in request.specs]
+        specs, notes = settled_at(service.settings, given)
         changes = plan_changes(service.settings, service.specs, specs)
         yield ApplyAnswer(changes)
         if request.dry_run:
             return
 
         if any(change.redeploys for change in changes):
+            for note in notes:
+                yield ApplyAnswer(note=note)
             yield ApplyAnswer(note="starting new replicas and learners beside the old ones")
             service.redeploy(specs)
+        service.given = given
         for change in changes:
             if change.artifact is not None:
                 spec = next(spec for spec in specs if spec.name == change.policy)

@@ -7,7 +7,7 @@ at ``/policies/{policy}/personalizer``. What is asked elsewhere goes on to our o
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from serve_app.api.api_keys import Headers, KeyRing
 from serve_app.api.asgi import ROUTE_LABEL, Api
 from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.ports import Backend
-from serve_app.api.routes import Call, needed_scope
+from serve_app.api.routes import Call, RouteTable, needed_scope
 from serve_app.api.wire import (
     JSON,
     Answer,
@@ -29,8 +29,11 @@ from serve_app.api.wire import (
     read_body,
     split_path,
 )
-from serve_app.personalizer.operations import TABLE, PersonalizerRoute
+from serve_app.personalizer.loops.loop import Loop
+from serve_app.personalizer.loops.operations import LoopOperations
+from serve_app.personalizer.operations import OPERATIONS
 from serve_app.personalizer.refusals import RefusedCall, refusal_bytes, refused
+from serve_app.personalizer.route import PersonalizerRoute
 
 ROOM = "personalizer"
 _PREFIXES = f"/{ROOM}/", "/policies/"
@@ -50,14 +53,22 @@ class AskedPath(NamedTuple):
 class PersonalizerApi:
     """Answers Personalizer's clients, and leaves all other requests to ``api``."""
 
-    def __init__(self, api: Api, backend: Backend, keys: KeyRing | None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        backend: Backend,
+        keys: KeyRing | None,
+        loops: Mapping[str, Loop] | None = None,
+    ) -> None:
         """Answer beside an API.
 
         Args:
             api: takes what is no request of the protocol.
             backend: what all handlers stand on.
             keys: those that may call; None: everybody may.
+            loops: by policy, its configuration, model and log; None: there are none.
         """
+        self._operations = RouteTable((*OPERATIONS, *LoopOperations(loops or {}).routes()))
         self.table = api.table
         self._api = api
         self._backend = backend
@@ -111,7 +122,7 @@ class PersonalizerApi:
         method, headers = scope["method"], scope["headers"]
         parts = ["", *asked.parts]
         path = "/".join(parts)
-        resource = TABLE.find(path, parts, method)
+        resource = self._operations.find(path, parts, method)
 
         # Whoever has no key learns neither which policies nor which operations there are.
         policies = [asked.policy] if asked.policy is not None else self._meant(headers)
@@ -158,9 +169,12 @@ class PersonalizerApi:
         """Do what is asked, and return its answer."""
         asked, decoder = operation.endpoint.query, operation.decoder
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
-        body = b"" if decoder is None else await read_body(scope, receive, operation.limit)
+        is_read = operation.is_raw or decoder is not None
+        body = await read_body(scope, receive, operation.limit) if is_read else b""
         started = time.perf_counter()
-        request = None if decoder is None else decode_body(body, decoder)
+        request: Any = None
+        if decoder is not None:
+            request = body if operation.is_raw else decode_body(body, decoder)
 
         call = Call(self._backend, policy, parameters, request, started, query)
         answer = await operation.handler(call)

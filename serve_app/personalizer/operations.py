@@ -1,26 +1,13 @@
 """The table of Personalizer's operations: their paths, what each needs, and what does it."""
 
-from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-from banditloop_client.schemas import A, Endpoint, Q
-from serve_app.api.routes import Route, RouteTable
+from banditloop_client.schemas import Endpoint
 from serve_app.personalizer import bodies
 from serve_app.personalizer.multi_slot import rank_slots, reward_slots
+from serve_app.personalizer.route import PersonalizerRoute
 from serve_app.personalizer.single_slot import activate_event, rank_single, reward_single
-
-
-@dataclass(frozen=True)
-class PersonalizerRoute(Route[Q, A]):
-    """A route under ``/personalizer``; its endpoint's path is what follows that, or the version.
-
-    Attributes:
-        refusal: the protocol's code of what is wrong with its request.
-    """
-
-    refusal: str = "BadRequest"
-
 
 OPERATIONS: tuple[PersonalizerRoute[Any, Any], ...] = (
     PersonalizerRoute(
@@ -70,5 +57,3 @@ OPERATIONS: tuple[PersonalizerRoute[Any, Any], ...] = (
         refusal="InvalidEventIdToActivate",
     ),
 )
-
-TABLE = RouteTable(OPERATIONS)

@@ -24,6 +24,7 @@ from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.office.door import OfficeDoor
 from serve_app.personalizer.app import PersonalizerApi
+from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
@@ -180,7 +181,8 @@ class RankReplica:
             spaces=self._spaces,
             office=OfficeDoor() if self._settings.console == "on" else None,
         )
-        spoken = PersonalizerApi(api, api.backend, self._keys)
+        loops = {spec.name: StoredLoop(self._settings, spec) for spec in self._specs}
+        spoken = PersonalizerApi(api, api.backend, self._keys, loops)
         origins = self._settings.allowed_origins()
         return CrossOriginApi(spoken, origins) if origins else spoken
 

@@ -6,6 +6,8 @@ The braces are a hash tag: all keys of one partition share a slot of a Redis Clu
 from dataclasses import dataclass
 
 PROCESSES = "bl:processes"
+GOVERNED = "bl:governed"
+"""The mark of whoever has specs served that are set over HTTP."""
 
 
 def process_metrics(process: str) -> str:
@@ -305,6 +307,11 @@ class Keys(LogKeys):
     def merged(self) -> str:
         """Hash from a merge's number to the digest of its stored model; partition 0 has it."""
         return self._key("merged")
+
+    @property
+    def wanted(self) -> str:
+        """The spec that was set over HTTP; see wanted_specs.py. Partition 0 has it."""
+        return self._key("wanted")
 
     @property
     def refreshing(self) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args
 from pyarrow import fs
 
 from bandits.errors import ReplayError
+from bandits.log.positions import START
 from policies.storage import Storage, shown, split_name
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.csv_columns import CsvColumns
@@ -35,6 +36,8 @@ def open_log(
     columns: CsvColumns | None = None,
     extra: Sequence[str] = (),
     window_s: float | None = None,
+    after: str = START,
+    through: str | None = None,
 ) -> list[Piece]:
     """Return the pieces of a log, about ``shards`` of them.
 
@@ -49,6 +52,8 @@ def open_log(
         extra: Further columns of numbers of a CSV to hand on.
         window_s: Seconds after its decision for which a reward counts, to look at an archive before
             its windows have closed.
+        after: Only decisions of an archive past this position.
+        through: Only decisions of an archive up to this one; None: to the end.
 
     Raises:
         ReplayError: There is no such log.
@@ -63,10 +68,23 @@ def open_log(
             "a window of some seconds needs an archive, whose rewards have times", "window_s"
         )
 
+    if log_format != "archive" and (after != START or through is not None):
+        raise ReplayError("a part of a log by its time needs an archive", "since")
+
     if log_format == "archive":
         root, policy = archived_policy(log)
         where = root if "://" in root else str(Path(root).absolute())
-        return list(policy_pieces(where, policy, shards, skip_bad=skip_bad, window_s=window_s))
+        return list(
+            policy_pieces(
+                where,
+                policy,
+                shards,
+                skip_bad=skip_bad,
+                window_s=window_s,
+                after=after,
+                through=through,
+            )
+        )
     if log_format == "obd":
         folder = Path(local_path(log)).resolve()
         size = size_of(folder / f"{folder.name}.csv")

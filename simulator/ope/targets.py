@@ -171,6 +171,26 @@ class UniformTarget(RowTarget):
         return np.repeat(1.0 / counts, counts)
 
 
+class FirstTarget(RowTarget):
+    """Chooses the first of the actions, as the log lists them: a baseline without a model."""
+
+    def __init__(self, name: str = "first") -> None:
+        super().__init__(name)
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """Return probability 1 for the first; see Target."""
+        out = np.zeros(len(row.action_ids))
+        out[0] = 1.0
+        return out
+
+    def flat_pmfs(self, batch: LogBatch) -> Float64:
+        """Return probability 1 for the first action of each row; see Target."""
+        actions = demand_actions(batch, self.name)
+        out = np.zeros(actions.total)
+        out[actions.offsets[:-1]] = 1.0
+        return out
+
+
 class LoggingTarget(RowTarget):
     """The policy that made the log."""
 

@@ -13,6 +13,7 @@ from simulator.learners.trained import read_trained
 from simulator.ope.table_target import TableTarget
 from simulator.ope.targets import (
     ColumnTarget,
+    FirstTarget,
     GreedyTarget,
     LoggingTarget,
     SourceTarget,
@@ -27,6 +28,10 @@ class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 class UniformArgument(_Kind, frozen=True, tag="uniform"):
     """Every action alike."""
+
+
+class FirstArgument(_Kind, frozen=True, tag="first"):
+    """The first of the actions, as the log lists them."""
 
 
 class LoggingArgument(_Kind, frozen=True, tag="logging"):
@@ -93,6 +98,7 @@ PolicyArgument = (
     UniformArgument
     | LoggingArgument
     | GreedyArgument
+    | FirstArgument
     | TableArgument
     | ColumnArgument
     | SourceArgument
@@ -103,14 +109,14 @@ ParsedPolicy = Target | PolicySpec | VwPolicy
 
 
 def parse_policy(text: str) -> ParsedPolicy:
-    """Parse ``uniform``, ``logging``, ``greedy``, ``{kind: ...}``, or a file with one or a spec.
+    """Parse ``uniform`` and the like, ``{kind: ...}``, or a file with one or with a spec.
 
     Raises:
         ReplayError: it is none of these; names the field.
         SpecError: it is a policy spec with a fault; names the field.
     """
     path = Path(text)
-    if text in {"uniform", "logging", "greedy"}:
+    if text in {"uniform", "logging", "greedy", "first"}:
         raw: Any = {"kind": text}
     elif text.lstrip().startswith("{"):
         raw = _yaml(text, text)
@@ -125,7 +131,8 @@ def parse_policy(text: str) -> ParsedPolicy:
             return load_spec(path)
     else:
         raise ReplayError(
-            f"{text!r} is no policy: uniform, logging, greedy, {{kind: ...}}, or a file", "policy"
+            f"{text!r} is no policy: uniform, logging, greedy, first, {{kind: ...}}, or a file",
+            "policy",
         )
 
     try:
@@ -141,6 +148,8 @@ def target_of(kind: PolicyArgument) -> Target | VwPolicy:
     match kind:
         case UniformArgument():
             out = UniformTarget(kind.name or "uniform")
+        case FirstArgument():
+            out = FirstTarget(kind.name or "first")
         case LoggingArgument():
             out = LoggingTarget(kind.name or "logging")
         case GreedyArgument():

@@ -28,6 +28,10 @@ NOT_RUN = {
         "how-to/evaluate-sources.md",
         "banditloop evaluate --data shop/data --artifact",
     ): "needs an artifact of the earlier part: tests/unit/simulator/ranking has one",
+    (
+        "how-to/come-from-personalizer.md",
+        "banditloop",
+    ): "needs an export of somebody's loop: tests/unit/serve_app/cli/test_migrate.py makes one",
     ("tutorials/your-own-tables.md", "pip install"): "installs packages",
     ("how-to/call-the-api.md", "pip install"): "installs packages",
     (

@@ -76,7 +76,9 @@ class Adapted:
 
 
 @contextlib.contextmanager
-def adapted(folder: Path, specs: Sequence[PolicySpec]) -> Iterator[Adapted]:
+def adapted(
+    folder: Path, specs: Sequence[PolicySpec], *, checkpoint_interval_s: float = 60.0
+) -> Iterator[Adapted]:
     """A service for these policies, until the block ends.
 
     Its secret salt is that of a fresh data directory.
@@ -86,7 +88,10 @@ def adapted(folder: Path, specs: Sequence[PolicySpec]) -> Iterator[Adapted]:
     keys.write_text(yaml.safe_dump({"tester": scopes}))
     keys.chmod(0o600)
     _certify(certificate)
-    with Server(binary_of("valkey"), folder / "server") as server, _learning(server, specs):
+    with (
+        Server(binary_of("valkey"), folder / "server") as server,
+        _learning(server, specs, checkpoint_interval_s),
+    ):
         settings = Settings(
             redis_url=server.url,
             data_dir=folder,
@@ -105,11 +110,19 @@ def adapted(folder: Path, specs: Sequence[PolicySpec]) -> Iterator[Adapted]:
 
 
 @contextlib.contextmanager
-def _learning(server: Server, specs: Sequence[PolicySpec]) -> Iterator[None]:
+def _learning(
+    server: Server, specs: Sequence[PolicySpec], checkpoint_interval_s: float
+) -> Iterator[None]:
     stop, threads = threading.Event(), []
     connections = [redis.Redis.from_url(server.url) for _ in specs]
     for spec, connection in zip(specs, connections, strict=True):
-        loop = learner_of_log(connection, spec, salt=SALT, publish_interval_s=0.05)
+        loop = learner_of_log(
+            connection,
+            spec,
+            salt=SALT,
+            publish_interval_s=0.05,
+            checkpoint_interval_s=checkpoint_interval_s,
+        )
         threads.append(threading.Thread(target=loop.run, args=(stop,), daemon=True))
         threads[-1].start()
     try:

@@ -39,7 +39,8 @@ class ReplayOptions:
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="uniform, logging, greedy, {kind: ...}, snapshot:ID, or a file; may be repeated"
+            help="uniform, logging, greedy, first, {kind: ...}, snapshot:ID, or a file; may be"
+            " repeated"
         ),
     ] = None
     log_format: LogFormat = "archive"
@@ -100,6 +101,16 @@ class ReplayOptions:
             min=1,
             help="Rows after which a spec that learns acts by what it has learned [default: 100]",
         ),
+    ] = None
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Skip older entries: a span before the end (24h), a time, or an entry id"
+        ),
+    ] = None
+    until: Annotated[
+        str | None,
+        typer.Option(help="Skip decisions past this, of an archive: a time, or an entry id"),
     ] = None
     window_s: Window = None
     horizon: Annotated[

@@ -9,9 +9,12 @@ import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from bandits.errors import InvalidFieldError, ReplayError
+from bandits.log.positions import START, log_order
+from policies.archive.archive import ArchiveReader, archive_folders
 from policies.spec import PolicySpec, decode_spec
 from policies.typed_yaml import as_type, parse_yaml
 from serve_app.admin.open import opened
+from serve_app.admin.readable_logs import position_since
 from serve_app.cli.replay.command import ReplayOptions
 from serve_app.cli.terminal import messages, progress_bar, progress_count, text_column
 from serve_app.host.placement import on_node_for
@@ -19,7 +22,7 @@ from simulator.learners.online import PUBLISH_EVERY
 from simulator.learners.trained import FrozenPolicy
 from simulator.learners.vw_target import FORMATS, VwTarget, read_model, with_lines
 from simulator.logs.csv_columns import CsvColumns
-from simulator.logs.formats import open_log
+from simulator.logs.formats import archived_policy, open_log
 from simulator.logs.left_out import LeftOut
 from simulator.logs.rows import Piece
 from simulator.ope.formulas import FORMULAS
@@ -66,6 +69,7 @@ def run_replay(options: ReplayOptions) -> EvaluationReport:
     policies = [_policy_of(text, options) for text in options.policy or ()]
     # The slots of a page are lines of a table: a piece that ends between them would cut the page.
     shards = options.piece_count
+    after, through = _range(options)
     pieces = open_log(
         options.log,
         options.log_format,
@@ -74,6 +78,8 @@ def run_replay(options: ReplayOptions) -> EvaluationReport:
         columns=csv_columns(options.columns),
         extra=[policy.column for policy in policies if isinstance(policy, ColumnTarget)],
         window_s=options.window_s,
+        after=after,
+        through=through,
     )
 
     learns = options.method in METHODS and any(
@@ -90,6 +96,24 @@ def run_replay(options: ReplayOptions) -> EvaluationReport:
     if options.method in METHODS:
         return _learn(options, policies, pieces)
     return _evaluate(options, policies, pieces)
+
+
+def _range(options: ReplayOptions) -> tuple[str, str | None]:
+    """Return the positions that decisions are past, and up to.
+
+    Raises:
+        ReplayError: The log is no archive.
+        DataUnavailableError: A text is no time.
+    """
+    if options.since is None and options.until is None:
+        return START, None
+    if options.log_format != "archive":
+        raise ReplayError("--since and --until are of an archive", "since")
+    root, policy = archived_policy(options.log)
+    ends = [ArchiveReader(root, folder).end for folder in archive_folders(root, policy)]
+    end = max(ends, key=log_order)
+    through = None if options.until is None else position_since(options.until, end)
+    return position_since(options.since, end), through
 
 
 def _policy_of(text: str, options: ReplayOptions) -> ParsedPolicy:

@@ -140,6 +140,7 @@ def archive_pieces(
     skip_bad: bool = False,
     window_s: float | None = None,
     after: str = START,
+    through: str | None = None,
 ) -> Sequence[ArchivePiece]:
     """Return pieces of about the same number of entries, cut between the archive's files.
 
@@ -150,6 +151,7 @@ def archive_pieces(
         skip_bad: Whether bad rows are counted and left out, rather than an error.
         window_s: Longest window in seconds, to look before windows have closed; None: as specified.
         after: Only decisions past this position.
+        through: Only decisions up to this one; None: to the end.
 
     Raises:
         ReplayError: There is no such archive.
@@ -159,7 +161,7 @@ def archive_pieces(
     if reader.end == START:
         raise ReplayError(f"no range of {policy!r} is archived in {shown(root)}", "log")
     # From the beginning on, nothing is in force that a reader would not come by.
-    if count == 1 and window_s is None and after == START:
+    if count == 1 and window_s is None and after == START and through is None:
         return [ArchivePiece(root, policy, skip_bad=skip_bad)]
 
     # Specs that the learner refused were never in force.
@@ -174,7 +176,12 @@ def archive_pieces(
     caution = "" if window_s is None or window_s >= longest else CAUTION.format(window_s, longest)
 
     # A piece ends with a file, once the pieces so far have their share of all entries.
-    ranges = [file for file in reader.each_range() if is_after(file.range.last, after)]
+    ranges = [
+        file
+        for file in reader.each_range()
+        if is_after(file.range.last, after)
+        and (through is None or not is_after(file.range.first, through))
+    ]
     total = sum(file.range.count for file in ranges)
     cuts, seen = [after], 0
     for file in ranges[:-1]:
@@ -186,7 +193,7 @@ def archive_pieces(
     reach_ms = WINDOWS_READ_BEFORE * max((rule.window_ms for rule in rules.values()), default=0)
     for number, cut in enumerate(cuts):
         start = START if cut == START else position_at(position_ms(cut) - reach_ms)
-        through = cuts[number + 1] if number + 1 < len(cuts) else None
+        end = cuts[number + 1] if number + 1 < len(cuts) else through
 
         digests = [digest for position, digest in specs if has_reached(start, position)]
         rule = rules[digests[-1]] if digests else JoinRule()
@@ -196,7 +203,7 @@ def archive_pieces(
 
         pieces.append(
             ArchivePiece(
-                root, policy, cut, through, start, rule, skip_bad, window_s, caution, fold=fold
+                root, policy, cut, end, start, rule, skip_bad, window_s, caution, fold=fold
             )
         )
     return pieces
@@ -210,6 +217,7 @@ def policy_pieces(
     skip_bad: bool = False,
     window_s: float | None = None,
     after: str = START,
+    through: str | None = None,
 ) -> list[ArchivePiece]:
     """Return the pieces of a policy's archive, of all its partitions.
 
@@ -222,6 +230,7 @@ def policy_pieces(
         skip_bad: Whether bad rows are counted and left out, rather than an error.
         window_s: Longest window in seconds, to look before windows have closed; None: as specified.
         after: Only decisions past this position.
+        through: Only decisions up to this one; None: to the end.
 
     Raises:
         ReplayError: A partition has no archive.
@@ -233,6 +242,12 @@ def policy_pieces(
         piece
         for folder in folders
         for piece in archive_pieces(
-            root, folder, share, skip_bad=skip_bad, window_s=window_s, after=after
+            root,
+            folder,
+            share,
+            skip_bad=skip_bad,
+            window_s=window_s,
+            after=after,
+            through=through,
         )
     ]

@@ -77,6 +77,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "learner.standbys": "tests/integration/test_learner.py",
     "mode": "tests/unit/policies/decisions/test_apprentice.py",
     "learn": "tests/unit/policies/decisions/test_apprentice.py",
+    "personalizer": "tests/unit/policies/personalizer/test_configuration.py",
     "baseline": "tests/unit/policies/decisions/test_apprentice.py",
     "sources[0].url": "tests/unit/policies/sources/test_sources.py",
     "sources[0].timeout_ms": "tests/unit/policies/sources/test_sources.py",

@@ -1,0 +1,1 @@
+"""What clients have set over HTTP, and who has it served."""

@@ -1,0 +1,1 @@
+"""What Personalizer calls a loop beside its events: its configuration, policy, model and logs."""

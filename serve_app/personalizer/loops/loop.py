@@ -1,0 +1,225 @@
+"""One policy as a loop of Personalizer: read and changed where it is stored, in threads."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from bandits.errors import RetentionError
+from bandits.log.positions import START, is_after, position_ms
+from bandits.log.records import DecisionRecord
+from bandits.vw.config import VwConfig
+from bandits.vw.payloads import decode_model
+from policies.archive.archive import ArchiveReader, archive_folder
+from policies.artifacts.learner_model import TrainedModel
+from policies.spec import PolicySpec
+from policies.storage import Storage
+from serve_app.admin.control import warm_start
+from serve_app.admin.preflight import validate
+from serve_app.admin.roots import older_files, state_root
+from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.admin.wanted.specs import spec_now, want
+from serve_app.personalizer.loops.model_file import checkpoint_of
+from serve_app.personalizer.refusals import RefusedCall
+from serve_app.settings import Settings
+from serve_app.store.clients import Redis, blocking_client
+
+Times = tuple[int, int]
+"""From and to, in milliseconds since 1970."""
+Result = TypeVar("Result")
+PATIENCE_S = 20.0
+"""Seconds to wait for a learner to take over a model."""
+
+
+class Loop(Protocol):
+    """A loop: its spec, its model and its log."""
+
+    async def spec(self) -> PolicySpec:
+        """Return the spec that it has, or will have in a moment."""
+        ...
+
+    async def change(self, make: Callable[[PolicySpec], PolicySpec]) -> PolicySpec:
+        """Have it be another spec, and return that.
+
+        Args:
+            make: makes it from the one before.
+        """
+        ...
+
+    async def model(self) -> bytes:
+        """Return the model, as Vowpal Wabbit reads it."""
+        ...
+
+    async def model_times(self) -> Times:
+        """Return when the oldest model that is kept was made, and the newest."""
+        ...
+
+    async def import_model(self, sent: bytes) -> None:
+        """Go on from a model of Vowpal Wabbit."""
+        ...
+
+    async def reset_model(self) -> None:
+        """Go on from a model that has learned nothing."""
+        ...
+
+    async def log_times(self) -> Times | None:
+        """Return from when to when there is a log with decisions; None: there is none."""
+        ...
+
+    async def delete_log(self) -> None:
+        """Delete what nothing open needs."""
+        ...
+
+
+class StoredLoop:
+    """The loop of a policy that is served; see Loop."""
+
+    def __init__(self, settings: Settings, served: PolicySpec) -> None:
+        """Take a policy.
+
+        Args:
+            settings: of the service.
+            served: its spec.
+        """
+        self._settings = settings
+        self._served = served
+
+    async def spec(self) -> PolicySpec:
+        """Return the spec that it has, or will have in a moment."""
+        return await self._done(lambda client: spec_now(client, self._served))
+
+    async def change(self, make: Callable[[PolicySpec], PolicySpec]) -> PolicySpec:
+        """Have it be another spec, and return that."""
+
+        def changed(client: Redis) -> PolicySpec:
+            spec = make(spec_now(client, self._served))
+            validate(self._settings, [spec])
+            want(client, self._served, spec)
+            return spec
+
+        return await self._done(changed)
+
+    async def model(self) -> bytes:
+        """Return the model of the newest checkpoint, as Vowpal Wabbit reads it."""
+        return await self._done(lambda client: self._model(self._stored(client)))
+
+    async def model_times(self) -> Times:
+        """Return when the oldest model that is kept was made, and the newest."""
+
+        def times(client: Redis) -> Times:
+            made = [
+                position_ms(published.position)
+                for _, published in self._stored(client).snapshots()
+                if published is not None and published.position != START
+            ]
+            return (made[0], made[-1]) if made else (0, 0)
+
+        return await self._done(times)
+
+    async def import_model(self, sent: bytes) -> None:
+        """Go on from a model of Vowpal Wabbit."""
+        args = self._args()
+
+        def imported(client: Redis) -> None:
+            self._go_on_from(self._stored(client), checkpoint_of(sent, args), 1)
+
+        await self._done(imported)
+
+    async def reset_model(self) -> None:
+        """Go on from a model that has learned nothing."""
+
+        def reset(client: Redis) -> None:
+            self._go_on_from(self._stored(client), self._untaught(), 0)
+
+        await self._done(reset)
+
+    async def log_times(self) -> Times | None:
+        """Return from when to when there is a log with decisions; None: there is none."""
+        return await self._done(lambda client: _log_times(self._stored(client)))
+
+    async def delete_log(self) -> None:
+        """State a root at the newest checkpoint, and delete the files that nothing open needs."""
+
+        def delete(client: Redis) -> None:
+            stored = self._stored(client)
+            try:
+                root = state_root(stored, stored.log.now_ms())
+            except RetentionError as error:
+                raise RefusedCall(400, "BadRequest", error.message, "logs") from error
+            archive, folder = self._settings.archive_root(), self._folder()
+            files = Storage(archive, folder)
+            for each in older_files(root, archive, folder):
+                files.remove(each.path)
+
+        await self._done(delete)
+
+    # Where it is stored
+
+    async def _done(self, do: Callable[[Redis], Result]) -> Result:
+        def run() -> Result:
+            with self._connected() as client:
+                return do(client)
+
+        return await asyncio.to_thread(run)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Redis]:
+        with contextlib.closing(blocking_client(str(self._settings.redis_url))) as client:
+            yield client
+
+    def _folder(self) -> str:
+        return archive_folder(self._served.name, 0, self._served.partitions)
+
+    def _stored(self, client: Redis) -> StoredPolicy:
+        root = self._settings.archive_root()
+        archive = ArchiveReader(root, self._folder()) if root else None
+        return StoredPolicy(client, self._served.name, archive)
+
+    def _args(self) -> str:
+        learner = self._served.learner
+        if not isinstance(learner, VwConfig):
+            raise RefusedCall(
+                403,
+                "ModelFileAccessDenied",
+                "the policy is not learned by Vowpal Wabbit: banditloop snapshots shows its models",
+                "model",
+            )
+        return learner.args
+
+    def _model(self, stored: StoredPolicy) -> bytes:
+        self._args()
+        kept = stored.checkpoints.list()
+        learner = stored.checkpoints.state(kept[0]).learner if kept else None
+        return decode_model(self._untaught() if learner is None else learner).model
+
+    def _untaught(self) -> bytes:
+        spec = self._served
+        return spec.learner.make(spec.exploration, salt=self._settings.secret()).checkpoint()
+
+    def _go_on_from(self, stored: StoredPolicy, checkpoint: bytes, learned: int) -> None:
+        model = TrainedModel(
+            spec_bytes=self._served.encoded, learned=learned, checkpoint=checkpoint, rows=None
+        )
+        warm_start(stored, model, within_s=PATIENCE_S)
+
+
+def _log_times(stored: StoredPolicy) -> Times | None:
+    root = stored.checkpoints.root()
+    start = START if root is None else root.position
+    first: str | None = None
+    archive = stored.history.archive
+    if archive is not None:
+        entries = archive.entries(start, kinds=["decision"])
+        first = next((entry.id for entry in entries), None)
+
+    # What is not archived yet is in the stream.
+    position, last = start, first
+    while entries_now := stored.log.read(position):
+        for entry in entries_now:
+            if first is None and isinstance(entry.record, DecisionRecord):
+                first = entry.id
+            last = entry.id
+        position = entries_now[-1].id
+    if first is None or last is None:
+        return None
+    return position_ms(first), position_ms(last if is_after(last, first) else first)

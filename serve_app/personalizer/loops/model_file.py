@@ -1,0 +1,70 @@
+"""A model that somebody brings: whether Vowpal Wabbit reads it, tried where it may crash.
+
+Run as a program it reads a model from its input, and ends with status 0 where a learner of the
+arguments it is given goes on from it.
+"""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+from bandits.errors import BanditloopError
+from bandits.vw.payloads import encode_model
+from serve_app.personalizer.refusals import RefusedCall
+
+MODEL_IN_ZIP = "model.vw"
+PATIENCE_S = 60.0
+_FORMAT = "InvalidModelImportFormat"
+
+
+def checkpoint_of(sent: bytes, args: str) -> bytes:
+    """Return what a learner goes on from: the model that was sent, alone or as a signed export.
+
+    A signature is not asked for, and one that is there is not looked at.
+
+    Args:
+        sent: a model of Vowpal Wabbit, or a zip that has one.
+        args: the learner's arguments.
+
+    Raises:
+        RefusedCall: it is no model, or none of these arguments.
+    """
+    model = sent
+    if zipfile.is_zipfile(io.BytesIO(sent)):
+        try:
+            with zipfile.ZipFile(io.BytesIO(sent)) as parts:
+                model = parts.read(MODEL_IN_ZIP)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise RefusedCall(400, _FORMAT, f"a zip without {MODEL_IN_ZIP}", "body") from error
+    if not model:
+        raise RefusedCall(400, _FORMAT, "the body is empty: send a model", "body")
+
+    # Vowpal Wabbit may end its process on what is no model, so it is another process than this.
+    tried = subprocess.run(  # noqa: S603 - this program, and arguments that were admitted
+        [sys.executable, "-m", __name__, args],
+        input=model,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    if tried.returncode:
+        said = tried.stdout.decode(errors="replace").strip() or "Vowpal Wabbit cannot read it"
+        raise RefusedCall(400, _FORMAT, f"not a model of '{args}': {said}", "body")
+    return encode_model(args, 1, 0, model)
+
+
+def _try() -> int:
+    from bandits.vw.learner import VwLearner  # noqa: PLC0415 - a replica does without
+
+    args = sys.argv[1]
+    try:
+        VwLearner(args, checkpoint=encode_model(args, 1, 0, sys.stdin.buffer.read())).checkpoint()
+    except BanditloopError as error:
+        sys.stdout.write(error.message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_try())

@@ -1,0 +1,1 @@
+"""Logs that other services have exported, as they would be logged here."""

@@ -1,0 +1,258 @@
+"""Personalizer's administration client, unchanged, against a policy: configuration, policy, model and logs."""
+
+import contextlib
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
+from azure.core.credentials import AzureKeyCredential
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from support.personalizer import KEY, Adapted, adapted
+from support.servers import PATIENCE_S
+
+from bandits.log.records import RootRecord, WarmStartRecord
+from bandits.vw.learner import VwLearner
+from bandits.vw.payloads import encode_model
+from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
+from policies.spec import PolicySpec
+from serve_app.admin.wanted.specs import governed, keep_served, settled
+from serve_app.settings import Settings
+from serve_app.store.wanted_specs import GOVERNED_S, read_wanted, say_governed
+
+SPEC = with_arguments(PolicySpec("home"), DEFAULT_ARGUMENTS)
+RIDGE = PolicySpec("ridge")
+ASKED = {
+    "contextFeatures": [{"hour": 8}],
+    "actions": [{"id": each, "features": [{"topic": each}]} for each in ("a", "b", "c")],
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Iterator[Adapted]:
+    with adapted(tmp_path_factory.mktemp("loop"), [SPEC, RIDGE], checkpoint_interval_s=0.1) as out:
+        yield out
+
+
+def admin_of(service: Adapted, policy: str = "home") -> PersonalizerAdministrationClient:
+    url = f"{service.url}/policies/{policy}"
+    return PersonalizerAdministrationClient(url, AzureKeyCredential(KEY))
+
+
+@pytest.fixture
+def admin(service) -> Iterator[PersonalizerAdministrationClient]:
+    with service.server.client() as client:
+        client.delete("bl:{home.0}:wanted")
+        say_governed(client)
+    with admin_of(service) as client:
+        yield client
+
+
+def refused(call: Any, *args: Any, **options: Any) -> tuple[int, str]:
+    with pytest.raises(HttpResponseError) as caught:
+        call(*args, **options)
+    assert caught.value.error.message
+    return caught.value.status_code, caught.value.error.code
+
+
+def settled_spec(service: Adapted) -> PolicySpec:
+    """What whoever governs the service would have it serve."""
+    with service.server.client() as client:
+        return settled(client, [SPEC])[0][0]
+
+
+# Configuration
+
+
+def test_a_configuration_is_got_changed_and_put_back(service, admin):
+    """Every change is a spec that whoever governs has served, so an entry of the log."""
+    before = admin.get_service_configuration()
+    assert (before["rewardWaitTime"], before["rewardAggregation"]) == ("PT10M", "earliest")
+    assert before["explorationPercentage"] == 0.2
+
+    changed = {**before, "rewardWaitTime": "PT04H", "explorationPercentage": 0.5}
+    after = admin.update_service_configuration({**changed, "rewardAggregation": "median"})
+    assert after["lastConfigurationEditDate"] > before["lastConfigurationEditDate"]
+    assert after == admin.get_service_configuration()
+    assert (after["rewardWaitTime"], after["rewardAggregation"]) == ("PT4H", "median")
+    spec = settled_spec(service)
+    assert (spec.join.window_s, spec.join.aggregation) == (14400.0, "median")
+    assert (spec.exploration.epsilon, spec.model_digest) == (0.5, SPEC.model_digest)
+    assert spec.digest != SPEC.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"rewardWaitTime": "PT1S"}, 400, "InvalidRewardWaitTime"),
+        ({"rewardWaitTime": "soon"}, 400, "InvalidRewardWaitTime"),
+        ({"rewardAggregation": "mode"}, 400, "InvalidServiceConfiguration"),
+        ({"explorationPercentage": 20}, 400, "InvalidServiceConfiguration"),
+        ({"defaultReward": -2}, 400, "InvalidServiceConfiguration"),
+        ({"defaultReward": None}, 400, "InvalidServiceConfiguration"),
+        (
+            {"learningMode": "Apprentice", "defaultReward": 0.5},
+            400,
+            "InvalidLearningModeServiceConfiguration",
+        ),
+        (
+            {"isAutoOptimizationEnabled": True},
+            403,
+            "ProblemTypeIncompatibleWithAutoOptimization",
+        ),
+        ({"logMirrorEnabled": True}, 400, "InvalidServiceConfiguration"),
+    ],
+)
+def test_a_configuration_that_cannot_be_changes_nothing(service, admin, changes, status, code):
+    given = {**admin.get_service_configuration(), **changes}
+    assert refused(admin.update_service_configuration, given) == (status, code)
+    assert settled_spec(service) == SPEC
+
+
+def test_a_change_that_nobody_would_have_served_is_refused(service, admin):
+    with service.server.client() as client:
+        assert 0 < client.ttl("bl:governed") <= GOVERNED_S
+        client.delete("bl:governed")
+    given = admin.get_service_configuration()
+    assert refused(admin.update_service_configuration, given) == (503, "OperationNotAllowed")
+    assert settled_spec(service) == SPEC
+
+
+def test_what_clients_have_set_counts_until_the_file_says_something_else(service, admin):
+    """A start and an apply ask the same function; and a change that fails leaves what is served."""
+    given = {**admin.get_service_configuration(), "defaultReward": -0.5}
+    admin.update_service_configuration(given)
+    settings = Settings(redis_url=service.server.url)
+    (spec,) = governed(settings, [SPEC]) or []
+    assert spec.join.default_reward == -0.5
+
+    keep_served(settings, [SPEC], [SPEC])
+    assert governed(settings, [SPEC]) == [SPEC]
+    admin.update_service_configuration(given)
+    keep_served(settings, [SPEC], [spec])
+    assert governed(settings, [SPEC]) == [spec]
+
+    other = with_arguments(SPEC, "--cb_explore_adf --epsilon 0.1")
+    with service.server.client() as client:
+        specs, notes = settled(client, [other])
+        assert (specs, read_wanted(client, "home")) == ([other], None)
+    assert "the file counts" in notes[0]
+
+
+# Policy
+
+
+def test_a_policy_is_set_and_reset_and_has_the_services_own_name(service, admin):
+    usual = admin.get_policy()
+    assert usual["arguments"] == DEFAULT_ARGUMENTS
+    arguments = "--cb_explore_adf --epsilon 0.1 --cb_type mtr -q ci -q cf"
+    given = admin.update_policy({"name": "mine", "arguments": arguments})
+    assert given == admin.get_policy()
+    assert given["arguments"] == arguments
+    assert len(given["name"]) == 32
+    assert settled_spec(service).exploration.epsilon == 0.1
+    assert admin.reset_policy() == usual
+    assert settled_spec(service).learner == SPEC.learner
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "--cats 4", "--cb_explore_adf --nonsense", "--cb_explore_adf " + "-b 18 " * 200],
+)
+def test_a_policy_that_cannot_be_changes_nothing(service, admin, arguments):
+    given = {"name": "mine", "arguments": arguments}
+    assert refused(admin.update_policy, given) == (400, "InvalidPolicyConfiguration")
+    assert refused(admin.update_policy, {"name": "mine"}) == (400, "InvalidPolicyContract")
+    assert settled_spec(service) == SPEC
+
+
+def test_there_is_no_evaluation_to_apply(admin):
+    with pytest.raises(ResourceNotFoundError):
+        admin.apply_from_evaluation({"evaluationId": "e1", "policyName": "p"})
+
+
+# Model
+
+
+def warm_starts(service: Adapted) -> int:
+    return sum(isinstance(each, WarmStartRecord) for each in service.records("home"))
+
+
+def test_a_model_is_exported_imported_and_reset(service, admin):
+    """What is exported is what Vowpal Wabbit reads; both changes are entries that the learner takes."""
+    data = b"".join(admin.export_model(signed=False))
+    args = SPEC.learner.args
+    VwLearner(args, checkpoint=encode_model(args, 1, 0, data))
+
+    before = warm_starts(service)
+    admin.import_model(data)
+    signed = io.BytesIO()
+    with zipfile.ZipFile(signed, "w") as parts:
+        for name, content in (
+            ("model.vw", data),
+            ("signer.der", b"1"),
+            ("sha512_signature.bin", b"2"),
+        ):
+            parts.writestr(name, content)
+    admin.import_model(iter([signed.getvalue()[:100], signed.getvalue()[100:]]))  # chunked
+    admin.reset_model()
+    assert warm_starts(service) == before + 3
+    assert service.folded("home").refused_warm_starts == 0
+    properties = admin.get_model_properties()
+    assert properties["creationTime"] <= properties["lastModifiedTime"]
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", b"\x00" * 5000, b"PK\x05\x06" + b"\x00" * 18])
+def test_what_is_no_model_ends_no_process(service, admin, data):
+    before = warm_starts(service)
+    assert refused(admin.import_model, data) == (400, "InvalidModelImportFormat")
+    assert warm_starts(service) == before
+    assert admin.get_policy()
+
+
+def test_a_signed_model_there_is_none_of_and_another_learner_has_none(service):
+    for policy, signed in (("home", "true"), ("ridge", "false")):
+        url = f"{service.url}/policies/{policy}/personalizer/model?signed={signed}"
+        answer = httpx.get(url, headers={"Ocp-Apim-Subscription-Key": KEY})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (
+            403,
+            "ModelFileAccessDenied",
+        )
+    with admin_of(service, "ridge") as other:
+        assert refused(other.import_model, b"model") == (403, "ModelFileAccessDenied")
+        other.reset_model()
+
+
+# Logs
+
+
+def test_a_log_has_dates_until_it_is_deleted(service, admin):
+    """Deleting states a root, at which verification begins; what is open stays and is learned."""
+    with PersonalizerClient(f"{service.url}/policies/home", AzureKeyCredential(KEY)) as client:
+        client.rank(ASKED)
+        dates = admin.get_log_properties()["dateRange"]
+        assert dates["from"] <= dates["to"]
+        assert dates["from"].startswith("20")
+
+        deadline, wait = time.monotonic() + PATIENCE_S, threading.Event()
+        while not _has_root(service, admin) and time.monotonic() < deadline:
+            wait.wait(0.1)
+        assert _has_root(service, admin)
+        after = admin.get_log_properties().get("dateRange")
+        assert after is None or after["from"] >= dates["from"]
+        event_id = client.rank(ASKED)["eventId"]
+        client.reward(event_id, {"value": 1})
+    assert admin.get_log_properties()["dateRange"]["from"] >= dates["from"]
+    assert service.folded("home").join.counts["joined"] == 1
+
+
+def _has_root(service: Adapted, admin: PersonalizerAdministrationClient) -> bool:
+    """Whether the log has a root now; before its first checkpoint nothing can be deleted."""
+    with contextlib.suppress(HttpResponseError):
+        admin.delete_logs()
+    return any(isinstance(each, RootRecord) for each in service.records("home"))
