@@ -14,7 +14,7 @@ ALIKE = 10
 
 async def show_items(visit: PageVisit) -> Response:
     """Show a page of items, in the order of their ids, or of those that contain a text."""
-    contains, after = visit.asked("contains"), visit.asked("after")
+    contains, after = visit.asked("text"), visit.asked("after")
     query = ItemsQuery(after, PER_PAGE, contains)
     page = await visit.ask(ITEMS, query, policy=visit.policy)
     return visit.page(

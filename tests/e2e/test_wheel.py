@@ -27,11 +27,13 @@ from pathlib import Path
 from policies import load_spec
 from serve_app.cli import serve
 from serve_app.cli.demo import run as demo
+from serve_app.console.visits import STATIC, templates
 
 for module in {packages}:
     origin = Path(find_spec(module).origin)
     assert origin.is_relative_to({environment!r}), origin
     assert (origin.parent / "py.typed").is_file(), module
+assert templates().get_template("base.html") and (STATIC / "htmx.min.js").is_file()
 print(load_spec(serve.EXAMPLE).name, load_spec(demo.EXAMPLE).name)
 """
 

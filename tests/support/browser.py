@@ -91,19 +91,21 @@ class Page:
         return str(self.evaluate("document.body.textContent"))
 
 
-@contextlib.contextmanager
-def browser(folder: Path) -> Iterator[Page]:
-    """A browser with nothing in it; skips the test where there is none, unless one is demanded."""
-    binary = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+def chromium() -> str:
+    """The browser that is installed; skips the test where none is, unless one is demanded."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary = next((found for name in names if (found := shutil.which(name))), None)
     if binary is None:
         assert not os.environ.get(DEMANDED), "no Chromium is installed here"
         pytest.skip("no Chromium is installed here")
+    return binary
+
+
+@contextlib.contextmanager
+def browser(folder: Path) -> Iterator[Page]:
+    """A browser with nothing in it."""
     command = [
-        binary,
+        chromium(),
         *SAFE.split(),
         *QUIET.split(),
         f"--user-data-dir={folder}",
