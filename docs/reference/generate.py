@@ -293,7 +293,8 @@ def all_metrics() -> str:
             (
                 "`GET /metrics` answers for the whole service: each process pushes what it counts"
                 " to Redis every second, and any replica answers for all. The label `process`"
-                " tells them apart. `deploy/alerts.yaml` has rules for Prometheus."
+                " tells them apart. [Watch a service](../how-to/watch-a-service.md) has rules,"
+                " alerts and a dashboard."
             ),
             table(("metric", "type", "labels", "meaning"), rows),
         ]

@@ -37,6 +37,8 @@ from serve_app.settings import Settings
 from serve_app.store.clients import asyncio_client
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
+from serve_app.store.replicas.shared_wire import LOG_REASONS
+from serve_app.store.snapshots import SNAPSHOT_REASONS
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -96,6 +98,7 @@ class RankReplica:
         self._metrics.gauges = self._gauges
         self._metrics.troubles = self._troubles
         self._metrics.refresh = self._refresh_counts
+        self._begin_counts()
 
     def _known_users(self, spec: PolicySpec) -> KnownUsers | None:
         """Return what knows the users of a policy; None where it has no profiles."""
@@ -192,6 +195,27 @@ class RankReplica:
         return await collect(
             self._client, self._metrics.sample(), self._services, partitions, learning, self._spaces
         )
+
+    def _begin_counts(self) -> None:
+        """Have every counter there from the start, for whom its first increase matters."""
+        metrics = self._metrics
+        for spec in self._specs:
+            for logged in ("true", "false"):
+                metrics.begin("decisions", spec.name, logged)
+            metrics.begin("reward_events", spec.name)
+            metrics.begin("profiles_unread", spec.name)
+            if spec.artifact is not None:
+                metrics.begin("artifact_failures", spec.name)
+            for source in spec.sources:
+                metrics.begin("source_failures", spec.name, source.name)
+                metrics.begin("source_partial", spec.name, source.name)
+            for reason in SNAPSHOT_REASONS:
+                metrics.begin("snapshot_failures", spec.name, reason)
+
+        for space in self._spaces:
+            metrics.begin("activity_events", space)
+        for reason in LOG_REASONS:
+            metrics.begin("log_failures", reason)
 
     def _refresh_counts(self) -> None:
         """Take over the counters that others keep."""

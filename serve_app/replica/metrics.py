@@ -59,6 +59,18 @@ GAUGES = {
         ("policy",),
     ),
 }
+KNOWN_OUTCOMES = (
+    *("decisions", "duplicate_decision", "closed", "not_activated", "joined", "placed", "late"),
+    *("duplicate", "orphan", "orphan_activation", "unactivated", "invalid", "unknown_signal"),
+    *("undecodable", "refused_in_inbox", "refused_decision", "refused_spec", "refused_catalogue"),
+    *("refused_artifact", "refused_prior", "refused_rollback", "refused_warm_start"),
+)
+"""Outcomes of the log that are said from the start, though there was none: what Prometheus sees
+appear with 1 did not increase."""
+REFRESH_OUTCOMES = ("accepted", "refused", "stored", "failed")
+"""The same of refreshes."""
+INBOX_OUTCOMES = ("moved", "refused")
+"""The same of a space's inbox."""
 LATENCY = ("rank_latency_seconds", "Time to answer a rank request inside the replica")
 
 
@@ -99,6 +111,15 @@ class Metrics:
         self.gauges: Callable[[], Iterable[tuple[str, list[str], float]]] = lambda: ()
         self.troubles: Callable[[], Iterable[tuple[str, str, Trouble]]] = lambda: ()
         self.refresh: Callable[[], None] = lambda: None
+
+    def begin(self, name: str, *labels: str) -> None:
+        """Say that a counter is there, at 0 if it was not: then its first increase is one.
+
+        Args:
+            name: one of COUNTERS.
+            labels: its labels' values, in their order.
+        """
+        self.counts[(name, *labels)] += 0
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Add to a counter.

@@ -16,7 +16,15 @@ from prometheus_client.core import (
 from banditloop_client.schemas import RefreshInfo, Trouble
 from bandits.log.positions import position_ms
 from serve_app.admin.refreshes import follow_refresh
-from serve_app.replica.metrics import BUCKETS_S, COUNTERS, GAUGES, LATENCY, ProcessSample
+from serve_app.replica.metrics import (
+    BUCKETS_S,
+    COUNTERS,
+    GAUGES,
+    KNOWN_OUTCOMES,
+    LATENCY,
+    REFRESH_OUTCOMES,
+    ProcessSample,
+)
 from serve_app.replica.space_metrics import SpaceState, read_states, space_families
 from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
@@ -312,7 +320,8 @@ class ServiceCollector:
                 prior.add_metric([policy], 0 if taught is None else taught.rows)
 
             # Rewards that wait for their decision go down again: they are a gauge, not a counter.
-            for outcome, value in sorted(stats.outcomes.items()):
+            counts = {**dict.fromkeys(KNOWN_OUTCOMES, 0), **stats.outcomes}
+            for outcome, value in sorted(counts.items()):
                 if outcome not in {"early", "early_activation"}:
                     outcomes.add_metric([policy, outcome], value)
             early.add_metric([policy], stats.outcomes.get("early", 0))
@@ -371,10 +380,13 @@ class ServiceCollector:
             "When the last refresh ended, how, and by which error",
             labels=["policy", "outcome", "code"],
         )
-        for policy, info in self._refreshed.items():
-            for outcome, count in info.counts.items():
+        for policy in sorted({*self._logs, *self._refreshed}):
+            info = self._refreshed.get(policy)
+            counts = {} if info is None else info.counts
+            for outcome, count in {**dict.fromkeys(REFRESH_OUTCOMES, 0), **counts}.items():
                 ended.add_metric([policy, outcome], count)
-            last.add_metric([policy, info.outcome, info.code], info.ended_ms / 1000)
+            if info is not None:
+                last.add_metric([policy, info.outcome, info.code], info.ended_ms / 1000)
         yield from (ended, last)
 
 

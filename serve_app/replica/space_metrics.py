@@ -7,6 +7,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bandits.log.positions import START, position_ms
+from serve_app.replica.metrics import INBOX_OUTCOMES
 from serve_app.store.clients import AsyncRedis, clock_ms
 from serve_app.store.keys import ActivityKeys, UsersKeys
 from serve_app.store.profiles.part_state import decode_part_state
@@ -107,7 +108,8 @@ def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
         lag.add_metric([name], state.lag_s)
         entries.add_metric([name], state.entries)
         missing.add_metric([name], state.missing)
-        for outcome, count in sorted(state.inbox.items()):
+        counts = {**dict.fromkeys(INBOX_OUTCOMES, 0), **state.inbox}
+        for outcome, count in sorted(counts.items()):
             inbox.add_metric([name, outcome], count)
 
     yield from (lag, entries, missing, inbox, copied)

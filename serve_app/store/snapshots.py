@@ -348,12 +348,17 @@ class Follower:
         return bytes(data)
 
 
+_REASONS_BY_TARGET = {
+    "head": "head",
+    "blob": "missing",
+    "snapshot_id": "corrupt",
+    "catalogue": "corrupt",
+}
+SNAPSHOT_REASONS = ("head", "missing", "corrupt", "refused")
+"""Why a snapshot is not loaded, where Redis is not to blame."""
+
+
 def _reason_of(error: Exception) -> str:
     if isinstance(error, BanditloopError):
-        return {
-            "head": "head",
-            "blob": "missing",
-            "snapshot_id": "corrupt",
-            "catalogue": "corrupt",
-        }.get(error.target or "", "refused")
+        return _REASONS_BY_TARGET.get(error.target or "", "refused")
     return reason_of(error)

@@ -105,6 +105,7 @@ NOT_RUN = {
     ): "a service of its own: tests/unit/serve_app/api/test_asgi.py, tests/integration/test_relearned.py",
     ("privacy.md", "curl"): "users of a space: tests/integration/test_erasure.py",
     ("how-to/run-on-a-cluster.md", "ray get-auth-token"): "starts machines at AWS",
+    ("how-to/watch-a-service.md", ""): "a key of a service of its own: tests/e2e/test_watch.py",
     ("how-to/run-with-docker.md", ""): "needs Docker: make dockerfile runs the image without it",
     (
         "how-to/train-for-sessions.md",

@@ -39,6 +39,10 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+LOG_REASONS = (*dict.fromkeys(reason for _, reason in REASONS), "other", "skipped", "crowded")
+"""Why a write is not known to be logged."""
+
+
 def reason_of(error: Exception) -> str:
     """Return why Redis did not do as asked, as metrics have it: one of REASONS, or other."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")

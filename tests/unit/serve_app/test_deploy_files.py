@@ -171,36 +171,44 @@ def known_metrics() -> dict[str, dict[str, str]]:
     }
 
 
-def test_the_alert_rules_ask_for_metrics_that_there_are_with_their_labels():
-    """Each metric of an expression is on a replica's page, with the labels that the rule names."""
-    known = known_metrics()
-    rules = [rule for group in read("deploy/alerts.yaml")["groups"] for rule in group["rules"]]
-    assert {"BanditloopLearningStalled", "BanditloopEntriesRefused"} <= {
-        rule["alert"] for rule in rules
-    }
-    for rule in rules:
-        named = labels_of(rule["expr"], known)
-        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= named, rule["alert"]
+def rules_of(name: str) -> list[dict[str, Any]]:
+    return [rule for group in read(f"deploy/{name}.yaml")["groups"] for rule in group["rules"]]
 
 
-def labels_of(expression: str, known: dict[str, dict[str, str]]) -> set[str]:
-    """The labels that an expression names; its one metric must be known and have them."""
-    [name] = re.findall(r"banditloop_\w+", expression)
-    named = set(re.search(r"by \(([^)]*)\)", expression)[1].split(", "))
-    named |= set(re.findall(r"[{,]\s*(\w+)=", expression))
-    assert named <= set(known[name]), expression
-    return named
+def asked(expression: str) -> set[str]:
+    """The metrics and the recorded series that an expression asks for."""
+    return set(re.findall(r"[a-z_]*:?banditloop_\w+(?::\w+)?", expression))
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are_with_their_labels():
-    known = known_metrics()
-    board = json.loads((ROOT / "deploy" / "grafana" / "banditloop.json").read_text())
-    targets = [target for panel in board["panels"] for target in panel["targets"]]
-    assert len({panel["title"] for panel in board["panels"]}) == len(board["panels"]) >= 10
-    for target in targets:
-        named = labels_of(target["expr"], known)
-        assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= named
-    sources = [panel["datasource"] for panel in board["panels"]]
+def test_rules_and_dashboard_ask_for_metrics_that_there_are_and_for_all_that_is_recorded():
+    known = set(known_metrics())
+    recorded = {rule["record"] for rule in rules_of("recording")}
+    for rule in rules_of("recording"):
+        assert asked(rule["expr"]) <= known, rule["record"]
+    for_alerts = set().union(*(asked(rule["expr"]) for rule in rules_of("alerts")))
+    panels = [panel for panel in board()["panels"] if panel["type"] != "row"]
+    for_panels = set().union(
+        *(asked(target["expr"]) for panel in panels for target in panel["targets"])
+    )
+    assert for_alerts | for_panels <= known | recorded
+    assert recorded <= for_alerts | for_panels
+
+
+def test_an_alert_says_what_to_do_in_the_page_of_alerts():
+    page = (ROOT / "docs" / "how-to" / "watch-a-service.md").read_text()
+    rows = re.findall(r"^\| `(Banditloop\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert rows == [(rule["alert"], rule["labels"]["severity"]) for rule in rules_of("alerts")]
+
+
+def board() -> dict[str, Any]:
+    return json.loads((ROOT / "deploy" / "grafana" / "banditloop.json").read_text())
+
+
+def test_the_dashboard_has_panels_of_different_names_that_ask_one_source():
+    panels = [panel for panel in board()["panels"] if panel["type"] != "row"]
+    assert len({panel["title"] for panel in panels}) == len(panels) >= 20
+    assert len({panel["id"] for panel in board()["panels"]}) == len(board()["panels"])
+    sources = [panel["datasource"] for panel in panels]
     (given,) = read("deploy/grafana/datasource.yaml")["datasources"]
     assert {each["uid"] for each in sources} == {given["uid"]}
 
