@@ -15,7 +15,8 @@ import numpy as np
 from banditloop_client.schemas import Item
 from bandits.types import Float64
 from policies.rules import expressions as ex
-from policies.rules.columns import Bools, ItemColumns
+from policies.rules.columns import ID, Bools, ItemColumns
+from policies.rules.conditions import OF_ITEMS
 from policies.rules.kinds import ORDERS, Kind, field_kinds
 from policies.rules.quotas.compiled import Goal, Quotas
 from policies.rules.quotas.controller import MOST_FLOORS
@@ -112,8 +113,15 @@ def _is_plain(node: ex.Node) -> bool:
     if isinstance(node, ex.Operation) and node.name in COMPARE:
         fields = [each for each in node.args if isinstance(each, ex.Field)]
         constants = [each for each in node.args if isinstance(each, ex.Literal | ex.ListOf)]
-        return len(fields) == 1 and len(constants) == 1
-    return isinstance(node, ex.Field | ex.Has | ex.Literal)
+        return len(fields) == len(constants) == 1 and _is_feature(fields[0])
+    if isinstance(node, ex.Has):
+        return _is_feature(node.field)
+    return isinstance(node, ex.Literal) or (isinstance(node, ex.Field) and _is_feature(node))
+
+
+def _is_feature(field: ex.Field) -> bool:
+    """Return whether items are thought of by a field; an id is of one item alone."""
+    return field.root == OF_ITEMS and field.name != ID
 
 
 def _constants(node: ex.Node) -> Iterator[ex.Scalar]:

@@ -55,6 +55,8 @@ def test_what_contradicts_is_refused_and_nothing_else_is_named(quotas, exposure,
         ([least("item.f.startsWith('a')", 0.6), least(B, 0.6)], None),
         ([most(A, 0.3), most("item.f != 'a'", 0.3)], None),
         ([most(A, 0.2)], Exposure("f", 0.1)),
+        ([least("item.id in ['i1', 'i2']", 0.2)], None),
+        ([least("item.id == 'i1'", 0.2), most("item.id != 'i1' && item.f == 'a'", 0.7)], None),
     ],
 )
 def test_what_can_be_held_is_taken_also_where_nothing_is_known(quotas, exposure):
