@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -38,6 +39,21 @@ from policies.spec import PolicySpec
 
 HISTORIES_REMEMBERED = 1_000
 """Users of whom it is remembered what sources are told of them."""
+T = TypeVar("T")
+
+
+class Around(Protocol):
+    """Puts something around some methods of a part, such as what tells how long each takes."""
+
+    def __call__(self, part: T, name: str, *methods: str) -> T:
+        """Return what is like the part in all else.
+
+        Args:
+            part: what takes its part in decisions.
+            name: what it does, in a word.
+            methods: the names of those methods.
+        """
+        ...
 
 
 class Ranker:
@@ -79,6 +95,12 @@ class Ranker:
         if spec.profile is not msgspec.UNSET:
             tell = partial(live_history, options=spec.profile)
             self._live_history = lru_cache(HISTORIES_REMEMBERED)(tell)
+
+    def put_around_parts(self, around: Around) -> None:
+        """Put something around the parts of each decision; see ``Around``."""
+        self.proposers.answers = around(self.proposers.answers, "source", "ask")
+        self.proposers = around(self.proposers, "candidates", "pool")
+        self._decider = around(self._decider, "decide", "decide")
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot; the state of the quotas' controller stays.

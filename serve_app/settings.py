@@ -17,6 +17,7 @@ from serve_app.store.event_log import REMEMBERED_S
 Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
+COLLECTOR = re.compile(r"https?://[^\s/?#@]+(/(?!v1/traces)[^\s?#]*)?")
 DEFAULT_DATA_DIR = Path(".banditloop")
 
 
@@ -67,6 +68,10 @@ class Settings(BaseSettings):
         console: whether the service has a process of its own that serves the console at
             ``/console`` and answers what takes long: reports, decisions of long ago. Whoever needs
             neither saves its memory.
+        otlp_endpoint: the collector that traces of requests are sent to, by OTLP over HTTP, such as
+            ``http://127.0.0.1:4318``; without one there are none. It needs the extra ``otlp``.
+        otlp_sample: the share of requests that are traced; of one that says itself whether it is
+            (by ``traceparent``), that counts.
         log_level: from which level on log lines are written; ``DEBUG`` shows those of Ray, too.
     """
 
@@ -101,6 +106,8 @@ class Settings(BaseSettings):
     users_backup_interval_s: float = Field(3600.0, gt=0)
     users_backup_retain_s: float = Field(7 * 86400.0, gt=0)
     console: Literal["on", "off"] = "on"
+    otlp_endpoint: str | None = None
+    otlp_sample: float = Field(0.1, ge=0, le=1)
     log_level: str = "INFO"
 
     @field_validator("redis_url")
@@ -127,6 +134,15 @@ class Settings(BaseSettings):
                     " a path; several are separated by commas, and * is every origin"
                 )
         return origins
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not COLLECTOR.fullmatch(endpoint):
+            raise ValueError(
+                f"{endpoint!r} is no collector: write http://host:4318, without the path /v1/traces"
+            )
+        return endpoint
 
     @model_validator(mode="after")
     def _confirmable(self) -> "Settings":

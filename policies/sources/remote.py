@@ -7,6 +7,8 @@ answer    {"candidates": [{"id": str, "score": number}]}
 import asyncio
 import copy
 from collections.abc import Collection, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import httpx
@@ -28,6 +30,10 @@ ROUNDS: Final = 6
 REMEMBERED: Final = 1000
 """Items that may not be offered which a source is told not to propose."""
 _SERVER_ERROR: Final = 500
+SENT_ALONG: Final[ContextVar[Mapping[str, str]]] = ContextVar(
+    "sent_along", default=MappingProxyType({})
+)
+"""Headers that go with whatever is asked now, such as those of a trace."""
 
 
 class _Candidate(msgspec.Struct):
@@ -202,6 +208,7 @@ class HttpSource:
         try:
             # Not compressed: what is counted below is what is held in memory.
             headers = {"content-type": "application/json", "accept-encoding": "identity"}
+            headers |= SENT_ALONG.get()
             async with self._client.stream(
                 "POST", self._config.url, content=body, headers=headers
             ) as response:

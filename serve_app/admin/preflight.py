@@ -22,6 +22,7 @@ from serve_app.host.requirements import (
     demand_cluster,
     demand_folder,
     demand_haproxy,
+    demand_otlp,
     demand_port,
     demand_salt,
 )
@@ -131,6 +132,7 @@ def validate(settings: Settings, specs: Sequence[PolicySpec]) -> None:
     """
     if settings.keys_file is not None:
         read_keys(settings.keys_file)
+    demand_otlp(settings.otlp_endpoint)
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names):
         raise SpecError(f"two specs share a name: {sorted(names)}", "name")

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from bandits.errors import StartupError, plain
@@ -146,6 +147,24 @@ def demand_salt(settings: Settings) -> None:
             " or set BANDITLOOP_SALT",
             "salt",
         ) from error
+
+
+def demand_otlp(endpoint: str | None) -> None:
+    """Demand that traces can be sent, where a collector is named; whether it answers is its affair.
+
+    Raises:
+        StartupError: the packages are not installed.
+    """
+    try:
+        is_there = endpoint is None or find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        is_there = None
+    if not is_there:
+        raise StartupError(
+            "traces need the extra otlp: pip install -c constraints.txt '.[otlp]', or unset"
+            " BANDITLOOP_OTLP_ENDPOINT",
+            "otlp_endpoint",
+        )
 
 
 def demand_archive(root: str) -> None:

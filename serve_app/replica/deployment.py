@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
@@ -40,6 +41,9 @@ from serve_app.store.keys import UsersKeys
 from serve_app.store.replicas.shared_wire import LOG_REASONS
 from serve_app.store.snapshots import SNAPSHOT_REASONS
 
+if TYPE_CHECKING:
+    from serve_app.replica.tracing.spans import Spans  # of an extra
+
 PATIENCE_S = 60.0
 POLL_S = 0.05
 
@@ -58,6 +62,7 @@ class RankReplica:
         self._specs = specs
         self._name = uuid.uuid4().hex[:12]
         self._tasks: list[asyncio.Task[None]] = []
+        self._spans: Spans | None = None
 
         timeout = settings.redis_timeout_s
         self._client = asyncio_client(str(settings.redis_url), timeout_s=timeout)
@@ -187,7 +192,19 @@ class RankReplica:
         loops = {spec.name: StoredLoop(self._settings, spec) for spec in self._specs}
         spoken = PersonalizerApi(api, api.backend, self._keys, loops)
         origins = self._settings.allowed_origins()
-        return CrossOriginApi(spoken, origins) if origins else spoken
+        app: Asgi = CrossOriginApi(spoken, origins) if origins else spoken
+        collector = self._settings.otlp_endpoint
+        return app if collector is None else self._traced(app, collector)
+
+    def _traced(self, app: Asgi, collector: str) -> Asgi:
+        """Return the service with traces of its requests, sent to a collector."""
+        from serve_app.replica.tracing.spans import Spans  # noqa: PLC0415 - of an extra
+        from serve_app.replica.tracing.traced import TracedApi, trace_service  # noqa: PLC0415
+
+        spans = self._spans = Spans(collector, self._settings.otlp_sample, self._name)
+        for service in self._services.values():
+            trace_service(service, spans)
+        return TracedApi(app, spans)
 
     async def _scrape(self) -> bytes:
         partitions = {spec.name: spec.partitions for spec in self._specs}
@@ -257,3 +274,5 @@ class RankReplica:
             await space.stop()
         with contextlib.suppress(Exception):
             await self._client.aclose()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)

@@ -37,7 +37,7 @@ from policies.explain.looked_at import previewed
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import KnownUser
-from policies.ranker import Ranker
+from policies.ranker import Around, Ranker
 from policies.requests import Item, RankRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
@@ -138,6 +138,14 @@ class RedisPolicyService:
         self._tasks.append(asyncio.create_task(self.follower.run()))
         if self.spec.artifact is not None:
             self._tasks.append(asyncio.create_task(self._follow_artifact()))
+
+    def put_around_parts(self, around: Around) -> None:
+        """Put something around the parts of each decision; see ``Around``."""
+        if self._known is not None:
+            self._known = around(self._known, "profile", "know")
+        appends = ("append", "append_each", "append_once", "append_events")
+        self._log = around(self._log, "log", *appends)
+        self.ranker.put_around_parts(around)
 
     async def stop(self) -> None:
         """Stop following, and close the sources' connections."""
