@@ -78,7 +78,8 @@ class Unplaced(msgspec.Struct, frozen=True, array_like=True):
         action_id: the item.
         reason: ``unavailable`` (not offered now), ``filtered``, ``excluded`` (by the request, or
             held back by ``repeat``), ``not_sent`` (the request brings its actions, and not this
-            one) or ``twice`` (it stands in another slot).
+            one), ``twice`` (it stands in another slot) or ``taken`` (another item, of a placement
+            before, stands in this one).
     """
 
     slot: int

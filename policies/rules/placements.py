@@ -13,6 +13,9 @@ from bandits.log.records import Placed, Unplaced
 from policies.rules.conditions import CompiledCondition, Condition, Looks
 
 TWICE = "twice"
+"""The item stands in another slot."""
+TAKEN = "taken"
+"""The slot has the item of a placement before. Builds before this one left those unsaid."""
 
 
 class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,11 +104,17 @@ class Placements:
         placed: dict[int, str] = {}
         unplaced: list[Unplaced] = []
         for item, slot, from_ms, until_ms, condition in self._placements:
-            if slot >= slots or slot in placed or not from_ms <= now_ms < until_ms:
+            if slot >= slots or not from_ms <= now_ms < until_ms:
                 continue
             if condition is not None and not holds(condition, item):
                 continue
-            reason = TWICE if item in placed.values() else refused(item)
+            if placed.get(slot) == item:
+                continue
+
+            if slot in placed:
+                reason = TAKEN
+            else:
+                reason = TWICE if item in placed.values() else refused(item)
             if reason:
                 unplaced.append(Unplaced(slot, item, reason))
             else:

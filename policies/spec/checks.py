@@ -131,7 +131,7 @@ def _held(spec: PolicySpec) -> Iterator[tuple[str, str]]:
     if not spec.quota:
         yield "quota", "it says nothing of any item: leave it out"
     exposure = None if isinstance(spec.exposure, msgspec.UnsetType) else spec.exposure
-    if why := contradiction(spec.quota, exposure):
+    if why := contradiction(spec.quota, exposure, spec.filter_rule):
         yield "quota", why
 
 

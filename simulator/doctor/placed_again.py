@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from bandits.log.records import NO_RULES, DecisionRecord, Placed
+from bandits.log.records import NO_RULES, DecisionRecord, Placed, Unplaced
 from policies.rules.conditions import CompiledCondition
-from policies.rules.placements import Placements
+from policies.rules.placements import TAKEN, Placements
 from policies.rules.ruled_items import Asked, RuledItems
 
 OF_THE_REQUEST = frozenset({"excluded", "not_sent"})
@@ -41,7 +41,9 @@ class PlacedAgain:
         self._items, self._asked = items, asked
         self._there, self._offered = there, offered
         self._record = record
-        self._reasons = {each.action_id: each.reason for each in said.unplaced}
+        self._reasons = {
+            each.action_id: each.reason for each in said.unplaced if each.reason != TAKEN
+        }
 
     def faults(self, placements: Placements) -> Iterator[tuple[str, str]]:
         """Yield what is wrong: the kind, and what it is."""
@@ -59,7 +61,7 @@ class PlacedAgain:
         if again.placed != self._placed:
             stands, should = _listed(self._placed), _listed(again.placed)
             yield "placed", f"placed on the page: {stands}; it should be: {should}"
-        elif again.unplaced != self._unplaced:
+        elif self._unplaced not in (again.unplaced, _not_taken(again.unplaced)):
             yield "placed", "what could not be placed, or why, is not what the rules say"
 
     def _as_far_as_known(self, placements: Placements, slots: int) -> Iterator[tuple[str, str]]:
@@ -92,6 +94,11 @@ class PlacedAgain:
         if offered:
             return "" if admitted else "filtered"
         return "filtered" if item_id in self._there and not admitted else "unavailable"
+
+
+def _not_taken(unplaced: Sequence[Unplaced]) -> list[Unplaced]:
+    """Return what earlier builds said: nothing of a slot that has another item."""
+    return [each for each in unplaced if each.reason != TAKEN]
 
 
 def _listed(placed: Sequence[Placed]) -> str:

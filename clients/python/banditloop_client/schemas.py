@@ -179,10 +179,11 @@ class PlacedItem(msgspec.Struct, frozen=True):
 
 
 class UnplacedItem(msgspec.Struct, frozen=True):
-    """An item that was to stand in a slot, and cannot; another was drawn for it.
+    """An item that was to stand in a slot, and does not; another was drawn for it, or placed.
 
     ``reason``: ``unavailable``, ``filtered``, ``excluded``, ``not_sent`` (the request brings its
-    actions, and not this one) or ``twice`` (it stands in another slot).
+    actions, and not this one), ``twice`` (it stands in another slot) or ``taken`` (the item of a
+    placement before stands in this one).
     """
 
     slot: int

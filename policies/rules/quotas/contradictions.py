@@ -6,7 +6,7 @@ program; where it has no solution the quotas contradict.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from itertools import compress, pairwise, product
 from math import prod
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from banditloop_client.schemas import Item
 from bandits.types import Float64
 from policies.rules import expressions as ex
 from policies.rules.columns import ID, Bools, ItemColumns
+from policies.rules.compiled import compile_condition
 from policies.rules.conditions import OF_ITEMS
+from policies.rules.filters import FilterRule
 from policies.rules.kinds import ORDERS, Kind, field_kinds
 from policies.rules.quotas.compiled import Goal, Quotas
 from policies.rules.quotas.controller import MOST_FLOORS
@@ -33,18 +35,24 @@ OTHER: Final = "\0"
 Value = float | str | bool | None
 
 
-def contradiction(quotas: Sequence[Quota], exposure: Exposure | None) -> str | None:
+def contradiction(
+    quotas: Sequence[Quota], exposure: Exposure | None, rule: FilterRule | None = None
+) -> str | None:
     """Return why quotas cannot hold together; None if nothing is known against them.
 
     Args:
         quotas: a spec's, each of which is one.
         exposure: the spec's.
+        rule: the spec's filter: what it refuses can hold no quota.
     """
     nodes = [ex.parse(quota.when, "quota") for quota in quotas]
-    values = _values(nodes, None if exposure is None else exposure.group)
+    terms = _terms_of_items(rule)
+    values = _values([*nodes, *terms], None if exposure is None else exposure.group)
     # Of a condition that is more than comparisons nothing is known: it may hold of any item.
     free = [at for at, node in enumerate(nodes) if not _is_plain(node)]
     count = prod(map(len, values.values())) << len(free)
+    if count > MOST_ITEMS and terms:
+        return contradiction(quotas, exposure)  # at least as far as quotas go
     if count > MOST_ITEMS or not quotas:
         return None
 
@@ -62,9 +70,21 @@ def contradiction(quotas: Sequence[Quota], exposure: Exposure | None) -> str | N
         members[:, at] = np.arange(len(members)) < len(members) // 2
     goals = list(compiled.goals.items())
 
+    # What the filter refuses whoever asks is shown to nobody.
+    admitted = _admitted(terms, rule, frame)
+    if not admitted.any():
+        return None  # it has nothing to do with quotas
+    copies = len(members) // len(admitted)
+    members, features = members[np.tile(admitted, copies)], list(compress(features, admitted))
+
     # A group that a condition names has a floor of its own.
     if exposure is not None:
-        named = [each for each in values.get(exposure.group, []) if each not in {None, OTHER}]
+        there = {each.get(exposure.group) for each in features}
+        named = [
+            each
+            for each in values.get(exposure.group, [])
+            if each not in {None, OTHER} and each in there
+        ]
         floor = min(exposure.floor, MOST_FLOORS / max(1, len(named)))
         for value in named:
             of = np.array([each.get(exposure.group) == value for each in features])
@@ -76,7 +96,30 @@ def contradiction(quotas: Sequence[Quota], exposure: Exposure | None) -> str | N
     if not at_odds:
         return None
     shown = [f"{goals[at][0]}: {goals[at][1].share:g}" for at in at_odds]
-    return f"no choice of items keeps all of these: {'; '.join(shown)}"
+    among = " that filter.where admits" if terms else ""
+    return f"no choice of items{among} keeps all of these: {'; '.join(shown)}"
+
+
+def _terms_of_items(rule: FilterRule | None) -> list[ex.Node]:
+    """Return the terms of a filter that hold for whoever asks, as far as items are thought of."""
+    if rule is None:
+        return []
+    terms = ex.conjuncts(ex.parse(rule.where, "filter.where"))
+    return [
+        term
+        for term in terms
+        if _is_plain(term) and all(field.root == OF_ITEMS for field in ex.named_fields(term))
+    ]
+
+
+def _admitted(terms: Sequence[ex.Node], rule: FilterRule | None, frame: Frame) -> Bools:
+    """Return which items the terms of a filter let through, bool[n]."""
+    admitted: Bools = np.ones(len(frame.rows), np.bool_)
+    for term in terms:
+        found = compile_condition(term, field_kinds(term, "filter.where"))(frame)
+        is_lenient = rule is not None and rule.unknown == "admit"
+        admitted &= np.logical_not(found.no) if is_lenient else found.yes
+    return admitted
 
 
 def _values(nodes: Sequence[ex.Node], group: str | None) -> dict[str, list[Value]]:

@@ -131,8 +131,25 @@ def test_the_first_that_can_stand_in_a_slot_does_and_no_item_stands_twice():
     assert record.placed == [Placed(0, "i3"), Placed(2, "i5")]
     assert record.rules.unplaced == [
         Unplaced(0, "hidden", "unavailable"),
+        Unplaced(0, "i4", "taken"),
         Unplaced(2, "i3", "twice"),
     ]
+
+
+def test_a_second_placement_for_a_slot_is_named_only_where_it_could_have_stood_there():
+    """Who is not in force, or not for this request, is not named; nor is the same item twice."""
+    record = ranked(
+        ranker_of(
+            Placement("i3", 0),
+            Placement("i3", 0, when="true"),
+            Placement("i4", 0, at(1), at(2)),
+            Placement("i5", 0, when='context.region == "eu"'),
+            Placement("i6", 0, when='context.region != "eu"'),
+        ),
+        context={"region": "us"},
+    )
+    assert record.placed == [Placed(0, "i3")]
+    assert record.rules.unplaced == [Unplaced(0, "i6", "taken")]
 
 
 def test_actions_of_a_request_are_placed_as_it_describes_them():

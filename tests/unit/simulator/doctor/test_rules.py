@@ -166,7 +166,22 @@ def test_pages_with_placed_items_are_well_also_where_all_is_placed():
     assert not [finding for finding in report.findings if finding.severity == "failure"]
     records = [entry.record for entry in shop.log.entries if hasattr(entry.record, "placed")]
     assert {len(record.chosen) for record in records} >= {0, 1}
-    assert {each.reason for record in records for each in record.rules.unplaced} == {"filtered"}
+    assert {each.reason for record in records for each in record.rules.unplaced} == {
+        "filtered",
+        "taken",
+    }
+
+
+def test_a_page_of_a_build_that_did_not_name_what_found_its_slot_taken_is_well():
+    shop = Shop({**SPEC, "placements": PLACEMENTS[1:3]})
+    for item in ("i4", "i3"):
+        shop.put(item, stock=2.0)
+    record = shop.decide(1, slots=2)
+    assert record.rules.unplaced == [Unplaced(0, "i3", "taken")]
+    rules = msgspec.structs.replace(record.rules, unplaced=[])
+    (entry,) = [each for each in shop.log.entries if each.record is record]
+    before = msgspec.structs.replace(entry, record=msgspec.structs.replace(record, rules=rules))
+    assert shop.finding([before]).severity == "ok"
 
 
 @pytest.mark.parametrize(

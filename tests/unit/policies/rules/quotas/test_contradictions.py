@@ -3,6 +3,7 @@
 import pytest
 
 from bandits.errors import SpecError
+from policies.rules.filters import FilterRule
 from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec import PolicySpec
 from policies.spec.checks import admit
@@ -42,6 +43,52 @@ def test_what_contradicts_is_refused_and_nothing_else_is_named(quotas, exposure,
     assert caught.value.target == "quota"
     told = [at for at, quota in enumerate(quotas) if quota.name in caught.value.message]
     assert told == named
+
+
+@pytest.mark.parametrize(
+    ("quotas", "where", "unknown", "named"),
+    [
+        ([least(A, 0.2)], B, "refuse", [0]),
+        ([least(A, 0.2)], "item.f != 'a' && context.region in item.regions", "refuse", [0]),
+        ([least(B, 0.1), most("item.n > 5", 0.4)], "item.n > 9 && item.n < 20", "refuse", [1]),
+        ([least("!has(item.f)", 0.1)], "item.f in ['a', 'b']", "refuse", [0]),
+        ([least(A, 0.2)], B, "admit", [0]),
+    ],
+)
+def test_a_quota_of_what_the_filter_refuses_is_refused(quotas, where, unknown, named):
+    """Whoever asks: so no decision could ever come nearer to the share."""
+    rule = FilterRule(where, unknown=unknown)
+    with pytest.raises(SpecError, match=r"that filter\.where admits keeps all of these") as caught:
+        admit(PolicySpec("home", quota=quotas, filter=rule))
+    assert caught.value.target == "quota"
+    told = [at for at, quota in enumerate(quotas) if quota.name in caught.value.message]
+    assert told == named
+
+
+def test_a_filter_of_many_fields_hides_no_contradiction_of_the_quotas():
+    where = " && ".join(f"item.n{at} > {at}" for at in range(12))
+    with pytest.raises(SpecError, match="no choice of items keeps all of these"):
+        admit(PolicySpec("home", quota=[least(A, 0.6), least(B, 0.5)], filter=FilterRule(where)))
+
+
+@pytest.mark.parametrize(
+    ("quotas", "exposure", "where", "unknown"),
+    [
+        ([least(A, 0.2)], None, BOTH, "refuse"),
+        ([most(A, 0.2)], None, "item.f != 'a'", "refuse"),
+        ([least(A, 0.2)], None, "item.f == 'b' || context.vip", "refuse"),
+        ([least("!has(item.f)", 0.1)], None, "item.f in ['a', 'b']", "admit"),
+        ([least(A, 0.2)], None, "item.title.startsWith('b')", "refuse"),
+        ([least(A, 0.2)], None, "item.id == 'i1'", "refuse"),
+        ([most(A, 0.2)], Exposure("f", 0.1), "item.f != 'a'", "refuse"),
+        ([least(A, 0.2)], Exposure("f", 0.1), "item.f != 'c'", "refuse"),
+        ([least(A, 0.2)], None, "item.n > 5 && item.n < 3", "refuse"),
+    ],
+)
+def test_a_quota_that_some_item_past_the_filter_can_hold_is_taken(quotas, exposure, where, unknown):
+    """Also where the filter says nothing of items that can be thought of, or lets nothing through."""
+    given = {} if exposure is None else {"exposure": exposure}
+    admit(PolicySpec("home", quota=quotas, filter=FilterRule(where, unknown=unknown), **given))
 
 
 @pytest.mark.parametrize(
