@@ -2,18 +2,23 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from bandits.statistics.intervals import ALPHA, z_of
 from bandits.types import Float64
+from policies.rules.quotas.quota import Exposure
 from simulator.report.gather import NO_UNIT, POLICY, Int64, PolicyRows
-from simulator.report.report import GroupExposure, GroupOutcome
+from simulator.report.item_groups import Groups
+from simulator.report.report import ExposureReport, GroupExposure, GroupOutcome
+
+MOST_GROUPS = 1_000
+"""Groups that are told at most, the most shown."""
 
 
 def exposure_by_group(
-    chosen: Mapping[str, int], group_of: Callable[[str], str | None], alpha: float = ALPHA
+    chosen: Mapping[str, int], group_of: Groups, alpha: float = ALPHA
 ) -> list[GroupExposure]:
     """Return the exposure of each group of items, the most shown first.
 
@@ -37,6 +42,26 @@ def exposure_by_group(
         low, high = min(share, middle - radius), max(share, middle + radius)
         found.append(GroupExposure(group, count, share, max(0.0, low), min(1.0, high)))
     return found
+
+
+def exposure_report(rows: PolicyRows, field: str, group_of: Groups) -> ExposureReport:
+    """Return what groups of items the policy showed, and what their floor is.
+
+    Args:
+        rows: its decisions.
+        field: the feature whose values are the groups.
+        group_of: gives the group of an item, None if it has none.
+    """
+    said = None if rows.spec is None else rows.spec.exposure
+    floor = said.floor if isinstance(said, Exposure) and said.group == field else None
+    groups = exposure_by_group(rows.chosen[POLICY], group_of)
+    return ExposureReport(field, floor, groups[:MOST_GROUPS])
+
+
+def exposure_field(rows: PolicyRows) -> str | None:
+    """Return the feature whose groups the newest spec gives a floor; None: it says of none."""
+    said = None if rows.spec is None else rows.spec.exposure
+    return said.group if isinstance(said, Exposure) else None
 
 
 def outcomes_by_group(rows: PolicyRows, alpha: float = ALPHA) -> list[GroupOutcome]:

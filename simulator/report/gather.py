@@ -35,7 +35,7 @@ from simulator.report.numbering import UnitNumbers, text_hashes
 Int64 = NDArray[np.int64]
 Root: TypeAlias = "str | FileSystem"
 
-READ = ("chosen", "action", "actions", "holdout", "spec", "user")
+READ = ("catalogue", "chosen", "action", "actions", "holdout", "spec", "user")
 """The columns that every report reads, beside those of the join."""
 POLICY, HOLDOUT, UNSERVED, EARLIER = range(4)
 """Groups of decisions. Unserved: the holdout's policy could not serve it. Earlier: of a comparison,
@@ -78,6 +78,7 @@ class PolicyRows:
         fields: by field of the context, int8[n], the place of its value among the names, or -1.
         units: how many units have a number.
         chosen: by item, how often the policy and the holdout chose it.
+        catalogue: the version that the newest decision names; "" without any.
         signals: reward events by signal.
         waiting: decisions whose windows are open, which are no rows yet.
         refused: entries that are no valid rows.
@@ -94,6 +95,7 @@ class PolicyRows:
     fields: dict[str, tuple[NDArray[np.int8], list[str]]] = field(default_factory=dict)
     units: int = 0
     chosen: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    catalogue: str = ""
     signals: dict[str, SignalCount] = field(default_factory=dict)
     waiting: Waiting = NO_WAITING
     refused: int = 0
@@ -177,6 +179,7 @@ class _Gathered:
         self._chosen: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         self._signals: dict[str, SignalCount] = {}
         self._holdouts: dict[str, Holdout | None] = {}
+        self._newest: tuple[int, str] = (-1, "")
         self._count = 0
 
     @property
@@ -207,6 +210,7 @@ class _Gathered:
         self._unit.add(self._units(decided, context))
         self._add_fields(context, len(group))
         self._count_chosen(decided, group)
+        self._keep_newest(decided)
         self._count += len(group)
         self._progress(self._count)
 
@@ -281,6 +285,13 @@ class _Gathered:
             else:
                 known.column.add(codes)
 
+    def _keep_newest(self, decided: Decided) -> None:
+        """Keep the catalogue that the newest decision names."""
+        last, ms = decided.parts[-1], int(decided.settled.ms[-1])
+        if ms > self._newest[0]:
+            name = last.group.batch["catalogue"][int(last.places[-1])].as_py()
+            self._newest = ms, name or ""
+
     def _count_chosen(self, decided: Decided, group: NDArray[np.int8]) -> None:
         chosen = decided.chosen_actions()
         of_slots = group[decided.decisions]
@@ -329,6 +340,7 @@ class _Gathered:
             },
             units=self._numbers.count,
             chosen=self._chosen,
+            catalogue=self._newest[1],
             signals=self._signals,
             waiting=self.waiting,
             refused=self.refused,

@@ -14,6 +14,7 @@ from simulator.report.fairness import outcomes_by_group
 from simulator.report.gather import HOLDOUT, POLICY, PolicyRows
 from simulator.report.judge import cautions_beside, cautions_on, judge_policy
 from simulator.report.report import (
+    ExposureReport,
     PolicyReport,
     ReportedRange,
     SignalEvents,
@@ -32,6 +33,7 @@ def policy_report_of(
     alpha: float = ALPHA,
     closer: CloserLook | None = None,
     findings: Sequence[Finding] = (),
+    exposure: ExposureReport | None = None,
 ) -> PolicyReport:
     """Return the report on a policy.
 
@@ -41,6 +43,7 @@ def policy_report_of(
         alpha: the probability that the interval of the uplift ever misses the truth.
         closer: what a closer look at some of them has found, if there was one.
         findings: the doctor's on its log, if it was asked.
+        exposure: what groups of items were shown, if any feature says which there are.
     """
     uplift, assignment = uplift_of(rows, alpha), assignment_of(rows)
     range_ = _range(rows)
@@ -69,6 +72,7 @@ def policy_report_of(
         drifts=closer.drifts if closer else [],
         findings=[each for each in findings if each.severity in {"warning", "failure"}],
         outcomes=outcomes_by_group(rows),
+        exposure=exposure,
     )
 
 

@@ -8,6 +8,9 @@ from simulator.pages import COLOURS, STYLE, WIDTH, AxisScale, describe_time, svg
 from simulator.report.report import (
     Drift,
     ExplorationPrice,
+    ExposureReport,
+    GroupExposure,
+    GroupOutcome,
     PolicyReport,
     SegmentDifference,
     StretchOfTime,
@@ -17,6 +20,8 @@ from simulator.report.report import (
 )
 from simulator.report.verdicts import Verdict
 
+SHOWN_GROUPS = 30
+"""Groups of items on the page, the most shown."""
 TONES = {
     "better": "reliable",
     "worse": "unreliable",
@@ -57,6 +62,12 @@ def _sections(report: PolicyReport) -> list[tuple[str, object, Callable[[], str]
         ("Reward over time", len(report.times) > 1, lambda: _times(report.times)),
         ("Reward events, as they came", report.signals, lambda: _signals(report)),
         ("What was chosen", report.choices, lambda: _choices(report)),
+        (
+            "What groups of items were shown",
+            report.exposure,
+            lambda: _exposure(report.exposure) if report.exposure else "",
+        ),
+        ("What groups of users got", report.outcomes, lambda: _outcomes(report.outcomes)),
         ("Sources", report.sources, lambda: _sources(report)),
         (
             "The price of exploration",
@@ -232,6 +243,64 @@ def _choices(report: PolicyReport) -> str:
             f" {report.coverage.chosen:,} of them were chosen.</p>"
         )
     return f"{said}<div class='wide'><table>{heads}{rows}</table></div>"
+
+
+def _exposure(exposure: ExposureReport) -> str:
+    """Return a row for each group: its share as a bar with its interval, and the floor."""
+    shown = exposure.groups[:SHOWN_GROUPS]
+    most = max((each.high for each in shown), default=1.0)
+    rows = "".join(
+        f"<tr><td>{escape(each.group) or '(none)'}<td class='n'>{each.chosen:,}"
+        f"<td class='n'>{_share(each, exposure.floor)}"
+        f"<td class='n'>{each.low:.2%} … {each.high:.2%}<td>{_bar(each, most, exposure.floor)}</tr>"
+        for each in shown
+    )
+    said = f"Groups by the feature <b>{escape(exposure.field)}</b>, of what the policy drew."
+    if exposure.floor is not None:
+        said += f" Each is to have {exposure.floor:.1%} at least, as the dashed line shows."
+    if (more := len(exposure.groups) - len(shown)) > 0:
+        said += f" {more:,} more groups are in the JSON."
+    heads = _heads("group", "shown", "share", "interval (95%)", "")
+    return f"<p class='soft'>{said}</p><div class='wide'><table>{heads}{rows}</table></div>"
+
+
+def _share(group: GroupExposure, floor: float | None) -> str:
+    """Return a share, marked where it is surely below the floor."""
+    if floor is not None and group.high < floor:
+        return f"<b class='unreliable'>{group.share:.2%}</b>"
+    return f"{group.share:.2%}"
+
+
+def _bar(group: GroupExposure, most: float, floor: float | None) -> str:
+    across = AxisScale(0.0, most, 0, 200)
+    line = (
+        ""
+        if floor is None
+        else (
+            f"<line x1='{across(floor):.1f}' x2='{across(floor):.1f}' y1='0' y2='14'"
+            " stroke='var(--ink)' stroke-dasharray='3'/>"
+        )
+    )
+    return (
+        "<svg width='200' height='14' role='img' aria-hidden='true'>"
+        f"<rect width='{across(group.share):.1f}' y='3' height='8' fill='{COLOURS[0]}'/>"
+        f"<line x1='{across(group.low):.1f}' x2='{across(group.high):.1f}' y1='7' y2='7'"
+        f" stroke='var(--ink)'/>{line}</svg>"
+    )
+
+
+def _outcomes(outcomes: Sequence[GroupOutcome]) -> str:
+    heads = _heads("group", "decisions", "users", "mean reward", "interval (95%)")
+    rows = "".join(
+        f"<tr><td>{escape(each.field)} = {escape(each.value)}<td class='n'>{each.decisions:,}"
+        f"<td class='n'>{each.units:,}<td class='n'>{each.mean:.5g}"
+        f"<td class='n'>{_interval(each.low, each.high)}</tr>"
+        for each in outcomes
+    )
+    return (
+        "<p class='soft'>What a decision of the policy earned, users being what is independent.</p>"
+        f"<div class='wide'><table>{heads}{rows}</table></div>"
+    )
 
 
 def _sources(report: PolicyReport) -> str:

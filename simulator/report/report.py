@@ -274,6 +274,20 @@ class GroupExposure(msgspec.Struct, frozen=True):
     high: float
 
 
+class ExposureReport(msgspec.Struct, frozen=True):
+    """What groups of items were shown, of what the policy drew.
+
+    Attributes:
+        field: the feature whose values are the groups.
+        floor: the share that the newest spec gives each group at least; None: none.
+        groups: the most shown first, at most 1,000.
+    """
+
+    field: str
+    floor: float | None
+    groups: list[GroupExposure]
+
+
 class GroupOutcome(msgspec.Struct, frozen=True):
     """What the decisions with one value of a field of the context earned, by the policy.
 
@@ -317,6 +331,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
         drifts: how far the first and the newest decisions are apart.
         findings: the doctor's, those that are not ok.
         outcomes: what users of each group got, by field of the context.
+        exposure: what groups of items were shown; None where no feature says which there are.
     """
 
     policy: str
@@ -336,6 +351,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     drifts: list[Drift] = []
     findings: list[Finding] = []
     outcomes: list[GroupOutcome] = []
+    exposure: ExposureReport | None = None
 
 
 def describe_share(part: float, whole: float) -> str:

@@ -42,6 +42,13 @@ class ReportOptions:
             " [default: every text or flag with at most 12 values]"
         ),
     ] = None
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature of items: say how much each of its values is shown"
+            " [default: exposure.group of the spec]"
+        ),
+    ] = None
     alpha: Annotated[
         float,
         typer.Option(

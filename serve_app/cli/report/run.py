@@ -23,7 +23,9 @@ from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.reachable import no_redis
 from simulator.doctor.checks.findings import Finding
 from simulator.report.closer import look_closely, newest_after
+from simulator.report.fairness import exposure_field, exposure_report
 from simulator.report.gather import PolicyRows, read_policy
+from simulator.report.item_groups import groups_of_items
 from simulator.report.make import policy_report_of
 from simulator.report.report import PolicyReport
 
@@ -83,7 +85,13 @@ def _reported(
         progress.update(task, description="looking closely")
         closer = look_closely(root, name, after)
     findings = _findings(options, settings, name, readers, rows)
-    return policy_report_of(name, rows, alpha=options.alpha, closer=closer, findings=findings)
+    field = options.group or exposure_field(rows)
+    exposure = None
+    if field is not None:
+        exposure = exposure_report(rows, field, groups_of_items(root, name, rows.catalogue, field))
+    return policy_report_of(
+        name, rows, alpha=options.alpha, closer=closer, findings=findings, exposure=exposure
+    )
 
 
 def _show(progress: Progress, task: TaskID, count: int) -> None:

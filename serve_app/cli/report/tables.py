@@ -9,8 +9,10 @@ from rich.text import Text
 from serve_app.cli.replay.tables import COLOURS as VERDICT_COLOURS
 from serve_app.cli.terminal import empty_table
 from simulator.pages import describe_time
+from simulator.report.page import SHOWN_GROUPS
 from simulator.report.report import (
     ExplorationPrice,
+    ExposureReport,
     GroupSummary,
     PolicyReport,
     SegmentDifference,
@@ -53,6 +55,8 @@ def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
         parts.append(_signals(report))
     if report.choices:
         parts.append(_choices(report))
+    if report.exposure is not None:
+        parts.append(_exposure(report.exposure))
     if report.sources:
         parts.append(_sources(report))
     if report.exploration is not None:
@@ -156,6 +160,22 @@ def _choices(report: PolicyReport) -> Table:
             f"{each.effective:,.1f}",
             f"{each.head:.1%}",
             f"{each.novelty:.2f}",
+        )
+    return table
+
+
+def _exposure(exposure: ExposureReport) -> Table:
+    numbers = ("shown", "share", "interval")
+    floor = "" if exposure.floor is None else f"; each is to have {exposure.floor:.1%} at least"
+    table = empty_table(
+        *("group", *numbers), title=f"items by {exposure.field}{floor}", numbers=numbers
+    )
+    for each in exposure.groups[:SHOWN_GROUPS]:
+        table.add_row(
+            each.group or "(none)",
+            f"{each.chosen:,}",
+            f"{each.share:.2%}",
+            f"{each.low:.2%} … {each.high:.2%}",
         )
     return table
 

@@ -53,6 +53,19 @@ def test_the_page_the_file_and_the_screen_say_the_same(archive, tmp_path):
     assert json.loads(run("--archive", archive, "--no-doctor", "--json").output) == found
 
 
+def test_groups_of_items_are_said_where_a_feature_is_named(archive):
+    """The catalogue is empty here: all that was chosen is of no group, and the screen says so."""
+    done = run("p", "--archive", archive, "--no-doctor", "--group", "provider")
+    assert "items by provider" in done.output
+    assert "(none)" in done.output
+    found = json.loads(
+        run("p", "--archive", archive, "--no-doctor", "--group", "provider", "--json").output
+    )
+    (group,) = found["exposure"]["groups"]
+    assert (group["group"], group["share"], found["exposure"]["floor"]) == ("", 1.0, None)
+    assert "exposure" not in run("p", "--archive", archive, "--no-doctor").output
+
+
 def test_the_doctor_looks_at_it_too(archive, tmp_path):
     """It has no salt, and decisions that no snapshot made: what it finds is in the report."""
     done = run("p", "--archive", archive, "--data-dir", tmp_path / "none", "--json")

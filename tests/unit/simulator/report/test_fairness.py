@@ -5,9 +5,24 @@ import math
 import numpy as np
 import pytest
 from msgspec import json
+from support.fakes import FakeLog
+from support.logs import archived, decision
 
-from simulator.report.fairness import exposure_by_group, outcomes_by_group
-from simulator.report.gather import HOLDOUT, NO_UNIT, POLICY, PolicyRows
+from bandits.log.join import JoinRule
+from bandits.log.records import CatalogueRecord, TickRecord
+from policies.items.catalogue import Catalogue, Item
+from policies.rules.quotas.quota import Exposure
+from policies.spec import PolicySpec
+from simulator.report.fairness import (
+    exposure_by_group,
+    exposure_field,
+    exposure_report,
+    outcomes_by_group,
+)
+from simulator.report.gather import HOLDOUT, NO_UNIT, POLICY, PolicyRows, read_policy
+from simulator.report.item_groups import groups_of_items
+from simulator.report.make import policy_report_of
+from simulator.report.page import policy_page
 
 
 def rows_of(reward, codes, unit=None, group=None) -> PolicyRows:
@@ -68,3 +83,50 @@ def test_the_intervals_cover_the_mean_of_users_who_come_often():
         (found,) = outcomes_by_group(rows_of(reward, [0] * 600, unit=unit))
         held += found.low <= 0.5 <= found.high
     assert held / 400 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 400)
+
+
+PROVIDERS = {"a": "north", "b": "south", "c": "south"}
+
+
+def test_a_report_says_what_groups_of_items_were_shown_beside_their_floor(tmp_path):
+    """Groups by the catalogue of the newest decision; who is surely below the floor is marked."""
+    spec = PolicySpec("p", exposure=Exposure("provider", 0.4), join=JoinRule(window_s=1.0))
+    items = [Item(name, {"provider": of, "new": name == "a"}) for name, of in PROVIDERS.items()]
+    catalogue, log = Catalogue(items), FakeLog(spec)
+    log.blobs[catalogue.digest] = catalogue.encoded
+    log.append(CatalogueRecord(catalogue.digest), at=5)
+    for number in range(60):
+        chosen = 0 if number % 6 == 0 else 1 + number % 2
+        log.append(
+            decision(
+                f"e{number}",
+                ids=("a", "b", "gone"),
+                chosen=(chosen,),
+                spec=spec.digest,
+                catalogue=catalogue.digest,
+                context={"region": "<b>eu</b>"},
+            ),
+            at=10 + number,
+        )
+    log.append(TickRecord(), at=100_000)
+    archived(tmp_path, log.entries, spec, blobs=log.blobs)
+
+    rows = read_policy(str(tmp_path), "p")
+    assert exposure_field(rows) == "provider"
+    said = exposure_report(
+        rows, "provider", groups_of_items(str(tmp_path), "p", rows.catalogue, "provider")
+    )
+    assert said.floor == 0.4
+    assert {each.group: each.chosen for each in said.groups} == {"south": 20, "": 30, "north": 10}
+    by_flag = groups_of_items(str(tmp_path), "p", rows.catalogue, "new")
+    assert (by_flag("a"), by_flag("b"), by_flag("gone")) == ("true", "false", None)
+    assert exposure_report(rows, "new", by_flag).floor is None
+    assert groups_of_items(str(tmp_path), "p", "", "new")("a") is None
+
+    page = policy_page(policy_report_of("p", rows, exposure=said))
+    assert "What groups of items were shown" in page
+    assert "<b class='unreliable'>16.67%</b>" in page  # north, whose interval ends below 40%
+    assert "<b class='unreliable'>33.33%</b>" not in page
+    assert "&lt;b&gt;eu&lt;/b&gt;" in page
+    assert "<b>eu</b>" not in page
+    assert "What groups of items were shown" not in policy_page(policy_report_of("p", rows))
