@@ -22,10 +22,10 @@ DEMANDED = "BANDITLOOP_DEMAND_PROMETHEUS"
 
 
 def program(name: str) -> str:
-    """Where a program of the package is; skips the test where it is not installed."""
+    """Where a program is; skips the test where it is not installed."""
     found = shutil.which(name)
     if found is None:
-        assert not os.environ.get(DEMANDED), f"there is no {name}: install Debian's prometheus"
+        assert not os.environ.get(DEMANDED), f"there is no {name}: .ci/run installs it"
         pytest.skip(f"no {name} is installed here")
     return found
 
