@@ -9,59 +9,84 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bandits.errors import InvalidFieldError, NonFiniteNumberError
+from bandits.errors import InvalidFieldError, InvalidInputError, NonFiniteNumberError
 from bandits.values import FeatureMap, Value
 from policies.requests import MAX_DEPTH
 
-FeatureObject = dict[str, Any]
+FeatureObject = dict[str, float | str | bool | list[float] | dict[str, Any] | None]
 FeatureObjects = list[FeatureObject | None]
 _IGNORED = "_"
+_SCALARS = frozenset((float, str, bool))
 
 
-def record_features(given: Sequence[FeatureObject | None], target: str) -> FeatureMap:
+def record_features(
+    given: Sequence[FeatureObject | None], target: str, number: int | None = None
+) -> FeatureMap:
     """Return features as a record has them.
 
     Args:
         given: the objects of the request.
         target: their path in it, which errors begin with.
+        number: what stands in the path for ``%d``.
 
     Raises:
         InvalidFieldError: a name is empty, a value of no known kind, or a feature both a text and a
             number; it names the field.
         NonFiniteNumberError: a number is not finite.
     """
+    # Most are one object without anything inside: as a record has it.
+    only = given[0] if len(given) == 1 else None
+    if only is not None:
+        for name, value in only.items():
+            if type(value) not in _SCALARS or not name or name[0] == _IGNORED:
+                break
+        else:
+            return only  # type: ignore[return-value]
+
     features: FeatureMap = {}
     for at, each in enumerate(given):
         if each:
-            _add_all(features, each, "", f"{target}[{at}]", 1)
+            try:
+                _add_all(features, each, "", 1)
+            except InvalidInputError as error:
+                inner = "" if error.target is None else f".{error.target}"
+                path = target if number is None else target % number
+                raise type(error)(error.message, f"{path}[{at}]{inner}") from error
     return features
 
 
-def _add_all(
-    features: FeatureMap, given: Mapping[str, Any], prefix: str, target: str, depth: int
-) -> None:
-    if depth > MAX_DEPTH:
-        raise InvalidFieldError(f"features are nested at most {MAX_DEPTH} deep", target)
-
+def _add_all(features: FeatureMap, given: Mapping[str, Any], prefix: str, depth: int) -> None:
     for name, value in given.items():
-        if not name:
-            raise InvalidFieldError("the name of a feature is not empty", target)
-        if name[0] == _IGNORED or value is None:
-            continue
+        # Nearly all values are of these kinds, under names of their own.
+        kind = type(value)
+        if (kind is float or kind is str or kind is bool) and name and name[0] != _IGNORED:
+            full = prefix + name
+            if full not in features:
+                features[full] = value
+                continue
+        _add_any(features, name, value, prefix, depth)
 
-        full, kind = prefix + name, type(value)
-        if kind is str or kind is float or kind is bool:
-            _put_feature(features, full, value, target)
-        elif kind is int:
-            _put_feature(features, full, _number(value, f"{target}.{name}"), target)
-        elif kind is dict:
-            _add_all(features, value, f"{full}.", f"{target}.{name}", depth + 1)
-        else:
-            for at, number in enumerate(value):
-                path = f"{target}.{name}[{at}]"
-                if type(number) not in {int, float}:
-                    raise InvalidFieldError("an array of features is of numbers", path)
-                _put_feature(features, f"{full}.{at}", _number(number, path), target)
+
+def _add_any(features: FeatureMap, name: str, value: Any, prefix: str, depth: int) -> None:
+    if not name:
+        raise InvalidFieldError("the name of a feature is not empty", prefix.rstrip(".") or None)
+    if name[0] == _IGNORED or value is None:
+        return
+
+    full = prefix + name
+    if isinstance(value, dict):
+        if depth == MAX_DEPTH:
+            raise InvalidFieldError(f"features are nested at most {MAX_DEPTH} deep", full)
+        _add_all(features, value, f"{full}.", depth + 1)
+    elif isinstance(value, list):
+        for at, number in enumerate(value):
+            if type(number) not in {int, float}:
+                raise InvalidFieldError("an array of features is of numbers", f"{full}[{at}]")
+            _put_feature(features, f"{full}.{at}", _number(number, full))
+    elif isinstance(value, bool | str):
+        _put_feature(features, full, value)
+    else:
+        _put_feature(features, full, _number(value, full))
 
 
 def _number(value: float, target: str) -> float:
@@ -74,7 +99,7 @@ def _number(value: float, target: str) -> float:
     return number
 
 
-def _put_feature(features: FeatureMap, name: str, value: Value, target: str) -> None:
+def _put_feature(features: FeatureMap, name: str, value: Value) -> None:
     """Put a feature; of two under one name, numbers add up, and texts are both there."""
     before = features.get(name)
     if before is None:
@@ -86,7 +111,7 @@ def _put_feature(features: FeatureMap, name: str, value: Value, target: str) -> 
     elif of_text == [False, False]:
         features[name] = float(before) + float(value)  # type: ignore[arg-type]
     else:
-        raise InvalidFieldError(f"the feature {name} is given as a text and as a number", target)
+        raise InvalidFieldError("a feature is not both a text and a number", name)
 
 
 def _as_texts(value: Value) -> list[str]:

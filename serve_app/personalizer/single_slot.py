@@ -110,20 +110,32 @@ def actions_of(sent: Sequence[RankableAction]) -> list[ActionRequest]:
         raise TooManyActionsError(
             f"a request has 1 to {MOST_ACTIONS} actions, not {len(sent)}", "actions"
         )
+    names = [action.id for action in sent]
+    sizes = list(map(len, names))
+    if len(set(names)) < len(names) or not 0 < min(sizes) <= max(sizes) <= MAX_ID:
+        _check_ids(names)
+    return [
+        ActionRequest(name, _features_of(action, at))
+        for at, (name, action) in enumerate(zip(names, sent, strict=True))
+    ]
+
+
+def _features_of(action: RankableAction, at: int) -> FeatureMap:
+    features = action.features
+    if not features or (None in features and features.count(None) == len(features)):
+        raise InvalidFieldError(
+            "an action has at least one object of features", f"actions[{at}].features"
+        )
+    return record_features(features, "actions[%d].features", at)
+
+
+def _check_ids(names: Sequence[str]) -> None:
     seen: set[str] = set()
-    actions: list[ActionRequest] = []
-    for at, action in enumerate(sent):
-        name, features = action.id, action.features
+    for at, name in enumerate(names):
         check_id(name, f"actions[{at}].id")
         if name in seen:
             raise DuplicateActionError(f"two actions have the id {name!r}", f"actions[{at}].id")
         seen.add(name)
-
-        target = f"actions[{at}].features"
-        if features is None or features.count(None) == len(features):
-            raise InvalidFieldError("an action has at least one object of features", target)
-        actions.append(ActionRequest(name, record_features(features, target)))
-    return actions
 
 
 def check_id(name: str, target: str) -> None:

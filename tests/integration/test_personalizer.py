@@ -130,10 +130,10 @@ def _decoded_first(scope):
     return scope["path"].split("/")
 
 
-def _flat(features, given, prefix, target, depth):
+def _flat(features, given, prefix, depth):
     for name, value in given.items():
         if isinstance(value, dict):
-            _flat(features, value, "", target, depth)
+            _flat(features, value, "", depth)
         elif value is not None and not isinstance(value, list):
             features[name] = value
 
