@@ -336,9 +336,9 @@ class Keys(LogKeys):
         """Name the list of what one visit was shown by decisions of this partition."""
         return self._key(f"visit:{keyed}")
 
-    def slot_names(self, event_id: str) -> str:
-        """Name the list of what a caller calls the slots of a decision."""
-        return self._key(f"slots:{event_id}")
+    def slot_names(self, digest: str) -> str:
+        """Name the list of what a decision's slots are called, by its event_id's digest."""
+        return self._key(f"slots:{digest}")
 
     @property
     def decisions_prefix(self) -> str:

@@ -161,8 +161,13 @@ small_records = st.one_of(
     st.builds(records.ArtifactRecord, texts),
     st.builds(records.BuildRecord, st.dictionaries(texts, texts, max_size=2)),
 )
+reranked = decisions().map(lambda made: records.RerankedRecord(made.event_id, encode(made)))
 log_bytes = st.one_of(
-    decisions().map(encode), rewards.map(encode), small_records.map(encode), st.binary(max_size=20)
+    decisions().map(encode),
+    rewards.map(encode),
+    small_records.map(encode),
+    reranked.map(encode),
+    st.binary(max_size=20),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bandits.log.codec import digest
 from serve_app.store.keys import Keys
 from serve_app.store.replicas.shared_wire import SharedWire
 
@@ -37,8 +38,8 @@ class SlotNames:
         Raises:
             LogUnavailableError: not known to be kept.
         """
-        data, key = msgspec.msgpack.encode(list(names)), keys.slot_names(event_id)
-        await self._wire.send(("SET", key, data, "NX", "PX", self._kept_ms), (), 1)
+        data = msgspec.msgpack.encode(list(names))
+        await self._wire.send(("SET", _key(keys, event_id), data, "NX", "PX", self._kept_ms), (), 1)
 
     async def of(self, keys: Keys, event_id: str) -> list[str]:
         """Return the names of a decision's slots; none where none are known.
@@ -50,5 +51,9 @@ class SlotNames:
         Raises:
             LogUnavailableError: it cannot be found out now.
         """
-        data = await self._wire.send(("GET", keys.slot_names(event_id)), (), 1)
+        data = await self._wire.send(("GET", _key(keys, event_id)), (), 1)
         return [] if data is None else _decoder.decode(data)
+
+
+def _key(keys: Keys, event_id: str) -> str:
+    return keys.slot_names(digest(event_id.encode()))
