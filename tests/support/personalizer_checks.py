@@ -585,6 +585,39 @@ for _name, _changes in BAD_PAGES.items():
 
 
 @check_of_slots
+def fields_that_are_not_known_are_left(s: Setting) -> None:
+    """Older examples send some of them."""
+    event = named()
+    body = asked(eventId=event, learningEnabled=True, positionFeatures=[])
+    body["actions"][0]["rank"] = 1
+    s["home"].rank(body)
+    s.decision(event)
+    s["home"].rank_slots(page("one", eventId=named("p"), learningEnabled=False))
+
+
+@check_of_slots
+def ids_of_more_than_256_characters_are_refused(s: Setting) -> None:
+    """The other client does not send them."""
+    long = "x" * 257
+    for body in (asked(eventId=long), asked(long), {"actions": [{"id": None, "features": [{}]}]}):
+        assert refusal_of(lambda body=body: s["home"].rank(body)) == (400, "InvalidRankRequest")
+    refusal = refusal_of(lambda: s["home"].reward(long, 1.0))
+    assert refusal == (400, "InvalidRewardRequest")
+    refusal = refusal_of(lambda: s["home"].activate(long))
+    assert refusal == (400, "InvalidEventIdToActivate")
+
+
+@check_of_slots
+def rewards_without_a_value_are_refused(s: Setting) -> None:
+    for body in ({}, {"value": None}, {"value": "1"}, []):
+        refusal = refusal_of(lambda body=body: s["home"]._do("reward", "e", body))
+        assert refusal == (400, "InvalidRewardRequest")
+    for body in ({}, {"reward": None}, {"reward": [{"slotId": "one"}]}):
+        refusal = refusal_of(lambda body=body: s["home"]._do("reward_multi_slot", "e", body))
+        assert refusal == (400, "InvalidRewardRequest")
+
+
+@check_of_slots
 def rewards_of_slots_that_are_none_are_refused_all_or_none(s: Setting) -> None:
     event = named("p")
     s["home"].rank_slots(page("one", "two", eventId=event))
