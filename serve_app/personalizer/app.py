@@ -18,7 +18,7 @@ from serve_app.api.api_keys import Headers, KeyRing
 from serve_app.api.asgi import ROUTE_LABEL, Api
 from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.ports import Backend
-from serve_app.api.routes import Call, RouteTable, needed_scope
+from serve_app.api.routes import Call, Resource, RouteTable, needed_scope
 from serve_app.api.wire import (
     JSON,
     Answer,
@@ -69,7 +69,7 @@ class PersonalizerApi:
             loops: by policy, its configuration, model and log; None: there are none.
         """
         self._operations = RouteTable((*OPERATIONS, *LoopOperations(loops or {}).routes()))
-        self.table = api.table
+        self.table: RouteTable = BothTables(api.table, self._operations)
         self._api = api
         self._backend = backend
         self._keys = keys
@@ -181,6 +181,28 @@ class PersonalizerApi:
         if isinstance(answer, tuple):
             return answer
         return operation.endpoint.status, encode(answer), JSON
+
+
+class BothTables(RouteTable):
+    """Finds the routes of our own API, and of the protocol at its paths."""
+
+    def __init__(self, ours: RouteTable, operations: RouteTable) -> None:
+        """Look in both.
+
+        Args:
+            ours: of our own API.
+            operations: of the protocol, below its prefixes.
+        """
+        super().__init__(ours.routes)
+        self._operations = operations
+
+    def find(self, path: str, parts: Sequence[str], method: str = "") -> Resource | None:
+        """Return what is at a path; see ``RouteTable.find``."""
+        asked = asked_of(parts)
+        if asked is None:
+            return super().find(path, parts, method)
+        below = ["", *asked.parts]
+        return self._operations.find("/".join(below), below, method)
 
 
 def asked_of(parts: Sequence[str]) -> AskedPath | None:

@@ -12,6 +12,7 @@ from bandits.log.records import ActivationRecord, RewardRecord
 from policies.spec import PolicySpec
 from serve_app.api.api_keys import Key, KeyRing, secret_hash
 from serve_app.api.asgi import Api
+from serve_app.api.cors import CrossOriginApi
 from serve_app.personalizer.app import PersonalizerApi
 from serve_app.replica.metrics import Metrics
 
@@ -109,6 +110,23 @@ async def test_bad_requests_have_the_protocols_status_and_code(adapter, name):
     assert error_of(answer) == tuple(expected)
     assert "retry-after" not in answer.headers
     assert adapter.entries() == []
+
+
+async def test_a_page_of_an_allowed_origin_may_call_it_too(adapter):
+    shop = "https://shop.example"
+    app = CrossOriginApi(adapter.app, frozenset({shop}))
+    headers = {"origin": shop, "access-control-request-method": "POST"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test"
+    ) as http:
+        for shape in SHAPES:
+            for what in ("rank", "events/a%2Fb/reward", "multislot/rank"):
+                asked = await http.request("OPTIONS", f"{shape}/{what}", headers=headers)
+                assert (asked.status_code, asked.content) == (204, b"")
+                assert asked.headers["access-control-allow-methods"] == "POST"
+        answer = await http.post(f"{SHAPES[0]}/rank", json=GOOD, headers={"origin": shop})
+        assert answer.status_code == 201
+        assert answer.headers["access-control-allow-origin"] == shop
 
 
 async def test_another_method_is_told_which_there_is(adapter):
