@@ -208,6 +208,7 @@ def serving_on_cluster(
     from ray import serve
 
     from serve_app.app import APP_NAME, build_for_cluster
+    from serve_app.office.names import OFFICE_APP
 
     # All nodes get the salt that is kept here, if the environment has none.
     if settings.redis_url is not None:
@@ -230,9 +231,13 @@ def serving_on_cluster(
         base = _url(settings.host if is_loopback(settings.host) else "127.0.0.1", settings.port)
         try:
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
+            if settings.console == "on":
+                _open_office(settings)
             yield base
         finally:
             serve.delete(APP_NAME)
+            if settings.console == "on":
+                serve.delete(OFFICE_APP)
     finally:
         ray.shutdown()
 

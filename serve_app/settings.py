@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bandits.errors import StartupError
 from serve_app.store.clients import is_cluster, url_parts
-from serve_app.store.event_log import REMEMBERED_S
+from serve_app.store.keys import REMEMBERED_S
 
 Durability = Literal["always", "everysec", "none"]
 MIN_SALT_BYTES = 16

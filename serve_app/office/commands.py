@@ -8,7 +8,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -27,9 +27,13 @@ LONGEST_S = 600.0
 """How long a command may take before it is ended."""
 KINDS: Mapping[str, type[BanditloopError]] = {kind.code: kind for kind in STATUS}
 # The kernel ends a command whose office has died: nobody waits for it.
-ENTRY = (
-    "from serve_app.host.haproxy import end_with_parent; end_with_parent();"
-    " from serve_app.cli.main import main; main()"
+BANDITLOOP = (
+    sys.executable,
+    "-c",
+    (
+        "from serve_app.host.haproxy import end_with_parent; end_with_parent();"
+        " from serve_app.cli.main import main; main()"
+    ),
 )
 _ERROR = re.compile(r"^error (\w+): (.*)$", re.MULTILINE)
 
@@ -56,6 +60,7 @@ class CommandRunner:
         self,
         environment: Mapping[str, str],
         *,
+        program: Sequence[str] = BANDITLOOP,
         at_once: int = AT_ONCE,
         kept_s: float = KEPT_S,
         patience_s: float = PATIENCE_S,
@@ -66,13 +71,14 @@ class CommandRunner:
 
         Args:
             environment: of the commands.
+            program: what runs them.
             at_once: how many run at a time.
             kept_s: how long an answer is kept, in seconds.
             patience_s: how long a caller waits.
             longest_s: how long a command may take.
             clock: seconds.
         """
-        self._environment = dict(environment)
+        self._environment, self._program = dict(environment), tuple(program)
         self._room = asyncio.Semaphore(at_once)
         self._kept_s, self._patience_s, self._longest_s = kept_s, patience_s, longest_s
         self._clock = clock
@@ -136,9 +142,7 @@ class CommandRunner:
         async with self._room:
             self.started += 1
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                ENTRY,
+                *self._program,
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -50,6 +50,11 @@ class OfficeDoor:
 
 
 def _handle() -> Any:
-    from ray import serve  # noqa: PLC0415 - only where Ray runs
+    import ray  # noqa: PLC0415 - only where Ray runs
+    from ray import serve  # noqa: PLC0415 - likewise
+    from ray.serve.exceptions import RayServeException  # noqa: PLC0415 - likewise
 
+    # Asked for a handle, Serve would start a Ray of its own.
+    if not ray.is_initialized():
+        raise RayServeException("no Ray runs here")
     return serve.get_deployment_handle(OFFICE, OFFICE_APP)

@@ -7,8 +7,8 @@ from bandits.log.codec import encode
 from bandits.log.records import MergeUsersRecord
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.clients import FAILURES, AsyncRedis
-from serve_app.store.event_log import REMEMBERED_S, LogWriter
-from serve_app.store.keys import ActivityKeys
+from serve_app.store.event_log import LogWriter
+from serve_app.store.keys import REMEMBERED_S, ActivityKeys
 from serve_app.store.replicas.shared_wire import reason_of
 from serve_app.store.users.merging import MergePlan, plan_merge, still_to_read
 from serve_app.store.users.persons import new_person, swap_command

@@ -10,7 +10,7 @@ from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, now_ms
-from serve_app.store.keys import Keys, LogKeys
+from serve_app.store.keys import REMEMBERED_S, Keys, LogKeys
 from serve_app.store.replicas.known_appends import (
     APPEND_ONCE,
     MOST_OF_VISIT,
@@ -23,8 +23,6 @@ from serve_app.store.replicas.known_appends import (
 from serve_app.store.replicas.shared_wire import TIMEOUT_S, SharedWire
 
 FIELD = b"r"
-REMEMBERED_S = 600
-"""How long a client may retry a decision under the event_id it made."""
 SPAN_S = 60
 ATTEMPTS = 3
 """How often an entry is appended whose answer is lost."""

@@ -13,8 +13,8 @@ from bandits.log.codec import MALFORMED, decode, encode
 from bandits.log.records import ActivationRecord, ItemChange, ItemsRecord, RewardRecord
 from policies.items.changes import check_change, encode_item
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import APPEND_REMEMBERED, FIELD, REMEMBERED_S
-from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.event_log import APPEND_REMEMBERED, FIELD
+from serve_app.store.keys import REMEMBERED_S, ItemsKeys, Keys
 from serve_app.store.lease import Lease
 
 JSON_FIELD = b"json"

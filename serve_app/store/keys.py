@@ -8,6 +8,8 @@ from dataclasses import dataclass
 PROCESSES = "bl:processes"
 GOVERNED = "bl:governed"
 """The mark of whoever has specs served that are set over HTTP."""
+REMEMBERED_S = 600
+"""How long a client may retry a decision under the event_id it made."""
 
 
 def process_metrics(process: str) -> str:

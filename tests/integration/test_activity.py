@@ -23,8 +23,7 @@ from serve_app.replica.space_metrics import SpaceState, read_states, space_famil
 from serve_app.store.activity import demand
 from serve_app.store.activity.demand import DemandReader
 from serve_app.store.clients import blocking_client
-from serve_app.store.event_log import REMEMBERED_S
-from serve_app.store.keys import UsersKeys
+from serve_app.store.keys import REMEMBERED_S, UsersKeys
 from serve_app.store.profiles.part_state import decode_part_state
 from serve_app.store.spaces import register
 from serve_app.workers import activity_leader

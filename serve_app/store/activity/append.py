@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 from bandits.log.codec import encode
 from bandits.log.records import ActivityRecord
-from serve_app.store.event_log import REMEMBERED_S, SPAN_S
-from serve_app.store.keys import ActivityKeys
+from serve_app.store.event_log import SPAN_S
+from serve_app.store.keys import REMEMBERED_S, ActivityKeys
 
 # What ids stood for, is remembered as decisions are (event_log.py): in one hash of each span of
 # time, whose name begins with a key, so that its slot is the same.

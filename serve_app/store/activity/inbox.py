@@ -15,9 +15,9 @@ from policies.pseudonyms import person_key
 from serve_app.store.activity.append import MEMORY, NewActivity
 from serve_app.store.activity.space_items import SpaceItems
 from serve_app.store.clients import Redis
-from serve_app.store.event_log import REMEMBERED_S, SPAN_S
+from serve_app.store.event_log import SPAN_S
 from serve_app.store.inbox import JSON_FIELD, MAX_MOVED
-from serve_app.store.keys import ActivityKeys, UsersKeys
+from serve_app.store.keys import REMEMBERED_S, ActivityKeys, UsersKeys
 from serve_app.store.lease import Lease
 from serve_app.store.users.persons import resolve_command, resolved
 
