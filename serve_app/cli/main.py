@@ -37,6 +37,7 @@ COMMANDS = {
     "refresh": "Train a policy's sources anew on its log.",
     "migrate": "Make a policy of what another service has exported.",
     "explain": "Say why a decision of the log is as it is.",
+    "preview": "Say what a running service would choose, and why.",
     "erase": "Forget users: nothing links them to what is logged.",
 }
 """Each command's one line in the list; its module is ``serve_app.cli.<command>``."""

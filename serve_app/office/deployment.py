@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bandits.errors import BanditloopError
@@ -27,13 +28,25 @@ THREADS = 4
 log = logging.getLogger("banditloop.office")
 
 
+def _yield_to_others(niceness: int) -> None:
+    """Have the kernel prefer other processes; on Linux each thread has a niceness of its own."""
+    threads = Path("/proc/self/task")
+    if not threads.exists():
+        os.nice(niceness)
+        return
+    for thread in threads.iterdir():
+        number = int(thread.name)
+        own = os.getpriority(os.PRIO_PROCESS, number)
+        os.setpriority(os.PRIO_PROCESS, number, min(19, own + niceness))
+
+
 class Office:
     """Answers what takes long, and serves the console. Wrapped by ``serve.ingress`` in app.py."""
 
     def __init__(self, settings: Settings, api_url: str) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
-        os.nice(NICENESS)
+        _yield_to_others(NICENESS)
         self._settings, self._api_url = settings, api_url
         self._commands = CommandRunner(command_environment(settings))
         self._threads = ThreadPoolExecutor(THREADS, "errand")

@@ -1,6 +1,7 @@
 """The real service: Ray Serve, HAProxy, Valkey, real HTTP, started by the command a user types."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -260,6 +261,57 @@ def test_the_log_is_archived_while_it_grows(service, tmp_path):
     show = banditloop("archive", "show", "--archive", str(root), "news", cwd=tmp_path)
     assert show.wait(60) == 0
     assert "per entry" in (tmp_path / "output").read_text()
+
+
+def office_of(process: "subprocess.Popen[str]") -> list[int]:
+    started = descendants(process.pid)
+    return [pid for pid, title in started.items() if "ServeReplica:console" in title]
+
+
+def test_the_office_says_what_the_commands_print(service, tmp_path):
+    """At a lower priority than whoever answers rank."""
+    url, process = service
+    news = f"{url}/v1/policies/news"
+    wait_for(lambda: office_of(process), timeout_s=30, what="the office")
+    newest = wait_for(
+        lambda: httpx.get(f"{news}/decisions?limit=1").json().get("decisions"),
+        timeout_s=30,
+        what="an answer of the office",
+    )[0]["event_id"]
+    lines = {"report": ["report"], "doctor": ["doctor"], f"events/{newest}/explain": ["explain"]}
+    lines[f"events/{newest}/explain"].append(newest)
+    for path, command in lines.items():
+        told = httpx.get(f"{news}/{path}", timeout=60).json()
+        service_folder = Path(os.readlink(f"/proc/{process.pid}/cwd"))
+        printed = banditloop(*command, "--json", cwd=service_folder, output="printed")
+        printed.wait(60)
+        said = json.loads((service_folder / "printed").read_text())
+        varying = {"range", "findings", "times", "drifts"}  # the log's ticks go on
+        for name in said.keys() - varying:
+            assert told[name] == said[name], (path, name)
+
+    own = os.getpriority(os.PRIO_PROCESS, process.pid)
+    [office] = office_of(process)
+    threads = [int(each.name) for each in Path(f"/proc/{office}/task").iterdir()]
+    nice = {os.getpriority(os.PRIO_PROCESS, each) - own for each in threads}
+    assert min(nice) >= min(10, 19 - own)
+
+
+def test_killing_the_office_costs_rank_nothing(service):
+    url, process = service
+    [office] = office_of(process)
+    with asked_all_the_time(url, "news", {"actions": [{"id": "a"}, {"id": "b"}]}) as answers:
+        os.kill(office, signal.SIGKILL)
+        told = httpx.get(f"{url}/v1/policies/news/decisions", timeout=60)
+        assert told.status_code == 200 or told.json()["error"]["code"] == "office_gone"
+        wait_for(
+            lambda: httpx.get(f"{url}/v1/policies/news/decisions").status_code == 200,
+            timeout_s=60,
+            what="another office",
+        )
+        assert office_of(process) != [office]
+    assert answers
+    assert {status for status, _, _ in answers} == {200}
 
 
 def train(root: Path, *items: str) -> str:

@@ -1,26 +1,21 @@
 """``banditloop explain``: why a decision of the log is as it is."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.text import Text
 
 from serve_app.cli.options import AsJson, DataDir, PolicyName, RedisUrl, one_command
-from serve_app.cli.terminal import empty_table, output, progress_bar, say
+from serve_app.cli.terminal import output, progress_bar, say
 
 if TYPE_CHECKING:
     from banditloop_client.console_schemas import ExplainedEvent
-    from banditloop_client.explain_schemas import ExplainedAction
     from serve_app.admin.replayed.explaining import FoundDecision
 
 app = one_command()
 
 GONE = 3
 """Exit status where the decision is found, and why it is so can be said no more."""
-HEADS = ("action", "chosen in slot", "probability in slot 0", "score", "boost", "sources")
-NUMBERS = ("value", "weight", "adds")
 VERIFIED = {
     "equal": "the logged probabilities follow from it, byte for byte",
     "unequal": "the logged probabilities do NOT follow from it",
@@ -28,8 +23,6 @@ VERIFIED = {
     "gone": "nothing, for the model is gone",
     "not_asked": "nothing, for no model was asked",
 }
-SHOWN = 12
-"""Terms of an action that the terminal shows; --json has all."""
 
 
 @app.command()
@@ -96,6 +89,8 @@ def _as_json(found: "FoundDecision") -> "ExplainedEvent":
 
 
 def _print(found: "FoundDecision") -> None:
+    from serve_app.cli.explain.tables import print_explanation
+
     record = found.record
     shown = [
         f"{record.action_ids[at]} (probability {record.propensity(slot):.4f})"
@@ -104,39 +99,5 @@ def _print(found: "FoundDecision") -> None:
     say(f"{record.event_id}: {', '.join(shown)}, among {len(record.action_ids):,}", on=output)
     say(f"model: {found.source}", on=output)
     say(f"verified: {VERIFIED[found.verified]}", on=output)
-    if found.explanation is None:
-        return
-    if found.explanation.note is not None:
-        say(found.explanation.note, on=output)
-
-    actions = found.explanation.actions
-    table = empty_table(*HEADS, numbers=HEADS[1:5])
-    for each in actions:
-        said = ", ".join(f"{name} {of.score:.3g} (#{of.rank})" for name, of in each.sources.items())
-        table.add_row(*map(Text, _cells(each)), Text(said))
-    output.print(table)
-    for each in actions:
-        if each.slot is not None and each.terms:
-            _print_terms(each)
-
-
-def _cells(action: "ExplainedAction") -> Sequence[str]:
-    return (
-        action.id,
-        "" if action.slot is None else str(action.slot),
-        f"{action.probability:.4f}",
-        "" if action.score is None else f"{action.score:.4f}",
-        f"{action.boost:+.4f}" if action.boost else "",
-    )
-
-
-def _print_terms(action: "ExplainedAction") -> None:
-    table = empty_table(f"why {action.id}", *NUMBERS, numbers=NUMBERS)
-    for term in action.terms[:SHOWN]:
-        name = " x ".join(term.features) or "constant"
-        numbers = (f"{term.value:.4g}", f"{term.weight:+.4g}", f"{term.adds:+.4f}")
-        table.add_row(Text(name), *numbers)
-    rest = action.terms[SHOWN:]
-    if rest:
-        table.add_row(f"{len(rest)} more", "", "", f"{sum(each.adds for each in rest):+.4f}")
-    output.print(table)
+    if found.explanation is not None:
+        print_explanation(found.explanation)
