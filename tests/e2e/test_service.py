@@ -268,9 +268,10 @@ def office_of(process: "subprocess.Popen[str]") -> list[int]:
     return [pid for pid, title in started.items() if "ServeReplica:console" in title]
 
 
-def test_the_office_says_what_the_commands_print(service, tmp_path):
+def test_the_office_says_what_the_commands_print(service):
     """At a lower priority than whoever answers rank."""
     url, process = service
+    folder = Path(f"/proc/{process.pid}/cwd").resolve()
     news = f"{url}/v1/policies/news"
     wait_for(lambda: office_of(process), timeout_s=30, what="the office")
     newest = wait_for(
@@ -282,10 +283,9 @@ def test_the_office_says_what_the_commands_print(service, tmp_path):
     lines[f"events/{newest}/explain"].append(newest)
     for path, command in lines.items():
         told = httpx.get(f"{news}/{path}", timeout=60).json()
-        service_folder = Path(os.readlink(f"/proc/{process.pid}/cwd"))
-        printed = banditloop(*command, "--json", cwd=service_folder, output="printed")
+        printed = banditloop(*command, "--json", cwd=folder, output="printed")
         printed.wait(60)
-        said = json.loads((service_folder / "printed").read_text())
+        said = json.loads((folder / "printed").read_text())
         varying = {"range", "findings", "times", "drifts"}  # the log's ticks go on
         for name in said.keys() - varying:
             assert told[name] == said[name], (path, name)
