@@ -1,7 +1,6 @@
 """The posterior mean of a ridge model as a sum of terms."""
 
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
 
 from bandits.features.columns import INTERCEPT
 from bandits.features.namespaces import ITEM
@@ -15,6 +14,9 @@ BIAS = "the item itself"
 """The name of an item's own bias, beside those of its features."""
 _PRIME = int(FNV_PRIME)
 _MASK = 2**32 - 1
+
+_Row = tuple[str, int, float, int]
+"""A feature: its label, its hash, its value, and its part in the hash of a pair that it begins."""
 
 
 class RidgeTerms:
@@ -30,6 +32,7 @@ class RidgeTerms:
         self._weights: Mapping[int, float] = dict(zip(payload.hashes, weights, strict=True))
         bias = floats(payload.bias, (len(payload.action_ids),)).tolist()
         self._bias: Mapping[str, float] = dict(zip(payload.action_ids, bias, strict=True))
+        self._shared: tuple[NamedFeatures, list[_Row]] | None = None
 
     def of(self, action_id: str, features: Sequence[NamedFeatures]) -> list[ScoreTerm]:
         """Return the terms of an action's posterior mean; their products add up to it.
@@ -44,24 +47,42 @@ class RidgeTerms:
         if self._config.action_bias and action_id in self._bias:
             terms.append(ScoreTerm((BIAS,), 1.0, self._bias[action_id]))
 
-        rows = {space.space: _rows(space) for space in features}
+        weight_of = self._weights.get
+        rows = {space.space: self._rows(space) for space in features}
         for name, row in rows.items():
             if name == ITEM and self._config.action_bias:
                 continue  # its bias stands for it
-            terms += [
-                ScoreTerm((label,), value, self._weights[hashed])
-                for label, hashed, value in row
-                if hashed in self._weights
-            ]
-        for first, second in self._config.interactions:
-            for (one, a, x), (other, b, y) in product(rows.get(first, []), rows.get(second, [])):
-                weight = self._weights.get(((a * _PRIME) & _MASK) ^ b)
+            for label, hashed, value, _ in row:
+                weight = weight_of(hashed)
                 if weight is not None:
-                    terms.append(ScoreTerm((one, other), x * y, weight))
+                    terms.append(ScoreTerm((label,), value, weight))
+        for first, second in self._config.interactions:
+            terms += self._pairs(rows.get(first, ()), rows.get(second, ()))
         return terms
 
+    def _pairs(self, rows: Sequence[_Row], others: Sequence[_Row]) -> Iterator[ScoreTerm]:
+        """Yield the terms of the pairs of some features with others."""
+        weight_of = self._weights.get
+        for one, _, x, crossed in rows:
+            for other, hashed, y, _ in others:
+                weight = weight_of(crossed ^ hashed)
+                if weight is not None:
+                    yield ScoreTerm((one, other), x * y, weight)
 
-def _rows(space: NamedFeatures) -> list[tuple[str, int, float]]:
-    """Return the features that are there: the label of each, its hash and its value."""
+    def _rows(self, space: NamedFeatures) -> list[_Row]:
+        """Return the rows of a namespace; what all actions share is asked for again and again."""
+        if not space.shared:
+            return _rows(space)
+        if self._shared is None or self._shared[0] is not space:
+            self._shared = space, _rows(space)
+        return self._shared[1]
+
+
+def _rows(space: NamedFeatures) -> list[_Row]:
+    """Return the features that are there."""
     rows = zip(space.names, space.hashes.tolist(), space.values.tolist(), strict=True)
-    return [(f"{space.space}.{name}", hashed, value) for name, hashed, value in rows if value]
+    return [
+        (f"{space.space}.{name}", hashed, value, (hashed * _PRIME) & _MASK)
+        for name, hashed, value in rows
+        if value
+    ]

@@ -147,7 +147,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "learner": "The kind of the policy's learner.",
         "exploration": "How scores become probabilities.",
         "floor": "The probability that all actions share.",
-        "actions": "Those that were chosen, by slot, and the likeliest others, up to 10.",
+        "actions": "Those that were chosen, by slot, and the likeliest others: up to 3 in the"
+        " answer to a rank, else up to 10.",
         "note": "What cannot be said, and why.",
     },
     "ExplainedAction": {

@@ -18,6 +18,8 @@ from policies.spec import PolicySpec
 
 MOST_OTHERS = 10
 """Actions that are explained beside those that were chosen."""
+FEW_OTHERS = 3
+"""The same where somebody waits for a decision: it is to take no longer than a second one."""
 NO_TERMS = {
     "mixture": "the actions of a mixture are its sources: an item's probability is that of its"
     " sources, and what each of them would choose",
@@ -27,6 +29,10 @@ NO_TERMS = {
 }
 ALL_PLACED = "every slot of the page holds an item that was placed there: nothing was drawn"
 HELD_OUT = "this decision was held out: {} chose, and neither the model nor boosts were asked"
+
+
+def _size(term: ExplainedTerm) -> float:
+    return abs(term.adds)
 
 
 class Explainer:
@@ -48,7 +54,11 @@ class Explainer:
             self._terms = spec.learner.terms(snapshot)
 
     def explain(
-        self, catalogue: Catalogue, record: DecisionRecord, features_of: FeaturesOf
+        self,
+        catalogue: Catalogue,
+        record: DecisionRecord,
+        features_of: FeaturesOf,
+        others: int = MOST_OTHERS,
     ) -> Explanation:
         """Return why a decision is as it is.
 
@@ -56,6 +66,7 @@ class Explainer:
             catalogue: the one that the record names.
             record: the decision.
             features_of: the items' features by name.
+            others: how many actions to explain beside those that were chosen.
         """
         spec, note = self._spec, None
         terms = self._terms
@@ -71,7 +82,7 @@ class Explainer:
         pmf = record.pmfs()[0]
         named = NamedDecision(spec, catalogue, record, features_of)
         likeliest = [at for at in np.argsort(-pmf, kind="stable") if at not in record.chosen]
-        shown = [*record.chosen, *map(int, likeliest[:MOST_OTHERS])]
+        shown = [*record.chosen, *map(int, likeliest[:others])]
         return Explanation(*kinds, [self._action(record, at, named, terms) for at in shown], note)
 
     def _action(
@@ -81,10 +92,10 @@ class Explainer:
         found: list[ExplainedTerm] = []
         if terms is not None:
             found = [
-                ExplainedTerm(list(each.features), each.value, each.weight, each.product)
-                for each in terms(action_id, named.of(at))
+                ExplainedTerm(list(features), value, weight, value * weight)
+                for features, value, weight in terms(action_id, named.of(at))
             ]
-            found.sort(key=lambda each: -abs(each.adds))
+            found.sort(key=_size, reverse=True)
 
         # The floor is shared by the actions that may stand in the first slot.
         boosts, page = record.boosts, record.page

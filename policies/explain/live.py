@@ -6,7 +6,7 @@ from banditloop_client.explain_schemas import Explanation
 from bandits.log.records import DecisionRecord
 from bandits.values import FeatureMap
 from policies.decisions.decider import Serving
-from policies.explain.explained import Explainer
+from policies.explain.explained import FEW_OTHERS, Explainer
 from policies.ranker import Ranker
 
 OPENED = 2
@@ -24,10 +24,13 @@ class LiveExplainer:
         self._ranker = ranker
         self._opened: dict[str, Explainer] = {}
 
-    def begin(self) -> Explains:
+    def begin(self, others: int = FEW_OTHERS) -> Explains:
         """Return what explains a decision that is made from now on.
 
         Meanwhile the model or the items may become others, once each.
+
+        Args:
+            others: how many actions it explains beside those that were chosen.
         """
         serving, catalogue = self._ranker.serving, self._ranker.offering.catalogue
 
@@ -39,7 +42,7 @@ class LiveExplainer:
                 spec = self._ranker.spec
                 kinds = spec.learner.kind, str(spec.exploration.__struct_config__.tag)
                 return Explanation(*kinds, spec.floor, [], ELSEWHERE)
-            return self._of(made_by).explain(made_from, record, self._features_of)
+            return self._of(made_by).explain(made_from, record, self._features_of, others)
 
         return explain
 

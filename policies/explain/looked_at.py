@@ -71,7 +71,9 @@ def said_of(record: DecisionRecord, at: int) -> dict[str, SourceSaid]:
     said = {}
     for name, scores in sorted(record.source_scores().items()):
         if not np.isnan(scores[at]):
-            said[name] = SourceSaid(float(scores[at]), 1 + int(np.sum(scores > scores[at])))
+            said[name] = SourceSaid(
+                float(scores[at]), 1 + int(np.count_nonzero(scores > scores[at]))
+            )
     return said
 
 

@@ -32,6 +32,7 @@ from bandits.errors import (
     UnknownItemError,
 )
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
+from policies.explain.explained import MOST_OTHERS
 from policies.explain.live import Explains, LiveExplainer
 from policies.explain.looked_at import previewed
 from policies.fold.known_prior import KnownPrior
@@ -227,7 +228,7 @@ class RedisPolicyService:
 
     async def preview(self, request: RankRequest) -> PreviewResponse:
         """Return what a request would be answered now; nothing is logged, and nobody made known."""
-        explain = self._explainer.begin()
+        explain = self._explainer.begin(MOST_OTHERS)
         known = None if self._known is None else await self._known.look_up(request)
         record = await self.ranker.rank(request, known)
         return previewed(record, explain(record))

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class ExplainedTerm(msgspec.Struct, frozen=True):
+class ExplainedTerm(msgspec.Struct, frozen=True, gc=False):
     """A part of an action's score.
 
     ``features``: whose it is, each as ``namespace.name``; of two it is their product, of none the
@@ -17,7 +17,7 @@ class ExplainedTerm(msgspec.Struct, frozen=True):
     adds: float
 
 
-class SourceSaid(msgspec.Struct, frozen=True):
+class SourceSaid(msgspec.Struct, frozen=True, gc=False):
     """What a source said of an action: its score, and the rank of it, from 1."""
 
     score: float
@@ -49,7 +49,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a decision is as it is.
 
     ``learner`` and ``exploration``: their kinds in the spec. ``floor``: the probability that all
-    actions share. ``actions``: those that were chosen, by slot, and the likeliest others, up to 10.
+    actions share. ``actions``: those that were chosen, by slot, and the likeliest others:
+    up to 3 in the answer to a rank, else up to 10.
     ``note``: what cannot be said, and why.
     """
 

@@ -54,7 +54,7 @@ async def test_a_preview_is_what_rank_answers_next_and_is_not_logged():
     ranked = await console.http.post(f"{HOME}/rank", json={**BODY, "explain": True})
     assert len(console.home.records.entries) == 1
     assert shown["chosen"] == ranked.json()["chosen"]
-    assert shown["explanation"] == ranked.json()["explanation"]
+    assert shown["explanation"] == ranked.json()["explanation"]  # of two actions, so of all
     assert {each["id"] for each in shown["candidates"]} == {"a", "<b>"}
     assert sum(each["probability"] for each in shown["candidates"]) == pytest.approx(1)
     [drawn] = [each for each in shown["candidates"] if each["slot"] is not None]
