@@ -109,6 +109,13 @@ def build_office(settings: Settings, api_url: str) -> Application:
     return office.bind(settings, api_url)
 
 
+def api_address(settings: Settings) -> str:
+    """Return where a process on a node of the service reaches its HTTP API."""
+    everywhere = settings.host in {"0.0.0.0", "::"}  # noqa: S104 - it is asked, not opened
+    host = "127.0.0.1" if everywhere else settings.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
 class ClusterArgs(BaseModel):
     """``args`` of the application in a Serve config file.
 
@@ -139,18 +146,7 @@ def build(args: ClusterArgs) -> Application:
         StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
     """
     specs = [_spec_of(policy, number) for number, policy in enumerate(args.policies)]
-    if unknown := sorted(set(args.settings) - set(Settings.model_fields)):
-        known = choices(unknown[0], Settings.model_fields)
-        raise StartupError(f"no setting is called {unknown[0]!r}: {known}", unknown[0])
-
-    # The text of pydantic's error may hold the value, and that may be a secret.
-    try:
-        settings = Settings(**args.settings)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "settings"
-        raise StartupError(f"settings: {field}: {first['msg']}", field) from None
-    return build_for_cluster(settings, specs)
+    return build_for_cluster(_settings_of(args.settings), specs)
 
 
 def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
@@ -202,6 +198,54 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
         specs,
         new_generation(),
     )
+
+
+class ConsoleArgs(BaseModel):
+    """``args`` of the console's application in a Serve config file.
+
+    ``settings``: as those of the service's application.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any] = {}
+
+
+def build_console(args: ConsoleArgs) -> Application:
+    """Return the console's application of a Serve config file, whose route_prefix is ``/console``.
+
+    Raises:
+        StartupError: it names the setting at fault.
+    """
+    settings = _settings_of(args.settings)
+    if settings.redis_url is None or settings.salt is None or settings.archive is None:
+        raise StartupError(
+            "the console needs what the service has: BANDITLOOP_REDIS_URL, BANDITLOOP_SALT and an"
+            " archive",
+            "settings",
+        )
+    return build_office(
+        settings.model_copy(update={"archive": settings.archive_root()}), api_address(settings)
+    )
+
+
+def _settings_of(given: dict[str, Any]) -> Settings:
+    """Return the settings of a Serve config file.
+
+    Raises:
+        StartupError: it names the setting at fault.
+    """
+    if unknown := sorted(set(given) - set(Settings.model_fields)):
+        known = choices(unknown[0], Settings.model_fields)
+        raise StartupError(f"no setting is called {unknown[0]!r}: {known}", unknown[0])
+
+    # The text of pydantic's error may hold the value, and that may be a secret.
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "settings"
+        raise StartupError(f"settings: {field}: {first['msg']}", field) from None
 
 
 def _spec_of(policy: str | dict[str, Any], number: int) -> PolicySpec:

@@ -308,12 +308,10 @@ def _open_office(settings: Settings) -> None:
     """Start the console's process; nobody waits for it: the service is ready without."""
     from ray import serve
 
-    from serve_app.app import build_office
+    from serve_app.app import api_address, build_office
     from serve_app.office.names import CONSOLE_PREFIX, OFFICE_APP
 
-    everywhere = settings.host in {"0.0.0.0", "::"}  # noqa: S104 - it is asked, not opened
-    api_url = _url("127.0.0.1" if everywhere else settings.host, settings.port)
-    app = build_office(settings, api_url)
+    app = build_office(settings, api_address(settings))
     target = serve.RunTarget(app, OFFICE_APP, route_prefix=CONSOLE_PREFIX)
     serve.run_many([target], wait_for_applications_running=False)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -27,10 +28,10 @@ from serve_app.cli.options import (
 from serve_app.cli.terminal import empty_table, output, progress_bar, say
 
 if TYPE_CHECKING:
+    from banditloop_client.console_schemas import SnapshotSummary
     from policies.fold.verify import Verified
     from serve_app.admin.control import Outcome
     from serve_app.store.checkpoints import Root
-    from serve_app.store.snapshots import Published
 
 app = command_group("Inspect, pin and verify a policy's stored models.")
 
@@ -44,6 +45,7 @@ NOTHING = 3
 ID_CHARACTERS = 12
 """Characters of an id that a table shows."""
 HEADS = ("snapshot", "trained through (UTC)", "learned")
+STATES = ("served", "pinned", "checkpoint", "corrupt")
 
 SnapshotId = Annotated[str, typer.Argument(help="Id of the snapshot, or its beginning")]
 
@@ -58,14 +60,17 @@ def list_snapshots(
     policy: PolicyName = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the snapshots that are still stored, oldest first."""
+    """List the snapshots that are still stored, oldest first (as JSON, newest first)."""
     from serve_app.admin.open import opened
+    from serve_app.admin.snapshot_list import listed_snapshots
 
     with opened(policy_name_of(policy, context), redis_url, data_dir) as (stored, _):
-        stats = stored.stats()
-        served, pinned = stored.head(), None if stats is None else stats.pinned
-        milestones = {checkpoint.snapshot_id for checkpoint in stored.checkpoints.list()}
+        listed = listed_snapshots(stored)
+        if as_json:
+            typer.echo(msgspec.json.encode(listed).decode())
+            return
 
         table = empty_table(
             *(*HEADS, "size", ""),
@@ -73,17 +78,9 @@ def list_snapshots(
             numbers=("learned", "size"),
             whole=("snapshot",),
         )
-        for name, published in stored.snapshots():
-            states = {
-                "served": name == served,
-                "pinned": name == pinned,
-                "checkpoint": name in milestones,
-                "corrupt": published is None,
-            }
-            # Of a snapshot whose bytes are gone or damaged only the id is known.
-            cells = ("?", "?", "?") if published is None else _cells(published)
-            state = " ".join(word for word, holds in states.items() if holds)
-            table.add_row(name[:ID_CHARACTERS], *cells, state)
+        for each in reversed(listed.snapshots):
+            state = " ".join(name for name in STATES if getattr(each, name))
+            table.add_row(each.id[:ID_CHARACTERS], *_cells(each), state)
         output.print(table)
 
 
@@ -416,8 +413,11 @@ def say_outcome(outcome: "Outcome") -> None:
     raise typer.Exit(NOT_YET)
 
 
-def _cells(published: "Published") -> tuple[str, str, str]:
-    return _time(published.position), f"{published.learned:,}", f"{len(published.payload):,}"
+def _cells(listed: "SnapshotSummary") -> tuple[str, str, str]:
+    # Of a snapshot whose bytes are gone or damaged only the id is known.
+    if listed.position is None:
+        return "?", "?", "?"
+    return _time(listed.position), f"{listed.learned:,}", f"{listed.size:,}"
 
 
 def _time(position: str) -> str:

@@ -26,7 +26,8 @@ def application(
     config = copy.deepcopy(yaml.safe_load((ROOT / "serve_config.yaml").read_text()))
     config["proxy_location"] = "HeadOnly"
     config["http_options"] = {"host": "127.0.0.1", "port": port}
-    (service,) = config["applications"]
+    service, _console = config["applications"]
+    config["applications"] = [service]
     service["args"]["policies"] = policies
     service["args"]["settings"] |= {
         "archive": str(folder / "archive"),

@@ -8,8 +8,9 @@ import pytest
 import redis
 from support.logs import decision
 from support.loops import KEYS, SALT, SPEC, decide, make, settle, url_of
+from typer.testing import CliRunner
 
-from banditloop_client.console_schemas import DecisionSummary
+from banditloop_client.console_schemas import DecisionSummary, SnapshotsResponse
 from bandits.errors import (
     InvalidFieldError,
     SnapshotConflictError,
@@ -23,6 +24,7 @@ from bandits.log.records import ActivationRecord, MergeRecord, Placed, RewardRec
 from policies.items.catalogue import Catalogue
 from policies.pseudonyms import pseudonym
 from policies.spec import PolicySpec
+from serve_app.cli.main import app
 from serve_app.office.desk import Desk
 from serve_app.settings import Settings
 from serve_app.store.event_log import FIELD, RedisLog
@@ -232,6 +234,9 @@ def test_snapshots_are_listed_pinned_and_rolled_back_to(client, tmp_path):
     thread.start()
     try:
         listed = history.ask("snapshots")
+        options = ["--redis-url", url_of(client), "--json"]
+        printed = CliRunner().invoke(app, ["snapshots", "list", *options]).output
+        assert msgspec.json.decode(printed, type=SnapshotsResponse) == listed
         newest, oldest = listed.snapshots[0], listed.snapshots[-1]
         assert (newest.served, newest.learned, oldest.learned) == (True, 4, 0)
         assert listed.pinned is None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import UnknownEventError
 from bandits.exploration import LinTs
-from bandits.log.codec import encode
+from bandits.log.codec import digest, encode
 from bandits.log.records import CheckpointRecord, DecisionRecord, RewardRecord, TickRecord
 from bandits.types import Snapshot
 from policies.ranker import Ranker
@@ -95,6 +95,7 @@ def test_a_decision_is_explained_while_its_model_is_stored_and_when_it_is_gone(
     ):
         found = explained(client, record.event_id)
         assert source in found.source
+        assert found.verified == "equal"
         assert found.record == record
         first = found.explanation.actions[0]
         assert first.id == record.action_ids[record.chosen[0]]
@@ -109,6 +110,41 @@ def test_a_decision_is_explained_while_its_model_is_stored_and_when_it_is_gone(
     assert again.explanation == found.explanation
     with pytest.raises(UnknownEventError, match="never logged"):
         explained(client, "nobody", str(tmp_path))
+
+
+@pytest.mark.one_server
+def test_it_is_said_whether_the_logged_probabilities_follow_from_the_model(client):
+    """A decision that names another model than made it, one of another build, and none at all."""
+    loop, log = make(client, SPECS["ridge"]), RedisLog(client, KEYS)
+    settle(loop)
+    first = served(client)[0]
+    record = decided(client, SPECS["ridge"], 0)
+    settle(loop)
+    decided(client, SPECS["ridge"], 1)
+    settle(loop)
+    newest, published = StoredPolicy(client, "home").find(head(client))
+    assert newest != first
+
+    other = msgspec.structs.replace(published, build={**published.build, "numpy": "0.1"})
+    name = digest(other.encoded)
+    client.set(KEYS.blob(name), other.encoded)
+    for event_id, snapshot_id in {"forged": newest, "older": name, "gone": "f" * 32}.items():
+        changes = {"event_id": event_id, "snapshot_id": snapshot_id}
+        log.append(msgspec.structs.replace(record, **changes))
+    assert explained(client, record.event_id).verified == "equal"
+    assert explained(client, "forged").verified == "unequal"
+    assert explained(client, "older").verified == "older_build"
+    assert explained(client, "gone").verified == "equal"  # it is made again
+
+    twisted = msgspec.structs.replace(
+        record, event_id="twisted", snapshot_id="f" * 32, pmf=record.pmf[8:] + record.pmf[:8]
+    )
+    log.append(twisted)
+    found = explained(client, "twisted")
+    assert (found.verified, found.explanation) == ("gone", None)
+    at = found.entry
+    address = LogAddress(url_of(client), "home", "", SALT)
+    assert EventExplainer(address.open(), address).explain("twisted", at) == found
 
 
 @pytest.mark.one_server

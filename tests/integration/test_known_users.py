@@ -115,6 +115,27 @@ async def test_what_a_user_bought_is_not_chosen_again(client, async_client):
     assert (record.action_ids, record.profile) == (list("abcdef"), "")
 
 
+async def test_a_preview_knows_who_asks_and_leaves_nothing_behind(client, async_client):
+    service = replica(async_client)
+    alice = await person(service)
+    write_parts(client, did(alice.pseudonym, ("a", "purchase")))
+    before = sorted(client.scan_iter())
+    fields = {"actions": ACTIONS, "visit_id": "v", "event_id": "e"}
+    hers = await service.preview(RankRequest(user_id="alice", **fields))
+    assert {each.id for each in hers.candidates} == set("bcdef")
+    assert hers.profile
+    stranger = await service.preview(RankRequest(user_id="stranger", **fields))
+    assert {each.id for each in stranger.candidates} == set("abcdef")
+    assert stranger.profile
+    with pytest.raises(InvalidUserIdError):
+        await service.preview(RankRequest(user_id="u" * 300, **fields))
+    assert sorted(client.scan_iter()) == before
+    assert logged(client) == []
+
+    record, _ = await rank(service, visit_id="v", event_id="e")
+    assert [each.id for each in hers.chosen] == [record.action_ids[at] for at in record.chosen]
+
+
 async def test_several_at_once_each_have_their_own(client, async_client):
     service = replica(async_client)
     alice, bob = await person(service), await person(service, "bob")

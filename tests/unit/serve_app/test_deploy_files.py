@@ -16,6 +16,7 @@ from support.dockerfile import parse
 from bandits.errors import BanditloopError
 from serve_app import app
 from serve_app.host.environment import CLUSTER_NODE
+from serve_app.office.names import CONSOLE_PREFIX, OFFICE_APP
 from serve_app.replica.scrape import ServiceCollector
 from serve_app.settings import Settings
 
@@ -88,7 +89,7 @@ def test_kubernetes_gets_the_same_application_and_the_same_kinds_of_nodes():
 def test_the_application_is_valid_and_is_built_from_its_file(tmp_path, monkeypatch):
     config = read("serve_config.yaml")
     schema = ServeDeploySchema.model_validate(config)
-    (service,) = schema.applications
+    service, console = schema.applications
     rank = service.deployments[0]
     assert rank.max_queued_requests > 0
     assert rank.max_surge_percent > 0
@@ -101,6 +102,18 @@ def test_the_application_is_valid_and_is_built_from_its_file(tmp_path, monkeypat
     app.build(args)
     assert built[0][0].replica_cpus == 1
     assert built[0][1] == ["home"]
+
+    monkeypatch.setattr(app, "build_office", lambda s, url: built.append((s, [url])))
+    monkeypatch.setenv("BANDITLOOP_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("BANDITLOOP_SALT", "s" * 32)
+    assert (console.name, console.route_prefix) == (OFFICE_APP, CONSOLE_PREFIX)
+    app.build_console(app.ConsoleArgs(**console.args))
+    assert built[1][0].archive == built[0][0].archive
+    assert built[1][0].keys_file == built[0][0].keys_file
+    assert built[1][1] == ["http://127.0.0.1:8000"]
+    monkeypatch.delenv("BANDITLOOP_SALT")
+    with pytest.raises(app.StartupError, match="BANDITLOOP_SALT"):
+        app.build_console(app.ConsoleArgs(**console.args))
 
 
 @pytest.mark.parametrize(
