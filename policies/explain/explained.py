@@ -1,5 +1,7 @@
 """Why a decision is as it is, from its record and the model that made it."""
 
+from operator import itemgetter
+
 import numpy as np
 
 from banditloop_client.explain_schemas import (
@@ -29,10 +31,6 @@ NO_TERMS = {
 }
 ALL_PLACED = "every slot of the page holds an item that was placed there: nothing was drawn"
 HELD_OUT = "this decision was held out: {} chose, and neither the model nor boosts were asked"
-
-
-def _size(term: ExplainedTerm) -> float:
-    return abs(term.adds)
 
 
 class Explainer:
@@ -81,8 +79,10 @@ class Explainer:
 
         pmf = record.pmfs()[0]
         named = NamedDecision(spec, catalogue, record, features_of)
-        likeliest = [at for at in np.argsort(-pmf, kind="stable") if at not in record.chosen]
-        shown = [*record.chosen, *map(int, likeliest[:others])]
+        likeliest = [
+            at for at in np.argsort(-pmf, kind="stable").tolist() if at not in record.chosen
+        ]
+        shown = [*record.chosen, *likeliest[:others]]
         return Explanation(*kinds, [self._action(record, at, named, terms) for at in shown], note)
 
     def _action(
@@ -90,12 +90,16 @@ class Explainer:
     ) -> ExplainedAction:
         action_id, probability = record.action_ids[at], float(record.pmfs()[0, at])
         found: list[ExplainedTerm] = []
+        score = None
         if terms is not None:
-            found = [
-                ExplainedTerm(list(features), value, weight, value * weight)
+            # The largest first. A term is made once it has its place.
+            parts = [
+                (abs(adds := value * weight), features, value, weight, adds)
                 for features, value, weight in terms(action_id, named.of(at))
             ]
-            found.sort(key=_size, reverse=True)
+            parts.sort(key=itemgetter(0), reverse=True)
+            found = [ExplainedTerm(list(part[1]), *part[2:]) for part in parts]
+            score = float(sum([part[4] for part in parts]))
 
         # The floor is shared by the actions that may stand in the first slot.
         boosts, page = record.boosts, record.page
@@ -112,7 +116,7 @@ class Explainer:
             action_id,
             probability,
             None if drawn is None else record.page_slots()[drawn],
-            None if terms is None else float(sum(each.adds for each in found)),
+            score,
             0.0 if boosts is None else float(boosts[at]),
             draws,
             found,

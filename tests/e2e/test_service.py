@@ -290,6 +290,16 @@ def test_the_office_says_what_the_commands_print(service):
         for name in said.keys() - varying:
             assert told[name] == said[name], (path, name)
 
+    body = {"event_id": "seen", "context": {"hour": 3}, "actions": [{"id": "a"}, {"id": "b"}]}
+    (folder / "body.json").write_text(json.dumps(body))
+    options = ["--url", url, "--request", "body.json"]
+    for more in (["--json"], []):
+        banditloop("preview", *options, *more, cwd=folder, output=f"shown{more}").wait(60)
+    shown = json.loads((folder / "shown['--json']").read_text())
+    assert shown == httpx.post(f"{news}/preview", json=body).json()
+    assert "constant" in (folder / "shown[]").read_text()
+    assert httpx.get(f"{news}/events/seen").status_code == 404
+
     own = os.getpriority(os.PRIO_PROCESS, process.pid)
     [office] = office_of(process)
     threads = [int(each.name) for each in Path(f"/proc/{office}/task").iterdir()]
