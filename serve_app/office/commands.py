@@ -182,5 +182,9 @@ def _failure(code: str, message: str) -> Answered:
     return status, encode(ErrorResponse(ErrorBody(code, message, TARGETS.get(code))))
 
 
-TARGETS: Mapping[str, str] = {"unknown_event": "event_id", "data_unavailable": "since"}
+TARGETS: Mapping[str, str] = {
+    "unknown_event": "event_id",
+    "data_unavailable": "since",
+    "invalid_field": "entry",
+}
 """The field at fault, by the code of an error: a command's one line does not say it."""

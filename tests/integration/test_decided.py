@@ -188,6 +188,9 @@ def test_a_decision_is_found_wherever_it_is_and_what_is_not_there_is_said(histor
     history.archive_all()
     assert history.ask("event", event_id="placed <b>") == there
     assert history.ask("event", event_id="placed <b>", entry=at) == there
+    for entry in ("items", "1", "1-2-3", "\u0663-\u0661", "9" * 30 + "-0"):
+        with pytest.raises(InvalidFieldError, match="id of an entry"):
+            history.ask("event", event_id="e1", entry=entry)
     for asked in ({"event_id": "nobody"}, {"event_id": "e1", "entry": at}):
         with pytest.raises(UnknownEventError, match="never logged") as refused:
             history.ask("event", **asked)

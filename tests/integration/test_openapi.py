@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
     positive_data_acceptance,
 )
+from support.office import LocalOffice
 from support.replica import Replica, eventually
 from support.servers import Server, binary_of
 from support.strategies import MANY
@@ -32,6 +33,7 @@ from bandits.log.records import (
 from policies.spec import load_spec
 from serve_app.admin.freshness import read_all
 from serve_app.api.api_keys import secret_hash
+from serve_app.api.console_endpoints import CONSOLE_ROUTES
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.replica import deployment as deployments
@@ -65,6 +67,7 @@ def document() -> dict:
     return out
 
 
+HANDED_OVER = {each.endpoint.path for each in CONSOLE_ROUTES}
 EXAMPLES = MANY // 5
 """Generated per operation and kind of data; beside them a few dozen that schemathesis lists."""
 
@@ -85,6 +88,7 @@ class Service:
             self.loop = asyncio.get_running_loop()
             self.replica = Replica(self.settings, [SPEC])
             self._api = self.replica.app()
+            self._api.backend.office = LocalOffice(self.settings)
             await eventually(self._is_ready, "a first snapshot is served")
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -145,7 +149,12 @@ def service(server, learner, tmp_path_factory) -> Iterator[Service]:
     keys = folder / "keys.yaml"
     keys.write_text(
         yaml.safe_dump(
-            {"tester": {"hash": secret_hash(SECRET), "scopes": ["rank", "reward", "admin"]}}
+            {
+                "tester": {
+                    "hash": secret_hash(SECRET),
+                    "scopes": ["rank", "reward", "console", "admin"],
+                }
+            }
         )
     )
     keys.chmod(0o600)
@@ -154,15 +163,15 @@ def service(server, learner, tmp_path_factory) -> Iterator[Service]:
     asyncio.run_coroutine_threadsafe(SERVICE.stop(), SERVICE.loop).result(10)
 
 
-def answers_of(operation) -> Callable[..., None]:
-    """Never a 5xx; and what the document forbids is refused.
+def answers_of(operation, *, heavy: bool) -> Callable[..., None]:
+    """Never a 5xx; and what the document forbids is refused. What is heavy is asked less often.
 
     Not asked: that all it allows is accepted. Bytes of an event_id, or ids that differ, are beyond
     JSON Schema. And of a batch each item is accepted or refused for itself.
     """
 
     @operation.parametrize()
-    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES // (5 if heavy else 1), suppress_health_check=list(HealthCheck))
     def test(case, service):
         excluded = [positive_data_acceptance, ignored_auth]
         if case.operation.path.endswith("rank:batch"):
@@ -190,7 +199,7 @@ for path, methods in document()["paths"].items():
     for method in methods:
         only = API.include(path=path, method=method.upper())
         label = f"{method}{path}".translate(str.maketrans("/{}:.", "_____"))
-        globals()[f"test_answers_of_{label}"] = answers_of(only)
+        globals()[f"test_answers_of_{label}"] = answers_of(only, heavy=path in HANDED_OVER)
         globals()[f"test_keys_of_{label}"] = keys_of(only)
 
 

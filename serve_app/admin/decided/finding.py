@@ -1,14 +1,17 @@
 """A decision of a log, found by its event_id: in the stream first, where most are asked for."""
 
+import re
 from collections.abc import Callable
 
 import pyarrow.compute as pc
 
-from bandits.errors import ArchiveError, UnknownEventError
+from bandits.errors import ArchiveError, InvalidFieldError, UnknownEventError
 from bandits.log.encoded_decisions import DECISIONS, whole_record
 from bandits.log.positions import position_before
 from bandits.log.records import DecisionRecord
 from serve_app.store.history import History
+
+_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
 
 Progress = Callable[[str], None]
 """Told, as the log is read, the position that was reached."""
@@ -29,9 +32,15 @@ def find_decision(
 
     Raises:
         UnknownEventError: there is no such decision.
+        InvalidFieldError: the entry is none.
         LogGapError, ArchiveError: the log cannot be read.
     """
     if entry:
+        if not _ENTRY.fullmatch(entry):
+            raise InvalidFieldError(
+                "the id of an entry, as a list of decisions has it, such as 1700000000000-0",
+                "entry",
+            )
         for read in history.encoded(position_before(entry), entry):
             if isinstance(read.record, DECISIONS) and read.record.event_id == event_id:
                 return read.id, whole_record(read.record)

@@ -19,7 +19,7 @@ MOST_LOOKED = 50_000
 """Entries that are looked at for one page, where hardly any are of the user who is asked about."""
 MOST_JOINED = 20_000
 """Entries that are looked at for the rewards of a page."""
-_PLACE = re.compile(r"(\d{1,19}-\d{1,20})(?:\.(\d{1,5}))?")
+_PLACE = re.compile(r"([0-9]{1,15}-[0-9]{1,19})(?:\.([0-9]{1,5}))?")
 
 
 class _Place(NamedTuple):
