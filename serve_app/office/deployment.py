@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bandits.errors import BanditloopError
+from bandits.errors import BanditloopError, StillWorkingError
 from serve_app.api.statuses import error_bytes, status_of
 from serve_app.api.wire import encode
 from serve_app.console.site import console_site
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
-from serve_app.office.commands import Answered, CommandRunner
+from serve_app.office.commands import PATIENCE_S, Answered, CommandRunner
 from serve_app.office.environment import command_environment
 from serve_app.office.errands import command_of, do_now
 from serve_app.settings import Settings
@@ -64,8 +64,16 @@ class Office:
             if command is not None:
                 return await self._commands.answer(command)
             work = partial(do_now, self._settings, errand, policy, asked)
-            loop = asyncio.get_running_loop()
-            return 200, encode(await loop.run_in_executor(self._threads, work))
+            async with asyncio.timeout(PATIENCE_S):
+                loop = asyncio.get_running_loop()
+                return 200, encode(await loop.run_in_executor(self._threads, work))
+        except TimeoutError:
+            late = StillWorkingError(
+                "looking through the log takes long: ask with the entry of the decision, as a list"
+                " of decisions has it, or for what is newer",
+                "entry",
+            )
+            return status_of(late), error_bytes(late)
         except BanditloopError as error:
             return status_of(error), error_bytes(error)
         except Exception as error:
