@@ -162,7 +162,9 @@ class CommandRunner:
         return _answered(said, messages.decode(errors="replace"))
 
 
-OK = 200
+OK, UNREACHABLE = 200, 503
+GONE = frozenset({"cannot_start", "redis_failed", "system"})
+"""Codes of a command that did not reach Redis, or the archive: there it may be again."""
 
 
 def _answered(said: bytes, messages: str) -> Answered:
@@ -178,7 +180,7 @@ def _answered(said: bytes, messages: str) -> Answered:
 
 def _failure(code: str, message: str) -> Answered:
     kind = KINDS.get(code)
-    status = 500 if kind is None else STATUS[kind]
+    status = UNREACHABLE if code in GONE else 500 if kind is None else STATUS[kind]
     return status, encode(ErrorResponse(ErrorBody(code, message, TARGETS.get(code))))
 
 

@@ -13,7 +13,7 @@ from banditloop_client.console_schemas import (
     SnapshotChange,
     SnapshotsResponse,
 )
-from bandits.errors import SnapshotConflictError, UnknownSnapshotError
+from bandits.errors import LogUnavailableError, SnapshotConflictError, UnknownSnapshotError
 from bandits.features.hashing import partition_of
 from policies.archive.archive import ArchiveReader, archive_folder
 from serve_app.admin.control import Outcome, pin, rollback, unpin
@@ -28,8 +28,9 @@ from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client
 from serve_app.store.history import History
 from serve_app.store.keys import Keys, partitions
 from serve_app.store.newer_builds import check_fold
-from serve_app.store.reachable import no_redis
+from serve_app.store.replicas.shared_wire import reason_of
 
+REDIS_S = 10.0
 LEARNER_S = 10.0
 """How long a learner may take to do what was appended to its log."""
 
@@ -71,14 +72,15 @@ class Desk:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Redis]:
-        settings = self._settings
-        url = str(settings.redis_url)
         try:
-            with contextlib.closing(blocking_client(url)) as client:
+            url = str(self._settings.redis_url)
+            with contextlib.closing(blocking_client(url, timeout_s=REDIS_S)) as client:
                 check_fold(client, Keys(self._policy))
                 yield client
         except REDIS_ERRORS as error:
-            raise no_redis(url, error, settings.redis_timeout_s) from error
+            raise LogUnavailableError(
+                f"the log cannot be read ({reason_of(error)}): retry in a moment"
+            ) from error
 
     def _stored(self, client: Redis) -> StoredPolicy:
         return StoredPolicy(client, self._policy, None)

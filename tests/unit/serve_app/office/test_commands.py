@@ -58,6 +58,8 @@ async def test_an_exit_status_is_a_verdict_and_an_error_has_the_status_of_its_co
         "error unknown_event: no decision has it": (404, "unknown_event", "event_id"),
         "error data_unavailable: --since is none": (422, "data_unavailable", "since"),
         "warning: x\nerror unknown_policy: none": (404, "unknown_policy", None),
+        "error cannot_start: no Redis answers": (503, "cannot_start", None),
+        "error redis_failed: gone": (503, "redis_failed", None),
         "Traceback (most recent call last):\nKeyError": (500, "error", None),
     }
     for text, error in said.items():
