@@ -67,6 +67,8 @@ HTMX = {
     "responseHandling": [{"code": "204", "swap": False}, {"code": "...", "swap": True}],
 }
 """What htmx may do: nothing that the pages' security policy forbids; refusals are shown, too."""
+STILL_WORKING = "still_working"
+"""The service's code for what takes longer than a request waits."""
 REFUSED = {401: "Sign in", 403: "This key may not do that", 404: "There is no such thing"}
 
 
@@ -157,6 +159,11 @@ class PageVisit:
             if self.is_part:
                 return Response(status_code=200, headers={"hx-redirect": sign_in})
             return RedirectResponse(sign_in, 303)
+
+        # What is made goes on while nobody waits for it: the page asks again by itself.
+        if self.is_part and error.service_code == STILL_WORKING:
+            again = f"{self.request.url.path}?{self.request.url.query}"
+            return self.page("still.html", again=again)
 
         status = error.status or 502
         values: dict[str, Any] = {}
