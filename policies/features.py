@@ -26,6 +26,7 @@ from bandits.types import (
 from bandits.values import FeatureMap
 from policies.encoding import coded_rows, namespace_of
 from policies.items.catalogue import Catalogue
+from policies.requests import without_private
 from policies.spec import PolicySpec
 
 SCORE_KINDS = ("score", "rank", "present")
@@ -80,7 +81,7 @@ def featurise(
     if SCORES in spec.use and scores:
         actions.append(score_features(scores))
 
-    shared = (namespace_of(context, CONTEXT),) if CONTEXT in spec.use and context else ()
+    shared = _shared(spec, context)
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
 
 
@@ -123,9 +124,7 @@ def chosen_rows(
         indices: places of the actions in the record.
     """
     # What all actions share is made once.
-    shared = (
-        (namespace_of(record.context, CONTEXT),) if CONTEXT in spec.use and record.context else ()
-    )
+    shared = _shared(spec, record.context)
     ranked = (
         score_features(record.source_scores()) if SCORES in spec.use and record.scores else None
     )
@@ -157,7 +156,7 @@ def rows_of_chosen(
     """Return what ``chosen_rows`` does of many decisions at once, none of which is decoded.
 
     Args:
-        spec: the one that the records name.
+        spec: the one that the records name; it has nothing ``unseen``.
         catalogue: the one that the records name; it is asked for the rows of all at once.
         data: the bytes of valid records, as EncodedDecision has them.
         starts: int64[L], by row, where its record begins; rows of one record are side by side.
@@ -235,6 +234,14 @@ def discounts_of_ranks(count: int) -> Float64:
     """Return the discount of each rank from 0 to ``count``, float64[count + 1]."""
     discounts: Float64 = 1.0 / np.log2(2.0 + np.arange(count + 1))
     return frozen(discounts)
+
+
+def _shared(spec: PolicySpec, context: FeatureMap) -> tuple[Namespace, ...]:
+    """Return what the learner sees of a context."""
+    if CONTEXT not in spec.use:
+        return ()
+    seen = without_private(context, spec.unseen)
+    return (namespace_of(seen, CONTEXT),) if seen else ()
 
 
 def _item_features(

@@ -11,6 +11,7 @@ from bandits.terms import NamedFeatures
 from bandits.values import FeatureMap
 from policies.features import SCORE_KINDS, score_features
 from policies.items.catalogue import Catalogue
+from policies.requests import without_private
 from policies.spec import PolicySpec
 
 FeaturesOf = Callable[[str], FeatureMap | None]
@@ -37,8 +38,9 @@ class NamedDecision:
         """
         self._spec, self._catalogue, self._record = spec, catalogue, record
         self._features_of = features_of
-        shows = CONTEXT in spec.use and bool(record.context)
-        self._shared = [_named(CONTEXT, record.context, shared=True)] if shows else []
+        seen = without_private(record.context, spec.unseen)
+        shows = CONTEXT in spec.use and bool(seen)
+        self._shared = [_named(CONTEXT, seen, shared=True)] if shows else []
 
         scored = SCORES in spec.use and bool(record.scores)
         self._scores = score_features(record.source_scores()) if scored else None

@@ -61,10 +61,12 @@ class FoldedModel(FoldMemory):
 
         self.changes += 1
         try:
+            # What a learner is not to see is left out one decision after the other.
             if (
                 learner.by_row
                 and isinstance(record, EncodedDecision)
-                and self._blobs.spec(record.spec).kind == "blend"
+                and (made := self._blobs.spec(record.spec)).kind == "blend"
+                and not made.unseen
             ):
                 self._put_by(learner, joined, record)
             else:

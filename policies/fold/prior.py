@@ -4,7 +4,7 @@ A row's features are made as a decision's are, by the same functions, from the s
 catalogue that the log names for it. Each row is worth ``strength`` interactions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from policies.decisions.mixture import source_actions
 from policies.features import featurise, rows_of_chosen
 from policies.fold.known_prior import SPEC_WANTS_NONE, KnownPrior, TaughtPrior
 from policies.items.catalogue import Catalogue
+from policies.requests import without_private
 from policies.spec import PolicySpec
 
 AT_ONCE = 64
@@ -153,7 +154,7 @@ def _of_chosen(
     """Yield the rows as columns, by what makes them of decisions in the log."""
     for at in range(0, len(offered), AT_ONCE):
         part = offered[at : at + AT_ONCE]
-        data = [encode(_record(each)) for each in part]
+        data = [encode(_record(each, spec.unseen)) for each in part]
         rewards = [each.rewards[np.isfinite(each.rewards)] for each in part]
         counts = [known.size for known in rewards]
 
@@ -170,8 +171,13 @@ def _of_chosen(
         yield msgspec.structs.replace(rows, available=among, propensities=1.0 / among)
 
 
-def _record(offered: _Candidates) -> DecisionRecord:
-    """Return a record of all candidates whose reward is known, one per slot."""
+def _record(offered: _Candidates, unseen: Collection[str]) -> DecisionRecord:
+    """Return a record of all candidates whose reward is known, one per slot.
+
+    Args:
+        offered: the candidates.
+        unseen: features of the context that the learner does not see.
+    """
     known = np.flatnonzero(np.isfinite(offered.rewards)).tolist()
     count = len(offered.ids)
     return DecisionRecord(
@@ -180,7 +186,7 @@ def _record(offered: _Candidates) -> DecisionRecord:
         spec="",
         snapshot_id="",
         catalogue="",
-        context=offered.decision.context,
+        context=without_private(offered.decision.context, unseen),
         action_ids=offered.ids,
         features=None,
         scores={name: values.tobytes() for name, values in offered.scores.items()},

@@ -62,6 +62,7 @@ def _idle(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         yield "within", f"{meant}, and this is a {spec.kind}: leave it out"
 
     yield from _private(spec)
+    yield from _protected(spec)
     yield from _ruled(spec)
     yield from _held(spec)
     yield from _seen(spec)
@@ -102,6 +103,33 @@ def _private(spec: PolicySpec) -> Iterator[tuple[str, str]]:
                 f"context_private[{at}]",
                 f"{name} is named twice, or below another: once is enough",
             )
+
+
+def _protected(spec: PolicySpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the names of features that models are not to go by."""
+    names = spec.protected
+    if names is msgspec.UNSET:
+        return
+    if not names:
+        yield "protected", "it names no feature: leave it out"
+    private = () if spec.context_private is msgspec.UNSET else spec.context_private
+    for name in names:
+        if not name.strip(".") or name != name.strip(". "):
+            yield f"protected.{name}", f"no feature is called {name!r}: name one as home.street"
+        if is_private(name, private):
+            yield (
+                f"protected.{name}",
+                "context_private has it, so it is never logged and no model sees it: leave it out",
+            )
+        if is_private(name, [other for other in names if other != name]):
+            yield f"protected.{name}", f"{name} is below another: once is enough"
+    if spec.kind == "rl":
+        yield (
+            "protected",
+            "a policy of kind rl sees what it was trained on: train it without these features",
+        )
+    if spec.unseen and CONTEXT not in spec.use:
+        yield "protected", "the learner sees nothing of the context (use): leave it out"
 
 
 def _ruled(spec: PolicySpec) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,9 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         context_private: names of features of the context that are never logged, so never learned
             from: remote sources, sources of kind rl and the holdout are shown them. A name stands
             for all features below it, too: ``home`` for ``home.street``.
+        protected: features of the context that the learner goes by only where it is said by name:
+            ``{gender: report, age: feature}``. One that is for ``report`` is logged, for reports
+            and rules, and the learner sees nothing of it. A name stands for all below it, too.
         filter: what may be chosen: a condition (CEL) over ``item``, ``context``, ``profile`` and
             ``time``, or more about one. What it refuses has no probability.
         boost: what is added to the scores of some items, in units of the reward, before anything
@@ -159,6 +162,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: ProfileOptions | msgspec.UnsetType = msgspec.UNSET
     repeat: Repeat | msgspec.UnsetType = msgspec.UNSET
     context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
+    protected: dict[str, Literal["report", "feature"]] | msgspec.UnsetType = msgspec.UNSET
     filter: FilterRule | Condition | msgspec.UnsetType = msgspec.UNSET
     boost: list[Boost] | msgspec.UnsetType = msgspec.UNSET
     boost_cap: Annotated[float, msgspec.Meta(gt=0, le=MAX_BOOST)] | msgspec.UnsetType = (
@@ -249,6 +253,13 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.is_apprentice and self.learn == IMITATION
 
     @property
+    def unseen(self) -> tuple[str, ...]:
+        """The features of the context that are logged, and that the learner does not see."""
+        if self.protected is msgspec.UNSET:
+            return ()
+        return tuple(name for name, use in self.protected.items() if use == "report")
+
+    @property
     def rule(self) -> JoinRule:
         """How rewards join its decisions: ``join``, and what ``signals`` says."""
         return (
@@ -311,9 +322,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def model_digest(self) -> str:
         """The digest of what a learned model depends on; when it changes, learning starts anew."""
-        return digest(
-            msgspec.json.encode([self.kind, self.use, self.learner.basis], order="deterministic")
-        )
+        basis: list[object] = [self.kind, self.use, self.learner.basis]
+        if self.unseen:
+            basis.append(sorted(self.unseen))
+        return digest(msgspec.json.encode(basis, order="deterministic"))
 
 
 def with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:

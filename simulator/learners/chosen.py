@@ -57,6 +57,7 @@ def chosen_columns(
     records: RecordColumns,
     rewards: Float64,
     propensities: Float64,
+    unseen: Collection[str] = (),
 ) -> ChosenRows:
     """Return n rows as a learner that learns from the chosen actions alone takes them.
 
@@ -65,6 +66,7 @@ def chosen_columns(
         records: What the rows are slots of.
         rewards: float64[n].
         propensities: float64[n].
+        unseen: Features of the context that the policy does not see.
 
     Raises:
         ReplayError: A feature is too large for a policy, which computes with float32.
@@ -73,7 +75,7 @@ def chosen_columns(
     chosen = actions.codes.astype(np.int64)
     nothing = _nothing(len(chosen))
     parts = [
-        _context(records) if CONTEXT in use else nothing,
+        _context(records, unseen) if CONTEXT in use else nothing,
         _items(actions.names, chosen) if ITEM in use else nothing,
         _features(actions.names, chosen, records) if FEATURES in use else nothing,
         _scores(records) if SCORES in use else nothing,
@@ -190,8 +192,8 @@ def _hashed(maps: FeatureColumns, namespace: str) -> tuple[UInt32, Float32]:
     return hashes[maps.codes], values
 
 
-def _context(records: RecordColumns) -> _Cells:
-    maps = records.context
+def _context(records: RecordColumns, unseen: Collection[str]) -> _Cells:
+    maps = records.context if not unseen else records.context.without(unseen)
     starts, counts = maps.offsets[:-1][records.records], np.diff(maps.offsets)[records.records]
     return _Cells(starts, counts, *_hashed(maps, CONTEXT))
 

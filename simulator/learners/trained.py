@@ -96,7 +96,8 @@ def _teach(learner: Learner, spec: PolicySpec, batch: LogBatch) -> Iterator[int]
     if not learner.by_row or not len(batch):
         for start in parts:
             rows = slice(start, start + BATCH)
-            columns = decision_columns(spec.use, batch, rows) if learner.takes_decisions else None
+            as_columns = learner.takes_decisions and not spec.unseen
+            columns = decision_columns(spec.use, batch, rows) if as_columns else None
             decisions = batch.decisions[rows]
             if columns is not None:
                 learner.learn_decisions(columns)
@@ -123,7 +124,7 @@ def rows_to_learn(spec: PolicySpec, batch: LogBatch) -> ChosenRows:
         ReplayError: A feature is too large for a policy.
     """
     records = records_from_rows(batch.decisions) if batch.records is None else batch.records
-    rows = chosen_columns(spec.use, records, batch.reward, batch.propensity)
+    rows = chosen_columns(spec.use, records, batch.reward, batch.propensity, spec.unseen)
     return msgspec.structs.replace(rows, times_ms=batch.times_ms)
 
 

@@ -266,7 +266,7 @@ class _Gathered:
         """Add the values of the fields that divide decisions."""
         found = {} if context is None else _texts_of(context)
         if not self._by:
-            for name in found:
+            for name in self._protected_first(found):
                 if name not in self._fields and len(self._fields) < MOST_FIELDS:
                     self._fields[name] = fresh = FieldCodes()
                     fresh.column.add(np.full(self._count, -1, np.int8))
@@ -284,6 +284,12 @@ class _Gathered:
                 self._fields[name] = None  # too many to divide by
             else:
                 known.column.add(codes)
+
+    def _protected_first(self, names: Iterable[str]) -> list[str]:
+        """Return the names of fields in their order, but for those that the spec protects."""
+        said = None if self.spec is None else self.spec.protected
+        protected = said if isinstance(said, dict) else {}
+        return sorted(names, key=lambda name: name not in protected)
 
     def _keep_newest(self, decided: Decided) -> None:
         """Keep the catalogue that the newest decision names."""

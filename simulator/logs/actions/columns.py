@@ -4,7 +4,7 @@ What is distinct (an action id, a feature's name, a text) is listed once, and st
 as its place in the list. So whoever hashes or looks up does it once for each, not once a row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32, Float64
 from bandits.values import FeatureMap, Value
+from policies.requests import is_private
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -61,6 +62,13 @@ class FeatureColumns:
         """Return some of the maps, in the order given."""
         offsets, entries = take_entries(self.offsets, maps)
         return FeatureColumns(offsets, self.codes[entries], self.values[entries], self.terms)
+
+    def without(self, names: Collection[str]) -> "FeatureColumns":
+        """Return the maps without the features of some names, and all below them."""
+        is_kept = np.array([not is_private(term.name, names) for term in self.terms], np.bool_)
+        kept = is_kept[self.codes] if len(self.terms) else np.zeros(0, np.bool_)
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        return FeatureColumns(ends[self.offsets], self.codes[kept], self.values[kept], self.terms)
 
     def feature_map(self, at: int) -> FeatureMap:
         """Return one map as a record has it."""

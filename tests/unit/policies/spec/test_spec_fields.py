@@ -72,6 +72,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "repeat": "tests/unit/policies/profiles/test_known_user.py",
     "signals": "tests/unit/policies/profiles/test_signals.py",
     "on_change": "tests/unit/policies/fold/test_relearned.py",
+    "protected": "tests/unit/policies/test_protected.py",
     "context_private": "tests/unit/policies/test_private_context.py",
     "learner.examination": "tests/unit/bandits/ridge/test_examination.py",
     "learner.standbys": "tests/integration/test_learner.py",
