@@ -170,6 +170,10 @@ class Settings(BaseSettings):
         """Return where the archive is: a URI, an absolute path, or "" when nothing is archived."""
         return self._root(self.archive, "archive")
 
+    def shadows_root(self) -> str:
+        """Return where shadows keep what they say: in the archive, or else in the data folder."""
+        return self.archive_root() or str((self.data_dir / "shadows").resolve())
+
     def users_backup_root(self) -> str:
         """Return where copies of users are: a URI, an absolute path, or "" when none are made."""
         return self._root(self.users_backup, "users")

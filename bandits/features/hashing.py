@@ -45,6 +45,12 @@ def partition_of(event_id: str, partitions: int) -> int:
     return hashed % partitions
 
 
+def event_key(event_id: str) -> int:
+    """Return 64 bits of murmur3 of an event's id. All slots of its decision share them."""
+    key: int = mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
+    return key
+
+
 UInt64 = NDArray[np.uint64]
 
 

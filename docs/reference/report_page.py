@@ -6,6 +6,7 @@ from describe import heading_of, inner_structs, struct, table
 
 from simulator.doctor.checks.findings import Finding
 from simulator.report.report import PolicyReport
+from simulator.report.shadows.verdicts import SHADOW_VERDICTS
 from simulator.report.verdicts import CAUTIONS, VERDICTS, VerdictKind
 
 
@@ -22,6 +23,9 @@ def policy_report() -> str:
         _cases(VERDICTS),
         "## Cautions",
         _cases(CAUTIONS),
+        "## Verdicts on shadows",
+        ("Of each [shadow](../how-to/try-a-policy-in-shadow.md) the first that holds, from above."),
+        _cases(SHADOW_VERDICTS),
         "## Fields",
         (
             "`--json` and `--out` have these fields. A number that is not known, or infinite, is"

@@ -41,7 +41,7 @@ from bandits.log.records import (
     kind_of,
 )
 from policies.blend import make_learner
-from policies.fold.checkpoint import Past
+from policies.fold.checkpoint import FoldState, Past
 from policies.fold.model import FoldedModel
 from policies.fold.read_behind import ReadBehind
 from policies.fold.relearning import state_beside
@@ -229,6 +229,13 @@ class Fold(FoldedModel):
         items = ItemsPast(self._blobs.items.log)
         return Fold(self._blobs.fetch, salt=self._salt, past=self._past, items=items, weigh_by=spec)
 
+    def _resumed_beside(self, state: FoldState, past: Past) -> "Fold":
+        """Return the fold beside, as of here, which goes on from a checkpoint of its own."""
+        then = self.beside(self.spec_id or "")
+        then.resume(state, past)
+        then.apply(past.entries(then.position, self.position))
+        return then
+
     def _warm_start(self, record: WarmStartRecord) -> None:
         """Go on from a trained model, or as a fold beside."""
         if record.through is None:
@@ -245,9 +252,7 @@ class Fold(FoldedModel):
         state = state_beside(data, through, self.spec_id, self.position)
 
         # What came since is folded once more, by whoever folds this log.
-        then = self.beside(self.spec_id or "")
-        then.resume(state, self._past)
-        then.apply(self._past.entries(then.position, self.position))
+        then = self._resumed_beside(state, self._past)
         if self.spec is None or then.spec_id != self.spec_id or then.learner is None:
             raise RefusedError("another spec was in force where it was learned", "spec")
 

@@ -152,7 +152,7 @@ class FoldMemory:
         self.catalogue = self._blobs.catalogue(state.catalogue)
         self.join.behind = ReadBehind(past)
         if state.spec is not None:
-            self.spec, self.spec_id = self._blobs.spec(state.spec), state.spec
+            self.spec, self.spec_id = self._policy(state.spec), state.spec
             self.join.rule = self.spec.rule
             self.learner = make_learner(self.spec, salt=self._salt, checkpoint=state.learner)
 
@@ -290,8 +290,16 @@ class FoldMemory:
         return spec.rule if by is None or by == digest else weighed_by(spec, self._blobs.spec(by))
 
     def _waits(self, digest: str) -> bool:
-        learner = self._blobs.spec(digest).learner
+        learner = self._policy(digest).learner
         return learner.learns and not learner.corrects
+
+    def _policy(self, name: str) -> PolicySpec:
+        """Return the policy whose model this fold teaches, under a spec of the log, by digest."""
+        return self._blobs.spec(name)
+
+    def _shape(self, name: str) -> str:
+        """Return the digest of what that policy's model depends on."""
+        return self._blobs.model_digest(name)
 
     def tell_rewards(self, listener: RewardListener) -> None:
         """Tell of each reward that joins an activated decision in time, when it does."""

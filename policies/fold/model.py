@@ -47,13 +47,12 @@ class FoldedModel(FoldMemory):
             return
 
         # A decision made by a model of another shape teaches this one nothing.
-        shape = self._blobs.model_digest
-        if record.spec != self.spec_id and shape(record.spec) != shape(self.spec_id):
+        if record.spec != self.spec_id and self._shape(record.spec) != self._shape(self.spec_id):
             return
         # A model that was trained elsewhere is changed by a warm start alone.
         if not self.spec.learner.learns:
             return
-        if self._blobs.spec(record.spec).imitates:
+        if self._policy(record.spec).imitates:
             found = imitation_of(joined)
             if found is None:
                 return
@@ -67,6 +66,7 @@ class FoldedModel(FoldMemory):
                 and isinstance(record, EncodedDecision)
                 and (made := self._blobs.spec(record.spec)).kind == "blend"
                 and not made.unseen
+                and self._policy(record.spec).kind == "blend"
             ):
                 self._put_by(learner, joined, record)
             else:
@@ -78,7 +78,7 @@ class FoldedModel(FoldMemory):
     def _put_by(self, learner: Learner, joined: JoinedDecision, record: EncodedDecision) -> None:
         """Have a joined decision taught later, together with others; no learner refuses it."""
         self._lessons.teach(learner)
-        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        spec, catalogue = self._policy(record.spec), self._blobs.catalogue(record.catalogue)
         self._lessons.begin(joined, record, spec, catalogue)
         if not joined.correction:
             self.learned += len(joined.slots)
@@ -88,7 +88,7 @@ class FoldedModel(FoldMemory):
         if joined.correction:
             for row in self._rows(joined):
                 learner.correct_row(row)
-        elif learner.by_row and self._blobs.spec(joined.record.spec).kind == "blend":
+        elif learner.by_row and self._policy(joined.record.spec).kind == "blend":
             for row in self._rows(joined):
                 learner.learn_row(row)
                 self.learned += 1
@@ -100,18 +100,18 @@ class FoldedModel(FoldMemory):
     def interactions(self, joined: JoinedDecision) -> Iterator[Interaction]:
         """Yield what a joined decision teaches; see ``taught_interactions``."""
         record = joined.record
-        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        spec, catalogue = self._policy(record.spec), self._blobs.catalogue(record.catalogue)
         return taught_interactions(joined, spec, catalogue)
 
     def _rows(self, joined: JoinedDecision) -> list[ChosenRow]:
         record = joined.record
-        spec, catalogue = self._blobs.spec(record.spec), self._blobs.catalogue(record.catalogue)
+        spec, catalogue = self._policy(record.spec), self._blobs.catalogue(record.catalogue)
         return taught_rows(joined, spec, catalogue)
 
     def _respec(self, record: SpecRecord) -> None:
         """Go on under another spec; what was learned is kept if the model is the same."""
         # A learner of the new spec goes on from the old one's checkpoint, as whoever resumes does.
-        spec = self._blobs.spec(record.digest)
+        spec = self._policy(record.digest)
         keeps = (
             self.learner is not None
             and self.spec is not None

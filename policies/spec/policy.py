@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -140,6 +140,10 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         baseline: the source whose best is served beside an apprentice, where the request names
             nothing; without it, the first of the actions.
         personalizer: what clients of Azure AI Personalizer have set that nothing else says.
+        shadow: other policies that follow the log and serve nobody, each a spec or the file of one:
+            ``[{name: greedy, exploration: {kind: greedy}}, next.yaml]``. Of a shadow's spec only
+            the model counts: ``kind``, ``use``, ``learner``, ``exploration``, ``within``, ``floor``
+            and ``prior``. They are never logged.
     """
 
     name: Name
@@ -178,6 +182,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learn: Literal["rewards", "imitation"] | msgspec.UnsetType = msgspec.UNSET
     baseline: Name | msgspec.UnsetType = msgspec.UNSET
     personalizer: PersonalizerSettings | msgspec.UnsetType = msgspec.UNSET
+    shadow: list[str | dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work."""
@@ -236,6 +241,7 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fields.pop("on_change", None)
         if not self.is_apprentice:
             fields.pop("mode", None)
+        fields.pop("shadow", None)
 
         # As if there were no such field: the log of one partition knows of none.
         if self.partitions == 1:
@@ -341,8 +347,11 @@ def with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
         refresh = msgspec.structs.replace(refresh, data=change(refresh.data))
     artifact = None if spec.artifact is None else change(spec.artifact)
     profiles = None if spec.profiles is None else change(spec.profiles)
+    shadow = spec.shadow
+    if shadow is not msgspec.UNSET:
+        shadow = [change(said) if isinstance(said, str) else said for said in shadow]
     return msgspec.structs.replace(
-        spec, artifact=artifact, profiles=profiles, sources=sources, refresh=refresh
+        spec, artifact=artifact, profiles=profiles, sources=sources, refresh=refresh, shadow=shadow
     )
 
 

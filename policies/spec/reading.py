@@ -3,6 +3,7 @@
 Strict: an unknown key is an error that names it.
 """
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,26 @@ def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
         spec = spec_of(raw)
     except SpecError as error:
         raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
-    return with_paths(
-        spec, lambda given: given if "://" in given else str((folder / given).resolve())
+    return with_shadows(
+        with_paths(spec, lambda given: given if "://" in given else str((folder / given).resolve()))
     )
+
+
+def with_shadows(spec: PolicySpec) -> PolicySpec:
+    """Return the spec with what the files of its shadows say, as far as they can be read.
+
+    Whoever opens the shadows says what is wrong with the others.
+    """
+    if spec.shadow is msgspec.UNSET:
+        return spec
+    found: list[str | dict[str, Any]] = []
+    for said in spec.shadow:
+        raw: Any = said
+        if isinstance(said, str):
+            with contextlib.suppress(OSError, InvalidFieldError):
+                raw = parse_yaml(Path(said).read_bytes())
+        found.append(raw if isinstance(raw, dict) else said)
+    return msgspec.structs.replace(spec, shadow=found)
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:

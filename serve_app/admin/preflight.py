@@ -1,7 +1,7 @@
 """Checks before a start, while everything that is wrong can still be said in one line."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from msgspec import UNSET
 
@@ -11,6 +11,7 @@ from policies.artifacts.prior import prior_of
 from policies.artifacts.profile_file import open_profiles
 from policies.blend import make_learner
 from policies.items.catalogue import Catalogue
+from policies.shadows.opening import shadows_of
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
 from policies.spec.checks import admit
@@ -81,8 +82,19 @@ def demand_all(
             _note_on_profiles(settings, spec),
             _note_on_prior(spec),
             _note_on_space(spec, profiled),
+            *notes_on_shadows([spec]),
         )
         if note
+    ]
+
+
+def notes_on_shadows(specs: Iterable[PolicySpec]) -> list[str]:
+    """Return a line for each shadow that cannot be followed: its policy is served all the same."""
+    return [
+        f"policy {spec.name}: shadow {each.name} is not followed: {each.refused}"
+        for spec in specs
+        for each in shadows_of(spec)
+        if each.refused
     ]
 
 

@@ -52,14 +52,15 @@ def apply(
             raise ServiceError(0, answer.code, answer.note)
         if answer.changes is not None:
             _show(answer.changes)
-            if dry_run or not answer.changes:
+            if not answer.changes:
                 return
         elif answer.note:
             say(answer.note)
         if answer.seconds is not None:
             say(("done", "green"), f"  served after {answer.seconds:.1f} s", on=output)
             return
-    raise ServiceError(0, "interrupted", "the service has ended in the middle of the change")
+    if not dry_run:
+        raise ServiceError(0, "interrupted", "the service has ended in the middle of the change")
 
 
 def _show(changes: "list[PolicyChange]") -> None:

@@ -237,6 +237,7 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
 
     from policies.spec import decode_spec
     from serve_app.admin.changes import ApplyAnswer, ApplyRequest, plan_changes, serve_artifact
+    from serve_app.admin.preflight import notes_on_shadows
     from serve_app.admin.wanted.specs import settled_at
 
     began = time.monotonic()
@@ -246,6 +247,8 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
         specs, notes = settled_at(service.settings, given)
         changes = plan_changes(service.settings, service.specs, specs)
         yield ApplyAnswer(changes)
+        for note in notes_on_shadows(specs):
+            yield ApplyAnswer(note=note)
         if request.dry_run:
             return
 

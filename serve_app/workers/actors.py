@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "banditloop"
 STOP_S = 5.0
+LAST = 19
+"""The niceness of what everything else goes before."""
 PACE_S, MAX_PACE_S = 1.0, 30.0
 PING_S = 10.0
 """How long the keeper waits for a process to start and to catch up with the log."""
@@ -153,9 +155,15 @@ class ArchiverActor(WorkerActor):
         """
         # Imported here because of pyarrow, too.
         from serve_app.workers.archiver import Archiver  # noqa: PLC0415
+        from serve_app.workers.shadows.following import forget_shadows  # noqa: PLC0415
         from serve_app.workers.users_backup import ScheduledUsersBackup  # noqa: PLC0415
 
         super().__init__(settings)
+
+        # Where no policy has a shadow, there is no process that could say so.
+        for spec in specs:
+            if not spec.shadow:
+                forget_shadows(settings, spec)
 
         # Each thread has a connection of its own.
         for space in spaces_with_users(specs) if settings.users_backup_root() else ():
@@ -194,6 +202,28 @@ class RefresherActor(WorkerActor):
             self.run(schedule.run, f"refresher-{spec.name}")
 
 
+class ShadowActor(WorkerActor):
+    """The process that follows logs as shadows: a thread for each shadow of each policy.
+
+    It yields to all others on its machine, so it may lag; nothing waits for it.
+    """
+
+    def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
+        """Start to follow.
+
+        Args:
+            settings: of the service.
+            specs: the policies that have shadows.
+        """
+        from serve_app.workers.shadows.following import follow_policy  # noqa: PLC0415
+
+        super().__init__(settings)
+        os.nice(LAST)
+        for spec in specs:
+            for name, run in follow_policy(settings, spec):
+                self.run(run, name)
+
+
 def logs_of(specs: Sequence[PolicySpec]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield each log's name, whose it is, and which of its logs it is, as an Archiver is told.
 
@@ -220,7 +250,7 @@ def spaces_with_users(specs: Sequence[PolicySpec]) -> list[str]:
 def worker_kinds(
     settings: Settings, specs: Sequence[PolicySpec], generation: int
 ) -> dict[str, WorkerKind]:
-    """Return the workers that a deployment is to have, by name: learners, refresher, archiver.
+    """Return the workers that a deployment is to have, by name.
 
     Args:
         settings: of the service.
@@ -240,6 +270,10 @@ def worker_kinds(
     refreshed = [spec for spec in specs if spec.refresh is not msgspec.UNSET]
     if refreshed:
         kinds[f"refresher.{generation}"] = RefresherActor, (settings, refreshed)
+
+    shadowed = [spec for spec in specs if spec.shadow]
+    if shadowed:
+        kinds[f"shadows.{generation}"] = ShadowActor, (settings, shadowed)
 
     copies = settings.users_backup_root() and spaces_with_users(specs)
     if settings.archive_root() or copies:

@@ -14,13 +14,12 @@ from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, overload
 
-import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
 from bandits.errors import BadRowError, ReplayError
-from bandits.features.hashing import UInt64
+from bandits.features.hashing import UInt64, event_key
 from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
 from bandits.values import MAX_NUMBER, FeatureMap
@@ -281,8 +280,8 @@ def batch_of(decisions: Sequence[LoggedDecision]) -> LogBatch:
 
 
 def key_of(event_id: str) -> int:
-    """Return the key of an event, 64 bits of murmur3. All slots of a decision share it."""
-    return mmh3.hash64(event_id.encode(errors="surrogatepass"), signed=False)[0]
+    """Return the key of an event; see ``event_key``."""
+    return event_key(event_id)
 
 
 def check_row(row: LoggedDecision, where: str) -> LoggedDecision:

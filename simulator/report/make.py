@@ -21,6 +21,7 @@ from simulator.report.report import (
     Spread,
     StretchOfTime,
 )
+from simulator.report.shadows.worth import ShadowWorth
 
 HEAD = 0.01
 """Share of the items that are the head."""
@@ -34,6 +35,7 @@ def policy_report_of(
     closer: CloserLook | None = None,
     findings: Sequence[Finding] = (),
     exposure: ExposureReport | None = None,
+    shadows: Sequence[ShadowWorth] = (),
 ) -> PolicyReport:
     """Return the report on a policy.
 
@@ -44,6 +46,7 @@ def policy_report_of(
         closer: what a closer look at some of them has found, if there was one.
         findings: the doctor's on its log, if it was asked.
         exposure: what groups of items were shown, if any feature says which there are.
+        shadows: what its shadows are worth.
     """
     uplift, assignment = uplift_of(rows, alpha), assignment_of(rows)
     range_ = _range(rows)
@@ -73,6 +76,7 @@ def policy_report_of(
         findings=[each for each in findings if each.severity in {"warning", "failure"}],
         outcomes=outcomes_by_group(rows),
         exposure=exposure,
+        shadows=list(shadows),
     )
 
 

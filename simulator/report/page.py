@@ -18,6 +18,7 @@ from simulator.report.report import (
     describe_share,
     describe_span,
 )
+from simulator.report.shadows.section import shadows_section
 from simulator.report.verdicts import Verdict
 
 SHOWN_GROUPS = 30
@@ -74,6 +75,7 @@ def _sections(report: PolicyReport) -> list[tuple[str, object, Callable[[], str]
             exploration,
             lambda: _exploration(exploration) if exploration else "",
         ),
+        ("Shadows", report.shadows, lambda: shadows_section(report.shadows)),
         ("What has moved", report.drifts, lambda: _drifts(report.drifts)),
         ("What the doctor found", report.findings, lambda: _findings(report)),
     ]

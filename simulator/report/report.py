@@ -5,6 +5,7 @@ import math
 import msgspec
 
 from simulator.doctor.checks.findings import Finding
+from simulator.report.shadows.worth import ShadowWorth
 from simulator.report.uplift import UpliftLook
 from simulator.report.verdicts import Verdict
 
@@ -332,6 +333,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
         findings: the doctor's, those that are not ok.
         outcomes: what users of each group got, by field of the context.
         exposure: what groups of items were shown; None where no feature says which there are.
+        shadows: what each of the policy's shadows is estimated to earn.
     """
 
     policy: str
@@ -352,6 +354,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     findings: list[Finding] = []
     outcomes: list[GroupOutcome] = []
     exposure: ExposureReport | None = None
+    shadows: list[ShadowWorth] = []
 
 
 def describe_share(part: float, whole: float) -> str:

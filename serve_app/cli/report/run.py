@@ -10,6 +10,7 @@ from rich.progress import Progress, TaskID
 from bandits.errors import DataUnavailableError
 from bandits.log.positions import START, log_order
 from policies.archive.archive import ArchiveReader, archive_folders
+from policies.shadows.files import PolicyShadows
 from serve_app.admin.archives import archived_policy_name
 from serve_app.admin.readable_logs import position_since
 from serve_app.admin.stored_policy import chosen_policy
@@ -28,6 +29,7 @@ from simulator.report.gather import PolicyRows, read_policy
 from simulator.report.item_groups import groups_of_items
 from simulator.report.make import policy_report_of
 from simulator.report.report import PolicyReport
+from simulator.report.shadows.estimating import shadow_worths
 
 EXAMINED = 10_000
 """Entries that the doctor looks at, the newest of all partitions: it decodes every one."""
@@ -84,13 +86,22 @@ def _reported(
         )
         progress.update(task, description="looking closely")
         closer = look_closely(root, name, after)
+        shadows = PolicyShadows(options.archive or settings.shadows_root(), name)
+        progress.update(task, description="estimating shadows")
+        worths = shadow_worths(root, name, shadows, after=after, alpha=options.alpha)
     findings = _findings(options, settings, name, readers, rows)
     field = options.group or exposure_field(rows)
     exposure = None
     if field is not None:
         exposure = exposure_report(rows, field, groups_of_items(root, name, rows.catalogue, field))
     return policy_report_of(
-        name, rows, alpha=options.alpha, closer=closer, findings=findings, exposure=exposure
+        name,
+        rows,
+        alpha=options.alpha,
+        closer=closer,
+        findings=findings,
+        exposure=exposure,
+        shadows=worths,
     )
 
 

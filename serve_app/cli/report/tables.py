@@ -20,12 +20,17 @@ from simulator.report.report import (
     describe_share,
     describe_span,
 )
+from simulator.report.shadows.worth import ShadowWorth
 
 COLOURS = {
     "better": "bold green",
     "worse": "bold red",
     "log_untrusted": "bold red",
     "assignment_broken": "bold red",
+    "shadow_better": "bold green",
+    "shadow_worse": "bold red",
+    "shadow_refused": "bold red",
+    "shadow_failed": "bold red",
 }
 
 
@@ -61,6 +66,9 @@ def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
         parts.append(_sources(report))
     if report.exploration is not None:
         parts.append(_exploration(report.exploration))
+    if report.shadows:
+        parts.append(_shadows(report.shadows))
+        parts += [_verdict_on(each) for each in report.shadows]
     return parts
 
 
@@ -205,6 +213,39 @@ def _exploration(price: ExplorationPrice) -> Text:
         f"price of exploration: {price.price:+.4g} per slot, {_interval(price.low, price.high)}, ",
         (price.verdict, VERDICT_COLOURS[price.verdict]),
         f": {price.reason}",
+    )
+
+
+def _shadows(shadows: Sequence[ShadowWorth]) -> Table:
+    numbers = ("decisions", "behind", "slots", "would earn", "served", "difference", "interval")
+    table = empty_table(
+        *("shadow", *numbers, "verdict"),
+        title="shadows, by doubly robust evaluation; an interval holds at one look",
+        numbers=numbers,
+        whole=("shadow", "verdict"),
+    )
+    for each in shadows:
+        known = math.isfinite(each.difference)
+        table.add_row(
+            each.name,
+            f"{each.decisions:,}",
+            describe_span(each.behind_s),
+            f"{each.rows:,}",
+            f"{each.value:.5g}" if known else "-",
+            f"{each.served:.5g}" if known else "-",
+            f"{each.difference:+.4g}" if known else "-",
+            _interval(each.low, each.high) if known else "-",
+            each.verdict.code,
+        )
+    return table
+
+
+def _verdict_on(shadow: ShadowWorth) -> Text:
+    verdict = shadow.verdict
+    return Text.assemble(
+        f"{shadow.name}: ",
+        (verdict.code, COLOURS.get(verdict.code, "bold yellow")),
+        f": {verdict.message}\nwhat to do: {verdict.action}",
     )
 
 

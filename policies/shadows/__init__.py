@@ -1,0 +1,1 @@
+"""Shadows: other policies over the same log, of which nobody is served."""
