@@ -7,7 +7,7 @@ at ``/policies/{policy}/personalizer``. What is asked elsewhere goes on to our o
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, NamedTuple
@@ -29,8 +29,6 @@ from serve_app.api.wire import (
     read_body,
     split_path,
 )
-from serve_app.personalizer.loops.loop import Loop
-from serve_app.personalizer.loops.operations import LoopOperations
 from serve_app.personalizer.operations import OPERATIONS
 from serve_app.personalizer.refusals import RefusedCall, refusal_bytes, refused
 from serve_app.personalizer.route import PersonalizerRoute
@@ -58,7 +56,7 @@ class PersonalizerApi:
         api: Api,
         backend: Backend,
         keys: KeyRing | None,
-        loops: Mapping[str, Loop] | None = None,
+        more: Sequence[PersonalizerRoute[Any, Any]] = (),
     ) -> None:
         """Answer beside an API.
 
@@ -66,9 +64,9 @@ class PersonalizerApi:
             api: takes what is no request of the protocol.
             backend: what all handlers stand on.
             keys: those that may call; None: everybody may.
-            loops: by policy, its configuration, model and log; None: there are none.
+            more: operations beside those on events.
         """
-        self._operations = RouteTable((*OPERATIONS, *LoopOperations(loops or {}).routes()))
+        self._operations = RouteTable((*OPERATIONS, *more))
         self.table: RouteTable = BothTables(api.table, self._operations)
         self._api = api
         self._backend = backend

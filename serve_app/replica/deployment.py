@@ -25,7 +25,9 @@ from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.office.door import OfficeDoor
 from serve_app.personalizer.app import PersonalizerApi
+from serve_app.personalizer.evaluations.operations import EvaluationOperations
 from serve_app.personalizer.loops.loop import StoredLoop
+from serve_app.personalizer.loops.operations import LoopOperations
 from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
@@ -190,7 +192,11 @@ class RankReplica:
             office=OfficeDoor() if self._settings.console == "on" else None,
         )
         loops = {spec.name: StoredLoop(self._settings, spec) for spec in self._specs}
-        spoken = PersonalizerApi(api, api.backend, self._keys, loops)
+        more = (
+            *LoopOperations(loops).routes(),
+            *EvaluationOperations(self._settings, loops).routes(),
+        )
+        spoken = PersonalizerApi(api, api.backend, self._keys, more)
         origins = self._settings.allowed_origins()
         app: Asgi = CrossOriginApi(spoken, origins) if origins else spoken
         collector = self._settings.otlp_endpoint

@@ -311,6 +311,11 @@ class Keys(LogKeys):
         return self._key("merged")
 
     @property
+    def evaluations(self) -> str:
+        """Hash from an evaluation's id to it; see evaluations/kept.py. Partition 0 has it."""
+        return self._key("evaluations")
+
+    @property
     def wanted(self) -> str:
         """The spec that was set over HTTP; see wanted_specs.py. Partition 0 has it."""
         return self._key("wanted")

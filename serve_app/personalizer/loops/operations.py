@@ -98,7 +98,7 @@ class LoopOperations:
         return _contract(await self._loop(call).change(changed))
 
     async def apply_from_evaluation(self, call: Call[EvaluationChoice]) -> Answer:
-        """Refuse: there are no evaluations over this protocol yet."""
+        """Refuse: an evaluation here has no policy but those that there are."""
         raise _no_evaluation(call.request.evaluation_id)
 
     # Model

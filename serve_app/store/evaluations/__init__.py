@@ -1,0 +1,1 @@
+"""Evaluations that clients of Personalizer have asked for."""
