@@ -7,6 +7,7 @@ doi:10.1145/307400.307439. The value is the mean, over the log, of how well the 
 learned from that very log, with the log's propensities.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -43,6 +44,7 @@ class Progressive:
         rows: How many rows were read.
         skipped: The bad rows among what was left out.
         left_out: What of the log was no row, and why.
+        ips_stderr: The standard error of ``ips``, as if rows were independent of one another.
     """
 
     rows: int
@@ -52,6 +54,7 @@ class Progressive:
     ips_curve: tuple[CurvePoint, ...]
     snips_curve: tuple[CurvePoint, ...]
     left_out: LeftOut = field(default_factory=LeftOut)
+    ips_stderr: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def progressive(
     """
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     rows, left_out = 0, LeftOut()
-    ips, snips = Curve(), Curve()
+    ips, snips, squares, weights = Curve(), Curve(), 0.0, 0.0
 
     for piece in pieces:
         for batch in piece.batches():
@@ -121,6 +124,8 @@ def progressive(
                     count * float(online.pmf(row, context, actions)[row.chosen]) / row.propensity
                 )
                 ips.add(weight * row.reward, count)
+                squares += (weight * row.reward) ** 2 / count
+                weights += count
                 snips.add(weight * row.reward, weight)
 
                 # Only now: no prediction has seen its own row.
@@ -130,8 +135,28 @@ def progressive(
         left_out.merge(left_out_of([piece]))
 
     return Progressive(
-        rows, left_out.skipped, ips.value, snips.value, ips.points(), snips.points(), left_out
+        rows,
+        left_out.skipped,
+        ips.value,
+        snips.value,
+        ips.points(),
+        snips.points(),
+        left_out,
+        _stderr(squares, ips.value, weights),
     )
+
+
+def _stderr(squares: float, mean: float, count: float) -> float:
+    """Return the standard error of a mean; infinite of a single row.
+
+    Args:
+        squares: The sum of the squares.
+        mean: The mean.
+        count: How many rows there are.
+    """
+    if count < 2.0:
+        return math.inf
+    return math.sqrt(max(squares / count - mean * mean, 0.0) / (count - 1.0))
 
 
 def vw_progressive(

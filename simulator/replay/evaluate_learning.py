@@ -95,6 +95,7 @@ def evaluate_learning(
                 "rows": float(done.rows),
                 "skipped": float(done.skipped),
                 "ips": done.ips,
+                "ips_stderr": done.ips_stderr,
                 "snips": done.snips,
             },
             notes=notes,

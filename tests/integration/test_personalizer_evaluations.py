@@ -1,25 +1,33 @@
 """Personalizer's administration client, unchanged, has a policy's archive evaluated, and says what replay says."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from support.personalizer import KEY, Adapted, adapted
 from support.servers import PATIENCE_S
+from typer.testing import CliRunner
 
 from bandits.log.join_rule import JoinRule
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
-from serve_app.personalizer.evaluations.judging import ESTIMATOR, POLICIES, replay_command
+from serve_app.cli.replay import app
+from serve_app.personalizer.evaluations.judging import (
+    ESTIMATOR,
+    POLICIES,
+    Z_95,
+    learning_command,
+    replay_command,
+)
 from serve_app.workers.archiver import Archiver
 
 SPEC = with_arguments(PolicySpec("home", join=JoinRule(window_s=0.3)), DEFAULT_ARGUMENTS)
@@ -69,9 +77,21 @@ def refused(call: Any, *args: Any, **options: Any) -> tuple[int, str]:
     return caught.value.status_code, caught.value.error.code
 
 
+def times_of(archive: Path, asked: dict[str, Any]) -> tuple[str, str, str]:
+    return str(archive), asked["startTime"], asked["endTime"]
+
+
+def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
+    """The results of the command that anybody may give."""
+    done = CliRunner().invoke(app, [*command[1:]])
+    assert done.exception is None, done.output
+    return json.loads(done.stdout)["results"]
+
+
 def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, tmp_path_factory):
     """To the last bit: it is the command's own answer."""
-    asked = contract()
+    slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf"
+    asked = contract(policies=[{"name": "Slow one", "arguments": slow}])
     assert admin.create_evaluation("e1", asked) in (None, b"", "")
     times = {"start_time": datetime.now(UTC) - DAY, "end_time": datetime.now(UTC)}
     deadline, wait = time.monotonic() + 5 * PATIENCE_S, threading.Event()
@@ -83,13 +103,7 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
     assert {name for name, _ in POLICIES.values()} == {"online", "baseline1", "baselineRand"}
 
     (archive,) = tmp_path_factory.getbasetemp().rglob("archive/home")
-    command = replay_command(str(archive), asked["startTime"], asked["endTime"])
-    said = subprocess.run(
-        [sys.executable, "-c", "from serve_app.cli.main import main; main()", *command],
-        capture_output=True,
-        check=True,
-    )
-    report = {each["policy"]: each for each in json.loads(said.stdout)["results"]}
+    report = {each["policy"]: each for each in replayed(replay_command(*times_of(archive, asked)))}
     by_name = {each["name"]: each for each in found["content"]["value"]}
     assert "online" in by_name
     for policy, (name, source) in POLICIES.items():
@@ -99,6 +113,15 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
             assert summary["expectedReward"] == pytest.approx(estimate["value"], abs=1e-12)
             assert summary["confidenceInterval"] == pytest.approx(estimate["interval"], abs=1e-12)
             assert by_name[name]["policySource"] == source
+
+    spec = tmp_path_factory.mktemp("spec") / "custom.yaml"
+    spec.write_bytes(msgspec.yaml.encode(with_arguments(PolicySpec("custom-0"), slow)))
+    learned = replayed(learning_command(*times_of(archive, asked), str(spec)))[0]["learned"]
+    custom = by_name["Slow one"]
+    low, high = custom["summary"]["confidenceInterval"]
+    assert (custom["policySource"], custom["arguments"]) == ("Custom", slow)
+    assert custom["summary"]["expectedReward"] == pytest.approx(learned["ips"], abs=1e-12)
+    assert (high - low) / 2 == pytest.approx(Z_95 * learned["ips_stderr"], abs=1e-12)
 
     assert refused(admin.create_evaluation, "e1", asked) == (400, "EvaluationAlreadyExists")
     assert [each["id"] for each in admin.list_evaluations()] == ["e1"]
@@ -123,7 +146,7 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
         ({"startTime": "2022-09-20", "endTime": "2022-09-21T00:00:00.1234567Z"}, "NoLogsExistInDateRange"),
         ({"policies": [{"name": f"p{n}", "arguments": "a"} for n in range(11)]}, "MaximumEvaluationCustomPoliciesExceeded"),
         ({"policies": [{"name": "p", "arguments": "a"}] * 2}, "DuplicateCustomPolicyNames"),
-        ({"policies": [{"name": "p", "arguments": "a"}]}, "InvalidEvaluationContract"),
+        ({"policies": [{"name": "p", "arguments": "--cats 4"}]}, "InvalidPolicyConfiguration"),
         ({"enablePolicyOptimization": True}, "InvalidEvaluationContract"),
         ({"name": ""}, "InvalidEvaluationContract"),
     ],

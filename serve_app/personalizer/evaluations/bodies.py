@@ -54,12 +54,16 @@ class EvaluationSeries(msgspec.Struct, frozen=True):
     data: list[EvaluationPoint]
 
 
-class EvaluatedPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an evaluation has found of one policy."""
+class EvaluatedPolicy(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
+):
+    """What an evaluation has found of one policy; of one that was asked for, its arguments too."""
+
+    arguments: str | None = None
 
     name: str
     policy_source: str
-    slot_id: str = ""
+    slot_id: str
     summary: EvaluationSummary
     timeseries: EvaluationSeries
 

@@ -3,15 +3,21 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from policies.personalizer.arguments import with_arguments
+from policies.spec import PolicySpec
 from serve_app.store.evaluations.kept import JudgedPolicy
 
 LONGEST_S = 1800.0
 ESTIMATOR = "snips"
+Z_95 = 1.959963984540054
 POLICIES: Mapping[str, tuple[str, str]] = {
     "logging": ("online", "Online"),
     "first": ("baseline1", "Baseline"),
@@ -34,26 +40,33 @@ def replay_command(log: str, start: str, end: str) -> Sequence[str]:
     return ("replay", "--log", log, *policies, "--estimator", ESTIMATOR, *times, "--json")
 
 
-def judge_archive(log: str, start: str, end: str) -> tuple[list[JudgedPolicy], str]:
+def learning_command(log: str, start: str, end: str, spec: str) -> Sequence[str]:
+    """Return the command whose answer is that of a policy which learns from nothing on the way.
+
+    Args:
+        log: the archive of a policy.
+        start: from when.
+        end: until when.
+        spec: the file of the policy's spec.
+    """
+    times = ("--since", start, "--until", end)
+    return ("replay", "--log", log, "--method", "progressive", "--policy", spec, *times, "--json")
+
+
+def judge_archive(
+    log: str, start: str, end: str, asked: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[JudgedPolicy], str]:
     """Return what each policy is worth on a part of an archive; or nothing, and why.
 
     Args:
         log: the archive of a policy.
         start: from when.
         end: until when.
+        asked: by name, the arguments of further policies.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(  # noqa: S603 - this program, with times that were read before
-        ["nice", "-n", "10", sys.executable, "-c", _RUN, *replay_command(log, start, end)],  # noqa: S607
-        env=inherited,
-        capture_output=True,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    try:
-        report: dict[str, Any] = msgspec.json.decode(done.stdout)
-    except msgspec.DecodeError:
-        return [], done.stderr.decode(errors="replace").strip()[-300:]
+    report, said = _answer(replay_command(log, start, end))
+    if report is None:
+        return [], said
 
     found: list[JudgedPolicy] = []
     for result in report["results"]:
@@ -63,4 +76,33 @@ def judge_archive(log: str, start: str, end: str) -> tuple[list[JudgedPolicy], s
         name, source = POLICIES[result["policy"]]
         low, high = estimate["interval"]
         found.append(JudgedPolicy(name, source, estimate["value"], low, high))
+
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, arguments) in enumerate(asked.items()):
+            path = Path(folder) / f"{number}.yaml"
+            spec = with_arguments(PolicySpec(f"custom-{number}"), arguments)
+            path.write_bytes(msgspec.yaml.encode(spec))
+            report, said = _answer(learning_command(log, start, end, str(path)))
+            if report is None:
+                return [], said
+            learned = report["results"][0]["learned"]
+            value, half = learned["ips"], Z_95 * (learned["ips_stderr"] or 0.0)
+            low, high = value - half, value + half
+            found.append(JudgedPolicy(name, "Custom", value, low, high, arguments))
     return found, "" if found else "nothing of the log can be relied on"
+
+
+def _answer(command: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
+    """Return a command's report; or None, and what it said instead."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(  # noqa: S603 - this program, with times that were read before
+        ["nice", "-n", "10", sys.executable, "-c", _RUN, *command],  # noqa: S607
+        env=inherited,
+        capture_output=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    try:
+        return msgspec.json.decode(done.stdout), ""
+    except msgspec.DecodeError:
+        return None, done.stderr.decode(errors="replace").strip()[-300:]

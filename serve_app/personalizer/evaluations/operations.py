@@ -9,6 +9,9 @@ from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
 from banditloop_client.schemas import Endpoint
+from bandits.errors import BanditloopError
+from policies.personalizer.arguments import with_arguments
+from policies.spec import PolicySpec
 from policies.storage import join_name
 from serve_app.api.routes import Call
 from serve_app.api.wire import JSON, Answer
@@ -84,16 +87,19 @@ class EvaluationOperations:
             raise RefusedCall(
                 400, "EvaluationAlreadyExists", f"there is an evaluation {name!r}", "evaluationId"
             )
-        task = asyncio.create_task(self._evaluate(call.policy, kept, times))
+        asked = {each.name: each.arguments for each in sent.policies or ()}
+        task = asyncio.create_task(self._evaluate(call.policy, kept, times, asked))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return MADE
 
-    async def _evaluate(self, policy: str, kept: KeptEvaluation, times: AskedTimes) -> None:
+    async def _evaluate(
+        self, policy: str, kept: KeptEvaluation, times: AskedTimes, asked: Mapping[str, str]
+    ) -> None:
         log = join_name(self._settings.archive_root(), policy)
         start, end = times.start.isoformat(), times.end.isoformat()
         try:
-            found, said = await asyncio.to_thread(judge_archive, log, start, end)
+            found, said = await asyncio.to_thread(judge_archive, log, start, end, asked)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for it any more
             found, said = [], f"{type(error).__name__}: {error}"
         status = "Succeeded" if found else "Failed"
@@ -215,14 +221,19 @@ def _checked(sent: EvaluationContract) -> AskedTimes:
     names = [each.name for each in sent.policies or ()]
     if len(set(names)) != len(names):
         raise RefusedCall(400, "DuplicateCustomPolicyNames", "two policies of one name", "policies")
-    if names or sent.enable_policy_optimization or sent.enable_offline_experimentation:
+    for each in sent.policies or ():
+        try:
+            with_arguments(PolicySpec("custom"), each.arguments)
+        except BanditloopError as error:
+            raise RefusedCall(
+                400, "InvalidPolicyConfiguration", f"{each.name}: {error.message}", "policies"
+            ) from error
+    if sent.enable_policy_optimization or sent.enable_offline_experimentation:
         raise RefusedCall(
             400,
             contract,
-            "online, baseline and random policies are evaluated here; others by banditloop replay"
-            " --method progressive, and looked for by --search: send no policies, and no"
-            " optimization",
-            "policies",
+            "a better policy is looked for by banditloop replay --search: send no optimization",
+            "enablePolicyOptimization",
         )
 
     times = AskedTimes(_time(sent.start_time, "startTime"), _time(sent.end_time, "endTime"))
@@ -300,6 +311,8 @@ def _evaluated(kept: KeptEvaluation, at: int) -> EvaluatedPolicy:
     return EvaluatedPolicy(
         name=found.name,
         policy_source=found.source,
+        slot_id="",
+        arguments=found.arguments or None,
         summary=EvaluationSummary(expected_reward=found.value, confidence_interval=interval),
         timeseries=EvaluationSeries([point]),
     )

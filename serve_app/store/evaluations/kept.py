@@ -12,13 +12,17 @@ MOST = 100
 
 
 class JudgedPolicy(msgspec.Struct, frozen=True):
-    """One policy of an evaluation: its mean reward, and from where to where that is likely."""
+    """One policy of an evaluation: its mean reward, and from where to where that is likely.
+
+    ``arguments``: of one that was asked for; empty of the others.
+    """
 
     name: str
     source: str
     value: float
     low: float
     high: float
+    arguments: str = ""
 
 
 class KeptEvaluation(msgspec.Struct, frozen=True):
