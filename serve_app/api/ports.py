@@ -23,6 +23,11 @@ class PolicyService(Protocol):
         """Whether its spec says what is not offered again."""
         ...
 
+    @property
+    def explains_unasked(self) -> bool:
+        """Whether answers of Personalizer's protocol say why."""
+        ...
+
     async def rank(
         self, request: RankRequest, *, is_new: bool = False, again: bool = False
     ) -> tuple[DecisionRecord, bool]:

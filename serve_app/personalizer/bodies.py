@@ -29,12 +29,27 @@ class RankedAction(msgspec.Struct, frozen=True, gc=False):
     probability: float
 
 
-class RankResult(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """What ``rank`` is answered."""
+class FeatureScore(msgspec.Struct, frozen=True):
+    """How much a feature adds to an action's score."""
+
+    name: str
+    score: float
+
+
+class InferenceExplanation(msgspec.Struct, frozen=True):
+    """Why an action has its score."""
+
+    id: str
+    features: list[FeatureScore]
+
+
+class RankResult(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """What ``rank`` is answered; an explanation only where the configuration asks for it."""
 
     ranking: list[RankedAction]
     event_id: str
     reward_action_id: str
+    inference_explanation: list[InferenceExplanation] | None = None
 
 
 class RewardCall(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from serve_app.personalizer.bodies import (
     RewardCall,
 )
 from serve_app.personalizer.event_ids import MAX_ID, logged_event_id, made_event_id
+from serve_app.personalizer.explained import inference_explanation
 from serve_app.personalizer.features import FeatureObjects, record_features
 
 MOST_ACTIONS = 50
@@ -53,9 +54,11 @@ async def rank_single(call: Call[RankCall]) -> RankResult:
     _check_some_left(request.actions or (), excluded)
 
     is_new = sent.event_id is None
+    explain = call.service.explaining() if call.service.explains_unasked else None
     record, is_logged = await call.service.rank(request, is_new=is_new, again=True)
     count_decision(call, is_logged=is_logged)
-    return RankResult(ranked(sent.actions, record), event_id, record.shown()[0])
+    why = None if explain is None else inference_explanation(explain(record))
+    return RankResult(ranked(sent.actions, record), event_id, record.shown()[0], why)
 
 
 def ranked(sent: Sequence[RankableAction], record: DecisionRecord) -> list[RankedAction]:

@@ -170,6 +170,12 @@ class RedisPolicyService:
         return self.spec.repeat is not msgspec.UNSET
 
     @property
+    def explains_unasked(self) -> bool:
+        """Whether answers of Personalizer's protocol say why."""
+        own = self.spec.personalizer
+        return own is not msgspec.UNSET and own.explains
+
+    @property
     def ready(self) -> bool:
         """Whether a snapshot was loaded, and the items; they serve on while newer ones are read."""
         self._was_ready |= self.ranker.serving is not None and self.items_log.loaded

@@ -182,6 +182,11 @@ class FakeService:
         return () if signals is msgspec.UNSET else signals
 
     @property
+    def explains_unasked(self) -> bool:
+        own = self.ranker.spec.personalizer
+        return own is not msgspec.UNSET and own.explains
+
+    @property
     def ready(self) -> bool:
         return self.ranker.serving is not None
 

@@ -8,8 +8,12 @@ import msgspec
 import pytest
 from support.fakes import FakeService, fresh_ranker
 
-from bandits.log.records import ActivationRecord, RewardRecord
+from bandits.exploration import EpsilonGreedy
+from bandits.log.records import ActivationRecord, RewardRecord, TickRecord
+from bandits.vw.config import VwConfig
+from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
+from policies.spec.personalizer import PersonalizerSettings
 from serve_app.api.api_keys import Key, KeyRing, secret_hash
 from serve_app.api.asgi import Api
 from serve_app.api.cors import CrossOriginApi
@@ -127,6 +131,41 @@ async def test_a_page_of_an_allowed_origin_may_call_it_too(adapter):
         answer = await http.post(f"{SHAPES[0]}/rank", json=GOOD, headers={"origin": shop})
         assert answer.status_code == 201
         assert answer.headers["access-control-allow-origin"] == shop
+
+
+async def test_an_answer_says_why_only_where_the_configuration_asks_for_it(adapter):
+    """What the features of an action add sums to its score, under the names that were sent."""
+    assert "inferenceExplanation" not in (await adapter.post(f"{SHAPES[0]}/rank", GOOD)).json()
+
+    spec = PolicySpec(
+        "home",
+        learner=VwConfig("--cb_explore_adf --cb_type mtr -q :: --noconstant"),
+        exploration=EpsilonGreedy(0.2),
+        personalizer=PersonalizerSettings(explains=True),
+    )
+    service = adapter.services["home"] = FakeService(fresh_ranker(spec))
+    adapter.app._backend.services["home"] = service
+    service.records.configure(spec, at=1)
+    service.records.blobs[Catalogue().digest] = Catalogue().encoded
+    for number in range(20):
+        said = (await adapter.post(f"{SHAPES[0]}/rank", {**GOOD, "eventId": f"e{number}"})).json()
+        if said["rewardActionId"] == "match":
+            await adapter.post(f"{SHAPES[0]}/events/e{number}/reward", {"value": 1})
+    service.records.append(TickRecord(), at=10_000_000)
+    service.ranker.serve("s1", service.records.fold().snapshot())
+
+    said = (await adapter.post(f"{SHAPES[0]}/rank", {**GOOD, "eventId": "why"})).json()
+    explain = service.explaining()
+    record = next(each for each in adapter.entries() if getattr(each, "event_id", "") == "why")
+    scores = {each.id: each.score for each in explain(record).actions}
+    why = {each["id"]: each["features"] for each in said["inferenceExplanation"]}
+    assert scores.keys() == why.keys() == {"news", "match"}
+    for name, features in why.items():
+        total = sum(each["score"] for each in features)
+        assert total == pytest.approx(scores[name], abs=1e-9)
+    assert {each["name"] for each in why["match"]} == {
+        *("id", "topic", "live", "user.age", "user.plan", "hour"),
+    }
 
 
 async def test_another_method_is_told_which_there_is(adapter):
