@@ -5,12 +5,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from banditloop_client.schemas import BaselineProbabilities
-from bandits.decide import PURPOSE_APPRENTICE, Decision, decide
+from bandits.decide import PURPOSE_APPRENTICE, Decision, decide, left_after
 from bandits.errors import InvalidFieldError, InvalidPmfError
-from bandits.log.records import Apprentice
-from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_mass, frozen
+from bandits.log.records import Apprentice, DecisionRecord
+from bandits.types import ActionSet, Context, Float32, Float64, Pmf, Policy, check_mass, frozen
 from policies.candidate_pool import Pool
+from policies.decisions.holdout import FixedPolicy
 from policies.requests import RankRequest
+from policies.spec import PolicySpec
 
 
 class Served(NamedTuple):
@@ -84,9 +86,7 @@ class Baseline:
 
         scores = pool.scores.get(self._source) if self._source is not None else None
         if scores is not None and np.count_nonzero(~np.isnan(scores)) >= slots:
-            # NaN comes last; of equal ones the first is the best.
-            best = np.argsort(-scores, kind="stable")[:slots].tolist()
-            return Served("source", certain(event_id, best, len(pool.ids)))
+            return Served("source", certain(event_id, _best(scores, slots), len(pool.ids)))
         if request.actions is None and self._source is None:
             raise InvalidFieldError(
                 "the candidates are of sources, and none of them is the first: name the action that"
@@ -134,6 +134,39 @@ class Baseline:
                 f"{said.id!r} cannot have been drawn: it has no probability", "baseline.id"
             )
         return Served("request", Decision(event_id, (place,), frozen(pmf[None])))
+
+
+def served_again(record: DecisionRecord, spec: PolicySpec) -> Float64 | None:
+    """Return what the served actions of an apprentice's record were drawn from, float64[slots, K].
+
+    Args:
+        record: the decision.
+        spec: the one that it names.
+
+    Returns:
+        None where only the caller knows.
+    """
+    served = "" if record.apprentice is None else record.apprentice.served
+    slots, count = len(record.chosen), len(record.action_ids)
+    if served == "first":
+        return certain(record.event_id, list(range(slots)), count).pmfs
+    if served == "source" and isinstance(spec.baseline, str):
+        scores = record.source_scores().get(spec.baseline, np.full(count, np.nan, np.float32))
+        return certain(record.event_id, _best(scores, slots), count).pmfs
+    if served == "holdout" and spec.holdout is not None:
+        policy, pmfs = FixedPolicy(spec.holdout.policy), np.zeros((slots, count))
+        actions = ActionSet(tuple(record.action_ids), scores=record.source_scores())
+        for slot in range(slots):
+            remaining, left = left_after(actions, record.chosen[:slot])
+            pmfs[slot, remaining] = policy.pmf(Context(), left)
+        return pmfs
+    return None
+
+
+def _best(scores: Float32, slots: int) -> list[int]:
+    """Return a source's best; of equal ones the first, and last what it does not know."""
+    best: list[int] = np.argsort(-scores, kind="stable")[:slots].tolist()
+    return best
 
 
 class _Given(NamedTuple):

@@ -30,6 +30,14 @@ NO_TERMS = {
     " scores that are sums of terms",
 }
 ALL_PLACED = "every slot of the page holds an item that was placed there: nothing was drawn"
+BESIDE = {
+    "first": "the policy is an apprentice, and the first of the actions",
+    "request": "the policy is an apprentice, and what the request named",
+    "drawn": "the policy is an apprentice, and a draw from the caller's probabilities",
+    "source": "the policy is an apprentice, and the best of its baseline",
+    "holdout": "the policy is an apprentice, and the holdout's choice",
+}
+"""By whose choice an apprentice's decision serves, how its explanation begins."""
 HELD_OUT = "this decision was held out: {} chose, and neither the model nor boosts were asked"
 
 
@@ -66,12 +74,14 @@ class Explainer:
             features_of: the items' features by name.
             others: how many actions to explain beside those that were chosen.
         """
-        spec, note = self._spec, None
+        spec, note = self._spec, beside_note(record)
+        record = record.own()
         terms = self._terms
         if record.holdout and spec.holdout is not None:
             note, terms = HELD_OUT.format(spec.holdout.policy), None
         elif terms is None:
-            note = NO_TERMS["mixture" if spec.kind == "mixture" else spec.learner.kind]
+            note = f"{note}; " if note else ""
+            note += NO_TERMS["mixture" if spec.kind == "mixture" else spec.learner.kind]
 
         kinds = spec.learner.kind, str(spec.exploration.__struct_config__.tag), spec.floor
         if not record.chosen:
@@ -123,3 +133,12 @@ class Explainer:
             said_of(record, at),
             0.0 if said is None else float(said[at]),
         )
+
+
+def beside_note(record: DecisionRecord) -> str | None:
+    """Return what was served in place of an apprentice's choice; None: it is none's."""
+    if record.apprentice is None:
+        return None
+    served = ", ".join(record.action_ids[index] for index in record.chosen)
+    whose = BESIDE[record.apprentice.served]
+    return f"{whose} was served: {served}; this is what the policy would have chosen"

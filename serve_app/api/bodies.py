@@ -29,6 +29,7 @@ from policies.requests import plain_features
 T = TypeVar("T")
 FeaturesPatch = dict[str, Value | None]
 """Features of which some change; those that are null go."""
+UNIONS = frozenset({Union, types.UnionType})
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
@@ -130,10 +131,12 @@ def _infinite(value: Any, target: str) -> str | None:
 def _plain(value: Any, hint: Any, target: str) -> Any:
     """Return ``value``, which should be of the type ``hint``, with its features as in a record."""
     hint = _unwrapped(hint)
+    if isinstance(value, dict) and get_origin(hint) in UNIONS:
+        hint = next((kind for kind in get_args(hint) if _is_struct(kind)), hint)
     origin = get_origin(hint)
 
     # A field that the type does not have is left as it is: the conversion names it.
-    if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+    if isinstance(value, dict) and _is_struct(hint):
         fields = _fields(hint)
         return {
             name: _plain(field, fields[name], f"{target}.{name}".removeprefix("."))
@@ -169,11 +172,15 @@ def _unwrapped(hint: Any) -> Any:
     """Return a type without what Annotated adds, and without what says that there is none."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    if get_origin(hint) in {Union, types.UnionType}:
+    if get_origin(hint) in UNIONS:
         kinds = [kind for kind in get_args(hint) if kind not in {types.NoneType, UnsetType}]
         if len(kinds) == 1:
             return _unwrapped(kinds[0])
     return hint
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
 @cache

@@ -227,14 +227,15 @@ class RuledAgain:
         control = None if name is None else self._states.state(name)
         if name is not None and self._states.has_none(name):
             yield "boosts", f"it names state {name} of the quotas, and the log has none there"
-        if record.holdout and name is not None:
+        held_out = record.holdout and record.apprentice is None
+        if held_out and name is not None:
             yield "boosts", "it is held out, and names a state of the quotas"
         self.stateless = name is not None and control is None
         if self.stateless:
             return
 
         offsets = None
-        if not record.holdout:  # it obeys filters, and nothing that pushes
+        if not held_out:  # it obeys filters, and nothing that pushes
             offsets = ruling.boosts(record.action_ids, None, control)
         expected = np.zeros(len(record.action_ids)) if offsets is None else offsets
         said = record.boosts

@@ -258,6 +258,35 @@ class GreedyTarget(RowTarget):
         )
 
 
+class ApprenticeTarget(RowTarget):
+    """The policy itself, beside whose log somebody else chose; where it chose, the logging policy.
+
+    It needs the archive of a policy whose mode is, or was, apprentice.
+    """
+
+    def __init__(self, name: str = "apprentice") -> None:
+        super().__init__(name)
+
+    def pmf(self, row: LoggedDecision) -> Pmf:
+        """Return the probabilities of a row's actions; see Target."""
+        if row.record is None:
+            raise ReplayError(
+                f"{self.name} is what a policy would have chosen beside another's choice, and this"
+                " log does not say that: it is no archive",
+                "policy",
+            )
+        own = row.record.apprentice
+        if own is None:
+            return LoggingTarget(self.name).pmf(row)
+        if row.slot > 0:
+            raise ReplayError(
+                f"event {row.event_id} has several slots: what {self.name} would have chosen below"
+                " follows from its own choice above, and another's was served there",
+                "policy",
+            )
+        return np.frombuffer(own.pmf, "<f8", len(row.record.action_ids))
+
+
 class ColumnTarget:
     """A policy whose probability of the chosen action is a column of the log."""
 

@@ -54,7 +54,7 @@ def comparable(joined: JoinedDecision) -> bool:
     if joined.record.holdout:
         return False
     record = whole_record(joined.record)
-    return bool(record.scores) and record.credit is None
+    return bool(record.scores) and record.credit is None and record.apprentice is None
 
 
 class LogComparison:

@@ -1,5 +1,6 @@
 """How a user names a policy to evaluate: a word, a line of YAML, or a file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from policies.typed_yaml import as_type, parse_yaml
 from simulator.learners.trained import read_trained
 from simulator.ope.table_target import TableTarget
 from simulator.ope.targets import (
+    ApprenticeTarget,
     ColumnTarget,
     FirstTarget,
     GreedyTarget,
@@ -40,6 +42,10 @@ class LoggingArgument(_Kind, frozen=True, tag="logging"):
 
 class GreedyArgument(_Kind, frozen=True, tag="greedy"):
     """The policy that made the log, without its exploration."""
+
+
+class ApprenticeArgument(_Kind, frozen=True, tag="apprentice"):
+    """What the policy of the log would have chosen beside another's choice."""
 
 
 class TableArgument(_Kind, frozen=True, tag="table", kw_only=True):
@@ -99,24 +105,33 @@ PolicyArgument = (
     | LoggingArgument
     | GreedyArgument
     | FirstArgument
+    | ApprenticeArgument
     | TableArgument
     | ColumnArgument
     | SourceArgument
     | TrainedArgument
     | VwPolicy
 )
+WORDS: dict[str, Callable[[str], Target]] = {
+    "uniform": UniformTarget,
+    "logging": LoggingTarget,
+    "greedy": GreedyTarget,
+    "first": FirstTarget,
+    "apprentice": ApprenticeTarget,
+}
+"""Kinds that are named by a word alone, and what makes them, by their name in a report."""
 ParsedPolicy = Target | PolicySpec | VwPolicy
 
 
 def parse_policy(text: str) -> ParsedPolicy:
-    """Parse ``uniform`` and the like, ``{kind: ...}``, or a file with one or with a spec.
+    """Parse a word of WORDS, ``{kind: ...}``, or a file with one or a spec.
 
     Raises:
         ReplayError: it is none of these; names the field.
         SpecError: it is a policy spec with a fault; names the field.
     """
     path = Path(text)
-    if text in {"uniform", "logging", "greedy", "first"}:
+    if text in WORDS:
         raw: Any = {"kind": text}
     elif text.lstrip().startswith("{"):
         raw = _yaml(text, text)
@@ -131,8 +146,7 @@ def parse_policy(text: str) -> ParsedPolicy:
             return load_spec(path)
     else:
         raise ReplayError(
-            f"{text!r} is no policy: uniform, logging, greedy, first, {{kind: ...}}, or a file",
-            "policy",
+            f"{text!r} is no policy: {', '.join(WORDS)}, {{kind: ...}}, or a file", "policy"
         )
 
     try:
@@ -146,14 +160,15 @@ def target_of(kind: PolicyArgument) -> Target | VwPolicy:
     """Return the policy that an argument describes."""
     out: Target | VwPolicy
     match kind:
-        case UniformArgument():
-            out = UniformTarget(kind.name or "uniform")
-        case FirstArgument():
-            out = FirstTarget(kind.name or "first")
-        case LoggingArgument():
-            out = LoggingTarget(kind.name or "logging")
-        case GreedyArgument():
-            out = GreedyTarget(kind.name or "greedy")
+        case (
+            UniformArgument()
+            | LoggingArgument()
+            | GreedyArgument()
+            | FirstArgument()
+            | ApprenticeArgument()
+        ):
+            word = str(kind.__struct_config__.tag)
+            out = WORDS[word](kind.name or word)
         case TableArgument():
             out = TableTarget(Path(kind.path), kind.name)
         case ColumnArgument():

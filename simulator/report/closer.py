@@ -15,9 +15,10 @@ from bandits.types import Float64
 from policies.archive.archive import ArchiveReader, archive_folders
 from simulator.logs.archive.pieces import ArchivePiece, archive_pieces
 from simulator.logs.rows import LogBatch
+from simulator.report.beside.apprentice import apprentice_worth
 from simulator.report.exploration import exploration_price
 from simulator.report.gather import Root
-from simulator.report.report import Coverage, Drift, ExplorationPrice, SourceWorth
+from simulator.report.report import ApprenticeWorth, Coverage, Drift, ExplorationPrice, SourceWorth
 
 LOOKED_AT = 50_000
 """Entries of each end of the log, of all partitions, that are looked at closely."""
@@ -33,6 +34,7 @@ class CloserLook(NamedTuple):
     sources: list[SourceWorth]
     drifts: list[Drift]
     exploration: ExplorationPrice
+    apprentice: ApprenticeWorth | None = None
 
 
 def look_closely(
@@ -62,6 +64,7 @@ def look_closely(
         source_worths(newest),
         drifts_between(first, newest),
         exploration_price([end.newest for end in ends]),
+        apprentice_worth([end.newest for end in ends if end.beside]),
     )
 
 
@@ -69,6 +72,7 @@ class _Ends(NamedTuple):
     first: ArchivePiece
     newest: ArchivePiece
     overlap: bool
+    beside: bool
 
 
 def _ends(root: Root, folder: str, after: str, count: int) -> _Ends:
@@ -83,7 +87,13 @@ def _ends(root: Root, folder: str, after: str, count: int) -> _Ends:
     (first,) = archive_pieces(root, folder, 1, skip_bad=True, after=after)
     (newest,) = archive_pieces(root, folder, 1, skip_bad=True, after=begins)
     first.through = through
-    return _Ends(first, newest, not has_reached(begins, through))
+    return _Ends(first, newest, not has_reached(begins, through), _are_beside(reader, begins))
+
+
+def _are_beside(reader: ArchiveReader, after: str) -> bool:
+    """Return whether any of the newest decisions was made beside an apprentice."""
+    parts = (group.batch["apprentice"] for group in reader.columns(["apprentice"], after))
+    return any(part.null_count < len(part) for part in parts)
 
 
 def newest_after(reader: ArchiveReader, count: int) -> str:

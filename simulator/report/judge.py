@@ -9,6 +9,7 @@ from simulator.doctor.checks.findings import Finding
 from simulator.report.comparing import compacted
 from simulator.report.gather import EARLIER, POLICY, PolicyRows
 from simulator.report.report import (
+    ApprenticeWorth,
     Assignment,
     Drift,
     ReportedRange,
@@ -38,6 +39,7 @@ def judge_policy(
     uplift: Uplift | None,
     assignment: Assignment | None,
     findings: Sequence[Finding],
+    apprentice: ApprenticeWorth | None = None,
 ) -> Verdict:
     """Return what a report ends in.
 
@@ -46,6 +48,7 @@ def judge_policy(
         uplift: over the holdout, if there is one.
         assignment: of units to the holdout, likewise.
         findings: the doctor's, if it was asked.
+        apprentice: what it is worth, if the policy is one.
     """
     failed = [each for each in findings if each.severity == "failure"]
     message = f"the doctor: {failed[0].message}" if failed else ""
@@ -58,12 +61,29 @@ def judge_policy(
     elif float(rows.reward.min()) == float(rows.reward.max()):
         code = "rewards_all_equal"
         message = f"every decision earned {float(rows.reward[0]):.6g}"
+    elif not failed and apprentice is not None:
+        return _beside(apprentice)
     elif not failed and (uplift is None or assignment is None):
         code, message = "no_holdout", "the spec has no holdout to compare with"
 
     if not message and uplift is not None and assignment is not None:
         return _compared(uplift, assignment)
     return verdict_of(code, message)
+
+
+def _beside(found: ApprenticeWorth) -> Verdict:
+    """Return the verdict of a policy that is an apprentice."""
+    said = f"the policy would have chosen what was served in {found.agreed:.1%} of the decisions"
+    if found.verdict == "unreliable":
+        return verdict_of("apprentice_unknown", f"{said}; what it would earn: {found.reason}")
+    said += (
+        f", and is estimated to earn {found.difference:+.4g} per decision beside"
+        f" {found.earned:.4g}: between {found.low:+.4g} and {found.high:+.4g} with 95% confidence"
+        f" at one look ({found.verdict})"
+    )
+    if found.low > 0.0:
+        return verdict_of("apprentice_better", said)
+    return verdict_of("apprentice_worse" if found.high < 0.0 else "apprentice_undecided", said)
 
 
 def _compared(uplift: Uplift, assignment: Assignment) -> Verdict:

@@ -54,7 +54,9 @@ def policy_report_of(
     return PolicyReport(
         policy=policy,
         range=range_,
-        verdict=judge_policy(rows, uplift, assignment, findings),
+        verdict=judge_policy(
+            rows, uplift, assignment, findings, closer.apprentice if closer else None
+        ),
         cautions=[
             *cautions_on(rows, range_, uplift, assignment),
             *cautions_beside(closer.drifts if closer else [], findings),
@@ -77,6 +79,7 @@ def policy_report_of(
         outcomes=outcomes_by_group(rows),
         exposure=exposure,
         shadows=list(shadows),
+        apprentice=closer.apprentice if closer else None,
     )
 
 

@@ -6,6 +6,7 @@ from html import escape
 
 from simulator.pages import COLOURS, STYLE, WIDTH, AxisScale, describe_time, svg_picture
 from simulator.report.report import (
+    ApprenticeWorth,
     Drift,
     ExplorationPrice,
     ExposureReport,
@@ -25,6 +26,7 @@ SHOWN_GROUPS = 30
 """Groups of items on the page, the most shown."""
 TONES = {
     "better": "reliable",
+    "apprentice_better": "reliable",
     "worse": "unreliable",
     "log_untrusted": "unreliable",
     "assignment_broken": "unreliable",
@@ -55,7 +57,7 @@ def policy_page(report: PolicyReport) -> str:
 
 def _sections(report: PolicyReport) -> list[tuple[str, object, Callable[[], str]]]:
     """Return the parts below the verdict: a title, whether there is anything, and what makes it."""
-    uplift, exploration = report.uplift, report.exploration
+    uplift, exploration, apprentice = report.uplift, report.exploration, report.apprentice
     return [
         ("To be known beside it", report.cautions, lambda: "".join(map(_caution, report.cautions))),
         ("Uplift over the holdout", uplift, lambda: _uplift(uplift) if uplift else ""),
@@ -76,6 +78,11 @@ def _sections(report: PolicyReport) -> list[tuple[str, object, Callable[[], str]
             lambda: _exploration(exploration) if exploration else "",
         ),
         ("Shadows", report.shadows, lambda: shadows_section(report.shadows)),
+        (
+            "Beside the baseline",
+            apprentice,
+            lambda: _apprentice(apprentice) if apprentice else "",
+        ),
         ("What has moved", report.drifts, lambda: _drifts(report.drifts)),
         ("What the doctor found", report.findings, lambda: _findings(report)),
     ]
@@ -331,6 +338,25 @@ def _exploration(price: ExplorationPrice) -> str:
     )
 
 
+def _apprentice(found: ApprenticeWorth) -> str:
+    known = math.isfinite(found.value)
+    would = (
+        f"It is estimated to earn {found.value:.6g}, {found.difference:+.4g} more"
+        f" ({_interval(found.low, found.high)})"
+        if known
+        else "What it would earn is not known"
+    )
+    served = ", ".join(f"{escape(name)} {count:,}" for name, count in found.served.items())
+    return (
+        f"<p>The policy would have chosen what was served in {_percent(found.agreed)} of"
+        f" {found.rows:,} decisions; {found.explored:.1%} of the choices might have been others."
+        f" The baseline earns {_finite(found.earned)}. {would}:"
+        f" <b class='{found.verdict}'>{found.verdict}</b>"
+        f" <span class='soft'>{escape(found.reason)}</span>.</p>"
+        f"<p class='soft'>Whose choice was served: {served}.</p>"
+    )
+
+
 def _drifts(drifts: Sequence[Drift]) -> str:
     heads = _heads("what", "moved", "by chance")
     rows = "".join(
@@ -358,6 +384,10 @@ def _heads(first: str, *others: str) -> str:
 
 def _interval(low: float, high: float) -> str:
     return f"{low:+.4g} … {high:+.4g}" if math.isfinite(low) else "none yet"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "-"
 
 
 def _finite(value: float) -> str:

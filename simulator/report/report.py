@@ -245,6 +245,39 @@ class ExplorationPrice(msgspec.Struct, frozen=True):
     reason: str
 
 
+class ApprenticeWorth(msgspec.Struct, frozen=True):
+    """What an apprentice would have chosen and earned, in the first slots of the newest decisions.
+
+    Attributes:
+        rows: how many there are.
+        served: by whose choice was served (``first``, ``request``, ``drawn``, ``source``,
+            ``holdout``), how many.
+        agreed: share of the baseline's choices that were the apprentice's own, too.
+        explored: share of the choices that might have been others.
+        earned: mean reward of what the baseline served; NaN without any.
+        earned_agreed: the same where the apprentice chose alike; NaN without any.
+        value: what the apprentice is estimated to earn; NaN where that cannot be had.
+        difference: the same less ``earned``.
+        low: the lower end of a 95% interval of the difference, which holds at one look.
+        high: the upper end.
+        verdict: reliable, weak or unreliable.
+        reason: why.
+    """
+
+    rows: int
+    served: dict[str, int]
+    agreed: float
+    explored: float
+    earned: float
+    earned_agreed: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    verdict: str
+    reason: str
+
+
 class Coverage(msgspec.Struct, frozen=True):
     """How much of what there was to choose among was chosen, in the newest slots.
 
@@ -334,6 +367,8 @@ class PolicyReport(msgspec.Struct, frozen=True):
         outcomes: what users of each group got, by field of the context.
         exposure: what groups of items were shown; None where no feature says which there are.
         shadows: what each of the policy's shadows is estimated to earn.
+        apprentice: what the policy would have chosen and earned, where it is an apprentice; None
+            where it decided itself.
     """
 
     policy: str
@@ -355,6 +390,7 @@ class PolicyReport(msgspec.Struct, frozen=True):
     outcomes: list[GroupOutcome] = []
     exposure: ExposureReport | None = None
     shadows: list[ShadowWorth] = []
+    apprentice: ApprenticeWorth | None = None
 
 
 def describe_share(part: float, whole: float) -> str:

@@ -32,6 +32,24 @@ VERDICTS = {
         "the doctor found that the log cannot be trusted",
         "do what the doctor says first: no number here can be relied on",
     ),
+    "apprentice_unknown": VerdictKind(
+        "the policy is an apprentice, and what it would earn cannot be estimated: the baseline"
+        " never, or hardly, tries what it would choose",
+        "send the baseline's probabilities, or hold out a share that is served uniformly"
+        " (holdout: {fraction: 0.05, policy: uniform})",
+    ),
+    "apprentice_better": VerdictKind(
+        "the policy is an apprentice, and the interval of what it would earn more lies above 0",
+        "let it decide: set mode to online, with a holdout by the baseline to measure it",
+    ),
+    "apprentice_worse": VerdictKind(
+        "the policy is an apprentice, and the interval of what it would earn more lies below 0",
+        "do not let it decide yet: let it learn on, and look at its features and its learner",
+    ),
+    "apprentice_undecided": VerdictKind(
+        "the policy is an apprentice, and the interval of what it would earn more holds 0",
+        "let it learn on; more decisions that might have been others make the interval smaller",
+    ),
     "no_holdout": VerdictKind(
         "the spec holds nobody out",
         "add holdout: {fraction: 0.05} to the spec, and look again in some days",

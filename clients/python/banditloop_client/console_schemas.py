@@ -187,6 +187,7 @@ class ExplainedEvent(msgspec.Struct, frozen=True):
 
     ``model``: where the model came from, or why there is none. ``verified``: whether the logged
     probabilities follow from it. ``explanation``: null where the model cannot be had any more.
+    ``served``: beside an apprentice, by whose choice was served; the explanation is of its own.
     """
 
     entry: str
@@ -200,6 +201,7 @@ class ExplainedEvent(msgspec.Struct, frozen=True):
     propensities: list[float]
     holdout: bool
     explanation: Explanation | None
+    served: str | None = None
 
 
 class PreviewResponse(msgspec.Struct, frozen=True):

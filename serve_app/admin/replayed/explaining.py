@@ -88,7 +88,8 @@ class EventExplainer:
         try:
             spec = decode_spec(history.blob(record.spec))
             catalogue = self._items.catalogue(record.catalogue, history.blob)
-            snapshot, source = self._model(history, entry_id, record, spec, catalogue, progress)
+            own = record.own()
+            snapshot, source = self._model(history, entry_id, own, spec, catalogue, progress)
         except BanditloopError as error:
             return FoundDecision(entry_id, record, None, error.message, "gone")
 
@@ -96,7 +97,7 @@ class EventExplainer:
         if snapshot is not None:
             explainer = Explainer(spec, snapshot)
             explanation = explainer.explain(catalogue, record, self._features())
-        verified = self._verified(spec, snapshot, catalogue, record)
+        verified = self._verified(spec, snapshot, catalogue, own)
         return FoundDecision(entry_id, record, explanation, source, verified)
 
     def _verified(

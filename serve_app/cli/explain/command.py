@@ -85,6 +85,7 @@ def _as_json(found: "FoundDecision") -> "ExplainedEvent":
         [record.propensity(slot) for slot in range(record.slots)],
         record.holdout,
         found.explanation,
+        None if record.apprentice is None else record.apprentice.served,
     )
 
 

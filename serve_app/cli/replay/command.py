@@ -39,8 +39,8 @@ class ReplayOptions:
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="uniform, logging, greedy, first, {kind: ...}, snapshot:ID, or a file; may be"
-            " repeated"
+            help="uniform, logging, greedy, first, apprentice, {kind: ...}, snapshot:ID, or a file;"
+            " may be repeated"
         ),
     ] = None
     log_format: LogFormat = "archive"

@@ -11,6 +11,7 @@ from serve_app.cli.terminal import empty_table
 from simulator.pages import describe_time
 from simulator.report.page import SHOWN_GROUPS
 from simulator.report.report import (
+    ApprenticeWorth,
     ExplorationPrice,
     ExposureReport,
     GroupSummary,
@@ -24,6 +25,7 @@ from simulator.report.shadows.worth import ShadowWorth
 
 COLOURS = {
     "better": "bold green",
+    "apprentice_better": "bold green",
     "worse": "bold red",
     "log_untrusted": "bold red",
     "assignment_broken": "bold red",
@@ -66,9 +68,17 @@ def policy_report_tables(report: PolicyReport) -> list[Table | Text]:
         parts.append(_sources(report))
     if report.exploration is not None:
         parts.append(_exploration(report.exploration))
+    return [*parts, *_not_served(report)]
+
+
+def _not_served(report: PolicyReport) -> list[Table | Text]:
+    """Return what policies would have earned that chose for nobody."""
+    parts: list[Table | Text] = []
     if report.shadows:
         parts.append(_shadows(report.shadows))
         parts += [_verdict_on(each) for each in report.shadows]
+    if report.apprentice is not None:
+        parts.append(_apprentice(report.apprentice))
     return parts
 
 
@@ -82,6 +92,22 @@ def _read(report: PolicyReport) -> Table:
     table.add_row("slots", f"{read.rows:,}")
     table.add_row("mean reward of a slot", f"{read.mean_reward:.6g}")
     table.add_row("windows open", f"{read.waiting:,}")
+    return table
+
+
+def _apprentice(found: ApprenticeWorth) -> Table:
+    served = ", ".join(f"{name} {count:,}" for name, count in found.served.items())
+    table = empty_table("what", "value", title="beside the baseline", show_header=False)
+    table.add_row("decisions looked at", f"{found.rows:,}")
+    table.add_row("whose choice was served", served)
+    table.add_row("the policy would have chosen alike", f"{found.agreed:.1%}")
+    table.add_row("choices that might have been others", f"{found.explored:.1%}")
+    table.add_row("the baseline earns", f"{found.earned:.6g}")
+    known = math.isfinite(found.value)
+    table.add_row("the policy would earn", f"{found.value:.6g}" if known else "not known")
+    if known:
+        table.add_row("difference", f"{found.difference:+.4g} {_interval(found.low, found.high)}")
+    table.add_row(found.verdict, found.reason)
     return table
 
 

@@ -10,11 +10,13 @@ from bandits.decide import Decision, left_after
 from bandits.errors import BanditloopError
 from bandits.log.records import BuildRecord, DecisionRecord, LogEntry
 from bandits.types import ActionSet, Context, Float64, Policy
+from policies.decisions.baseline import served_again
 from policies.decisions.holdout import FixedPolicy
 from policies.decisions.mixture import Mixture
 from policies.features import featurise_record
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
+from policies.spec import PolicySpec
 from simulator.doctor.audit import redraws
 from simulator.doctor.checks.findings import Finding, Severity, make_finding, nothing_to_check
 from simulator.doctor.checks.references import ReferencedBlobs
@@ -74,7 +76,10 @@ class Derivations:
         self._checked += 1
 
         salt = next((salt for salt in self._salts if redraws(record, salt)), None)
-        difference = _difference(sampled.ranker, catalogue, record, salt)
+        difference = max(
+            _difference(sampled.ranker, catalogue, record.own(), salt),
+            _difference_of_served(sampled.ranker.spec, record),
+        )
         if difference == 0.0:
             self._same += 1
         elif difference <= CLOSE:
@@ -203,6 +208,17 @@ def _difference(
         difference = max(difference, float(np.abs(credit.pmfs() - record.credit.pmfs()).max()))
 
     return difference
+
+
+def _difference_of_served(spec: PolicySpec, record: DecisionRecord) -> float:
+    """Return how far what was served beside an apprentice is from what its record says it was.
+
+    What only the caller knows is taken for what it says.
+    """
+    if record.apprentice is None:
+        return 0.0
+    pmfs = served_again(record, spec)
+    return 0.0 if pmfs is None else float(np.abs(pmfs - record.pmfs()).max())
 
 
 def _derive(

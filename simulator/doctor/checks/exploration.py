@@ -41,17 +41,21 @@ LAG_MS = 10_000
 class Exploration:
     """Looks at the first slot of decisions that had a choice.
 
-    Holdouts are fixed by intention and left out.
+    Holdouts are fixed by intention and left out; so is what was served beside an apprentice.
     """
 
     def __init__(self) -> None:
         self._decisions = self._certain = self._nearly = self._impossible = self._actions = 0
         self._entropy = self._weight = self._weight_squares = 0.0
+        self._beside = 0
 
     def add(self, entry: LogEntry) -> None:
         """Look at a decision's first PMF."""
         record = entry.record
         if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) <= 1:
+            return
+        if record.apprentice is not None:
+            self._beside += 1
             return
 
         pmf = record.pmfs()[0]
@@ -72,9 +76,10 @@ class Exploration:
         """Yield one: a failure where too many decisions had one possible action."""
         total = self._decisions
         if not total:
+            beside = f" and {self._beside:,} beside an apprentice" if self._beside else ""
             yield nothing_to_check(
                 "exploration",
-                "no decision had a choice, but those of the holdout",
+                f"no decision had a choice, but those of the holdout{beside}",
                 action="offer decisions more than one action, or read more of the log",
             )
             return
@@ -144,7 +149,10 @@ class Uniformity:
             self._lowest = min(self._lowest, record.value)
             self._highest = max(self._highest, record.value)
 
-        if not isinstance(record, DecisionRecord) or record.holdout or len(record.action_ids) <= 1:
+        if not isinstance(record, DecisionRecord) or len(record.action_ids) <= 1:
+            return
+        record = record.own()
+        if record.holdout:
             return
         self._offered += 1
         spec = self._stored.spec(record.spec)

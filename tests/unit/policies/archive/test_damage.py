@@ -18,7 +18,7 @@ from policies.archive.audit import audit_columns
 from policies.archive.range_file import Range
 from simulator.doctor.checks.archived_columns import archived_columns
 
-LAYOUTS = [1, 4]
+LAYOUTS = [1, 5]
 GROUP = 4
 RULES = Ruled(removed={"filter": Removed(["x"], 1)}, boosts=b"\0" * 12, placed=[Placed(1, "p")])
 
@@ -201,7 +201,7 @@ def test_a_column_that_contradicts_its_record_is_noticed_by_who_reads_records(
     tmp_path, name, values
 ):
     """The checksum is of the true record; it names the first row group in which it differs."""
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     rewrite(path, changed(name, values))
     said = refusals(tmp_path)
     assert said.keys() == {"raw", "entries"}
@@ -225,7 +225,7 @@ def test_a_column_that_contradicts_its_record_is_noticed_by_who_reads_records(
     ],
 )
 def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, values, seen_by):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     rewrite(path, changed(name, values))
     said = refusals(tmp_path)
     assert said.keys() == seen_by | {"raw", "entries"}
@@ -241,7 +241,7 @@ def test_lists_that_do_not_fit_slots_and_actions_are_refused(tmp_path, name, val
     ],
 )
 def test_a_feature_of_no_kind_or_of_several_is_refused_by_who_reads_records(tmp_path, feature):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     rewrite(path, changed("context", lambda rows: [row and [("hour", feature)] for row in rows]))
     said = refusals(tmp_path)
     assert said.keys() == {"raw", "entries"}
@@ -249,7 +249,7 @@ def test_a_feature_of_no_kind_or_of_several_is_refused_by_who_reads_records(tmp_
 
 
 def test_a_decision_without_any_list_is_refused(tmp_path):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
 
     def change(table: pa.Table) -> pa.Table:
         for name in ("slots", "actions", "chosen", "action_ids", "pmf", "scores", "placed"):
@@ -307,7 +307,7 @@ def test_an_audit_names_a_column_that_no_record_is_made_of(tmp_path, layout, nam
 
 
 def test_an_audit_names_a_record_that_does_not_come_out_of_its_columns(tmp_path):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     rewrite(path, changed("event_id", lambda rows: ["other" for _ in rows]))
     assert faults(tmp_path)[0] == (0, "1700000000000-1", "record")
     (finding,) = archived_columns(ArchiveReader(tmp_path, "home"))
@@ -315,7 +315,7 @@ def test_an_audit_names_a_record_that_does_not_come_out_of_its_columns(tmp_path)
 
 
 def test_an_audit_goes_on_past_a_row_group_that_cannot_be_read(tmp_path):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     rewrite(path, changed("pmf", lambda rows: [row and row[:-1] for row in rows]))
     errors = [audit.error for audit in audit_columns(ArchiveReader(tmp_path, "home"), 20)]
     assert [f"row group {number}: damaged" in error for number, error in enumerate(errors)] == [
@@ -326,7 +326,7 @@ def test_an_audit_goes_on_past_a_row_group_that_cannot_be_read(tmp_path):
 
 
 def test_an_audit_looks_at_a_sample_and_says_how_far_it_is(tmp_path):
-    written(tmp_path, 4, count=40)
+    written(tmp_path, 5, count=40)
     told: list[tuple[int, int]] = []
     audits = audit_columns(ArchiveReader(tmp_path, "home"), 3, lambda *at: told.append(at))
     assert [audit.number for audit in audits] == [0, 4, 9]
@@ -336,14 +336,14 @@ def test_an_audit_looks_at_a_sample_and_says_how_far_it_is(tmp_path):
 
 
 def test_a_layout_that_only_a_later_build_knows_is_named(tmp_path):
-    path = written(tmp_path, 4)
+    path = written(tmp_path, 5)
     file = pq.ParquetFile(path)
     held = dict(file.metadata.metadata)
-    held[b"banditloop"] = held[b"banditloop"].replace(b'"format":4', b'"format":5')
+    held[b"banditloop"] = held[b"banditloop"].replace(b'"format":5', b'"format":6')
     table = file.read()
     with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
         writer.write_table(table.replace_schema_metadata(None))
         writer.add_key_value_metadata(held)
     for each in refusals(tmp_path).values():
-        assert "it has format 5; this version reads 1 to 4" in each
+        assert "it has format 6; this version reads 1 to 5" in each
     assert len(refusals(tmp_path)) == 4

@@ -10,6 +10,7 @@ from bandits.errors import InvalidFieldError, SpecError
 from bandits.log.codec import decode, encode
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.records import DecisionRecord, RewardRecord, TickRecord
+from policies.explain.live import LiveExplainer
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
@@ -324,6 +325,18 @@ async def test_a_log_that_is_not_decoded_teaches_the_same(learn):
     data = [(entry.id, encode(entry.record)) for entry in log.entries]
     encoded.entries = list(read_entries(data, lambda *_: None))
     assert checkpoint_of(log) == checkpoint_of(encoded)
+
+
+async def test_an_explanation_is_of_the_apprentices_own_choice():
+    ranker, alone = fresh_ranker(SPEC), fresh_ranker(msgspec.structs.replace(SPEC, mode="online"))
+    explains = LiveExplainer(ranker).begin()
+    found = explains(await ranker.rank(asked(baseline="d")))
+    own = LiveExplainer(alone).begin()(await alone.rank(asked()))
+    assert found.note is not None
+    assert "what the request named was served: d" in found.note
+    assert {each.id: each.probability for each in found.actions} == {
+        each.id: each.probability for each in own.actions
+    }
 
 
 async def test_who_goes_online_keeps_what_was_learned():

@@ -164,6 +164,12 @@ MAPS = {
         "actions[2].scores",
         ["high", True, [1], {}],
     ),
+    "probabilities": (
+        rank,
+        lambda found: {"actions": [{"id": "a"}], "baseline": {"probabilities": found}},
+        "baseline.probabilities",
+        ["high", True, [1], {}],
+    ),
     "an item's features": (
         catalogue,
         lambda found: {"items": [{"id": "a"}, {"id": "b", "features": found}]},
@@ -210,7 +216,9 @@ def test_no_request_has_a_map_that_is_not_tried_here():
                 for name, each in struct["properties"].items()
                 if "additionalProperties" in str(each)
             }
-    assert found == {"context", "features", "scores", "metadata", "vectors"}
+    assert found == {
+        *("context", "features", "scores", "metadata", "vectors", "probabilities"),
+    }
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])

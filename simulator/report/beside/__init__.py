@@ -1,0 +1,1 @@
+"""What policies that choose for nobody would have earned."""
