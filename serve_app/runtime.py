@@ -22,6 +22,7 @@ from serve_app.admin.wanted.specs import settled_at
 from serve_app.client import is_ready
 from serve_app.host.embedded import valkey
 from serve_app.host.environment import join_clusters, prepare_environment
+from serve_app.host.lean_ray import lean_ray
 from serve_app.host.loopback import (
     check_ray_is_on_loopback,
     is_loopback,
@@ -153,12 +154,13 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
             with ThreadPoolExecutor(1) as pool:
                 # The import takes most of a second, in which Ray's processes start.
                 pool.submit(import_module, "serve_app.app")
-                with _signals_wait():
+                follows_logs = settings.log_level == "DEBUG"
+                with _signals_wait(), lean_ray(settings.data_dir, follows_logs=follows_logs):
                     ray.init(
                         address="local",  # its own, whatever else runs on this machine
                         namespace="banditloop",
                         include_dashboard=False,
-                        log_to_driver=settings.log_level == "DEBUG",
+                        log_to_driver=follows_logs,
                         logging_level=logging.WARNING,
                         object_store_memory=128 * 2**20,
                     )

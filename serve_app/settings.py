@@ -50,6 +50,8 @@ class Settings(BaseSettings):
         confirm_replicas: how many replicas of Redis have to hold a write before it is acknowledged.
         max_ongoing_requests: how many requests a replica works on at a time.
         max_queued_requests: how many more may wait; beyond, the answer is 429.
+        http_server: what speaks HTTP in a replica: ``own``, this project's server, or ``serve``,
+            that of Ray Serve, which takes more processor time.
         replica_cpus: how many cores of a Ray node a replica takes; 0 where everything shares one
             machine. In a cluster this makes the autoscaler add nodes.
         learner_cpus: how many cores of a Ray node a learner takes; the same holds.
@@ -96,6 +98,7 @@ class Settings(BaseSettings):
     confirm_replicas: int = Field(0, ge=0, le=10)
     max_ongoing_requests: int = Field(256, ge=1)
     max_queued_requests: int = Field(1024, ge=1)
+    http_server: Literal["own", "serve"] = "own"
     replica_cpus: float = Field(0, ge=0)
     learner_cpus: float = Field(0, ge=0)
     learner_niceness: int = Field(10, ge=0, le=19)

@@ -19,10 +19,11 @@ from policies.spec import PolicySpec
 from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
 from serve_app.api.cors import CrossOriginApi
-from serve_app.api.wire import Asgi
+from serve_app.api.wire import WHOLE_BODY, Asgi
 from serve_app.host.environment import collect_rarely
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
+from serve_app.host.own_ingress import replace_http_server
 from serve_app.office.door import OfficeDoor
 from serve_app.personalizer.app import PersonalizerApi
 from serve_app.personalizer.evaluations.operations import EvaluationOperations
@@ -58,6 +59,8 @@ class RankReplica:
     def __init__(self, settings: Settings, specs: list[PolicySpec]) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
+        if settings.http_server == "own":
+            replace_http_server(WHOLE_BODY)
         collect_rarely()
 
         self._settings = settings

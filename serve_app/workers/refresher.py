@@ -21,6 +21,7 @@ from banditloop_client.schemas import RefreshInfo
 from policies.spec import PolicySpec
 from policies.spec.refresh import Refresh
 from serve_app.admin.refreshes import first_look_ms, is_running, read_refresh, write_refresh
+from serve_app.host.lean_ray import environment_of_commands
 from serve_app.settings import Settings
 from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.event_log import RedisLog
@@ -145,7 +146,7 @@ class ScheduledRefresh:
         }
         if settings.salt is not None:
             found["BANDITLOOP_SALT"] = settings.salt.get_secret_value()
-        return {**os.environ, **found}
+        return {**environment_of_commands(), **found}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -1,0 +1,86 @@
+"""An HTTP/1.1 server for one ASGI application: what a replica answers with, behind HAProxy.
+
+It does what a request to the API needs and no more: no lifespan, no WebSocket, no TLS, no access
+log. httptools, which wraps Node's parser, reads requests; the rest is a task for each request and a
+write for each answer. It knows nothing of Ray.
+"""
+
+import asyncio
+import socket
+from collections.abc import Collection
+from email.utils import formatdate
+
+from serve_app.host.http_connection import App, Connection, Serving
+
+BACKLOG = 2048
+
+
+class HttpServer:
+    """Serves an application on a socket until ``should_exit`` is set, or its task is cancelled.
+
+    Setting ``should_exit`` closes the socket and the connections that are idle; requests that have
+    begun are answered, and their connections then closed.
+    """
+
+    def __init__(self, app: App, *, idle_s: float, body_key: str = "") -> None:
+        """Serve an application.
+
+        Args:
+            app: it is called for every request.
+            idle_s: how long a connection may be idle, or a head incomplete, in seconds.
+            body_key: a body that has arrived whole is in the scope under this name, so that
+                whoever wants it need not wait for a message; with "" it is not.
+        """
+        self._serving = Serving(app, body_key)
+        self._idle_s = idle_s
+        self._exit = asyncio.Event()
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The connections that are open."""
+        return self._serving.connections
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server ends: no request is taken on that has not begun."""
+        return self._exit.is_set()
+
+    @should_exit.setter
+    def should_exit(self, ends: bool) -> None:
+        if ends:
+            self._exit.set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve on a bound socket until told to stop; return once the last request is answered."""
+        loop = asyncio.get_running_loop()
+        connections = self._serving.connections
+        self._tick()
+        server = await loop.create_server(
+            lambda: Connection(self._serving, loop), sock=listener, backlog=BACKLOG
+        )
+        ticking = asyncio.ensure_future(self._tick_forever())
+        try:
+            await self._exit.wait()
+            server.close()
+            for connection in list(connections):
+                connection.end()
+            while connections:
+                await asyncio.wait([each.closed for each in connections])
+        finally:
+            ticking.cancel()
+            server.close()
+            for connection in list(connections):
+                connection.abort()
+
+    async def _tick_forever(self) -> None:
+        """Keep the date, and let go of connections on which nothing comes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            self._tick()
+            oldest = loop.time() - self._idle_s
+            for connection in list(self._serving.connections):
+                connection.end_if_idle_since(oldest)
+
+    def _tick(self) -> None:
+        self._serving.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"

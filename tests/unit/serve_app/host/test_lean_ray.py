@@ -1,0 +1,109 @@
+"""Ray without what nobody asks: what of Ray it stands on, and what it leaves as it was."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve_app.host import lean_ray as module
+from serve_app.host.lean_ray import (
+    AGENTS,
+    PORTS,
+    SWITCH,
+    environment_of_commands,
+    lean_command,
+    lean_ray,
+    why_not,
+)
+
+ray = pytest.importorskip("ray")
+node = pytest.importorskip("ray._private.node")
+services = pytest.importorskip("ray._private.services")
+raylet = pytest.importorskip("ray._raylet")
+NODE_ID = "ab" * 28
+
+
+def test_ray_is_the_one_whose_private_parts_are_known():
+    """Another version fails here first: read node.py and services.py of it, then say so in lean_ray.py."""
+    assert ray.__version__.startswith(module.RAY)
+    assert why_not() is None
+
+
+def test_ray_still_has_what_is_replaced():
+    source = inspect.getsource(services.start_raylet)
+    assert all(f'"{option}{{}}".format(' in source for option in AGENTS)
+    assert "process_info = start_ray_process(" in source
+    assert all(f'f"--{name}={{' in source for name in ("session_dir", "node_id"))
+    assert all(isinstance(getattr(raylet, name), (str, bytes)) for name in PORTS)
+    whole = inspect.getsource(node.Node)
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        assert f"self.{name}(" in whole
+
+
+def test_a_raylet_gets_agents_that_do_nothing_and_the_ports_of_none(tmp_path):
+    given = ["raylet", f"--session_dir={tmp_path}", f"--node_id={NODE_ID}", "--head"]
+    command = lean_command([*given, *(f"{option}python agent.py" for option in AGENTS)], "raylet")
+    assert Path(command[0]).name == "setsid"
+    assert command[1 : 1 + len(given)] == given
+    agents = [part.partition("=") for part in command[1 + len(given) :]]
+    assert [name + "=" for name, _, _ in agents] == list(AGENTS)
+    assert len(list(tmp_path.glob(f"*_{NODE_ID}"))) == len(PORTS)
+
+    # It goes on as long as whoever started it.
+    starter = subprocess.Popen(
+        [sys.executable, "-c", START, agents[0][2]], stdout=subprocess.PIPE, text=True
+    )
+    pid = int(starter.stdout.readline())
+    os.kill(pid, 0)
+    starter.communicate()
+
+
+START = """
+import subprocess, sys
+agent = subprocess.Popen(sys.argv[1])
+print(agent.pid, flush=True)
+try:
+    print(agent.wait(0.5))
+except subprocess.TimeoutExpired:
+    agent.kill()
+"""
+
+
+def test_other_processes_are_as_they_were_but_for_their_session():
+    assert lean_command(["gcs_server", "--x=1"], "gcs_server")[1:] == ["gcs_server", "--x=1"]
+
+
+def test_all_is_as_before_behind_it_and_rays_processes_find_no_pandas(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    before = [services.start_ray_process, node.Node.start_api_server, node.Node.start_log_monitor]
+    with lean_ray(tmp_path):
+        assert services.start_ray_process is not before[0]
+        program = "try: import pandas\nexcept ImportError as error: print(error)"
+        said = subprocess.check_output([sys.executable, "-c", program], text=True)
+        assert "lean_ray.py" in said
+        assert environment_of_commands()["PYTHONPATH"] == "/before"
+    after = [services.start_ray_process, node.Node.start_api_server, node.Node.start_log_monitor]
+    assert after == before
+    assert os.environ["PYTHONPATH"] == "/before"
+
+    with lean_ray(tmp_path, follows_logs=True):
+        assert node.Node.start_log_monitor is before[2]
+
+
+@pytest.mark.parametrize("version", ["2.59.1", "2.61.0", "3.0.0"])
+def test_another_ray_starts_as_it_always_does(version, tmp_path, monkeypatch):
+    before = services.start_ray_process
+    monkeypatch.setattr(ray, "__version__", version)
+    with lean_ray(tmp_path):
+        assert services.start_ray_process is before
+
+
+def test_it_can_be_switched_off(tmp_path, monkeypatch):
+    before = services.start_ray_process
+    monkeypatch.setenv(SWITCH, "off")
+    with lean_ray(tmp_path):
+        assert services.start_ray_process is before
+    assert SWITCH in why_not()
