@@ -5,6 +5,7 @@ Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f C
 - The service's own frontend is bound to HOST, all others (statistics, metrics) to loopback.
 - The administration socket is for its owner alone.
 - A client that sends its headers slowly is let go.
+- A line for each request is not made for Ray's default target, a port where nobody listens.
 - What HAProxy and Serve answer when they turn a request away, or before HAProxy was told of a
   replica, is one of the API's JSON errors.
 - HAProxy ends with the process of Serve that started it. Ray sees to that as well, unless Ray's
@@ -49,6 +50,8 @@ OVERLOAD = (
     f" string '{json.dumps(OVERLOADED, separators=(',', ':'))}'"
     " if { status 429 } { res.hdr(content-type) -m beg text/plain }"
 )
+LOGGED = "log 127.0.0.1:514 local0 info"
+"""Ray's default target; another one is that of somebody who wants the lines."""
 _SECTION = re.compile(r"^(global|defaults|frontend|backend|listen)\b\s*(\S*)")
 _BIND = re.compile(r"^(\s*bind\s+)(\S*):(\d+)(.*)$")
 
@@ -99,6 +102,10 @@ def tighten(config: str, host: str, errors: str) -> str:
             line = f"{bind[1]}{address}:{bind[3]}{bind[4]}"  # noqa: PLW2901
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
+
+        # A request is logged at the level info: one system call each, and its text.
+        if line.strip() == LOGGED:
+            line = line.replace(" info", " notice")  # noqa: PLW2901
 
         # What is answered where no replica answers. The application has every path, so a front that
         # knows no route has just started.

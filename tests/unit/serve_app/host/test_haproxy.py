@@ -89,6 +89,14 @@ def test_an_address_it_does_not_understand_is_no_service_rather_than_an_open_one
         tighten(RAY + f"frontend new\n    {line}\n", "127.0.0.1", "/e")
 
 
+def test_lines_of_requests_are_made_for_whoever_has_said_where_to():
+    theirs = "global\n    log {} local0 info\n"
+    nobody = tighten(theirs.format("127.0.0.1:514"), "127.0.0.1", "/e")
+    assert "    log 127.0.0.1:514 local0 notice\n" in nobody
+    assert tighten(nobody, "127.0.0.1", "/e") == nobody
+    assert theirs.format("/dev/log") in tighten(theirs.format("/dev/log"), "127.0.0.1", "/e")
+
+
 def test_rays_template_still_has_what_is_looked_for():
     """Every bind of it is one that can be read, and the frontend has its name."""
     templates = (
@@ -104,6 +112,7 @@ def test_rays_template_still_has_what_is_looked_for():
     assert len(found) == 4
     assert all(re.fullmatch(r"\S*:\d+.*", each) for each in found)
     assert "mode 666 level admin" in text
+    assert "    log {{ config.log_target }} local0 info\n" in text
     assert [f"errorfile {status} " in text for status in (502, 503, 504)] == [True] * 3
     assert f"backend {haproxy.NO_ROUTE}\n    http-request return status 404 " in text
 
