@@ -31,7 +31,7 @@ log = logging.getLogger("banditloop.http")
 
 
 @dataclass(slots=True, eq=False)
-class Serving:
+class ServerState:
     """What the connections of a server share.
 
     Attributes:
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_peers",
         "_reading",
-        "_serving",
+        "_state",
         "_target",
         "_transport",
         "_waiting",
@@ -69,8 +69,8 @@ class Connection(asyncio.Protocol):
         "exchange",
     )
 
-    def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
-        self._serving = serving
+    def __init__(self, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self._state = state
         self._loop = loop
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -92,11 +92,11 @@ class Connection(asyncio.Protocol):
             None if name is None else tuple(name[:2])
             for name in map(transport.get_extra_info, ("peername", "sockname"))
         )
-        self._serving.connections.add(self)
+        self._state.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End: whatever was asked is given up."""
-        self._serving.connections.discard(self)
+        self._state.connections.discard(self)
         self._transport = None
         self._waiting.clear()
         if self.exchange is not None:
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
         }
         keeps_alive = version != "1.0" and parser.should_keep_alive()
         self._reading = _Exchange(
-            self._serving, self, scope, keeps_alive=keeps_alive, asks=self._is_asked
+            self._state, self, scope, keeps_alive=keeps_alive, asks=self._is_asked
         )
 
     def on_body(self, part: bytes) -> None:
@@ -285,9 +285,9 @@ class _Exchange:
         "_is_left",
         "_news",
         "_parts",
-        "_serving",
         "_size",
         "_started",
+        "_state",
         "_status",
         "has_begun",
         "has_ended",
@@ -300,14 +300,14 @@ class _Exchange:
 
     def __init__(
         self,
-        serving: Serving,
+        state: ServerState,
         connection: Connection,
         scope: Message,
         *,
         keeps_alive: bool,
         asks: bool,
     ) -> None:
-        self._serving = serving
+        self._state = state
         self._connection = connection
         self.scope = scope
         self.keeps_alive = keeps_alive
@@ -327,7 +327,7 @@ class _Exchange:
     async def run(self) -> None:
         """Have the application answer; whatever fails is answered, too."""
         try:
-            await self._serving.app(self.scope, self.receive, self.send)
+            await self._state.app(self.scope, self.receive, self.send)
             if not self._started:
                 raise RuntimeError("the application gave no answer")  # noqa: TRY301
         except Exception:
@@ -350,9 +350,9 @@ class _Exchange:
     def complete(self) -> None:
         """Note that the body is complete."""
         self.is_whole = True
-        if not self.has_begun and self._serving.body_key:
+        if not self.has_begun and self._state.body_key:
             parts = self._parts
-            self.scope[self._serving.body_key] = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.scope[self._state.body_key] = parts[0] if len(parts) == 1 else b"".join(parts)
         self._wake()
 
     def leave(self) -> None:
@@ -413,7 +413,7 @@ class _Exchange:
         """Return the head of the answer; ``length`` is that of its body, if no ``more`` follows."""
         self._started = True
         status = self._status
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._serving.date]
+        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._state.date]
         has_length = status in {204, 304}
         for name, value in self._head:
             parts += (name, b": ", value, b"\r\n")

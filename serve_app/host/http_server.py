@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection
 from email.utils import formatdate
 
-from serve_app.host.http_connection import App, Connection, Serving
+from serve_app.host.http_connection import App, Connection, ServerState
 
 BACKLOG = 2048
 
@@ -31,14 +31,14 @@ class HttpServer:
             body_key: a body that has arrived whole is in the scope under this name, so that
                 whoever wants it need not wait for a message; with "" it is not.
         """
-        self._serving = Serving(app, body_key)
+        self._state = ServerState(app, body_key)
         self._idle_s = idle_s
         self._exit = asyncio.Event()
 
     @property
     def connections(self) -> Collection[Connection]:
         """The connections that are open."""
-        return self._serving.connections
+        return self._state.connections
 
     @property
     def should_exit(self) -> bool:
@@ -53,10 +53,10 @@ class HttpServer:
     async def serve(self, listener: socket.socket) -> None:
         """Serve on a bound socket until told to stop; return once the last request is answered."""
         loop = asyncio.get_running_loop()
-        connections = self._serving.connections
+        connections = self._state.connections
         self._tick()
         server = await loop.create_server(
-            lambda: Connection(self._serving, loop), sock=listener, backlog=BACKLOG
+            lambda: Connection(self._state, loop), sock=listener, backlog=BACKLOG
         )
         ticking = asyncio.ensure_future(self._tick_forever())
         try:
@@ -79,8 +79,8 @@ class HttpServer:
             await asyncio.sleep(1.0)
             self._tick()
             oldest = loop.time() - self._idle_s
-            for connection in list(self._serving.connections):
+            for connection in list(self._state.connections):
                 connection.end_if_idle_since(oldest)
 
     def _tick(self) -> None:
-        self._serving.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+        self._state.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"

@@ -55,7 +55,7 @@ def lean_ray(folder: Path, *, follows_logs: bool = False) -> Iterator[None]:
         folder: where the module is kept that stands for pandas.
         follows_logs: whether logs are shown here, for which Ray follows them.
     """
-    reason = why_not()
+    reason = why_not_lean()
     if reason is not None:
         log.warning("Ray starts with processes that nobody asks: %s", reason)
         yield
@@ -110,7 +110,7 @@ def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
-def why_not() -> str | None:
+def why_not_lean() -> str | None:
     """Return why Ray starts as it always does; None if it need not."""
     import ray  # noqa: PLC0415 - only where Ray runs
 

@@ -61,7 +61,7 @@ def replace_http_server(body_key: str) -> None:
             return server
         bound = listener(options.host, options.port)
         own = HttpServer(
-            Admission(getattr(app, "__self__"), app),  # noqa: B009 - why_not has looked
+            CountedApp(getattr(app, "__self__"), app),  # noqa: B009 - why_not has looked
             idle_s=options.keep_alive_timeout_s,
             body_key=body_key,
         )
@@ -117,7 +117,7 @@ def listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-class Admission:
+class CountedApp:
     """An ASGI application that begins what may be begun, and says to Serve how much there is."""
 
     def __init__(self, replica: Any, serves: App) -> None:

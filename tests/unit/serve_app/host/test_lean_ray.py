@@ -16,7 +16,7 @@ from serve_app.host.lean_ray import (
     environment_of_commands,
     lean_command,
     lean_ray,
-    why_not,
+    why_not_lean,
 )
 
 ray = pytest.importorskip("ray")
@@ -29,7 +29,7 @@ NODE_ID = "ab" * 28
 def test_ray_is_the_one_whose_private_parts_are_known():
     """Another version fails here first: read node.py and services.py of it, then say so in lean_ray.py."""
     assert ray.__version__.startswith(module.RAY)
-    assert why_not() is None
+    assert why_not_lean() is None
 
 
 def test_ray_still_has_what_is_replaced():
@@ -106,4 +106,4 @@ def test_it_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv(SWITCH, "off")
     with lean_ray(tmp_path):
         assert services.start_ray_process is before
-    assert SWITCH in why_not()
+    assert SWITCH in why_not_lean()

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.host import own_ingress
 from serve_app.host.haproxy import OVERLOADED
-from serve_app.host.own_ingress import PARTS, Admission, why_not
+from serve_app.host.own_ingress import PARTS, CountedApp, why_not
 
 ray = pytest.importorskip("ray")
 replica_module = pytest.importorskip("ray.serve._private.replica")
@@ -77,7 +77,7 @@ async def test_serve_counts_what_is_worked_on_and_what_waits_and_answers_its_own
         await say(send, b"by us")
 
     replica = Replica(app)
-    admitted = Admission(replica, replica._direct_ingress_asgi)
+    admitted = CountedApp(replica, replica._direct_ingress_asgi)
     transport = httpx.ASGITransport(admitted)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         first = asyncio.ensure_future(client.get("/"))
@@ -100,7 +100,7 @@ async def test_who_leaves_while_waiting_takes_no_place():
         await asyncio.sleep(60)
 
     replica = Replica(app)
-    admitted = Admission(replica, replica._direct_ingress_asgi)
+    admitted = CountedApp(replica, replica._direct_ingress_asgi)
     tasks = [
         asyncio.ensure_future(admitted({"path": "/"}, None, None)),
         asyncio.ensure_future(admitted({"path": "/"}, None, None)),
