@@ -14,7 +14,7 @@ encoding the record and the answer). Processor time; garbage is collected as sel
 *Service.* The same of a running service, with the requests of `serve.py`: processor time of all its
 processes, in ten turns of 1,000 requests. Goal: 2 times.
 
-*Long ago.* A log of 100,000 decisions, a checkpoint, then 100 decisions with rewards a second for
+*Long ago.* A log of 10,000 decisions, a checkpoint, then 100 decisions with rewards a second for
 half a minute; all of it archived and trimmed, the models gone: `banditloop explain` of a decision,
 as typed. Goal: 10 s.
 """
@@ -81,7 +81,7 @@ SPECS = {
 DECISIONS, TAUGHT, TURN = 10_000, 500, 50
 TURNS, A_TURN = 6, 1000
 OF_SERVICE = {"lints": SERVED["lints"], "vw": SERVED["vw"]}
-LOGGED, A_SECOND, SECONDS, WINDOW_S = 100_000, 100, 30, 1.0
+LOGGED, A_SECOND, SECONDS, WINDOW_S = 10_000, 100, 30, 1.0
 
 
 class Asked:

@@ -21,7 +21,7 @@ class LiveExplainer:
     """Explains the decisions of a ranker, while the model that made them is at hand."""
 
     def __init__(self, ranker: Ranker) -> None:
-        self._ranker = ranker
+        self._ranker, self._spec_digest = ranker, ranker.spec.digest
         self._opened: dict[str, Explainer] = {}
 
     def begin(self, others: int = FEW_OTHERS) -> Explains:
@@ -38,7 +38,7 @@ class LiveExplainer:
             models = {each.snapshot_id: each for each in (serving, self._ranker.serving) if each}
             items = {each.digest: each for each in (catalogue, self._ranker.offering.catalogue)}
             made_by, made_from = models.get(record.snapshot_id), items.get(record.catalogue)
-            if made_by is None or made_from is None or record.spec != self._ranker.spec.digest:
+            if made_by is None or made_from is None or record.spec != self._spec_digest:
                 spec = self._ranker.spec
                 kinds = spec.learner.kind, str(spec.exploration.__struct_config__.tag)
                 return Explanation(*kinds, spec.floor, [], ELSEWHERE)
