@@ -11,7 +11,7 @@ export OMP_NUM_THREADS = 1
 # it imports, when it first imports them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs reference chaos cluster-redis cluster-test partitions vw-arguments bench cost lint unit wheel dockerfile lock clean
+.PHONY: demo test check docs reference chaos cluster-redis cluster-test console-test partitions vw-arguments bench cost lint unit wheel dockerfile lock clean
 .DEFAULT_GOAL := check
 
 $(READY): pyproject.toml constraints.txt
@@ -46,6 +46,11 @@ test: $(READY)
 	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
 	$(BIN)/pytest -q tests/cluster -m "not slow"
+
+# What make test does with the console, and axe-core on each of its pages in light, in dark and on a phone: minutes. Pictures in build/console.
+console-test: $(READY)
+	mkdir -p build/console
+	BANDITLOOP_EVERY_PAGE=1 $(BIN)/pytest -q tests/e2e/test_console.py
 
 cluster-test: $(READY)
 	$(BIN)/pytest -q -s tests/cluster
