@@ -48,7 +48,7 @@ class BaselineProbabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     """What a baseline draws from: the action is drawn here, or was already (``id``)."""
 
     probabilities: dict[str, float]
-    id: ActionId | None = None
+    id: str | None = None
 
 
 class RankRequest(
@@ -72,7 +72,7 @@ class RankRequest(
     visit_id: str | None = None
     filter: str | None = None
     explain: bool = False
-    baseline: ActionId | list[ActionId] | BaselineProbabilities | None = None
+    baseline: str | list[str] | BaselineProbabilities | None = None
 
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
