@@ -47,17 +47,22 @@ SHADOWS: list[Any] = [
 SPEC = msgspec.structs.replace(one.SPEC, shadow=SHADOWS)
 DECISIONS = 90
 PROCESS = """
-import sys, threading
+import asyncio, os, sys, threading
 from pathlib import Path
 from policies.spec import decode_spec
 from policies.shadows import files
 from serve_app.settings import Settings
+from serve_app.workers.actors import ShadowActor
 from serve_app.workers.shadows import following
 files.PART = following.PART = 16
 following.STORE_S, following.POLL_S, following.READ = 0.0, 0.01, 7
 settings = Settings(redis_url=sys.argv[1], data_dir=Path(sys.argv[2]), archive="none")
-for _, run in following.follow_policy(settings, decode_spec(Path(sys.argv[3]).read_bytes())):
-    threading.Thread(target=run, args=(threading.Event(),)).start()
+actor = ShadowActor(settings, [decode_spec(Path(sys.argv[3]).read_bytes())])
+assert os.nice(0) == 19
+if len(sys.argv) > 4:
+    asyncio.run(actor.stop())
+    sys.exit(any(thread.is_alive() for thread in actor._threads))
+threading.Event().wait()
 """
 
 
@@ -148,6 +153,9 @@ def test_every_decision_has_its_pmfs_wherever_a_shadow_was_stopped(
     for name, made in stored(killed).items():
         assert [position for position, _ in made] == decided
         assert made == whole[name]
+
+    # Told to stop, its threads end between two steps.
+    subprocess.run([*map(str, command), "stop"], check=True, timeout=60)
 
 
 def said_of(settings: Settings) -> int:
