@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.prometheus import Prometheus, program, prometheus
 from support.small_artifact import make_artifact
 
@@ -45,9 +48,46 @@ quota: [{when: 'item.id in ["i01", "i02"]', at_least: 0.2, within: 1m}]
 """A policy that has all there is to be measured: also a source that fails."""
 
 
+class Collector(ThreadingHTTPServer):
+    """Takes traces as OTLP has them; ``spans``: the name of each, and of its policy or source."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, frozenset[str]]] = []
+        super().__init__(("127.0.0.1", 0), Export)
+
+
+class Export(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for span in (span for scope in resource.scope_spans for span in scope.spans):
+                said = frozenset(each.value.string_value for each in span.attributes)
+                self.server.spans.append((span.name, said))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
-def service(tmp_path_factory) -> Iterator[str]:
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def service(collector, tmp_path_factory) -> Iterator[str]:
     program("prometheus")
+    traced = {
+        "BANDITLOOP_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        "BANDITLOOP_OTLP_SAMPLE": "1",
+    }
     folder = tmp_path_factory.mktemp("watched")
     write(make_artifact(), folder / "artifact")
     (folder / "shop.yaml").write_text(SPEC)
@@ -63,7 +103,7 @@ def service(tmp_path_factory) -> Iterator[str]:
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **SETTINGS},
+            env={**os.environ, **SETTINGS, **traced},
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -148,3 +188,21 @@ def test_the_source_that_is_away_is_on_its_way_to_an_alert(service, watching):
     assert [(each["metric"]["source"], each["metric"]["alertstate"]) for each in pending] == [
         ("away", "pending")
     ]
+
+
+def test_its_traces_reach_the_collector_that_its_environment_names(service, collector):
+    some_traffic(service)
+    wanted = {
+        ("POST rank", "shop"),
+        ("source", "popular"),
+        ("source", "away"),
+        ("POST reward", "shop"),
+    }
+    deadline = time.monotonic() + PATIENCE_S
+    while lacking := {
+        (name, of)
+        for name, of in wanted
+        if not any(name == span and of in said for span, said in collector.spans)
+    }:
+        assert time.monotonic() < deadline, lacking
+        time.sleep(0.1)
