@@ -243,25 +243,22 @@ def _exploration(price: ExplorationPrice) -> Text:
 
 
 def _shadows(shadows: Sequence[ShadowWorth]) -> Table:
-    numbers = ("decisions", "behind", "slots", "would earn", "served", "difference", "interval")
+    numbers = ("slots", "would earn", "served", "difference", "interval")
     table = empty_table(
-        *("shadow", *numbers, "verdict"),
+        *("shadow", *numbers),
         title="shadows, by doubly robust evaluation; an interval holds at one look",
         numbers=numbers,
-        whole=("shadow", "verdict"),
+        whole=("shadow", "interval"),
     )
     for each in shadows:
         known = math.isfinite(each.difference)
         table.add_row(
             each.name,
-            f"{each.decisions:,}",
-            describe_span(each.behind_s),
             f"{each.rows:,}",
             f"{each.value:.5g}" if known else "-",
             f"{each.served:.5g}" if known else "-",
             f"{each.difference:+.4g}" if known else "-",
             _interval(each.low, each.high) if known else "-",
-            each.verdict.code,
         )
     return table
 
@@ -271,7 +268,8 @@ def _verdict_on(shadow: ShadowWorth) -> Text:
     return Text.assemble(
         f"{shadow.name}: ",
         (verdict.code, COLOURS.get(verdict.code, "bold yellow")),
-        f": {verdict.message}\nwhat to do: {verdict.action}",
+        f": {verdict.message}; {shadow.decisions:,} decisions followed,"
+        f" {describe_span(shadow.behind_s)} behind\nwhat to do: {verdict.action}",
     )
 
 
