@@ -24,6 +24,9 @@ FAST_SERVE = {
     # Serve takes a front for dead after three failed health checks in a row, 10 s apart by default.
     # A front that hangs fails each after 10 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    # On a starved machine a front may take longer to start than Serve waits by default, 5 s: ended
+    # then and started anew, it would never get there.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     # Calls between deployments, of which there are none, would go over an unauthenticated port: see
     # loopback.py.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
