@@ -72,6 +72,11 @@ class PersonalizerApi:
         self._backend = backend
         self._keys = keys
 
+    @property
+    def backend(self) -> Backend:
+        """What all handlers stand on, those of the API beside it, too."""
+        return self._backend
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         asked = None
