@@ -9,6 +9,7 @@ from bandits.errors import SnapshotError, UnknownPolicyError, UnknownSnapshotErr
 from bandits.log.positions import log_order
 from bandits.log.records import (
     ArtifactRecord,
+    CheckpointRecord,
     PinRecord,
     PriorRecord,
     RollbackRecord,
@@ -232,9 +233,10 @@ class StoredPolicy:
         | WarmStartRecord
         | PriorRecord
         | ArtifactRecord
-        | RootRecord,
+        | RootRecord
+        | CheckpointRecord,
     ) -> str:
-        """Append what changes the loop to the log, once, though an answer may be lost.
+        """Append what a loop is to do to its log, once, though an answer may be lost.
 
         Returns:
             The entry's position.

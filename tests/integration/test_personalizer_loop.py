@@ -1,9 +1,6 @@
 """Personalizer's administration client, unchanged, against a policy: configuration, policy, model and logs."""
 
-import contextlib
 import io
-import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +11,10 @@ from azure.ai.personalizer import PersonalizerAdministrationClient, Personalizer
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from support.personalizer import KEY, Adapted, adapted
-from support.servers import PATIENCE_S
+from vowpal_wabbit_next import TextFormatParser
 
 from bandits.log.records import RootRecord, WarmStartRecord
-from bandits.vw.learner import VwLearner
+from bandits.vw.learner import VwLearner, open_workspace
 from bandits.vw.payloads import encode_model
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
@@ -232,27 +229,37 @@ def test_a_signed_model_there_is_none_of_and_another_learner_has_none(service):
 
 
 def test_a_log_has_dates_until_it_is_deleted(service, admin):
-    """Deleting states a root, at which verification begins; what is open stays and is learned."""
+    """Deleting states a root as of now, at which verification begins; what is open stays and is learned."""
     with PersonalizerClient(f"{service.url}/policies/home", AzureKeyCredential(KEY)) as client:
-        client.rank(ASKED)
+        event_id = client.rank(ASKED)["eventId"]
         dates = admin.get_log_properties()["dateRange"]
         assert dates["from"] <= dates["to"]
         assert dates["from"].startswith("20")
 
-        deadline, wait = time.monotonic() + PATIENCE_S, threading.Event()
-        while not _has_root(service, admin) and time.monotonic() < deadline:
-            wait.wait(0.1)
-        assert _has_root(service, admin)
-        after = admin.get_log_properties().get("dateRange")
-        assert after is None or after["from"] >= dates["from"]
-        event_id = client.rank(ASKED)["eventId"]
+        admin.delete_logs()
+        assert "dateRange" not in admin.get_log_properties()
+        assert any(isinstance(each, RootRecord) for each in service.records("home"))
         client.reward(event_id, {"value": 1})
-    assert admin.get_log_properties()["dateRange"]["from"] >= dates["from"]
+        client.rank(ASKED)
+    assert admin.get_log_properties()["dateRange"]["from"] >= dates["to"]
     assert service.folded("home").join.counts["joined"] == 1
 
 
-def _has_root(service: Adapted, admin: PersonalizerAdministrationClient) -> bool:
-    """Whether the log has a root now; before its first checkpoint nothing can be deleted."""
-    with contextlib.suppress(HttpResponseError):
+def test_a_log_can_be_deleted_before_any_checkpoint_was_due(tmp_path):
+    """And a model that was just imported or reset is what an export gives, whenever one is due."""
+    with adapted(tmp_path, [SPEC]) as fresh, admin_of(fresh) as admin:
+        untaught = b"".join(admin.export_model(signed=False))
+        workspace = open_workspace(SPEC.learner.args, untaught)
+        lines = "shared |c hour:8", "0:-1:0.5 |f topic=a", "|f topic=b"
+        parser = TextFormatParser(workspace)
+        workspace.learn_one([parser.parse_line(line) for line in lines])
+        taught = workspace.serialize()
+        assert taught != untaught
+        assert not any(isinstance(each, RootRecord) for each in fresh.records("home"))
         admin.delete_logs()
-    return any(isinstance(each, RootRecord) for each in service.records("home"))
+        assert "dateRange" not in admin.get_log_properties()
+
+        admin.import_model(taught)
+        assert b"".join(admin.export_model(signed=False)) == taught
+        admin.reset_model()
+        assert b"".join(admin.export_model(signed=False)) == untaught

@@ -19,6 +19,7 @@ from serve_app.admin.preflight import validate
 from serve_app.admin.roots import older_files, state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.wanted.specs import spec_now, want
+from serve_app.personalizer.loops.fresh import checkpoint_now
 from serve_app.personalizer.loops.model_file import checkpoint_of
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.settings import Settings
@@ -138,10 +139,11 @@ class StoredLoop:
         return await self._done(lambda client: _log_times(self._stored(client)))
 
     async def delete_log(self) -> None:
-        """State a root at the newest checkpoint, and delete the files that nothing open needs."""
+        """State a root as of now, and delete the files that nothing open needs."""
 
         def delete(client: Redis) -> None:
             stored = self._stored(client)
+            checkpoint_now(stored, within_s=PATIENCE_S)
             try:
                 root = state_root(stored, stored.log.now_ms())
             except RetentionError as error:
@@ -201,6 +203,9 @@ class StoredLoop:
             spec_bytes=self._served.encoded, learned=learned, checkpoint=checkpoint, rows=None
         )
         warm_start(stored, model, within_s=PATIENCE_S)
+
+        # An export is of a checkpoint: the next one is to be of this model.
+        checkpoint_now(stored, within_s=PATIENCE_S)
 
 
 def _log_times(stored: StoredPolicy) -> Times | None:
