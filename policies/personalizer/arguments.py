@@ -1,5 +1,6 @@
 """Personalizer's policy, which is arguments of Vowpal Wabbit, as a learner and an exploration."""
 
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -134,6 +135,9 @@ def _without_epsilon(words: list[str]) -> str:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise SpecError(f"--epsilon takes a number, not {text!r}", FIELD) from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number <= 1.0:
+        raise SpecError(f"--epsilon takes a number from 0 to 1, not {text!r}", FIELD)
+    return number

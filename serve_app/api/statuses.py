@@ -90,7 +90,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
 
 def status_of(error: BanditloopError) -> int:
     """Return the status of an error: that of its own class, or of the nearest above it."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def error_bytes(error: BanditloopError) -> bytes:

@@ -37,6 +37,7 @@ ROOM = "personalizer"
 _PREFIXES = f"/{ROOM}/", "/policies/"
 _VERSION = re.compile(r"v\d+\.\d+[\w.-]*")
 _OF_EVENTS = "reward", "activate"
+_EVENTS = (("events",), ("multislot", "events"))
 
 log = logging.getLogger("banditloop.http")
 
@@ -95,8 +96,11 @@ class PersonalizerApi:
         except Exception as error:
             # The answer names no detail: the log has them.
             log.exception("a request failed in a way that it should not")
-            failure = BanditloopError(f"internal error ({type(error).__name__}): see the log")
-            hidden = refused(failure, "")
+            hidden = RefusedCall(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "InternalServerError",
+                f"internal error ({type(error).__name__}): see the log",
+            )
             status, body, content_type = hidden.status, refusal_bytes(hidden), JSON
             headers = hidden.headers
 
@@ -116,7 +120,7 @@ class PersonalizerApi:
         try:
             return await self._done(policy, operation, parameters, scope, receive)
         except BanditloopError as error:
-            raise refused(error, operation.refusal) from error
+            raise refused(error, operation.refusal_of(error.target)) from error
 
     def _admitted(
         self, asked: AskedPath, scope: Scope
@@ -224,6 +228,6 @@ def asked_of(parts: Sequence[str]) -> AskedPath | None:
     if len(rest) > 1 and _VERSION.fullmatch(rest[0]):
         rest = rest[1:]
     # An empty id leaves no part behind in the path that one of the clients asks for.
-    if len(rest) > 1 and rest[-2] == "events" and rest[-1] in _OF_EVENTS:
+    if tuple(rest[:-1]) in _EVENTS and rest[-1] in _OF_EVENTS:
         rest = [*rest[:-1], "", rest[-1]]
     return AskedPath(policy, rest)

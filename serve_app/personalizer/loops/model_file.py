@@ -4,10 +4,14 @@ Run as a program it reads a model from its input, and ends with status 0 where a
 arguments it is given goes on from it.
 """
 
+import contextlib
 import io
+import lzma
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Iterator
 
 from bandits.errors import BanditloopError
 from bandits.vw.payloads import encode_model
@@ -15,6 +19,7 @@ from serve_app.personalizer.refusals import RefusedCall
 
 MODEL_IN_ZIP = "model.vw"
 PATIENCE_S = 60.0
+LARGEST = 256 << 20
 _FORMAT = "InvalidModelImportFormat"
 
 
@@ -30,28 +35,51 @@ def checkpoint_of(sent: bytes, args: str) -> bytes:
     Raises:
         RefusedCall: it is no model, or none of these arguments.
     """
-    model = sent
-    if zipfile.is_zipfile(io.BytesIO(sent)):
-        try:
-            with zipfile.ZipFile(io.BytesIO(sent)) as parts:
-                model = parts.read(MODEL_IN_ZIP)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise RefusedCall(400, _FORMAT, f"a zip without {MODEL_IN_ZIP}", "body") from error
+    model = _unpacked(sent) if zipfile.is_zipfile(io.BytesIO(sent)) else sent
     if not model:
         raise RefusedCall(400, _FORMAT, "the body is empty: send a model", "body")
 
     # Vowpal Wabbit may end its process on what is no model, so it is another process than this.
-    tried = subprocess.run(  # noqa: S603 - this program, and arguments that were admitted
-        [sys.executable, "-m", __name__, args],
-        input=model,
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    try:
+        tried = subprocess.run(  # noqa: S603 - this program, and arguments that were admitted
+            [sys.executable, "-m", __name__, args],
+            input=model,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = f"Vowpal Wabbit has not read it within {PATIENCE_S:g} s"
+        raise RefusedCall(400, _FORMAT, said, "body") from error
     if tried.returncode:
         said = tried.stdout.decode(errors="replace").strip() or "Vowpal Wabbit cannot read it"
         raise RefusedCall(400, _FORMAT, f"not a model of '{args}': {said}", "body")
     return encode_model(args, 1, 0, model)
+
+
+def _unpacked(sent: bytes) -> bytes:
+    """Return the model within a zip; refuse one that cannot be unpacked, or not into memory."""
+    with _refusing_zips(), zipfile.ZipFile(io.BytesIO(sent)) as parts:
+        try:
+            about = parts.getinfo(MODEL_IN_ZIP)
+        except KeyError as error:
+            raise RefusedCall(400, _FORMAT, f"a zip without {MODEL_IN_ZIP}", "body") from error
+        if about.file_size > LARGEST:
+            raise RefusedCall(
+                400, _FORMAT, f"{MODEL_IN_ZIP} has more than {LARGEST >> 20} MiB unpacked", "body"
+            )
+        return parts.read(about)
+
+
+@contextlib.contextmanager
+def _refusing_zips() -> Iterator[None]:
+    """Refuse whatever zipfile and its decompressors raise of what is broken, or not known."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise RefusedCall(400, _FORMAT, f"a zip that is broken: {error}", "body") from error
+    except (RuntimeError, ValueError) as error:  # one that is encrypted, or of an unknown method
+        raise RefusedCall(400, _FORMAT, f"a zip that cannot be read: {error}", "body") from error
 
 
 def _try() -> int:

@@ -42,6 +42,8 @@ _CODES: Mapping[str, tuple[int, str]] = {
     "isAutoOptimizationEnabled": (403, "ProblemTypeIncompatibleWithAutoOptimization"),
 }
 """By field of a configuration, the status and code of what is wrong with it."""
+_REFUSALS = {field: code for field, (status, code) in _CODES.items() if status == 400}
+"""The codes also of what no configuration is read from: a number out of range, a word for it."""
 
 
 class LoopOperations:
@@ -209,7 +211,14 @@ class LoopOperations:
             (Endpoint("DELETE", "/logs", none, none, 204), "No log", self.delete_logs, usual),
         )
         routes = [
-            PersonalizerRoute(endpoint, summary, scope="admin", handler=handler, refusal=refusal)
+            PersonalizerRoute(
+                endpoint,
+                summary,
+                scope="admin",
+                handler=handler,
+                refusal=refusal,
+                refusals=_REFUSALS if endpoint.request is wanted else {},
+            )
             for endpoint, summary, handler, refusal in table
         ]
         imports = PersonalizerRoute(

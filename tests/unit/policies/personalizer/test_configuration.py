@@ -174,7 +174,11 @@ def test_arguments_are_a_learner_and_an_exploration(
         ("--cb_explore_adf -q uf", "begins with u"),
         ("--cb_explore_adf --nonsense", "nonsense"),
         ("--cb_explore_adf -i model.vw", "imported by itself"),
-        ("--cb_explore_adf --epsilon much", "takes a number"),
+        *(
+            (f"--cb_explore_adf --epsilon {odd}", "a number from 0 to 1")
+            for odd in ("much", "2", "-1", "nan", "inf", "-0.01")
+        ),
+        ("--cb_explore_adf --bag 5 --epsilon=1.5", "a number from 0 to 1"),
         ("--cb_explore_adf -l 0.00001 --power_t 0", "learning_rate"),
         ("--cb_explore_adf -l 0.001", "learning_rate"),
         ("--cb_explore_adf " + "-q cf " * 200, "at most 1024"),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from support.fakes import FakeService, fresh_ranker
 
+from bandits.errors import BanditloopError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import ActivationRecord, RewardRecord, TickRecord
 from bandits.vw.config import VwConfig
@@ -88,6 +89,34 @@ async def test_both_shapes_of_url_rank_reward_and_activate(adapter, shape):
     assert isinstance(rewarded, RewardRecord)
     assert isinstance(activated, ActivationRecord)
     assert {each.event_id for each in adapter.entries()} == {"a/b c"}
+
+
+@pytest.mark.parametrize("event", ["events", "reward", "activate", "multislot", "v1.0"])
+async def test_an_event_may_have_a_name_of_a_path(adapter, event):
+    """Only a path without any id is one of an empty id."""
+    for shape in SHAPES:
+        for what, body in (("reward", {"value": 1}), ("activate", None)):
+            answer = await adapter.post(f"{shape}/events/{event}/{what}", body)
+            assert (answer.status_code, answer.content) == (204, b""), f"{shape} {what}"
+        answer = await adapter.post(f"{shape}/multislot/events/{event}/activate")
+        assert answer.status_code == 204
+        empty = await adapter.post(f"{shape}/multislot/events/activate")
+        assert error_of(empty) == (400, "InvalidEventIdToActivate")
+    assert {each.event_id for each in adapter.entries()} == {event}
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, StopAsyncIteration, KeyError, BanditloopError])
+async def test_what_nobody_foresaw_has_a_body_of_the_protocol(adapter, monkeypatch, kind):
+    """Of an error without a status of its own too; it says nothing of what is inside."""
+
+    async def failing(*_, **__):
+        raise kind("a secret")
+
+    monkeypatch.setattr(adapter.services["home"], "rank", failing)
+    answer = await adapter.post("/personalizer/rank", GOOD)
+    assert error_of(answer) == (500, "InternalServerError")
+    assert "retry-after" not in answer.headers
+    assert kind is BanditloopError or "secret" not in answer.text
 
 
 async def test_what_is_not_personalizers_is_our_own_apis(adapter):

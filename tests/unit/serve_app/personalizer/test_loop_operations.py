@@ -1,0 +1,151 @@
+"""The operations on a loop, over the protocol: what is wrong with a request has the code of its field."""
+
+import io
+import struct
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from support.fakes import FakeService, fresh_ranker
+
+from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
+from policies.spec import PolicySpec
+from serve_app.api.asgi import Api
+from serve_app.personalizer.app import PersonalizerApi
+from serve_app.personalizer.loops import model_file
+from serve_app.personalizer.loops.model_file import checkpoint_of
+from serve_app.personalizer.loops.operations import LoopOperations
+from serve_app.personalizer.refusals import RefusedCall
+from serve_app.replica.metrics import Metrics
+
+SPEC = with_arguments(PolicySpec("home"), DEFAULT_ARGUMENTS)
+CONFIGURATION = "/personalizer/configurations/service"
+POLICY = "/personalizer/configurations/policy"
+
+
+class HeldLoop:
+    """A loop that holds its spec in memory, and has neither a model nor a log."""
+
+    def __init__(self) -> None:
+        self.held = SPEC
+
+    async def spec(self) -> PolicySpec:
+        """Return the spec."""
+        return self.held
+
+    async def change(self, make: Callable[[PolicySpec], PolicySpec]) -> PolicySpec:
+        """Hold another spec."""
+        self.held = make(self.held)
+        return self.held
+
+
+@pytest.fixture
+def loop() -> HeldLoop:
+    return HeldLoop()
+
+
+@pytest.fixture
+async def http(loop: HeldLoop) -> AsyncIterator[httpx.AsyncClient]:
+    async def no_metrics() -> bytes:
+        return b""
+
+    api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), no_metrics, None)
+    loops: Any = {"home": loop}
+    app = PersonalizerApi(api, api.backend, None, LoopOperations(loops).routes())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"logRetentionDays": -2}, "InvalidLogRetentionDays"),
+        ({"logRetentionDays": "long"}, "InvalidLogRetentionDays"),
+        ({"modelRetrainDays": -1}, "InvalidModelRetrainDays"),
+        ({"modelRetrainDays": None}, "InvalidModelRetrainDays"),
+        ({"learningMode": "Offline"}, "InvalidLearningModeServiceConfiguration"),
+        ({"learningMode": 1}, "InvalidLearningModeServiceConfiguration"),
+        ({"rewardWaitTime": None}, "InvalidRewardWaitTime"),
+        ({"rewardWaitTime": 5}, "InvalidRewardWaitTime"),
+        ({"rewardWaitTime": "PT1S"}, "InvalidRewardWaitTime"),
+        ({"defaultReward": -2}, "InvalidServiceConfiguration"),
+        ({"explorationPercentage": "some"}, "InvalidServiceConfiguration"),
+        ({"isAutoOptimizationEnabled": "yes"}, "InvalidServiceConfiguration"),
+    ],
+)
+async def test_a_wrong_field_of_a_configuration_has_its_own_code(http, loop, changes, code):
+    """Of the wrong type or out of range: whether or not it could be read at all."""
+    given = (await http.get(CONFIGURATION)).json()
+    assert (await http.put(CONFIGURATION, json=given)).status_code == 200
+    before = loop.held
+    assert error_of(await http.put(CONFIGURATION, json={**given, **changes})) == (400, code)
+    assert loop.held == before
+
+
+async def test_a_configuration_without_its_wait_says_so(http):
+    given = (await http.get(CONFIGURATION)).json()
+    del given["rewardWaitTime"]
+    assert error_of(await http.put(CONFIGURATION, json=given)) == (400, "InvalidRewardWaitTime")
+
+
+@pytest.mark.parametrize("epsilon", ["2", "-1", "nan", "inf", "x"])
+async def test_a_policy_whose_epsilon_is_no_probability_is_refused(http, loop, epsilon):
+    given = {"name": "p", "arguments": f"--cb_explore_adf --epsilon {epsilon}"}
+    assert error_of(await http.put(POLICY, json=given)) == (400, "InvalidPolicyConfiguration")
+    assert loop.held == SPEC
+
+
+def zipped(content: bytes = b"model" * 200, name: str = "model.vw", method: int = 8) -> bytearray:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as parts:
+        parts.writestr(name, content)
+    return bytearray(out.getvalue())
+
+
+def changed(where: int, what: bytes, *, local: int | None = None) -> bytes:
+    """A zip some bytes of whose directory, and of whose entry, are others."""
+    data = zipped()
+    directory = data.index(b"PK\x01\x02")
+    data[directory + where : directory + where + len(what)] = what
+    if local is not None:
+        data[local : local + len(what)] = what
+    return bytes(data)
+
+
+def broken(method: int) -> bytes:
+    data = zipped(method=method)
+    start = 30 + len("model.vw")
+    data[start : start + 12] = b"\xff" * 12
+    return bytes(data)
+
+
+BAD_ZIPS = {
+    "empty": b"PK\x05\x06" + b"\x00" * 18,
+    "without a model": bytes(zipped(name="other.vw")),
+    "with an empty model": bytes(zipped(b"")),
+    "encrypted": changed(8, struct.pack("<H", 1), local=6),
+    "of an unknown method": changed(10, struct.pack("<H", 97), local=8),
+    "larger than it may be": changed(24, struct.pack("<I", 1 << 30)),
+    **{f"broken, of method {method}": broken(method) for method in (0, 8, 12, 14)},
+}
+
+
+@pytest.mark.parametrize("name", BAD_ZIPS)
+def test_a_zip_that_cannot_be_read_is_refused_as_no_model(name):
+    with pytest.raises(RefusedCall) as caught:
+        checkpoint_of(BAD_ZIPS[name], "--cb_explore_adf")
+    assert (caught.value.status, caught.value.code) == (400, "InvalidModelImportFormat")
+
+
+def test_a_model_that_is_not_read_in_time_is_refused(monkeypatch):
+    monkeypatch.setattr(model_file, "PATIENCE_S", 0.01)
+    with pytest.raises(RefusedCall, match="within") as caught:
+        checkpoint_of(b"anything", "--cb_explore_adf")
+    assert caught.value.code == "InvalidModelImportFormat"
