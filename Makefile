@@ -44,7 +44,7 @@ unit: $(READY)
 
 test: $(READY)
 	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e -m "not slow"
 	$(BIN)/pytest -q tests/cluster -m "not slow"
 
 # What make test does with the console, and axe-core on each of its pages in light, in dark and on a phone: minutes. Pictures in build/console.
@@ -53,7 +53,7 @@ console-test: $(READY)
 	BANDITLOOP_EVERY_PAGE=1 $(BIN)/pytest -q tests/e2e/test_console.py
 
 cluster-test: $(READY)
-	$(BIN)/pytest -q -s tests/cluster
+	$(BIN)/pytest -q -s tests/cluster tests/e2e -m "cluster or slow"
 
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(ARGS)

@@ -416,6 +416,10 @@ class _Exchange:
         parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._state.date]
         has_length = status in {204, 304}
         for name, value in self._head:
+            # An application that wants no more of a client says so as one writes it.
+            if name == b"connection":
+                self.keeps_alive = self.keeps_alive and value.lower() != b"close"
+                continue
             parts += (name, b": ", value, b"\r\n")
             has_length = has_length or name == b"content-length"
 

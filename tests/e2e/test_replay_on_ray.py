@@ -89,6 +89,7 @@ trials: 8
 """
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_spec_that_sees_what_matters(tmp_path):
     """Of two specs, the one whose model knows that phones and browsers want different things."""
     rng = np.random.default_rng(0)

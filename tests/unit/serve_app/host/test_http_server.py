@@ -177,6 +177,26 @@ async def test_an_answer_before_the_body_is_read_leaves_the_connection_usable():
             assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
 
 
+async def test_an_application_that_closes_is_obeyed_though_its_client_goes_on_sending():
+    """As when a body comes too slowly: otherwise the client would hold its connection for ever."""
+
+    async def closes(scope, receive, send):
+        await receive()
+        await send(
+            {"type": "http.response.start", "status": 408, "headers": [(b"connection", b"close")]}
+        )
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async with served(closes) as (server, port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nx")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.count(b"connection: close") == 1
+        writer.close()
+        assert not server.connections
+
+
 async def test_an_application_that_fails_is_answered_for_and_the_next_request_served(caplog):
     async def fails(scope, receive, send):
         if scope["path"] == "/bad":
