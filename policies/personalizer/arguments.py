@@ -12,15 +12,16 @@ from bandits.vw.arguments import read_arguments
 from bandits.vw.command_line import read_command
 from bandits.vw.config import VwConfig
 from bandits.vw.weights import parse_arguments
+from policies.personalizer.nearest import nearest_taken
 from policies.spec import PolicySpec
 from policies.spec.checks import admit
-from policies.spec.personalizer import PersonalizerSettings
+from policies.spec.personalizer import SEVERAL_SLOTS, PersonalizerSettings
 
 FIELD = "arguments"
 LONGEST = 1024
 DEFAULT_ARGUMENTS = "--cb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 --cb_type mtr -q ::"
 """The policy of a new loop of theirs."""
-_SEVERAL_SLOTS, _ONE_SLOT = "--ccb_explore_adf", "--cb_explore_adf"
+_ONE_SLOT = "--cb_explore_adf"
 _EPSILON = 0.05
 """Vowpal Wabbit's own."""
 
@@ -29,15 +30,17 @@ class PolicyArguments(NamedTuple):
     """A policy's arguments, taken apart.
 
     Attributes:
-        learner: those of the learner.
+        learner: those of the learner: the nearest that were found to learn here.
         epsilon: what is explored, where a best action is chosen otherwise; None: Vowpal Wabbit
             explores in a way of its own, which is among ``learner``.
         left_out: what concerns neither learning nor exploring here, in words.
+        changes: what is another value than was asked for, in words.
     """
 
     learner: str
     epsilon: float | None
     left_out: list[str]
+    changes: list[str]
 
 
 def read_policy_arguments(text: str) -> PolicyArguments:
@@ -51,30 +54,32 @@ def read_policy_arguments(text: str) -> PolicyArguments:
     if len(text) > LONGEST:
         raise SpecError(f"arguments have at most {LONGEST} characters, not {len(text)}", FIELD)
     words = text.split()
-    if _SEVERAL_SLOTS in words:
-        words = [_ONE_SLOT if word == _SEVERAL_SLOTS else word for word in words]
+    if SEVERAL_SLOTS in words:
+        words = [_ONE_SLOT if word == SEVERAL_SLOTS else word for word in words]
     if _ONE_SLOT not in words:
         raise SpecError(
-            f"arguments have {_ONE_SLOT} or {_SEVERAL_SLOTS}: --cats, which chooses a number, is"
+            f"arguments have {_ONE_SLOT} or {SEVERAL_SLOTS}: --cats, which chooses a number, is"
             " not served here",
             FIELD,
         )
 
     try:
         command = read_command(" ".join(words))
-        options = read_arguments(command.args, KNOWN)
+        options = read_arguments(command.args, {**KNOWN, "ignore": "list"})
     except SpecError as error:
         raise SpecError(error.message, FIELD) from error
     if command.model is not None:
         raise SpecError("a model is imported by itself: leave -i out", FIELD)
     left_out = [f"{word}: what it says is said elsewhere here" for word in command.left_out]
 
+    words, changes = nearest_taken(command.args.split())
+
     # A best action, else any: that follows from the scores, if they can be read from the weights.
     epsilon = _number(options.get("epsilon", [str(_EPSILON)])[-1])
-    kept = _without_epsilon(command.args.split())
+    kept = _without_epsilon(words)
     if not {*EXPLORERS, *SPECIAL} & options.keys() and parse_arguments(kept) is not None:
-        return PolicyArguments(kept, epsilon, left_out)
-    return PolicyArguments(" ".join(command.args.split()), None, left_out)
+        return PolicyArguments(kept, epsilon, left_out, changes)
+    return PolicyArguments(" ".join(words), None, left_out, changes)
 
 
 def with_arguments(spec: PolicySpec, text: str, *, epsilon: float | None = None) -> PolicySpec:

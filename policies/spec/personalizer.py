@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+SEVERAL_SLOTS = "--ccb_explore_adf"
 Days = Annotated[int, msgspec.Meta(ge=-1, le=36_500)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -31,3 +32,8 @@ class PersonalizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     model_retrain_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 2
     explains: bool = False
     edited: str = ""
+
+    @property
+    def has_one_slot(self) -> bool:
+        """Whether the arguments are there, and decide one slot at a time."""
+        return self.arguments is not None and SEVERAL_SLOTS not in self.arguments.split()

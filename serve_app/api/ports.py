@@ -28,6 +28,11 @@ class PolicyService(Protocol):
         """Whether answers of Personalizer's protocol say why."""
         ...
 
+    @property
+    def has_one_slot(self) -> bool:
+        """Whether clients of Personalizer's protocol have set a policy of one slot."""
+        ...
+
     async def rank(
         self, request: RankRequest, *, is_new: bool = False, again: bool = False
     ) -> tuple[DecisionRecord, bool]:

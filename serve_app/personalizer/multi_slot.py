@@ -25,6 +25,7 @@ from serve_app.personalizer.bodies import (
 )
 from serve_app.personalizer.event_ids import logged_event_id, made_event_id
 from serve_app.personalizer.features import record_features
+from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.single_slot import (
     NOTHING,
     actions_of,
@@ -41,6 +42,13 @@ OF_SLOTS = "slots"
 
 async def rank_slots(call: Call[MultiSlotRankCall]) -> MultiSlotRankResult:
     """Choose an action for each slot."""
+    if call.service.has_one_slot:
+        raise RefusedCall(
+            400,
+            "InvalidMultiSlotApiAccess",
+            "the policy that was set decides one slot: set one with --ccb_explore_adf first",
+            "arguments",
+        )
     sent = call.request
     event_id = made_event_id() if sent.event_id is None else sent.event_id
     actions = actions_of(sent.actions)

@@ -176,6 +176,12 @@ class RedisPolicyService:
         return own is not msgspec.UNSET and own.explains
 
     @property
+    def has_one_slot(self) -> bool:
+        """Whether clients of Personalizer's protocol have set a policy of one slot."""
+        own = self.spec.personalizer
+        return own is not msgspec.UNSET and own.has_one_slot
+
+    @property
     def ready(self) -> bool:
         """Whether a snapshot was loaded, and the items; they serve on while newer ones are read."""
         self._was_ready |= self.ranker.serving is not None and self.items_log.loaded

@@ -91,7 +91,11 @@ def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
 def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, tmp_path_factory):
     """To the last bit: it is the command's own answer."""
     slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf"
-    asked = contract(policies=[{"name": "Slow one", "arguments": slow}])
+    asked = contract(
+        policies=[{"name": "Slow one", "arguments": slow}],
+        enablePolicyOptimization=True,
+        enableOfflineExperimentation=True,
+    )
     assert admin.create_evaluation("e1", asked) in (None, b"", "")
     times = {"start_time": datetime.now(UTC) - DAY, "end_time": datetime.now(UTC)}
     deadline, wait = time.monotonic() + 5 * PATIENCE_S, threading.Event()
@@ -100,6 +104,7 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
         assert time.monotonic() < deadline
         wait.wait(0.3)
     assert found["status"] == "Succeeded", found
+    assert "No better policy was looked for" in found["description"]
     assert {name for name, _ in POLICIES.values()} == {"online", "baseline1", "baselineRand"}
 
     (archive,) = tmp_path_factory.getbasetemp().rglob("archive/home")
@@ -129,8 +134,9 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
     assert list(admin.list_evaluations(skip=1)) == list(admin.list_evaluations(top=0)) == []
     manual = "metadata=evaluationType eq 'Manual'"
     assert len(list(admin.list_evaluations(filter_expression=manual))) == 1
-    odd = {**times, "interval_in_minutes": 7}
-    assert refused(admin.get_evaluation, "e1", **odd) == (400, "InvalidEvaluationContract")
+    for odd in (7, 0, -5):
+        asked_for = {**times, "interval_in_minutes": odd}
+        assert refused(admin.get_evaluation, "e1", **asked_for) == (400, "InvalidEvaluationContract")
     admin.delete_evaluation("e1")
     for call in (admin.delete_evaluation, lambda name: admin.get_evaluation(name, **times)):
         with pytest.raises(ResourceNotFoundError):
@@ -147,13 +153,19 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
         ({"policies": [{"name": f"p{n}", "arguments": "a"} for n in range(11)]}, "MaximumEvaluationCustomPoliciesExceeded"),
         ({"policies": [{"name": "p", "arguments": "a"}] * 2}, "DuplicateCustomPolicyNames"),
         ({"policies": [{"name": "p", "arguments": "--cats 4"}]}, "InvalidPolicyConfiguration"),
-        ({"enablePolicyOptimization": True}, "InvalidEvaluationContract"),
+        ({"policies": [{"name": "p", "arguments": "--cb_explore_adf --epsilon 5"}]}, "InvalidPolicyConfiguration"),
+        ({"policies": [{"name": "", "arguments": "--cb_explore_adf"}]}, "InvalidEvaluationContract"),
         ({"name": ""}, "InvalidEvaluationContract"),
     ],
 )  # fmt: skip
 def test_an_evaluation_that_cannot_be_is_refused(admin, changes, code):
     assert refused(admin.create_evaluation, "e2", contract(**changes)) == (400, code)
     assert list(admin.list_evaluations()) == []
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257])
+def test_an_evaluation_has_an_id_of_1_to_256_characters(admin, name):
+    assert refused(admin.create_evaluation, name, contract()) == (400, "InvalidEvaluationContract")
 
 
 def test_there_are_no_feature_importances_and_a_client_is_told_so(admin):

@@ -187,6 +187,11 @@ class FakeService:
         return own is not msgspec.UNSET and own.explains
 
     @property
+    def has_one_slot(self) -> bool:
+        own = self.ranker.spec.personalizer
+        return own is not msgspec.UNSET and own.has_one_slot
+
+    @property
     def ready(self) -> bool:
         return self.ranker.serving is not None
 

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bandits.errors import InvalidFieldError, SpecError
-from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
+from policies.personalizer.arguments import (
+    DEFAULT_ARGUMENTS,
+    read_policy_arguments,
+    with_arguments,
+)
 from policies.personalizer.configuration import WantedConfiguration, with_configuration
 from policies.spec import PolicySpec, spec_of
 
@@ -127,9 +131,10 @@ def migrated(name: str, exports: Exports) -> Migrated:
 
     arguments = exports.arguments or DEFAULT_ARGUMENTS
     where = "policy" if exports.arguments else "policy (not exported: the usual one)"
-    refused = ""
+    refused, changes = "", ""
     try:
         spec = with_arguments(spec, arguments)
+        changes = "".join(f"; not {each}" for each in read_policy_arguments(arguments).changes)
     except SpecError as error:
         spec = with_arguments(spec, DEFAULT_ARGUMENTS)
         refused = f"{NOT_CARRIED} ({error.message}): "
@@ -146,7 +151,7 @@ def migrated(name: str, exports: Exports) -> Migrated:
     except InvalidFieldError as error:
         raise SpecError(f"{error.target}: {error.message}", "config") from error
 
-    carried.insert(0, Carried(where, arguments, refused + _learns(spec)))
+    carried.insert(0, Carried(where, arguments, refused + _learns(spec) + changes))
     carried += _settings(service, spec)
     if exports.has_model:
         carried.append(

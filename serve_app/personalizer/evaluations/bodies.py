@@ -4,7 +4,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from serve_app.personalizer.loops.bodies import PolicyContract
+
+class JudgedContract(msgspec.Struct, frozen=True):
+    """A policy that is to be judged, by the name that it has in the answer."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    arguments: str
 
 
 class EvaluationContract(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -13,7 +18,7 @@ class EvaluationContract(msgspec.Struct, frozen=True, kw_only=True, rename="came
     name: str
     start_time: str
     end_time: str
-    policies: list[PolicyContract] | None = None
+    policies: list[JudgedContract] | None = None
     enable_policy_optimization: bool | None = False
     enable_offline_experimentation: bool | None = False
 

@@ -13,13 +13,13 @@ import msgspec
 
 from policies.personalizer.arguments import with_arguments
 from policies.spec import PolicySpec
-from serve_app.store.evaluations.kept import JudgedPolicy
+from serve_app.store.evaluations.kept import ONLINE, JudgedPolicy
 
 LONGEST_S = 1800.0
 ESTIMATOR = "snips"
 Z_95 = 1.959963984540054
 POLICIES: Mapping[str, tuple[str, str]] = {
-    "logging": ("online", "Online"),
+    "logging": ("online", ONLINE),
     "first": ("baseline1", "Baseline"),
     "uniform": ("baselineRand", "Random"),
 }

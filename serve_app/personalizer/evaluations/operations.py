@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from banditloop_client.schemas import Endpoint
 from bandits.errors import BanditloopError
 from policies.personalizer.arguments import with_arguments
@@ -31,6 +33,7 @@ from serve_app.personalizer.evaluations.judging import judge_archive
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.route import PersonalizerRoute
+from serve_app.personalizer.single_slot import check_id
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.evaluations.kept import (
@@ -45,6 +48,10 @@ from serve_app.store.evaluations.kept import (
 NOTHING: Answer = (204, b"", JSON)
 MADE: Answer = (200, b"", JSON)
 MOST_POLICIES = 10
+NO_SEARCH = (
+    "No better policy was looked for: banditloop replay --search does that, and send what it finds"
+    " as a policy to judge."
+)
 OVERDUE_MS = 3_600_000
 """After this long an evaluation is taken for one whose process has died."""
 _NO_TIME = "0001-01-01T00:00:00"
@@ -75,6 +82,7 @@ class EvaluationOperations:
     async def create(self, call: Call[EvaluationContract]) -> Answer:
         """Begin an evaluation; it is done by a process beside this one."""
         sent, name = call.request, call.parameters["evaluation"]
+        check_id(name, "evaluationId")
         times = _checked(sent)
         logged = await self._loops[call.policy].log_times()
         first_ms, last_ms = (1000 * each.timestamp() for each in times)
@@ -83,6 +91,8 @@ class EvaluationOperations:
                 400, "NoLogsExistInDateRange", "there is no log from then to then", "startTime"
             )
         kept = KeptEvaluation(name, sent.name, sent.start_time, sent.end_time, _now_ms(), "Running")
+        if sent.enable_policy_optimization or sent.enable_offline_experimentation:
+            kept = msgspec.structs.replace(kept, unsearched=True)
         if not await self._stored(lambda client: begin_evaluation(client, call.policy, kept)):
             raise RefusedCall(
                 400, "EvaluationAlreadyExists", f"there is an evaluation {name!r}", "evaluationId"
@@ -103,15 +113,13 @@ class EvaluationOperations:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for it any more
             found, said = [], f"{type(error).__name__}: {error}"
         status = "Succeeded" if found else "Failed"
-        ended = KeptEvaluation(
-            kept.id, kept.name, kept.start, kept.end, kept.made_ms, status, found, said
-        )
+        ended = msgspec.structs.replace(kept, status=status, found=found, said=said)
         await self._stored(lambda client: end_evaluation(client, policy, ended))
 
     async def get(self, call: Call[None]) -> EvaluationBody:
         """Return an evaluation with what it has found so far."""
         asked: EvaluationQuery = call.query
-        minutes = asked.interval_in_minutes or 5
+        minutes = 5 if asked.interval_in_minutes is None else asked.interval_in_minutes
         if minutes not in _WINDOWS or asked.window not in (None, _WINDOWS[minutes]):
             raise RefusedCall(
                 400,
@@ -228,13 +236,6 @@ def _checked(sent: EvaluationContract) -> AskedTimes:
             raise RefusedCall(
                 400, "InvalidPolicyConfiguration", f"{each.name}: {error.message}", "policies"
             ) from error
-    if sent.enable_policy_optimization or sent.enable_offline_experimentation:
-        raise RefusedCall(
-            400,
-            contract,
-            "a better policy is looked for by banditloop replay --search: send no optimization",
-            "enablePolicyOptimization",
-        )
 
     times = AskedTimes(_time(sent.start_time, "startTime"), _time(sent.end_time, "endTime"))
     if not times.start < times.end or times.end > datetime.now(UTC):
@@ -297,9 +298,14 @@ def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
         creation_time=made.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         status=status,
         evaluation_type="Manual",
-        description=(kept.said or None) if whole else None,
+        description=_described(kept) if whole else None,
         content=content,
     )
+
+
+def _described(kept: KeptEvaluation) -> str | None:
+    notes = [NO_SEARCH] if kept.unsearched else []
+    return " ".join([*notes, *([kept.said] if kept.said else ())]) or None
 
 
 def _evaluated(kept: KeptEvaluation, at: int) -> EvaluatedPolicy:

@@ -6,7 +6,7 @@ import msgspec
 class PolicyContract(msgspec.Struct, frozen=True, kw_only=True):
     """A policy: arguments of Vowpal Wabbit. The name is the service's, whatever is sent."""
 
-    name: str = ""
+    name: str | None = ""
     arguments: str
 
 

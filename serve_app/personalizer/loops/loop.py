@@ -24,6 +24,7 @@ from serve_app.personalizer.loops.model_file import checkpoint_of
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
+from serve_app.store.evaluations.kept import KeptEvaluation, read_evaluation
 
 Times = tuple[int, int]
 """From and to, in milliseconds since 1970."""
@@ -69,6 +70,10 @@ class Loop(Protocol):
 
     async def delete_log(self) -> None:
         """Delete what nothing open needs."""
+        ...
+
+    async def evaluation(self, name: str) -> KeptEvaluation | None:
+        """Return an evaluation of the log; None: there is none of this id."""
         ...
 
 
@@ -154,6 +159,10 @@ class StoredLoop:
                 files.remove(each.path)
 
         await self._done(delete)
+
+    async def evaluation(self, name: str) -> KeptEvaluation | None:
+        """Return an evaluation of the log; None: there is none of this id."""
+        return await self._done(lambda client: read_evaluation(client, self._served.name, name))
 
     # Where it is stored
 

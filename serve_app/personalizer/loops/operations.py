@@ -1,5 +1,6 @@
 """The operations on a loop: what each is asked, does and answers."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import NoneType
@@ -8,7 +9,7 @@ from typing import Any
 from banditloop_client.schemas import Endpoint
 from bandits.errors import BanditloopError
 from bandits.log.codec import digest
-from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
+from policies.personalizer.arguments import DEFAULT_ARGUMENTS, read_policy_arguments, with_arguments
 from policies.personalizer.configuration import (
     ServiceConfiguration,
     WantedConfiguration,
@@ -30,6 +31,9 @@ from serve_app.personalizer.loops.bodies import (
 from serve_app.personalizer.loops.loop import Loop
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.route import PersonalizerRoute
+from serve_app.store.evaluations.kept import ONLINE
+
+log = logging.getLogger("banditloop.personalizer")
 
 MODEL_LIMIT = BodyLimit(256 << 20, 120.0)
 BINARY = b"application/octet-stream"
@@ -97,11 +101,36 @@ class LoopOperations:
                     400, "InvalidPolicyConfiguration", error.message, error.target
                 ) from error
 
-        return _contract(await self._loop(call).change(changed))
+        now = await self._loop(call).change(changed)
+        for each in read_policy_arguments(arguments).changes:
+            log.warning("policy %s is not served as its arguments say: %s", call.policy, each)
+        return _contract(now)
 
     async def apply_from_evaluation(self, call: Call[EvaluationChoice]) -> Answer:
-        """Refuse: an evaluation here has no policy but those that there are."""
-        raise _no_evaluation(call.request.evaluation_id)
+        """Change the policy to one that an evaluation has judged."""
+        name, wanted = call.request.evaluation_id, call.request.policy_name
+        kept = await self._loop(call).evaluation(name)
+        if kept is None:
+            raise RefusedCall(404, "EvaluationNotFound", f"no evaluation {name!r}", "evaluationId")
+
+        judged = next((each for each in kept.found if each.name == wanted), None)
+        if judged is None:
+            raise RefusedCall(
+                404,
+                "LearningSettingsNotFound",
+                f"evaluation {name!r} has found nothing of a policy {wanted!r}",
+                "policyName",
+            )
+        if judged.arguments:
+            await self._with_arguments(call, judged.arguments)
+        elif judged.source != ONLINE:
+            raise RefusedCall(
+                400,
+                "InvalidContract",
+                f"{wanted} has no arguments to learn by: name a policy that was sent to be judged",
+                "policyName",
+            )
+        return NOTHING
 
     # Model
 
@@ -236,10 +265,6 @@ class LoopOperations:
 def _contract(spec: PolicySpec) -> PolicyContract:
     arguments = arguments_of(spec)
     return PolicyContract(name=digest(arguments.encode()), arguments=arguments)
-
-
-def _no_evaluation(name: str) -> RefusedCall:
-    return RefusedCall(404, "EvaluationNotFound", f"no evaluation {name!r}", "evaluationId")
 
 
 def _date(ms: int) -> str:

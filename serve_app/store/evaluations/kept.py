@@ -11,6 +11,10 @@ MOST = 100
 """How many are kept of a policy: the oldest go."""
 
 
+ONLINE = "Online"
+"""The source of what was served."""
+
+
 class JudgedPolicy(msgspec.Struct, frozen=True):
     """One policy of an evaluation: its mean reward, and from where to where that is likely.
 
@@ -36,6 +40,8 @@ class KeptEvaluation(msgspec.Struct, frozen=True):
     status: str
     found: list[JudgedPolicy] = []
     said: str = ""
+    unsearched: bool = False
+    """Whether a better policy was to be looked for, which nobody does."""
 
 
 _kept = msgspec.json.Decoder(KeptEvaluation)

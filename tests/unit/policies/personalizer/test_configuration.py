@@ -10,7 +10,9 @@ from bandits.exploration import EpsilonGreedy, LinTs, VwExploration
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, read_policy_arguments, with_arguments
 from policies.personalizer.configuration import (
     WantedConfiguration,
+    arguments_of,
     configuration_of,
+    settings_of,
     with_configuration,
 )
 from policies.personalizer.durations import iso_duration, iso_seconds
@@ -170,8 +172,11 @@ def test_arguments_are_a_learner_and_an_exploration(
     [
         ("--cats 4 --min_value 0", "cats"),
         ("", "cb_explore_adf"),
-        ("--cb_explore_adf --cb_type ips", "cb_type"),
-        ("--cb_explore_adf -q uf", "begins with u"),
+        ("--cb_explore_adf --cb_type sm", "cb_type"),
+        ("--cb_explore_adf --ignore c", "ignore"),
+        ("--cb_explore_adf --bag 3 -l -1", "learning_rate"),
+        ("--cb_explore_adf -l 0", "learning_rate"),
+        ("--cb_explore_adf --l1 nan", "l1"),
         ("--cb_explore_adf --nonsense", "nonsense"),
         ("--cb_explore_adf -i model.vw", "imported by itself"),
         *(
@@ -179,8 +184,6 @@ def test_arguments_are_a_learner_and_an_exploration(
             for odd in ("much", "2", "-1", "nan", "inf", "-0.01")
         ),
         ("--cb_explore_adf --bag 5 --epsilon=1.5", "a number from 0 to 1"),
-        ("--cb_explore_adf -l 0.00001 --power_t 0", "learning_rate"),
-        ("--cb_explore_adf -l 0.001", "learning_rate"),
         ("--cb_explore_adf " + "-q cf " * 200, "at most 1024"),
     ],
 )
@@ -188,6 +191,68 @@ def test_arguments_that_are_not_taken_are_named(arguments: str, words: str) -> N
     with pytest.raises(SpecError, match=words) as caught:
         with_arguments(PolicySpec("home"), arguments)
     assert caught.value.target == "arguments"
+
+
+RECORDED = (
+    "--cb_explore_adf --quadratic GT --quadratic MR --quadratic GR --quadratic ME --quadratic OT"
+    " --quadratic OE --quadratic OR --quadratic MS --quadratic GX --ignore A --cb_type ips"
+    " --epsilon 0.2"
+)
+"""A policy that Microsoft's own tests set."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "learner", "changed"),
+    [
+        (RECORDED, "--cb_explore_adf --cb_type mtr", 11),
+        (
+            "--cb_explore_adf --power_t 0 -l 1E-05 --cb_type mtr -q :: --epsilon 0.2",
+            "--cb_explore_adf --power_t 0 --learning_rate 0.0005 --cb_type mtr --quadratic ::",
+            1,
+        ),
+        (
+            "--cb_explore_adf --epsilon 0.2 --cover 3",
+            "--cb_explore_adf --epsilon 0.2 --cover 3 --psi 0.05",
+            1,
+        ),
+        (
+            "--cb_explore_adf --epsilon 0.2 --l1 1E-07",
+            "--cb_explore_adf --epsilon 0.2 --l1 1E-07",
+            0,
+        ),
+        ("--cb_explore_adf --l2=1 -l0.001", "--cb_explore_adf --l2 0.0001 --learning_rate 0.05", 2),
+        (
+            "--cb_explore_adf --power_t 0 -l 0.5",
+            "--cb_explore_adf --power_t 0.3 --learning_rate 0.5",
+            1,
+        ),
+        ("--cb_explore_adf -q cf uf", "--cb_explore_adf --quadratic cf", 1),
+        ("--cb_explore_adf --cb_type dm", "--cb_explore_adf --cb_type mtr", 1),
+    ],
+)
+def test_arguments_that_can_be_served_nearly_are_and_it_is_said_what_is_not_as_asked(
+    arguments: str, learner: str, changed: int
+) -> None:
+    """They are told again as they were sent; what is explored is never another."""
+    spec = with_arguments(PolicySpec("home"), arguments)
+    args = spec.learner.args
+    if isinstance(spec.exploration, EpsilonGreedy):
+        assert spec.exploration.epsilon == (0.2 if "--epsilon" in arguments else 0.05)
+    assert args == learner
+    assert arguments_of(spec) == arguments
+    assert len(read_policy_arguments(arguments).changes) == changed
+    assert decode_spec(spec.encoded).digest == spec.digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "one_slot"),
+    [(None, False), (DEFAULT_ARGUMENTS, True), ("--ccb_explore_adf -q ::", False)],
+)
+def test_only_a_policy_that_was_set_says_how_many_slots_it_decides(
+    arguments: str | None, one_slot: bool
+) -> None:
+    spec = PolicySpec("home") if arguments is None else with_arguments(SPEC, arguments)
+    assert settings_of(spec).has_one_slot is one_slot
 
 
 def test_the_epsilon_of_the_configuration_can_stand_in_for_that_of_the_arguments() -> None:

@@ -19,6 +19,7 @@ from serve_app.personalizer.loops.model_file import checkpoint_of
 from serve_app.personalizer.loops.operations import LoopOperations
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.replica.metrics import Metrics
+from serve_app.store.evaluations.kept import JudgedPolicy, KeptEvaluation
 
 SPEC = with_arguments(PolicySpec("home"), DEFAULT_ARGUMENTS)
 CONFIGURATION = "/personalizer/configurations/service"
@@ -30,6 +31,7 @@ class HeldLoop:
 
     def __init__(self) -> None:
         self.held = SPEC
+        self.kept: dict[str, KeptEvaluation] = {}
 
     async def spec(self) -> PolicySpec:
         """Return the spec."""
@@ -40,6 +42,10 @@ class HeldLoop:
         self.held = make(self.held)
         return self.held
 
+    async def evaluation(self, name: str) -> KeptEvaluation | None:
+        """Return an evaluation."""
+        return self.kept.get(name)
+
 
 @pytest.fixture
 def loop() -> HeldLoop:
@@ -47,11 +53,16 @@ def loop() -> HeldLoop:
 
 
 @pytest.fixture
-async def http(loop: HeldLoop) -> AsyncIterator[httpx.AsyncClient]:
+def service() -> FakeService:
+    return FakeService(fresh_ranker(SPEC))
+
+
+@pytest.fixture
+async def http(loop: HeldLoop, service: FakeService) -> AsyncIterator[httpx.AsyncClient]:
     async def no_metrics() -> bytes:
         return b""
 
-    api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), no_metrics, None)
+    api = Api({"home": service}, Metrics("test"), no_metrics, None)
     loops: Any = {"home": loop}
     app = PersonalizerApi(api, api.backend, None, LoopOperations(loops).routes())
     transport = httpx.ASGITransport(app)
@@ -100,6 +111,72 @@ async def test_a_policy_whose_epsilon_is_no_probability_is_refused(http, loop, e
     given = {"name": "p", "arguments": f"--cb_explore_adf --epsilon {epsilon}"}
     assert error_of(await http.put(POLICY, json=given)) == (400, "InvalidPolicyConfiguration")
     assert loop.held == SPEC
+
+
+@pytest.mark.parametrize("sent", [{}, {"name": None}, {"name": ""}, {"name": "mine"}])
+async def test_a_policy_needs_no_name(http, loop, sent):
+    arguments = "--cb_explore_adf --epsilon 0.1 -q GT --cb_type ips"
+    answer = await http.put(POLICY, json={**sent, "arguments": arguments})
+    assert (answer.status_code, answer.json()["arguments"]) == (200, arguments)
+    assert loop.held.exploration.epsilon == 0.1
+
+
+JUDGED = [
+    JudgedPolicy("online", "Online", 0.5, 0.4, 0.6),
+    JudgedPolicy("baseline1", "Baseline", 0.5, 0.4, 0.6),
+    JudgedPolicy("mine", "Custom", 0.5, 0.4, 0.6, "--cb_explore_adf --epsilon 0.1"),
+]
+APPLY = "/personalizer/configurations/applyFromEvaluation"
+
+
+async def test_a_policy_that_an_evaluation_has_judged_becomes_the_loops(http, loop):
+    """That which was served stays; and the loop's own name of it is as if it had been put."""
+    loop.kept["e1"] = KeptEvaluation("e1", "weekly", "a", "b", 0, "Succeeded", JUDGED)
+    for name, epsilon in (("online", 0.2), ("mine", 0.1)):
+        answer = await http.post(APPLY, json={"evaluationId": "e1", "policyName": name})
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert loop.held.exploration.epsilon == epsilon
+    assert (await http.get(POLICY)).json()["arguments"] == JUDGED[2].arguments
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "policy", "expected"),
+    [
+        ("e2", "mine", (404, "EvaluationNotFound")),
+        ("e1", "other", (404, "LearningSettingsNotFound")),
+        ("running", "mine", (404, "LearningSettingsNotFound")),
+        ("e1", "baseline1", (400, "InvalidContract")),
+    ],
+)
+async def test_what_no_evaluation_has_judged_is_not_applied(
+    http, loop, evaluation, policy, expected
+):
+    loop.kept["e1"] = KeptEvaluation("e1", "weekly", "a", "b", 0, "Succeeded", JUDGED)
+    loop.kept["running"] = KeptEvaluation("running", "weekly", "a", "b", 0, "Running")
+    sent = {"evaluationId": evaluation, "policyName": policy}
+    assert error_of(await http.post(APPLY, json=sent)) == expected
+    assert loop.held == SPEC
+
+
+PAGE = {
+    "actions": [{"id": each, "features": [{"topic": each}]} for each in "ab"],
+    "slots": [{"id": "top", "baselineAction": "a"}],
+}
+
+
+async def test_slots_are_decided_only_by_a_policy_that_was_set_to(http, service):
+    """Or by one that no client of the protocol has set; rewards are taken of any."""
+    refused = (400, "InvalidMultiSlotApiAccess")
+    assert error_of(await http.post("/personalizer/multislot/rank", json=PAGE)) == refused
+    reward = {"reward": [{"slotId": "top", "value": 1}]}
+    answer = await http.post("/personalizer/multislot/events/e/reward", json=reward)
+    assert answer.status_code == 204
+
+    several = with_arguments(SPEC, DEFAULT_ARGUMENTS.replace("--cb_", "--ccb_", 1))
+    for spec in (several, PolicySpec("home")):
+        service.ranker = fresh_ranker(spec)
+        answer = await http.post("/personalizer/multislot/rank", json=PAGE)
+        assert (answer.status_code, len(answer.json()["slots"])) == (201, 1)
 
 
 def zipped(content: bytes = b"model" * 200, name: str = "model.vw", method: int = 8) -> bytearray:
