@@ -90,7 +90,7 @@ def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
 
 def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, tmp_path_factory):
     """To the last bit: it is the command's own answer."""
-    slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf"
+    slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf --ignore Z"
     asked = contract(
         policies=[{"name": "Slow one", "arguments": slow}],
         enablePolicyOptimization=True,
@@ -105,6 +105,7 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
         wait.wait(0.3)
     assert found["status"] == "Succeeded", found
     assert "No better policy was looked for" in found["description"]
+    assert "Slow one was not judged as it was sent: --ignore Z" in found["description"]
     assert {name for name, _ in POLICIES.values()} == {"online", "baseline1", "baselineRand"}
 
     (archive,) = tmp_path_factory.getbasetemp().rglob("archive/home")

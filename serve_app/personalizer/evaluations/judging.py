@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from policies.personalizer.arguments import with_arguments
+from policies.personalizer.arguments import read_policy_arguments, with_arguments
 from policies.spec import PolicySpec
 from serve_app.store.evaluations.kept import ONLINE, JudgedPolicy
 
@@ -56,7 +56,9 @@ def learning_command(log: str, start: str, end: str, spec: str) -> Sequence[str]
 def judge_archive(
     log: str, start: str, end: str, asked: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[JudgedPolicy], str]:
-    """Return what each policy is worth on a part of an archive; or nothing, and why.
+    """Return what each policy is worth on a part of an archive, and what is to be said of that.
+
+    Or nothing, and why.
 
     Args:
         log: the archive of a policy.
@@ -89,7 +91,14 @@ def judge_archive(
             value, half = learned["ips"], Z_95 * (learned["ips_stderr"] or 0.0)
             low, high = value - half, value + half
             found.append(JudgedPolicy(name, "Custom", value, low, high, arguments))
-    return found, "" if found else "nothing of the log can be relied on"
+    if not found:
+        return [], "nothing of the log can be relied on"
+    changes = [
+        f"{name} was not judged as it was sent: {each}."
+        for name, arguments in asked.items()
+        for each in read_policy_arguments(arguments).changes
+    ]
+    return found, " ".join(changes)
 
 
 def _answer(command: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
