@@ -82,7 +82,7 @@ class Token:
 
 def test_a_token_works_behind_tls_and_only_there(service, monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
-    (certificate,) = folder.rglob("local.pem")
+    (certificate,) = folder.glob("personalizer0/local.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with PersonalizerClient(f"{service.tls_url}/policies/home", Token()) as client:
         assert sorted(ids(client.rank(asked()))) == ["a", "b", "c"]

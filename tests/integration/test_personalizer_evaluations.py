@@ -137,7 +137,10 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
     assert len(list(admin.list_evaluations(filter_expression=manual))) == 1
     for odd in (7, 0, -5):
         asked_for = {**times, "interval_in_minutes": odd}
-        assert refused(admin.get_evaluation, "e1", **asked_for) == (400, "InvalidEvaluationContract")
+        assert refused(admin.get_evaluation, "e1", **asked_for) == (
+            400,
+            "InvalidEvaluationContract",
+        )
     admin.delete_evaluation("e1")
     for call in (admin.delete_evaluation, lambda name: admin.get_evaluation(name, **times)):
         with pytest.raises(ResourceNotFoundError):
