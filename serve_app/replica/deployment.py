@@ -26,6 +26,8 @@ from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.host.own_ingress import replace_http_server
 from serve_app.office.door import OfficeDoor
 from serve_app.personalizer.app import PersonalizerApi
+from serve_app.personalizer.evaluations.importances import ImportanceOperations
+from serve_app.personalizer.evaluations.jobs import EvaluationJobs
 from serve_app.personalizer.evaluations.operations import EvaluationOperations
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.loops.operations import LoopOperations
@@ -195,10 +197,13 @@ class RankReplica:
             office=OfficeDoor() if self._settings.console == "on" else None,
         )
         loops = {spec.name: StoredLoop(self._settings, spec) for spec in self._specs}
+        jobs = EvaluationJobs(self._settings, loops)
         more = (
             *LoopOperations(loops).routes(),
-            *EvaluationOperations(self._settings, loops).routes(),
+            *EvaluationOperations(self._settings, loops, jobs).routes(),
+            *ImportanceOperations(self._settings, loops, jobs).routes(),
         )
+        self._tasks.append(asyncio.ensure_future(jobs.follow()))
         spoken = PersonalizerApi(api, api.backend, self._keys, more)
         origins = self._settings.allowed_origins()
         app: Asgi = CrossOriginApi(spoken, origins) if origins else spoken

@@ -316,6 +316,15 @@ class Keys(LogKeys):
         return self._key("evaluations")
 
     @property
+    def importances(self) -> str:
+        """The same of feature importances."""
+        return self._key("importances")
+
+    def at_work(self, job: str) -> str:
+        """Name the mark of a job that a replica is at just now; see evaluations/kept.py."""
+        return self._key(f"at_work:{job}")
+
+    @property
     def wanted(self) -> str:
         """The spec that was set over HTTP; see wanted_specs.py. Partition 0 has it."""
         return self._key("wanted")

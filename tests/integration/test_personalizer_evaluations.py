@@ -1,5 +1,6 @@
 """Personalizer's administration client, unchanged, has a policy's archive evaluated, and says what replay says."""
 
+import contextlib
 import json
 import threading
 import time
@@ -28,6 +29,16 @@ from serve_app.personalizer.evaluations.judging import (
     learning_command,
     replay_command,
 )
+from serve_app.store.evaluations.kept import (
+    AT_WORK_S,
+    KeptEvaluation,
+    Kind,
+    begin_evaluation,
+    end_evaluation,
+    read_evaluation,
+    take,
+)
+from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
 
 SPEC = with_arguments(PolicySpec("home", join=JoinRule(window_s=0.3)), DEFAULT_ARGUMENTS)
@@ -36,7 +47,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Adapted]:
-    """A policy with a log of 30 rewarded decisions, archived."""
+    """A policy with a log of 30 rewarded decisions; nothing of it is archived yet."""
     folder = tmp_path_factory.mktemp("evaluated")
     with adapted(folder, [SPEC]) as out:
         with PersonalizerClient(f"{out.url}/policies/home", AzureKeyCredential(KEY)) as client:
@@ -46,11 +57,30 @@ def service(tmp_path_factory) -> Iterator[Adapted]:
                 value = float(chosen["rewardActionId"] == "b")
                 client.reward(chosen["eventId"], {"value": value})
         threading.Event().wait(1.5)  # a tick closes the windows of the log's own time
-        with out.server.client() as connection:
-            Archiver(
-                connection, "home", str(folder / "archive"), max_age_s=0.0, retain_s=3600
-            ).step()
         yield out
+
+
+@contextlib.contextmanager
+def archiving(service: Adapted, archive: Path) -> Iterator[None]:
+    """Archive what is logged, until the block ends."""
+    stop = threading.Event()
+    with service.server.client() as connection:
+        archiver = Archiver(connection, "home", str(archive), max_age_s=0.0, retain_s=3600)
+        thread = threading.Thread(target=archiver.run, args=(stop,), daemon=True)
+        thread.start()
+        yield
+        stop.set()
+        thread.join(PATIENCE_S)
+
+
+def ended(service: Adapted, name: str, kind: Kind = "evaluations") -> KeptEvaluation:
+    """An evaluation, once it runs no more."""
+    deadline, wait = time.monotonic() + 5 * PATIENCE_S, threading.Event()
+    with service.server.client() as client:
+        while (kept := read_evaluation(client, "home", name, kind)).status == "Running":
+            assert time.monotonic() < deadline
+            wait.wait(0.1)
+    return kept
 
 
 @pytest.fixture
@@ -89,7 +119,7 @@ def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, tmp_path_factory):
-    """To the last bit: it is the command's own answer."""
+    """To the last bit: it is the command's own answer, also of a log of which nothing was archived yet."""
     slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf --ignore Z"
     asked = contract(
         policies=[{"name": "Slow one", "arguments": slow}],
@@ -98,17 +128,19 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
     )
     assert admin.create_evaluation("e1", asked) in (None, b"", "")
     times = {"start_time": datetime.now(UTC) - DAY, "end_time": datetime.now(UTC)}
-    deadline, wait = time.monotonic() + 5 * PATIENCE_S, threading.Event()
-    while (found := admin.get_evaluation("e1", **times))["status"] == "Running":
-        assert found["content"]["value"] == []
-        assert time.monotonic() < deadline
-        wait.wait(0.3)
+    found = admin.get_evaluation("e1", **times)
+    assert (found["status"], found["content"]["value"]) == ("Running", [])
+    archive = tmp_path_factory.getbasetemp() / "evaluated0" / "archive"
+    assert not list(archive.rglob("*.parquet"))
+    with archiving(service, archive):
+        ended(service, "e1")
+    found = admin.get_evaluation("e1", **times)
     assert found["status"] == "Succeeded", found
     assert "No better policy was looked for" in found["description"]
     assert "Slow one was not judged as it was sent: --ignore Z" in found["description"]
     assert {name for name, _ in POLICIES.values()} == {"online", "baseline1", "baselineRand"}
 
-    (archive,) = tmp_path_factory.getbasetemp().rglob("archive/home")
+    archive /= "home"
     report = {each["policy"]: each for each in replayed(replay_command(*times_of(archive, asked)))}
     by_name = {each["name"]: each for each in found["content"]["value"]}
     assert "online" in by_name
@@ -147,6 +179,34 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
             call("e1")
 
 
+def test_an_evaluation_whose_replica_has_gone_is_done_by_another(service, admin, tmp_path_factory):
+    """One that somebody is at is left to them, until they have not said so for a while."""
+    asked, made_ms = contract(), int(time.time() * 1000)
+    left, theirs = (
+        KeptEvaluation(name, "w", asked["startTime"], asked["endTime"], made_ms, "Running")
+        for name in ("left", "theirs")
+    )
+    with service.server.client() as client:
+        assert begin_evaluation(client, "home", theirs)
+        assert take(client, "home", theirs)
+        assert not take(client, "home", theirs)
+        assert 0 < client.ttl(Keys("home").at_work(theirs.job)) <= AT_WORK_S
+        assert begin_evaluation(client, "home", left)
+        with archiving(service, tmp_path_factory.getbasetemp() / "evaluated0" / "archive"):
+            assert ended(service, "left").status == "Succeeded"
+        assert read_evaluation(client, "home", "theirs").status == "Running"
+
+        # Who comes late, after it was deleted and asked for anew, spoils nothing.
+        admin.delete_evaluation("theirs")
+        again = msgspec.structs.replace(theirs, made_ms=made_ms + 1)
+        assert begin_evaluation(client, "home", again)
+        assert take(client, "home", again)
+        end_evaluation(client, "home", msgspec.structs.replace(theirs, status="Failed"))
+        assert read_evaluation(client, "home", "theirs") == again
+    for name in ("left", "theirs"):
+        admin.delete_evaluation(name)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -172,13 +232,36 @@ def test_an_evaluation_has_an_id_of_1_to_256_characters(admin, name):
     assert refused(admin.create_evaluation, name, contract()) == (400, "InvalidEvaluationContract")
 
 
-def test_there_are_no_feature_importances_and_a_client_is_told_so(admin):
+def test_feature_importances_are_what_features_add_to_the_scores_of_logged_decisions(
+    service, admin, tmp_path_factory
+):
+    """The largest is 1; the fixture's rewards come of what an action is, so that has it."""
+    asked = {name: value for name, value in contract().items() if name != "policies"}
+    assert admin.create_feature_importance("f1", asked) in (None, b"", "")
+    assert refused(admin.create_feature_importance, "f1", asked) == (
+        400,
+        "FeatureImportanceAlreadyExists",
+    )
+    assert admin.get_feature_importance("f1")["status"] == "Running"
+    with archiving(service, tmp_path_factory.getbasetemp() / "evaluated0" / "archive"):
+        ended(service, "f1", "importances")
+    found = admin.get_feature_importance("f1")
+    assert found["status"] == "Succeeded", found
+    scores = {each["featureName"]: each for each in found["featureScores"]}
+    in_order = [each["score"] for each in found["featureScores"]]
+    assert in_order == sorted(in_order, reverse=True)
+    assert scores.keys() == {"is", "n", "id"}
+    assert in_order[0] == 1.0 > scores["n"]["score"] > 0.0
+    assert [scores[each]["namespace"] for each in ("is", "n", "id")] == [
+        *("features", "context", "item"),
+    ]
+
+    (listed,) = admin.list_feature_importances()
+    assert (listed["id"], listed["startTime"]) == ("f1", asked["startTime"])
+    assert "featureScores" not in listed
+    early = {**asked, "startTime": "2022-09-20", "endTime": "2022-09-21"}
+    assert refused(admin.create_feature_importance, "f2", early) == (400, "NoLogsExistInDateRange")
+    admin.delete_feature_importance("f1")
     assert list(admin.list_feature_importances()) == []
-    asked = {"name": "f", "startTime": "2022-09-20", "endTime": "2022-09-21"}
-    for call, args in (
-        (admin.create_feature_importance, ("f1", asked)),
-        (admin.get_feature_importance, ("f1",)),
-        (admin.delete_feature_importance, ("f1",)),
-    ):
-        with pytest.raises(ResourceNotFoundError):
-            call(*args)
+    for call in (admin.get_feature_importance, admin.delete_feature_importance):
+        assert refused(call, "f1") == (404, "FeatureImportanceNotFound")

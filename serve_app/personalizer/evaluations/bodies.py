@@ -96,6 +96,37 @@ class EvaluationBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     content: EvaluationContent | None = None
 
 
+class FeatureImportanceContract(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Feature importances that are wanted."""
+
+    name: str
+    start_time: str
+    end_time: str
+
+
+class ImportantFeature(msgspec.Struct, frozen=True, rename="camel"):
+    """How much a feature matters; the one that matters most has 1."""
+
+    namespace: str
+    feature_name: str
+    score: float
+
+
+class FeatureImportance(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
+):
+    """How much each feature matters; in a list it is without the scores."""
+
+    id: str
+    name: str
+    start_time: str
+    end_time: str
+    creation_time: str
+    status: str
+    description: str | None = None
+    feature_scores: list[ImportantFeature] | None = None
+
+
 class ListedBodies(msgspec.Struct, frozen=True):
     """All there are: they are few, so a list has no second page."""
 

@@ -1,9 +1,7 @@
-"""The operations on evaluations, and those on feature importances, of which there are none."""
+"""The operations on evaluations."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
@@ -29,18 +27,16 @@ from serve_app.personalizer.evaluations.bodies import (
     ListedBodies,
     ListQuery,
 )
+from serve_app.personalizer.evaluations.jobs import OVERDUE_MS, EvaluationJobs
 from serve_app.personalizer.evaluations.judging import judge_archive
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.route import PersonalizerRoute
 from serve_app.personalizer.single_slot import check_id
 from serve_app.settings import Settings
-from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.evaluations.kept import (
     KeptEvaluation,
-    begin_evaluation,
     delete_evaluation,
-    end_evaluation,
     read_evaluation,
     read_evaluations,
 )
@@ -52,8 +48,6 @@ NO_SEARCH = (
     "No better policy was looked for: banditloop replay --search does that, and send what it finds"
     " as a policy to judge."
 )
-OVERDUE_MS = 3_600_000
-"""After this long an evaluation is taken for one whose process has died."""
 _NO_TIME = "0001-01-01T00:00:00"
 _WINDOWS: Mapping[int, str] = {5: "Expanding", **dict.fromkeys((60, 360, 720, 1440), "Rolling")}
 Result = TypeVar("Result")
@@ -69,52 +63,44 @@ class AskedTimes(NamedTuple):
 class EvaluationOperations:
     """The handlers, over the policies that are served."""
 
-    def __init__(self, settings: Settings, loops: Mapping[str, StoredLoop]) -> None:
+    def __init__(
+        self, settings: Settings, loops: Mapping[str, StoredLoop], jobs: EvaluationJobs
+    ) -> None:
         """Take what evaluations are made of.
 
         Args:
             settings: of the service.
             loops: by policy.
+            jobs: does them.
         """
-        self._settings, self._loops = settings, loops
-        self._running: set[asyncio.Task[None]] = set()
+        self._settings, self._loops, self._jobs = settings, loops, jobs
+        jobs.does["evaluations"] = self._evaluated
 
     async def create(self, call: Call[EvaluationContract]) -> Answer:
         """Begin an evaluation; it is done by a process beside this one."""
         sent, name = call.request, call.parameters["evaluation"]
         check_id(name, "evaluationId")
         times = _checked(sent)
-        logged = await self._loops[call.policy].log_times()
-        first_ms, last_ms = (1000 * each.timestamp() for each in times)
-        if logged is None or first_ms > logged[1] or last_ms < logged[0]:
-            raise RefusedCall(
-                400, "NoLogsExistInDateRange", "there is no log from then to then", "startTime"
-            )
-        kept = KeptEvaluation(name, sent.name, sent.start_time, sent.end_time, _now_ms(), "Running")
+        await self._loops[call.policy].demand_log(times.start, times.end)
+        asked = {each.name: each.arguments for each in sent.policies or ()}
+        kept = KeptEvaluation(
+            name, sent.name, sent.start_time, sent.end_time, now_ms(), "Running", asked=asked
+        )
         if sent.enable_policy_optimization or sent.enable_offline_experimentation:
             kept = msgspec.structs.replace(kept, unsearched=True)
-        if not await self._stored(lambda client: begin_evaluation(client, call.policy, kept)):
+        if not await self._jobs.begin(call.policy, "evaluations", kept):
             raise RefusedCall(
                 400, "EvaluationAlreadyExists", f"there is an evaluation {name!r}", "evaluationId"
             )
-        asked = {each.name: each.arguments for each in sent.policies or ()}
-        task = asyncio.create_task(self._evaluate(call.policy, kept, times, asked))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
         return MADE
 
-    async def _evaluate(
-        self, policy: str, kept: KeptEvaluation, times: AskedTimes, asked: Mapping[str, str]
-    ) -> None:
+    def _evaluated(self, policy: str, kept: KeptEvaluation) -> KeptEvaluation:
+        """Return an evaluation with what it has found; it blocks."""
         log = join_name(self._settings.archive_root(), policy)
-        start, end = times.start.isoformat(), times.end.isoformat()
-        try:
-            found, said = await asyncio.to_thread(judge_archive, log, start, end, asked)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for it any more
-            found, said = [], f"{type(error).__name__}: {error}"
+        start, end = (_time(each, "").isoformat() for each in (kept.start, kept.end))
+        found, said = judge_archive(log, start, end, kept.asked)
         status = "Succeeded" if found else "Failed"
-        ended = msgspec.structs.replace(kept, status=status, found=found, said=said)
-        await self._stored(lambda client: end_evaluation(client, policy, ended))
+        return msgspec.structs.replace(kept, status=status, found=found, said=said)
 
     async def get(self, call: Call[None]) -> EvaluationBody:
         """Return an evaluation with what it has found so far."""
@@ -128,7 +114,7 @@ class EvaluationOperations:
                 "intervalInMinutes",
             )
         name = call.parameters["evaluation"]
-        kept = await self._stored(lambda client: read_evaluation(client, call.policy, name))
+        kept = await self._jobs.stored(lambda client: read_evaluation(client, call.policy, name))
         if kept is None:
             raise _unknown(name)
         return _body(kept, minutes, whole=True)
@@ -136,7 +122,7 @@ class EvaluationOperations:
     async def list(self, call: Call[None]) -> ListedBodies:
         """Return evaluations, the newest first."""
         asked: ListQuery = call.query
-        kept = await self._stored(lambda client: read_evaluations(client, call.policy))
+        kept = await self._jobs.stored(lambda client: read_evaluations(client, call.policy))
         # All are asked for by somebody: none is of another type.
         listed = [] if "'Auto'" in asked.filter else kept[asked.skip :][: asked.top]
         return ListedBodies([_body(each, 5, whole=False) for each in listed])
@@ -144,36 +130,13 @@ class EvaluationOperations:
     async def delete(self, call: Call[None]) -> Answer:
         """Forget an evaluation."""
         name = call.parameters["evaluation"]
-        if not await self._stored(lambda client: delete_evaluation(client, call.policy, name)):
+        if not await self._jobs.stored(lambda client: delete_evaluation(client, call.policy, name)):
             raise _unknown(name)
         return NOTHING
 
-    async def _stored(self, do: Callable[[Redis], Result]) -> Result:
-        def run() -> Result:
-            with contextlib.closing(blocking_client(str(self._settings.redis_url))) as client:
-                return do(client)
-
-        return await asyncio.to_thread(run)
-
-    # What there is not
-
-    async def no_importance(self, call: Call[None]) -> Answer:  # noqa: ARG002 - a handler
-        """Refuse: there are no feature importances."""
-        raise RefusedCall(
-            404,
-            "FeatureImportanceNotFound",
-            "feature importances are not computed here: banditloop explain says what each feature"
-            " added to a decision",
-            "featureImportanceId",
-        )
-
-    async def no_importances(self, call: Call[None]) -> ListedBodies:  # noqa: ARG002 - a handler
-        """Return that there are none."""
-        return ListedBodies([])
-
     def routes(self) -> tuple[PersonalizerRoute[Any, Any], ...]:
         """Return the operations as routes."""
-        one, importance = "/evaluations/{evaluation}", "/featureImportances/{importance}"
+        one = "/evaluations/{evaluation}"
         none, body, listed = NoneType, EvaluationBody, ListedBodies
         table: tuple[tuple[Endpoint[Any, Any], str, Any], ...] = (
             (Endpoint("PUT", one, EvaluationContract, none, 200), "Evaluate", self.create),
@@ -187,19 +150,6 @@ class EvaluationOperations:
                 Endpoint("GET", "/evaluations", none, listed, 200, query=ListQuery),
                 "All evaluations",
                 self.list,
-            ),
-            (
-                Endpoint("GET", "/featureImportances", none, listed, 200),
-                "No feature importances",
-                self.no_importances,
-            ),
-            *(
-                (
-                    Endpoint(method, importance, none, none, 404),
-                    "No feature importance",
-                    self.no_importance,
-                )
-                for method in ("PUT", "GET", "DELETE")
             ),
         )
         return tuple(
@@ -237,7 +187,17 @@ def _checked(sent: EvaluationContract) -> AskedTimes:
                 400, "InvalidPolicyConfiguration", f"{each.name}: {error.message}", "policies"
             ) from error
 
-    times = AskedTimes(_time(sent.start_time, "startTime"), _time(sent.end_time, "endTime"))
+    return asked_times(sent.start_time, sent.end_time)
+
+
+def asked_times(start: str, end: str) -> AskedTimes:
+    """Return from when to when; refuse what is no time that has been.
+
+    Args:
+        start: from when, as it was sent.
+        end: until when.
+    """
+    times = AskedTimes(_time(start, "startTime"), _time(end, "endTime"))
     if not times.start < times.end or times.end > datetime.now(UTC):
         raise RefusedCall(
             400,
@@ -261,7 +221,8 @@ def _time(text: str, target: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return the time, in milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
@@ -278,7 +239,7 @@ def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
         whole: whether with what it has found.
     """
     status = kept.status
-    if status == "Running" and _now_ms() - kept.made_ms > OVERDUE_MS:
+    if status == "Running" and now_ms() - kept.made_ms > OVERDUE_MS:
         status = "Timeout"
     content = None
     if whole:

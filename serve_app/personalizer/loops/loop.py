@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from bandits.errors import RetentionError
@@ -21,6 +22,7 @@ from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.wanted.specs import spec_now, want
 from serve_app.personalizer.loops.fresh import checkpoint_now
 from serve_app.personalizer.loops.model_file import checkpoint_of
+from serve_app.personalizer.loops.signing import signed_model
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.settings import Settings
 from serve_app.store.clients import Redis, blocking_client
@@ -50,6 +52,10 @@ class Loop(Protocol):
 
     async def model(self) -> bytes:
         """Return the model, as Vowpal Wabbit reads it."""
+        ...
+
+    async def signed_model(self) -> bytes:
+        """Return a zip of the model, a certificate and a signature."""
         ...
 
     async def model_times(self) -> Times:
@@ -109,6 +115,14 @@ class StoredLoop:
         """Return the model of the newest checkpoint, as Vowpal Wabbit reads it."""
         return await self._done(lambda client: self._model(self._stored(client)))
 
+    async def signed_model(self) -> bytes:
+        """Return a zip of the model, a certificate and a signature; see signing.py."""
+
+        def signed(client: Redis) -> bytes:
+            return signed_model(self._model(self._stored(client)), self._settings.data_dir)
+
+        return await self._done(signed)
+
     async def model_times(self) -> Times:
         """Return when the oldest model that is kept was made, and the newest."""
 
@@ -142,6 +156,23 @@ class StoredLoop:
     async def log_times(self) -> Times | None:
         """Return from when to when there is a log with decisions; None: there is none."""
         return await self._done(lambda client: _log_times(self._stored(client)))
+
+    async def demand_log(self, start: datetime, end: datetime) -> None:
+        """Refuse what would be of a time of which there is no log.
+
+        Args:
+            start: from when.
+            end: until when.
+
+        Raises:
+            RefusedCall: there is no log then.
+        """
+        logged = await self.log_times()
+        first_ms, last_ms = 1000 * start.timestamp(), 1000 * end.timestamp()
+        if logged is None or first_ms > logged[1] or last_ms < logged[0]:
+            raise RefusedCall(
+                400, "NoLogsExistInDateRange", "there is no log from then to then", "startTime"
+            )
 
     async def delete_log(self) -> None:
         """State a root as of now, and delete the files that nothing open needs."""

@@ -1,0 +1,134 @@
+"""What feature importances are: how much each feature adds to the scores of logged decisions.
+
+Of each decision the terms are asked for that ``banditloop explain`` tells, with the model that is
+served now. A feature's score is the sum of what its terms add, without their signs, beside the
+largest such sum. Run as a program it reads a request from its input, and writes scores.
+"""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from banditloop_client.explain_schemas import Explanation
+from bandits.values import FeatureMap
+from serve_app.store.evaluations.kept import FeatureWeight
+
+MOST_DECISIONS = 2000
+"""Decisions that are looked at: of more, every second, fourth and so on."""
+LONGEST_S = 1800.0
+OF_ITEM, ID = "item", "id"
+Found = TypeVar("Found")
+
+
+class WeighingRequest(msgspec.Struct, frozen=True):
+    """Which decisions are looked at: those of a policy, in a part of its log."""
+
+    address: bytes
+    after: str
+    through: str
+
+
+def weigh(request: WeighingRequest) -> tuple[list[FeatureWeight], str]:
+    """Return the scores of features, in a process of their own; or none, and why.
+
+    Args:
+        request: which decisions.
+    """
+    done = subprocess.run(  # noqa: S603 - this program
+        ["nice", "-n", "10", sys.executable, "-m", __name__],  # noqa: S607
+        input=msgspec.msgpack.encode(request),
+        capture_output=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    if done.returncode:
+        return [], done.stderr.decode(errors="replace").strip()[-300:]
+    scores = msgspec.msgpack.decode(done.stdout, type=list[FeatureWeight])
+    return scores, "" if scores else "no decision from then to then has a score that is a sum"
+
+
+def weights_of(explanations: Iterable[Explanation]) -> list[FeatureWeight]:
+    """Return what features weigh in explanations, the heaviest first, which has 1.
+
+    What a product of features adds is shared between them.
+    """
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for explanation in explanations:
+        for action in explanation.actions:
+            for term in action.terms:
+                for feature in term.features:
+                    sums[_named(feature)] += abs(term.adds) / len(term.features)
+
+    largest = max(sums.values(), default=0.0) or 1.0
+    ordered = sorted(sums.items(), key=lambda each: (-each[1], each[0]))
+    return [FeatureWeight(*names, value / largest) for names, value in ordered]
+
+
+def _named(feature: str) -> tuple[str, str]:
+    """Return a feature's namespace and name; that of a text is without the text."""
+    namespace, _, name = feature.partition(".")
+    return namespace, ID if namespace == OF_ITEM else name.partition("=")[0]
+
+
+def _explanations(request: WeighingRequest) -> Iterator[Explanation]:
+    from bandits.log.records import DecisionRecord  # noqa: PLC0415 - a replica does without
+    from policies.explain.explained import Explainer  # noqa: PLC0415
+    from policies.items.past import ItemsPast  # noqa: PLC0415
+    from policies.spec import decode_spec  # noqa: PLC0415
+    from serve_app.admin.replayed.verification import LogAddress  # noqa: PLC0415
+
+    address = msgspec.msgpack.decode(request.address, type=LogAddress)
+    stored = address.open()
+    head = stored.head()
+    if head is None:
+        return
+    published = stored.find(head)[1]
+    spec = decode_spec(stored.history.blob(published.spec))
+    explainer, items, timeline = (
+        Explainer(spec, published.snapshot),
+        ItemsPast(address.items()),
+        stored.items(),
+    )
+
+    def features_of(item_id: str) -> FeatureMap | None:
+        item = timeline.item(item_id)
+        return None if item is None else item.features
+
+    archives = [history.archive for history in address.histories(stored.partitions)]
+    decisions = (
+        entry.record
+        for archive in archives
+        if archive is not None
+        for entry in archive.entries(request.after, request.through, kinds=["decision"])
+    )
+    for record in thinned(decisions, MOST_DECISIONS):
+        if isinstance(record, DecisionRecord):
+            catalogue = items.catalogue(record.catalogue, stored.history.blob)
+            yield explainer.explain(catalogue, record, features_of)
+
+
+def thinned(found: Iterable[Found], most: int) -> list[Found]:
+    """Return all, or where they are many, at least half of ``most``, evenly spread.
+
+    Args:
+        found: of what.
+        most: how many at most.
+    """
+    kept: list[Found] = []
+    stride = 1
+    for number, each in enumerate(found):
+        if number % stride == 0:
+            kept.append(each)
+            if len(kept) > most:
+                del kept[1::2]
+                stride *= 2
+    return kept
+
+
+if __name__ == "__main__":
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WeighingRequest)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(weights_of(_explanations(asked))))
