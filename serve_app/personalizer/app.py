@@ -21,7 +21,6 @@ from serve_app.api.ports import Backend
 from serve_app.api.routes import Call, Resource, RouteTable, needed_scope
 from serve_app.api.wire import (
     JSON,
-    Answer,
     Receive,
     Scope,
     Send,
@@ -31,7 +30,7 @@ from serve_app.api.wire import (
 )
 from serve_app.personalizer.operations import OPERATIONS
 from serve_app.personalizer.refusals import RefusedCall, refusal_bytes, refused
-from serve_app.personalizer.route import PersonalizerRoute
+from serve_app.personalizer.route import HeadedAnswer, PersonalizerRoute
 
 ROOM = "personalizer"
 _PREFIXES = f"/{ROOM}/", "/policies/"
@@ -89,7 +88,7 @@ class PersonalizerApi:
 
         headers: list[tuple[bytes, bytes]] = []
         try:
-            status, body, content_type = await self._answer(asked, scope, receive)
+            (status, body, content_type), headers = await self._answer(asked, scope, receive)
         except RefusedCall as refusal:
             status, body, content_type = refusal.status, refusal_bytes(refusal), JSON
             headers = refusal.headers
@@ -112,7 +111,7 @@ class PersonalizerApi:
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, asked: AskedPath, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, asked: AskedPath, scope: Scope, receive: Receive) -> HeadedAnswer:
         try:
             policy, operation, parameters = self._admitted(asked, scope)
         except BanditloopError as error:
@@ -172,7 +171,7 @@ class PersonalizerApi:
         parameters: dict[str, str],
         scope: Scope,
         receive: Receive,
-    ) -> Answer:
+    ) -> HeadedAnswer:
         """Do what is asked, and return its answer."""
         asked, decoder = operation.endpoint.query, operation.decoder
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
@@ -185,9 +184,11 @@ class PersonalizerApi:
 
         call = Call(self._backend, policy, parameters, request, started, query)
         answer = await operation.handler(call)
-        if isinstance(answer, tuple):
+        if isinstance(answer, HeadedAnswer):
             return answer
-        return operation.endpoint.status, encode(answer), JSON
+        if isinstance(answer, tuple):
+            return HeadedAnswer(answer, [])
+        return HeadedAnswer((operation.endpoint.status, encode(answer), JSON), [])
 
 
 class BothTables(RouteTable):

@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from banditloop_client.schemas import A, Q
 from serve_app.api.routes import Route
+from serve_app.api.wire import Answer
+
+
+class HeadedAnswer(NamedTuple):
+    """An answer with headers of its own."""
+
+    answer: Answer
+    headers: list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)

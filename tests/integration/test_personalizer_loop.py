@@ -3,6 +3,8 @@
 import io
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -10,6 +12,10 @@ import pytest
 from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.x509 import load_der_x509_certificate
 from support.personalizer import KEY, Adapted, adapted
 from vowpal_wabbit_next import TextFormatParser
 
@@ -188,15 +194,8 @@ def test_a_model_is_exported_imported_and_reset(service, admin):
 
     before = warm_starts(service)
     admin.import_model(data)
-    signed = io.BytesIO()
-    with zipfile.ZipFile(signed, "w") as parts:
-        for name, content in (
-            ("model.vw", data),
-            ("signer.der", b"1"),
-            ("sha512_signature.bin", b"2"),
-        ):
-            parts.writestr(name, content)
-    admin.import_model(iter([signed.getvalue()[:100], signed.getvalue()[100:]]))  # chunked
+    signed = b"".join(admin.export_model(signed=True))
+    admin.import_model(iter([signed[:100], signed[100:]]))  # chunked
     admin.reset_model()
     assert warm_starts(service) == before + 3
     assert service.folded("home").refused_warm_starts == 0
@@ -212,14 +211,31 @@ def test_what_is_no_model_ends_no_process(service, admin, data):
     assert admin.get_policy()
 
 
-def test_a_signed_model_there_is_none_of_and_another_learner_has_none(service):
-    for policy, signed in (("home", "true"), ("ridge", "false")):
-        url = f"{service.url}/policies/{policy}/personalizer/model?signed={signed}"
-        answer = httpx.get(url, headers={"Ocp-Apim-Subscription-Key": KEY})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (
-            403,
-            "ModelFileAccessDenied",
-        )
+def test_an_export_is_a_file_and_a_signed_one_is_of_a_key_that_is_kept(service):
+    """Whoever has the certificate can tell that a model is this service's."""
+    url, certificates = f"{service.url}/policies/home/personalizer/model", set()
+    for query, name in (("false", "model.vw"), ("true", "model.vw.zip"), ("true", "model.vw.zip")):
+        answer = httpx.get(f"{url}?signed={query}", headers={"Ocp-Apim-Subscription-Key": KEY})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"] == f"attachment; filename={name}"
+        assert parsedate_to_datetime(answer.headers["last-modified"]) <= datetime.now(UTC)
+        if query == "true":
+            with zipfile.ZipFile(io.BytesIO(answer.content)) as parts:
+                model, der, signature = (parts.read(each) for each in parts.namelist())
+                assert parts.namelist() == ["model.vw", "signer.der", "sha512_signature.bin"]
+            certificates.add(der)
+            key = load_der_x509_certificate(der).public_key()
+            key.verify(signature, model, padding.PKCS1v15(), hashes.SHA512())
+            with pytest.raises(InvalidSignature):
+                key.verify(signature, model + b"x", padding.PKCS1v15(), hashes.SHA512())
+    assert len(certificates) == 1
+
+
+def test_a_policy_of_another_learner_has_no_model_to_export_or_import(service):
+    url = f"{service.url}/policies/ridge/personalizer/model?signed=false"
+    answer = httpx.get(url, headers={"Ocp-Apim-Subscription-Key": KEY})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ModelFileAccessDenied")
     with admin_of(service, "ridge") as other:
         assert refused(other.import_model, b"model") == (403, "ModelFileAccessDenied")
         other.reset_model()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.utils import formatdate
 from types import NoneType
 from typing import Any
 
@@ -29,8 +30,9 @@ from serve_app.personalizer.loops.bodies import (
     PolicyContract,
 )
 from serve_app.personalizer.loops.loop import Loop
+from serve_app.personalizer.loops.model_file import MODEL_IN_ZIP
 from serve_app.personalizer.refusals import RefusedCall
-from serve_app.personalizer.route import PersonalizerRoute
+from serve_app.personalizer.route import HeadedAnswer, PersonalizerRoute
 from serve_app.store.evaluations.kept import ONLINE
 
 log = logging.getLogger("banditloop.personalizer")
@@ -139,17 +141,18 @@ class LoopOperations:
         first, last = await self._loop(call).model_times()
         return ModelProperties(creation_time=_date(first), last_modified_time=_date(last))
 
-    async def export_model(self, call: Call[None]) -> Answer:
-        """Return the model's bytes."""
+    async def export_model(self, call: Call[None]) -> HeadedAnswer:
+        """Return the model's bytes, or a zip that has them with a signature."""
         asked: ModelExport = call.query
-        if asked.signed.lower() == "true":
-            raise RefusedCall(
-                403,
-                "ModelFileAccessDenied",
-                "models are not signed here: ask with signed=false; an import needs no signature",
-                "signed",
-            )
-        return 200, await self._loop(call).model(), BINARY
+        is_signed, loop = asked.signed.lower() == "true", self._loop(call)
+        model = await (loop.signed_model() if is_signed else loop.model())
+        _, made_ms = await loop.model_times()
+        name = f"{MODEL_IN_ZIP}.zip" if is_signed else MODEL_IN_ZIP
+        headers = [
+            (b"content-disposition", f"attachment; filename={name}".encode()),
+            (b"last-modified", formatdate(made_ms / 1000, usegmt=True).encode()),
+        ]
+        return HeadedAnswer((200, model, BINARY), headers)
 
     async def import_model(self, call: Call[bytes]) -> Answer:
         """Go on from a model."""
