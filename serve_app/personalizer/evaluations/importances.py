@@ -19,8 +19,8 @@ from serve_app.personalizer.evaluations.bodies import (
     ListQuery,
 )
 from serve_app.personalizer.evaluations.jobs import EvaluationJobs
-from serve_app.personalizer.evaluations.operations import MADE, NOTHING, asked_times, now_ms
-from serve_app.personalizer.evaluations.weighing import WeighingRequest, weigh
+from serve_app.personalizer.evaluations.operations import MADE, NOTHING, asked_times, wall_ms
+from serve_app.personalizer.evaluations.weighing import WeighingRequest, weigh_features
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.route import PersonalizerRoute
@@ -59,7 +59,7 @@ class ImportanceOperations:
         check_id(name, "featureImportanceId")
         times = asked_times(sent.start_time, sent.end_time)
         await self._loops[call.policy].demand_log(times.start, times.end)
-        kept = KeptEvaluation(name, sent.name, sent.start_time, sent.end_time, now_ms(), "Running")
+        kept = KeptEvaluation(name, sent.name, sent.start_time, sent.end_time, wall_ms(), "Running")
         if not await self._jobs.begin(call.policy, OF, kept):
             raise RefusedCall(
                 400,
@@ -77,7 +77,7 @@ class ImportanceOperations:
         )
         times = asked_times(kept.start, kept.end)
         start, end = (f"{int(each.timestamp() * 1000)}-0" for each in times)
-        scores, said = weigh(WeighingRequest(msgspec.msgpack.encode(address), start, end))
+        scores, said = weigh_features(WeighingRequest(msgspec.msgpack.encode(address), start, end))
         status = "Succeeded" if scores else "Failed"
         return msgspec.structs.replace(kept, status=status, scores=scores, said=said)
 

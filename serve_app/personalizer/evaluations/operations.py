@@ -84,7 +84,7 @@ class EvaluationOperations:
         await self._loops[call.policy].demand_log(times.start, times.end)
         asked = {each.name: each.arguments for each in sent.policies or ()}
         kept = KeptEvaluation(
-            name, sent.name, sent.start_time, sent.end_time, now_ms(), "Running", asked=asked
+            name, sent.name, sent.start_time, sent.end_time, wall_ms(), "Running", asked=asked
         )
         if sent.enable_policy_optimization or sent.enable_offline_experimentation:
             kept = msgspec.structs.replace(kept, unsearched=True)
@@ -221,7 +221,7 @@ def _time(text: str, target: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def now_ms() -> int:
+def wall_ms() -> int:
     """Return the time, in milliseconds since 1970."""
     return int(time.time() * 1000)
 
@@ -239,7 +239,7 @@ def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
         whole: whether with what it has found.
     """
     status = kept.status
-    if status == "Running" and now_ms() - kept.made_ms > OVERDUE_MS:
+    if status == "Running" and wall_ms() - kept.made_ms > OVERDUE_MS:
         status = "Timeout"
     content = None
     if whole:

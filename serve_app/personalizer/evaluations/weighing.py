@@ -32,7 +32,7 @@ class WeighingRequest(msgspec.Struct, frozen=True):
     through: str
 
 
-def weigh(request: WeighingRequest) -> tuple[list[FeatureWeight], str]:
+def weigh_features(request: WeighingRequest) -> tuple[list[FeatureWeight], str]:
     """Return the scores of features, in a process of their own; or none, and why.
 
     Args:
