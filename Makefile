@@ -43,7 +43,7 @@ unit: $(READY)
 	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/contract
 
 test: $(READY)
-	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) tests/integration tests/statistical tests/contract tests/unit
+	BANDITLOOP_THOROUGH=1 $(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/integration tests/statistical tests/contract tests/unit
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e -m "not slow"
 	$(BIN)/pytest -q tests/cluster -m "not slow"
 
@@ -53,7 +53,7 @@ console-test: $(READY)
 	BANDITLOOP_EVERY_PAGE=1 $(BIN)/pytest -q tests/e2e/test_console.py
 
 cluster-test: $(READY)
-	$(BIN)/pytest -q -s tests/cluster tests/e2e -m "cluster or slow"
+	$(BIN)/pytest -q -s tests/cluster tests/e2e tests/integration/test_train_command.py -m "cluster or slow"
 
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(ARGS)

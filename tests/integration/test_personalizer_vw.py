@@ -28,7 +28,7 @@ from serve_app.api.asgi import Api
 from serve_app.personalizer.app import PersonalizerApi
 from serve_app.replica.metrics import Metrics
 
-EVENTS = 20_000 if os.environ.get("BANDITLOOP_THOROUGH") else 1_000
+EVENTS = 20_000 if os.environ.get("BANDITLOOP_EVERY_EVENT") else 1_000
 OURS = "--cb_explore_adf --power_t 0 -l 0.001 --cb_type mtr -q ::"
 THEIRS = f"{OURS} --epsilon 0.2"
 WINDOW_MS = 20_000

@@ -132,6 +132,7 @@ def test_several_processes_write_the_same_bytes(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_path: Path) -> None:
     """The winners are fitted, and every trial is told beside the artifact."""
     command = Path(sys.executable).with_name("banditloop")
