@@ -123,8 +123,9 @@ def progressive(
                 weight = (
                     count * float(online.pmf(row, context, actions)[row.chosen]) / row.propensity
                 )
-                ips.add(weight * row.reward, count)
-                squares += (weight * row.reward) ** 2 / count
+                product = weight * row.reward
+                ips.add(product, count)
+                squares += product * product / count  # of large rewards infinite, and no error
                 weights += count
                 snips.add(weight * row.reward, weight)
 
@@ -147,14 +148,14 @@ def progressive(
 
 
 def _stderr(squares: float, mean: float, count: float) -> float:
-    """Return the standard error of a mean; infinite of a single row.
+    """Return the standard error of a mean; infinite of a single row, and of too large ones.
 
     Args:
         squares: The sum of the squares.
         mean: The mean.
         count: How many rows there are.
     """
-    if count < 2.0:
+    if count < 2.0 or not math.isfinite(squares):
         return math.inf
     return math.sqrt(max(squares / count - mean * mean, 0.0) / (count - 1.0))
 
