@@ -40,7 +40,7 @@ class OfficeDoor:
                 if self._handle is None:
                     self._handle = await asyncio.to_thread(_handle)
                 status, body = await self._handle.do.remote(errand, policy, dict(asked))
-        except (RayError, RayServeException, TimeoutError) as error:
+        except (RayError, RayServeException, TimeoutError, KeyError) as error:  # not there yet
             raise OfficeGoneError(
                 f"the console's process does not answer ({type(error).__name__}): it is started"
                 " again by itself; ask again in some seconds",
