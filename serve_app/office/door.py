@@ -1,7 +1,7 @@
 """How a replica hands over what takes long."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bandits.errors import OfficeGoneError
@@ -18,7 +18,13 @@ class OfficeDoor:
     A service whose console nobody looks at pays nothing for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[[], Any] | None = None) -> None:
+        """Connect to nobody yet.
+
+        Args:
+            connect: returns a handle, or raises what Serve does; None: asks Serve for one.
+        """
+        self._connect = connect or _handle
         self._handle: Any = None
 
     async def answer(self, errand: str, policy: str, asked: Mapping[str, str | int]) -> Answer:
@@ -38,9 +44,14 @@ class OfficeDoor:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 if self._handle is None:
-                    self._handle = await asyncio.to_thread(_handle)
+                    self._handle = await asyncio.to_thread(self._connect)
                 status, body = await self._handle.do.remote(errand, policy, dict(asked))
-        except (RayError, RayServeException, TimeoutError, KeyError) as error:  # not there yet
+        except KeyError as error:
+            # Serve knows of none: in the first seconds of a service, or of a cluster without one.
+            raise OfficeGoneError(
+                "the console's process is not there yet: ask again in some seconds", "console"
+            ) from error
+        except (RayError, RayServeException, TimeoutError) as error:
             raise OfficeGoneError(
                 f"the console's process does not answer ({type(error).__name__}): it is started"
                 " again by itself; ask again in some seconds",
