@@ -1,5 +1,6 @@
 """Two towers: what is served is what torch has fitted, and an item without events has a vector."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -130,23 +131,31 @@ def over(items: tuple[dict, ...], trained: TrainedSource = SOURCE) -> LiveTowers
     return source.over(Offering(Catalogue.put(held)))
 
 
-def found_by(source: LiveTowers) -> int:
-    """Return how many of five items are of the kind that is meant, of whatever is asked the least."""
-    least = 5
-    for kind in range(KINDS):
-        for asked in (
-            SourceRequest(history=(f"{kind}-0", f"{kind}-1")),
-            SourceRequest(context={"group": f"g{kind}", "device": "unknown"}),
-        ):
-            ids = source.propose(asked, 5).ids
-            least = min(least, sum(item.startswith(f"{kind}-") for item in ids))
-    return least
+def found_of(source: LiveTowers, asked: Callable[[int], SourceRequest]) -> list[int]:
+    """Return how many of five items are of the kind that is meant, by kind."""
+    return [
+        sum(item.startswith(f"{kind}-") for item in source.propose(asked(kind), 5).ids)
+        for kind in range(KINDS)
+    ]
+
+
+def by_history(kind: int) -> SourceRequest:
+    return SourceRequest(history=(f"{kind}-0", f"{kind}-1"))
+
+
+def by_context(kind: int) -> SourceRequest:
+    return SourceRequest(context={"group": f"g{kind}", "device": "unknown"})
 
 
 def test_a_history_and_a_context_each_find_the_kind() -> None:
-    """With so few users about every second fit loses a kind, which one depends on the processor."""
-    fits = (fit_source("towers", DATA, TRAIN, Course(seed=seed)) for seed in range(1, 7))
-    assert any(found_by(over(catalogue(), fit)) >= 4 for fit in fits)
+    """Every fit finds a history's kind; with so few users, only some find that of a context alone.
+
+    Which ones depends on how the processor rounds.
+    """
+    fits = [fit_source("towers", DATA, TRAIN, Course(seed=seed)) for seed in range(2, 7)]
+    sources = [over(catalogue(), fit) for fit in (SOURCE, *fits)]
+    assert min(least for each in sources for least in found_of(each, by_history)) >= 4
+    assert any(min(found_of(each, by_context)) >= 4 for each in sources)
 
     source = over(catalogue())
     assert source.propose(SourceRequest(context={"group": "never met"}), 5).ids == ()
