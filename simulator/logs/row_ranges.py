@@ -16,12 +16,10 @@ from simulator.logs.rows import (
 
 
 @dataclass(slots=True)
-class RowRange:
-    """Rows ``start`` to ``stop`` (excluded) of a piece, itself a piece."""
+class PartOfPiece:
+    """Some rows of a piece, itself a piece: what is said of the whole is said of it."""
 
     piece: Piece
-    start: int
-    stop: int
 
     @property
     def skipped(self) -> int:
@@ -30,18 +28,26 @@ class RowRange:
 
     @property
     def left_out(self) -> LeftOut:
-        """The records of the whole piece that were no rows."""
+        """The records of the whole piece that were no rows, and why."""
         return left_out_of([self.piece])
 
     @property
     def waiting(self) -> Waiting:
-        """The piece's decisions that are no rows yet, known once the range reaches its end."""
+        """The piece's decisions that are no rows yet, known once its end is read."""
         return waiting_of([self.piece])
 
     @property
     def caution(self) -> str:
-        """The piece's warning, mostly none."""
+        """The warning that belongs to every number computed from the piece, mostly none."""
         return caution_of([self.piece])
+
+
+@dataclass(slots=True)
+class RowRange(PartOfPiece):
+    """Rows ``start`` to ``stop`` (excluded) of a piece."""
+
+    start: int
+    stop: int
 
     @property
     def kinds(self) -> dict[str, str]:

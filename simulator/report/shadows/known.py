@@ -9,16 +9,8 @@ from bandits.errors import ReplayError
 from bandits.types import Float64, Pmf
 from policies.shadows.following import DecisionPmfs
 from simulator.logs.actions.from_rows import with_actions
-from simulator.logs.left_out import LeftOut, left_out_of
-from simulator.logs.rows import (
-    LogBatch,
-    LoggedDecision,
-    Piece,
-    Waiting,
-    caution_of,
-    key_of,
-    waiting_of,
-)
+from simulator.logs.row_ranges import PartOfPiece
+from simulator.logs.rows import LogBatch, LoggedDecision, key_of
 from simulator.ope.targets import RowTarget, demand_actions
 
 
@@ -79,35 +71,14 @@ class ShadowTarget(RowTarget):
 
 
 @dataclass(slots=True)
-class KnownRows:
+class KnownRows(PartOfPiece):
     """A piece of a log without the rows that a shadow says nothing of.
 
     ``rows``: how many were left.
     """
 
-    piece: Piece
     known: KnownPmfs
     rows: int = 0
-
-    @property
-    def skipped(self) -> int:
-        """Bad rows left out so far."""
-        return self.piece.skipped
-
-    @property
-    def left_out(self) -> LeftOut:
-        """The records that are no rows, and why."""
-        return left_out_of([self.piece])
-
-    @property
-    def waiting(self) -> Waiting:
-        """Decisions that are no rows yet."""
-        return waiting_of([self.piece])
-
-    @property
-    def caution(self) -> str:
-        """The warning that belongs to every number computed from the piece, mostly none."""
-        return caution_of([self.piece])
 
     def batches(self) -> Iterator[LogBatch]:
         """Yield the rows that the shadow says something of; see Piece."""
