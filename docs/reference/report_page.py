@@ -32,6 +32,7 @@ def policy_report() -> str:
             " `null`."
         ),
     ]
+
     parts += struct(PolicyReport, heading_of(PolicyReport), level=3)
     inner = [each for each in dict.fromkeys(inner_structs(PolicyReport)) if each is not Finding]
     for each in inner:

@@ -163,6 +163,7 @@ class ShadowFiles:
                 table = pq.read_table(file)
         except (FileNotFoundError, pa.ArrowException):
             return []
+
         out = list[DecisionPmfs]()
         for batch in table.to_batches():
             lists = batch.column("pmf")

@@ -112,6 +112,7 @@ def _protected(spec: PolicySpec) -> Iterator[tuple[str, str]]:
         return
     if not names:
         yield "protected", "it names no feature: leave it out"
+
     private = () if spec.context_private is msgspec.UNSET else spec.context_private
     for name in names:
         if not name.strip(".") or name != name.strip(". "):
@@ -123,6 +124,7 @@ def _protected(spec: PolicySpec) -> Iterator[tuple[str, str]]:
             )
         if is_private(name, [other for other in names if other != name]):
             yield f"protected.{name}", f"{name} is below another: once is enough"
+
     if spec.kind == "rl":
         yield (
             "protected",

@@ -209,6 +209,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
     env.filters |= {
         "number": shown.shown_number,
         "change": shown.shown_change,

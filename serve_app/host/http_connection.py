@@ -183,6 +183,7 @@ class Connection(asyncio.Protocol):
         url = httptools.parse_url(self._target)
         version, raw_path = parser.get_http_version(), url.path or b"/"
         path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+
         scope: Message = {
             "type": "http",
             "asgi": ASGI,
@@ -197,6 +198,7 @@ class Connection(asyncio.Protocol):
             "client": self._peers[0],
             "server": self._peers[1],
         }
+
         keeps_alive = version != "1.0" and parser.should_keep_alive()
         self._reading = _Exchange(
             self._state, self, scope, keeps_alive=keeps_alive, asks=self._is_asked

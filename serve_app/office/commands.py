@@ -149,6 +149,7 @@ class CommandRunner:
                 stderr=asyncio.subprocess.PIPE,
                 env=self._environment,
             )
+
             try:
                 async with asyncio.timeout(self._longest_s):
                     said, messages = await process.communicate()

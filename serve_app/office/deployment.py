@@ -63,6 +63,7 @@ class Office:
             command = command_of(errand, policy, asked)
             if command is not None:
                 return await self._commands.answer(command)
+
             work = partial(do_now, self._settings, errand, policy, asked)
             async with asyncio.timeout(PATIENCE_S):
                 loop = asyncio.get_running_loop()

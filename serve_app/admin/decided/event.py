@@ -40,6 +40,7 @@ def decision_event(
     entry, record = found
     came = came_of(history, {entry: (record.event_id, record.spec)}, most=MOST_JOINED)[entry]
     rules, credit = record.rules, record.credit
+
     return DecisionEvent(
         record.event_id,
         record.policy,

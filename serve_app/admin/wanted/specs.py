@@ -36,11 +36,13 @@ def settled(client: Redis, given: Sequence[PolicySpec]) -> tuple[list[PolicySpec
         if wanted is None:
             specs.append(spec)
             continue
+
         try:
             was_set = decode_spec(bytes(wanted.spec))
         except BanditloopError:
             was_set = spec
         fields = ", ".join(changed_fields(spec, was_set))
+
         if wanted.of == spec.digest and fields:
             specs.append(was_set)
             notes.append(f"policy {spec.name}: clients have set {fields}; its file says otherwise")

@@ -75,6 +75,7 @@ def _reported(
     if all(end == START for end in ends):
         raise DataUnavailableError(f"the log of {name!r} is empty", "policy")
     after = position_since(options.since, max(ends, key=log_order))
+
     with progress_count("decisions") as progress:
         task = progress.add_task("reading the log", total=None)
         rows = read_policy(
@@ -89,11 +90,13 @@ def _reported(
         shadows = PolicyShadows(options.archive or settings.shadows_root(), name)
         progress.update(task, description="estimating shadows")
         worths = shadow_worths(root, name, shadows, after=after, alpha=options.alpha)
+
     findings = _findings(options, settings, name, readers, rows)
     field = options.group or exposure_field(rows)
     exposure = None
     if field is not None:
         exposure = exposure_report(rows, field, groups_of_items(root, name, rows.catalogue, field))
+
     return policy_report_of(
         name,
         rows,

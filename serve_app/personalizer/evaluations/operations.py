@@ -241,6 +241,7 @@ def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
     status = kept.status
     if status == "Running" and wall_ms() - kept.made_ms > OVERDUE_MS:
         status = "Timeout"
+
     content = None
     if whole:
         done = kept.status != "Running"
@@ -250,6 +251,7 @@ def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
             interval_in_minutes=minutes if done else 0,
             value=[_evaluated(kept, at) for at in range(len(kept.found))],
         )
+
     made = datetime.fromtimestamp(kept.made_ms / 1000, UTC)
     return EvaluationBody(
         id=kept.id,
