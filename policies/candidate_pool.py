@@ -26,6 +26,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     ``features``: the request's own, by action; None if it sent none. ``scores``: by source,
     float32[K], NaN where it has none. ``failed``: by source that failed, why it has none.
     ``artifact``: the version of the artifact whose sources were asked; None if none was.
+    ``for_quotas``: those of the actions that are there because a quota has too few of their group.
     """
 
     ids: tuple[str, ...]
@@ -33,6 +34,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     scores: Mapping[str, Float32]
     failed: dict[str, str] | None = None
     artifact: str | None = None
+    for_quotas: frozenset[str] = frozenset()
 
     def within(self, offered: Container[str]) -> "Pool":
         """Return the pool of those that are offered."""
@@ -54,6 +56,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
             {name: column[kept] for name, column in self.scores.items()},
             self.failed,
             self.artifact,
+            self.for_quotas,
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -31,7 +32,9 @@ from policies.source_answers import SourceAnswers
 from policies.sources.base import (
     Candidates,
     DemandFollower,
+    ImmediateSource,
     SnapshotFollower,
+    SourceRequest,
 )
 from policies.sources.local import EMPTY
 from policies.sources.source_set import SourceSet
@@ -65,6 +68,7 @@ class Proposers:
         self._spec = spec
         self._clock = clock
         self._snapshot: Snapshot | None = None
+        self._turn = 0
         self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
 
         # Threads make ready what the event loop swaps in; the second lock is held for an instant.
@@ -187,10 +191,11 @@ class Proposers:
         )
 
         # One source that answers is enough; the record says which failed.
-        pool = self.answers.union(
-            {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)},
-            sources.artifact,
-        )
+        proposed = {
+            name: answer for name, answer in answers.items() if isinstance(answer, Candidates)
+        }
+        pool = self.answers.union(proposed, sources.artifact)
+        pool = await self._with_scarce(pool, proposed, asked, sources, ruling)
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
@@ -214,6 +219,50 @@ class Proposers:
                 "actions",
             )
         return kept, now, ruling
+
+    async def _with_scarce(
+        self,
+        pool: Pool,
+        proposed: Mapping[str, Candidates],
+        asked: SourceRequest,
+        sources: SourceSet,
+        ruling: Ruling | None,
+    ) -> Pool:
+        """Return a pool that holds enough of each group that is to have a share of what is shown.
+
+        A price can bring about a share of what is in the pool alone. So the sources that wait for
+        nobody are asked for the best of a group that lacks items; those are of the blend's pool,
+        and not of what the holdout chooses from.
+
+        Args:
+            pool: what was proposed.
+            proposed: the same, by source.
+            asked: what the sources were asked.
+            sources: all of them.
+            ruling: what the rules say; None: there are none.
+        """
+        if ruling is None or not ruling.has_quotas or not pool.ids:
+            return pool
+        self._turn += 1
+        groups = ruling.scarce(pool.ids, self._spec.limit, self._turn)
+        local = [
+            source
+            for source in sources.proposing
+            if source.name in proposed and isinstance(source, ImmediateSource)
+        ]
+        answers = dict(proposed)
+        for wanted, admission in groups:
+            of_group = replace(asked, admission=admission)
+            for source in local:
+                name, more = await self.answers.ask(source, of_group, wanted)
+                if isinstance(more, Candidates):
+                    answers[name] = answers[name].joined(more)
+
+        if all(answers[name] is found for name, found in proposed.items()):
+            return pool
+        larger = self.answers.union(answers, sources.artifact)
+        added = frozenset(larger.ids).difference(pool.ids)
+        return msgspec.structs.replace(larger, for_quotas=added)
 
     async def _still_offered(
         self, pool: Pool, request: RankRequest, asker: Asker, removed: Mapping[str, None]

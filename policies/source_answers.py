@@ -43,16 +43,17 @@ class SourceAnswers:
         self._warned_at: dict[str, float] = {}
 
     async def ask(
-        self, source: CandidateSource, request: SourceRequest
+        self, source: CandidateSource, request: SourceRequest, wanted: int | None = None
     ) -> tuple[str, Candidates | str]:
         """Return the source's name with what it proposes, or why it failed.
 
         Args:
             source: is asked.
             request: what it may look at.
+            wanted: how many candidates; None: as many as the spec says.
         """
         try:
-            candidates = await self._candidates(source, request)
+            candidates = await self._candidates(source, request, wanted or self._spec.limit)
         except SourceError as error:
             return source.name, self.failed(source.name, error)
 
@@ -61,13 +62,15 @@ class SourceAnswers:
             self._keep_trouble(source.name, candidates.trouble)
         return source.name, candidates
 
-    async def _candidates(self, source: CandidateSource, request: SourceRequest) -> Candidates:
+    async def _candidates(
+        self, source: CandidateSource, request: SourceRequest, wanted: int
+    ) -> Candidates:
         """Return what a source proposes of what the filters admit, as much as they let it.
 
         Raises:
             SourceError: it has no answer.
         """
-        wanted = limit = self._spec.limit
+        limit = wanted
         while True:
             found = _checked(await source.candidates(request, limit))
             if request.admission is None or not found.ids or found.admitted:

@@ -109,6 +109,9 @@ class Decider:
         # What is chosen from, and by which policy.
         held_out = self._held_out(request, event_id)
         policy = self._holdout_policy if held_out and self._holdout_policy else serving.policy
+        pushed = self._baseline is not None or not held_out
+        if not pushed and len(pool.ids) - len(pool.for_quotas) >= max(slots, 1):
+            pool = pool.without(pool.for_quotas)
         name, catalogue = self._spec.name, offered.offering.catalogue
         if offered.sources.scorers and slots and pool.ids:
             pool = self.scored(pool, request, offered.sources, catalogue, asker)
@@ -118,7 +121,6 @@ class Decider:
         )
         _check_crosses(context, actions)
         boosts = control = None
-        pushed = self._baseline is not None or not held_out
         if ruling is not None and pushed:
             control = serving.control if ruling.has_quotas else None
             boosts = ruling.boosts(pool.ids, pool.features, control)

@@ -58,7 +58,7 @@ class RuledItems:
     """The items of a policy, of which its rules say what may be chosen and what is added to them.
 
     ``rules``: the policy's. ``vectors``: those by which the items of a page are compared; None:
-    they are not.
+    they are not. ``priced``: what quotas add to them; None: there are none.
     """
 
     def __init__(self, rules: PolicyRules) -> None:
@@ -69,7 +69,7 @@ class RuledItems:
         vector = None if rules.page is None else rules.page.vector
         self.vectors = None if vector is None else PageVectors(vector)
         quotas = rules.quotas
-        self._priced = None if quotas is None else GroupPrices(quotas, self._columns)
+        self.priced = None if quotas is None else GroupPrices(quotas, self._columns)
         self._look(np.array([NO_ROW]))
 
     def load(self, parts: Iterable[tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
@@ -265,9 +265,9 @@ class RuledItems:
             rows: int[n], of the items.
             control: the state of their controller; None: there is none.
         """
-        if control is None or self._priced is None:
+        if control is None or self.priced is None:
             return None
-        return self._priced.of(rows, control)
+        return self.priced.of(rows, control)
 
     def holds(self, condition: CompiledCondition, rows: NDArray[np.intp], asked: Asked) -> Bools:
         """Return of which items a condition is known to hold, bool[n].
@@ -300,8 +300,8 @@ class RuledItems:
 
     def _look(self, rows: NDArray[np.intp]) -> None:
         """Find out of some rows what the rules say of items, whoever asks."""
-        if self._priced is not None:
-            self._priced.look(rows)
+        if self.priced is not None:
+            self.priced.look(rows)
         if self._open.size < len(self._columns):
             grown = np.zeros(2 * len(self._columns), np.bool_)
             grown[: self._open.size] = self._open

@@ -16,6 +16,7 @@ from policies.rules.columns import Bools
 from policies.rules.conditions import CompiledCondition, Looks
 from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.placements import OnPage
+from policies.rules.quotas.prices import ScarceGroup
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import Asked, RuledItems
 
@@ -110,6 +111,35 @@ class Admission:
         return int(np.count_nonzero(self.at(np.arange(1, len(self.items)))))
 
 
+class GroupAdmission(Admission):
+    """What is admitted of one group of items; see Admission. What is not of it is not removed."""
+
+    def __init__(
+        self, items: RuledItems, asked: Asked, base: Admission, group: ScarceGroup
+    ) -> None:
+        """Ask for one request.
+
+        Args:
+            items: as the rules see them.
+            asked: what is looked at beside them.
+            base: what is admitted of all items.
+            group: the group.
+        """
+        super().__init__(items, asked)
+        self.narrows = True
+        self._base, self._group = base, group
+
+    async def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the places of those that are of the group, and admitted, ascending."""
+        return np.flatnonzero(self.among(ids))
+
+    def at(self, rows: NDArray[np.intp]) -> Bools:
+        """Return which items are of the group, and may be chosen, bool[n], by their rows."""
+        admitted = self._group.members(rows)
+        admitted[admitted] = self._base.at(rows[admitted])
+        return admitted
+
+
 class Ruling:
     """What the rules of a policy say for one request.
 
@@ -131,6 +161,7 @@ class Ruling:
         self.admission = None if items.rules.filter_rule is None else Admission(items, asked)
         self.on_page = OnPage([], [])
         self._sent: Mapping[str, FeatureMap | None] = {}
+        self._actions: RuledItems | None = None
 
     def place(
         self, request: RankRequest, offered: Container[str], excluded: Collection[str]
@@ -180,6 +211,25 @@ class Ruling:
     def has_quotas(self) -> bool:
         """Whether the policy has quotas, so that a decision is made under a controller's state."""
         return self._items.rules.quotas is not None
+
+    def scarce(self, ids: Sequence[str], limit: int, turn: int) -> list[tuple[int, Admission]]:
+        """Return what is to be looked for beside some candidates, so that quotas can be held.
+
+        Args:
+            ids: the candidates.
+            limit: how many candidates one source proposes.
+            turn: see ``GroupPrices.scarce``.
+
+        Returns:
+            Of each group of which there are too few: how many there should be, and what admits
+            its items alone.
+        """
+        items, asked = self._items, self._asked
+        if items.priced is None:
+            return []
+        groups = items.priced.scarce(items.rows(ids), limit, turn)
+        base = self.admission or Admission(items, asked)
+        return [(each.wanted, GroupAdmission(items, asked, base, each)) for each in groups]
 
     async def sift(
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
@@ -280,8 +330,11 @@ class Ruling:
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
     ) -> tuple[RuledItems, NDArray[np.intp]]:
         """Return the items among which the actions have a row, and the rows."""
-        rows = self._items.rows(ids)
-        if features is None and rows.all():
+        if features is None and (rows := self._items.rows(ids)).all():
             return self._items, rows
-        own = features or [None] * len(ids)
-        return self._items.with_features(ids, own), np.arange(1, len(ids) + 1)
+
+        # What a request says of an action is the same whenever it is asked.
+        if self._actions is not None and (rows := self._actions.rows(ids)).all():
+            return self._actions, rows
+        self._actions = self._items.with_features(ids, features or [None] * len(ids))
+        return self._actions, np.arange(1, len(ids) + 1)

@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
 
 from bandits.log.trends import PublishedTrend
 from bandits.types import Float32, Snapshot
@@ -63,6 +65,15 @@ class Candidates:
     score_items: ScoreItems | None = None
     trouble: str = ""
     admitted: bool = False
+
+    def joined(self, more: "Candidates") -> "Candidates":
+        """Return these, and after them what else the same source proposed for the same request."""
+        known = frozenset(self.ids)
+        new = [at for at, item in enumerate(more.ids) if item not in known]
+        if not new:
+            return self
+        ids = (*self.ids, *(more.ids[at] for at in new))
+        return replace(self, ids=ids, scores=np.concatenate([self.scores, more.scores[new]]))
 
 
 class CandidateSource(Protocol):

@@ -21,8 +21,7 @@ from policies.rules.conditions import OF_ITEMS
 from policies.rules.filters import FilterRule
 from policies.rules.kinds import ORDERS, Kind, field_kinds
 from policies.rules.quotas.compiled import Goal, Quotas
-from policies.rules.quotas.controller import MOST_FLOORS
-from policies.rules.quotas.quota import Exposure, Quota, group_name
+from policies.rules.quotas.quota import MOST_FLOORS, Exposure, Quota, group_name
 from policies.rules.values import Frame
 
 MOST_ITEMS: Final = 20_000

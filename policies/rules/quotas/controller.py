@@ -19,7 +19,7 @@ from typing import Final
 
 from policies.rules.quotas.compiled import Goal, Quotas
 from policies.rules.quotas.measure import Shares
-from policies.rules.quotas.quota import QuotaState, group_name
+from policies.rules.quotas.quota import MOST_FLOORS, QuotaState, group_name
 
 PERIOD_MS: Final = 1000
 """How long shares are measured before prices move."""
@@ -178,7 +178,3 @@ class Controller:
         for value, mass in found.groups.items():
             price = self._groups[group_name(group, value)]
             price.move(mass / found.slots, found.slots, passed_s, goal)
-
-
-MOST_FLOORS: Final = 0.9
-"""How much all floors of groups come to at most: the rest is the policy's."""

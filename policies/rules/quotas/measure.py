@@ -15,10 +15,9 @@ from policies.items.catalogue import Catalogue
 from policies.items.table import FeatureTable
 from policies.rules.columns import Bools, ItemColumns
 from policies.rules.quotas.compiled import Quotas
+from policies.rules.quotas.quota import MOST_GROUPS
 from policies.rules.values import Frame
 
-MOST_GROUPS: Final = 1000
-"""Values of the feature that groups are told by; items of further ones are of no group."""
 NO_GROUP: Final = -1
 
 

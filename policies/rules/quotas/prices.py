@@ -1,13 +1,34 @@
-"""What quotas add to the scores of items: each the price of its group, as the controller has it."""
+"""What quotas add to the scores of items: each the price of its group, as the controller has it.
+
+And which groups have too few of some items for any price to bring about their share.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float64, frozen
-from policies.rules.columns import CODES, ItemColumns, Vocabulary
+from policies.rules.columns import CODES, Bools, ItemColumns, Vocabulary
 from policies.rules.quotas.compiled import Quotas
-from policies.rules.quotas.quota import Control, group_name
+from policies.rules.quotas.quota import MOST_FLOORS, MOST_GROUPS, Control, group_name
 from policies.rules.values import Frame
+
+AT_ONCE: Final = 4
+"""Groups with a floor that one decision sees to; those of the next are others."""
+
+
+class ScarceGroup(NamedTuple):
+    """A group of which there are too few items.
+
+    ``wanted``: how many there should be; ``members``: which of the items of some rows are of it.
+    """
+
+    wanted: int
+    members: Callable[[NDArray[np.intp]], Bools]
 
 
 class GroupPrices:
@@ -22,6 +43,8 @@ class GroupPrices:
         self._quotas = quotas
         self._columns = columns
         self._members = np.zeros((0, len(quotas.names)), np.bool_)
+        self._values: dict[str, None] = {}
+        self._looked_at: list[NDArray[np.intp]] = []
         self._of_codes: tuple[Control, Vocabulary, int, Float64] | None = None
 
     def look(self, rows: NDArray[np.intp]) -> None:
@@ -36,6 +59,69 @@ class GroupPrices:
             self._members = grown
         frame = Frame(self._columns, rows, {}, {}, {}, [])
         self._members[rows] = self._quotas.members(frame)
+        self._looked_at.append(rows)
+
+    def scarce(self, rows: NDArray[np.intp], limit: int, turn: int) -> list[ScarceGroup]:
+        """Return the groups that are to have a share, and of which some items hold too few.
+
+        As large a share of the items as of what is shown is enough, and one item of a group. Of
+        groups with a floor ``AT_ONCE`` are returned.
+
+        Args:
+            rows: int[n], of the items.
+            limit: how many items one source proposes.
+            turn: another number, and others of the groups with a floor are returned.
+        """
+        members = self._members[rows]
+        held: list[int] = members.sum(axis=0).tolist()
+        scarce = []
+        for at, (goal, count) in enumerate(zip(self._quotas.goals.values(), held, strict=True)):
+            wanted = math.ceil(goal.share * limit)
+            if goal.sign > 0 and count < wanted:
+                scarce.append(ScarceGroup(wanted, partial(self._of_quota, at)))
+
+        floor = self._quotas.floor
+        if floor is None or not self._values_met():
+            return scarce
+        goal_of_each = min(floor.share, MOST_FLOORS / len(self._values))
+        wanted = math.ceil(goal_of_each * limit)
+        codes = self._codes(rows)
+        known = [self._columns.vocabulary.known(value) for value in self._values]
+        there = np.bincount(codes, minlength=max(known) + 1)
+        lacking = [code for code in known if code > 0 and there[code] < wanted]
+        first = turn % max(len(lacking), 1)
+        return scarce + [
+            ScarceGroup(wanted, partial(self._of_value, code))
+            for code in (lacking[first:] + lacking[:first])[:AT_ONCE]
+        ]
+
+    def _of_quota(self, at: int, rows: NDArray[np.intp]) -> Bools:
+        members: Bools = self._members[rows, at]
+        return members
+
+    def _of_value(self, code: int, rows: NDArray[np.intp]) -> Bools:
+        of_value: Bools = self._codes(rows) == code
+        return of_value
+
+    def _values_met(self) -> bool:
+        """Find out which values of the feature items have; return whether any has one."""
+        texts = self._columns.vocabulary.texts
+        for rows in self._looked_at:
+            if len(self._values) < MOST_GROUPS:
+                codes = np.unique(self._codes(rows))
+                self._values |= dict.fromkeys(texts[code] for code in codes[codes > 0].tolist())
+        self._looked_at.clear()
+        return bool(self._values)
+
+    def _codes(self, rows: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the code of each item's group, int32[n]; 0 where it is of none."""
+        group = self._quotas.group
+        assert group is not None  # noqa: S101 - else nobody asks
+        column = self._columns.columns[group]
+        codes: NDArray[np.int32] = np.where(
+            column.kinds[rows] == CODES["text"], column.codes[rows], 0
+        )
+        return codes
 
     def of(self, rows: NDArray[np.intp], control: Control) -> Float64:
         """Return what is added to the score of each item, float64[n].
@@ -52,9 +138,7 @@ class GroupPrices:
         group = self._quotas.group
         if group is None:
             return added
-        column = self._columns.columns[group]
-        of_texts = np.where(column.kinds[rows] == CODES["text"], column.codes[rows], 0)
-        added += self._of_texts(group, control)[of_texts]
+        added += self._of_texts(group, control)[self._codes(rows)]
         return added
 
     def _of_texts(self, group: str, control: Control) -> Float64:

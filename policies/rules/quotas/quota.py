@@ -11,6 +11,10 @@ from policies.rules.conditions import Condition
 
 QUOTA_CAP: Final = 1.0
 """How much a quota adds to a score at most, or takes away, where the spec does not say."""
+MOST_GROUPS: Final = 1000
+"""Values of the feature that groups are told by; items of further ones are of no group."""
+MOST_FLOORS: Final = 0.9
+"""How much all floors of groups come to at most: the rest is the policy's."""
 LEAST_MS: Final = 60_000
 MOST_MS: Final = 30 * 86_400_000
 

@@ -1,0 +1,119 @@
+"""A quota reaches its share also of a group that no source would propose."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from support.fakes import fresh_ranker
+
+from bandits.exploration import Softmax
+from policies.artifacts.source_artifact import Calibration
+from policies.items.catalogue import Catalogue, Item
+from policies.items.timeline import ItemTimeline
+from policies.ranker import Ranker
+from policies.requests import RankRequest
+from policies.rules.boosts import Boost
+from policies.rules.quotas.controller import Controller
+from policies.rules.quotas.measure import ShareMeter
+from policies.rules.quotas.quota import Control, Exposure, Quota
+from policies.sources import ItemOrder, LocalSource
+from policies.spec import FreshSource, Holdout, PolicySpec
+
+N, LIMIT = 1000, 20
+LATE = [f"i{number}" for number in range(N - 50, N)]
+"""The items that the source likes least; every second of them is in stock."""
+MAKERS = ["a", "b", "c", "d", "e", "f", "g", "h"]
+"""All but the first have only late items."""
+ITEMS = [
+    Item(
+        f"i{number}",
+        {
+            "season": "new" if number >= N - 50 else "old",
+            "stock": float(number % 2),
+            "maker": "a" if number < N - 50 else MAKERS[1 + number % 7],
+        },
+    )
+    for number in range(N)
+]
+NEW = Quota("item.season == 'new'", at_least=0.2)
+
+
+class InOrder:
+    """A model to which items are the better the earlier they come."""
+
+    needs_history = False
+    floor = -np.inf
+
+    def raw(self, indices, weights):
+        return -np.arange(N, dtype=np.float32)
+
+
+def ranker_of(**fields) -> Ranker:
+    spec = PolicySpec("home", sources=[FreshSource("a", half_life="7d")], limit=LIMIT, **fields)
+    order = ItemOrder(tuple(item.id for item in ITEMS))
+    source = LocalSource("a", InOrder(), order, Calibration())
+    return fresh_ranker(spec, [source], Catalogue.put(ITEMS))
+
+
+def proposed(ranker: Ranker, **request) -> list[str]:
+    return list(asyncio.run(ranker.rank(RankRequest(**request))).action_ids)
+
+
+def test_the_best_of_a_group_that_is_to_have_a_share_are_in_the_pool():
+    """As many of them as the share of a pool, the best of the group, and scored by the source."""
+    first = [f"i{number}" for number in range(LIMIT)]
+    assert proposed(ranker_of()) == first
+    record = asyncio.run(ranker_of(quota=[NEW]).rank(RankRequest()))
+    assert record.action_ids == [*first, *LATE[:4]]
+    assert record.source_scores()["a"].tolist() == [*range(0, -LIMIT, -1), *range(-950, -954, -1)]
+
+
+def test_what_filters_refuse_and_a_request_excludes_is_not_in_the_pool_for_a_quota():
+    ranker = ranker_of(quota=[NEW], filter="item.stock > 0 && context.vip")
+    record = proposed(ranker, context={"vip": True}, exclude=[LATE[1]])
+    assert record[LIMIT:] == [LATE[3], LATE[5], LATE[7], LATE[9]]
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [Quota("item.season == 'new'", at_most=0.2), Quota("item.season == 'old'", at_least=0.5)],
+)
+def test_nothing_is_added_where_a_quota_has_enough_or_only_an_upper_bound(quota):
+    assert proposed(ranker_of(quota=[quota])) == [f"i{number}" for number in range(LIMIT)]
+
+
+def test_groups_with_a_floor_come_in_turns():
+    """Four at a time, so that each is in the pool of some decisions, however many there are."""
+    ranker = ranker_of(exposure=Exposure("maker", 0.05))
+    maker = {item.id: item.features["maker"] for item in ITEMS}
+    came = [{maker[item] for item in proposed(ranker)[LIMIT:]} for _ in range(8)]
+    assert all(len(groups) == 4 and "a" not in groups for groups in came)
+    assert set.union(*came) == set(MAKERS[1:])
+
+
+def test_the_holdout_chooses_from_what_sources_propose_of_themselves():
+    ranker = ranker_of(quota=[NEW], holdout=Holdout(0.5, "uniform"))
+    seen = {True: set[int](), False: set[int]()}
+    for number in range(30):
+        record = asyncio.run(ranker.rank(RankRequest(event_id=f"e{number}")))
+        seen[record.holdout].add(len(record.action_ids))
+    assert seen == {True: {LIMIT}, False: {LIMIT + 4}}
+
+
+def test_a_group_that_no_source_proposes_gets_its_share():
+    """Some minutes of decisions, whose model thinks little of the group."""
+    against = [Boost(NEW.when, -0.3)]
+    ranker = ranker_of(quota=[NEW], boost=against, exploration=Softmax(0.1), floor=0.0)
+    rules = ranker.spec.rules
+    assert rules is not None
+    assert rules.quotas is not None
+    controller, meter = Controller(rules.quotas), ShareMeter(rules.quotas)
+    timeline = ItemTimeline(Catalogue.put(ITEMS))
+    late, shares = set(LATE), list[float]()
+    for second in range(600):
+        ranker.steer(Control(f"{second}-0", controller.prices))
+        record = asyncio.run(ranker.rank(RankRequest(event_id=f"e{second}")))
+        controller.measured(1000 * second, meter.measure(record, timeline.newest, timeline.item))
+        shares.append(float(record.pmfs()[0] @ [item in late for item in record.action_ids]))
+    assert shares[0] < 0.02
+    assert np.mean(shares[300:]) == pytest.approx(0.2, abs=0.02)
