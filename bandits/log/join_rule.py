@@ -9,6 +9,8 @@ UNNAMED = ""
 """The signal of a reward that names none."""
 LONGEST_S = 30 * 86400
 
+PageReward = Literal["sum", "largest"]
+"""What a page earns: what its slots earn together, or the most that one of them does."""
 Aggregation = Literal["first", "last", "sum", "max", "min", "average", "median"]
 OF_ALL: frozenset[Aggregation] = frozenset(("average", "median"))
 """Those that do not follow from what was made of the rewards before and from one more."""
@@ -25,6 +27,8 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         learn: whether a decision is learned when its window closes, or at once with the default
             reward and then corrected by each reward that counts.
         late: whether a late reward is ignored, or corrects the model.
+        page_reward: what each slot of a page is taught: the ``sum`` of what its slots earned, or
+            the ``largest`` of it. Without it each is taught what it earned itself.
     """
 
     window_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] = 600.0
@@ -32,6 +36,7 @@ class JoinRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregation: Aggregation = "first"
     learn: Literal["at_close", "as_it_arrives"] = "at_close"
     late: Literal["ignore", "correct"] = "ignore"
+    page_reward: PageReward | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def window_ms(self) -> int:

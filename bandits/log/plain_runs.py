@@ -83,9 +83,8 @@ class PlainRuns(Windows):
                     self._close(event_id, due_ms, out)
                     sequence = self._sequence
                 else:
-                    values, default = decision.values, rule.default_reward
                     slots = _FIRST_SLOT if decision.slots == 1 else tuple(range(decision.slots))
-                    rewards = tuple([values.get(slot, default) for slot in slots])
+                    rewards = decision.rewards_of(slots)
                     out.append(JoinedDecision(decision.position, chosen, slots, rewards))
 
                     # For one more window it is known that it was there.

@@ -57,6 +57,19 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
     parts: dict[int, dict[str, float]] | None = None
     came: dict[int, dict[str, list[float]]] | None = None
 
+    def rewards_of(self, slots: Sequence[int]) -> tuple[float, ...]:
+        """Return what some slots are to be taught: what each has earned, or what the page has."""
+        values, rule = self.values, self.rule
+        default, kind = rule.default_reward, rule.page_reward
+        if kind is msgspec.UNSET:
+            return tuple([values.get(slot, default) for slot in slots])
+        earned = [values.get(slot, default) for slot in range(self.slots)]
+        return (sum(earned) if kind == "sum" else max(earned),) * len(slots)
+
+    def taught_by(self, slot: int) -> Sequence[int]:
+        """Return the slots that a reward of one of them teaches anew."""
+        return (slot,) if self.rule.page_reward is msgspec.UNSET else range(self.slots)
+
     def add_reward(self, slot: int, signal: str, value: float) -> None:
         """Have a reward enter the aggregate of its slot, and of its signal there.
 
@@ -117,18 +130,16 @@ def lessons_of(decision: RememberedDecision, slots: Sequence[int]) -> list[Lesso
     Returns:
         What is to be taught, then what is to be corrected, where there is any.
     """
-    default, taught = decision.rule.default_reward, decision.taught
+    taught, rewards = decision.taught, decision.rewards_of(slots)
 
     # The usual case: nothing of it was taught before.
     if not taught:
-        values = decision.values
-        rewards = tuple([values.get(slot, default) for slot in slots])
         if not rewards:
             return []
         decision.taught = dict(zip(slots, rewards, strict=True))
         return [(tuple(slots), rewards, False)]
 
-    wanted = {slot: decision.values.get(slot, default) for slot in slots}
+    wanted = dict(zip(slots, rewards, strict=True))
     fresh = tuple(slot for slot in slots if slot not in taught)
     changed = tuple(slot for slot in slots if slot in taught and taught[slot] != wanted[slot])
     deltas = tuple(wanted[slot] - taught[slot] for slot in changed)
@@ -177,11 +188,9 @@ def teach_at_close(
     """
     if out is None or not decision.slots:
         return
-    default, values = decision.rule.default_reward, decision.values
     slots: tuple[int, ...] = (0,) if decision.slots == 1 else tuple(range(decision.slots))
-    rewards = tuple([values.get(slot, default) for slot in slots])
     record = decision.record or record_of(decision)
-    out.append(JoinedDecision(decision.position, record, slots, rewards))
+    out.append(JoinedDecision(decision.position, record, slots, decision.rewards_of(slots)))
 
 
 def as_read(reward: RewardRecord, fold: int) -> RewardRecord:

@@ -354,7 +354,7 @@ class Windows:
                 self._tell(decision, record, slot, now_ms)
             is_taught = decision.activated and rule.learn == "as_it_arrives"
             if is_taught and slot is not None and slot >= 0:
-                teach_slots(decision, (slot,), out, self._record_of)
+                teach_slots(decision, decision.taught_by(slot), out, self._record_of)
 
         # Too late, but for a correction.
         elif not decision.slots or rule.late == "ignore":
@@ -363,7 +363,7 @@ class Windows:
         else:
             slot = self._join(decision, record, "late")
             if slot is not None and slot in decision.taught:
-                teach_slots(decision, (slot,), out, self._record_of)
+                teach_slots(decision, decision.taught_by(slot), out, self._record_of)
         self._keep(decision)
 
     def _orphan(self, event_id: str, number: int) -> None:

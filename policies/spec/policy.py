@@ -384,6 +384,8 @@ def _check_learner(spec: PolicySpec) -> None:
         _check_boosted(spec, "page.diversity")
     if learner.learns and not learner.corrects:
         _check_uncorrected(learner, spec.rule)
+    if isinstance(learner, RidgeConfig) and learner.examination is not msgspec.UNSET:
+        _check_examined(spec.rule)
 
 
 def _check_boosted(spec: PolicySpec, field: str) -> None:
@@ -423,6 +425,12 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
         raise SpecError(
             f"a {learner.kind} learner cannot correct what it has learned: use ignore", "join.late"
         )
+    if rule.learn == "as_it_arrives" and rule.page_reward is not msgspec.UNSET:
+        raise SpecError(
+            f"a {learner.kind} learner cannot correct what it has learned of a page when another of"
+            " its slots earns something: use at_close",
+            "join.learn",
+        )
     if rule.learn == "as_it_arrives" and isinstance(rule, SignalledRule):
         raise SpecError(
             f"a {learner.kind} learner cannot correct what it has learned when another signal"
@@ -433,4 +441,14 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
         raise SpecError(
             f"a {learner.kind} learner learns as_it_arrives with aggregation: first only",
             "join.learn",
+        )
+
+
+def _check_examined(rule: JoinRule) -> None:
+    """Refuse to explain by how often a slot is looked at what all slots earned together."""
+    if rule.page_reward is not msgspec.UNSET:
+        raise SpecError(
+            "what a page earns does not come of one slot's being looked at: leave out either this"
+            " or learner.examination",
+            "join.page_reward",
         )

@@ -1,5 +1,6 @@
 """A policy of this project that learns from a log as it goes."""
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,6 +70,12 @@ class OnlinePolicy:
     def __init__(self, spec: PolicySpec, *, publish_every: int, seed: int) -> None:
         check_learner(spec)
         check_blend(spec)
+        if spec.join.page_reward is not msgspec.UNSET:
+            raise ReplayError(
+                "a policy that learns on the way learns a row at a time, and knows nothing of the"
+                " other slots of its page: train it on the archive (banditloop train policy)",
+                "join.page_reward",
+            )
         if publish_every < 1:
             raise InvalidFieldError(
                 f"a model is published every 1 row or more, not {publish_every}", "publish_every"

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.log.records import NO_RULES, DecisionRecord
+from bandits.page import STORED
 from bandits.types import ActionSet, Context, Float32, Pmf, Policy, check_pmf
 from bandits.values import FeatureMap
 from policies.features import boosted, featurise
 from policies.items.catalogue import Catalogue
 from policies.requests import is_private
 from policies.rules.filters import FilterRule
+from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.spec import PolicySpec
@@ -33,6 +35,10 @@ OF_POOLS = (
     " others for what it refuses"
 )
 OF_QUOTAS = "its quotas are not asked: no controller holds them here"
+OF_PAGES = (
+    "its page's rules are asked in each slot of what the log let stand there, below what the log"
+    " shows above"
+)
 _NO_ITEMS = Catalogue()
 
 
@@ -40,13 +46,14 @@ class RowRuling(NamedTuple):
     """What a policy sees of a row, and what its rules let it choose.
 
     ``actions``: the row's ``own``, then those that the log's filters removed. ``may``: which of all
-    of them it may choose, bool.
+    of them it may choose, bool. ``page``: what may stand below what is on the page; None: anything.
     """
 
     context: Context
     actions: ActionSet
     may: NDArray[np.bool_]
     own: int
+    page: RuledPage | None = None
 
     def pmf(self, policy: Policy, left: Places | None = None) -> Pmf:
         """Return the policy's probabilities of the row's actions, float64[K], or of what is left.
@@ -55,15 +62,43 @@ class RowRuling(NamedTuple):
             policy: the policy.
             left: places of those of the row's actions that are left; None: all.
         """
-        if left is None and self.may.all() and self.own == len(self.actions):
-            return check_pmf(policy.pmf(self.context, self.actions))
         places = np.arange(self.own) if left is None else np.arange(self.own)[left]
-        among = np.concatenate([places, np.arange(self.own, len(self.actions))])
-        kept = np.flatnonzero(self.may[among])
+        actions, may = self._below(places)
+        if left is None and may.all() and self.own == len(actions):
+            return check_pmf(policy.pmf(self.context, actions))
+        among = np.concatenate([places, np.arange(self.own, len(actions))])
+        kept = np.flatnonzero(may[among])
         out = np.zeros(len(among))
         if kept.size:
-            out[kept] = check_pmf(policy.pmf(self.context, self.actions.take(among[kept])))
+            out[kept] = check_pmf(policy.pmf(self.context, actions.take(among[kept])))
         return out[: len(places)]
+
+    def _below(self, left: Places) -> tuple[ActionSet, NDArray[np.bool_]]:
+        """Return the actions, and which may be chosen, where those that are not left stand above.
+
+        Raises:
+            ReplayError: what may follow depends on their order, which nobody said.
+        """
+        if self.page is None:
+            return self.actions, self.may
+        gone = np.ones(self.own, np.bool_)
+        gone[left] = False
+        above = np.flatnonzero(gone).tolist()
+        if above and self.page.goes_by_order:
+            raise ReplayError(
+                "page.in_a_row depends on the order in which a page was filled, which iips and pi"
+                " do not know: use rips",
+                "page.in_a_row",
+            )
+        offsets = self.page.after(above)
+        if offsets is None:
+            return self.actions, self.may
+
+        # As a decision's record would hold them; see ``HeardPage``.
+        offsets = offsets.astype(STORED).astype(np.float64)
+        barred, boosts = np.isnan(offsets), self.actions.boosts
+        added = np.where(barred, 0.0, offsets) + (0.0 if boosts is None else boosts)
+        return boosted(self.actions, added), self.may & ~barred
 
 
 class RowRules:
@@ -85,6 +120,8 @@ class RowRules:
             self.notes.append(OF_POOLS)
         if self._rules is not None and self._rules.quotas is not None:
             self.notes.append(OF_QUOTAS)
+        if self._rules is not None and self._rules.page is not None:
+            self.notes.append(OF_PAGES)
 
         for target, looks in self._looks.items():
             for name in sorted(looks.context):
@@ -119,7 +156,7 @@ class RowRules:
             return RowRuling(context, actions, may, count)
 
         features = _features(row, removed)
-        asked = self._asked(row)
+        asked, page = self._asked(row), None
         if removed and said.filter is not None:
             # What the request asks for holds under any policy.
             request = RuledItems(_of_request(said.filter))
@@ -132,7 +169,50 @@ class RowRules:
             may &= items.admits(places, asked)
             offsets = items.offsets(places, asked)
             actions = boosted(actions, None if offsets is None else offsets.astype(np.float64))
-        return RowRuling(context, actions, may, count)
+            page = self._page(row, ids, features)
+        return RowRuling(context, actions, may, count, page)
+
+    def _page(
+        self, row: LoggedDecision, ids: Sequence[str], features: Sequence[FeatureMap]
+    ) -> RuledPage | None:
+        """Return what the page's rules say below what the log shows above; None: there are none.
+
+        Args:
+            row: of a log.
+            ids: its actions, and those that rules removed there.
+            features: of each.
+
+        Raises:
+            ReplayError: the log does not say what stands above.
+        """
+        page = None if self._rules is None else self._rules.page
+        if page is None or self._rules is None:
+            return None
+        record = row.record
+        if record is None and row.slot:
+            raise ReplayError(
+                "the rules of its page look at what stands above, which the service's archive alone"
+                " says of a slot: leave page out",
+                "page",
+            )
+
+        on_page: dict[int, tuple[str, FeatureMap | None]] = {}
+        if record is not None:
+            own = record.features or [None] * len(record.action_ids)
+            above = zip(record.page_slots(), record.chosen[: row.slot], strict=False)
+            on_page = {at: (record.action_ids[k], own[k]) for at, k in above}
+            on_page |= {each.slot: (each.action_id, None) for each in record.placed}
+        slots = sorted(on_page)
+        there = [on_page[slot] for slot in slots]
+        every = [*ids, *(item_id for item_id, _ in there)]
+
+        items = RuledItems(self._rules)
+        items.take_in(every, [*features, *(_known(row, *each) for each in there)])
+        vectors = None
+        if items.vectors is not None:
+            items.vectors.item_of = row.item or items.vectors.item_of
+            vectors = items.vectors.of(every)
+        return RuledPage(page, items.columns, items.rows(every), slots, vectors)
 
     def _with_removed(
         self, row: LoggedDecision, record: DecisionRecord, ids: Sequence[str], removed: list[str]
@@ -175,11 +255,13 @@ class RowRules:
 def _features(row: LoggedDecision, removed: Sequence[str]) -> list[FeatureMap]:
     """Return the features of actions: what the request says of each, or else the catalogue."""
     own = [*(row.features or [None] * len(row.action_ids)), *(None for _ in removed)]
-    found: list[FeatureMap] = []
-    for item_id, said in zip([*row.action_ids, *removed], own, strict=True):
-        item = row.item(item_id) if said is None and row.item is not None else None
-        found.append(said if said is not None else {} if item is None else item.features)
-    return found
+    return [_known(row, *each) for each in zip([*row.action_ids, *removed], own, strict=True)]
+
+
+def _known(row: LoggedDecision, item_id: str, said: FeatureMap | None) -> FeatureMap:
+    """Return the features of an item: what the request says of it, or else the catalogue."""
+    item = row.item(item_id) if said is None and row.item is not None else None
+    return said if said is not None else {} if item is None else item.features
 
 
 def _padded(values: Float32, count: int) -> Float32:

@@ -1,13 +1,16 @@
 """Learning from a log outside the service, and policies that have learned and learn no more."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from bandits.errors import ReplayError
+from bandits.log.join_rule import PageReward
 from bandits.types import ChosenRows, Interaction, Learner, Pmf, Policy, Snapshot
 from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.artifacts.trained_on import LearnedRows, RowSampler
@@ -75,7 +78,7 @@ def train_on_log(
 
             # The model says which rows it learned from, so that an evaluation on them is noticed.
             learn_from(sampler, piece, batch)
-            for rows in _teach(learner, spec, batch):
+            for rows in _teach(learner, spec, with_page_rewards(batch, spec.join.page_reward)):
                 learned += rows
                 progress(learned)
 
@@ -102,7 +105,13 @@ def _teach(learner: Learner, spec: PolicySpec, batch: LogBatch) -> Iterator[int]
             if columns is not None:
                 learner.learn_decisions(columns)
             else:
-                learner.learn([_interaction(spec, row) for row in decisions])
+                rewards = batch.reward[rows].tolist()
+                learner.learn(
+                    [
+                        _interaction(spec, row, reward)
+                        for row, reward in zip(decisions, rewards, strict=True)
+                    ]
+                )
             yield len(decisions)
         return
 
@@ -193,14 +202,18 @@ class FrozenPolicy(RowTarget):
         return load_policy(self.spec, self._snapshot)
 
     def under(self, rules: PolicySpec, name: str) -> "FrozenPolicy":
-        """Return the same model under the filter and the boosts of another spec.
+        """Return the same model under the filter, the boosts and the page of another spec.
 
         Args:
             rules: the spec.
             name: the policy's name in the report.
         """
         spec = msgspec.structs.replace(
-            self.spec, filter=rules.filter, boost=rules.boost, boost_cap=rules.boost_cap
+            self.spec,
+            filter=rules.filter,
+            boost=rules.boost,
+            boost_cap=rules.boost_cap,
+            page=rules.page,
         )
         return FrozenPolicy(name, spec, self._snapshot, self._said, self.provenance, self.columns)
 
@@ -260,7 +273,39 @@ def frozen_policy(model: TrainedModel, name: str, *, seed: int = 0) -> FrozenPol
     )
 
 
-def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
+def with_page_rewards(batch: LogBatch, kind: PageReward | msgspec.UnsetType) -> LogBatch:
+    """Return the same rows, each with what all slots of its page earned.
+
+    Args:
+        batch: Rows with their decisions, those of a page one after the other.
+        kind: What of it counts; unset: the rows are as they are.
+
+    Raises:
+        ReplayError: A page may go on in the next batch.
+    """
+    if kind is msgspec.UNSET:
+        return batch
+    if batch.records is None:
+        slots = np.array([row.slot for row in batch.decisions], np.int64)
+    else:
+        slots = batch.records.slots
+    if batch.records is None and slots.any():
+        raise ReplayError(
+            "what a page earned is learned from the service's archive alone: of this log leave"
+            " join.page_reward out",
+            "join.page_reward",
+        )
+    if not len(batch):
+        return batch
+
+    begins = np.flatnonzero(slots == 0)
+    put_together = np.add if kind == "sum" else np.maximum
+    earned = put_together.reduceat(batch.reward, begins)
+    lengths = np.diff(np.append(begins, len(batch)))
+    return replace(batch, reward=np.repeat(earned, lengths))
+
+
+def _interaction(spec: PolicySpec, row: LoggedDecision, reward: float) -> Interaction:
     context, actions = featurise_row(spec, row)
     return Interaction(
         row.event_id,
@@ -269,6 +314,6 @@ def _interaction(spec: PolicySpec, row: LoggedDecision) -> Interaction:
         actions,
         row.chosen,
         row.propensity,
-        row.reward,
+        reward,
         row.time_ms,
     )

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any, get_args
 
 from bandits.errors import ReplayError
+from bandits.log.join_rule import PageReward
 from bandits.statistics.intervals import INTERVALS, REPLICATES, Bootstrap, Interval, Normal
 from policies.artifacts.trained_on import RowOverlap
 from simulator.logs.left_out import LeftOut, left_out_of
 from simulator.logs.rows import NO_WAITING, Piece, Waiting, caution_of, no_rows_error, waiting_of
-from simulator.ope.slates.batch import PageReward, rewards_of_pages
+from simulator.ope.slates.batch import rewards_of_pages
 from simulator.ope.slates.estimators import SlateDifference, SlateEstimator
 from simulator.ope.slates.formulas import SLATE_FORMULAS, Weights
 from simulator.ope.slates.pages import Pages, pages_of

@@ -69,7 +69,7 @@ class SourceArgument(_Kind, frozen=True, tag="source", kw_only=True):
 class TrainedArgument(_Kind, frozen=True, tag="trained", kw_only=True):
     """A policy that has learned from another log: what ``banditloop train policy`` wrote.
 
-    ``rules`` is the file of a spec whose filter and boosts it has instead of its own.
+    ``rules`` is the file of a spec whose filter, boosts and page it has instead of its own.
     """
 
     path: str

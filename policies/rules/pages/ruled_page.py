@@ -48,6 +48,11 @@ class RuledPage:
         self._vectors = vectors
         self._likenesses: dict[int, Float64] = {}
 
+    @property
+    def goes_by_order(self) -> bool:
+        """Whether it matters in which order a page is filled, and not only with what."""
+        return any(kind == "in_a_row" for kind, _, _ in self._limits)
+
     def after(self, chosen: Sequence[int]) -> Float64 | None:
         """Return what is added to the scores of the K actions in the next slot; see PageRule."""
         page = self._page(chosen)

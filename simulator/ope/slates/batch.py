@@ -1,13 +1,13 @@
 """Whole pages as rows: what estimators of slates need of a log and one target policy."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import BadRowError
 from bandits.features.hashing import UInt64
+from bandits.log.join_rule import PageReward
 from bandits.types import Float64
 from simulator.ope.sessions.batch import SessionBatch, session_batch
 
@@ -41,10 +41,6 @@ class SlateBatch(SessionBatch):
     slot_second: Float64 | None = None
     page_weights: Float64 | None = None
     page_second: Float64 | None = None
-
-
-PageReward = Literal["sum", "largest"]
-"""What a page earns: what its slots earn together, or the most that one of them does."""
 
 
 def rewards_of_pages(rewards: Float64, there: NDArray[np.bool_], kind: PageReward) -> Float64:

@@ -4,11 +4,12 @@ from collections.abc import Collection
 
 import numpy as np
 
+from bandits.log.join_rule import PageReward
 from bandits.types import Float64
 from simulator.logs.actions.columns import ActionColumns
 from simulator.ope.batch import NOTHING, mass_outside
 from simulator.ope.kernels import weigh_rows
-from simulator.ope.slates.batch import PageReward, SlateBatch, slate_batch
+from simulator.ope.slates.batch import SlateBatch, slate_batch
 from simulator.ope.slates.formulas import Weights
 from simulator.ope.slates.kernels import weigh_slots
 from simulator.ope.slates.marginals import slot_marginals

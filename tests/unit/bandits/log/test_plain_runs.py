@@ -29,6 +29,7 @@ RULES = {
     "same window": JoinRule(window_s=WINDOW / 1000, aggregation="average"),
     "shorter": JoinRule(window_s=WINDOW / 2000),
     "corrects": JoinRule(window_s=WINDOW / 1000, late="correct"),
+    "pages": JoinRule(window_s=WINDOW / 1000, default_reward=-1.0, page_reward="sum"),
     "arrives": JoinRule(window_s=WINDOW / 1000, learn="as_it_arrives"),
     "signals": signalled_rule(JoinRule(window_s=WINDOW / 1000), {"click": 1.0, "hide": -2.0}),
     "own windows": signalled_rule(

@@ -75,6 +75,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "protected": "tests/unit/policies/test_protected.py",
     "shadow": "tests/unit/policies/shadows/test_opening.py",
     "context_private": "tests/unit/policies/test_private_context.py",
+    "join.page_reward": "tests/unit/bandits/log/test_page_reward.py",
     "learner.examination": "tests/unit/bandits/ridge/test_examination.py",
     "learner.standbys": "tests/integration/test_learner.py",
     "mode": "tests/unit/policies/decisions/test_apprentice.py",
