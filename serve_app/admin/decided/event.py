@@ -9,6 +9,7 @@ from bandits.log.records import DecisionRecord
 from policies.explain.looked_at import (
     candidates_of,
     chosen_slots,
+    own_choice,
     placed_items,
     removed_actions,
     unplaced_items,
@@ -75,6 +76,7 @@ def decision_event(
             for slot, (at, k) in enumerate(zip(record.page_slots(), record.chosen, strict=True))
         ],
         came.outcome != "not_read",
+        own_choice(record),
     )
 
 

@@ -4,17 +4,17 @@ That model is stored for a while. Later it is made again: folded from the checkp
 decision, entry by entry, until the logged probabilities follow from it byte for byte.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
 from banditloop_client.console_schemas import Verified
 from banditloop_client.explain_schemas import Explanation
 from bandits.errors import BanditloopError
-from bandits.exploration import LinTs
 from bandits.features.hashing import partition_of
-from bandits.log.positions import is_after, position_before, position_ms
-from bandits.log.records import DecisionRecord, LogEntry
+from bandits.log.positions import is_after
+from bandits.log.records import DecisionRecord
 from bandits.types import Snapshot
 from bandits.values import FeatureMap
 from policies.decisions.derived import follow_from
@@ -23,17 +23,13 @@ from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
 from policies.spec import PolicySpec, decode_spec
-from serve_app.admin.decided.finding import Progress, find_decision
+from serve_app.admin.decided.finding import Progress, find_decision, first_served
+from serve_app.admin.replayed.made_again import Beginning, Sought, made_again
 from serve_app.admin.replayed.verification import LogAddress
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
+from serve_app.store.checkpoints import StoredCheckpoint
 from serve_app.store.history import History, LogPast
-
-SERVED_MS = (5_000, 60_000)
-"""A model serves from within so long before the decisions that it makes: the models of so long are
-tried, of the shorter time first."""
-TOGETHER = 1000
-"""Entries of before that time that are folded at once."""
 
 
 class FoundDecision(msgspec.Struct, frozen=True):
@@ -140,33 +136,36 @@ class EventExplainer:
                 " merged: none is made again"
             )
 
-        for served_ms in SERVED_MS:
-            since_ms = position_ms(entry_id) - served_ms
-            for fold, start in self._folds(history, entry_id):
-                entries = history.encoded(fold.position, position_before(entry_id))
-                made = _refolded(fold, entries, since_ms, spec, catalogue, record, progress)
-                if made is not None:
-                    return made, f"folded again from {start}: the same probabilities byte for byte"
+        served = first_served(history, entry_id, record.snapshot_id)
+        sought = Sought(spec, catalogue, record, served)
+        made = made_again(sought, self._beginnings(history, served), history.encoded, progress)
+        if made is not None:
+            snapshot, start = made
+            return snapshot, f"folded again from {start}: the same probabilities byte for byte"
         return None, (
             f"snapshot {record.snapshot_id} is gone, and none that the log gives before {entry_id}"
             " makes the same probabilities: another build may have made it, or it was pinned"
         )
 
-    def _folds(self, history: History, entry_id: str) -> Iterator[tuple[Fold, str]]:
-        """Yield a fold at the newest checkpoints before the decision, and at the start."""
+    def _beginnings(self, history: History, served: str) -> Iterator[Beginning]:
+        """Yield the checkpoints before a decision, the newest first, and the log's beginning."""
         checkpoints = self._stored.checkpoints
         past = LogPast(history, checkpoints)
-        before = [each for each in checkpoints.list() if is_after(entry_id, each.position)]
-        for each in before[:2]:
-            fold = self._fold(history, past)
-            fold.resume(checkpoints.state(each), past)
-            yield fold, f"the checkpoint at {each.position}"
 
+        def resumed(stored: StoredCheckpoint) -> Fold:
+            fold = self._fold(history, past)
+            fold.resume(checkpoints.state(stored), past)
+            return fold
+
+        for each in checkpoints.list():
+            if is_after(served, each.position):
+                yield Beginning(f"the checkpoint at {each.position}", partial(resumed, each))
         root = checkpoints.root()
-        fold = self._fold(history, past)
-        if root is not None:
-            fold.resume(checkpoints.state(root.checkpoint), past)
-        yield fold, "the start of the log" if root is None else f"the log's root at {root.position}"
+        if root is None:
+            yield Beginning("the start of the log", partial(self._fold, history, past))
+        else:
+            name = f"the log's root at {root.position}"
+            yield Beginning(name, partial(resumed, root.checkpoint))
 
     def _fold(self, history: History, past: LogPast) -> Fold:
         items = ItemsPast(self._address.items())
@@ -181,42 +180,3 @@ class EventExplainer:
             return None if item is None else item.features
 
         return features_of
-
-
-def _refolded(
-    fold: Fold,
-    entries: Iterable[LogEntry],
-    since_ms: int,
-    spec: PolicySpec,
-    catalogue: Catalogue,
-    record: DecisionRecord,
-    progress: Progress,
-) -> Snapshot | None:
-    """Fold on to a decision; return the first model that its probabilities follow from.
-
-    Posterior draws are made anew at each position, also where nothing was learned: there each entry
-    has a model of its own.
-    """
-    drawn = isinstance(spec.exploration, LinTs)
-    tried: object = None
-    waiting: list[LogEntry] = []
-    for entry in entries:
-        waiting.append(entry)
-        if entry.time_ms < since_ms and len(waiting) < TOGETHER:
-            continue
-
-        # What was learned long before is one model; from then on each may be the one.
-        fold.apply(waiting)
-        waiting.clear()
-        progress(fold.position)
-        state = fold.position if drawn else (fold.changes, fold.spec_id)
-        if entry.time_ms >= since_ms and state != tried and fold.spec_id == record.spec:
-            tried = state
-            snapshot = fold.snapshot()
-            if follow_from(spec, snapshot, catalogue, record):
-                return snapshot
-
-    fold.apply(waiting)
-    if fold.spec_id != record.spec or not follow_from(spec, fold.snapshot(), catalogue, record):
-        return None
-    return fold.snapshot()
