@@ -1,6 +1,7 @@
 """How a replica hands over what takes long."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from serve_app.office.names import OFFICE, OFFICE_APP
 
 PATIENCE_S = 30.0
 """How long a replica waits for the office, which itself says after less that it is still at it."""
+STARTING_S = 30.0
+"""For so long after a replica's start its office may be on its way: whoever asks waits for it."""
+POLL_S = 0.2
 
 
 class OfficeDoor:
@@ -18,13 +22,17 @@ class OfficeDoor:
     A service whose console nobody looks at pays nothing for it.
     """
 
-    def __init__(self, connect: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, connect: Callable[[], Any] | None = None, *, starting_s: float = STARTING_S
+    ) -> None:
         """Connect to nobody yet.
 
         Args:
             connect: returns a handle, or raises what Serve does; None: asks Serve for one.
+            starting_s: for how long from now on there may be no office yet, in seconds.
         """
         self._connect = connect or _handle
+        self._started_by = time.monotonic() + starting_s
         self._handle: Any = None
 
     async def answer(self, errand: str, policy: str, asked: Mapping[str, str | int]) -> Answer:
@@ -44,10 +52,10 @@ class OfficeDoor:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 if self._handle is None:
-                    self._handle = await asyncio.to_thread(self._connect)
+                    self._handle = await self._connected()
                 status, body = await self._handle.do.remote(errand, policy, dict(asked))
         except KeyError as error:
-            # Serve knows of none: in the first seconds of a service, or of a cluster without one.
+            # Serve knows of none: as on a cluster that has none.
             raise OfficeGoneError(
                 "the console's process is not there yet: ask again in some seconds", "console"
             ) from error
@@ -58,6 +66,20 @@ class OfficeDoor:
                 "console",
             ) from error
         return status, body, JSON
+
+    async def _connected(self) -> Any:
+        """Return a handle; at the start of a service, when there is an office to have one of.
+
+        Raises:
+            KeyError: Serve knows of none.
+        """
+        while True:
+            try:
+                return await asyncio.to_thread(self._connect)
+            except KeyError:
+                if time.monotonic() >= self._started_by:
+                    raise
+            await asyncio.sleep(POLL_S)
 
 
 def _handle() -> Any:

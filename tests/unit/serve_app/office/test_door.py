@@ -1,4 +1,6 @@
-"""What a replica answers while the office is not there: that it is not, and to ask again."""
+"""What a replica answers while the office is not there: at the start it waits, later it says so."""
+
+from types import SimpleNamespace
 
 import pytest
 
@@ -6,20 +8,39 @@ from bandits.errors import OfficeGoneError
 from serve_app.office.door import OfficeDoor
 
 
-async def test_an_office_that_serve_does_not_know_yet_is_asked_for_again():
-    """As in the first seconds of a service: Serve raises a KeyError for what is not deployed."""
-    tries = 0
+class Serve:
+    """Serve as it is asked for an office that it knows from the ``begins``-th try on."""
 
-    def connect():
-        nonlocal tries
-        tries += 1
-        raise KeyError("Deployment(name='office', app='console') does not exist.")
+    def __init__(self, begins: int) -> None:
+        self.tries, self._begins = 0, begins
 
-    door = OfficeDoor(connect)
+    def connect(self) -> SimpleNamespace:
+        self.tries += 1
+        if self.tries < self._begins:
+            raise KeyError("Deployment(name='office', app='console') does not exist.")
+
+        async def done(errand: str, *_: object) -> tuple[int, bytes]:
+            return 200, errand.encode()
+
+        return SimpleNamespace(do=SimpleNamespace(remote=done))
+
+
+async def test_whoever_asks_at_the_start_of_a_service_waits_for_its_office():
+    """Serve raises a KeyError for what is not deployed yet; a handle is made once."""
+    serve = Serve(begins=3)
+    door = OfficeDoor(serve.connect)
+    for _ in range(2):
+        assert (await door.answer("decisions", "home", {}))[:2] == (200, b"decisions")
+    assert serve.tries == 3
+
+
+async def test_an_office_that_serve_does_not_know_is_asked_for_again():
+    serve = Serve(begins=3)
+    door = OfficeDoor(serve.connect, starting_s=0.0)
     for _ in range(2):
         with pytest.raises(OfficeGoneError, match="not there yet"):
             await door.answer("decisions", "home", {})
-    assert tries == 2
+    assert (await door.answer("decisions", "home", {}))[0] == 200
 
 
 async def test_a_service_without_ray_has_no_office():
