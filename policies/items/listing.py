@@ -1,14 +1,17 @@
 """The items of a timeline in pages, in the order of their ids: stable while items change."""
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from banditloop_client.schemas import Item
 from policies.items.timeline import ItemTimeline
 
 LOOKED_AT = 1_000
 """Items that a search looks at before other requests get their turn: a thousandth of a second."""
+FEW: Final = 20
+"""Ids that are put in their places one by one, though each has all behind it moved."""
 
 
 class ItemListing:
@@ -23,23 +26,27 @@ class ItemListing:
         self._timeline = timeline
         self._ids: list[str] | None = None
         self._new: dict[str, None] = {}
+        self._notes = False
+        self._sorting = asyncio.Lock()
 
     def change(self, changed: Iterable[str]) -> None:
         """Take note of items that were put, patched or deleted."""
-        if self._ids is not None:
+        if self._notes:
             self._new.update(dict.fromkeys(changed))
 
-    def _sorted(self) -> list[str]:
+    async def _sorted(self) -> list[str]:
         """Return the ids in order, those of items among them that are gone."""
-        if self._ids is None or len(self._ids) > 2 * len(self._timeline) + LOOKED_AT:
-            self._ids = sorted(self._timeline)
-            self._new.clear()
-        elif self._new:
-            new = sorted(item_id for item_id in self._new if not self._lists(item_id))
+        async with self._sorting:
+            if self._ids is None or len(self._ids) > 2 * len(self._timeline) + LOOKED_AT:
+                self._new.clear()
+                self._notes = True  # of what changes meanwhile, too
+                self._ids = await _sorted_in_turns(list(self._timeline))
+
+            new = [item_id for item_id in self._new if not self._lists(item_id)]
             self._new.clear()
             if new:  # another list: pages that are being read go on with theirs
-                self._ids = sorted([*self._ids, *new])
-        return self._ids
+                self._ids = _with(self._ids, new)
+            return self._ids
 
     def _lists(self, item_id: str) -> bool:
         ids = self._ids or []
@@ -54,7 +61,7 @@ class ItemListing:
             limit: how many items at most.
             contains: what their ids or metadata contain, in capitals or not.
         """
-        ids, wanted = self._sorted(), contains.casefold()
+        ids, wanted = await self._sorted(), contains.casefold()
         found: list[Item] = []
         for at in range(bisect_right(ids, after) if after else 0, len(ids)):
             if at % LOOKED_AT == LOOKED_AT - 1:
@@ -67,6 +74,37 @@ class ItemListing:
                 return found, found[-1].id
             found.append(item)
         return found, None
+
+
+async def _sorted_in_turns(ids: Sequence[str]) -> list[str]:
+    """Return ids in order; other requests get their turns while there are many."""
+    if len(ids) <= LOOKED_AT:
+        return sorted(ids)
+
+    # Some of them part the others into lists that are short enough to be sorted at once.
+    bounds = sorted(ids[:: 1 + len(ids) // LOOKED_AT])
+    parts: list[list[str]] = [[] for _ in range(len(bounds) + 1)]
+    for at, item_id in enumerate(ids):
+        parts[bisect_right(bounds, item_id)].append(item_id)
+        if at % LOOKED_AT == LOOKED_AT - 1:
+            await asyncio.sleep(0)
+
+    out: list[str] = []
+    for part in parts:
+        part.sort()
+        out += part
+        await asyncio.sleep(0)
+    return out
+
+
+def _with(ids: list[str], new: Sequence[str]) -> list[str]:
+    """Return another list of ids in order, with some more."""
+    if len(new) > FEW:
+        return sorted([*ids, *sorted(new)])
+    out = ids.copy()
+    for item_id in new:
+        insort(out, item_id)
+    return out
 
 
 def _contains(item: Item, wanted: str) -> bool:

@@ -1,5 +1,7 @@
 """Items in pages: whoever reads all of them sees each that stays once, whatever changes."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,3 +78,36 @@ async def test_a_search_looks_at_ids_and_metadata_in_capitals_or_not():
     assert await items.all(contains="lamp") == ["LAMP-1", "c"]
     assert await items.all(contains="STRASSE") == ["b"]
     assert await items.all(contains="nothing of this") == []
+
+
+async def test_a_search_among_many_items_lets_others_have_their_turns():
+    """Sorting them for the first time and looking through all of them are done in small parts."""
+    ids = [f"i{(7919 * number) % 20_011}" for number in range(20_000)]
+    items, turns = Items(*ids), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    try:
+        first, after = await items.page(limit=3)
+        assert (first, after) == (sorted(ids)[:3], sorted(ids)[2])
+        sorting = turns
+        assert await items.page(contains="nothing") == ([], None)
+    finally:
+        beside.cancel()
+    assert sorting >= 20
+    assert turns - sorting >= 19
+
+
+async def test_what_is_put_while_ids_are_sorted_for_the_first_time_is_listed():
+    items = Items(*(f"i{number}" for number in range(5_000)))
+    listing = asyncio.create_task(items.page(limit=1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    items.put(Item("a new one"))
+    await listing
+    assert await items.all(limit=2_000) == sorted(items.timeline)
