@@ -48,6 +48,7 @@ CONSOLE_MEANINGS: Mapping[str, Mapping[str, str]] = {
         "rewards": "Its rewards as the log has them, and how each was counted.",
     },
     "DecisionCandidate": {"id": "The action."},
+    "OwnChoice": {},
     "RemovedActions": {
         "rule": "The rule: `filter.where` for the policy's filter, `filter` for the request's.",
         "ids": "The first of them.",

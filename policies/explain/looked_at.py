@@ -4,6 +4,7 @@ import numpy as np
 
 from banditloop_client.console_schemas import (
     DecisionCandidate,
+    OwnChoice,
     PreviewResponse,
     RemovedActions,
 )
@@ -18,6 +19,13 @@ def chosen_slots(record: DecisionRecord) -> list[Chosen]:
         Chosen(at, record.action_ids[k], record.propensity(slot))
         for slot, (at, k) in enumerate(zip(record.page_slots(), record.chosen, strict=True))
     ]
+
+
+def own_choice(record: DecisionRecord) -> OwnChoice | None:
+    """Return what an apprentice would have chosen; None: the policy is none."""
+    if record.apprentice is None:
+        return None
+    return OwnChoice(record.apprentice.served, chosen_slots(record.own()))
 
 
 def placed_items(record: DecisionRecord) -> list[PlacedItem]:
@@ -48,6 +56,7 @@ def candidates_of(record: DecisionRecord) -> list[DecisionCandidate]:
     pmf = record.pmfs()[0] if record.chosen else np.zeros(count)
     boosts = record.boosts
     slots = dict(zip(record.chosen, record.page_slots(), strict=True))
+    own = record.own().pmfs()[0] if record.chosen and record.apprentice is not None else None
     return [
         DecisionCandidate(
             record.action_ids[at],
@@ -56,8 +65,9 @@ def candidates_of(record: DecisionRecord) -> list[DecisionCandidate]:
             said_of(record, at),
             0.0 if boosts is None else float(boosts[at]),
             None if record.features is None else record.features[at],
+            None if own is None else float(own[at]),
         )
-        for at in np.argsort(-pmf, kind="stable").tolist()
+        for at in np.argsort(-(pmf if own is None else pmf + own), kind="stable").tolist()
     ]
 
 

@@ -8,6 +8,7 @@ import redis
 from support.loops import KEYS, SALT, head, make, settle, verdicts
 from typer.testing import CliRunner
 
+from banditloop_client.console_schemas import DecisionEvent
 from bandits.exploration import EpsilonGreedy
 from bandits.log.join import JoinRule
 from bandits.log.records import DecisionRecord, RewardRecord
@@ -16,6 +17,8 @@ from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
+from serve_app.office.desk import Desk
+from serve_app.settings import Settings
 from serve_app.store.event_log import RedisLog
 
 pytestmark = [pytest.mark.usefixtures("hurried_learner"), pytest.mark.one_server]
@@ -75,6 +78,15 @@ def test_it_comes_to_choose_what_is_served_and_every_command_says_so(client, ser
     assert why["chosen"] == ["b"]
     assert "what the request named was served: b" in why["explanation"]["note"]
     own = records[9].own()
+    settings = Settings(redis_url=server_url, data_dir=tmp_path, archive="none")
+    event = Desk(settings, "home").do("event", {"event_id": "e9"})
+    assert isinstance(event, DecisionEvent)
+    assert [each.id for each in event.chosen] == ["b"]
+    assert event.apprentice is not None
+    assert event.apprentice.served == "request"
+    assert event.apprentice.chosen[0].id == own.action_ids[own.chosen[0]]
+    by_id = dict(zip(own.action_ids, own.pmfs()[0].tolist(), strict=True))
+    assert {each.id: each.own for each in event.candidates} == by_id
     assert why["explanation"]["actions"][0]["id"] == own.action_ids[own.chosen[0]]
 
     findings = {each["check"]: each for each in run("doctor", *options)["findings"]}

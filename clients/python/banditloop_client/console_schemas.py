@@ -98,7 +98,8 @@ class DecisionCandidate(msgspec.Struct, frozen=True):
 
     ``probability``: in the first slot that was drawn; ``slot``: where it was chosen, if it was.
     ``sources``: by name, the score and the rank that each gave it. ``boost``: what rules added to
-    its score. ``features``: those of the request; null: the catalogue's counted.
+    its score. ``features``: those of the request; null: the catalogue's counted. ``own``: beside an
+    apprentice, the probability that the policy itself gave it.
     """
 
     id: str
@@ -107,6 +108,18 @@ class DecisionCandidate(msgspec.Struct, frozen=True):
     sources: dict[str, SourceSaid] = {}
     boost: float = 0.0
     features: FeatureMap | None = None
+    own: float | None = None
+
+
+class OwnChoice(msgspec.Struct, frozen=True):
+    """The choice of an apprentice, beside which another was served.
+
+    ``served``: by whose choice that was: ``first``, ``request``, ``drawn``, ``source`` or
+    ``holdout``. ``chosen``: by slot, what the policy would have chosen, with its probability there.
+    """
+
+    served: str
+    chosen: list[Chosen]
 
 
 class RemovedActions(msgspec.Struct, frozen=True):
@@ -147,7 +160,7 @@ class DecisionEvent(msgspec.Struct, frozen=True):
     nothing. ``short``: why there are fewer slots than were asked for. ``credited``: of a mixture,
     the source that each drawn slot is credited to. ``earned``: by slot. ``default_reward``: what a
     slot without a reward counts. ``rewards_read``: false where so much was logged since that the
-    rewards were not looked for.
+    rewards were not looked for. ``apprentice``: what the policy would have chosen; null: it chose.
     """
 
     event_id: str
@@ -180,6 +193,7 @@ class DecisionEvent(msgspec.Struct, frozen=True):
     rewards: list[LoggedReward] = []
     earned: list[EarnedSlot] = []
     rewards_read: bool = True
+    apprentice: OwnChoice | None = None
 
 
 class ExplainedEvent(msgspec.Struct, frozen=True):

@@ -176,6 +176,15 @@ EVENT = schemas.DecisionEvent(
     earned=[schemas.EarnedSlot(0, HOSTILE, 1.0), schemas.EarnedSlot(1, "b", None)],
     rewards_read=False,
 )
+BESIDE = msgspec.structs.replace(
+    EVENT,
+    chosen=[Chosen(0, "plain", 1.0)],
+    candidates=[
+        schemas.DecisionCandidate(HOSTILE, 0.0, own=0.625),
+        schemas.DecisionCandidate("plain", 1.0, 0, own=0.375),
+    ],
+    apprentice=schemas.OwnChoice("request", [Chosen(0, HOSTILE, 0.625)]),
+)
 BARE = msgspec.structs.replace(
     EVENT, outcome="open", erased=False, rewards=[], user=None, candidates=[], rewards_read=True
 )
@@ -216,6 +225,7 @@ REFRESH = RefreshInfo(
         ),
         (f"decision?event_id={HOSTILE.replace('&', '%26')}", EVENT, 12),
         ("decision?event_id=a", BARE, 4),
+        ("decision?event_id=a", BESIDE, 12),
         ("why?event_id=a", WHY, 15),
         (
             "why?event_id=a",
