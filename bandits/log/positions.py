@@ -56,3 +56,29 @@ def position_after(position: str) -> str:
     if sequence < _LAST_SEQUENCE:
         return f"{milliseconds}-{sequence + 1}"
     return f"{milliseconds + 1}-0"
+
+
+def merged_position(position: str, partition: int, count: int) -> str:
+    """Return the position of an entry in all partitions' logs together, in the order of time.
+
+    Args:
+        position: in the log of its partition.
+        partition: which that is, from 0.
+        count: how many partitions there are.
+    """
+    milliseconds, sequence = log_order(position)
+    return f"{milliseconds}-{sequence * count + partition}"
+
+
+def own_position(merged: str, partition: int, count: int) -> str:
+    """Return up to where a partition's log has been read where all are read up to a position.
+
+    Args:
+        merged: the position in all partitions' logs together.
+        partition: which, from 0.
+        count: how many partitions there are.
+    """
+    milliseconds, sequence = log_order(merged)
+    if sequence < partition:
+        return position_before(f"{milliseconds}-0")
+    return f"{milliseconds}-{(sequence - partition) // count}"

@@ -5,6 +5,7 @@ It goes into a checkpoint and comes back from it; decisions that are remembered 
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Required, TypedDict
 
 from bandits.errors import CodecError
 from bandits.log.encoded_decisions import Decision, choice_of, whole_record
@@ -52,6 +53,17 @@ from policies.spec import PolicySpec
 
 RewardListener = Callable[[Decision, int, int, RewardRecord], None]
 """Is told the decision, the slot and the time of a reward that counts, and the reward."""
+
+
+class FoldArguments(TypedDict, total=False):
+    """The arguments that every kind of fold has: see ``FoldMemory``."""
+
+    salt: Required[bytes]
+    past: Past | None
+    items: ItemsPast | None
+    on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None
+    on_refused: Callable[[Refusal], None]
+    weigh_by: str | None
 
 
 class FoldMemory:

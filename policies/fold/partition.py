@@ -15,6 +15,7 @@ all partitions together know it once.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Unpack
 
 import msgspec
 
@@ -40,9 +41,9 @@ from policies.fold.checkpoint import (
     PartitionState,
     Past,
     PriorState,
-    Refusal,
 )
 from policies.fold.fold import Fold
+from policies.fold.memory import FoldArguments
 from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
 
@@ -75,39 +76,24 @@ class PartitionFold(Fold):
 
     Args:
         blob: fetches the bytes that an entry names by digest.
-        salt: the secret.
         partition: the number of this partition.
         merged: returns the model of a merge, by its entry.
-        past: the log behind the fold, which only a rollback asks.
-        items: see ``Fold``.
-        on_checkpoint: see ``Fold``.
-        on_refused: see ``Fold``.
         on_merge: is told of each merge when it was adopted.
         models: without, nothing is learned, and what is left is the join.
+        given: see ``Fold``; only a rollback asks the past.
     """
 
     def __init__(
         self,
         blob: Callable[[str], bytes],
         *,
-        salt: bytes,
         partition: int,
         merged: Callable[[MergeRecord], bytes],
-        past: Past | None = None,
-        items: ItemsPast | None = None,
-        on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
-        on_refused: Callable[[Refusal], None] = lambda _: None,
         on_merge: Callable[[MergeRecord], None] = lambda _: None,
         models: bool = True,
+        **given: Unpack[FoldArguments],
     ) -> None:
-        super().__init__(
-            blob,
-            salt=salt,
-            past=past,
-            items=items,
-            on_checkpoint=on_checkpoint,
-            on_refused=on_refused,
-        )
+        super().__init__(blob, **given)
         self.partition = partition
         self.number = 0
         self.inputs: list[MergeInput | None] = []

@@ -6,6 +6,7 @@ is not done to it.
 """
 
 from collections.abc import Callable
+from typing import Unpack
 
 import msgspec
 
@@ -13,6 +14,7 @@ from bandits.log.positions import START
 from bandits.log.records import LogRecord, RollbackRecord, UnknownRecord, WarmStartRecord
 from policies.fold.checkpoint import FoldState, Past
 from policies.fold.fold import Fold
+from policies.fold.memory import FoldArguments
 from policies.items.catalogue import Catalogue
 from policies.items.past import ItemsPast
 from policies.spec import PolicySpec
@@ -24,32 +26,16 @@ class ShadowFold(Fold):
     Args:
         shadow: the policy's spec with the shadow's model.
         blob: see ``Fold``.
-        salt: see ``Fold``.
-        past: see ``Fold``.
-        items: see ``Fold``.
-        on_checkpoint: see ``Fold``.
-        weigh_by: see ``Fold``.
+        given: see ``Fold``.
     """
 
     def __init__(
         self,
         shadow: PolicySpec,
         blob: Callable[[str], bytes],
-        *,
-        salt: bytes,
-        past: Past | None = None,
-        items: ItemsPast | None = None,
-        on_checkpoint: Callable[[str, Callable[[], bytes]], None] | None = None,
-        weigh_by: str | None = None,
+        **given: Unpack[FoldArguments],
     ) -> None:
-        super().__init__(
-            blob,
-            salt=salt,
-            past=past,
-            items=items,
-            on_checkpoint=on_checkpoint,
-            weigh_by=weigh_by,
-        )
+        super().__init__(blob, **given)
         self._shadow = shadow
         self._policies: dict[str, PolicySpec] = {}
         self._shadow_shape = shadow.model_digest

@@ -109,12 +109,6 @@ def _spec_of(policy: PolicySpec, raw: dict[str, Any]) -> PolicySpec:
     known = PolicySpec.__struct_fields__
     if unknown := [field for field in raw if field not in known]:
         raise SpecError(f"unknown field: {choices(unknown[0], known)}", unknown[0])
-    if policy.partitions > 1:
-        raise SpecError(
-            f"a shadow follows one log, and {policy.name} is in {policy.partitions} partitions:"
-            " evaluate it by banditloop replay",
-            "partitions",
-        )
     kind = raw.get("kind", "blend")
     if kind == "rl" or (kind == "mixture" and policy.kind != "mixture"):
         raise SpecError(

@@ -30,6 +30,7 @@ from serve_app.store.clients import FAILURES, AsyncRedis, clock_ms
 from serve_app.store.keys import PROCESSES, Keys, process_metrics
 from serve_app.store.keys import partitions as key_names
 from serve_app.store.progress import LearningHealth
+from serve_app.store.replicas.shadow_progress import read_shadow_lags
 from serve_app.store.stats import Stats, summed
 
 SCRAPE_S = 2.0
@@ -61,6 +62,7 @@ async def collect(
     lags: dict[str, float] = {}
     logs: dict[str, LogState] = {}
     refreshed: dict[str, RefreshInfo] = {}
+    shadows: dict[str, dict[str, float]] = {}
     try:
         async with asyncio.timeout(SCRAPE_S):
             pushed = await _pushed_samples(client)
@@ -78,6 +80,7 @@ async def collect(
                         [await _lag_s(client, keys, counts) for keys, counts in present]
                     )
                 logs[name] = _all_logs([await _log_state(client, keys) for keys in keys_of_all])
+                shadows[name] = await read_shadow_lags(client, keys_of_all)
                 last = await follow_refresh(client, keys_of_all[0])
                 if last is not None:
                     refreshed[name] = last
@@ -87,7 +90,7 @@ async def collect(
 
     registry = CollectorRegistry()
     registry.register(
-        ServiceCollector(samples, stats, lags, logs, learning or {}, refreshed, states)
+        ServiceCollector(samples, stats, lags, logs, learning or {}, refreshed, states, shadows)
     )
     return generate_latest(registry)
 
@@ -201,6 +204,7 @@ class ServiceCollector:
         learning: how each policy's learning stands.
         refreshed: the last refresh of each policy that had one.
         spaces: how each space stands.
+        shadows: how far each policy's shadows are behind, in seconds.
     """
 
     def __init__(
@@ -212,6 +216,7 @@ class ServiceCollector:
         learning: Mapping[str, LearningHealth],
         refreshed: Mapping[str, RefreshInfo] | None = None,
         spaces: Mapping[str, SpaceState] | None = None,
+        shadows: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self._samples = samples
         self._stats = stats
@@ -220,6 +225,7 @@ class ServiceCollector:
         self._learning = learning
         self._refreshed = refreshed or {}
         self._spaces = spaces or {}
+        self._shadows = shadows or {}
 
     def collect(self) -> Iterator[Metric]:
         """Give every family, also those that have no sample yet."""
@@ -245,6 +251,7 @@ class ServiceCollector:
         yield self._stalled()
         yield from self._archivers()
         yield from self._refreshes()
+        yield self._shadow_lags()
         yield from space_families(self._spaces)
 
     def _troubles(self) -> Metric:
@@ -388,6 +395,17 @@ class ServiceCollector:
             if info is not None:
                 last.add_metric([policy, info.outcome, info.code], info.ended_ms / 1000)
         yield from (ended, last)
+
+    def _shadow_lags(self) -> Metric:
+        lag = GaugeMetricFamily(
+            "banditloop_shadow_lag_seconds",
+            "Time since the position of a shadow, if the log goes on",
+            labels=["policy", "shadow"],
+        )
+        for policy, by_name in self._shadows.items():
+            for name, seconds in by_name.items():
+                lag.add_metric([policy, name], seconds)
+        return lag
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

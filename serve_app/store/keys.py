@@ -311,6 +311,11 @@ class Keys(LogKeys):
         return self._key("merged")
 
     @property
+    def shadows(self) -> str:
+        """Hash from a shadow's name to how far it is; partition 0 has it."""
+        return self._key("shadows")
+
+    @property
     def evaluations(self) -> str:
         """Hash from an evaluation's id to it; see evaluations/kept.py. Partition 0 has it."""
         return self._key("evaluations")

@@ -1,5 +1,6 @@
 """Shadows on a real server: whatever dies or is trimmed, they say the same of every decision."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,11 @@ import msgspec
 import pytest
 import redis
 from support import loops as one
+from support import partition_loops as several
 from typer.testing import CliRunner
 
+from bandits.log.codec import encode
+from bandits.log.positions import log_order, merged_position
 from bandits.log.records import CheckpointRecord, DecisionRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.shadows import files as shadow_files
@@ -25,7 +29,9 @@ from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.freshness import read_all
 from serve_app.cli.main import app
 from serve_app.settings import Settings
-from serve_app.store.clients import blocking_client
+from serve_app.store.clients import asyncio_client, blocking_client
+from serve_app.store.event_log import FIELD
+from serve_app.store.replicas.shadow_progress import read_shadow_lags
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.shadows import following
 from serve_app.workers.shadows.following import FollowedShadow, follow_policy, forget_shadows
@@ -88,14 +94,16 @@ def log_some(client: redis.Redis, prefix: str = "e") -> Any:
     return loop
 
 
-def followed(client: redis.Redis, settings: Settings) -> dict[str, list[tuple[str, bytes]]]:
+def followed(
+    client: redis.Redis, settings: Settings, spec: PolicySpec = SPEC
+) -> dict[str, list[tuple[str, bytes]]]:
     """What each shadow says of the log up to now, after a start of its own."""
-    for shadow in good(SPEC):
-        own = FollowedShadow(blocking_client(one.url_of(client)), SPEC, shadow, settings)
+    for shadow in good(spec):
+        own = FollowedShadow(blocking_client(one.url_of(client)), spec, shadow, settings)
         own.begin()
         own.step(threading.Event())
         own.step(threading.Event())
-    return stored(settings)
+    return stored(settings, spec)
 
 
 def good(spec: PolicySpec) -> list[Shadow]:
@@ -107,8 +115,8 @@ def files_of(settings: Settings, shadow: Shadow) -> ShadowFiles:
     return PolicyShadows(settings.shadows_root(), "home").of(named)
 
 
-def stored(settings: Settings) -> dict[str, list[tuple[str, bytes]]]:
-    return {each.name: all_of(files_of(settings, each)) for each in good(SPEC)}
+def stored(settings: Settings, spec: PolicySpec = SPEC) -> dict[str, list[tuple[str, bytes]]]:
+    return {each.name: all_of(files_of(settings, each)) for each in good(spec)}
 
 
 def all_of(files: ShadowFiles) -> list[tuple[str, bytes]]:
@@ -190,10 +198,41 @@ def test_what_the_stream_has_lost_is_read_from_the_archive(
     assert followed(client, settings_in(tmp_path / "late", server_url, archive)) == before
 
 
+def test_of_a_policy_in_partitions_every_decision_has_its_pmfs(
+    client: redis.Redis, server_url: str, tmp_path: Path
+) -> None:
+    """Also where the shadow died in between; cuts and merges are the policy's own affair."""
+    spec = msgspec.structs.replace(several.SPEC, shadow=SHADOWS[:1])
+    loops, early = several.make_all(client, spec), settings_in(tmp_path / "early", server_url)
+    for part in range(2):
+        several.settle(loops, client)
+        several.decide(client, DECISIONS // 2, spec=spec, prefix=f"e{part}-")
+        several.settle(loops, client)
+        for loop in loops:
+            loop.log.append(CheckpointRecord())
+        several.settle(loops, client)
+        followed(client, early, spec)
+
+    whole = followed(client, settings_in(tmp_path / "whole", server_url), spec)
+    assert stored(early, spec) == whole
+    (said,) = whole.values()
+    positions = [
+        merged_position(entry.id, keys.partition, several.COUNT)
+        for keys in several.KEYS
+        for entry in read_all(client, keys)
+        if isinstance(entry.record, DecisionRecord)
+    ]
+    assert [position for position, _ in said] == sorted(positions, key=log_order)
+    assert len({pmfs for _, pmfs in said}) > 1, "it learned nothing"
+
+
 def test_the_report_knows_all_of_them_and_a_policy_without_any_forgets_them(
     client: redis.Redis, server_url: str, tmp_path: Path
 ) -> None:
-    """One that cannot be loaded is refused with its file, and the others are estimated."""
+    """One that cannot be loaded is refused with its file, the others are estimated.
+
+    The metrics tell how far each of them is behind.
+    """
     settings = settings_in(tmp_path, server_url)
     log_some(client)
     runs = follow_policy(settings, SPEC)
@@ -208,8 +247,21 @@ def test_the_report_knows_all_of_them_and_a_policy_without_any_forgets_them(
     assert refused["code"] == "shadow_refused"
     assert "shadow[2]: missing.yaml: No such file" in refused["message"]
 
+    lags = asyncio.run(lags_of(server_url))
+    assert lags == {"greedy": 0.0, "vw": 0.0}
+    client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())})
+    client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())})
+    wait(lambda: asyncio.run(lags_of(server_url))["vw"] > 0.0)
+
     forget_shadows(settings, one.SPEC)
     assert report(settings) == []
+    assert asyncio.run(lags_of(server_url)) == {}
+
+
+async def lags_of(url: str) -> dict[str, float]:
+    """What any replica says of how far the shadows are behind."""
+    async with asyncio_client(url, timeout_s=10.0) as client:
+        return await read_shadow_lags(client, [one.KEYS])
 
 
 def report(settings: Settings) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from bandits.errors import ArchiveError, BanditloopError, CodecError, RefusedError, SnapshotError
 from bandits.log.records import CheckpointRecord, LogEntry
-from policies.archive.archive import ArchiveReader, archive_folder
+from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.fold.checkpoint import decode_state
 from policies.items.past import ItemsPast
@@ -30,14 +30,13 @@ from policies.shadows.following import DecisionPmfs, ShadowFollower
 from policies.shadows.opening import Shadow, shadows_of
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
-from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import FAILURES, Redis, blocking_client
-from serve_app.store.history import History, LogPast, batched
+from serve_app.store.history import batched
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.replicas.shadow_progress import ShadowProgress, forget_progress, say_progress
+from serve_app.workers.shadows.followed_log import READ, log_of_policy
 
-READ: Final = 250
-"""Entries at a time: while Redis sends a thousand large decisions, it answers nobody else."""
 POLL_S: Final = 1.0
 STORE_S: Final = 5.0
 """How often what was said since is stored, in seconds."""
@@ -62,14 +61,12 @@ class FollowedShadow:
         assert shadow.spec is not None  # noqa: S101 - whoever makes this has looked
         self._shadow, self._spec = shadow, shadow.spec
         self._salt = settings.secret()
-        self._client, keys, archive = client, Keys(policy.name), settings.archive_root()
-        folder, items = archive_folder(policy.name, 0, 1), shared_folder(policy.shares, "items")
-        self._history = History(client, keys, ArchiveReader(archive, folder) if archive else None)
+        self._client, self._keys, archive = client, Keys(policy.name), settings.archive_root()
+        items = shared_folder(policy.shares, "items")
+        self._log = log_of_policy(client, policy, settings)
         self._items = ItemsHistory(
             client, ItemsKeys(policy.shares), ArchiveReader(archive, items) if archive else None
         )
-        self._checkpoints = Checkpoints(client, keys)
-        self._past = LogPast(self._history, self._checkpoints)
         named = NamedShadow(shadow.name, shadow.digest)
         self._files = PolicyShadows(settings.shadows_root(), policy.name).of(named)
 
@@ -77,7 +74,7 @@ class FollowedShadow:
         self._tail = list[DecisionPmfs]()
         self._taken: tuple[str, bytes] | None = None
         self._stored_at = self._said_at = -STORE_S
-        self._follower = self._begin_anew()
+        self._follower = ShadowFollower(self._spec, self._fold())
 
     def run(self, stop: threading.Event) -> None:
         """Follow the log until told to stop; whatever goes wrong is said, and tried again."""
@@ -110,7 +107,7 @@ class FollowedShadow:
         if stored is not None:
             try:
                 fold = self._fold()
-                fold.resume(decode_state(stored.fold), self._past)
+                fold.resume(decode_state(stored.fold), self._log.past)
                 self._follower = ShadowFollower(self._spec, fold)
             except (CodecError, SnapshotError, RefusedError) as error:
                 log.warning("shadow %s begins anew: %s", self._shadow.name, error.message)
@@ -131,7 +128,7 @@ class FollowedShadow:
         Args:
             stop: ends it between two reads; what was read is stored at the next start.
         """
-        for batch in batched(self._history.encoded(self._follower.position, batch=READ), READ):
+        for batch in batched(self._log.entries(self._follower.position), READ):
             for part in _up_to_checkpoints(batch):
                 self._add(self._follower.follow(part))
                 self._store_checkpoint()
@@ -145,17 +142,17 @@ class FollowedShadow:
     def _begin_anew(self) -> ShadowFollower:
         """Return what begins where the log does, with nothing learned."""
         self._decisions, self._tail = 0, []
-        fold, root = self._fold(), self._checkpoints.root()
+        fold, root = self._fold(), self._log.root()
         if root is not None:
-            fold.begin_at(self._checkpoints.state(root.checkpoint), self._past)
+            fold.begin_at(root, self._log.past)
         return ShadowFollower(self._spec, fold)
 
     def _fold(self) -> ShadowFold:
         return ShadowFold(
             self._spec,
-            self._history.blob,
+            self._log.blob,
             salt=self._salt,
-            past=self._past,
+            past=self._log.past,
             items=ItemsPast(self._items),
             on_checkpoint=self._take,
         )
@@ -206,6 +203,7 @@ class FollowedShadow:
             message,
             round(1000 * time.time()),
         )
+        say_progress(self._client, self._keys, self._shadow.name, ShadowProgress(said.position))
         with contextlib.suppress(OSError):
             self._files.say_state(said)
 
@@ -228,6 +226,8 @@ def follow_policy(
             log.warning("policy %s: no shadow %s: %s", policy.name, each.name, each.refused)
     named = [NamedShadow(each.name, each.digest, each.refused) for each in shadows]
     files.say_current(named)
+    with blocking_client(str(settings.redis_url)) as client:
+        forget_progress(client, Keys(policy.name))
     return [
         (
             f"shadow-{policy.name}-{each.name}",
@@ -250,6 +250,8 @@ def forget_shadows(settings: Settings, policy: PolicySpec) -> None:
         files = PolicyShadows(settings.shadows_root(), policy.name)
         if files.current():
             files.say_current([])
+            with blocking_client(str(settings.redis_url)) as client:
+                forget_progress(client, Keys(policy.name))
 
 
 def _up_to_checkpoints(entries: Sequence[LogEntry]) -> Iterator[list[LogEntry]]:

@@ -151,6 +151,11 @@ CASES = {
         {of_policy("refreshes_total", outcome="failed"): once()},
         {of_policy("refreshes_total", outcome="accepted"): once()},
     ),
+    "BanditloopShadowBehind": Case(
+        {of_policy("shadow_lag_seconds", shadow="next"): f"3000+60x{STEPS}"},
+        {of_policy("shadow_lag_seconds", shadow="next"): f"3700x10 5x{STEPS}"},
+        {"policy": "home", "shadow": "next"},
+    ),
     "BanditloopNotArchived": Case(
         {of_policy("archive_lag_seconds"): f"0+60x{STEPS}"},
         {of_policy("archive_lag_seconds"): always(60)},

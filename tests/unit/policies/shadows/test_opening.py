@@ -87,9 +87,11 @@ def test_a_spec_without_a_field_that_a_shadow_says_is_the_same_may_say_it() -> N
     assert shadow.refused == ""
 
 
-def test_a_policy_in_partitions_has_no_shadow_yet() -> None:
+def test_a_shadow_of_a_policy_in_partitions_is_one_model_of_all_of_them() -> None:
     (shadow,) = shadows_of(policy(GREEDY, partitions=2))
-    assert "is in 2 partitions: evaluate it by banditloop replay" in shadow.refused
+    assert shadow.refused == ""
+    assert shadow.spec is not None
+    assert shadow.spec.partitions == 1
 
 
 def test_two_of_one_name_and_too_many_are_refused() -> None:
