@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -106,6 +107,17 @@ def event_weights(
         age_s = (time.max() - time) / 1000
         weight *= np.where(time == UNTIMED, 1.0, np.exp2(-age_s / options.half_life_s))
     return frozen(weight.astype(np.float32))
+
+
+def weights_as_rewards(events: CodedEvents, weights: WeightOptions) -> Float32:
+    """Return the weight of each event as if it did not fade with its age, float32[n].
+
+    Args:
+        events: what users did.
+        weights: the data set's options.
+    """
+    options = msgspec.structs.replace(weights, half_life_s=None)
+    return event_weights(events.types, events.type, events.time, events.value, options)
 
 
 def rating_curve(ratings: Float32, scale: tuple[float, float]) -> NDArray[np.float64]:

@@ -19,10 +19,9 @@ from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.artifacts.prior import MAX_ROWS, PriorDecision, PriorRows
 from policies.artifacts.profiles import Profiles
-from policies.data.coded import UNTIMED, CodedEvents, event_weights
+from policies.data.coded import UNTIMED, CodedEvents
 from policies.data.data_set import DataSet
 from policies.data.items import catalogue_items
-from policies.data.manifest import WeightOptions
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
@@ -265,14 +264,3 @@ def contexts_of(data: DataSet) -> dict[str, FeatureMap]:
         if kind != "category" or len(table[name].unique()) <= MOST_VALUES
     }
     return {user["id"]: user["features"] for user in catalogue_items(table, kinds)}
-
-
-def weights_as_rewards(events: CodedEvents, weights: WeightOptions) -> Float32:
-    """Return the weight of each event as if it did not fade with its age, float32[n].
-
-    Args:
-        events: what users did.
-        weights: the data set's options.
-    """
-    options = msgspec.structs.replace(weights, half_life_s=None)
-    return event_weights(events.types, events.type, events.time, events.value, options)

@@ -11,20 +11,23 @@ import numpy as np
 from bandits.errors import ArtifactError, BanditloopError
 from bandits.values import FeatureMap
 from policies.artifacts.prior import PriorRows, decode_prior
-from policies.data.coded import CodedEvents, event_weights
+from policies.data.coded import CodedEvents, event_weights, weights_as_rewards
 from policies.data.manifest import WeightOptions
+from policies.training.histories import histories_of
 from simulator.ranking.asking import TrainedModels
 from simulator.ranking.blending.boosting import can_boost, fit_boosted
 from simulator.ranking.blending.decisions import BlendUsers
 from simulator.ranking.blending.measure import measure_blend
 from simulator.ranking.fusion import Fusion, fusions
-from simulator.ranking.gather import FUSED_LIMIT, gather, gather_pools
+from simulator.ranking.gather import FUSED_LIMIT, add_references, gather, gather_pools
 from simulator.ranking.learners import JUDGED_USERS, PoolsOfUsers, measure_learners
 from simulator.ranking.metrics.beyond import popularity
 from simulator.ranking.metrics.chances import Chances, fit_chances, loss_sentence
 from simulator.ranking.metrics.groups import item_groups, user_groups
 from simulator.ranking.metrics.ratings import RatingFit, fit_ratings
 from simulator.ranking.pool import pools_by_limit, pools_by_sources
+from simulator.ranking.references import user_knn
+from simulator.ranking.references.user_knn import user_neighbours
 from simulator.ranking.report import (
     BlendReport,
     LearnerRow,
@@ -65,6 +68,7 @@ class RankingOptions:
             earlier part of the training part.
         blend: whether a blend is judged without each of its sources; it is taught by the same
             second training, or by an artifact's prior.
+        user_knn: whether neighbours of users are a row to compare with.
     """
 
     split: SplitName = "global-time"
@@ -74,6 +78,7 @@ class RankingOptions:
     most_users: int = 10_000
     fuse: bool = True
     blend: bool = False
+    user_knn: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +134,7 @@ def evaluate_sources(
         most_users=options.most_users,
         seed=options.seed,
         contexts=contexts,
+        worth=weights_as_rewards(events, weights),
     )
     if trained.proposing:
         fitted = _fit(early, weights, options, train, list(trained.models), contexts or {})
@@ -144,6 +150,8 @@ def evaluate_sources(
         lambda done: progress("asking", done, task.users),
         fitted.chances,
     )
+    if options.user_knn:
+        add_references(found, task, user_neighbours(histories_of(early), trained.items), options.k)
     if "" in found.log_loss:
         fitted.notes.append(loss_sentence(float(np.nanmean(found.log_loss[""]))))
     predicted = {
@@ -236,6 +244,7 @@ def _fit(
             most_users=VALIDATION_USERS,
             seed=seed,
             contexts=contexts,
+            worth=weights_as_rewards(early, weights),
         )
     except BanditloopError as error:
         votes = fusions(names, None, None, k, limit=FUSED_LIMIT, seed=seed)
@@ -347,15 +356,15 @@ def _contexts_of(
 def _described(
     results: Sequence[RankerResult], trained: TrainedModels, fused: Sequence[Fusion]
 ) -> list[RankerResult]:
-    notes = {fusion.name: fusion.note for fusion in fused}
+    notes = {fusion.name: fusion.note for fusion in fused} | {user_knn.NAME: user_knn.NOTE}
     seconds = trained.seconds or {}
     return [
         msgspec.structs.replace(
             result,
             note=notes.get(result.name, ""),
             train_s=seconds.get(result.name),
-            needs_history=result.name in trained.models
-            and trained.models[result.name].needs_history,
+            needs_history=result.kind == "reference"
+            or (result.name in trained.models and trained.models[result.name].needs_history),
         )
         for result in results
     ]

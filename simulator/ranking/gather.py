@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -32,7 +32,8 @@ class Gathered:
     ``lists``: int32[users, k]. ``deep``: of what proposes, int32[users, DEPTH]. ``auc``: float64[
     users]. ``answered``: bool[users]. ``by_limit``: lists of pools of each limit. ``rated``: raw
     scores of the task's ratings, NaN without an answer. ``ask_s``: seconds that sources took.
-    ``log_loss``: float64[users], of a pool's candidates; the name "" knows their share alone.
+    ``references``: rows that are neither, to compare with. ``log_loss``: float64[users], of a
+    pool's candidates; the name "" knows their share alone.
     """
 
     lists: dict[str, Lists] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Gathered:
     by_limit: dict[int, Lists] = field(default_factory=dict)
     rated: dict[str, Float64] = field(default_factory=dict)
     ask_s: dict[str, float] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
     log_loss: dict[str, Float64] = field(default_factory=dict)
 
 
@@ -83,6 +85,23 @@ def gather(
             _add_fusions(found, task, trained, fused, answers, k, chances)
         progress(answers.users.stop)
     return found
+
+
+def add_references(found: Gathered, task: RankingTask, references: TrainedModels, k: int) -> None:
+    """Add rows to compare the sources with, which bring nothing to pools and fusions.
+
+    Args:
+        found: what the sources answered.
+        task: the users.
+        references: what is asked beside the sources, over the same items.
+        k: where lists are cut.
+    """
+    beside = gather(replace(task, ratings=task.ratings[:0]), references, [], k, lambda _: None)
+    found.lists |= beside.lists
+    found.auc |= beside.auc
+    found.answered |= beside.answered
+    found.ask_s |= beside.ask_s
+    found.references += list(references.models)
 
 
 def _add_sources(found: Gathered, task: RankingTask, answers: Answers, k: int) -> None:

@@ -99,10 +99,16 @@ def pools_by_limit(task: RankingTask, found: Gathered, k: int, *, seed: int) -> 
 def _recall(
     task: RankingTask, places: NDArray[np.int16], chosen: Sequence[int], limit: int
 ) -> Float64:
-    """Return the share of each user's relevant items that a pool holds, float64[users]."""
+    """Return the share of each user's relevant items that a pool holds, float64[users].
+
+    Each counts by what it is worth.
+    """
     inside = places[:, list(chosen)].min(axis=1) < limit
-    held = np.add.reduceat(inside.astype(np.float64), task.relevant.starts[:-1])
-    return held / task.relevant.sizes
+    gains = np.ones(inside.size) if task.gains is None else task.gains
+    held, wanted = (
+        np.add.reduceat(values, task.relevant.starts[:-1]) for values in (inside * gains, gains)
+    )
+    return held / wanted
 
 
 def _size(found: Gathered, names: Sequence[str], limit: int) -> float:

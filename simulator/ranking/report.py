@@ -9,6 +9,7 @@ from simulator.pages import describe_time
 SIGNIFICANT = 0.05
 MEAN_METRICS = {
     "ndcg": "nDCG",
+    "graded_ndcg": "graded nDCG",
     "recall": "recall",
     "precision": "precision",
     "f1": "F1",
@@ -72,7 +73,8 @@ class RankerResult(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of the source, or of the way of fusing.
-        kind: source, scorer (it proposes nothing, and scores what sources do) or fusion.
+        kind: source, scorer (it proposes nothing, and scores what sources do), fusion, or reference
+            (it is compared, and nothing can serve it).
         metrics: by name, at the report's k.
         user_groups: nDCG by group of users.
         item_groups: recall of the relevant items by group of items.
@@ -215,7 +217,7 @@ class RankingReport(msgspec.Struct, frozen=True):
         k: where lists are cut.
         seed: of the sample of users and of all resampling.
         split: how events were split.
-        results: the sources, then the fusions of all of them.
+        results: the sources, then the fusions of all of them, then what they are compared with.
         tests: of every two of the results.
         pools: the best pool of one source, of two, and so on, at the largest limit.
         limits: the pool of all sources, by limit.

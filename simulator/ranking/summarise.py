@@ -19,7 +19,14 @@ from simulator.ranking.metrics.beyond import (
     self_information,
 )
 from simulator.ranking.metrics.groups import item_groups, user_groups
-from simulator.ranking.metrics.lists import LIST_METRICS, Hits, Lists, hits_of, rating_errors
+from simulator.ranking.metrics.lists import (
+    LIST_METRICS,
+    Hits,
+    Lists,
+    graded_ndcg,
+    hits_of,
+    rating_errors,
+)
 from simulator.ranking.metrics.significance import bootstrap, holm, intervals, paired_p_values
 from simulator.ranking.report import Metric, PairedTest, RankerResult
 from simulator.ranking.task import RankingTask
@@ -90,6 +97,11 @@ def summarise(
         for metric, values in LIST_METRICS.items():
             columns.add(values(hits), name, metric)
         nothing = np.full(task.users, np.nan)
+        columns.add(
+            nothing if task.gains is None else graded_ndcg(lists, task.relevant, task.gains, k),
+            name,
+            "graded_ndcg",
+        )
         columns.add(found.auc.get(name, nothing), name, "auc")
         columns.add(found.log_loss.get(name, nothing), name, "log_loss")
         columns.add(mean_of_items(lists, information), name, "novelty")
@@ -130,7 +142,7 @@ def _result(
     groups: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> RankerResult:
     lists = found.lists[name]
-    means = (*LIST_METRICS, "auc", "log_loss", "novelty", "diversity", "popularity")
+    means = (*LIST_METRICS, "graded_ndcg", "auc", "log_loss", "novelty", "diversity", "popularity")
     metrics = {metric: columns.metric(name, metric) for metric in means}
     counts = np.bincount(lists[lists >= 0], minlength=task.items)
     metrics["coverage"] = Metric(coverage(counts))
@@ -152,6 +164,8 @@ def _result(
 
 
 def _kind(name: str, found: Gathered) -> str:
+    if name in found.references:
+        return "reference"
     if name in found.deep:
         return "source"
     return "scorer" if name in found.ask_s else "fusion"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import DataSetError
-from bandits.types import Float64
+from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.data.coded import CodedEvents
 from policies.training.histories import histories_of
@@ -26,7 +26,8 @@ class RankingTask:
 
     ``items``: how many there are. ``user_codes``: of the users, into those of the events.
     ``known``: the history of each user; ``relevant``: what the user turned to later, none of it in
-    the history. ``everyone``: the histories of all training users.
+    the history. ``gains``: what each of these is worth, float64[pairs]; None: all are alike.
+    ``everyone``: the histories of all training users.
     ``rated_user``, ``rated_item`` and ``ratings``: ratings of the test part. ``test_users``: how
     many there were before the sample; ``unknown_items``, ``known_already`` and ``irrelevant``: test
     events left out.
@@ -36,6 +37,7 @@ class RankingTask:
     user_codes: NDArray[np.int64]
     known: KnownItems
     relevant: ItemSets
+    gains: Float64 | None
     everyone: ItemSets
     rated_user: NDArray[np.int64]
     rated_item: NDArray[np.int64]
@@ -47,10 +49,12 @@ class RankingTask:
 
     def part(self, users: NDArray[np.intp]) -> "RankingTask":
         """Return the task of some of the users, without ratings."""
+        starts, at = self.relevant.cells(users)
         return replace(
             self,
             known=self.known.take(users),
-            relevant=self.relevant.take(users),
+            relevant=ItemSets(starts, self.relevant.indices[at]),
+            gains=None if self.gains is None else self.gains[at],
             user_codes=self.user_codes[users],
             rated_user=self.rated_user[:0],
             rated_item=self.rated_item[:0],
@@ -72,6 +76,7 @@ def make_task(
     most_users: int,
     seed: int,
     contexts: Mapping[str, FeatureMap] | None = None,
+    worth: Float32 | None = None,
 ) -> RankingTask:
     """Return the users of a split's test part.
 
@@ -83,6 +88,7 @@ def make_task(
         most_users: users judged at most; of more, so many are drawn.
         seed: of the draw.
         contexts: by user, what a caller would say of each with a request.
+        worth: float32[n], what each event is worth; all the same by default.
 
     Raises:
         DataSetError: no user has anything relevant in the test part; it says why.
@@ -119,11 +125,16 @@ def make_task(
 
     said = [(contexts or {}).get(events.user_ids[code], {}) for code in chosen.tolist()]
     kept = rated & ~had & (row_of[test.user] >= 0)
+    values = np.ones(len(test)) if worth is None else worth[split.test].astype(np.float64)
+    relevant, gains = _sets(
+        row_of[test.user[wanted]], at[wanted], values[wanted], chosen.size, len(items)
+    )
     return RankingTask(
         items=len(items),
         user_codes=chosen,
         known=replace(histories.take(chosen), contexts=said),
-        relevant=_sets(row_of[test.user[wanted]], at[wanted], chosen.size, len(items)),
+        relevant=relevant,
+        gains=None if np.ptp(gains) == 0 else gains,
         everyone=histories.sets.take(np.unique(train.user).astype(np.intp)),
         rated_user=row_of[test.user[kept]],
         rated_item=at[kept],
@@ -174,9 +185,13 @@ def known_items(events: CodedEvents, place_of: Mapping[str, int]) -> KnownItems:
     return KnownItems(sets, at[in_time].astype(np.int32), histories.weights[in_time])
 
 
-def _sets(user: NDArray[np.int64], item: NDArray[np.int64], users: int, items: int) -> ItemSets:
-    """Return sets of items by row, of pairs of which those of row -1 are left out."""
+def _sets(
+    user: NDArray[np.int64], item: NDArray[np.int64], worth: Float64, users: int, items: int
+) -> tuple[ItemSets, Float64]:
+    """Return sets of items by row, and the most that each was worth; row -1 is left out."""
     kept = user >= 0
-    cells = np.unique(user[kept] * items + item[kept])
+    cells, place = np.unique(user[kept] * items + item[kept], return_inverse=True)
+    gains = np.zeros(cells.size)
+    np.maximum.at(gains, place, worth[kept])
     starts = np.searchsorted(cells, np.arange(users + 1, dtype=np.int64) * items)
-    return ItemSets(starts.astype(np.int64), (cells % items).astype(np.int32))
+    return ItemSets(starts.astype(np.int64), (cells % items).astype(np.int32)), gains

@@ -35,7 +35,7 @@ def evaluate_data(
         str | None,
         typer.Option(
             help="Sources, separated by commas, or all [default: the usual ones that the data is"
-            " enough for]"
+            " enough for, and user_knn to compare with]"
         ),
     ] = None,
     split: Annotated[
@@ -75,11 +75,18 @@ def evaluate_data(
     from simulator.ranking.automatic import user_contexts
     from simulator.ranking.evaluate import RankingOptions, evaluate_sources
     from simulator.ranking.page import ranking_page
+    from simulator.ranking.references.user_knn import NAME
     from simulator.ranking.splits import check_split_name
 
     if blend and not fusion and artifact is None:
         raise typer.BadParameter("--blend is taught what --fusion trains: leave --no-fusion out")
     kind = check_split_name(split)
+    names = _names(sources)
+    beside = names is not None and NAME in names
+    if names is not None and beside:
+        names.remove(NAME)
+        if not names:
+            raise typer.BadParameter(f"{NAME} is compared with sources: name one beside it")
     opened = DataSet.open(data)
     with _bars() as show:
         report = evaluate_sources(
@@ -87,8 +94,10 @@ def evaluate_data(
             opened.coded(),
             opened.items(),
             opened.manifest.weights,
-            RankingOptions(kind, share, k, seed, users, fusion, blend),
-            _trainer(opened, artifact, _names(sources), seed, show),
+            RankingOptions(
+                kind, share, k, seed, users, fusion, blend, user_knn=names is None or beside
+            ),
+            _trainer(opened, artifact, names, seed, show),
             contexts=user_contexts(opened),
             artifact=None if artifact is None else str(artifact),
             progress=show,

@@ -30,7 +30,7 @@ def ranking_tables(report: RankingReport) -> list[Table | Text]:
     return parts
 
 
-_QUALITY = ("recall", "mrr", "auc", "log_loss")
+_QUALITY = ("graded_ndcg", "recall", "mrr", "auc", "log_loss")
 _WHAT = ("coverage", "gini", "popularity", "novelty", "diversity", "rmse")
 
 

@@ -192,7 +192,8 @@ def _prior(
         config: what sources are fitted with; None for the usual.
         place: where sources are fitted.
     """
-    from policies.training.prior import LIMIT, make_prior, weights_as_rewards
+    from policies.data.coded import weights_as_rewards
+    from policies.training.prior import LIMIT, make_prior
     from policies.training.train import progress_bars
     from policies.typed_yaml import parse_yaml
 

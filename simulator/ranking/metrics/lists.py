@@ -1,8 +1,9 @@
 """Metrics of ranked lists, vectorised over users.
 
 A list holds indices of items, best first: int32[users, n], -1 where a list has ended. Relevance is
-binary. The numbers equal those of ranx (https://github.com/AmenRA/ranx), and of AUC and the errors
-of ratings those of scikit-learn, to 1e-9 (tests/unit/simulator/ranking/test_metrics.py).
+binary, but for ``graded_ndcg``. The numbers equal those of ranx (https://github.com/AmenRA/ranx),
+and of AUC and the errors of ratings those of scikit-learn, to 1e-9
+(tests/unit/simulator/ranking/test_metrics.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -40,10 +41,14 @@ class ItemSets:
 
     def take(self, users: NDArray[np.intp]) -> "ItemSets":
         """Return the sets of some users, in this order."""
+        starts, at = self.cells(users)
+        return ItemSets(starts, self.indices[at])
+
+    def cells(self, users: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the sets of some users begin, and the places of their items in these."""
         sizes = self.sizes[users]
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        at = np.arange(starts[-1]) + np.repeat(self.starts[users] - starts[:-1], sizes)
-        return ItemSets(starts, self.indices[at])
+        return starts, np.arange(starts[-1]) + np.repeat(self.starts[users] - starts[:-1], sizes)
 
     def owners(self) -> NDArray[np.int64]:
         """Return the row of each index, int64[n]."""
@@ -51,19 +56,28 @@ class ItemSets:
 
     def holds(self, lists: Lists) -> Bools:
         """Return which entries of lists are in their user's set, bool[users, n]."""
+        found: Bools = self.find(lists) >= 0
+        return found
+
+    def find(self, lists: Lists) -> NDArray[np.int64]:
+        """Return the place in ``indices`` of each entry of lists, int64[users, n]; -1: none."""
         rows = np.broadcast_to(np.arange(len(lists))[:, None], lists.shape)
-        return self.holds_pairs(rows, lists)
+        return self.find_pairs(rows, lists)
 
     def holds_pairs(self, rows: NDArray[Any], items: NDArray[Any]) -> Bools:
         """Return which items are in the set of their row, of the arguments' shape; -1 never is."""
+        found: Bools = self.find_pairs(rows, items) >= 0
+        return found
+
+    def find_pairs(self, rows: NDArray[Any], items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the place in ``indices`` of items in the set of their row; -1 if they are not."""
         span = 1 + max(int(items.max(initial=0)), int(self.indices.max(initial=0)))
         mine = self.owners() * span + self.indices
         if not mine.size:
-            return np.zeros(items.shape, np.bool_)
+            return np.full(items.shape, -1, np.int64)
         asked = rows.astype(np.int64) * span + items
         at = np.minimum(np.searchsorted(mine, asked), mine.size - 1)
-        found: Bools = (mine[at] == asked) & (items >= 0)
-        return found
+        return np.where((mine[at] == asked) & (items >= 0), at, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +158,32 @@ def reciprocal_rank(of: Hits) -> Float64:
 def hit_rate(of: Hits) -> Float64:
     """Return 1 where any of the first k is relevant, else 0."""
     return np.asarray(of.hits.any(axis=1), np.float64)
+
+
+def graded_ndcg(lists: Lists, relevant: ItemSets, gains: Float64, k: int) -> Float64:
+    """Return nDCG with a gain of its own for each relevant item: Σ gain_i / log₂(i + 1).
+
+    Järvelin & Kekäläinen 2002, https://doi.org/10.1145/582415.582418. The best list has the largest
+    gains first.
+
+    Args:
+        lists: int32[users, n].
+        relevant: the relevant items of each user.
+        gains: of each of them, float64[pairs], above 0.
+        k: where lists are cut.
+    """
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    at = relevant.find(lists[:, :k])
+    reached = np.where(at >= 0, gains[np.maximum(at, 0)], 0.0) @ discounts[: at.shape[1]]
+
+    owners = relevant.owners()
+    order = np.lexsort((-gains, owners))
+    rank = np.arange(owners.size) - relevant.starts[owners]
+    first = rank < k
+    best = np.bincount(
+        owners[first], gains[order][first] * discounts[rank[first]], minlength=len(lists)
+    )
+    return _share(reached, best)
 
 
 LIST_METRICS: Final[Mapping[str, Callable[[Hits], Float64]]] = {

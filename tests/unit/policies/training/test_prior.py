@@ -10,11 +10,12 @@ from support.events import coded_events
 
 from bandits.types import frozen
 from policies.artifacts.prior import decode_prior
+from policies.data.coded import weights_as_rewards
 from policies.data.manifest import WeightOptions
 from policies.data.writer import write_data_set
 from policies.training.cf import AlsConfig
 from policies.training.fits import TrainConfig
-from policies.training.prior import contexts_of, make_prior, weights_as_rewards
+from policies.training.prior import contexts_of, make_prior
 from policies.training.scorers.network import ScorerConfig
 
 CONFIG = TrainConfig(als=AlsConfig(factors=4, iterations=3))

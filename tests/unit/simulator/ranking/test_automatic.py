@@ -102,7 +102,13 @@ def test_the_command_judges_an_artifact_that_was_trained_on_the_earlier_part(
     report = json.loads(out.read_text())
     assert json.loads(capsys.readouterr().out) == report
     assert report["split"]["evaluated_users"] == 100
-    assert [row["name"] for row in report["results"]] == ["item_knn", "popular", "borda", "rrf"]
+    assert [row["name"] for row in report["results"]] == [
+        "item_knn",
+        "popular",
+        "borda",
+        "rrf",
+        "user_knn",
+    ]
     assert report["results"][0]["metrics"]["recall"]["value"] > 0.5
     assert any("is not checked" in note for note in report["notes"])
     assert page.read_text().startswith("<!doctype html>")

@@ -43,7 +43,7 @@ def evaluate(events, *, weights=NO_WEIGHTS, train=train_small, items=None, **opt
 
 @pytest.fixture(scope="module")
 def crowd_report():
-    return evaluate(crowds())
+    return evaluate(crowds(), user_knn=True)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,48 @@ def test_users_without_a_history_are_a_group_that_popularity_answers():
     assert report.result("popular").user_groups["light"].value is None
 
 
+def test_what_events_are_worth_weighs_the_items_of_lists_and_pools():
+    """Half of the items are bought, which is worth ten views, and one source lists these first.
+
+    Where all events are worth the same there is no such column.
+    """
+    events = fashions(users=120)
+    bought = (events.item % 2).astype(np.int16)
+    typed = replace(events, types=("view", "purchase"), type=bought)
+
+    def train(early, _purpose):
+        whole = small_artifact(early)
+        counts = whole.sources["popular"].arrays["counts"]
+        odd = np.array([int(item[1:]) % 2 for item in whole.items], np.float32)
+        sources = {
+            name: replace(whole.sources["popular"], arrays={"counts": (1 + 9 * first) * counts})
+            for name, first in (("viewed", 1 - odd), ("bought", odd))
+        }
+        return models_of(replace(whole, sources=sources))
+
+    plain = evaluate(typed, train=train, fuse=False)
+    assert plain.result("bought").metrics["graded_ndcg"].value is None
+    weights = WeightOptions(types={"view": 1.0, "purchase": 10.0})
+    weighed = evaluate(typed, train=train, weights=weights, fuse=False)
+    assert weighed.result("bought").metrics["ndcg"] == plain.result("bought").metrics["ndcg"]
+    graded = {row.name: row.metrics["graded_ndcg"].value for row in weighed.results}
+    assert graded["bought"] > 2 * graded["viewed"] > 0
+    assert weighed.pools[0].sources == ["bought"]
+    assert weighed.pools[0].recall > 1.3 * plain.pools[0].recall
+
+
+def test_neighbours_of_users_are_a_row_to_compare_with_and_never_chosen(crowd_report):
+    """They know the crowds, and no pool, fusion or spec has them."""
+    report = crowd_report
+    row = report.result("user_knn")
+    assert (row.kind, row.needs_history, row.answered) == ("reference", True, 1.0)
+    assert row.metrics["ndcg"].value > 3 * report.result("popular").metrics["ndcg"].value
+    assert any("user_knn" in (test.left, test.right) for test in report.tests)
+    assert all("user_knn" not in pool.sources for pool in [*report.pools, *report.limits])
+    assert "user_knn" not in choose_spec(report, name="home", artifact="shop").yaml
+    assert "user_knn" in ranking_page(report)
+
+
 def test_ratings_are_predicted_from_scores():
     """Popular items are the better rated here, so popularity says something of ratings."""
     events = fashions()
@@ -175,7 +217,7 @@ def test_a_chosen_spec_names_the_rows_it_rests_on(crowd_report):
 
 
 def test_the_same_seed_gives_the_same_report(crowd_report):
-    again = msgspec.to_builtins(evaluate(crowds()))
+    again = msgspec.to_builtins(evaluate(crowds(), user_knn=True))
     before = msgspec.to_builtins(crowd_report)
     for report in (again, before):
         report["seconds"] = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, roc_auc_score
 from support.ranx_reference import CUTS, METRICS, by_ranx, make_lists
 
 from simulator.ranking.metrics.beyond import (
@@ -20,7 +20,14 @@ from simulator.ranking.metrics.beyond import (
     popularity,
     self_information,
 )
-from simulator.ranking.metrics.lists import LIST_METRICS, ItemSets, auc, hits_of, rating_errors
+from simulator.ranking.metrics.lists import (
+    LIST_METRICS,
+    ItemSets,
+    auc,
+    graded_ndcg,
+    hits_of,
+    rating_errors,
+)
 
 PINNED = json.loads((Path(__file__).parents[3] / "fixtures/ranking/ranx.json").read_text())
 
@@ -57,6 +64,32 @@ def test_the_pinned_figures_are_those_of_ranx():
     assert found.keys() == PINNED["metrics"].keys()
     for name, values in found.items():
         assert values == pytest.approx(PINNED["metrics"][name], abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_graded_ndcg_is_scikit_learns(k):
+    """Each relevant item has a gain of its own."""
+    rng = np.random.default_rng(8)
+    lists = np.stack([rng.permutation(40) for _ in range(30)]).astype(np.int32)
+    relevant = [rng.permutation(40)[: int(rng.integers(1, 20))].tolist() for _ in range(30)]
+    gains = rng.choice([0.5, 1.0, 3.0, 10.0], sum(map(len, relevant)))
+    found = graded_ndcg(lists, sets_of(relevant), gains, k)
+
+    starts = np.concatenate([[0], np.cumsum([len(mine) for mine in relevant])])
+    for user, mine in enumerate(relevant):
+        worth, scores = np.zeros(40), np.zeros(40)
+        worth[sorted(mine)] = gains[starts[user] : starts[user + 1]]
+        scores[lists[user]] = -np.arange(40)
+        assert found[user] == pytest.approx(ndcg_score([worth], [scores], k=k), abs=1e-9)
+
+
+def test_graded_ndcg_of_lists_that_are_short_or_empty_and_of_equal_gains():
+    lists, relevant = padded([[3, 1], [], [0]]), sets_of([[1, 2], [0], []])
+    discount = 1 / math.log2(3)
+    found = graded_ndcg(lists, relevant, np.array([2.0, 4.0, 1.0]), 5)
+    assert found == pytest.approx([2 * discount / (4 + 2 * discount), 0, 0], abs=1e-12)
+    alike = graded_ndcg(lists, relevant, np.full(3, 2.0), 5)
+    assert alike == pytest.approx(LIST_METRICS["ndcg"](hits_of(lists, relevant, 5)), abs=1e-12)
 
 
 def test_auc_is_scikit_learns():

@@ -1,0 +1,1 @@
+"""Rows of an evaluation that sources are compared with, and that nothing serves."""
