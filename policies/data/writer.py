@@ -87,15 +87,15 @@ def new_data_set(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_manifest(scratch: Path, manifest: Manifest, stored: Mapping[str, int]) -> None:
+def write_manifest(scratch: Path, manifest: Manifest, stored: Mapping[str, StoredFile]) -> None:
     """Write the manifest of a data set whose files are in ``scratch``.
 
     Args:
         scratch: the folder that ``new_data_set`` made.
         manifest: all of it but the files.
-        stored: the rows of each file, by its path below the folder.
+        stored: each file, by its path below the folder.
     """
-    files = {name: _stored(scratch / name, rows) for name, rows in sorted(stored.items())}
+    files = dict(sorted(stored.items()))
     whole = msgspec.structs.replace(
         manifest, files=files, created_with={"pyarrow": pa.__version__, "numpy": np.__version__}
     )
@@ -124,12 +124,26 @@ def event_writer(path: Path, schema: "pa.Schema" = EVENT_SCHEMA) -> "pq.ParquetW
     )
 
 
-def write_table(table: "pa.Table", path: Path) -> int:
-    """Write the table of items or users; return its rows."""
+def write_table(table: "pa.Table", path: Path) -> StoredFile:
+    """Write the table of items or users; return what is to be said of the file."""
     pq.write_table(
         table, path, compression="zstd", write_page_checksum=True, row_group_size=1 << 16
     )
-    return int(table.num_rows)
+    return synced(path, table.num_rows)
+
+
+def synced(path: Path, rows: int) -> StoredFile:
+    """Bring a written file to the disk; return what a manifest says of it.
+
+    Args:
+        path: the file.
+        rows: how many are in it.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.seek(0, os.SEEK_END)
+        os.fsync(file.fileno())
+    return StoredFile(rows, size, digest)
 
 
 def write_data_set(
@@ -182,7 +196,10 @@ def write_data_set(
         with event_writer(scratch / part) as writer:
             writer.write_table(table, row_group_size=ROW_GROUP)
 
-        stored = {part: table.num_rows, ITEMS: write_table(listed, scratch / ITEMS)}
+        stored = {
+            part: synced(scratch / part, table.num_rows),
+            ITEMS: write_table(listed, scratch / ITEMS),
+        }
         if users is not None:
             stored[USERS] = write_table(users, scratch / USERS)
         write_manifest(
@@ -289,14 +306,6 @@ def _sorted(table: "pa.Table") -> "pa.Table":
     time = pc.fill_null(table["time"].cast(pa.int64()), -1).to_numpy()
     user = pc.rank(table["user"].combine_chunks(), tiebreaker="dense").to_numpy()
     return table.take(pa.array(np.lexsort((time, user)))).combine_chunks()
-
-
-def _stored(path: Path, rows: int) -> StoredFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.seek(0, os.SEEK_END)
-        os.fsync(file.fileno())
-    return StoredFile(rows, size, digest)
 
 
 def _replace(folder: Path, fresh: Path) -> None:

@@ -112,7 +112,7 @@ class EventColumns:
         if unit == "ms" and given.type == pa.int64():
             given = given.view(UTC_MS)  # it is what it is read as
         read = read_times(given, unit)
-        time: NDArray[np.int64] = np.array(read.view(pa.int64()).fill_null(NO_TIME))
+        time: NDArray[np.int64] = np.asarray(_filled(read.view(pa.int64()), NO_TIME))
         if read.null_count:
             missing, empty = time == NO_TIME, _empty(given)
             drop.where(missing & ~empty, reasons.BAD_TIME, mapping.time)
@@ -136,7 +136,7 @@ class EventColumns:
             return np.full(1, np.nan)
         given = rows.batch.column(mapping.value)
         read = _numbers(given, mapping.value, rows.file)
-        value: NDArray[np.float64] = np.array(read.fill_null(np.nan))
+        value: NDArray[np.float64] = np.asarray(_filled(read, np.nan))
         finite = np.isfinite(value)
         if not finite.all():
             absent = np.array(read.is_null())
@@ -159,7 +159,7 @@ class EventColumns:
         ]
         if coded.null_count:
             numbers.append(self._type(mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type))
-        codes = np.array(coded.indices.fill_null(len(coded.dictionary)))
+        codes = np.asarray(_filled(coded.indices, len(coded.dictionary)))
         by_code: NDArray[np.uint16] = np.array(numbers, np.uint16)[codes]
         return by_code
 
@@ -245,6 +245,11 @@ def _numbers(values: "pa.Array", column: str, file: str) -> "pa.Array":
             "columns.value",
         )
     return values.cast(pa.float64(), safe=False)
+
+
+def _filled(values: "pa.Array", missing: float) -> "pa.Array":
+    """Return numbers with one in the place of those that are missing; the same if none is."""
+    return values.fill_null(missing) if values.null_count else values
 
 
 def _empty(values: "pa.Array") -> NDArray[np.bool_]:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from policies.data.data_set import EVENT_SCHEMA
-from policies.data.manifest import EVENTS, Counts
-from policies.data.writer import CODED_SCHEMA, ROW_GROUP, event_writer
+from policies.data.manifest import EVENTS, Counts, StoredFile
+from policies.data.writer import CODED_SCHEMA, ROW_GROUP, event_writer, synced
 from simulator.imports import cleaning as reasons
 from simulator.imports.arrange import (
     BOT,
@@ -39,10 +39,10 @@ _REASONS = {EXACT_DUPLICATE: reasons.EXACT, REPEATED: reasons.REPEAT, BOT: reaso
 
 @dataclass(slots=True)
 class WrittenEvents:
-    """A finished writing: ``stored``, the rows of each file; ``items``, the numbers with events."""
+    """A finished writing: ``stored``, each file; ``items``, the numbers with events."""
 
     counts: Counts
-    stored: dict[str, int]
+    stored: dict[str, StoredFile]
     items: NDArray[np.intp]
 
 
@@ -51,6 +51,7 @@ class _Part:
     """Counts and dropped rows of one part; they are added up in the order of the parts."""
 
     rows: int = 0
+    stored: StoredFile | None = None
     users: int = 0
     types: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     untimed: int = 0
@@ -86,13 +87,14 @@ class EventWriting:
         if has_core:
             self._keep_core()
 
-        total, stored = _Part(types=np.zeros(len(self._columns.types), np.int64)), {}
+        total = _Part(types=np.zeros(len(self._columns.types), np.int64))
+        stored: dict[str, StoredFile] = {}
         with_events = np.zeros(len(self._columns.items), np.bool_)
         for number, part in enumerate(self._parts(is_arranged=has_core)):
             self._count(part)
-            if not part.rows:
+            if part.stored is None:
                 continue
-            stored[self._name(number)] = part.rows
+            stored[self._name(number)] = part.stored
             total.rows, total.users = total.rows + part.rows, total.users + part.users
             total.types = total.types + part.types
             total.untimed += part.untimed
@@ -200,7 +202,7 @@ class EventWriting:
                 writer.write_batch(batch, row_group_size=ROW_GROUP)
                 self._progress(batch.num_rows)
 
-        part.rows = n
+        part.rows, part.stored = n, synced(self._scratch / self._name(number), n)
         part.users = 1 + int(np.count_nonzero(user[1:] != user[:-1]))
         part.types = np.bincount(kind, minlength=len(columns.types))
         timed = time[time != NO_TIME]
