@@ -7,6 +7,7 @@ it was asked for. What would explore in another way than it says is not changed:
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 from bandits.features.namespaces import NAMESPACES
 from bandits.vw.accepted_arguments import (
@@ -19,6 +20,8 @@ from bandits.vw.accepted_arguments import (
 )
 from bandits.vw.arguments import SHORT_NAMES
 
+Argument = tuple[str, str | None]
+"""An option's long name, and its value; None of a flag."""
 _OF_NAMESPACES = (*INTERACTIONS, "ignore")
 _LETTERS = {":", *(name[0] for name in NAMESPACES)}
 _CLAMPED = ("learning_rate", "power_t", "initial_t", "l1", "l2")
@@ -32,10 +35,10 @@ def nearest_taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Args:
         words: arguments whose options are known, each with its value.
     """
-    options = _options(words)
+    options = _without_ignored(read_options(words))
     names = {name for name, _ in options}
     changes: list[str] = []
-    kept: list[tuple[str, str | None]] = []
+    kept: list[Argument] = []
     rates = _slow_rates(options)
     for name, value in options:
         taken = value if value is None else rates.get(name) or _taken(name, value)
@@ -49,14 +52,14 @@ def nearest_taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if "cover" in names and "psi" not in names:
         changes.append(f"--cover: with --psi {_PSI:g}, or it would stay uniform")
         kept.append(("psi", f"{_PSI:g}"))
-    if not changes:
+    if not changes and options == read_options(words):
         return list(words), []
-    return [word for name, value in kept for word in _words(name, value)], changes
+    return [word for name, value in kept for word in argument_words(name, value)], changes
 
 
-def _options(words: Sequence[str]) -> list[tuple[str, str | None]]:
+def read_options(words: Sequence[str]) -> list[Argument]:
     """Return each option with its value; one with several values stands once for each."""
-    options: list[tuple[str, str | None]] = []
+    options: list[Argument] = []
     for word in words:
         if word.startswith("--") and len(word) > 2:
             name, _, value = word[2:].partition("=")
@@ -70,7 +73,40 @@ def _options(words: Sequence[str]) -> list[tuple[str, str | None]]:
     return options
 
 
-def _words(name: str, value: str | None) -> list[str]:
+def _without_ignored(options: Sequence[Argument]) -> list[Argument]:
+    """Return options without ``--ignore``, which do the same: nothing is made of what it names.
+
+    A namespace that there is none of is left there.
+    """
+    named = [value for name, value in options if name == "ignore" and value is not None]
+    ignored = {letter for letter in "".join(named) if letter in _LETTERS - {":"}}
+    if not ignored:
+        return list(options)
+
+    left = [name[0] for name in NAMESPACES if name[0] not in ignored]
+    kept: list[Argument] = []
+    for name, value in options:
+        if name == "ignore" and value is not None:
+            unknown = "".join(letter for letter in value if letter not in ignored)
+            kept += [(name, unknown)] if unknown else []
+        elif value is None or name not in INTERACTIONS or name == "ignore_linear":
+            kept.append((name, value))
+        elif ":" in value:
+            choices = [left if letter == ":" else [letter] for letter in value]
+            crossed = dict.fromkeys("".join(sorted(each)) for each in product(*choices))
+            kept += [(name, each) for each in crossed if not ignored & set(each)]
+        elif not ignored & set(value):
+            kept.append((name, value))
+    return [*kept, *(("ignore_linear", letter) for letter in sorted(ignored))]
+
+
+def argument_words(name: str, value: str | None) -> list[str]:
+    """Return an option as words.
+
+    Args:
+        name: its long name.
+        value: its value; None of a flag.
+    """
     return [f"--{name}"] if value is None else [f"--{name}", value]
 
 
@@ -87,7 +123,7 @@ def _taken(name: str, value: str) -> str | None:
     return value
 
 
-def _slow_rates(options: Sequence[tuple[str, str | None]]) -> dict[str, str]:
+def _slow_rates(options: Sequence[Argument]) -> dict[str, str]:
     """Return a rate that stays as it is, where a small one is to: there are such, of their own."""
     given = dict(options)
     if {"initial_t", *OPTIMISERS, *OWN_RATES, *DEFAULT_OPTIMISER} & given.keys():

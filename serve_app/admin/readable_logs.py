@@ -224,9 +224,8 @@ def position_since(since: str | None, end: str) -> str:
     if re.fullmatch(r"\d+-\d+", since):
         return since
 
-    if span := re.fullmatch(r"(\d+)([smhd])", since):
-        span_ms = 1000 * int(span[1]) * UNITS_S[span[2]]
-        return position_at(position_ms(end) - span_ms)
+    if (span := span_s(since)) is not None:
+        return position_at(position_ms(end) - 1000 * span)
 
     try:
         moment = datetime.fromisoformat(since)
@@ -238,6 +237,12 @@ def position_since(since: str | None, end: str) -> str:
     # A time without a zone is UTC, as the times that doctor and snapshots print.
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return position_at(round(1000 * moment.timestamp()))
+
+
+def span_s(text: str) -> int | None:
+    """Return a span of time, such as 90s, 30m, 24h or 7d, in seconds; None: it is none."""
+    span = re.fullmatch(r"(\d+)([smhd])", text)
+    return None if span is None else int(span[1]) * UNITS_S[span[2]]
 
 
 def _decoded(data: bytes | None, kind: type[Kind]) -> Kind | None:

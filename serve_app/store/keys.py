@@ -325,6 +325,11 @@ class Keys(LogKeys):
         """The same of feature importances."""
         return self._key("importances")
 
+    @property
+    def evaluation_series(self) -> str:
+        """Hash from an evaluation's job to what its policies earn over time."""
+        return self._key("evaluation_series")
+
     def at_work(self, job: str) -> str:
         """Name the mark of a job that a replica is at just now; see evaluations/kept.py."""
         return self._key(f"at_work:{job}")

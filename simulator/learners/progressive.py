@@ -8,6 +8,7 @@ learned from that very log, with the log's propensities.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,6 +29,14 @@ from simulator.logs.files import LogFile
 from simulator.logs.left_out import BAD, LeftOut, left_out_of
 from simulator.logs.rows import Piece
 from simulator.logs.text_records import WEIGHT, Span, TextRecord, describe_bad_record, records
+from simulator.replay.over_time import (
+    OverTime,
+    ValueSums,
+    check_count,
+    check_widths,
+    values_over_time,
+    window_at,
+)
 
 NO_ACTIONS = "lines without a, which VW passes over"
 PROGRESS_EVERY = 1000
@@ -45,6 +54,7 @@ class Progressive:
         skipped: The bad rows among what was left out.
         left_out: What of the log was no row, and why.
         ips_stderr: The standard error of ``ips``, as if rows were independent of one another.
+        over_time: The IPS value by windows of time, with 95% intervals, where that was asked for.
     """
 
     rows: int
@@ -55,6 +65,7 @@ class Progressive:
     snips_curve: tuple[CurvePoint, ...]
     left_out: LeftOut = field(default_factory=LeftOut)
     ips_stderr: float = math.inf
+    over_time: Sequence[OverTime] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,7 @@ def progressive(
     *,
     publish_every: int = PUBLISH_EVERY,
     seed: int = 0,
+    every_s: Sequence[int] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Progressive:
     """Return the value of a policy that learns, from nothing, on a log in the log's order.
@@ -105,15 +117,18 @@ def progressive(
         publish_every: Rows between two models: 1 is progressive validation to the letter, more is
             faster, and nearer to what a service does.
         seed: Seed of the policy's own chance.
+        every_s: Widths of windows of time to say the value in, too, in seconds.
         progress: Told how many rows were read.
 
     Raises:
         BadRowError: A row is malformed.
         ReplayError: The log cannot be read, or the spec is of a mixture.
     """
+    check_widths(every_s)
     online = OnlinePolicy(spec, publish_every=publish_every, seed=seed)
     rows, left_out = 0, LeftOut()
-    ips, snips, squares, weights = Curve(), Curve(), 0.0, 0.0
+    ips, snips, sums = Curve(), Curve(), ValueSums()
+    windows: defaultdict[int, ValueSums] = defaultdict(ValueSums)
 
     for piece in pieces:
         for batch in piece.batches():
@@ -125,13 +140,15 @@ def progressive(
                 )
                 product = weight * row.reward
                 ips.add(product, count)
-                squares += product * product / count  # of large rewards infinite, and no error
-                weights += count
+                sums.add(product, count)
+                if every_s:
+                    windows[window_at(row.time_ms, 1000 * min(every_s))].add(product, count)
                 snips.add(weight * row.reward, weight)
 
                 # Only now: no prediction has seen its own row.
                 online.learn(row, context, actions, row.propensity)
             rows += len(batch)
+            check_count(len(windows))
             progress(rows)
         left_out.merge(left_out_of([piece]))
 
@@ -143,21 +160,9 @@ def progressive(
         ips.points(),
         snips.points(),
         left_out,
-        _stderr(squares, ips.value, weights),
+        sums.stderr,
+        values_over_time("ips", windows, every_s),
     )
-
-
-def _stderr(squares: float, mean: float, count: float) -> float:
-    """Return the standard error of a mean; infinite of a single row, and of too large ones.
-
-    Args:
-        squares: The sum of the squares.
-        mean: The mean.
-        count: How many rows there are.
-    """
-    if count < 2.0 or not math.isfinite(squares):
-        return math.inf
-    return math.sqrt(max(squares / count - mean * mean, 0.0) / (count - 1.0))
 
 
 def vw_progressive(

@@ -1,7 +1,8 @@
 """The rows of a log and one target policy as estimators need them: a few numbers each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,14 @@ class OpeBatch:
 
     def __len__(self) -> int:
         return len(self.reward)
+
+    def take(self, rows: NDArray[np.intp]) -> "OpeBatch":
+        """Return some of the rows, in the order given."""
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        taken: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in columns.items()
+        }
+        return OpeBatch(**taken)
 
     @property
     def decisions(self) -> Float64 | float:

@@ -40,6 +40,7 @@ from simulator.ope.target_batch import predict_actions, target_batch
 from simulator.ope.targets import LoggingTarget, SourceTarget, Target, check_columns
 from simulator.replay.laxer import laxer_filters
 from simulator.replay.leakage import Doubt, count_seen, doubts_of, provenance_of
+from simulator.replay.over_time import check_widths
 from simulator.replay.report import (
     EvaluationReport,
     LogSummary,
@@ -49,6 +50,7 @@ from simulator.replay.report import (
     with_caution,
     with_doubts,
 )
+from simulator.replay.windows import EstimatesOverTime
 
 BITS_RANGE = (4, 11)
 """Bits of the reward model, at least and at most: it holds folds x 4^bits numbers."""
@@ -72,6 +74,7 @@ class OpeQuestion:
         bits: of the reward model, which has 2^bits coefficients.
         folds: of its cross-fitting.
         models: kinds of reward models; of several, the one that predicts unseen rewards best.
+        every_s: widths of windows of time that each policy is evaluated in, too, in seconds.
     """
 
     targets: Sequence[Target]
@@ -82,12 +85,15 @@ class OpeQuestion:
     bits: int = 8
     folds: int = 5
     models: Sequence[str] = DEFAULT_KINDS
+    every_s: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be answered, before anything is read."""
         names = [target.name for target in self.targets]
         if not names or len(set(names)) != len(names):
             raise ReplayError("name at least one policy, and each once", "policy")
+
+        check_widths(self.every_s)
 
         # Making them refuses names and parameters that there are not.
         self.reward_model()
@@ -149,6 +155,7 @@ class OpeTally:
     overlap: dict[str, RowOverlap] = field(default_factory=dict)
     estimates: dict[tuple[str, str], Estimator | Slope] = field(default_factory=dict)
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
+    windows: EstimatesOverTime = field(default_factory=EstimatesOverTime)
 
     def count(self, batch: LogBatch) -> None:
         """Add a batch to the counts."""
@@ -184,6 +191,7 @@ class OpeTally:
             mine.merge(other.estimates[at])  # type: ignore[arg-type] # of one question
         for pair, difference in self.differences.items():
             difference.merge(other.differences[pair])
+        self.windows.merge(other.windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +232,7 @@ class OpePlan:
 
         for target in question.targets:
             for name in self.estimators(target):
-                parameters = question.parameters.get(name, {})
-                out.estimates[target.name, name] = make_estimator(
-                    name, replicates=question.replicates, counted=self.counted, **parameters
-                )
+                out.estimates[target.name, name] = self.estimator(name)
 
         # Every pair of policies is compared once.
         for number, left in enumerate(question.targets):
@@ -237,6 +242,14 @@ class OpePlan:
                     FORMULAS[name](), question.replicates, counted=self.counted
                 )
         return out
+
+    def estimator(self, name: str) -> Estimator | Slope:
+        """Return an estimator of the question, without rows."""
+        question = self.question
+        parameters = question.parameters.get(name, {})
+        return make_estimator(
+            name, replicates=question.replicates, counted=self.counted, **parameters
+        )
 
     def compared(self, left: Target, right: Target) -> str:
         """Return the estimator that compares two policies: dr where both can have it, else snips.
@@ -388,6 +401,8 @@ def tally_piece(plan: OpePlan, model: FittedRewardModel | None, piece: Piece) ->
         for (left, right, _), difference in out.differences.items():
             blocks += difference.gather(seen[left], seen[right])
         add_rows(blocks, batch.keys)
+        if every_s := plan.question.every_s:
+            out.windows.add(batch, seen, out.estimates, min(every_s), plan.estimator)
 
     # What a piece leaves out is known once it has been read.
     out.left_out, out.waiting = left_out_of([piece]), waiting_of([piece])
@@ -411,7 +426,15 @@ def report_of(plan: OpePlan, total: OpeTally) -> EvaluationReport:
             estimate = total.estimates[target.name, name].estimate(bounds)
             cautioned = with_caution(estimate, plan.caution)
             estimates[name] = with_doubts(cautioned, doubts.get(target.name))
-        results.append(PolicyResult(target.name, "ope", estimates, notes=list(target.notes)))
+        in_time = [
+            each
+            for name in plan.estimators(target)
+            for each in total.windows.found(
+                target.name, name, question.every_s, bounds, plan.estimator
+            )
+        ]
+        notes = list(target.notes)
+        results.append(PolicyResult(target.name, "ope", estimates, notes=notes, over_time=in_time))
 
     compared = compare_policies(
         total.differences, bounds, question.alpha, caution=plan.caution, doubts=doubts

@@ -35,6 +35,7 @@ def evaluate_learning(
     bound: float | None = None,
     skip_bad: bool = False,
     publish_every: int = PUBLISH_EVERY,
+    every_s: Sequence[int] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[PolicyResult, LeftOut]:
     """Evaluate one policy that learns from the log on the way.
@@ -49,6 +50,7 @@ def evaluate_learning(
         bound: of rejection, on importance weights; without it the log has to be uniform.
         skip_bad: count malformed rows and leave them out.
         publish_every: rows after which a policy of this project acts by what it has learned.
+        every_s: widths of windows of time to say its value in, too, in seconds.
         progress: told how many rows were read.
 
     Returns:
@@ -83,7 +85,14 @@ def evaluate_learning(
         *filter(None, [laxer_filter(asked, pieces), caution_of(pieces)]),
     ]
     if method == "progressive":
-        done = progressive(asked, pieces, publish_every=publish_every, seed=seed, progress=progress)
+        done = progressive(
+            asked,
+            pieces,
+            publish_every=publish_every,
+            seed=seed,
+            every_s=every_s,
+            progress=progress,
+        )
         if not done.rows:
             raise no_rows_error(pieces)
         result = PolicyResult(
@@ -99,6 +108,7 @@ def evaluate_learning(
                 "snips": done.snips,
             },
             notes=notes,
+            over_time=list(done.over_time),
         )
         return _with_left_out(result, done.left_out)
 

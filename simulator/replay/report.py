@@ -14,6 +14,7 @@ from simulator.ope.estimators import Estimate
 from simulator.ope.reward_model import ModelSummary
 from simulator.ope.verdict import Verdict
 from simulator.replay.leakage import Doubt
+from simulator.replay.over_time import OverTime
 
 NO_LOWER_END = -1e300
 """The lower end of what cannot be relied on."""
@@ -86,6 +87,7 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
         curve: how a policy did while it learned on the way.
         learned: numbers about a policy that learned on the way, by name.
         notes: what a reader should know of it.
+        over_time: what it earns by windows of the log's time, where that was asked for.
     """
 
     policy: str
@@ -96,6 +98,7 @@ class PolicyResult(msgspec.Struct, frozen=True, omit_defaults=True):
     curve: list[CurvePoint] = []
     learned: dict[str, float] = {}
     notes: list[str] = []
+    over_time: list[OverTime] = []
 
 
 class PolicyComparison(msgspec.Struct, frozen=True):

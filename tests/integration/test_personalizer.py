@@ -1,13 +1,15 @@
 """Personalizer's own clients, unchanged, against a replica with a learner: what they are promised, and mutants that break it."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 
 import pytest
 from azure.ai.personalizer import PersonalizerClient
-from azure.core.credentials import AccessToken
+from azure.core.credentials import AccessToken, AzureKeyCredential
 from azure.core.exceptions import AzureError, ServiceRequestError
 from msrest.exceptions import HttpOperationError
+from support import personalizer_quickstarts as quickstarts
 from support.personalizer import CLIENTS, KEY, Adapted, adapted
 from support.personalizer_checks import CHECKS, OF_SLOTS, Setting, asked, ids
 
@@ -72,6 +74,16 @@ def test_a_client_of_slots_is_answered_as_it_expects(settings, client, name):
     OF_SLOTS[name](settings[client])
 
 
+async def test_programs_that_were_published_for_the_clients_run_unchanged(service):
+    """But for their endpoint and their key."""
+    home = f"{service.url}/policies/home"
+    await asyncio.to_thread(quickstarts.grocery, home, KEY)
+    await asyncio.to_thread(quickstarts.videos, f"{home}/", AzureKeyCredential(KEY))
+    await quickstarts.videos_async(home, KEY)
+    said = await asyncio.to_thread(quickstarts.administration, home, KEY)
+    assert (said["explorationPercentage"], said["learningMode"]) == (0.2, "Online")
+
+
 class Token:
     """A credential as those of azure.identity, whose token is the key."""
 
@@ -86,6 +98,7 @@ def test_a_token_works_behind_tls_and_only_there(service, monkeypatch, tmp_path_
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with PersonalizerClient(f"{service.tls_url}/policies/home", Token()) as client:
         assert sorted(ids(client.rank(asked()))) == ["a", "b", "c"]
+    quickstarts.videos(f"{service.tls_url}/policies/home", Token())
     client = PersonalizerClient(f"{service.url}/policies/home", Token())
     with client, pytest.raises(ServiceRequestError, match="not permitted"):
         client.rank(asked())

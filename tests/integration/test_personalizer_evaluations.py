@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import msgspec
 import pytest
 from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
@@ -26,6 +27,7 @@ from serve_app.personalizer.evaluations.judging import (
     ESTIMATOR,
     POLICIES,
     Z_95,
+    LogPart,
     learning_command,
     replay_command,
 )
@@ -39,6 +41,7 @@ from serve_app.store.evaluations.kept import (
     take,
 )
 from serve_app.store.keys import Keys
+from serve_app.store.wanted_specs import say_governed
 from serve_app.workers.archiver import Archiver
 
 SPEC = with_arguments(PolicySpec("home", join=JoinRule(window_s=0.3)), DEFAULT_ARGUMENTS)
@@ -107,8 +110,8 @@ def refused(call: Any, *args: Any, **options: Any) -> tuple[int, str]:
     return caught.value.status_code, caught.value.error.code
 
 
-def times_of(archive: Path, asked: dict[str, Any]) -> tuple[str, str, str]:
-    return str(archive), asked["startTime"], asked["endTime"]
+def part_of(archive: Path, asked: dict[str, Any]) -> LogPart:
+    return LogPart(str(archive), asked["startTime"], asked["endTime"])
 
 
 def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
@@ -118,31 +121,54 @@ def replayed(command: Sequence[str]) -> list[dict[str, Any]]:
     return json.loads(done.stdout)["results"]
 
 
-def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, tmp_path_factory):
-    """To the last bit: it is the command's own answer, also of a log of which nothing was archived yet."""
-    slow = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf --ignore Z"
+SLOW = "--cb_explore_adf --epsilon 0.5 --power_t 0 -l 0.05 -q cf --ignore Z"
+
+
+class Ended(NamedTuple):
+    """An evaluation that has ended, as it was asked for and as it is told; over which times."""
+
+    asked: dict[str, Any]
+    found: dict[str, Any]
+    times: dict[str, datetime]
+    archive: Path
+
+    @property
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """What was found, by policy."""
+        return {each["name"]: each for each in self.found["content"]["value"]}
+
+
+@pytest.fixture(scope="module")
+def evaluated(service, tmp_path_factory) -> Ended:
+    """Asked for when nothing was archived yet."""
     asked = contract(
-        policies=[{"name": "Slow one", "arguments": slow}],
+        policies=[{"name": "Slow one", "arguments": SLOW}],
         enablePolicyOptimization=True,
         enableOfflineExperimentation=True,
     )
-    assert admin.create_evaluation("e1", asked) in (None, b"", "")
-    times = {"start_time": datetime.now(UTC) - DAY, "end_time": datetime.now(UTC)}
-    found = admin.get_evaluation("e1", **times)
-    assert (found["status"], found["content"]["value"]) == ("Running", [])
     archive = tmp_path_factory.getbasetemp() / "evaluated0" / "archive"
-    assert not list(archive.rglob("*.parquet"))
-    with archiving(service, archive):
-        ended(service, "e1")
-    found = admin.get_evaluation("e1", **times)
+    url = f"{service.url}/policies/home"
+    with PersonalizerAdministrationClient(url, AzureKeyCredential(KEY)) as admin:
+        assert admin.create_evaluation("e1", asked) in (None, b"", "")
+        times = {"start_time": datetime.now(UTC) - DAY, "end_time": datetime.now(UTC)}
+        found = admin.get_evaluation("e1", **times)
+        assert (found["status"], found["content"]["value"]) == ("Running", [])
+        assert not list(archive.rglob("*.parquet"))
+        with archiving(service, archive):
+            ended(service, "e1")
+        found = admin.get_evaluation("e1", **times)
     assert found["status"] == "Succeeded", found
-    assert "No better policy was looked for" in found["description"]
-    assert "Slow one was not judged as it was sent: --ignore Z" in found["description"]
+    return Ended(asked, found, times, archive / "home")
+
+
+def test_an_evaluation_says_what_replay_says_of_the_same_range(evaluated, tmp_path):
+    """To the last bit: it is the command's own answer."""
+    part, by_name = part_of(evaluated.archive, evaluated.asked), evaluated.policies
+    said = evaluated.found["description"]
+    assert "Slow one was not judged as it was sent: --ignore Z" in said
     assert {name for name, _ in POLICIES.values()} == {"online", "baseline1", "baselineRand"}
 
-    archive /= "home"
-    report = {each["policy"]: each for each in replayed(replay_command(*times_of(archive, asked)))}
-    by_name = {each["name"]: each for each in found["content"]["value"]}
+    report = {each["policy"]: each for each in replayed(replay_command(part))}
     assert "online" in by_name
     for policy, (name, source) in POLICIES.items():
         estimate = report[policy]["estimates"][ESTIMATOR]
@@ -152,18 +178,57 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
             assert summary["confidenceInterval"] == pytest.approx(estimate["interval"], abs=1e-12)
             assert by_name[name]["policySource"] == source
 
-    spec = tmp_path_factory.mktemp("spec") / "custom.yaml"
-    spec.write_bytes(msgspec.yaml.encode(with_arguments(PolicySpec("custom-0"), slow)))
-    learned = replayed(learning_command(*times_of(archive, asked), str(spec)))[0]["learned"]
+    spec = tmp_path / "custom.yaml"
+    spec.write_bytes(msgspec.yaml.encode(with_arguments(PolicySpec("custom-0"), SLOW)))
+    learned = replayed(learning_command(part, str(spec)))[0]["learned"]
     custom = by_name["Slow one"]
     low, high = custom["summary"]["confidenceInterval"]
-    assert (custom["policySource"], custom["arguments"]) == ("Custom", slow)
+    assert (custom["policySource"], custom["arguments"]) == ("Custom", SLOW)
     assert custom["summary"]["expectedReward"] == pytest.approx(learned["ips"], abs=1e-12)
     assert (high - low) / 2 == pytest.approx(Z_95 * learned["ips_stderr"], abs=1e-12)
 
+
+def test_a_series_has_a_point_for_each_window_and_the_last_so_far_is_the_whole(admin, evaluated):
+    for each in evaluated.policies.values():
+        last = each["timeseries"]["data"][-1]
+        assert last["expectedReward"] == pytest.approx(each["summary"]["expectedReward"], abs=1e-12)
+        assert last["timeStamp"][:19] <= evaluated.asked["endTime"][:19]
+    assert evaluated.found["content"]["intervalInMinutes"] == 5
+
+    daily = {"interval_in_minutes": 1440, "window": "Rolling"}
+    found = admin.get_evaluation("e1", **evaluated.times, **daily)["content"]
+    assert found["intervalInMinutes"] == 1440
+    series = {each["name"]: each["timeseries"]["data"] for each in found["value"]}
+    assert series.keys() == evaluated.policies.keys()
+    assert 1 <= len(series["online"]) <= 2
+    long_ago = {name: value - 30 * DAY for name, value in evaluated.times.items()}
+    for each in admin.get_evaluation("e1", **long_ago)["content"]["value"]:
+        assert each["timeseries"]["data"] == []
+
+
+def test_a_search_judges_policies_that_can_be_applied_by_their_names(service, admin, evaluated):
+    by_name = evaluated.policies
+    searched = [name for name in by_name if name.startswith(("Inter-", "Hyper-"))]
+    assert len(searched) == 7, searched
+    assert "learned the log anew" in evaluated.found["description"]
+    assert by_name["Inter-current"]["arguments"] == DEFAULT_ARGUMENTS
+    assert {by_name[name]["policySource"] for name in searched} == {"OfflineExperimentation"}
+    assert evaluated.found.get("optimalPolicy", "Hyper-usual") in {*searched, "Slow one"}
+    with service.server.client() as client:
+        say_governed(client)
+        admin.apply_from_evaluation({"evaluationId": "e1", "policyName": "Inter-cf-ci"})
+        assert admin.get_policy()["arguments"] == by_name["Inter-cf-ci"]["arguments"]
+        client.delete(Keys("home").wanted)
+
+
+def test_an_evaluation_is_listed_looked_at_by_known_intervals_and_forgotten(
+    service, admin, evaluated
+):
+    asked, times = evaluated.asked, evaluated.times
     assert refused(admin.create_evaluation, "e1", asked) == (400, "EvaluationAlreadyExists")
     assert [each["id"] for each in admin.list_evaluations()] == ["e1"]
-    assert "content" not in next(iter(admin.list_evaluations()))
+    (listed,) = admin.list_evaluations()
+    assert not {"content", "optimalPolicy", "description"} & listed.keys()
     assert list(admin.list_evaluations(skip=1)) == list(admin.list_evaluations(top=0)) == []
     manual = "metadata=evaluationType eq 'Manual'"
     assert len(list(admin.list_evaluations(filter_expression=manual))) == 1
@@ -173,7 +238,15 @@ def test_an_evaluation_says_what_replay_says_of_the_same_range(service, admin, t
             400,
             "InvalidEvaluationContract",
         )
-    admin.delete_evaluation("e1")
+    url = f"{service.url}/policies/home/personalizer/evaluations/e1"
+    odd_times = httpx.get(f"{url}?startTime=soon", headers={"Ocp-Apim-Subscription-Key": KEY})
+    assert odd_times.status_code == 400
+    assert odd_times.json()["error"]["code"] == "InvalidDateTimesInEvaluationContract"
+
+    with service.server.client() as client:
+        assert client.hlen(Keys("home").evaluation_series) == 1
+        admin.delete_evaluation("e1")
+        assert client.hlen(Keys("home").evaluation_series) == 0
     for call in (admin.delete_evaluation, lambda name: admin.get_evaluation(name, **times)):
         with pytest.raises(ResourceNotFoundError):
             call("e1")

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,11 @@ from azure.cognitiveservices.personalizer import PersonalizerClient as OlderClie
 from azure.cognitiveservices.personalizer import models
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from msrest.authentication import CognitiveServicesCredentials
 from msrest.exceptions import HttpOperationError
 from support.replica import Replica, eventually
 from support.servers import PATIENCE_S, Server, binary_of
+from support.tls import write_certificate
 
 from bandits.log.records import LogRecord, TickRecord
 from policies.fold.fold import Fold
@@ -87,7 +83,7 @@ def adapted(
     scopes = {"hash": secret_hash(SECRET), "scopes": ["rank", "reward", "admin"]}
     keys.write_text(yaml.safe_dump({"tester": scopes}))
     keys.chmod(0o600)
-    _certify(certificate)
+    write_certificate(certificate)
     with (
         Server(binary_of("valkey"), folder / "server") as server,
         _learning(server, specs, checkpoint_interval_s),
@@ -179,32 +175,6 @@ class _Serving(threading.Thread):
         for server in self._servers:
             server.should_exit = True
         self.join(PATIENCE_S)
-
-
-def _certify(path: Path) -> None:
-    """Write a key and a certificate of its own for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
 
 
 # The clients

@@ -112,6 +112,13 @@ class ReplayOptions:
         str | None,
         typer.Option(help="Skip decisions past this, of an archive: a time, or an entry id"),
     ] = None
+    every: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Say what each policy earns by windows of this span, too (5m, 1h, 7d), of methods"
+            " ope and progressive; may be repeated"
+        ),
+    ] = None
     window_s: Window = None
     horizon: Annotated[
         int,

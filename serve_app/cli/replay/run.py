@@ -14,7 +14,7 @@ from policies.archive.archive import ArchiveReader, archive_folders
 from policies.spec import PolicySpec, decode_spec
 from policies.typed_yaml import as_type, parse_yaml
 from serve_app.admin.open import opened
-from serve_app.admin.readable_logs import position_since
+from serve_app.admin.readable_logs import position_since, span_s
 from serve_app.cli.replay.command import ReplayOptions
 from serve_app.cli.terminal import messages, progress_bar, progress_count, text_column
 from serve_app.host.placement import on_node_for
@@ -91,11 +91,39 @@ def run_replay(options: ReplayOptions) -> EvaluationReport:
             "publish_every",
         )
 
+    _check_every(options, policies)
     if options.search is not None:
         return _search(options, options.search, pieces)
     if options.method in METHODS:
         return _learn(options, policies, pieces)
     return _evaluate(options, policies, pieces)
+
+
+def _check_every(options: ReplayOptions, policies: Sequence[ParsedPolicy]) -> None:
+    """Refuse windows of time where they would have no effect."""
+    of_ope = options.method == "ope" and options.search is None
+    learns = options.method == "progressive" and not any(
+        isinstance(policy, VwPolicy) for policy in policies
+    )
+    if options.every and not (of_ope or learns):
+        raise ReplayError("--every is of method ope, or of a spec by --method progressive", "every")
+
+
+def spans_of(texts: Sequence[str] | None) -> tuple[int, ...]:
+    """Return spans in seconds.
+
+    Raises:
+        ReplayError: One is no span.
+    """
+    widths: list[int] = []
+    for text in texts or ():
+        width = span_s(text)
+        if not width:
+            raise ReplayError(
+                f"--every is a span, such as 90s, 5m, 1h or 7d, not {text!r}", "every"
+            )
+        widths.append(width)
+    return tuple(widths)
 
 
 def _range(options: ReplayOptions) -> tuple[str, str | None]:
@@ -161,6 +189,7 @@ def _learn(
                 bound=options.bound,
                 skip_bad=options.skip_bad,
                 publish_every=options.publish_every or PUBLISH_EVERY,
+                every_s=spans_of(options.every),
                 progress=partial(_show_completed, progress, task),
             )
         results.append(result)
@@ -275,6 +304,7 @@ def _question(options: ReplayOptions, targets: Sequence[Target]) -> OpeQuestion:
         options.bits,
         options.folds,
         tuple(options.reward_model or ()) or DEFAULT_KINDS,
+        spans_of(options.every),
     )
 
 

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.terminal import empty_table
 from simulator.ope.estimators import Estimate
+from simulator.replay.over_time import OverTime
 from simulator.replay.report import (
     EvaluationReport,
     PolicyResult,
@@ -16,6 +18,7 @@ from simulator.replay.report import (
     log_remarks,
 )
 
+MOST_WINDOWS_SHOWN = 48
 COLOURS = {"reliable": "green", "weak": "yellow", "unreliable": "red"}
 
 
@@ -30,6 +33,7 @@ def report_tables(report: EvaluationReport) -> list[Table | Text]:
     for result in report.results:
         tables.append(_policy_table(result))
         tables += [_slot_table(result, *slots) for slots in result.slots.items()]
+        tables += [_time_table(result, each) for each in result.over_time]
 
     if report.examination:
         tables.append(_examination_table(report.examination))
@@ -95,6 +99,26 @@ def _slot_table(result: PolicyResult, name: str, slots: Sequence[Estimate]) -> T
     )
     for slot, estimate in enumerate(slots):
         table.add_row(str(slot), *_figures(estimate))
+    return table
+
+
+def _time_table(result: PolicyResult, found: OverTime) -> Table:
+    """Return what a policy earns by windows of time, the latest ones."""
+    latest = found.points[-MOST_WINDOWS_SHOWN:]
+    more = len(found.points) - len(latest)
+    table = empty_table(
+        *("from", "rows", "value", "interval", "so far"),
+        title=f"{result.policy} · every {timedelta(seconds=found.every_s)} ({found.estimator})",
+        numbers=("rows", "value", "so far"),
+        whole=("from",),
+        caption=f"{more:,} earlier ones are in the report (--json, --out)" if more else None,
+    )
+    for point in latest:
+        start = datetime.fromtimestamp(point.start_ms / 1000, UTC).isoformat(" ", "seconds")
+        low, high = point.interval
+        interval = f"{low:.6g} … {high:.6g}"
+        cells = (f"{point.rows:,}", f"{point.value:.6g}", interval, f"{point.so_far:.6g}")
+        table.add_row(start.removesuffix("+00:00"), *cells)
     return table
 
 

@@ -92,6 +92,7 @@ class EvaluationBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     creation_time: str
     status: str
     evaluation_type: str
+    optimal_policy: str | None = None
     description: str | None = None
     content: EvaluationContent | None = None
 

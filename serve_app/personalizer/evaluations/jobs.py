@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ from serve_app.store.evaluations.kept import (
     stay_at,
     take,
 )
+from serve_app.store.evaluations.series import Series
 from serve_app.store.keys import partitions
 from serve_app.store.merges import partition_count
 
@@ -32,7 +33,9 @@ OVERDUE_MS = 3_600_000
 ARCHIVED_WITHIN_S = 180.0
 """How long the archive is waited for: what is logged is archived within about a minute."""
 POLL_S = 0.2
-Does = Callable[[str, KeptEvaluation], KeptEvaluation]
+Done = tuple[KeptEvaluation, Mapping[str, Series]]
+"""An evaluation that has ended, and by policy what it earns over time."""
+Does = Callable[[str, KeptEvaluation], Done]
 """From a policy and an evaluation that was asked for to one that has ended; it may block."""
 
 Result = TypeVar("Result")
@@ -119,17 +122,18 @@ class EvaluationJobs:
 
     def _do(self, job: _Job) -> None:
         """Do one, once the archive has what was logged before it was begun."""
+        series: Mapping[str, Series] = {}
         try:
             with self._connected() as client:
                 lag = self._wait_for_archive(client, job.policy)
-            ended = self.does[job.kind](job.policy, job.kept)
+            ended, series = self.does[job.kind](job.policy, job.kept)
             if lag:
                 ended = msgspec.structs.replace(ended, said=f"{ended.said} {lag}".strip())
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for it any more
             said = f"{type(error).__name__}: {error}"
             ended = msgspec.structs.replace(job.kept, status="Failed", said=said)
         with self._connected() as client:
-            end_evaluation(client, job.policy, ended, job.kind)
+            end_evaluation(client, job.policy, ended, job.kind, series=series)
 
     def _wait_for_archive(self, client: Redis, policy: str) -> str:
         """Wait until all is archived that the log says by now; return what to tell if it is not."""

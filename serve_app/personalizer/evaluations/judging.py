@@ -1,4 +1,4 @@
-"""What an evaluation computes: a replay of the archive, by the command that anybody may give."""
+"""What an evaluation computes: a replay of the archive, by the commands that anybody may give."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from policies.personalizer.arguments import read_policy_arguments, with_arguments
 from policies.spec import PolicySpec
 from serve_app.store.evaluations.kept import ONLINE, JudgedPolicy
+from serve_app.store.evaluations.series import Series, SeriesPoint
 
 LONGEST_S = 1800.0
 ESTIMATOR = "snips"
@@ -27,88 +27,132 @@ POLICIES: Mapping[str, tuple[str, str]] = {
 _RUN = "from serve_app.cli.main import main; main()"
 
 
-def replay_command(log: str, start: str, end: str) -> Sequence[str]:
-    """Return the command whose answer an evaluation is.
+class LogPart(NamedTuple):
+    """A part of a policy's archive, and the widths of its windows of time, in minutes."""
 
-    Args:
-        log: the archive of a policy.
-        start: from when.
-        end: until when.
-    """
+    log: str
+    start: str
+    end: str
+    minutes: Sequence[int] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of the command that say so."""
+        every = [word for width in self.minutes for word in ("--every", f"{width}m")]
+        return ("--log", self.log, "--since", self.start, "--until", self.end, *every, "--json")
+
+
+class Judgement(NamedTuple):
+    """What policies are worth, and what they earn over time; ``said``: what is to be told of it."""
+
+    found: list[JudgedPolicy]
+    series: dict[str, Series]
+    said: str = ""
+
+
+def replay_command(part: LogPart) -> Sequence[str]:
+    """Return the command whose answer an evaluation is."""
     policies = [word for name in POLICIES for word in ("--policy", name)]
-    times = ("--since", start, "--until", end)
-    return ("replay", "--log", log, *policies, "--estimator", ESTIMATOR, *times, "--json")
+    return ("replay", *policies, "--estimator", ESTIMATOR, *part.options)
 
 
-def learning_command(log: str, start: str, end: str, spec: str) -> Sequence[str]:
-    """Return the command whose answer is that of a policy which learns from nothing on the way.
-
-    Args:
-        log: the archive of a policy.
-        start: from when.
-        end: until when.
-        spec: the file of the policy's spec.
-    """
-    times = ("--since", start, "--until", end)
-    return ("replay", "--log", log, "--method", "progressive", "--policy", spec, *times, "--json")
-
-
-def judge_archive(
-    log: str, start: str, end: str, asked: Mapping[str, str] = MappingProxyType({})
-) -> tuple[list[JudgedPolicy], str]:
-    """Return what each policy is worth on a part of an archive, and what is to be said of that.
-
-    Or nothing, and why.
+def learning_command(part: LogPart, *specs: str) -> Sequence[str]:
+    """Return the command whose answer is that of policies which learn from nothing on the way.
 
     Args:
-        log: the archive of a policy.
-        start: from when.
-        end: until when.
-        asked: by name, the arguments of further policies.
+        part: of the archive of a policy.
+        specs: the files of the policies' specs.
     """
-    report, said = _answer(replay_command(log, start, end))
+    policies = [word for spec in specs for word in ("--policy", spec)]
+    return ("replay", "--method", "progressive", *policies, *part.options)
+
+
+def judge_served(part: LogPart) -> Judgement:
+    """Return what was served is worth, and both baselines; or nothing, and why."""
+    report, said = _answer(replay_command(part))
     if report is None:
-        return [], said
+        return Judgement([], {}, said)
 
     found: list[JudgedPolicy] = []
+    series: dict[str, Series] = {}
     for result in report["results"]:
         estimate = result["estimates"][ESTIMATOR]
         if estimate["value"] is None or None in estimate["interval"]:
             continue
         name, source = POLICIES[result["policy"]]
-        low, high = estimate["interval"]
-        found.append(JudgedPolicy(name, source, estimate["value"], low, high))
+        found.append(JudgedPolicy(name, source, estimate["value"], *estimate["interval"]))
+        series[name] = _series(result)
+    return Judgement(found, series, "" if found else "nothing of the log can be relied on")
 
+
+def judge_learning(
+    part: LogPart, asked: Mapping[str, str], source: str, *, within_s: float = LONGEST_S
+) -> Judgement:
+    """Return what policies are worth that learn from nothing on the way; or nothing, and why.
+
+    Args:
+        part: of the archive of a policy.
+        asked: by name, the policies' arguments.
+        source: where they come from.
+        within_s: how long that may take, in seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer.
+    """
+    if not asked:
+        return Judgement([], {})
     with tempfile.TemporaryDirectory() as folder:
-        for number, (name, arguments) in enumerate(asked.items()):
-            path = Path(folder) / f"{number}.yaml"
+        paths = [Path(folder) / f"{number}.yaml" for number in range(len(asked))]
+        for number, (path, arguments) in enumerate(zip(paths, asked.values(), strict=True)):
             spec = with_arguments(PolicySpec(f"custom-{number}"), arguments)
             path.write_bytes(msgspec.yaml.encode(spec))
-            report, said = _answer(learning_command(log, start, end, str(path)))
-            if report is None:
-                return [], said
-            learned = report["results"][0]["learned"]
-            value, half = learned["ips"], Z_95 * (learned["ips_stderr"] or 0.0)
-            low, high = value - half, value + half
-            found.append(JudgedPolicy(name, "Custom", value, low, high, arguments))
-    if not found:
-        return [], "nothing of the log can be relied on"
-    changes = [
-        f"{name} was not judged as it was sent: {each}."
-        for name, arguments in asked.items()
-        for each in read_policy_arguments(arguments).changes
-    ]
-    return found, " ".join(changes)
+        report, said = _answer(learning_command(part, *map(str, paths)), within_s)
+    if report is None:
+        return Judgement([], {}, said)
+
+    found: list[JudgedPolicy] = []
+    series: dict[str, Series] = {}
+    changes: list[str] = []
+    for (name, arguments), result in zip(asked.items(), report["results"], strict=True):
+        value, stderr = result["learned"]["ips"], result["learned"]["ips_stderr"]
+        half = Z_95 * (stderr or 0.0)
+        found.append(JudgedPolicy(name, source, value, value - half, value + half, arguments))
+        series[name] = _series(result)
+        changes += [
+            f"{name} was not judged as it was sent: {each}."
+            for each in read_policy_arguments(arguments).changes
+        ]
+    return Judgement(found, series, " ".join(changes))
 
 
-def _answer(command: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
+def _series(result: Mapping[str, Any]) -> Series:
+    """Return what replay says of a policy over time; windows that cannot be told are left out."""
+    series: dict[int, list[SeriesPoint]] = {}
+    for each in result.get("over_time", ()):
+        points = [
+            (point["start_ms"], point["value"], *point["interval"], *_so_far(point))
+            for point in each["points"]
+        ]
+        series[each["every_s"] // 60] = [
+            SeriesPoint(*point) for point in points if None not in point
+        ]
+    return series
+
+
+def _so_far(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return point["so_far"], *point["interval_so_far"]
+
+
+def _answer(
+    command: Sequence[str], within_s: float = LONGEST_S
+) -> tuple[dict[str, Any] | None, str]:
     """Return a command's report; or None, and what it said instead."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(  # noqa: S603 - this program, with times that were read before
         ["nice", "-n", "10", sys.executable, "-c", _RUN, *command],  # noqa: S607
         env=inherited,
         capture_output=True,
-        timeout=LONGEST_S,
+        timeout=within_s,
         check=False,
     )
     try:

@@ -1,138 +1,120 @@
 """The operations on evaluations."""
 
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import msgspec
 
 from banditloop_client.schemas import Endpoint
 from bandits.errors import BanditloopError
 from policies.personalizer.arguments import with_arguments
+from policies.personalizer.configuration import arguments_of
 from policies.spec import PolicySpec
 from policies.storage import join_name
 from serve_app.api.routes import Call
-from serve_app.api.wire import JSON, Answer
+from serve_app.api.wire import Answer
 from serve_app.personalizer.evaluations.bodies import (
-    EvaluatedPolicy,
     EvaluationBody,
-    EvaluationContent,
     EvaluationContract,
-    EvaluationPoint,
     EvaluationQuery,
-    EvaluationSeries,
-    EvaluationSummary,
     ListedBodies,
     ListQuery,
 )
-from serve_app.personalizer.evaluations.jobs import OVERDUE_MS, EvaluationJobs
-from serve_app.personalizer.evaluations.judging import judge_archive
+from serve_app.personalizer.evaluations.jobs import Done, EvaluationJobs
+from serve_app.personalizer.evaluations.judging import LogPart, judge_learning, judge_served
+from serve_app.personalizer.evaluations.kept_operations import (
+    AskedTimes,
+    KeptOperations,
+    asked_times,
+    read_time,
+    wall_ms,
+)
+from serve_app.personalizer.evaluations.searching import better_than_online, search_better
+from serve_app.personalizer.evaluations.told import WINDOWS, AskedSeries, told
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.personalizer.route import PersonalizerRoute
-from serve_app.personalizer.single_slot import check_id
 from serve_app.settings import Settings
-from serve_app.store.evaluations.kept import (
-    KeptEvaluation,
-    delete_evaluation,
-    read_evaluation,
-    read_evaluations,
-)
+from serve_app.store.evaluations.kept import KeptEvaluation
+from serve_app.store.evaluations.series import read_series
 
-NOTHING: Answer = (204, b"", JSON)
-MADE: Answer = (200, b"", JSON)
 MOST_POLICIES = 10
-NO_SEARCH = (
-    "No better policy was looked for: banditloop replay --search does that, and send what it finds"
-    " as a policy to judge."
-)
-_NO_TIME = "0001-01-01T00:00:00"
-_WINDOWS: Mapping[int, str] = {5: "Expanding", **dict.fromkeys((60, 360, 720, 1440), "Rolling")}
-Result = TypeVar("Result")
+MOST_WINDOWS = 2500
+"""Windows of one width that a series may have: of a longer time the shortest are left out."""
 
 
-class AskedTimes(NamedTuple):
-    """From when to when."""
-
-    start: datetime
-    end: datetime
-
-
-class EvaluationOperations:
+class EvaluationOperations(KeptOperations):
     """The handlers, over the policies that are served."""
+
+    kind = "evaluations"
+    parameter = "evaluation"
+    target = "evaluationId"
+    word = "an evaluation"
+    code = "Evaluation"
 
     def __init__(
         self, settings: Settings, loops: Mapping[str, StoredLoop], jobs: EvaluationJobs
     ) -> None:
-        """Take what evaluations are made of.
-
-        Args:
-            settings: of the service.
-            loops: by policy.
-            jobs: does them.
-        """
-        self._settings, self._loops, self._jobs = settings, loops, jobs
-        jobs.does["evaluations"] = self._evaluated
+        """Take what evaluations are made of; see ``KeptOperations``."""
+        super().__init__(settings, loops, jobs)
+        jobs.does[self.kind] = self._evaluated
 
     async def create(self, call: Call[EvaluationContract]) -> Answer:
         """Begin an evaluation; it is done by a process beside this one."""
-        sent, name = call.request, call.parameters["evaluation"]
-        check_id(name, "evaluationId")
+        sent, name = call.request, self.new_id(call)
         times = _checked(sent)
-        await self._loops[call.policy].demand_log(times.start, times.end)
-        asked = {each.name: each.arguments for each in sent.policies or ()}
+        loop = self.loops[call.policy]
+        logged = await loop.demand_log(times.start, times.end)
+        searches = sent.enable_policy_optimization or sent.enable_offline_experimentation
         kept = KeptEvaluation(
-            name, sent.name, sent.start_time, sent.end_time, wall_ms(), "Running", asked=asked
+            name,
+            sent.name,
+            sent.start_time,
+            sent.end_time,
+            wall_ms(),
+            "Running",
+            asked={each.name: each.arguments for each in sent.policies or ()},
+            base=arguments_of(await loop.spec()) if searches else "",
+            minutes=widths_of(times, logged),
         )
-        if sent.enable_policy_optimization or sent.enable_offline_experimentation:
-            kept = msgspec.structs.replace(kept, unsearched=True)
-        if not await self._jobs.begin(call.policy, "evaluations", kept):
-            raise RefusedCall(
-                400, "EvaluationAlreadyExists", f"there is an evaluation {name!r}", "evaluationId"
-            )
-        return MADE
+        return await self.begin(call, kept)
 
-    def _evaluated(self, policy: str, kept: KeptEvaluation) -> KeptEvaluation:
+    def _evaluated(self, policy: str, kept: KeptEvaluation) -> Done:
         """Return an evaluation with what it has found; it blocks."""
-        log = join_name(self._settings.archive_root(), policy)
-        start, end = (_time(each, "").isoformat() for each in (kept.start, kept.end))
-        found, said = judge_archive(log, start, end, kept.asked)
-        status = "Succeeded" if found else "Failed"
-        return msgspec.structs.replace(kept, status=status, found=found, said=said)
+        log = join_name(self.settings.archive_root(), policy)
+        start, end = (read_time(each, "").isoformat() for each in (kept.start, kept.end))
+        part = LogPart(log, start, end, kept.minutes)
+
+        served = judge_served(part)
+        custom = judge_learning(part, kept.asked, "Custom") if served.found else served
+        if not served.found or len(custom.found) < len(kept.asked):
+            return msgspec.structs.replace(kept, status="Failed", said=custom.said), {}
+        judged = [served, custom]
+        if kept.base:
+            judged.append(search_better(part, kept.base, kept.asked))
+
+        found = [each for one in judged for each in one.found]
+        said = " ".join(filter(None, (one.said for one in judged)))
+        ended = msgspec.structs.replace(
+            kept, status="Succeeded", found=found, said=said, best=better_than_online(found)
+        )
+        return ended, {name: each for one in judged for name, each in one.series.items()}
 
     async def get(self, call: Call[None]) -> EvaluationBody:
         """Return an evaluation with what it has found so far."""
-        asked: EvaluationQuery = call.query
-        minutes = 5 if asked.interval_in_minutes is None else asked.interval_in_minutes
-        if minutes not in _WINDOWS or asked.window not in (None, _WINDOWS[minutes]):
-            raise RefusedCall(
-                400,
-                "InvalidEvaluationContract",
-                "an interval is of 5 minutes, Expanding, or of 60, 360, 720 or 1440, Rolling",
-                "intervalInMinutes",
-            )
-        name = call.parameters["evaluation"]
-        kept = await self._jobs.stored(lambda client: read_evaluation(client, call.policy, name))
-        if kept is None:
-            raise _unknown(name)
-        return _body(kept, minutes, whole=True)
+        asked = _asked_series(call.query)
+        kept = await self.kept(call)
+        series = await self.jobs.stored(lambda client: read_series(client, call.policy, kept.job))
+        return told(kept, series, asked)
 
     async def list(self, call: Call[None]) -> ListedBodies:
         """Return evaluations, the newest first."""
         asked: ListQuery = call.query
-        kept = await self._jobs.stored(lambda client: read_evaluations(client, call.policy))
         # All are asked for by somebody: none is of another type.
-        listed = [] if "'Auto'" in asked.filter else kept[asked.skip :][: asked.top]
-        return ListedBodies([_body(each, 5, whole=False) for each in listed])
-
-    async def delete(self, call: Call[None]) -> Answer:
-        """Forget an evaluation."""
-        name = call.parameters["evaluation"]
-        if not await self._jobs.stored(lambda client: delete_evaluation(client, call.policy, name)):
-            raise _unknown(name)
-        return NOTHING
+        listed = [] if "'Auto'" in asked.filter else await self.listed(call)
+        return ListedBodies([told(each) for each in listed])
 
     def routes(self) -> tuple[PersonalizerRoute[Any, Any], ...]:
         """Return the operations as routes."""
@@ -164,6 +146,41 @@ class EvaluationOperations:
         )
 
 
+def widths_of(times: AskedTimes, logged: Sequence[int]) -> list[int]:
+    """Return the widths of the windows that an evaluation has series of, in minutes.
+
+    Args:
+        times: of the evaluation.
+        logged: from when to when there is a log, in milliseconds since 1970.
+    """
+    first = max(1000 * times.start.timestamp(), logged[0])
+    last = min(1000 * times.end.timestamp(), logged[1])
+    span = timedelta(milliseconds=max(last - first, 0))
+    fit = [each for each in WINDOWS if span <= MOST_WINDOWS * timedelta(minutes=each)]
+    return fit or [max(WINDOWS)]
+
+
+def _asked_series(query: EvaluationQuery) -> AskedSeries:
+    """Return which part of its series is asked for; refuse an interval or a time that is none."""
+    minutes = 5 if query.interval_in_minutes is None else query.interval_in_minutes
+    if minutes not in WINDOWS or query.window not in (None, WINDOWS[minutes]):
+        raise RefusedCall(
+            400,
+            "InvalidEvaluationContract",
+            "an interval is of 5 minutes, Expanding, or of 60, 360, 720 or 1440, Rolling",
+            "intervalInMinutes",
+        )
+    start, end = (
+        None if text is None else read_time(text, target)
+        for text, target in ((query.start_time, "startTime"), (query.end_time, "endTime"))
+    )
+    return AskedSeries(minutes, _ms(start), _ms(end))
+
+
+def _ms(moment: datetime | None) -> float | None:
+    return None if moment is None else 1000 * moment.timestamp()
+
+
 def _checked(sent: EvaluationContract) -> AskedTimes:
     """Return the times of an evaluation that can be; refuse one that cannot."""
     contract = "InvalidEvaluationContract"
@@ -188,100 +205,3 @@ def _checked(sent: EvaluationContract) -> AskedTimes:
             ) from error
 
     return asked_times(sent.start_time, sent.end_time)
-
-
-def asked_times(start: str, end: str) -> AskedTimes:
-    """Return from when to when; refuse what is no time that has been.
-
-    Args:
-        start: from when, as it was sent.
-        end: until when.
-    """
-    times = AskedTimes(_time(start, "startTime"), _time(end, "endTime"))
-    if not times.start < times.end or times.end > datetime.now(UTC):
-        raise RefusedCall(
-            400,
-            "InvalidDateTimesInEvaluationContract",
-            "an evaluation is from some time to a later one, which has been",
-            "endTime",
-        )
-    return times
-
-
-def _time(text: str, target: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise RefusedCall(
-            400,
-            "InvalidDateTimesInEvaluationContract",
-            f"a time is as in ISO 8601, not {text!r}",
-            target,
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def wall_ms() -> int:
-    """Return the time, in milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
-def _unknown(name: str) -> RefusedCall:
-    return RefusedCall(404, "EvaluationNotFound", f"no evaluation {name!r}", "evaluationId")
-
-
-def _body(kept: KeptEvaluation, minutes: int, *, whole: bool) -> EvaluationBody:
-    """Return an evaluation as it is answered.
-
-    Args:
-        kept: the evaluation.
-        minutes: the interval of its series.
-        whole: whether with what it has found.
-    """
-    status = kept.status
-    if status == "Running" and wall_ms() - kept.made_ms > OVERDUE_MS:
-        status = "Timeout"
-
-    content = None
-    if whole:
-        done = kept.status != "Running"
-        content = EvaluationContent(
-            start_time=kept.start if done else _NO_TIME,
-            end_time=kept.end if done else _NO_TIME,
-            interval_in_minutes=minutes if done else 0,
-            value=[_evaluated(kept, at) for at in range(len(kept.found))],
-        )
-
-    made = datetime.fromtimestamp(kept.made_ms / 1000, UTC)
-    return EvaluationBody(
-        id=kept.id,
-        name=kept.name,
-        start_time=kept.start,
-        end_time=kept.end,
-        creation_time=made.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        status=status,
-        evaluation_type="Manual",
-        description=_described(kept) if whole else None,
-        content=content,
-    )
-
-
-def _described(kept: KeptEvaluation) -> str | None:
-    notes = [NO_SEARCH] if kept.unsearched else []
-    return " ".join([*notes, *([kept.said] if kept.said else ())]) or None
-
-
-def _evaluated(kept: KeptEvaluation, at: int) -> EvaluatedPolicy:
-    found = kept.found[at]
-    interval = found.low, found.high
-    point = EvaluationPoint(
-        time_stamp=kept.end, expected_reward=found.value, confidence_interval=interval
-    )
-    return EvaluatedPolicy(
-        name=found.name,
-        policy_source=found.source,
-        slot_id="",
-        arguments=found.arguments or None,
-        summary=EvaluationSummary(expected_reward=found.value, confidence_interval=interval),
-        timeseries=EvaluationSeries([point]),
-    )

@@ -157,8 +157,8 @@ class StoredLoop:
         """Return from when to when there is a log with decisions; None: there is none."""
         return await self._done(lambda client: _log_times(self._stored(client)))
 
-    async def demand_log(self, start: datetime, end: datetime) -> None:
-        """Refuse what would be of a time of which there is no log.
+    async def demand_log(self, start: datetime, end: datetime) -> Times:
+        """Return from when to when there is a log; refuse a time of which there is none.
 
         Args:
             start: from when.
@@ -173,6 +173,7 @@ class StoredLoop:
             raise RefusedCall(
                 400, "NoLogsExistInDateRange", "there is no log from then to then", "startTime"
             )
+        return logged
 
     async def delete_log(self) -> None:
         """State a root as of now, and delete the files that nothing open needs."""

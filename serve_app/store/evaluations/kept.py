@@ -5,11 +5,13 @@ taken over by another.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 
 from serve_app.store.clients import Redis
+from serve_app.store.evaluations.series import Series, delete_series, write_series
 from serve_app.store.keys import Keys
 
 Kind = Literal["evaluations", "importances"]
@@ -49,9 +51,11 @@ class KeptEvaluation(msgspec.Struct, frozen=True):
     """An evaluation: what was asked, how it stands, and what it found. Times as they were sent.
 
     Attributes:
-        unsearched: whether a better policy was to be looked for, which nobody does.
         asked: by name, the arguments of further policies.
         scores: what was found of feature importances.
+        base: the arguments that a better policy is looked for from; empty: none is looked for.
+        minutes: the widths of the windows of its series.
+        best: the name of a policy that is better than what was served; empty: none is known to be.
     """
 
     id: str
@@ -62,9 +66,11 @@ class KeptEvaluation(msgspec.Struct, frozen=True):
     status: str
     found: list[JudgedPolicy] = []
     said: str = ""
-    unsearched: bool = False
     asked: Mapping[str, str] = {}
     scores: list[FeatureWeight] = []
+    base: str = ""
+    minutes: list[int] = []
+    best: str = ""
 
     @property
     def job(self) -> str:
@@ -120,12 +126,17 @@ def begin_evaluation(
     if not client.hsetnx(key, kept.id, msgspec.json.encode(kept)):
         return False
     for old in read_evaluations(client, policy, kind)[MOST:]:
-        client.hdel(key, old.id)
+        _forget(client, policy, old, kind)
     return True
 
 
 def end_evaluation(
-    client: Redis, policy: str, kept: KeptEvaluation, kind: Kind = "evaluations"
+    client: Redis,
+    policy: str,
+    kept: KeptEvaluation,
+    kind: Kind = "evaluations",
+    *,
+    series: Mapping[str, Series] = MappingProxyType({}),
 ) -> None:
     """Keep how an evaluation has ended, unless it was deleted meanwhile.
 
@@ -134,9 +145,12 @@ def end_evaluation(
         policy: the policy's name.
         kept: the evaluation.
         kind: what it is.
+        series: by policy, what it earns over time.
     """
     now = read_evaluation(client, policy, kept.id, kind)
     if now is not None and now.job == kept.job:
+        if series:
+            write_series(client, policy, kept.job, series)
         client.hset(_key(policy, kind), kept.id, msgspec.json.encode(kept).decode())
     client.delete(Keys(policy).at_work(kept.job))
 
@@ -150,7 +164,13 @@ def delete_evaluation(client: Redis, policy: str, name: str, kind: Kind = "evalu
         name: the evaluation's id.
         kind: what it is.
     """
-    return bool(client.hdel(_key(policy, kind), name))
+    kept = read_evaluation(client, policy, name, kind)
+    return kept is not None and _forget(client, policy, kept, kind)
+
+
+def _forget(client: Redis, policy: str, kept: KeptEvaluation, kind: Kind) -> bool:
+    delete_series(client, policy, kept.job)
+    return bool(client.hdel(_key(policy, kind), kept.id))
 
 
 def take(client: Redis, policy: str, kept: KeptEvaluation) -> bool:

@@ -173,7 +173,6 @@ def test_arguments_are_a_learner_and_an_exploration(
         ("--cats 4 --min_value 0", "cats"),
         ("", "cb_explore_adf"),
         ("--cb_explore_adf --cb_type sm", "cb_type"),
-        ("--cb_explore_adf --ignore c", "ignore"),
         ("--cb_explore_adf --bag 3 -l -1", "learning_rate"),
         ("--cb_explore_adf -l 0", "learning_rate"),
         ("--cb_explore_adf --l1 nan", "l1"),
@@ -228,6 +227,16 @@ RECORDED = (
         ),
         ("--cb_explore_adf -q cf uf", "--cb_explore_adf --quadratic cf", 1),
         ("--cb_explore_adf --cb_type dm", "--cb_explore_adf --cb_type mtr", 1),
+        (
+            "--cb_explore_adf -q :: --ignore csi",
+            "--cb_explore_adf --quadratic ff --ignore_linear c --ignore_linear i --ignore_linear s",
+            0,
+        ),
+        (
+            "--cb_explore_adf -q cf --ignore=cA -q if",
+            "--cb_explore_adf --quadratic if --ignore_linear c",
+            1,
+        ),
     ],
 )
 def test_arguments_that_can_be_served_nearly_are_and_it_is_said_what_is_not_as_asked(

@@ -3,12 +3,13 @@
 import io
 import struct
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from support.fakes import FakeService, fresh_ranker
+from support.personalizer_loop import HeldLoop
 
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
@@ -26,30 +27,9 @@ CONFIGURATION = "/personalizer/configurations/service"
 POLICY = "/personalizer/configurations/policy"
 
 
-class HeldLoop:
-    """A loop that holds its spec in memory, and has neither a model nor a log."""
-
-    def __init__(self) -> None:
-        self.held = SPEC
-        self.kept: dict[str, KeptEvaluation] = {}
-
-    async def spec(self) -> PolicySpec:
-        """Return the spec."""
-        return self.held
-
-    async def change(self, make: Callable[[PolicySpec], PolicySpec]) -> PolicySpec:
-        """Hold another spec."""
-        self.held = make(self.held)
-        return self.held
-
-    async def evaluation(self, name: str) -> KeptEvaluation | None:
-        """Return an evaluation."""
-        return self.kept.get(name)
-
-
 @pytest.fixture
 def loop() -> HeldLoop:
-    return HeldLoop()
+    return HeldLoop(SPEC)
 
 
 @pytest.fixture
