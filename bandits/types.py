@@ -298,14 +298,16 @@ class Learner(Protocol):
     ``learn_rows``, which spares making the features of the others. ``takes_decisions``: it can be
     taught all actions as columns, by ``learn_decisions``. ``timed``: what it learns counts by its
     age, so every lesson has to say its time. ``slotted``: it counts by where on its page an action
-    stood, so every lesson has to say that. ``learned``: how many interactions it has learned; a
-    prior counts for as many as its weight.
+    stood, so every lesson has to say that. ``weighs``: what it learns depends on the propensity of
+    what was chosen. ``learned``: how many interactions it has learned; a prior counts for as many
+    as its weight.
     """
 
     by_row: bool = False
     takes_decisions: bool = False
     timed: bool = False
     slotted: bool = False
+    weighs: bool = True
     learned: int = 0
 
     @property

@@ -127,13 +127,14 @@ def _murmur(text: Any, at: Any, end: Any, seed: Any) -> Any:
 
 
 @compiled(u1s, i8s, i8s, returns=types.Tuple((types.int64[:, ::1], types.float64[::1])))
-def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
+def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
     data: Any, starts: Int64, slots: Int64
 ) -> tuple[Int64, Float64]:
     """Return where the parts of decisions are that say what was chosen.
 
     Args:
-        data: uint8[N], which holds the records of valid decisions.
+        data: uint8[N], which holds the records of valid decisions, or what of them teaches (see
+            ``policies.archive.taught``).
         starts: int64[L], by lesson, where its decision begins; lessons of one are side by side.
         slots: int64[L], by lesson, the slot that it is of.
 
@@ -147,8 +148,8 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
     cell = np.zeros(1, np.uint64)
     number = cell.view(np.float64)
 
-    last = np.int64(-1)
-    context = met = ids = actions = features = scores = pmf = chosen = np.int64(0)
+    last, masses = np.int64(-1), np.int64(0)
+    context = met = ids = actions = features = scores = pmf = drawn = chosen = np.int64(0)
     for n in range(slots.size):
         if starts[n] != last:
             last = starts[n]
@@ -178,7 +179,8 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
             for _ in range(2 * sources):
                 at = _past(data, at)
             size, pmf = _sized(data, at)
-            _, chosen = _sized(data, pmf + size)
+            masses = size >> 3
+            drawn, chosen = _sized(data, pmf + size)
 
         # The index of the slot's action.
         at, index = chosen, np.int64(0)
@@ -215,7 +217,9 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
             several,
         )
 
-        cell[0] = _little(data, pmf + 8 * (slots[n] * actions + index), 8)
+        # One that holds what teaches, and no more, has the propensities alone.
+        place = slots[n] if masses == drawn else slots[n] * actions + index
+        cell[0] = _little(data, pmf + 8 * place, 8)
         propensities[n] = number[0]
     return found, propensities
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import CodecError
+from bandits.kernels.lessons import find_chosen
 from bandits.kernels.records import (
     DECISION,
     DEFERRED,
@@ -69,6 +70,22 @@ def choice_of(decision: Decision) -> tuple[list[str], list[int]]:
         return decision.action_ids, decision.chosen
     choice = _choice.decode(memoryview(decision.data)[1:])
     return choice.action_ids, choice.chosen
+
+
+def chosen_names(records: Sequence[bytes], slots: Sequence[int]) -> list[str]:
+    """Return what some decisions chose, slot by slot, one decision after the other.
+
+    Args:
+        records: the bytes of R decisions, as EncodedDecision has them.
+        slots: how many each has, [R].
+    """
+    if not records:
+        return []
+    data, counts = b"".join(records), np.array(slots)
+    of_slots = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    begins = np.repeat(starts_of(records)[:-1], counts)
+    found, _ = find_chosen(np.frombuffer(data, np.uint8), begins, of_slots)
+    return [data[begin:end].decode() for begin, end in found[:, :2].tolist()]
 
 
 class _Shown(_Choice, array_like=True, tag="decision", gc=False):

@@ -7,13 +7,20 @@ kept of those that have any. Where records are needed they are read from the log
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from bandits.log.deadlines import NEVER
-from bandits.log.encoded_decisions import DECISIONS, Decision, choice_of, placed_of
+from bandits.log.encoded_decisions import (
+    DECISIONS,
+    Decision,
+    choice_of,
+    chosen_names,
+    placed_of,
+)
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import Identity
 from bandits.log.positions import log_order
@@ -60,6 +67,26 @@ def opened_of(entries: Iterable[LogEntry]) -> Iterator[Opened]:
     for entry in entries:
         record = entry.record
         yield entry.id, Opening.of(record) if isinstance(record, DECISIONS) else record
+
+
+def openings_of(records: Sequence[Decision]) -> list[Opening]:
+    """Return what is kept of some records, in order."""
+    plain = [each for each in records if isinstance(each, EncodedDecision) and not each.has_placed]
+    if len(plain) < len(records):
+        return [Opening.of(each) for each in records]
+
+    # Of all of them at once, the names of what was chosen alone are made texts.
+    names = iter(chosen_names([each.data for each in plain], [each.slots for each in plain]))
+    return [
+        Opening(
+            each.event_id,
+            each.spec,
+            each.catalogue,
+            each.deferred,
+            list(islice(names, each.slots)),
+        )
+        for each in plain
+    ]
 
 
 class _More(msgspec.Struct, array_like=True, gc=False):

@@ -1,7 +1,8 @@
 """Runs of plain entries, joined in one loop: nearly all of a log is of one kind.
 
 Plain are encoded decisions for which nothing waits and whose spec teaches when a window closes,
-rewards of decisions that are remembered, and ticks. What they leave behind is what ``Join.apply``
+rewards of decisions that are remembered, and ticks; older decisions close and are forgotten in
+between. What they leave behind is what ``Join.apply``
 of each makes; the loop saves the calls, which take longer than the work.
 """
 
@@ -15,8 +16,20 @@ from bandits.log.remembered_decisions import NOTHING, JoinedDecision, Remembered
 from bandits.log.windows import ENCODED_BYTES, Windows, weight_of
 
 _NO_DEADLINE: Deadline = (NEVER, 0, "", "")
+_NO_DEADLINES = (_NO_DEADLINE,)
 _PLAIN = frozenset([EncodedDecision, RewardRecord, TickRecord])
 _FIRST_SLOT: tuple[int, ...] = (0,)
+
+
+class RunStoppedError(Exception):
+    """Raised where an entry of a run cannot be applied; the cause says why.
+
+    ``place``: which one of the entries it is.
+    """
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 @dataclass(slots=True, eq=False)
@@ -39,14 +52,13 @@ class PlainRuns(Windows):
             holds_spec: whether the rule of a spec is at hand.
             out: gets what is to be taught, appended.
             causes: gets, for each of that, the place of the entry that closed its window.
-        """
-        # Older decisions close in between, and their names have to be looked up, too.
-        if self._older.next_ms < NEVER:
-            return first
 
+        Raises:
+            RunStoppedError: what an entry makes due cannot be done; this join is of no further use.
+        """
         window_s, window_ms = self.rule.window_s, self.rule.window_ms
         closes, forgets, others_ms = self._deadlines.of_window(window_s)
-        opened, closed, early = self._open, self._closed, self._early
+        opened, closed, early, older = self._open, self._closed, self._early, self._older
         activations, weighs, most = self._activations, self.behind is not None, self.recent_bytes
         rules: dict[str, JoinRule | None] = {}
         sequence, decisions, ended, due_ms, end = self._sequence, 0, 0, 0, len(entries)
@@ -60,6 +72,14 @@ class PlainRuns(Windows):
                 break
 
             # A window closes before the entry that closes it is applied.
+            if older.next_ms <= now_ms:
+                nearest = min(each[0][0] for each in (closes, forgets, _NO_DEADLINES) if each)
+                if nearest <= now_ms:
+                    end = place
+                    break
+                self._advance_older(place, now_ms, out)
+                while len(causes) < len(out):
+                    causes.append(place)
             while now_ms >= due_ms:
                 close = closes[0] if closes else _NO_DEADLINE
                 forget = forgets[0] if forgets else _NO_DEADLINE
@@ -104,10 +124,15 @@ class PlainRuns(Windows):
 
             if type(record) is RewardRecord:
                 known = opened.get(record.event_id) or closed.get(record.event_id)
+                if known is None and older.next_ms < NEVER:
+                    known = older.find(record.event_id)
                 if known is None:
                     end = place
                     break
-                self._reward_of(known, record, now_ms, out)
+                try:
+                    self._reward_of(known, record, now_ms, out)
+                except Exception as error:
+                    raise RunStoppedError(place) from error
                 while len(causes) < len(out):
                     causes.append(place)
                 continue
@@ -124,7 +149,7 @@ class PlainRuns(Windows):
                 or event_id in closed
                 or event_id in early
                 or event_id in activations
-                or (weighs and self._taken_bytes + weight > most)
+                or (older.next_ms < NEVER and older.find(event_id) is not None)
             ):
                 end = place
                 break
@@ -138,6 +163,8 @@ class PlainRuns(Windows):
             due_ms = min(due_ms, now_ms + window_ms)
             if weighs:
                 self._taken_bytes += weight
+                if self._taken_bytes > most:
+                    self._make_room()
 
         # A count that is nought is no count.
         self._sequence = sequence
@@ -147,6 +174,24 @@ class PlainRuns(Windows):
         if ended:
             self.counts["closed"] += ended
         return end
+
+    def _advance_older(self, place: int, now_ms: int, out: list[JoinedDecision]) -> None:
+        """Close and forget the older decisions that are due by now, before others are.
+
+        Args:
+            place: which of the entries makes them due.
+            now_ms: its time.
+            out: gets what is to be taught, appended.
+        """
+        older = self._older
+        try:
+            while (at_ms := older.next_ms) <= now_ms:
+                decision = older.pop_due()
+                if decision is not None:
+                    self._end(decision, at_ms, out)
+                    older.keep(decision)
+        except Exception as error:
+            raise RunStoppedError(place) from error
 
     def _plain_rule(self, spec: str, window_s: float) -> JoinRule | None:
         """Return the rule of a spec; None: its decisions are not plain."""

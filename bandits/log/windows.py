@@ -15,7 +15,7 @@ from bandits.log.encoded_decisions import Decision
 from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import OF_ALL, UNNAMED, JoinRule, SignalledRule
 from bandits.log.join_state import Identity, Inherited
-from bandits.log.older_decisions import OlderDecisions, Opening
+from bandits.log.older_decisions import OlderDecisions, openings_of
 from bandits.log.positions import log_order, position_after, position_ms
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
@@ -30,6 +30,8 @@ from bandits.log.remembered_decisions import (
 
 RECENT_BYTES = 64 << 20
 """How much memory the records of the newest decisions take, about."""
+SPARE_SHIFT = 5
+"""Once they take more, one part in two to the power of this is given up at once."""
 ENCODED_BYTES = 400
 """How much one takes beside its bytes, about."""
 
@@ -40,12 +42,13 @@ Lessons = list[JoinedDecision] | None
 class RecordsBehind(Protocol):
     """The records of decisions that are not in memory any more."""
 
-    def closing(self, position: str, window_ms: int) -> Decision:
-        """Return the record of a decision whose window closes.
+    def closing(self, position: str, window_ms: int, spec: str) -> Decision:
+        """Return the record of a decision whose window closes, or what of it teaches.
 
         Args:
             position: the decision's; those of one window come in the order of the log.
             window_ms: the window's length.
+            spec: the digest of the decision's.
         """
         ...
 
@@ -226,7 +229,7 @@ class Windows:
 
     def _closing_record(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
-        return self.behind.closing(decision.position, decision.rule.window_ms)
+        return self.behind.closing(decision.position, decision.rule.window_ms, decision.spec)
 
     def _record_of(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
@@ -261,16 +264,23 @@ class Windows:
                 self._make_room()
 
     def _make_room(self) -> None:
-        """Keep the oldest decisions without their records, until the others have room."""
-        while self._taken_bytes > self.recent_bytes:
+        """Keep the oldest decisions without their records, until the others have room to spare."""
+        made: list[RememberedDecision] = []
+        records: list[Decision] = []
+        while self._taken_bytes > self.recent_bytes - (self.recent_bytes >> SPARE_SHIFT):
             decision = self._first_open()
             if decision is None:
-                return
-            assert decision.record is not None  # noqa: S101 - it is open, and no older one
-            del self._open[decision.record.event_id]
+                break
+            record = decision.record
+            assert record is not None  # noqa: S101 - it is open, and no older one
+            del self._open[record.event_id]
             self._deadlines.drop_first("close", decision.rule.window_s)
-            self._give_back(decision.record)
-            self._older.add(Opening.of(decision.record), decision)
+            self._give_back(record)
+            made.append(decision)
+            records.append(record)
+
+        for decision, opening in zip(made, openings_of(records), strict=True):
+            self._older.add(opening, decision)
             decision.record = None
 
     def _join_early(self, decision: RememberedDecision, event_id: str, now_ms: int) -> None:

@@ -50,7 +50,7 @@ class RidgeLearner(Learner):
     ``Epoch``.
     """
 
-    by_row = True
+    by_row, weighs = True, False
 
     def __init__(
         self,

@@ -141,7 +141,7 @@ class Log:
                     yield read_entry(entry_id, data, lambda _id, _error: None)
             number += 1
 
-    behind = entries
+    behind = taught = entries
 
     def opened(self, after: str, through: str) -> Iterator[Opened]:
         """Yield what a resume wants to know of entries."""

@@ -39,7 +39,7 @@ class _WholePast:
     """The log behind a fold that relies on no checkpoint."""
 
     def __init__(self, log: PartitionLog) -> None:
-        self.entries = self.behind = log.encoded
+        self.entries = self.behind = self.taught = log.encoded
 
     def opened(self, after: str, through: str) -> Iterable[Opened]:
         """Yield of each entry what a join that goes through the log again wants to know.

@@ -39,6 +39,18 @@ class Past(Protocol):
         """
         ...
 
+    def taught(self, after: str, through: str) -> Iterable[LogEntry]:
+        """Yield decisions as ``behind`` does, and other entries or none.
+
+        For whoever learns from chosen actions and asks for no propensity: what else they say of
+        actions that were not chosen may be missing.
+
+        Args:
+            after: entries past this position.
+            through: up to this one, included.
+        """
+        ...
+
     def opened(self, after: str, through: str) -> Iterable[Opened]:
         """Yield of each entry what a join that goes through the log again wants to know.
 

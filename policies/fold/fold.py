@@ -25,6 +25,7 @@ from bandits.errors import (
 )
 from bandits.log.encoded_decisions import DECISIONS
 from bandits.log.join import JoinedDecision
+from bandits.log.plain_runs import RunStoppedError
 from bandits.log.positions import has_reached, position_ms
 from bandits.log.records import (
     ActivationRecord,
@@ -90,7 +91,12 @@ class Fold(FoldedModel):
         """Apply entries from ``first`` on as long as they are plain; return where they end."""
         joined: list[JoinedDecision] = []
         causes: list[int] = []
-        end = self.join.apply_run(entries, first, self._blobs.holds_spec, joined, causes)
+        try:
+            end = self.join.apply_run(entries, first, self._blobs.holds_spec, joined, causes)
+        except RunStoppedError as stopped:
+            cause = stopped.__cause__
+            assert isinstance(cause, Exception)  # noqa: S101 - it has one
+            raise _stalled(entries[stopped.place], cause) from cause
 
         taught = 0
         while (taught := taught + self._learn_alike(joined, taught)) < len(joined):

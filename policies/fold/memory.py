@@ -127,7 +127,7 @@ class FoldMemory:
 
         self._learner: Learner | None = None
         self._lessons = Lessons(self._blobs.catalogue_alike)
-        behind = None if past is None else ReadBehind(past)
+        behind = None if past is None else ReadBehind(past, self._teaches_alone)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
         self.trends = list[Trends]()
         self._listener: RewardListener | None = None
@@ -162,7 +162,7 @@ class FoldMemory:
         self._follow([Trends(each.half_life_ms, each.items) for each in trends or ()])
 
         self.catalogue = self._blobs.catalogue(state.catalogue)
-        self.join.behind = ReadBehind(past)
+        self.join.behind = ReadBehind(past, self._teaches_alone)
         if state.spec is not None:
             self.spec, self.spec_id = self._policy(state.spec), state.spec
             self.join.rule = self.spec.rule
@@ -304,6 +304,21 @@ class FoldMemory:
     def _waits(self, digest: str) -> bool:
         learner = self._policy(digest).learner
         return learner.learns and not learner.corrects
+
+    def _teaches_alone(self, name: str) -> bool:
+        """Return whether what decisions of a spec chose is all that this model learns of them.
+
+        That is without the propensity of it.
+        """
+        learner = self._learner
+        return learner is not None and not learner.weighs and self._teaches_rows(name)
+
+    def _teaches_rows(self, name: str) -> bool:
+        """Return whether decisions of a spec teach by the features of what they chose alone."""
+        # What a learner is not to see is left out one decision after the other.
+        made, policy = self._blobs.spec(name), self._policy(name)
+        by_row = self._learner is not None and self._learner.by_row and not policy.imitates
+        return by_row and made.kind == policy.kind == "blend" and not made.unseen
 
     def _policy(self, name: str) -> PolicySpec:
         """Return the policy whose model this fold teaches, under a spec of the log, by digest."""

@@ -60,14 +60,7 @@ class FoldedModel(FoldMemory):
 
         self.changes += 1
         try:
-            # What a learner is not to see is left out one decision after the other.
-            if (
-                learner.by_row
-                and isinstance(record, EncodedDecision)
-                and (made := self._blobs.spec(record.spec)).kind == "blend"
-                and not made.unseen
-                and self._policy(record.spec).kind == "blend"
-            ):
+            if isinstance(record, EncodedDecision) and self._teaches_rows(record.spec):
                 self._put_by(learner, joined, record)
             else:
                 self._lessons.teach(learner)

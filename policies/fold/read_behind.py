@@ -1,7 +1,7 @@
 """Reading the records of decisions that a fold does not keep in memory, from the log behind it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bandits.errors import BanditloopError, CodecError
 from bandits.log.encoded_decisions import DECISIONS, Decision
@@ -23,33 +23,43 @@ class ReadBehind:
 
     Windows of one length close in the order of the log. So for each length there is a reader that
     goes through the log once, as far behind the fold as the window is long.
+
+    Args:
+        past: the log.
+        teaches_alone: whether what decisions of a spec chose is all that is learned of them, by
+            digest; then no more is read of them when they close.
     """
 
-    def __init__(self, past: Past) -> None:
-        self._past = past
-        self._readers: dict[int, Iterator[LogEntry]] = {}
+    def __init__(
+        self, past: Past, teaches_alone: Callable[[str], bool] = lambda _spec: False
+    ) -> None:
+        self._past, self._teaches_alone = past, teaches_alone
+        self._readers: dict[tuple[int, bool], Iterator[LogEntry]] = {}
         self._fetched: dict[str, Decision] = {}
 
-    def closing(self, position: str, window_ms: int) -> Decision:
-        """Return the record of a decision whose window closes.
+    def closing(self, position: str, window_ms: int, spec: str) -> Decision:
+        """Return the record of a decision whose window closes, or what of it teaches.
 
         Args:
             position: the decision's; those of one window come in the order of the log.
             window_ms: the window's length.
+            spec: the digest of the decision's.
 
         Raises:
             CodecError: the log holds no decision there; or whatever reading the log raises.
         """
         # A reader that fails, say because files were compacted meanwhile, is made anew once.
-        reader, record = self._readers.pop(window_ms, None), None
+        alone = self._teaches_alone(spec)
+        reader, record = self._readers.pop((window_ms, alone), None), None
         if reader is not None:
             with contextlib.suppress(BanditloopError, OSError):
                 record = _read_on(reader, position)
         if record is None or reader is None:
-            reader = iter(self._past.behind(position_before(position), END))
+            read = self._past.taught if alone else self._past.behind
+            reader = iter(read(position_before(position), END))
             record = _demand(_read_on(reader, position), position)
 
-        self._readers[window_ms] = reader
+        self._readers[window_ms, alone] = reader
         return record
 
     def at(self, position: str) -> Decision:

@@ -1,6 +1,6 @@
 """The whole log: the stream, and the archive where the stream has been trimmed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from bandits.log.positions import START, is_after, log_order, position_after, po
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.openings import openings
+from policies.archive.taught import taught_decisions
 from policies.fold.checkpoint import FoldState
 from serve_app.store.archiving.archived import Committed
 from serve_app.store.checkpoints import Checkpoints
@@ -49,12 +50,39 @@ class History:
             LogGapError: a part of it is neither in the stream nor in the archive.
             ArchiveError: the archive is damaged, or has a gap.
         """
+        yield from self._read(after, through, batch, ArchiveReader.encoded)
+
+    def taught(
+        self, after: str, through: str | None = None, *, batch: int = BATCH
+    ) -> Iterator[LogEntry]:
+        """Yield decisions past ``after``, in order, for whoever learns from what they chose.
+
+        Of what is read from the archive there is nothing else: see ``taught_decisions``.
+
+        Args:
+            after: the position to begin behind.
+            through: the last position to yield; None: the end of the log.
+            batch: how many to ask Redis for at a time.
+
+        Raises:
+            LogGapError, ArchiveError: see ``encoded``.
+        """
+        yield from self._read(after, through, batch, taught_decisions)
+
+    def _read(
+        self,
+        after: str,
+        through: str | None,
+        batch: int,
+        archived: Callable[[ArchiveReader, str, str], Iterator[LogEntry]],
+    ) -> Iterator[LogEntry]:
+        """Yield what the stream has, and before it what a function reads of the archive."""
         position, trimmed = after, self._trimmed()
         while through is None or is_after(through, position):
             # What the stream lacks by now, the archive has to hold.
             if is_after(trimmed, position_after(position)):
                 until = self._archived_until(position, trimmed, through)
-                yield from self.archive.encoded(position, until) if self.archive else ()
+                yield from archived(self.archive, position, until) if self.archive else ()
                 position = until
                 continue
 
@@ -160,6 +188,7 @@ class LogPast:
         self.entries = history.encoded
         self.opened = history.opened
         self.behind = partial(history.encoded, batch=BEHIND)
+        self.taught = partial(history.taught, batch=BEHIND)
         self._checkpoints = checkpoints
 
     def checkpoint(self, position: str) -> FoldState | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.report.gather import HOLDOUT, NO_UNIT, POLICY, UNSERVED, PolicyRows
+from simulator.report.numbering import renumbered
 from simulator.report.report import Assignment, GroupSummary, SegmentDifference, Uplift
 from simulator.report.units import GroupMean, UnitSums
 from simulator.report.uplift import Compared, UpliftLook, compare_groups, ratio_evidence
@@ -73,9 +74,9 @@ def assignment_of(rows: PolicyRows) -> Assignment | None:
         return None
     held_out = _distinct(rows, rows.compared == HOLDOUT)
     served = _distinct(rows, rows.compared == POLICY)
-    both = len(np.intersect1d(held_out[0], served[0], assume_unique=True))
-    count = len(held_out[0]) + held_out[1]
-    units = count + len(served[0]) + served[1]
+    both = int(np.count_nonzero(held_out[0] & served[0]))
+    count = int(np.count_nonzero(held_out[0])) + held_out[1]
+    units = count + int(np.count_nonzero(served[0])) + served[1]
     fraction = rows.spec.holdout.fraction
     return Assignment(
         fraction,
@@ -135,7 +136,7 @@ def stretches(count: int) -> Iterator[tuple[int, int]]:
 def _add(sums: UnitSums, rows: PolicyRows, part: slice) -> None:
     group = rows.compared[part]
     there = group <= HOLDOUT
-    units = rows.unit[part][there].astype(np.int64)
+    units = rows.unit[part][there]
     sums.add(units, group[there] == HOLDOUT, rows.reward[part][there])
 
 
@@ -146,21 +147,23 @@ def compacted(rows: PolicyRows, places: Int64) -> UnitSums:
         rows: a policy's decisions.
         places: int64[n], which of them.
     """
-    units = rows.unit[places]
-    _, numbers = np.unique(units, return_inverse=True)
-    numbers = np.where(units == NO_UNIT, NO_UNIT, numbers).astype(np.int64)
     group = rows.compared[places]
     there = group <= HOLDOUT
+    if not there.all():
+        places, group = places[there], group[there]
+
+    numbers, _ = renumbered(rows.unit[places], rows.units)
     sums = UnitSums()
-    sums.add(numbers[there], group[there] == HOLDOUT, rows.reward[places][there])
+    sums.add(numbers, group == HOLDOUT, rows.reward[places])
     return sums
 
 
-def _distinct(rows: PolicyRows, mine: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Return the units of some decisions, and how many decisions are units by themselves."""
+def _distinct(rows: PolicyRows, mine: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """Return which units some decisions are of, and how many decisions are units by themselves."""
     units = rows.unit[mine]
-    alone = int((units == NO_UNIT).sum())
-    return np.unique(units[units != NO_UNIT]), alone
+    there = np.zeros(rows.units + 1, np.bool_)
+    there[units] = True  # the last is of those that are of none
+    return there[:-1], int(np.count_nonzero(units == NO_UNIT))
 
 
 def _summary(group: GroupMean) -> GroupSummary:

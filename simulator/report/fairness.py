@@ -9,8 +9,9 @@ import numpy as np
 from bandits.statistics.intervals import ALPHA, z_of
 from bandits.types import Float64
 from policies.rules.quotas.quota import Exposure
-from simulator.report.gather import NO_UNIT, POLICY, Int64, PolicyRows
+from simulator.report.gather import POLICY, PolicyRows
 from simulator.report.item_groups import Groups
+from simulator.report.numbering import Int32, renumbered
 from simulator.report.report import ExposureReport, GroupExposure, GroupOutcome
 
 MOST_GROUPS = 1_000
@@ -80,22 +81,27 @@ def _outcomes(rows: PolicyRows, z: float) -> Iterator[GroupOutcome]:
             here = np.flatnonzero((codes == code) & (rows.group == POLICY))
             if not len(here):
                 continue
-            reward, units = rows.reward[here], _units(rows.unit[here].astype(np.int64))
-            count, mean = int(units.max()) + 1, float(reward.mean())
+            reward = rows.reward[here]
+            (units, count), mean = _units(rows.unit[here], rows.units), float(reward.mean())
             radius = z * _error(reward - mean, units, count)
             low, high = mean - radius, mean + radius
             yield GroupOutcome(field, value, len(here), count, mean, low, high)
 
 
-def _units(units: Int64) -> Int64:
-    """Number units from 0 on, int64[n]; a decision that is of none is one by itself."""
-    alone = units == NO_UNIT
-    own = np.where(alone, -1 - np.arange(len(units)), units)
-    numbers: Int64 = np.unique(own, return_inverse=True)[1]
-    return numbers
+def _units(units: Int32, count: int) -> tuple[Int32, int]:
+    """Number units from 0 on, int32[n], and count them; a decision of none is one by itself.
+
+    Args:
+        units: int32[n], whose each decision is.
+        count: how many units there are in all.
+    """
+    numbers, found = renumbered(units, count)
+    alone = np.flatnonzero(numbers < 0)
+    numbers[alone] = found + np.arange(len(alone), dtype=np.int32)
+    return numbers, found + len(alone)
 
 
-def _error(apart: Float64, units: Int64, count: int) -> float:
+def _error(apart: Float64, units: Int32, count: int) -> float:
     """Return the standard error of a mean, infinite of one unit.
 
     Args:

@@ -331,10 +331,13 @@ class _Gathered:
                 values[:] = values[order]
             return values
 
+        unit = ordered(self._unit)
+        named = unit != NO_UNIT
+        unit[named] = self._numbers.in_order()[unit[named]]
         return PolicyRows(
             spec=self.spec,
             ms=ordered(self._ms),
-            unit=ordered(self._unit),
+            unit=unit,
             group=ordered(self._group),
             compared=ordered(self._compared_as),
             slots=ordered(self._slots),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float64
 
-Int64 = NDArray[np.int64]
+Numbers = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 
@@ -105,11 +105,11 @@ class UnitSums:
         self._decisions, self._rewards = np.zeros((2, 0)), np.zeros((2, 0))
         self._alone = LoneDecisions(), LoneDecisions()
 
-    def add(self, units: Int64, held_out: Bools, rewards: Float64) -> None:
+    def add(self, units: Numbers, held_out: Bools, rewards: Float64) -> None:
         """Add n decisions.
 
         Args:
-            units: int64[n], the number of each one's unit; below 0: it is one by itself.
+            units: integers [n], the number of each one's unit; below 0: it is one by itself.
             held_out: bool[n], whether it is of the holdout.
             rewards: float64[n], what it earned.
         """

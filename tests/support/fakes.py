@@ -103,6 +103,9 @@ class FakePast:
     def behind(self, after: str, through: str) -> Iterable[LogEntry]:
         return self.entries(after, through)
 
+    def taught(self, after: str, through: str) -> Iterable[LogEntry]:
+        return self.entries(after, through)
+
     def opened(self, after: str, through: str) -> Iterable[Opened]:
         return opened_of(self.entries(after, through))
 

@@ -21,6 +21,7 @@ from policies.archive.parts.assembling import (
     NUMBER,
     POLICY,
     TEXT,
+    USER,
     assemble,
 )
 from policies.archive.parts.shapes import bounds_of, elements_of
@@ -120,6 +121,7 @@ def assembled(
         *(has_features, deferred, holdout, unserved),
     ]
     of_each = [*(column[places] for column in columns), elements]
+    of_each.append(of_each[0] * of_each[1])
     numbers = np.stack(of_each, axis=1).astype(np.int64)
     action_ids = words.numbers(_flat(batch["action_ids"]))
     sources = words.numbers(elements_of(scores, scores.keys))
@@ -144,7 +146,70 @@ def assembled(
         *(of_sources, masses, chosen),
         *(np.frombuffer(b"".join(of_rules) + b"\0", np.uint8), starts_of(of_rules)),
     ]
-    ends = assemble(*arguments)
+    return _cut(out, assemble(*arguments))
+
+
+def taught(batch: pa.RecordBatch, rows: Int64) -> list[bytes]:
+    """Return the bytes of n decisions with no more than what their chosen actions teach.
+
+    ``bandits.kernels.lessons`` reads them as it does whole ones: an action that was not chosen has
+    no name and no features, and each slot's propensity is said to be 1. The event, what decided and
+    the user are left out.
+
+    Args:
+        batch: columns of them, and of entries that are none; no credits.
+        rows: where they are, int64[n].
+    """
+    words = _Words()
+    nothing = int(words.numbers(pa.array([""]))[0])
+    texts = np.full((len(rows), 8), nothing, np.int64)
+    texts[:, USER:] = -1
+
+    lists, scores = batch["features"], batch["scores"]
+    maps, has_features = elements_of(lists, lists.values), _truths(lists.is_valid())
+    actions, slots = (batch[name].fill_null(0).to_numpy() for name in ("actions", "slots"))
+    chosen = _flat(batch["chosen"]).to_numpy().astype(np.int64)
+    begins = bounds_of(batch["action_ids"])[:-1].astype(np.int64)
+    at = np.repeat(begins, slots) + chosen
+
+    # What was not chosen has no name, and no features.
+    action_ids = np.full(int(actions.sum()), nothing, np.int64)
+    action_ids[at] = words.numbers(_flat(batch["action_ids"]).take(pa.array(at)))
+    has_map = np.zeros(len(maps), np.bool_)
+    if len(maps):
+        own = bounds_of(lists)[:-1].astype(np.int64)
+        with_features = np.repeat(has_features, slots)
+        has_map[(np.repeat(own, slots) + chosen)[with_features]] = True
+        has_map &= _truths(maps.is_valid())
+    context, own_features = _features(words, batch["context"]), _features(words, maps)
+    between = np.ascontiguousarray(context[2][:, np.append(rows, len(batch))])
+
+    of_each = [
+        *(column[rows] for column in (actions, slots, np.diff(bounds_of(scores)), has_features)),
+        *[np.zeros(len(rows), np.int64)] * 3,
+        np.full(len(rows), BEFORE_ARTIFACT),
+        slots[rows],
+    ]
+    numbers = np.stack(of_each, axis=1).astype(np.int64)
+    sources = words.numbers(elements_of(scores, scores.keys))
+    of_sources = _flat(elements_of(scores, scores.items)).to_numpy().view(np.uint8)
+    masses = np.ones(len(chosen)).view(np.uint8)
+
+    entries = len(context[0]) + len(own_features[0])
+    most = words.used + len(of_sources) + len(masses) + 14 * entries + HEAD_BYTES * len(batch)
+    most += 5 * (len(chosen) + len(maps) + len(sources)) + len(action_ids)
+    data, starts = words.all()
+    arguments: list[Any] = [
+        *(np.empty(most, np.uint8), data, starts, texts, numbers),
+        *(*context[:2], between, *own_features, has_map, action_ids, sources),
+        *(of_sources, masses, chosen),
+        *(np.zeros(1, np.uint8), np.zeros(len(rows) + 1, np.int64)),
+    ]
+    return _cut(arguments[0], assemble(*arguments))
+
+
+def _cut(out: NDArray[np.uint8], ends: Int64) -> list[bytes]:
+    """Return the records that were written one after the other."""
     whole, first, records = out[: int(ends[-1])].tobytes(), 0, []
     for last in ends.tolist():
         records.append(whole[first:last])

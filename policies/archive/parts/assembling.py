@@ -148,8 +148,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         words: all texts that are named by number, one after the other.
         starts: where each begins, and the last ends.
         texts: [n, 8]: see EVENT_ID to PROFILE; -1 for no user, no artifact and no profile.
-        numbers: [n, 8]: actions, slots, sources, whether actions have features; deferred, holdout,
-            unserved; ELEMENTS or fewer, see there.
+        numbers: [n, 9]: actions, slots, sources, whether actions have features; deferred, holdout,
+            unserved; ELEMENTS or fewer, see there; how many probabilities there are.
         context: [entries, 3]: name, kind and value of the contexts' features; a number's bits, a
             truth, a text, or how many texts are listed.
         context_listed: the texts of lists.
@@ -161,7 +161,7 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         action_ids: of all decisions, one after the other; likewise the following.
         sources: of scores.
         scores: bytes of float32[actions] by source.
-        pmf: bytes of float64[slots x actions].
+        pmf: bytes of float64: slots x actions, or fewer.
         chosen: by slot.
         rules: the bytes of what the rules of each depended on, and of its apprentice.
         rules_begin: [n + 1]: where those of each begin, and the last end.
@@ -204,8 +204,8 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
             score += 4 * actions
         source += count
 
-        at = _bytes(out, at, pmf, mass, mass + 8 * slots * actions)
-        mass += 8 * slots * actions
+        at = _bytes(out, at, pmf, mass, mass + 8 * numbers[row, 8])
+        mass += 8 * numbers[row, 8]
         at = _array(out, at, slots)
         for k in range(slot, slot + slots):
             at = _index(out, at, chosen[k])

@@ -29,7 +29,7 @@ ARRIVES = msgspec.structs.replace(RULE, learn="as_it_arrives", late="correct")
 class Behind:
     """The records of the log, where none is kept in memory."""
 
-    def closing(self, _position: str, _window_ms: int):
+    def closing(self, _position: str, _window_ms: int, _spec: str):
         return PAGE
 
     def at(self, _position: str):

@@ -56,7 +56,7 @@ class Archived:
 
     def __init__(self, reader: ArchiveReader) -> None:
         self.reader = reader
-        self.entries = self.behind = self.encoded = reader.entries
+        self.entries = self.behind = self.taught = self.encoded = reader.entries
         self.opened = partial(openings, reader)
         self.blob = reader.blob
 

@@ -33,6 +33,7 @@ def rows_of(reward, codes, unit=None, group=None) -> PolicyRows:
         group=np.array([POLICY] * n if group is None else group, np.int8),
         reward=np.array(reward, np.float64),
         fields={"age": (np.array(codes, np.int8), ["young", "old", "nobody"])},
+        units=0 if unit is None else max(unit) + 1,
     )
 
 

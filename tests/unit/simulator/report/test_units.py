@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from simulator.report.numbering import UnitNumbers, renumbered
 from simulator.report.units import UnitSums
 
 
@@ -58,3 +59,23 @@ def test_without_decisions_there_is_no_mean():
     assert found.units == 0
     assert np.isnan(found.mean)
     assert found.variance == np.inf
+
+
+def test_units_are_numbered_anew_and_whoever_has_none_keeps_none():
+    numbers, count = renumbered(np.array([7, -1, 3, 7, 0], np.int32), 9)
+    assert (numbers.tolist(), count) == ([2, -1, 1, 2, 0], 3)
+    nobody, count = renumbered(np.array([-1, -1], np.int32), 0)
+    assert (nobody.tolist(), count) == ([-1, -1], 0)
+
+
+def test_a_hash_keeps_its_number_however_many_come():
+    rng = np.random.default_rng(2)
+    hashes = rng.integers(0, 1 << 63, 200_000).astype(np.uint64)
+    hashes = np.concatenate([hashes, hashes[::-3], np.zeros(2, np.uint64)])
+    numbers = UnitNumbers()
+    found = np.concatenate([numbers.of(part) for part in np.array_split(hashes, 7)])
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    assert numbers.count == len(first)
+    assert (found == found[first][inverse]).all()
+    assert (np.sort(found[first]) == np.arange(len(first))).all()
+    assert (hashes[first][np.argsort(numbers.in_order()[found[first]])] == hashes[first]).all()
