@@ -139,7 +139,7 @@ class _MergedPast:
     def __init__(self, logs: Sequence[LogOfPartition]) -> None:
         self._logs = logs
         self.entries = partial(_merged, logs)
-        self.behind = partial(_merged, logs, batch=BEHIND)
+        self.behind = self.taught = partial(_merged, logs, batch=BEHIND)
 
     def opened(self, after: str, through: str) -> Iterator[Opened]:
         """Yield of each entry what a join wants to know; see ``Past``."""
