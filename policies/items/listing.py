@@ -1,15 +1,19 @@
 """The items of a timeline in pages, in the order of their ids: stable while items change."""
 
 import asyncio
+import re
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from banditloop_client.schemas import Item
+from policies.items.changes import decode_item
 from policies.items.timeline import ItemTimeline
 
 LOOKED_AT = 1_000
 """Items that a search looks at before other requests get their turn: a thousandth of a second."""
+_IN_JSON = re.compile(r"[ !#-\[\]-~]+")
+"""Texts that stand in JSON as they are."""
 FEW: Final = 20
 """Ids that are put in their places one by one, though each has all behind it moved."""
 
@@ -62,12 +66,16 @@ class ItemListing:
             contains: what their ids or metadata contain, in capitals or not.
         """
         ids, wanted = await self._sorted(), contains.casefold()
+        needle = wanted.encode() if _IN_JSON.fullmatch(wanted) else b""
         found: list[Item] = []
         for at in range(bisect_right(ids, after) if after else 0, len(ids)):
             if at % LOOKED_AT == LOOKED_AT - 1:
                 await asyncio.sleep(0)
-            item = self._timeline.item(ids[at])
-            if item is None or (wanted and not _contains(item, wanted)):
+            text = self._timeline.text(ids[at])
+            if text is None or (needle and not _may_contain(text, needle)):
+                continue
+            item = decode_item(text)
+            if wanted and not _contains(item, wanted):
                 continue
 
             if len(found) == limit:
@@ -105,6 +113,16 @@ def _with(ids: list[str], new: Sequence[str]) -> list[str]:
     for item_id in new:
         insort(out, item_id)
     return out
+
+
+def _may_contain(text: bytes, needle: bytes) -> bool:
+    """Return whether an item can contain a text, which spares decoding most that do not.
+
+    Args:
+        text: the item's JSON.
+        needle: what is wanted, in small letters that JSON writes as they are.
+    """
+    return not text.isascii() or b"\\" in text or needle in text.lower()
 
 
 def _contains(item: Item, wanted: str) -> bool:

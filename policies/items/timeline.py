@@ -236,8 +236,13 @@ class ItemTimeline:
 
     def item(self, item_id: str) -> Item | None:
         """Return an item as it is now; None: there is none."""
+        text = self.text(item_id)
+        return None if text is None else decode_item(text)
+
+    def text(self, item_id: str) -> bytes | None:
+        """Return the JSON of an item as it is now; None: there is none."""
         row = self._rows.get(item_id)
-        return None if row is None else decode_item(self._stored.text(item_id, row))
+        return None if row is None else self._stored.text(item_id, row)
 
     def values(self, names: Sequence[str]) -> Iterator[tuple[list[str], list[list[Any]]]]:
         """Yield all items as they are now, some at a time: ids, and by name a feature of each.

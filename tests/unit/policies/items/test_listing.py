@@ -78,6 +78,11 @@ async def test_a_search_looks_at_ids_and_metadata_in_capitals_or_not():
     assert await items.all(contains="lamp") == ["LAMP-1", "c"]
     assert await items.all(contains="STRASSE") == ["b"]
     assert await items.all(contains="nothing of this") == []
+    items.put(
+        Item("d", {"brand": "small"}, {"title": 'in "quotes"\n', "text": "5 \N{KELVIN SIGN}"})
+    )
+    assert await items.all(contains='"QUOTES"') == await items.all(contains="5 k") == ["d"]
+    assert await items.all(contains="small") == ["c"], "a feature is not looked at"
 
 
 async def test_a_search_among_many_items_lets_others_have_their_turns():
