@@ -4,6 +4,7 @@ import asyncio
 import re
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from banditloop_client.schemas import Item
@@ -14,6 +15,8 @@ LOOKED_AT = 1_000
 """Items that a search looks at before other requests get their turn: a thousandth of a second."""
 _IN_JSON = re.compile(r"[ !#-\[\]-~]+")
 """Texts that stand in JSON as they are."""
+MANY: Final = 10_000
+"""Items that are no longer rare."""
 FEW: Final = 20
 """Ids that are put in their places one by one, though each has all behind it moved."""
 
@@ -65,23 +68,48 @@ class ItemListing:
             limit: how many items at most.
             contains: what their ids or metadata contain, in capitals or not.
         """
-        ids, wanted = await self._sorted(), contains.casefold()
-        needle = wanted.encode() if _IN_JSON.fullmatch(wanted) else b""
+        wanted = contains.casefold()
+        if _IN_JSON.fullmatch(wanted):
+            rare = await self._rare(wanted, after)
+            if rare is not None:
+                return rare[:limit], rare[limit - 1].id if len(rare) > limit else None
+
+        ids = await self._sorted()
         found: list[Item] = []
         for at in range(bisect_right(ids, after) if after else 0, len(ids)):
             if at % LOOKED_AT == LOOKED_AT - 1:
                 await asyncio.sleep(0)
-            text = self._timeline.text(ids[at])
-            if text is None or (needle and not _may_contain(text, needle)):
-                continue
-            item = decode_item(text)
-            if wanted and not _contains(item, wanted):
+            item = self._timeline.item(ids[at])
+            if item is None or (wanted and not _contains(item, wanted)):
                 continue
 
             if len(found) == limit:
                 return found, found[-1].id
             found.append(item)
         return found, None
+
+    async def _rare(self, wanted: str, after: str) -> list[Item] | None:
+        """Return the items past an id that contain a text, in order; None: they are many.
+
+        Their JSON is looked through, and hardly any is decoded. Where many contain it, a page of
+        them is found sooner one by one.
+
+        Args:
+            wanted: in small letters that JSON writes as they are.
+            after: the id.
+        """
+        found: dict[str, Item] = {}
+        for texts in self._timeline.with_text(wanted.encode()):
+            for item in map(decode_item, texts):
+                if item.id > after and _contains(item, wanted):
+                    found[item.id] = item
+            if len(found) > MANY:
+                return None
+            await asyncio.sleep(0)
+
+        # Some may have gone meanwhile.
+        there = (item for item in found.values() if item.id in self._timeline)
+        return sorted(there, key=attrgetter("id"))
 
 
 async def _sorted_in_turns(ids: Sequence[str]) -> list[str]:
@@ -113,16 +141,6 @@ def _with(ids: list[str], new: Sequence[str]) -> list[str]:
     for item_id in new:
         insort(out, item_id)
     return out
-
-
-def _may_contain(text: bytes, needle: bytes) -> bool:
-    """Return whether an item can contain a text, which spares decoding most that do not.
-
-    Args:
-        text: the item's JSON.
-        needle: what is wanted, in small letters that JSON writes as they are.
-    """
-    return not text.isascii() or b"\\" in text or needle in text.lower()
 
 
 def _contains(item: Item, wanted: str) -> bool:

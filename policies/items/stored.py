@@ -86,6 +86,34 @@ class StoredItems:
             known = [decode_item(self.changed[item_id]).features for item_id in some]
             yield some, [[each.get(name) for each in known] for name in names]
 
+    def with_text(self, needle: bytes) -> Iterator[list[tuple[int, bytes]]]:
+        """Yield which items of the base may contain a text: row and JSON, PART items at a time.
+
+        Args:
+            needle: in small letters that JSON writes as they are.
+        """
+        for first in range(0, len(self._starts) - 1, PART):
+            starts = self._starts[first : first + PART + 1]
+            begin = int(starts[0])
+            part = self._encoded[begin : int(starts[-1])]
+            rows = list(range(len(starts) - 1))
+            if _is_plain(part):
+                places = [each.start() for each in re.finditer(re.escape(needle), part.lower())]
+                found = np.searchsorted(starts, np.array(places, np.int64) + begin, "right") - 1
+                rows = np.unique(found).tolist()
+            yield [(first + row, self._of_base(first + row)) for row in rows]
+
+    def changed_with(self, needle: bytes) -> Iterator[list[bytes]]:
+        """Yield the JSON of the items that have changed and may contain a text; see ``with_text``.
+
+        Args:
+            needle: likewise.
+        """
+        texts = list(self.changed.values())
+        for first in range(0, len(texts), PART):
+            some = texts[first : first + PART]
+            yield [each for each in some if not _is_plain(each) or needle in each.lower()]
+
     def perhaps_absent(self) -> Iterator[Item]:
         """Yield the items of the base that may not always be offered."""
         found = [match.start() for match in _MAY_BE_ABSENT.finditer(self._encoded)]
@@ -110,3 +138,8 @@ def _values_decoder(names: Mapping[str, str]) -> "msgspec.json.Decoder[list[Any]
         "ItemValues", [("features", features, features())], frozen=True, gc=False
     )
     return msgspec.json.Decoder(list[item])  # type: ignore[valid-type]
+
+
+def _is_plain(text: bytes) -> bool:
+    """Return whether JSON has each of its characters as it is."""
+    return text.isascii() and b"\\" not in text

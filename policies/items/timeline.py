@@ -244,6 +244,19 @@ class ItemTimeline:
         row = self._rows.get(item_id)
         return None if row is None else self._stored.text(item_id, row)
 
+    def with_text(self, needle: bytes) -> Iterator[list[bytes]]:
+        """Yield the JSON of the items that may contain a text, of some thousand items at a time.
+
+        Args:
+            needle: in small letters that JSON writes as they are.
+        """
+        # Both are made anew together: whoever takes its time has those of the beginning.
+        stored, rows = self._stored, self._rows
+        for part in stored.with_text(needle):
+            # One that has changed has another row by now, or none.
+            yield [text for row, text in part if rows.get(decode_item(text).id) == row]
+        yield from stored.changed_with(needle)
+
     def values(self, names: Sequence[str]) -> Iterator[tuple[list[str], list[list[Any]]]]:
         """Yield all items as they are now, some at a time: ids, and by name a feature of each.
 
