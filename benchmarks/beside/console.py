@@ -1,0 +1,216 @@
+"""What the console costs `rank`, and how soon its pages are there.
+
+    python -m benchmarks.beside.console [--rounds 8] [--quick] [--only paint|load] [--out console.json]
+                                                                                (about seven minutes)
+
+*First paint.* Nobody asks anything else: Chromium opens each page five times, in a context of its own
+each time (nothing is cached), and says when it first painted something. The goal: at most 300 ms, the
+median of the slowest page.
+
+*Load.* wrk with 8 connections asks for ranks of 100 catalogue ids; in some turns nobody looks at the
+console, in others Chromium opens one page after the other, two a second, in others a process that
+does nothing but loop runs in Chromium's place (see arms.py): the browser would be on another machine.
+The goal: the rank replica's processor time with somebody who looks is at most 1.03 times that without.
+
+Needs Chromium, and Playwright of the extra `dev`.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from playwright.sync_api import sync_playwright
+
+from benchmarks.beside.arms import RANK, Arm, Times, in_turns, of_all_but, of_process
+from benchmarks.serving.processor import looping
+from benchmarks.serving.serve import SPECS, bodies, settle, url_of, warmed
+from benchmarks.serving.services import Service, banditloop
+from benchmarks.table import Table
+
+POLICY = "vw"
+HOME = f"/console/policies/{POLICY}"
+TIMES, EACH_S = 5, 0.5
+SAFE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+NOBODY, LOOKED_AT, LOOP = "nobody looks", "a browser looks", "an empty loop"
+CONSOLE, COMMANDS = "console", "console's commands"
+PAINTED = (
+    "() => new Promise(done => new PerformanceObserver(list => list.getEntries().forEach(each =>"
+    " each.name === 'first-contentful-paint' && done(each.startTime)))"
+    ".observe({type: 'paint', buffered: true}))"
+)
+
+
+def chromium() -> str:
+    """The browser that is installed."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    binary = next(filter(None, found), None)
+    if binary is None:
+        raise SystemExit("no Chromium is installed here: apt-get install chromium")
+    return binary
+
+
+def pages_of(service: Service) -> dict[str, str]:
+    """The console's pages that look at something, by name."""
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{service.url}/console/").status_code != 200:
+        if time.monotonic() > deadline:
+            raise SystemExit("the console is not there")
+        time.sleep(0.2)
+    asked = httpx.get(f"{service.url}/v1/policies/{POLICY}/decisions", timeout=60)
+    newest = asked.raise_for_status().json()["decisions"][0]
+    of_decision = f"event_id={newest['event_id']}&entry={newest['entry']}"
+    return {
+        "overview": "/console/",
+        "policy": HOME,
+        "decisions": f"{HOME}/decisions",
+        "decision": f"{HOME}/decision?{of_decision}",
+        "try": f"{HOME}/try",
+        "snapshots": f"{HOME}/snapshots",
+        "sources": f"{HOME}/sources",
+        "items": f"{HOME}/items?text=item9",
+        "item": f"{HOME}/item?item_id=item7",
+        "doctor": f"{HOME}/doctor",
+        "users": "/console/users",
+    }
+
+
+def first_paints(service: Service, times: int) -> dict[str, list[float]]:
+    """Milliseconds from the start of the navigation to the first paint, by page."""
+    found: dict[str, list[float]] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=SAFE)
+        for number in range(times + 1):
+            for name, path in pages_of(service).items():
+                context = browser.new_context(base_url=service.url)
+                page = context.new_page()
+                page.goto(path)
+                took = float(page.evaluate(PAINTED))
+                context.close()
+                if number:  # the first ones warm up
+                    found.setdefault(name, []).append(took)
+        browser.close()
+    return found
+
+
+class Looker:
+    """A browser in a thread that opens one page after the other, as long as it is to.
+
+    ``opened``: how many it has. ``looks``: whether it is to.
+    """
+
+    def __init__(self, url: str, paths: list[str]) -> None:
+        self.opened, self.looks, self._ends = 0, threading.Event(), False
+        self._url, self._paths = url, paths
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=SAFE)
+            page: Any = browser.new_context(base_url=self._url).new_page()
+            while not self._ends:
+                if not self.looks.wait(0.1):
+                    continue
+                due = time.monotonic() + EACH_S
+                page.goto(self._paths[self.opened % len(self._paths)])
+                self.opened += 1
+                page.wait_for_timeout(max(0.0, 1000 * (due - time.monotonic())))
+            browser.close()
+
+    @contextmanager
+    def open(self) -> Iterator["Looker"]:
+        """Have the browser there, which does nothing yet."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._ends = True
+            self._thread.join()
+
+
+def measure_load(service: Service, table: Table, rounds: int, seconds: float) -> dict[str, Any]:
+    """Load the service while nobody looks, while a browser does, and beside an empty loop."""
+    paths = list(pages_of(service).values())
+    with Looker(service.url, paths).open() as looker, looping(0) as loop:
+        arms = (
+            Arm(NOBODY, lambda: None, lambda: None),
+            Arm(LOOKED_AT, looker.looks.set, looker.looks.clear),
+            Arm(LOOP, lambda: os.kill(loop, signal.SIGCONT), lambda: os.kill(loop, signal.SIGSTOP)),
+        )
+        found = in_turns(
+            service,
+            url_of(service, POLICY),
+            bodies(),
+            arms,
+            rounds=rounds,
+            seconds=seconds,
+            settle=lambda: settle([service]),
+        )
+        opened = looker.opened
+
+    for arm, turns in found.items():
+        for what in (RANK, "Redis", CONSOLE, COMMANDS):
+            us = float(np.mean(of_process(turns, what)))
+            table.add(f"{arm}: {what}, us a rank", f"{us:,.0f}", us)
+    nobody, looked = found[NOBODY], found[LOOKED_AT]
+    beside = Times.of(of_process(found[LOOP], RANK), of_process(nobody, RANK))
+    own_work = CONSOLE, COMMANDS
+    rest = Times.of(of_all_but(looked, *own_work), of_all_but(nobody, *own_work))
+    replica = Times.of(of_process(looked, RANK), of_process(nobody, RANK))
+    own = replica.value / beside.value
+    table.add("pages opened meanwhile, a second", f"{opened / rounds / seconds:.1f}", opened)
+    table.add("the rank replica, an empty loop / nothing", str(beside), beside.value)
+    table.add("the rank replica, looked at / an empty loop", f"{own:.3f}", own)
+    table.add("all but the console, looked at / not", str(rest), rest.value)
+    table.add("the rank replica, looked at / not", str(replica), replica.value, at_most=1.03)
+    return {arm: [dict(each.us) for each in turns] for arm, turns in found.items()}
+
+
+def main() -> int:
+    """Measure, print, exit 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=8, help="of a turn of each arm (default 8)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of load in a turn")
+    parser.add_argument("--quick", action="store_true", help="two rounds of two seconds")
+    parser.add_argument("--only", choices=["paint", "load"])
+    parser.add_argument("--out", type=Path, help="write the measurements as JSON")
+    given = parser.parse_args()
+    rounds, seconds = (2, 2.0) if given.quick else (given.rounds, given.seconds)
+
+    table, more = Table(), dict[str, Any]()
+    with (
+        tempfile.TemporaryDirectory(prefix="console-") as name,
+        banditloop(Path(name), SPECS) as service,
+    ):
+        warmed(service)
+        if given.only != "load":
+            paints = first_paints(service, 2 if given.quick else TIMES)
+            medians = {page: float(np.median(took)) for page, took in paints.items()}
+            for page, ms in medians.items():
+                table.add(f"first paint, {page}, median ms", f"{ms:,.0f}", ms)
+            slowest = max(medians, key=medians.__getitem__)
+            ms = medians[slowest]
+            table.add(
+                f"first paint of the slowest page, {slowest}, ms", f"{ms:,.0f}", ms, at_most=300
+            )
+            more["first_paint_ms"] = paints
+        if given.only != "paint":
+            more["turn_us"] = measure_load(service, table, rounds, seconds)
+    return table.finish(given.out, rounds=rounds, seconds=seconds, **more)
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.exit(main())
