@@ -12,6 +12,7 @@ from simulator.report.report import (
     ExposureReport,
     GroupExposure,
     GroupOutcome,
+    PageWorth,
     PolicyReport,
     SegmentDifference,
     StretchOfTime,
@@ -353,7 +354,22 @@ def _apprentice(found: ApprenticeWorth) -> str:
         f" The baseline earns {_finite(found.earned)}. {would}:"
         f" <b class='{found.verdict}'>{found.verdict}</b>"
         f" <span class='soft'>{escape(found.reason)}</span>.</p>"
+        f"{'' if found.page is None else _pages_of(found.page)}"
         f"<p class='soft'>Whose choice was served: {served}.</p>"
+    )
+
+
+def _pages_of(found: PageWorth) -> str:
+    would = "what one of the policy's would earn is not known"
+    if math.isfinite(found.value):
+        would = (
+            f"one of the policy's is estimated to earn {found.value:.6g}, {found.difference:+.4g}"
+            f" more ({_interval(found.low, found.high)})"
+        )
+    return (
+        f"<p>A whole page of the baseline's earns {_finite(found.earned)}; {would}:"
+        f" <b class='{found.verdict}'>{found.verdict}</b>"
+        f" <span class='soft'>{escape(found.reason)}</span>.</p>"
     )
 
 

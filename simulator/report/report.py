@@ -245,6 +245,30 @@ class ExplorationPrice(msgspec.Struct, frozen=True):
     reason: str
 
 
+class PageWorth(msgspec.Struct, frozen=True):
+    """What an apprentice would earn with whole pages, where pages have several slots.
+
+    Attributes:
+        pages: how many were looked at.
+        earned: mean reward of a page that the baseline filled.
+        value: what a page of the apprentice is estimated to earn; NaN where that cannot be had.
+        difference: the same less ``earned``.
+        low: the lower end of a 95% interval of the difference, which holds at one look.
+        high: the upper end.
+        verdict: reliable, weak or unreliable.
+        reason: why.
+    """
+
+    pages: int
+    earned: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    verdict: str
+    reason: str
+
+
 class ApprenticeWorth(msgspec.Struct, frozen=True):
     """What an apprentice would have chosen and earned, in the first slots of the newest decisions.
 
@@ -262,6 +286,7 @@ class ApprenticeWorth(msgspec.Struct, frozen=True):
         high: the upper end.
         verdict: reliable, weak or unreliable.
         reason: why.
+        page: the same of whole pages; None where all have one slot.
     """
 
     rows: int
@@ -276,6 +301,7 @@ class ApprenticeWorth(msgspec.Struct, frozen=True):
     high: float
     verdict: str
     reason: str
+    page: PageWorth | None = None
 
 
 class Coverage(msgspec.Struct, frozen=True):

@@ -144,7 +144,8 @@ class EventExplainer:
             return snapshot, f"folded again from {start}: the same probabilities byte for byte"
         return None, (
             f"snapshot {record.snapshot_id} is gone, and none that the log gives before {entry_id}"
-            " makes the same probabilities: another build may have made it, or it was pinned"
+            " makes the same probabilities: another build may have made it, or a learner that was"
+            " more than a minute behind"
         )
 
     def _beginnings(self, history: History, served: str) -> Iterator[Beginning]:

@@ -108,6 +108,14 @@ def _apprentice(found: ApprenticeWorth) -> Table:
     if known:
         table.add_row("difference", f"{found.difference:+.4g} {_interval(found.low, found.high)}")
     table.add_row(found.verdict, found.reason)
+    if found.page is not None:
+        page, knows = found.page, math.isfinite(found.page.value)
+        table.add_row("a page of the baseline earns", f"{page.earned:.6g}")
+        table.add_row("a page of the policy would", f"{page.value:.6g}" if knows else "not known")
+        if knows:
+            between = _interval(page.low, page.high)
+            table.add_row("difference of a page", f"{page.difference:+.4g} {between}")
+        table.add_row(page.verdict, page.reason)
     return table
 
 

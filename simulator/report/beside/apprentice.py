@@ -14,6 +14,7 @@ from simulator.logs.rows import LoggedDecision, MemoryPiece, Piece
 from simulator.ope.targets import ApprenticeTarget, LoggingTarget
 from simulator.ope.verdict import Verdict
 from simulator.replay.evaluate import OpeQuestion, evaluate
+from simulator.report.beside.pages import page_worth
 from simulator.report.report import ApprenticeWorth
 
 HELD_OUT = "holdout"
@@ -25,13 +26,12 @@ that can be relied on, and why."""
 def apprentice_worth(pieces: Sequence[Piece]) -> ApprenticeWorth | None:
     """Return what an apprentice is worth on some rows of a log; None where there is none.
 
-    Only first slots are looked at: what stands below follows from what was chosen above, and that
-    was another's choice.
-
     Args:
         pieces: the rows.
     """
-    rows = list(_beside(pieces))
+    # What stands below follows from what was chosen above, and that was another's choice.
+    every = list(_beside(pieces))
+    rows = [row for row in every if row.slot == 0]
     if not rows:
         return None
 
@@ -57,6 +57,7 @@ def apprentice_worth(pieces: Sequence[Piece]) -> ApprenticeWorth | None:
         high=high if relied else math.inf,
         verdict=verdict,
         reason=reason,
+        page=page_worth(every, HELD_OUT),
     )
 
 
@@ -64,7 +65,7 @@ def _beside(pieces: Sequence[Piece]) -> Iterator[LoggedDecision]:
     for piece in pieces:
         for batch in piece.batches():
             for row in batch.decisions:
-                if row.slot == 0 and row.record is not None and row.record.apprentice is not None:
+                if row.record is not None and row.record.apprentice is not None:
                     yield row
 
 

@@ -10,12 +10,14 @@ from support.logs import archived, decision
 
 from bandits.log.join import JoinRule
 from bandits.log.records import Apprentice, RewardRecord, TickRecord
+from bandits.types import Float64
 from policies.items.catalogue import Catalogue
 from policies.spec import Holdout, PolicySpec
 from serve_app.cli.report.tables import policy_report_tables
 from simulator.logs.archive.pieces import policy_pieces
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.parse_policy import parse_policy
+from simulator.report.beside.apprentice import apprentice_worth
 from simulator.report.closer import look_closely
 from simulator.report.gather import read_policy
 from simulator.report.make import policy_report_of
@@ -55,6 +57,12 @@ def log_of(count, served, *, spec=SPEC, own=OWN, seed=0) -> FakeLog:
 def reported(root, log, spec=SPEC):
     archived(root, log.entries, spec, blobs=log.blobs)
     return policy_report_of("p", read_policy(str(root), "p"), closer=look_closely(str(root), "p"))
+
+
+def judged(root, log, spec=SPEC):
+    """The part of the report that is of the apprentice, alone."""
+    archived(root, log.entries, spec, blobs=log.blobs)
+    return apprentice_worth(policy_pieces(str(root), "p", 1))
 
 
 def drawn(_number):
@@ -129,7 +137,7 @@ def test_a_worse_apprentice_is_told_from_the_holdout_alone(tmp_path):
     assert "of 400 held out" in worth.reason
 
 
-def test_a_page_of_several_slots_is_judged_by_its_first(tmp_path):
+def test_the_first_slots_of_pages_are_judged_as_single_ones_are(tmp_path):
     log = FakeLog(SPEC)
     log.blobs[EMPTY.digest] = EMPTY.encoded
     rng = np.random.default_rng(3)
@@ -147,6 +155,71 @@ def test_a_page_of_several_slots_is_judged_by_its_first(tmp_path):
     found = reported(tmp_path, log)
     assert found.apprentice.rows == 400
     assert found.apprentice.difference == pytest.approx(0.0, abs=1e-9)
+
+
+def pages(count: int, served: Float64, *, spec=SPEC, seed=1) -> FakeLog:
+    """Pages of two slots; ``served``: what each was drawn from, but for those held out."""
+    rng, log = np.random.default_rng(seed), FakeLog(spec)
+    log.blobs[EMPTY.digest] = EMPTY.encoded
+
+    def drawn(pmf: Float64) -> tuple[tuple[int, int], bytes]:
+        first = int(rng.choice(3, p=pmf))
+        left = np.where(np.arange(3) == first, 0.0, pmf + 1e-12)
+        left /= left.sum()
+        return (first, int(rng.choice(3, p=left))), np.stack([pmf, left]).tobytes()
+
+    for number in range(count):
+        held = spec.holdout is not None and number % 2 == 0
+        chosen, pmf = drawn(np.full(3, 1 / 3) if held else served)
+        own, own_pmf = drawn(OWN)
+        record = decision(
+            f"e{number}",
+            chosen=chosen,
+            pmf=pmf,
+            spec=spec.digest,
+            catalogue=EMPTY.digest,
+            holdout=held,
+            user=f"u{number}",
+            apprentice=Apprentice("holdout" if held else "request", own_pmf, list(own)),
+        )
+        log.append(record, at=100 + 10 * number)
+        for slot, action in enumerate(chosen):
+            if rng.random() < WORTH[action]:
+                reward = RewardRecord(f"e{number}", 1.0, f"r{slot}", slot=slot)
+                log.append(reward, at=101 + 10 * number)
+    log.append(TickRecord(), at=10 * count + 100_000)
+    return log
+
+
+def worth_of_page(pmf: Float64) -> float:
+    """What a page of two slots earns on average, of all that may come."""
+    first, second = np.indices((3, 3))
+    chance = np.where(first == second, 0.0, pmf[first] * pmf[second] / (1.0 - pmf[first]))
+    return float((chance * (WORTH[first] + WORTH[second])).sum())
+
+
+def test_whole_pages_are_judged_where_the_baseline_draws_or_users_are_held_out(tmp_path):
+    """Estimates hold the truth; by chance they miss it once in twenty looks: these are seeded."""
+    served = np.array([0.4, 0.3, 0.3])
+    truth = worth_of_page(OWN)
+    found = reported(tmp_path / "drawn", pages(1500, served))
+    page = found.apprentice.page
+    assert (page.pages, page.verdict) == (1500, "weak")
+    assert page.low < truth - worth_of_page(served) < page.high
+    assert page.value == pytest.approx(page.earned + page.difference)
+    assert "whole page of the baseline" in policy_page(found)
+
+    spec = msgspec.structs.replace(SPEC, holdout=Holdout(0.5))
+    always = np.array([1.0, 0.0, 0.0])
+    held = judged(tmp_path / "held", pages(1500, always, spec=spec), spec).page
+    assert held.verdict == "weak"
+    assert held.low < truth - held.earned < held.high
+    assert "750 pages held out" in held.reason
+
+    never = judged(tmp_path / "never", pages(300, always)).page
+    assert never.verdict == "unreliable"
+    assert "never served" in never.reason
+    assert math.isnan(never.value)
 
 
 def test_a_policy_that_decides_itself_is_no_apprentice(tmp_path):
