@@ -80,15 +80,26 @@ def cluster_url(tmp_path_factory) -> Iterator[str]:
         yield made.url
 
 
-SERVERS = os.environ.get("BANDITLOOP_TEST_SERVERS", "valkey,redis").split(",")
-"""`make cluster-redis` runs the same tests on a cluster."""
+SERVERS = os.environ.get("BANDITLOOP_TEST_SERVERS")
+"""`make thorough` runs the same tests on Redis, too, and `make cluster-redis` on a cluster."""
 
 
-@pytest.fixture(params=SERVERS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test on each kind of server that is asked for, or that it asks for itself."""
+    if "server_url" not in metafunc.fixturenames:
+        return
+
+    every = metafunc.definition.get_closest_marker("every_server")
+    kinds = (SERVERS or ("valkey,redis" if every else "valkey")).split(",")
+    if metafunc.definition.get_closest_marker("one_server"):
+        kinds = kinds[:1]
+
+    metafunc.parametrize("server_url", kinds, indirect=True)
+
+
+@pytest.fixture
 def server_url(request, monkeypatch) -> str:
-    """Each kind of server; a test uses key names of its own."""
-    if request.param != SERVERS[0] and request.node.get_closest_marker("one_server"):
-        pytest.skip("on the first server only")
+    """One kind of server; a test uses key names of its own."""
     url = request.getfixturevalue(f"{request.param}_url")
     if is_cluster(url):  # whoever makes a client of it gets one of the whole cluster
         of_one = redis.Redis.from_url

@@ -27,6 +27,8 @@ from serve_app.store.replicas.shared_wire import MAX_BATCH
 
 KEYS = Keys("home")
 
+pytestmark = pytest.mark.every_server
+
 
 def decision(chosen: list[int]) -> DecisionRecord:
     pmf = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]).tobytes()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.strategies import tries
 
 from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.histories import Histories, Profile
@@ -390,7 +391,7 @@ def changes(draw: st.DrawFn) -> ItemChange:
         st.one_of(st.lists(changes(), min_size=1, max_size=4), st.integers(1, 150)), max_size=12
     ),
 )
-@settings(max_examples=60, deadline=None)
+@tries(60)
 def test_a_source_that_is_told_of_changes_is_as_if_it_were_made_anew(
     first: set[str] | None, steps: list[list[ItemChange] | int]
 ) -> None:

@@ -232,6 +232,7 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url)
 
 
+@pytest.mark.slow
 @pytest.mark.one_server
 @pytest.mark.usefixtures("small_nodes")
 def test_two_archivers_race_while_the_log_grows_and_is_read(client, server_url, tmp_path):

@@ -437,6 +437,7 @@ def test_a_verification_in_parts_proves_what_one_from_the_start_does(client):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.one_server
 def test_what_is_listed_is_stored_however_many_checkpoints_are_forgotten(client):
     """A quiet policy publishes with its checkpoints alone.

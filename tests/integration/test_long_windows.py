@@ -70,7 +70,9 @@ def step(loop: LearnerLoop, client: redis.Redis) -> None:
 
 
 @pytest.mark.one_server
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    "name", ["at close", pytest.param("as it arrives", marks=pytest.mark.slow)]
+)
 def test_windows_close_whose_decisions_have_left_memory_and_redis(client, tmp_path, name):
     """Also for a learner that resumes in between, and while the archive was away for a moment."""
     spec = msgspec.structs.replace(SPEC, join=RULES[name])

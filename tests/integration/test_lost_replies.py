@@ -195,7 +195,7 @@ def test_a_pin_of_a_snapshot_that_is_gone_does_not_stop_what_is_served(direct):
     assert msgspec.msgpack.decode(direct.get(KEYS.head), type=Head).snapshot_id == name
 
 
-@pytest.mark.parametrize("lost", [1, 3])
+@pytest.mark.parametrize("lost", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_storing_checkpoints_forgets_old_ones_and_no_listed_snapshot(losing, direct, through, lost):
     loop = make(through)
     settle(loop)

@@ -80,15 +80,6 @@ EACH = list(SPECS) if THOROUGH else ["ridge"]
 SOME = list(SPECS) if THOROUGH else ["ridge, as it arrives", "vw"]
 
 
-@pytest.fixture(autouse=True)
-def one_server_unless_thorough(request) -> None:
-    """The commands are the same on both kinds; two tests run on each."""
-    name = request.node.originalname
-    both = name.startswith(("test_what_is_served", "test_pins"))
-    if request.node.callspec.params.get("server_url") == "redis" and not both and not THOROUGH:
-        pytest.skip("on the first server only")
-
-
 ACTIONS = [ActionRequest(name, {"x": x}) for name, x in [("a", 1.0), ("b", 0.5), ("c", -1.0)]]
 
 
@@ -120,6 +111,7 @@ def test_a_quiet_service_says_nothing_more(client):
     assert [client.xlen(keys.log) for keys in KEYS] == before
 
 
+@pytest.mark.slow
 def test_the_stored_models_do_not_pile_up(client):
     loops = make_all(client)
     settle(loops, client)

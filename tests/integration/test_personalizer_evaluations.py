@@ -252,6 +252,7 @@ def test_an_evaluation_is_listed_looked_at_by_known_intervals_and_forgotten(
             call("e1")
 
 
+@pytest.mark.slow
 def test_an_evaluation_whose_replica_has_gone_is_done_by_another(service, admin, tmp_path_factory):
     """One that somebody is at is left to them, until they have not said so for a while."""
     asked, made_ms = contract(), int(time.time() * 1000)

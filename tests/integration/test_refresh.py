@@ -114,7 +114,7 @@ def made(monkeypatch):
     return give
 
 
-@pytest.mark.parametrize("server_url", ["valkey"], indirect=True)
+@pytest.mark.one_server
 async def test_a_trained_artifact_is_stored_adopted_and_reported(
     client, async_client, server_url, tmp_path
 ):

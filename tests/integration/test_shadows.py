@@ -38,7 +38,7 @@ from serve_app.workers.shadows.following import FollowedShadow, follow_policy, f
 
 pytestmark = [
     pytest.mark.usefixtures("hurried_learner"),
-    pytest.mark.parametrize("server_url", ["valkey"], indirect=True),
+    pytest.mark.one_server,
 ]
 
 SHADOWS: list[Any] = [
@@ -132,6 +132,7 @@ def settings_in(folder: Path, url: str, archive: str = "none") -> Settings:
     return Settings(redis_url=url, data_dir=folder, archive=archive)
 
 
+@pytest.mark.timeout(300)
 def test_every_decision_has_its_pmfs_wherever_a_shadow_was_stopped(
     client: redis.Redis, server_url: str, tmp_path: Path
 ) -> None:
@@ -173,7 +174,7 @@ def said_of(settings: Settings) -> int:
 
 
 def until(process: "subprocess.Popen[bytes]", holds: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not holds():
         assert process.poll() is None, "it has ended"
         assert time.monotonic() < deadline, "it never came so far"
@@ -301,7 +302,7 @@ def test_one_that_cannot_go_on_says_why_and_goes_on_when_it_can(
 
 
 def wait(holds: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not holds():
         assert time.monotonic() < deadline, "it never came so far"
         time.sleep(0.02)

@@ -194,7 +194,9 @@ app({arguments!r})
     assert source_artifact.load(out).seed == 1
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
     data: Path, tmp_path: Path, how: signal.Signals
 ) -> None:

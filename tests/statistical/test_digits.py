@@ -23,7 +23,7 @@ from simulator.replay.evaluate import OpeQuestion, evaluate
 IDS = [str(digit) for digit in range(10)]
 SEEDS = 4
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 class Rows:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import pytest
+from support.strategies import THOROUGH
 from support.towns import BASE, ITEMS, POOL, SPECS, Towns, log_of
 
 from bandits.decide import PURPOSE_ACTION, uniform
@@ -312,12 +313,12 @@ def small_log(seed: int) -> Kept:
     return Kept(spec, log)
 
 
-def test_five_hundred_small_healthy_logs_raise_no_alarm():
-    """By chance one of them fails with a probability below 500 x (3e-4 + 5e-4) = 0.4.
+def test_small_healthy_logs_raise_no_alarm():
+    """By chance one of 500 fails with a probability below 500 x (3e-4 + 5e-4) = 0.4.
 
     The seeds are fixed.
     """
-    for seed in range(500):
+    for seed in range(500 if THOROUGH else 100):
         report = small_log(seed).report()
         assert failures(report) == set(), (seed, report)
 

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from support.strategies import THOROUGH
 from support.worlds import World, never_taken, not_uniform, rarely_taken, recomputed, scaled, sound
 
 from bandits.statistics.intervals import Anytime, Bernstein, Bootstrap, Interval, Normal
@@ -24,7 +25,7 @@ from simulator.ope.formulas import FORMULAS
 from simulator.ope.verdict import SUSPICION
 
 WORLDS = 400
-BROKEN = 100
+BROKEN = 100 if THOROUGH else 40
 ESTIMATORS = ("ips", "snips", "dr", "sndr")
 LIMITED = ("clipped_ips", "switch_dr", "dros")
 BOUNDED = Bernstein(max_weight=20.0)

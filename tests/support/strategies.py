@@ -4,6 +4,7 @@ import math
 import os
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from bandits.features.hashing import hash_feature
@@ -11,8 +12,16 @@ from bandits.log import records
 from bandits.log.codec import encode
 from bandits.types import ActionSet, Context, Interaction, Namespace
 
-MANY = 1000 if os.environ.get("BANDITLOOP_THOROUGH") else 250
-"""Random models of the tests that try thousands: `make test` sets the variable, `make check` does not."""
+THOROUGH = bool(os.environ.get("BANDITLOOP_THOROUGH"))
+"""Whether to try as much as there is to try: `make thorough` does."""
+MANY = 1000 if THOROUGH else 250
+"""Random models of the tests that try thousands."""
+
+
+def tries(count: int) -> settings:
+    """So many examples of a test whose examples are dear; a quarter where not all is asked for."""
+    return settings(max_examples=count if THOROUGH else max(5, count // 4), deadline=None)
+
 
 scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(
     lambda x: np.array(x, np.float64)

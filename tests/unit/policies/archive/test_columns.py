@@ -22,7 +22,7 @@ from support.full_logs import (
     without_rules,
 )
 from support.logs import decision
-from support.strategies import raw_logs
+from support.strategies import raw_logs, tries
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import decode, encode, read_entry
@@ -74,7 +74,7 @@ def derived(log: list[tuple[str, bytes]], names=tuple(COLUMNS.names)) -> list[di
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=60)
+@tries(60)
 @given(full_logs().filter(bool), st.integers(1, 5), st.data())
 def test_a_file_gives_back_records_entries_and_columns(tmp_path_factory, layout, log, groups, data):
     root = tmp_path_factory.mktemp("archive")
@@ -142,7 +142,7 @@ def test_what_the_columns_hold_is_not_held_twice(record):
     assert rest_of(record, lengthened(data)) == lengthened(data)
 
 
-@settings(max_examples=60)
+@tries(60)
 @given(full_logs().filter(bool))
 def test_the_columns_are_what_decoding_gives(log):
     for row, (at, data) in zip(derived(log), log, strict=True):

@@ -2,10 +2,11 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import SALT, FakeLog, FakePast
 from support.logs import NAMES, RULE, WINDOW, decision
+from support.strategies import tries
 
 from bandits.errors import CodecError, StalledError
 from bandits.exploration import EpsilonGreedy, LinTs
@@ -122,7 +123,7 @@ def bytes_of(fold: Fold) -> bytes:
 
 
 @pytest.mark.parametrize("base", [SPEC, VW_SPEC], ids=["ridge", "vw"])
-@settings(max_examples=150)
+@tries(150)
 @given(steps=STEPS, recent=st.sampled_from([0, 0, 3000, 6000]), data=st.data())
 def test_neither_what_is_in_memory_nor_a_resume_changes_a_byte(base, steps, recent, data):
     """Of a log in which anybody names anything again, before or after its time.
@@ -292,7 +293,7 @@ def earlier_checkpoint(fold: Fold) -> bytes:
 
 
 @pytest.mark.parametrize("base", [SPEC, VW_SPEC], ids=["ridge", "vw"])
-@settings(max_examples=100)
+@tries(100)
 @given(steps=STEPS, recent=st.sampled_from([0, 3000]), data=st.data())
 def test_a_checkpoint_of_an_earlier_build_is_gone_on_from(base, steps, recent, data):
     """Also from the checkpoints that come after it, as long as it has a part in them."""

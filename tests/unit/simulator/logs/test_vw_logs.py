@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.strategies import tries
 
 from bandits.errors import BadRowError, InvalidFieldError, ReplayError
 from bandits.types import check_pmf
@@ -154,6 +155,7 @@ def test_the_shared_line_is_optional_and_an_example_needs_no_empty_line_at_the_e
     assert first.event_id != second.event_id
 
 
+@tries(100)
 @given(decisions=st.lists(DECISIONS, max_size=6), piece_bytes=st.integers(1, 400))
 def test_dsjson_is_read_as_it_was_written_however_it_is_cut(
     tmp_path_factory, decisions, piece_bytes
@@ -183,6 +185,7 @@ def test_dsjson_is_read_as_it_was_written_however_it_is_cut(
         assert (row.pmf is not None) == (len(actions) == 1 and propensity > 1 - 1e-4)
 
 
+@tries(100)
 @given(decisions=st.lists(DECISIONS, max_size=6), piece_bytes=st.integers(1, 400))
 def test_text_is_read_as_it_was_written_however_it_is_cut(tmp_path_factory, decisions, piece_bytes):
     path = tmp_path_factory.mktemp("logs") / "log.txt"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,7 +80,12 @@ def make_data(*, seed: int = 0, contexts: bool = True, features: bool = True) ->
 
 DATA = make_data()
 TRAIN = TrainConfig(towers=CONFIG)
-SOURCE = fit_source("towers", DATA, TRAIN, Course(seed=1))
+
+
+@cache
+def fitted() -> TrainedSource:
+    """What a training on the data makes."""
+    return fit_source("towers", DATA, TRAIN, Course(seed=1))
 
 
 def test_what_is_served_is_what_torch_computes() -> None:
@@ -120,9 +126,9 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not np.array_equal(one.arrays["vectors"], other.arrays["vectors"])
 
 
-def over(items: tuple[dict, ...], trained: TrainedSource = SOURCE) -> LiveTowers:
+def over(items: tuple[dict, ...], trained: TrainedSource | None = None) -> LiveTowers:
     """The source over a catalogue."""
-    artifact = Artifact((), DATA.histories.items, {"towers": trained})
+    artifact = Artifact((), DATA.histories.items, {"towers": trained or fitted()})
     source = load_sources(artifact)["towers"]
     assert isinstance(source, LiveTowers)
     held = [
@@ -153,7 +159,7 @@ def test_a_history_and_a_context_each_find_the_kind() -> None:
     Which ones depends on how the processor rounds.
     """
     fits = [fit_source("towers", DATA, TRAIN, Course(seed=seed)) for seed in range(2, 7)]
-    sources = [over(catalogue(), fit) for fit in (SOURCE, *fits)]
+    sources = [over(catalogue(), fit) for fit in (fitted(), *fits)]
     assert min(least for each in sources for least in found_of(each, by_history)) >= 4
     assert any(min(found_of(each, by_context)) >= 4 for each in sources)
 
@@ -163,13 +169,15 @@ def test_a_history_and_a_context_each_find_the_kind() -> None:
 
 def test_what_is_evaluated_is_what_is_served() -> None:
     """The scores of an evaluation are those of a request with the same context, before scaling."""
-    model, live = load_towers(SOURCE, len(DATA.histories.items)), over(catalogue())
+    model, live = load_towers(fitted(), len(DATA.histories.items)), over(catalogue())
     indices, weights = DATA.histories.row(0)
     for context in ({}, {"group": "g0"}, {"group": "g3", "age": 30.0}):
         asked = SourceRequest(context=context, profile=DATA.histories.profile("u0"))
         score = live.propose(asked, 1).score_items
         assert score is not None
-        scaled = (model.raw_in(context, indices, weights) - SOURCE.scale.mean) / SOURCE.scale.std
+        scaled = (
+            model.raw_in(context, indices, weights) - fitted().scale.mean
+        ) / fitted().scale.std
         np.testing.assert_allclose(score(DATA.histories.items), scaled, atol=1e-5)
     assert np.array_equal(model.raw_in({}, indices, weights), model.raw(indices, weights))
 
@@ -189,11 +197,11 @@ def test_an_item_without_events_is_found_by_what_is_said_of_it() -> None:
 
 def test_what_is_written_and_read_again_answers_alike(tmp_path: Path) -> None:
     """Also an item without events: the encoder of texts is in the file, too."""
-    artifact = Artifact((), DATA.histories.items, {"towers": SOURCE})
+    artifact = Artifact((), DATA.histories.items, {"towers": fitted()})
     source_artifact.write(artifact, tmp_path)
     read = source_artifact.load(tmp_path).sources["towers"]
-    assert read.metrics == SOURCE.metrics
-    for one, two in zip(_answers(SOURCE), _answers(read), strict=True):
+    assert read.metrics == fitted().metrics
+    for one, two in zip(_answers(fitted()), _answers(read), strict=True):
         assert one.ids == two.ids
         assert np.array_equal(one.scores, two.scores)
 
