@@ -44,6 +44,8 @@ WORK = {
 
 CHILD = """
 import json, resource, sys, time
+import pyarrow
+pyarrow.array([0])  # loads pandas, where it is installed
 path, out = sys.argv[1:]
 def start():
     global wall, cpu

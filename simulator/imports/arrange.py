@@ -105,23 +105,23 @@ def scatter(events: Any, parts: int, out: Any, ends: Any) -> None:
 
 
 @inlined
-def _sort_by_time(events: Any, order: Any, start: int, stop: int) -> None:
-    """Sort one user's places by time; those of one time stay in their order."""
+def _sort_by_time(events: Any, start: int, stop: int) -> None:
+    """Sort one user's events by time; those of one time stay in their order."""
     is_sorted = True
     for at in range(start + 1, stop):
-        if events[order[at]].time < events[order[at - 1]].time:
+        if events[at].time < events[at - 1].time:
             is_sorted = False
             break
     if is_sorted:
         return
 
+    moved = events[start:stop].copy()
     times = np.empty(stop - start, np.int64)
     for at in range(stop - start):
-        times[at] = events[order[start + at]].time
-    moved = order[start:stop].copy()
+        times[at] = moved[at].time
     by_time = np.argsort(times, kind="mergesort")
     for at in range(stop - start):
-        order[start + at] = moved[by_time[at]]
+        events[start + at] = moved[by_time[at]]
 
 
 @inlined
@@ -142,13 +142,13 @@ def _slot_of(event: Any, with_value: bool, mask: int) -> Any:
 
 
 @inlined
-def _mark_exact(events: Any, order: Any, fate: Any, start: int, stop: int) -> None:
+def _mark_exact(events: Any, fate: Any, start: int, stop: int) -> None:
     """Mark the later ones of events of one time that agree in everything."""
     if stop - start <= 16:
         for at in range(start + 1, stop):
-            event = events[order[at]]
+            event = events[at]
             for before in range(start, at):
-                other = events[order[before]]
+                other = events[before]
                 if (
                     event.item == other.item
                     and event.type == other.type
@@ -163,10 +163,10 @@ def _mark_exact(events: Any, order: Any, fate: Any, start: int, stop: int) -> No
         room *= 2
     slots = np.full(room, -1, np.int64)
     for at in range(start, stop):
-        event = events[order[at]]
+        event = events[at]
         slot = _slot_of(event, True, room - 1)
         while slots[slot] >= 0:
-            other = events[order[slots[slot]]]
+            other = events[slots[slot]]
             if (
                 event.item == other.item
                 and event.type == other.type
@@ -180,38 +180,36 @@ def _mark_exact(events: Any, order: Any, fate: Any, start: int, stop: int) -> No
 
 
 @inlined
-def _mark_repeated(
-    events: Any, order: Any, fate: Any, start: int, stop: int, window_ms: int
-) -> None:
+def _mark_repeated(events: Any, fate: Any, start: int, stop: int, window_ms: int) -> None:
     """Mark events of one item and type that come within a window of the last one that stays."""
     room = 32
     while room < 2 * (stop - start):
         room *= 2
     slots = np.full(room, -1, np.int64)
     for at in range(start, stop):
-        event = events[order[at]]
+        event = events[at]
         if fate[at] != KEPT or event.time == NO_TIME:
             continue
         slot = _slot_of(event, False, room - 1)
         while slots[slot] >= 0:
-            other = events[order[slots[slot]]]
+            other = events[slots[slot]]
             if event.item == other.item and event.type == other.type:
                 break
             slot = (slot + 1) & (room - 1)
-        if slots[slot] >= 0 and event.time - events[order[slots[slot]]].time <= window_ms:
+        if slots[slot] >= 0 and event.time - events[slots[slot]].time <= window_ms:
             fate[at] = REPEATED
         else:
             slots[slot] = at
 
 
 @inlined
-def _is_bot(events: Any, order: Any, fate: Any, start: int, stop: int, most: int) -> bool:
+def _is_bot(events: Any, fate: Any, start: int, stop: int, most: int) -> bool:
     """Return whether more than ``most`` of the events that stay lie within one minute."""
     # Each of them has the place of the one that is ``most`` before it.
     recent = np.empty(most, np.int64)
     seen = 0
     for at in range(start, stop):
-        time = events[order[at]].time
+        time = events[at].time
         if fate[at] != KEPT or time == NO_TIME:
             continue
         if seen >= most and time - recent[seen % most] < MINUTE_MS:
@@ -221,121 +219,118 @@ def _is_bot(events: Any, order: Any, fate: Any, start: int, stop: int, most: int
     return False
 
 
-@compiled(_events, i8, i8, i8, i8, i8, i8, _i4, _u1)
-def put_in_order(  # noqa: C901, PLR0912 - the steps of one pass over the users
-    events: Any,
-    parts: int,
-    part: int,
-    users: int,
-    drop_exact: int,
-    window_ms: int,
-    most_a_minute: int,
-    order: Any,
-    fate: Any,
-) -> None:
-    """Put the events of a part in order, and say what becomes of each.
+@compiled(_events, i8, types.int64[::1])
+def count_users(events: Any, parts: int, counts: Any) -> None:
+    """Count the events of each user.
 
     Args:
-        events: of the part, in the order in which they were read.
+        events: of a part, or some of them.
         parts: how many parts there are.
-        part: which this is.
-        users: how many users there are in all parts.
+        counts: int64[users of the part], to which they are added.
+    """
+    for at in range(events.size):
+        counts[events[at].user // parts] += 1
+
+
+@compiled(_events, i8, types.int64[::1], _events)
+def put_by_user(events: Any, parts: int, ends: Any, out: Any) -> None:
+    """Put the events of each user side by side, in their order.
+
+    Args:
+        events: of a part, or some of them.
+        parts: how many parts there are.
+        ends: int64[users of the part], where each one's next event goes.
+        out: all events of the part.
+    """
+    for at in range(events.size):
+        user = events[at].user // parts
+        out[ends[user]] = events[at]
+        ends[user] += 1
+
+
+@compiled(_events, i8s, i8, i8, i8, _u1)
+def put_in_order(
+    events: Any, starts: Any, drop_exact: int, window_ms: int, most_a_minute: int, fate: Any
+) -> None:
+    """Put the events of each user in the order of their times, and say what becomes of each.
+
+    Args:
+        events: of a part, by user; of a user in the order in which they were read.
+        starts: int64[users + 1], where each user's begin.
         drop_exact: 1 where events that agree in everything count once.
         window_ms: same user, item and type within it are one event; below 0: they are not.
         most_a_minute: users with more events within a minute lose them all; 0: no such limit.
-        order: int32[n], filled with the events' places, by user and time.
-        fate: uint8[n], filled with KEPT or the reason why not, in that order.
+        fate: uint8[n], filled with KEPT or the reason why not.
     """
-    here = (users - part + parts - 1) // parts
-    starts = np.zeros(here + 1, np.int64)
-    for at in range(events.size):
-        starts[events[at].user // parts + 1] += 1
-    for user in range(here):
-        starts[user + 1] += starts[user]
-    ends = starts.copy()
-    for at in range(events.size):
-        user = events[at].user // parts
-        order[ends[user]] = at
-        ends[user] += 1
-
     fate[:] = KEPT
-    for user in range(here):
+    for user in range(starts.size - 1):
         start, stop = starts[user], starts[user + 1]
-        if stop - start < 2 and most_a_minute != 0:
+        if stop - start < 2:
             continue
-        _sort_by_time(events, order, start, stop)
+        _sort_by_time(events, start, stop)
 
         if drop_exact:
             first = start
             for at in range(start + 1, stop + 1):
-                if at == stop or events[order[at]].time != events[order[first]].time:
+                if at == stop or events[at].time != events[first].time:
                     if at - first > 1:
-                        _mark_exact(events, order, fate, first, at)
+                        _mark_exact(events, fate, first, at)
                     first = at
         if window_ms >= 0:
-            _mark_repeated(events, order, fate, start, stop, window_ms)
+            _mark_repeated(events, fate, start, stop, window_ms)
         if (
             most_a_minute > 0
             and stop - start > most_a_minute
-            and _is_bot(events, order, fate, start, stop, most_a_minute)
+            and _is_bot(events, fate, start, stop, most_a_minute)
         ):
             for at in range(start, stop):
                 if fate[at] == KEPT:
                     fate[at] = BOT
 
 
-@compiled(_events, _i4, _u1, _events, returns=i8)
-def take_kept(events: Any, order: Any, fate: Any, out: Any) -> int:
-    """Copy the events that are kept, in order; return how many there are.
-
-    Args:
-        events: of a part.
-        order: their places, in order.
-        fate: what becomes of each, in that order.
-        out: as many events.
-    """
-    kept = 0
-    for at in range(order.size):
-        if fate[at] == KEPT:
-            out[kept] = events[order[at]]
-            kept += 1
-    return kept
-
-
 @compiled(
     _events,
-    _i4,
     _u1,
     _i4,
     _i4,
     types.uint16[::1],
     types.int64[::1],
     types.float64[::1],
-    returns=i8,
+    types.boolean[::1],
+    returns=types.UniTuple(i8, 4),
 )
 def kept_columns(
-    events: Any, order: Any, fate: Any, user: Any, item: Any, kind: Any, time: Any, value: Any
-) -> int:
-    """Write the fields of the events that are kept, in order; return how many there are.
+    events: Any, fate: Any, user: Any, item: Any, kind: Any, time: Any, value: Any, present: Any
+) -> Any:
+    """Write the fields of the events that are kept.
 
     Args:
         events: of a part.
-        order: their places, in order.
-        fate: what becomes of each, in that order.
+        fate: what becomes of each.
         user: int32[n].
         item: int32[n].
         kind: uint16[n].
         time: int64[n].
         value: float64[n].
+        present: bool[items], set for those of these events.
+
+    Returns:
+        How many events have a time, how many a value, and the first and the last time.
     """
-    kept = 0
-    for at in range(order.size):
+    kept, timed, valued, first, last = 0, 0, 0, -NO_TIME, NO_TIME
+    for at in range(events.size):
         if fate[at] == KEPT:
-            event = events[order[at]]
+            event = events[at]
             user[kept], item[kept], kind[kept] = event.user, event.item, event.type
             time[kept], value[kept] = event.time, event.value
+            present[event.item] = True
+            if event.time != NO_TIME:
+                timed += 1
+                first, last = min(first, event.time), max(last, event.time)
+            if not np.isnan(event.value):
+                valued += 1
             kept += 1
-    return kept
+    return timed, valued, first, last
 
 
 @compiled(_i4, _i4, _i4, returns=i8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulator.imports.arrange import EVENT, scatter
 
-MEMORY = 384 << 20
+MEMORY = 768 << 20
 """Bytes of events that are held before they are written to disk."""
 
 
@@ -50,21 +50,19 @@ class SpilledEvents:
         if self._bytes >= self._memory:
             self._write()
 
-    def take(self, part: int) -> NDArray[np.void]:
-        """Return all events of a part, and forget them."""
-        held, self._held[part] = self._held[part], []
-        self._bytes -= sum(events.nbytes for events in held)
-        path = self._path(part)
-        if path.exists():
-            held.insert(0, np.fromfile(path, EVENT))
-            path.unlink()
-        return np.concatenate(held) if held else np.empty(0, EVENT)
+    def take(self, part: int) -> list[NDArray[np.void]]:
+        """Return all events of a part, in one or more arrays, and forget them."""
+        held = self.peek(part)
+        self._bytes -= sum(events.nbytes for events in self._held[part])
+        self._held[part] = []
+        self._path(part).unlink(missing_ok=True)
+        return held
 
-    def peek(self, part: int) -> NDArray[np.void]:
-        """Return all events of a part."""
-        events = self.take(part)
-        self.put(part, events)
-        return events
+    def peek(self, part: int) -> list[NDArray[np.void]]:
+        """Return all events of a part, in one or more arrays."""
+        path = self._path(part)
+        stored = [np.fromfile(path, EVENT)] if path.exists() else []
+        return stored + self._held[part]
 
     def put(self, part: int, events: NDArray[np.void]) -> None:
         """Store events of a part that was taken, in their order."""

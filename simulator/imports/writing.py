@@ -18,14 +18,16 @@ from policies.data.writer import CODED_SCHEMA, ROW_GROUP, event_writer, synced
 from simulator.imports import cleaning as reasons
 from simulator.imports.arrange import (
     BOT,
+    EVENT,
     EXACT_DUPLICATE,
     KEPT,
     NO_TIME,
     REPEATED,
+    count_users,
     kept_columns,
+    put_by_user,
     put_in_order,
     recode,
-    take_kept,
 )
 from simulator.imports.events import EventColumns
 from simulator.imports.ids import IdTable
@@ -123,11 +125,11 @@ class EventWriting:
         """Yield what is written of each part, in order; several are written at a time."""
 
         def work(number: int) -> _Part:
-            events = self._spilled.take(number)
+            pieces = self._spilled.take(number)
             if not is_arranged:
-                return self._write(number, events, *self._in_order(number, events))
-            order = np.arange(len(events), dtype=np.int32)
-            return self._write(number, events, order, np.full(len(events), KEPT, np.uint8), _Part())
+                return self._write(number, *self._in_order(number, pieces))
+            events = _joined(pieces)
+            return self._write(number, events, np.full(len(events), KEPT, np.uint8), _Part())
 
         waiting: list[Future[_Part]] = []
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -139,36 +141,41 @@ class EventWriting:
                 yield job.result()
 
     def _in_order(
-        self, number: int, events: NDArray[np.void]
-    ) -> tuple[NDArray[np.int32], NDArray[np.uint8], _Part]:
-        """Return the order of a part's events, what becomes of each, and what is left out."""
-        cleaning, part = self._columns.cleaning, _Part()
-        order, fate = np.empty(len(events), np.int32), np.empty(len(events), np.uint8)
-        most = 0 if self._columns.whole_days else cleaning.most_a_minute
+        self, number: int, pieces: list[NDArray[np.void]]
+    ) -> tuple[NDArray[np.void], NDArray[np.uint8], _Part]:
+        """Return a part's events by user and time, what becomes of each, and what is left out."""
+        cleaning, parts = self._columns.cleaning, self._spilled.parts
+        users = (len(self._columns.users) - number + parts - 1) // parts
+        starts = np.zeros(users + 1, np.int64)
+        for piece in pieces:
+            count_users(piece, parts, starts[1:])
+        np.cumsum(starts, out=starts)
+
+        events, ends = np.empty(int(starts[-1]), EVENT), starts[:-1].copy()
+        for piece in pieces:
+            put_by_user(piece, parts, ends, events)
+        fate = np.empty(len(events), np.uint8)
         put_in_order(
             events,
-            self._spilled.parts,
-            number,
-            len(self._columns.users),
+            starts,
             int(cleaning.duplicates == "drop"),
             -1 if cleaning.window_s is None else round(cleaning.window_s * 1000),
-            most,
-            order,
+            0 if self._columns.whole_days else cleaning.most_a_minute,
             fate,
         )
 
-        for code, reason in _REASONS.items():
-            at = np.flatnonzero(fate == code)
-            if at.size:
-                first = events[order[at]]["row"].argmin()
-                part.dropped.append((reason, at.size, events[order[at[first]]]))
-        return order, fate, part
+        part = _Part()
+        if fate.any():
+            for code, reason in _REASONS.items():
+                left = events[fate == code]
+                if left.size:
+                    part.dropped.append((reason, left.size, left[left["row"].argmin()]))
+        return events, fate, part
 
     def _write(
         self,
         number: int,
         events: NDArray[np.void],
-        order: NDArray[np.int32],
         fate: NDArray[np.uint8],
         part: _Part,
     ) -> _Part:
@@ -179,11 +186,16 @@ class EventWriting:
         columns = self._columns
         user, item = np.empty(n, np.int32), np.empty(n, np.int32)
         kind, time, value = np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.float64)
-        kept_columns(events, order, fate, user, item, kind, time, value)
+        present = np.zeros(len(columns.items), np.bool_)
+        timed, valued, first, last = kept_columns(
+            events, fate, user, item, kind, time, value, present
+        )
 
         with event_writer(self._scratch / self._name(number), CODED_SCHEMA) as writer:
             for start in range(0, n, ROW_GROUP):
                 rows = slice(start, start + ROW_GROUP)
+                no_time = None if timed == n else time[rows] == NO_TIME
+                no_value = None if valued == n else np.isnan(value[rows])
                 batch = pa.record_batch(
                     [
                         _coded(user[rows].copy(), columns.users),
@@ -192,10 +204,8 @@ class EventWriting:
                             pa.array(kind[rows].astype(np.int32)),
                             pa.array(list(columns.types), pa.string()),
                         ),
-                        pa.array(time[rows], mask=time[rows] == NO_TIME).view(
-                            EVENT_SCHEMA.field("time").type
-                        ),
-                        pa.array(value[rows], mask=np.isnan(value[rows])),
+                        pa.array(time[rows], mask=no_time).view(EVENT_SCHEMA.field("time").type),
+                        pa.array(value[rows], mask=no_value),
                     ],
                     schema=CODED_SCHEMA,
                 )
@@ -205,12 +215,9 @@ class EventWriting:
         part.rows, part.stored = n, synced(self._scratch / self._name(number), n)
         part.users = 1 + int(np.count_nonzero(user[1:] != user[:-1]))
         part.types = np.bincount(kind, minlength=len(columns.types))
-        timed = time[time != NO_TIME]
-        part.untimed = n - timed.size
-        if timed.size:
-            part.first, part.last = int(timed.min()), int(timed.max())
-        present = np.zeros(len(columns.items), np.bool_)
-        present[item] = True
+        part.untimed = n - timed
+        if timed:
+            part.first, part.last = first, last
         part.items = np.flatnonzero(present)
         return part
 
@@ -218,26 +225,25 @@ class EventWriting:
         """Leave out users and items with too few events, until none has too few."""
         columns, spilled = self._columns, self._spilled
         for number in range(spilled.parts):
-            events = spilled.take(number)
-            order, fate, part = self._in_order(number, events)
+            events, fate, part = self._in_order(number, spilled.take(number))
             self._count(part)
-            kept = np.empty_like(events)
-            spilled.put(number, kept[: take_kept(events, order, fate, kept)])
+            spilled.put(number, events[fate == KEPT])
 
         while True:
             users = np.zeros(len(columns.users), np.int64)
             items = np.zeros(len(columns.items), np.int64)
             for number in range(spilled.parts):
-                events = spilled.peek(number)
-                np.add.at(users, events["user"], 1)
-                np.add.at(items, events["item"], 1)
+                for events in spilled.peek(number):
+                    np.add.at(users, events["user"], 1)
+                    np.add.at(items, events["item"], 1)
 
             rare_users = (users > 0) & (users < columns.cleaning.min_user_events)
             rare_items = (items > 0) & (items < columns.cleaning.min_item_events)
             if not rare_users.any() and not rare_items.any():
                 return
             for number in range(spilled.parts):
-                spilled.put(number, self._without(spilled.take(number), rare_users, rare_items))
+                events = _joined(spilled.take(number))
+                spilled.put(number, self._without(events, rare_users, rare_items))
 
     def _without(
         self,
@@ -264,6 +270,10 @@ class EventWriting:
     @staticmethod
     def _name(number: int) -> str:
         return f"{EVENTS}/part-{number:05d}.parquet"
+
+
+def _joined(pieces: list[NDArray[np.void]]) -> NDArray[np.void]:
+    return np.concatenate(pieces) if pieces else np.empty(0, EVENT)
 
 
 def _coded(codes: NDArray[np.int32], table: IdTable) -> "pa.DictionaryArray":

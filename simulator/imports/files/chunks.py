@@ -157,11 +157,16 @@ def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iter
             data, is_first = data.removeprefix(_BOM), False
         if not data:
             break
-        held += data
-        end = _end_of_rows(held, quote)
-        if end:
-            yield held[:end]
-            held = held[end:]
+        if quote and (quote in data or quote in held):
+            held += data
+            end = _end_of_rows(held, quote)
+            chunk, held = held[:end], held[end:]
+        elif end := _end_of_rows(data, b""):
+            chunk, held = b"".join((held, memoryview(data)[:end])), data[end:]
+        else:
+            chunk, held = b"", held + data
+        if chunk:
+            yield chunk
     if held:
         yield held
 

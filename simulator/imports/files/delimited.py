@@ -140,6 +140,7 @@ def read_delimited(
                     invalid_row_handler=refuse,
                 ),
                 pacsv.ConvertOptions(
+                    check_utf8=not chunk.isascii(),
                     include_columns=list(columns),
                     null_values=[""],  # NaN is a value, and one that is counted
                     column_types={column: kinds.get(column, pa.string()) for column in columns},
