@@ -249,7 +249,7 @@ def put_by_user(events: Any, parts: int, ends: Any, out: Any) -> None:
 
 
 @compiled(_events, i8s, i8, i8, i8, _u1)
-def put_in_order(
+def put_in_order(  # noqa: C901 - the steps of one pass over the users
     events: Any, starts: Any, drop_exact: int, window_ms: int, most_a_minute: int, fate: Any
 ) -> None:
     """Put the events of each user in the order of their times, and say what becomes of each.

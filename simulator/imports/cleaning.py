@@ -153,5 +153,6 @@ class DroppedRows:
         most = sorted(self._left.items(), key=lambda pair: -pair[1].rows)
         return "; ".join(
             f"{left.rows:,} {reason} ({REASONS[reason]}), such as row {left.row:,} of {left.file}"
+            f"{f' ({left.example})' if left.example else ''}"
             for reason, left in most
         )

@@ -166,7 +166,7 @@ def recognise_columns(
         if len(likely) > 1:
             raise DataSetError(
                 f"{file}: {listed(likely, 'and')} could each be the {kind}; say which:"
-                f" {option} '{{{kind}: {_yaml(likely[0])}}}'",
+                f" {option} '{{{kind}: {yaml_name(likely[0])}}}'",
                 f"columns.{kind}",
             )
         if likely:
@@ -300,9 +300,9 @@ MOST_LISTED = 30
 def _example(names: Sequence[str], found: Mapping[str, str]) -> str:
     """Return the first column that is nothing yet, for the option in an error."""
     free = [name for name in names if name not in found.values()]
-    return _yaml(free[0]) if free else "NAME"
+    return yaml_name(free[0]) if free else "NAME"
 
 
-def _yaml(name: str) -> str:
+def yaml_name(name: str) -> str:
     """Return a column's name as it is written in the option's YAML."""
     return name if re.fullmatch(r"[A-Za-z_][\w.-]*", name) else f'"{name}"'

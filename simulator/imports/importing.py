@@ -1,8 +1,7 @@
 """An import from its first file to the data set: ``import_data``."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,15 +20,13 @@ from policies.data.writer import (
     write_table,
 )
 from simulator.imports.cleaning import Cleaning
-from simulator.imports.columns import GivenColumn, listed, recognise_columns
+from simulator.imports.columns import GivenColumn, listed
 from simulator.imports.events import DAY_MS, EventColumns
 from simulator.imports.files.chunks import failures_of, name_of, table_files
-from simulator.imports.files.parsing import OpenTable
-from simulator.imports.files.tables import open_table, rows_of_table
 from simulator.imports.item_tables import ReadItems, read_items
-from simulator.imports.raw import ColumnMapping, EventTable, RawRows, RawTables, TableFormat
+from simulator.imports.raw import RawTables, TableFormat
+from simulator.imports.reading import EventReading, event_reading, recognised_readings
 from simulator.imports.spill import SpilledEvents
-from simulator.imports.times import UNITS, TimeReading, recognise_times, time_reading
 from simulator.imports.writing import EventWriting
 from simulator.logs.files import LogFile, size_of
 
@@ -42,16 +39,6 @@ PLAIN = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 ImportProgress = Callable[[str, int], None]
 """Told (``reading`` or ``writing``, rows since it was last told)."""
-
-
-@dataclass(slots=True)
-class _Reading:
-    """A file of events with everything that is known of how to read it."""
-
-    given: EventTable
-    times: TimeReading | None = None
-    table: OpenTable | None = None
-    types: dict[str, "pa.DataType"] = field(default_factory=dict)
 
 
 def import_data(
@@ -94,11 +81,11 @@ def import_data(
         raise DataSetError("name a file of events: --events FILE", "events")
 
     if preset is None:
-        readings = _recognised(event_paths, form, columns or {})
+        readings = recognised_readings(event_paths, form, columns or {})
         raw = RawTables([reading.given for reading in readings])
     else:
         raw = _of_preset(preset, event_paths, columns)
-        readings = [_settled(table) for table in raw.events]
+        readings = [event_reading(table) for table in raw.events]
     weights = _checked(_either(weights, raw.weights))
 
     tables = [
@@ -159,25 +146,6 @@ def import_data(
     return DataSet.open(folder)
 
 
-def _recognised(
-    paths: Sequence[str], form: TableFormat, columns: Mapping[str, GivenColumn]
-) -> list[_Reading]:
-    given = dict(columns)
-    unit, event_type = given.pop("time_unit", None), given.pop("event_type", None)
-    readings = []
-    for path in paths:
-        for file in table_files(path, "--events"):
-            table = open_table(file, form)
-            found = recognise_columns(list(table.names), name_of(file), given=given)
-            mapping = ColumnMapping(
-                **found,
-                time_unit=None if unit is None else str(unit),
-                event_type=None if event_type is None else str(event_type),
-            )
-            readings.append(_settled(EventTable(file, mapping, table.form), table))
-    return readings
-
-
 def _of_preset(
     preset: str, paths: Sequence[str], columns: Mapping[str, GivenColumn] | None
 ) -> RawTables:
@@ -188,82 +156,19 @@ def _of_preset(
     return preset_tables(preset, paths)
 
 
-def _settled(given: EventTable, table: OpenTable | None = None) -> _Reading:
-    """Return how a file is read: the unit of its times, and which columns are numbers."""
-    mapping = given.mapping
-    reading = _Reading(given)
-    if given.rows is not None:
-        if mapping.time is not None:
-            unit = mapping.time_unit
-            reading.times = time_reading(unit) if unit else _recognised_times(given)
-        return reading
-
-    reading.table = table = table or open_table(given.file, given.form)
-    name = name_of(given.file)
-    for column in mapping.columns.values():
-        if column not in table.names:
-            raise DataSetError(
-                f"{name} has no column {column!r}; the columns are {', '.join(table.names)}",
-                "columns",
-            )
-    if mapping.time is not None:
-        sample = table.sample[mapping.time].combine_chunks()
-        reading.times = (
-            time_reading(mapping.time_unit)
-            if mapping.time_unit is not None
-            else recognise_times(sample, mapping.time, name)
-        )
-        if reading.times.unit in UNITS and _reads_as(sample, pa.int64()):
-            reading.types[mapping.time] = pa.int64()
-    if mapping.value is not None:
-        sample = table.sample[mapping.value].combine_chunks()
-        if _reads_as(sample, pa.float64()):
-            reading.types[mapping.value] = pa.float64()
-    return reading
-
-
-def _recognised_times(given: EventTable) -> TimeReading | None:
-    """Return how the times of a file are read that a preset reads itself."""
-    column = given.mapping.time
-    first = next(given.rows(lambda *_: None), None) if given.rows is not None else None
-    if first is None or column is None:
-        return None
-    return recognise_times(
-        first.batch.column(column).slice(0, 1000), column, first.file, first_row=first.first_row
-    )
-
-
-def _reads_as(sample: "pa.Array", kind: "pa.DataType") -> bool:
-    if not pa.types.is_string(sample.type):
-        return True
-    try:
-        sample.filter(pa.compute.not_equal(sample, "")).cast(kind)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
 def _read(
-    reading: _Reading, state: EventColumns, spilled: SpilledEvents, say: ImportProgress
+    reading: EventReading, state: EventColumns, spilled: SpilledEvents, say: ImportProgress
 ) -> None:
     mapping = reading.given.mapping
     unit = None if reading.times is None else reading.times.unit
     before = state.rows_read
-    for rows in _rows_of(reading, state):
+    for rows in reading.rows(state.unreadable):
         spilled.add(state.read(rows, mapping, unit))
         say("reading", state.rows_read - before)
         before = state.rows_read
 
 
-def _rows_of(reading: _Reading, state: EventColumns) -> Iterator[RawRows]:
-    if reading.given.rows is not None:
-        return reading.given.rows(state.unreadable)
-    assert reading.table is not None  # noqa: S101 - settled
-    columns = list(dict.fromkeys(reading.given.mapping.columns.values()))
-    return rows_of_table(reading.table, columns, reading.types, state.unreadable)
-
-
-def _parts(readings: Sequence[_Reading]) -> int:
+def _parts(readings: Sequence[EventReading]) -> int:
     """Return how many parts the events are in: by the sizes of the files."""
     size = 0
     for reading in readings:
@@ -343,7 +248,7 @@ def _nothing_left(state: EventColumns) -> str:
     return f"nothing is left of the {state.rows_read:,} rows of events: {state.left_out.in_words()}"
 
 
-def _spoken(reading: _Reading) -> dict[str, str]:
+def _spoken(reading: EventReading) -> dict[str, str]:
     """Return which column was taken for what, and how times were read."""
     spoken = dict(reading.given.mapping.columns)
     if reading.times is not None:
@@ -352,7 +257,7 @@ def _spoken(reading: _Reading) -> dict[str, str]:
 
 
 def _notes(
-    readings: Sequence[_Reading],
+    readings: Sequence[EventReading],
     state: EventColumns,
     tables: Sequence[ReadItems | None],
     weights: WeightOptions,

@@ -15,6 +15,7 @@ from bandits.errors import DataSetError
 from policies.data.items import FROM, UNTIL, column_kind, only_finite
 from simulator.imports.columns import ITEM_COLUMNS, USER_COLUMNS, recognise_columns
 from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
+from simulator.imports.files.delimited import in_one_character
 from simulator.imports.files.json_lines import parse_objects
 from simulator.imports.files.parsing import OpenTable
 from simulator.imports.files.tables import open_table
@@ -87,6 +88,7 @@ def _whole(table: OpenTable, id_column: str) -> "pa.Table":
             if table.form.kind == "json":
                 return _objects([*row_chunks(text)], name)
             data = b"".join(row_chunks(text))
+        data, delimiter = in_one_character(data, table.form.separator or ",")
 
         bad: list[int] = []
 
@@ -103,7 +105,7 @@ def _whole(table: OpenTable, id_column: str) -> "pa.Table":
                 skip_rows=int(table.form.header is True),
             ),
             pacsv.ParseOptions(
-                delimiter=table.form.separator,
+                delimiter=delimiter,
                 quote_char=table.form.quote or False,
                 newlines_in_values=True,
                 invalid_row_handler=refuse,

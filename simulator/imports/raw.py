@@ -21,10 +21,10 @@ class TableFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the tables of a file are read.
 
     ``kind``: None goes by the file's name, and by its first bytes where that says nothing. The
-    others are of delimited text: ``separator``, one character, None where it is to be found out;
-    ``header``, whether the first line names the columns, None likewise; ``names``, those of the
-    columns where there is no header (``column_1`` … by default), or instead of it; ``encoding``,
-    as Python names it. ``quote`` None: quotes are ordinary characters.
+    others are of delimited text: ``separator``, one character or ``::``, None where it is to be
+    found out; ``header``, whether the first line names the columns, None likewise; ``names``, those
+    of the columns where there is no header (``column_1`` … by default), or instead of it;
+    ``encoding``, as Python names it. ``quote`` None: quotes are ordinary characters.
     """
 
     kind: Literal["delimited", "json", "parquet"] | None = None

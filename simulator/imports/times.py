@@ -20,10 +20,15 @@ UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Epoch units, each with how many of it are a second."""
 ISO = "iso"
 COMPACT_DATE, COMPACT_TIME = "%Y%m%d", "%Y%m%d%H%M%S"
+CLOCK_WITH_ZONE, CLOCK = "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y"
+MAIL, HTTP = "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT"
+"""As ``date`` and X write times, and as RFC 5322 and RFC 9110 have them."""
 
 MOST_OF_ANOTHER_UNIT = 0.01
 """Rows of another unit than the others' are counted one by one up to this share of a sample."""
 
+MOST_LOOKED_AT, MOSTLY = 200, 0.9
+_WORDS_OF_TIME = frozenset({"time", "date", "timestamp", "datetime", "ts", "dt", "day", "at"})
 _FIRST_S, _LAST_S = 315_532_800, 4_102_444_800
 """1980 and 2100."""
 _FURTHEST_MS = 9 * 10**15
@@ -31,6 +36,14 @@ _ISO = re.compile(
     r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?"
     r"\s*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)?$"
 )
+_WORDED = {
+    CLOCK_WITH_ZONE: re.compile(
+        r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} [+-]\d{4} \d{4}$"
+    ),
+    CLOCK: re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$"),
+    MAIL: re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} [+-]\d{4}$"),
+    HTTP: re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$"),
+}
 _DAYS_AND_MONTHS = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})\b(.*)$")
 _CLOCK = re.compile(r"\s+\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp][Mm])?$")
 _MIXED, _WORDS, _SMALL, _YEAR, _SLASHES = "mixed", "words", "small", "year", "slashes"
@@ -43,6 +56,10 @@ _SPOKEN = {
     ISO: "ISO 8601",
     COMPACT_DATE: "dates as 20240131",
     COMPACT_TIME: "times as 20240131235959",
+    CLOCK_WITH_ZONE: "times as Wed Jan 31 23:59:59 +0000 2024",
+    CLOCK: "times as Wed Jan 31 23:59:59 2024",
+    MAIL: "times as Wed, 31 Jan 2024 23:59:59 +0000",
+    HTTP: "times as Wed, 31 Jan 2024 23:59:59 GMT",
 }
 
 
@@ -139,6 +156,8 @@ def _zone_note(unit: str, texts: list[str]) -> str:
     """Return what the report says of zones: how many times have none."""
     if unit in UNITS:
         return ""
+    if unit in {CLOCK_WITH_ZONE, MAIL, HTTP}:
+        return " with a zone"
     zoned = sum(1 for text in texts if (match := _ISO.match(text)) and match[4])
     if unit == ISO and zoned == len(texts):
         return " with a zone"
@@ -152,6 +171,9 @@ def _kind(text: str) -> str:
     except ValueError:
         if _ISO.match(text):
             return ISO
+        for unit, form in _WORDED.items():
+            if form.match(text):
+                return unit
         return _SLASHES if _DAYS_AND_MONTHS.match(text) else _WORDS
 
     for unit, times in UNITS.items():
@@ -218,6 +240,33 @@ def _patterns(texts: list[str]) -> list[str]:
     if any(int(match[3]) > 12 for match in matches):
         return [month_first]
     return [day_first, month_first]
+
+
+def looks_like_times(values: pa.Array, column: str) -> bool:
+    """Return whether a column that nobody called the time holds times all the same.
+
+    Numbers are times where a word of the name says so: ids may be as large.
+
+    Args:
+        values: a sample of the column.
+        column: its name.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return True
+    if not (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
+        return False
+
+    texts = [str(value).strip() for value in values[:MOST_LOOKED_AT].to_pylist() if value]
+    kinds = Counter(_kind(text) for text in texts if text)
+    if not kinds:
+        return False
+    kind, count = kinds.most_common(1)[0]
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", column)}
+    says = bool(words & _WORDS_OF_TIME)
+    is_time = kind in {ISO, _SLASHES, *_WORDED} or (says and kind in _SPOKEN)
+    return is_time and count >= MOSTLY * sum(kinds.values())
 
 
 def read_times(values: pa.Array, unit: str) -> pa.Array:

@@ -57,7 +57,8 @@ class ImportOptions:
         str | None, typer.Option(help="Lowest and highest value, if values are ratings: 1:5")
     ] = None
     separator: Annotated[
-        str | None, typer.Option(help="What separates cells [default: found out]")
+        str | None,
+        typer.Option(help="What separates cells: a character, or :: [default: found out]"),
     ] = None
     header: Annotated[
         bool | None,
@@ -113,6 +114,7 @@ class ImportOptions:
         import codecs
 
         from simulator.imports import TableFormat
+        from simulator.imports.files.delimited import DOUBLE
 
         try:
             codecs.lookup(self.encoding)
@@ -124,10 +126,11 @@ class ImportOptions:
             ) from None
         separator = {"\\t": "\t", "tab": "\t"}.get(self.separator or "", self.separator)
         for option, text in (("--separator", separator), ("--quote", self.quote or None)):
-            if text is not None and len(text.encode()) != 1:
+            is_double = option == "--separator" and text == DOUBLE
+            if text is not None and len(text.encode()) != 1 and not is_double:
                 raise DataSetError(
-                    f"{option} is one ASCII character, not {text!r}; --preset reads layouts of"
-                    " others, such as movielens-1m",
+                    f"{option} is one ASCII character{' or ::' * (option == '--separator')}, not"
+                    f" {text!r}",
                     option.strip("-"),
                 )
         return TableFormat(

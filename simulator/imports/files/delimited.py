@@ -22,7 +22,10 @@ from simulator.imports.files.parsing import (
 from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile
 
-SEPARATORS = (",", "\t", ";", "|")
+DOUBLE = "::"
+"""The one separator of two characters that published tables have."""
+_STAND_IN = "\x1f"
+SEPARATORS = (",", "\t", ";", "|", DOUBLE)
 
 
 def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
@@ -69,7 +72,21 @@ def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
     return OpenTable(file, settled, names, sample)
 
 
+def in_one_character(text: bytes, separator: str) -> tuple[bytes, str]:
+    """Return text whose cells one character separates, and that character.
+
+    Args:
+        text: rows.
+        separator: a character, or ``::``.
+    """
+    if separator != DOUBLE:
+        return text, separator
+    return text.replace(DOUBLE.encode(), _STAND_IN.encode()), _STAND_IN
+
+
 def _parsed(text: str, separator: str, quote: str | None) -> list[list[str]]:
+    if separator == DOUBLE:
+        text, separator = text.replace(DOUBLE, _STAND_IN), _STAND_IN
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
@@ -118,9 +135,11 @@ def read_delimited(
 
     def parse(chunk: bytes, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]]]":
         bad: list[tuple[int, str]] = []
+        chunk, delimiter = in_one_character(chunk, form.separator or ",")
 
         def refuse(row: "pacsv.InvalidRow") -> str:
-            bad.append((row.number - skipped, row.text))
+            said = row.text.replace(delimiter, DOUBLE) if delimiter == _STAND_IN else row.text
+            bad.append((row.number - skipped, said))
             return "skip"
 
         def attempt(kinds: Mapping[str, "pa.DataType"]) -> "pa.Table":
@@ -134,7 +153,7 @@ def read_delimited(
                     skip_rows=skipped,
                 ),
                 pacsv.ParseOptions(
-                    delimiter=form.separator,
+                    delimiter=delimiter,
                     quote_char=form.quote or False,
                     newlines_in_values=False,
                     invalid_row_handler=refuse,

@@ -16,8 +16,8 @@ from policies.artifacts.source_artifact import Calibration
 from simulator.ranking.asking import TrainedModels
 
 NAME: Final = "user_knn"
-NEIGHBOURS: Final = 100
-"""Users who are compared with."""
+NEIGHBOURS: Final = 50
+"""Users who are compared with; by measurement, docs/benchmarks/sources.md."""
 UNSCALED: Final = Calibration(0.0, 1.0)
 NOTE: Final = "it keeps everybody's history: compared, and not served"
 

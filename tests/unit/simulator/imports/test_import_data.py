@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -412,3 +413,75 @@ def test_a_data_set_is_named_after_its_folder_and_a_shops_data_after_the_shop(tm
     for folder, name in (("june", "june"), ("shop/data", "shop")):
         assert import_data(tmp_path / folder, events).manifest.name == name
     assert import_data(tmp_path / "june", events, name="summer").manifest.name == "summer"
+
+
+LAYOUTS = {
+    "ratings.dat": (  # MovieTweetings
+        "1::0120735::10::1365029107\n1::0133093::8::1365029108\n2::0120735::9::1365029107\n",
+        {"columns": {"user": 1, "item": 2, "value": 3, "time": 4}},
+        "the first row has column_1 '1', column_2 '0120735', column_3 '10'",
+    ),
+    "goodreads_interactions.json": (  # UCSD Book Graph
+        (
+            '{"user_id": "8842281e", "book_id": "24375664", "rating": 5,'
+            ' "date_added": "Sun Jul 30 07:44:10 -0700 2017", "read_at": ""}\n'
+            '{"user_id": "8842281e", "book_id": "18245960", "rating": 4,'
+            ' "date_added": "Wed Jul 26 09:09:32 -0700 2017", "read_at": ""}\n'
+        ),
+        {"columns": {"time": "date_added"}},
+        "and date_added holds times; say which: --columns '{time: date_added}', or '{time: null}'",
+    ),
+    "OnlineRetail.csv": (  # UCI Online Retail
+        (
+            "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+            '536365,85123A,"HEART, WHITE",6,12/1/2010 8:26,2.55,17850,United Kingdom\n'
+            "536366,71053,LANTERN,6,12/13/2010 8:28,3.39,,United Kingdom\n"
+        ),
+        {"columns": {"time_unit": "%m/%d/%Y %H:%M"}},
+        "order than ISO 8601 .* say which: --columns '{time_unit: \"%m/%d/%Y %H:%M\"}'",
+    ),
+    "ta_feng.csv": (
+        (
+            "TRANSACTION_DT,CUSTOMER_ID,PRODUCT_ID,AMOUNT\n11/1/2000,01104905,4710199010372,2\n"
+            "11/13/2000,01104905,4710199010372,2\n"
+        ),
+        {"columns": {"time": "TRANSACTION_DT", "time_unit": "%m/%d/%Y"}},
+        "TRANSACTION_DT holds times",
+    ),
+    "Gowalla_totalCheckins.txt": (  # SNAP
+        (
+            "0\t2010-10-19T23:55:27Z\t30.23\t-97.79\t22847\n"
+            "0\t2010-10-18T22:17:43Z\t30.26\t-97.76\t420315\n"
+        ),
+        {"columns": {"user": 1, "item": 5, "time": 2}},
+        "column_2 '2010-10-19T23:55:27Z'",
+    ),
+}
+"""Layouts without a preset: a file, what its import needs to be told, and the error that says so."""
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_published_layout_without_a_preset_is_read_by_what_its_error_says(tmp_path, name):
+    """Its times are never left out because nobody calls them so."""
+    text, options, said = LAYOUTS[name]
+    file = write(tmp_path, text, name)
+    with pytest.raises(DataSetError, match=re.escape(said) if ".*" not in said else said):
+        import_data(tmp_path / "out", file)
+    counts = import_data(tmp_path / "out", file, **options).manifest.counts
+    assert counts.untimed == 0
+    assert counts.events == text.count("\n") - text.startswith(("Invoice", "TRANS")) - (
+        "71053" in text
+    )
+
+
+def test_times_that_are_told_to_be_left_out_are(tmp_path):
+    file = write(tmp_path, "user,item,release_date\na,b,2020-01-01\n")
+    with pytest.raises(DataSetError, match="release_date holds times"):
+        import_data(tmp_path / "out", file)
+    assert import_data(tmp_path / "out", file, columns={"time": None}).manifest.counts.untimed == 1
+
+
+def test_an_items_table_may_be_separated_by_two_colons(tmp_path):
+    items = write(tmp_path, "id::title::year\nx::Heat: a film::1995\ny::Run::1998\n", "items.dat")
+    data_set = run(tmp_path, CSV, items=items)
+    assert data_set.items()[0]["features"]["year"] == 1995

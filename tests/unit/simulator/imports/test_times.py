@@ -40,6 +40,10 @@ def milliseconds(values, unit=None):
         ("2015-08-13T22:30:15.000000000", "iso"),
         (" 2015-08-13 22:30:15 ", "iso"),
         ("20150813223015", "%Y%m%d%H%M%S"),
+        ("Thu Aug 13 15:30:15 -0700 2015", "%a %b %d %H:%M:%S %z %Y"),
+        ("Thu Aug 13 22:30:15 2015", "%a %b %d %H:%M:%S %Y"),
+        ("Fri, 14 Aug 2015 00:30:15 +0200", "%a, %d %b %Y %H:%M:%S %z"),
+        ("Thu, 13 Aug 2015 22:30:15 GMT", "%a, %d %b %Y %H:%M:%S GMT"),
     ],
 )
 def test_one_moment_is_read_from_every_form(value, unit):
