@@ -38,8 +38,25 @@ SPECS = {
 }
 
 
-def bodies(count: int) -> tuple[bytes, bytes]:
+NESTED = {f"n{i}": {f"f{j}": float(i * j) / 100 for j in range(10)} for i in range(10)}
+"""A hundred features, in namespaces."""
+SIZES = ((5, False), (50, False), (50, True))
+"""Actions of a request, and whether each has the hundred features."""
+
+
+def bodies(count: int, *, nested: bool) -> tuple[bytes, bytes]:
     """The same request in our form, and in Personalizer's."""
+    if nested:
+        ours = {
+            "context": NESTED,
+            "actions": [{"id": f"a{at}", "features": NESTED} for at in range(count)],
+            "return_pmf": True,
+        }
+        theirs = {
+            "contextFeatures": [NESTED],
+            "actions": [{"id": f"a{at}", "features": [NESTED]} for at in range(count)],
+        }
+        return json.dumps(ours).encode(), json.dumps(theirs).encode()
     ours = {
         "context": {f"user.{name}": value for name, value in CONTEXT.items()},
         "actions": [{"id": f"a{at}", "features": FEATURES} for at in range(count)],
@@ -89,14 +106,15 @@ async def spent(app: Asgi, path: str, body: bytes, status: int, ranks: int) -> f
 
 
 async def measured(
-    spec: PolicySpec, count: int, ranks: int, turns: int
+    spec: PolicySpec, size: tuple[int, bool], ranks: int, turns: int
 ) -> list[tuple[float, float]]:
     """By turn, what our own form costs and what theirs does."""
     sys.path.insert(0, str(HERE / "tests"))
     from support import replica  # noqa: PLC0415 - the tests' replica in this process
     from support.servers import Server, binary_of  # noqa: PLC0415 - the same
 
-    ours, theirs = bodies(count)
+    count, nested = size
+    ours, theirs = bodies(count, nested=nested)
     both = ("/v1/policies/home/rank", ours, 200), ("/personalizer/v1.0/rank", theirs, 201)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,10 +142,11 @@ def main() -> int:
 
     table = Table()
     for name, spec in SPECS.items():
-        for count in (5, 50):
-            turns = asyncio.run(measured(spec, count, given.ranks, given.turns))
+        for count, nested in SIZES:
+            ranks = given.ranks // 20 if nested else given.ranks
+            turns = asyncio.run(measured(spec, (count, nested), ranks, given.turns))
             ours, theirs = (statistics.median(each) for each in zip(*turns, strict=True))
-            what = f"{name}, {count} actions"
+            what = f"{name}, {count} actions{' of 100 nested features' if nested else ''}"
             ratio = statistics.median(b / a for a, b in turns)
             said = f"{ratio:.3f} ({theirs:.0f} of {ours:.0f} us)"
             table.add(f"processor time of a rank, {what}", said, ratio, at_most=AT_MOST)
