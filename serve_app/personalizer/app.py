@@ -16,7 +16,7 @@ from bandits import errors
 from bandits.errors import BanditloopError
 from serve_app.api.api_keys import Headers, KeyRing
 from serve_app.api.asgi import ROUTE_LABEL, Api
-from serve_app.api.bodies import decode_body, decode_query
+from serve_app.api.bodies import decode_query
 from serve_app.api.ports import Backend
 from serve_app.api.routes import Call, Resource, RouteTable, needed_scope
 from serve_app.api.wire import (
@@ -173,14 +173,12 @@ class PersonalizerApi:
         receive: Receive,
     ) -> HeadedAnswer:
         """Do what is asked, and return its answer."""
-        asked, decoder = operation.endpoint.query, operation.decoder
+        asked = operation.endpoint.query
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
-        is_read = operation.is_raw or decoder is not None
+        is_read = operation.is_raw or operation.decoder is not None
         body = await read_body(scope, receive, operation.limit) if is_read else b""
         started = time.perf_counter()
-        request: Any = None
-        if decoder is not None:
-            request = body if operation.is_raw else decode_body(body, decoder)
+        request: Any = operation.decoded(body)
 
         call = Call(self._backend, policy, parameters, request, started, query)
         answer = await operation.handler(call)

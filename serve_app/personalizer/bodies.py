@@ -22,6 +22,23 @@ class RankCall(msgspec.Struct, frozen=True, rename="camel", gc=False):
     defer_activation: bool | None = None
 
 
+class PlainAction(msgspec.Struct, frozen=True, gc=False):
+    """An action with one object of features, none of which is in a namespace: as most are."""
+
+    id: str
+    features: tuple[dict[str, float | str | bool]]
+
+
+class PlainRankCall(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """What ``rank`` sends, where all actions are plain."""
+
+    actions: list[PlainAction]
+    context_features: FeatureObjects | None = None
+    excluded_actions: list[str] | None = None
+    event_id: str | None = None
+    defer_activation: bool | None = None
+
+
 class RankedAction(msgspec.Struct, frozen=True, gc=False):
     """An action, with the probability of its choice."""
 

@@ -16,6 +16,7 @@ OPERATIONS: tuple[PersonalizerRoute[Any, Any], ...] = (
         scope="rank",
         handler=rank_single,
         refusal="InvalidRankRequest",
+        plain=bodies.PlainRankCall,
     ),
     PersonalizerRoute(
         Endpoint("POST", "/events/{event}/reward", bodies.RewardCall, NoneType, 204),

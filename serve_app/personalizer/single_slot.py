@@ -21,6 +21,8 @@ from bandits.values import MAX_NUMBER, FeatureMap
 from serve_app.api.routes import Call
 from serve_app.api.wire import JSON, Answer
 from serve_app.personalizer.bodies import (
+    PlainAction,
+    PlainRankCall,
     RankableAction,
     RankCall,
     RankedAction,
@@ -31,6 +33,7 @@ from serve_app.personalizer.event_ids import MAX_ID, logged_event_id, made_event
 from serve_app.personalizer.explained import inference_explanation
 from serve_app.personalizer.features import FeatureObjects, record_features
 
+SentAction = RankableAction | PlainAction
 MOST_ACTIONS = 50
 NOTHING: Answer = (204, b"", JSON)
 """What is answered where there is nothing to say."""
@@ -39,7 +42,7 @@ NOTHING: Answer = (204, b"", JSON)
 # Rank
 
 
-async def rank_single(call: Call[RankCall]) -> RankResult:
+async def rank_single(call: Call[RankCall | PlainRankCall]) -> RankResult:
     """Choose one of the actions."""
     sent = call.request
     event_id = made_event_id() if sent.event_id is None else sent.event_id
@@ -61,7 +64,9 @@ async def rank_single(call: Call[RankCall]) -> RankResult:
     return RankResult(ranked(sent.actions, record), event_id, record.shown()[0], why)
 
 
-def ranked(sent: Sequence[RankableAction], record: DecisionRecord) -> list[RankedAction]:
+def ranked(
+    sent: Sequence[RankableAction | PlainAction], record: DecisionRecord
+) -> list[RankedAction]:
     """Return the actions as they are answered.
 
     What could not be chosen stays where it was sent, with probability 0. The others fill the places
@@ -103,7 +108,9 @@ def context_of(sent: FeatureObjects | None) -> FeatureMap:
     return record_features(sent, "contextFeatures")
 
 
-def actions_of(sent: Sequence[RankableAction]) -> list[ActionRequest]:
+def actions_of(
+    sent: Sequence[SentAction],
+) -> list[ActionRequest]:
     """Return the actions of a request as our own has them.
 
     Raises:
@@ -118,8 +125,10 @@ def actions_of(sent: Sequence[RankableAction]) -> list[ActionRequest]:
     if len(set(names)) < len(names) or not 0 < min(sizes) <= max(sizes) <= MAX_ID:
         _check_ids(names)
     return [
-        ActionRequest(name, _features_of(action, at))
-        for at, (name, action) in enumerate(zip(names, sent, strict=True))
+        ActionRequest(action.id, action.features[0])  # type: ignore[arg-type] # fewer kinds of values
+        if isinstance(action, PlainAction)
+        else ActionRequest(action.id, _features_of(action, at))
+        for at, action in enumerate(sent)
     ]
 
 
