@@ -282,7 +282,7 @@ class Proposers:
                 return pool.within(now.offering), now, ruling
 
             # Of what is no longer offered, filters have removed what is there all the same.
-            ruling.admission.removed |= removed
+            ruling.admission.go_on(removed)
             there = [at for at, item in enumerate(pool.ids) if item in now.offering.catalogue]
             known = pool.at(there) if now.offering.limits else pool
             kept = known.at((await ruling.admission.sift(known.ids)).tolist())

@@ -61,8 +61,17 @@ class RuledItems:
     they are not. ``priced``: what quotas add to them; None: there are none.
     """
 
-    def __init__(self, rules: PolicyRules) -> None:
-        """Begin without items."""
+    def __init__(
+        self,
+        rules: PolicyRules,
+        parts: Iterable[tuple[Sequence[str], Sequence[Sequence[Any]]]] = (),
+    ) -> None:
+        """Begin with some items.
+
+        Args:
+            rules: the policy's.
+            parts: see ``load``.
+        """
         self.rules = rules
         self._columns = ItemColumns(rules.item_fields)
         self._open = np.zeros(0, np.bool_)
@@ -70,7 +79,7 @@ class RuledItems:
         self.vectors = None if vector is None else PageVectors(vector)
         quotas = rules.quotas
         self.priced = None if quotas is None else GroupPrices(quotas, self._columns)
-        self._look(np.array([NO_ROW]))
+        self.load(parts)
 
     def load(self, parts: Iterable[tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
         """Take in all items at once.
@@ -91,7 +100,7 @@ class RuledItems:
             ids: theirs, each once.
             features: of each.
         """
-        self.load([(ids, [[own.get(name) for own in features] for name in self.rules.item_fields])])
+        self.load([(ids, self._values(features))])
 
     def change(self, item_id: str, item: Item | None) -> None:
         """Take in an item as it is now; None: it is gone."""
@@ -139,13 +148,15 @@ class RuledItems:
             ids: theirs.
             features: of each; of None those of the item here.
         """
-        others = RuledItems(self.rules)
         every = [
             self._columns.features(item_id) if own is None else own
             for item_id, own in zip(ids, features, strict=True)
         ]
-        others.take_in(ids, every)
-        return others
+        return RuledItems(self.rules, [(ids, self._values(every))])
+
+    def _values(self, features: Sequence[FeatureMap]) -> list[list[Any]]:
+        """Return by feature that is kept its value of each item, None where one lacks it."""
+        return [[own.get(name) for own in features] for name in self.rules.item_fields]
 
     def own_filter(self, where: str | None) -> Filter | None:
         """Return a request's filter.

@@ -45,6 +45,12 @@ class Admission:
         self.narrows = items.narrows(asked)
         self._asked = asked
         self._of_all: Bools | None = None
+        self._has_others = False
+
+    def go_on(self, removed: Mapping[str, None]) -> None:
+        """Go on from what was removed when the items may have been others."""
+        self.removed |= removed
+        self._has_others = True
 
     async def look_at_all(self) -> None:
         """Find out once of every item whether it may be chosen, as sources will ask of many."""
@@ -70,6 +76,8 @@ class Admission:
         if not self.removed:
             return {}
         ids = list(self.removed)
+        if self._asked.filter is None and not self._has_others:
+            return {POLICY_FILTER: Removed(ids[:MAX_REMOVED], len(ids))}
         rows = self.items.rows(ids)
         by_both = ~self.at(rows)
         by_policy = by_both
@@ -307,10 +315,9 @@ class Ruling:
             page: what the page's rules said; see ``Ruled.page``.
             short: why there are fewer slots than were asked for.
         """
-        looks = [self._items.rules.looks]
+        looked = self._items.rules.looks
         if self._asked.filter is not None:
-            looks.append(self._asked.filter.condition.looks)
-        looked = Looks.at_all(looks)
+            looked = Looks.at_all([looked, self._asked.filter.condition.looks])
         done = self._asked.done() if looked.activities else {}
         ruled = Ruled(
             self._filter_text,

@@ -32,6 +32,9 @@ async def in_turns(count: int, first: int, look: Callable[[int, int], Any]) -> B
         look: says of those from one place to another whether it is so, bool[n] or one for all.
     """
     found = np.empty(count, np.bool_)
+    if count <= first:
+        found[:] = look(0, count)
+        return found
     at, size, held_s, turn_s, least_s = 0, first, 0.0, TURN_S, 0.0
     while at < count:
         if held_s >= turn_s:

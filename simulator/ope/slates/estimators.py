@@ -6,6 +6,7 @@ import numpy as np
 from bandits.errors import ReplayError
 from bandits.statistics.intervals import Interval, Normal, Sample
 from bandits.statistics.moments import Moments, add_rows, checked
+from bandits.statistics.skewness import Skews
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
 from simulator.ope.comparisons import VERDICTS, Comparison, Difference
@@ -36,6 +37,8 @@ class SlateEstimator:
             raise ReplayError(f"a page has 1 slot or more, not {horizon}", "horizon")
         self.formula = SLATE_FORMULAS[name](horizon)
         self._moments = Moments.empty(self.formula.k, replicates)
+        # Of the page, then of each slot. A ratio of means is not skewed as its rows are.
+        self._skews = None if self.formula.normalised else Skews.empty(1 + self.formula.k)
         self._slots = SlotsSeen(self.formula)
 
     def update(self, batch: SlateBatch) -> None:
@@ -47,6 +50,8 @@ class SlateEstimator:
         columns = checked(self.formula.columns(batch.weight, batch))
         self._slots.update(batch)
         add_rows([(self._moments, columns)], batch.keys)
+        if self._skews is not None:
+            self._skews.update(np.concatenate([columns.sum(axis=0, keepdims=True), columns]))
 
     def merge(self, other: "SlateEstimator") -> None:
         """Add the pages of another, of the same formula and horizon."""
@@ -54,11 +59,13 @@ class SlateEstimator:
             raise ReplayError(f"cannot merge {other.formula} into {self.formula}", "estimator")
         self._moments.merge(other._moments)  # noqa: SLF001
         self._slots.merge(other._slots)  # noqa: SLF001
+        if self._skews is not None and other._skews is not None:  # noqa: SLF001
+            self._skews.merge(other._skews)  # noqa: SLF001
 
     def estimate(self, interval: Interval = Normal()) -> Estimate:  # noqa: B008 - frozen
         """Return the estimate of a page's value from the pages so far."""
         slots = self._slots.seen
-        sample = self._sample(slice(None))
+        sample = self._sample(None)
         low, high, note = interval.bounds(sample)
 
         # Which slots earn what they are said to earn: a page is as good as the worst of them.
@@ -79,7 +86,7 @@ class SlateEstimator:
         """Return the estimate of each slot that some page has; none where a page has one weight."""
         out = []
         for slot, rows in enumerate(self._slots.seen if self.formula.by_slot else ()):
-            sample = self._sample(slice(slot, slot + 1))
+            sample = self._sample(slot)
             low, high, note = interval.bounds(sample)
             verdict, reason = judge(rows, sample.stderr)
             out.append(
@@ -126,8 +133,10 @@ class SlateEstimator:
             out.append((sample.point, low, high))
         return out
 
-    def _sample(self, slots: slice) -> Sample:
-        """Return what an interval of the sum over some slots is computed from."""
+    def _sample(self, slot: int | None) -> Sample:
+        """Return what an interval of a slot's value is computed from; None: of the page's."""
+        slots, of = (slice(None), 0) if slot is None else (slice(slot, slot + 1), 1 + slot)
+        skewness = 0.0 if self._skews is None else float(self._skews.skewness[of])
         formula, slots_seen = self.formula, self._slots.rows
         rewards = (
             min(rows.reward_low for rows in slots_seen),
@@ -143,7 +152,7 @@ class SlateEstimator:
             total: Float64 = formula.slot_gradients(means)[slots].sum(axis=0)
             return total
 
-        return Sample(self._moments, value, gradient, formula.span, largest, rewards)
+        return Sample(self._moments, value, gradient, formula.span, largest, rewards, skewness)
 
 
 class SlateDifference(Difference):
