@@ -28,6 +28,7 @@ from policies.offered import Offered
 from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
+from policies.rules.sent import SentItems
 from policies.source_answers import SourceAnswers
 from policies.sources.base import (
     Candidates,
@@ -69,6 +70,7 @@ class Proposers:
         self._clock = clock
         self._snapshot: Snapshot | None = None
         self._turn = 0
+        self._sent = None if self._rules is None else SentItems(self._rules)
         self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
 
         # Threads make ready what the event loop swaps in; the second lock is held for an instant.
@@ -361,7 +363,7 @@ class Proposers:
             )
         now_ms = int(self._clock() * 1000)
         asked = Asked(request.context, asker.done, now_ms, own)
-        ruling = Ruling(ruled, asked, request.filter)
+        ruling = Ruling(ruled, asked, request.filter, self._sent)
         if ruled.rules.placements is not None:
             excluded = asker.held_back.union(request.exclude)
             ruling.place(request, offered.offering, excluded)

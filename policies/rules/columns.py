@@ -1,7 +1,9 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, compress, count, repeat
+from operator import add
 from typing import Any, Final
 
 import numpy as np
@@ -220,6 +222,26 @@ class Column:
             setattr(self, name, new)
 
 
+def _of(
+    values: Sequence[Any], counts: Sequence[int], kinds: NDArray[np.int8], *names: Kind
+) -> tuple[Sequence[Any], Bools | slice]:
+    """Return the values of some kinds, and where they are.
+
+    Args:
+        values: n of them.
+        counts: by kind, how many there are.
+        kinds: int8[n].
+        names: of the kinds.
+    """
+    codes = [CODES[name] for name in names]
+    if sum(counts[code] for code in codes) == len(values):
+        return values, slice(None)
+    at: Bools = kinds == codes[0]
+    for code in codes[1:]:
+        at = at | (kinds == code)
+    return [*compress(values, at)], at
+
+
 class ItemColumns:
     """Some features of items, a row each; the rows of deleted items are used again.
 
@@ -261,16 +283,20 @@ class ItemColumns:
             kinds = np.fromiter(
                 map(CODES_BY_TYPE.get, map(type, known), repeat(LACKING)), np.int8, len(ids)
             )
-            text, listed = kinds == CODES["text"], kinds == CODES["texts"]
-            number = (kinds != LACKING) & ~(text | listed)
-
             column.kinds[rows] = kinds
-            for kind, many in enumerate(np.bincount(kinds, minlength=len(column.counts)).tolist()):
-                column.counts[kind] += many
-            column.values[rows][number] = np.array([*compress(known, number)], np.float64)
-            column.codes[rows][text] = self.vocabulary.codes([*compress(known, text)])
-            lists = [*map(tuple, compress(known, listed))]
-            column.codes[rows][listed] = self.vocabulary.list_codes(lists)
+            counts = np.bincount(kinds, minlength=len(column.counts)).tolist()
+            column.counts = [*map(add, column.counts, counts)]
+
+            # Most columns are of one kind.
+            if counts[CODES["number"]] or counts[CODES["flag"]]:
+                numbers, at = _of(known, counts, kinds, "number", "flag")
+                column.values[rows][at] = np.array(numbers, np.float64)
+            if counts[CODES["text"]]:
+                texts, at = _of(known, counts, kinds, "text")
+                column.codes[rows][at] = self.vocabulary.codes(texts)
+            if counts[CODES["texts"]]:
+                lists, at = _of(known, counts, kinds, "texts")
+                column.codes[rows][at] = self.vocabulary.list_codes([*map(tuple, lists)])
 
     def put(self, item_id: str, features: FeatureMap) -> None:
         """Let these be the features of an item."""
@@ -290,6 +316,12 @@ class ItemColumns:
             for column in self.columns.values():
                 self._set(column, row, None)
             self._forget()
+
+    def only(self, ids: Sequence[str]) -> "ItemColumns":
+        """Return the same columns, in which only some items are found, where they are now."""
+        some = copy.copy(self)
+        some.place = dict(zip(ids, map(self.place.__getitem__, ids), strict=True))
+        return some
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item; of one that is not there, the row of nothing."""

@@ -1,6 +1,7 @@
 """The items of a policy as its rules see them."""
 
 import asyncio
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, islice
@@ -88,9 +89,10 @@ class RuledItems:
             parts: ids, and by feature of ``rules.item_fields`` the values of each; see
                 ``ItemTimeline.values``.
         """
+        known = NO_ROW if not self._open.size else len(self)
         for ids, values in parts:
             self._columns.load(ids, values)
-        for first in range(0, len(self), PART):
+        for first in range(known, len(self), PART):
             self._look(np.arange(first, min(first + PART, len(self))))
 
     def take_in(self, ids: Sequence[str], features: Sequence[FeatureMap]) -> None:
@@ -153,6 +155,16 @@ class RuledItems:
             for item_id, own in zip(ids, features, strict=True)
         ]
         return RuledItems(self.rules, [(ids, self._values(every))])
+
+    def only(self, ids: Sequence[str]) -> "RuledItems":
+        """Return some of them as they are now, whatever becomes of these items.
+
+        Args:
+            ids: theirs; all are here, and no row of one is ever given to another.
+        """
+        some = copy.copy(self)
+        some._columns = self._columns.only(ids)  # noqa: SLF001 - its own class
+        return some
 
     def _values(self, features: Sequence[FeatureMap]) -> list[list[Any]]:
         """Return by feature that is kept its value of each item, None where one lacks it."""
@@ -221,11 +233,13 @@ class RuledItems:
             asked: what is looked at beside them.
             rows: int[n], of the items; None: all, that of nothing among them.
         """
+        filters = [each for each in (self.rules.filter, asked.filter) if each is not None]
+        first = max(FIRST // (1 + sum(each.condition.tests for each in filters)), 1)
+        if rows is not None and rows.size <= first:
+            return self.admits(rows, asked)
         admitted = self._open[: len(self)].copy() if rows is None else self._open[rows]
         if not self.narrows(asked):
             return admitted
-        filters = [each for each in (self.rules.filter, asked.filter) if each is not None]
-        first = max(FIRST // (1 + sum(each.condition.tests for each in filters)), 1)
         frame = self.frame(NO_ROWS, asked)
 
         # Neighbours need not be fetched, which is quicker than to look at the half of them.

@@ -19,6 +19,7 @@ from policies.rules.placements import OnPage
 from policies.rules.quotas.prices import ScarceGroup
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.sent import SentItems
 
 POLICY_FILTER = "filter.where"
 """What the policy's filter removed is listed under its field in the spec."""
@@ -155,14 +156,22 @@ class Ruling:
     what stands on the page without a draw, once ``place`` was asked.
     """
 
-    def __init__(self, items: RuledItems, asked: Asked, filter_text: str | None) -> None:
+    def __init__(
+        self,
+        items: RuledItems,
+        asked: Asked,
+        filter_text: str | None,
+        sent: SentItems | None = None,
+    ) -> None:
         """Ask for one request.
 
         Args:
             items: as the rules see them.
             asked: what is looked at beside them.
             filter_text: the request's own filter, as it was sent.
+            sent: what requests have said of items; None: that is not kept.
         """
+        self._sent_items = SentItems(items.rules) if sent is None else sent
         self._items = items
         self._asked = asked
         self._filter_text = filter_text
@@ -343,5 +352,10 @@ class Ruling:
         # What a request says of an action is the same whenever it is asked.
         if self._actions is not None and (rows := self._actions.rows(ids)).all():
             return self._actions, rows
-        self._actions = self._items.with_features(ids, features or [None] * len(ids))
-        return self._actions, np.arange(1, len(ids) + 1)
+        own = features or [None] * len(ids)
+        said = [each for each in own if each is not None]
+        if len(said) == len(ids):
+            self._actions = self._sent_items.take_in(ids, said)
+        else:
+            self._actions = self._items.with_features(ids, own)
+        return self._actions, self._actions.rows(ids)

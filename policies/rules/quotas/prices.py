@@ -59,7 +59,8 @@ class GroupPrices:
             self._members = grown
         frame = Frame(self._columns, rows, {}, {}, {}, [])
         self._members[rows] = self._quotas.members(frame)
-        self._looked_at.append(rows)
+        if self._quotas.group is not None:
+            self._looked_at.append(rows)
 
     def scarce(self, rows: NDArray[np.intp], limit: int, turn: int) -> list[ScarceGroup]:
         """Return the groups that are to have a share, and of which some items hold too few.
