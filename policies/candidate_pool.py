@@ -16,7 +16,7 @@ from bandits.errors import (
 )
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER, FeatureMap
-from policies.encoding import check_features
+from policies.encoding import NumberTable, check_features, numbers_alike
 from policies.requests import MAX_ACTIONS, ActionRequest
 
 
@@ -27,6 +27,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     float32[K], NaN where it has none. ``failed``: by source that failed, why it has none.
     ``artifact``: the version of the artifact whose sources were asked; None if none was.
     ``for_quotas``: those of the actions that are there because a quota has too few of their group.
+    ``numbers``: the same features as a table, where they are one.
     """
 
     ids: tuple[str, ...]
@@ -35,6 +36,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
     failed: dict[str, str] | None = None
     artifact: str | None = None
     for_quotas: frozenset[str] = frozenset()
+    numbers: NumberTable | None = None
 
     def within(self, offered: Container[str]) -> "Pool":
         """Return the pool of those that are offered."""
@@ -57,6 +59,7 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.failed,
             self.artifact,
             self.for_quotas,
+            None if self.numbers is None else self.numbers.at(kept),
         )
 
 
@@ -104,7 +107,8 @@ def explicit_pool(
         _check_scores(actions)
     features = [action.features for action in kept]
     inline = features.count(None) < len(features)
-    if inline:
+    numbers = numbers_alike(features) if inline else None
+    if inline and (numbers is None or kept is not actions):
         for i, action in enumerate(actions):
             check_features(action.features or {}, f"actions[{i}].features")
 
@@ -112,6 +116,7 @@ def explicit_pool(
         tuple(ids),
         features if inline else None,
         {} if scores.count(None) == len(scores) else _columns(scores),
+        numbers=numbers,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from bandits.errors import NonFiniteNumberError, TooManyFeaturesError
 from bandits.features.hashing import hash_feature
 from bandits.features.namespaces import FEATURES
-from bandits.types import Float32, Namespace, UInt32, frozen
+from bandits.types import Float32, Float64, Namespace, UInt32, frozen
 from bandits.values import MAX_FEATURE, FeatureMap
 from policies.requests import MAX_FEATURES
 
@@ -37,6 +39,57 @@ def check_features(features: FeatureMap, target: str) -> None:
 
     if count > MAX_FEATURES:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
+
+
+class NumberTable(NamedTuple):
+    """N maps of the same names, in the same order, all of numbers.
+
+    ``values``: float64[N, F], each up to MAX_FEATURE.
+    """
+
+    names: tuple[str, ...]
+    values: Float64
+
+    def at(self, rows: Sequence[int]) -> "NumberTable":
+        """Return some of the maps."""
+        return NumberTable(self.names, self.values[rows])
+
+
+def numbers_alike(maps: Sequence[FeatureMap | None]) -> NumberTable | None:
+    """Return maps as a table, if they are one: what ``check_features`` would refuse is none.
+
+    What clients send is one as a rule, and is checked and encoded at once.
+
+    Args:
+        maps: in the form of a record; None is a map without features.
+    """
+    first = maps[0] if maps else None
+    if not first or len(first) > MAX_FEATURES or None in maps:
+        return None
+    names = tuple(first)
+    if [*map(tuple, cast("Sequence[FeatureMap]", maps))].count(names) < len(maps):
+        return None
+
+    cells = [*chain.from_iterable([each.values() for each in maps if each is not None])]
+    if set(map(type, cells)) != _NUMBERS:
+        return None
+    values = np.array(cells, np.float64)
+    if not bool(np.abs(values).max() <= MAX_FEATURE):
+        return None
+    return NumberTable(names, values.reshape(len(maps), len(names)))
+
+
+def rows_alike(numbers: NumberTable, namespace: str) -> Namespace | None:
+    """Return the features of maps that are a table; None where two names have one hash.
+
+    Args:
+        numbers: the table.
+        namespace: which names are hashed with.
+    """
+    if not _are_distinct(namespace, numbers.names):
+        return None
+    hashes = _hashes_of(namespace, numbers.names)
+    return Namespace(namespace, hashes, numbers.values.astype(np.float32))
 
 
 def coded_rows(
@@ -105,6 +158,11 @@ def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
 def _hashes_of(namespace: str, names: tuple[str, ...]) -> UInt32:
     hashes: UInt32 = np.array([hash_feature(namespace, name) for name in names], np.uint32)
     return frozen(hashes)
+
+
+@lru_cache(maxsize=256)
+def _are_distinct(namespace: str, names: tuple[str, ...]) -> bool:
+    return len({hash_feature(namespace, name) for name in names}) == len(names)
 
 
 def hash_pairs(features: FeatureMap, namespace: str) -> list[tuple[int, float]]:

@@ -24,7 +24,7 @@ from bandits.types import (
     frozen,
 )
 from bandits.values import FeatureMap
-from policies.encoding import coded_rows, namespace_of
+from policies.encoding import NumberTable, coded_rows, namespace_of, numbers_alike, rows_alike
 from policies.items.catalogue import Catalogue
 from policies.requests import without_private
 from policies.spec import PolicySpec
@@ -57,6 +57,7 @@ def featurise(
     ids: Sequence[str],
     features: Sequence[FeatureMap | None] | None,
     scores: Mapping[str, Float32],
+    numbers: NumberTable | None = None,
 ) -> tuple[Context, ActionSet]:
     """Return the context and the actions as hashed features.
 
@@ -70,6 +71,7 @@ def featurise(
         ids: the K actions.
         features: the request's own, by action; None if it sent none.
         scores: by source, float32[K], NaN where it has none.
+        numbers: the request's own features as a table, where they are known to be one.
     """
     actions: list[Namespace] = []
     if ITEM in spec.use:
@@ -77,7 +79,7 @@ def featurise(
         ones = np.ones((len(ids), 1), np.float32)
         actions.append(Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None]))
     if FEATURES in spec.use:
-        actions.append(_item_features(catalogue, ids, features))
+        actions.append(_item_features(catalogue, ids, features, numbers))
     if SCORES in spec.use and scores:
         actions.append(score_features(scores))
 
@@ -245,11 +247,20 @@ def _shared(spec: PolicySpec, context: FeatureMap) -> tuple[Namespace, ...]:
 
 
 def _item_features(
-    catalogue: Catalogue, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
+    catalogue: Catalogue,
+    ids: Sequence[str],
+    features: Sequence[FeatureMap | None] | None,
+    numbers: NumberTable | None,
 ) -> Namespace:
     """Return the request's features of an action that has any, and else the catalogue's."""
     if features is None:
         return catalogue.namespace(ids)
+
+    # What is a table is encoded at once, to the same as below.
+    numbers = numbers or numbers_alike(features)
+    alike = None if numbers is None else rows_alike(numbers, FEATURES)
+    if alike is not None:
+        return alike
 
     names, codes, values = coded_rows(features)
     if all(each is not None for each in features):

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.learning import verify, windows
 from benchmarks.replay import archive_size, training
-from benchmarks.serving.cost import checked_out
+from benchmarks.serving.builds import checked_out
 from benchmarks.table import Table
 
 HERE = Path(__file__).resolve().parents[2]

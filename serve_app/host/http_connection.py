@@ -1,33 +1,41 @@
 """The connections of the HTTP server, and the requests that come on them: see http_server.py."""
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
-"""An ASGI application."""
+from serve_app.host.http_exchange import App, HttpExchange, Message
 
 MAX_HEAD = 1 << 16
 """Bytes of a request's target and headers."""
 MAX_UNREAD = 1 << 18
 """Bytes of a body that are kept for an application that does not read them."""
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+MAX_WAITING = 32
+"""Requests that may wait behind one that is being answered; then no more is read."""
+MAX_HEADS = 256
+"""Heads that are remembered as they were read."""
+MAX_KNOWN_HEAD = 1 << 12
+"""Bytes of a head that is remembered."""
+_HEAD_ENDS = b"\r\n\r\n"
+_UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers of what is not remembered: what follows them is not what a length says."""
 ASGI = {"version": "3.0", "spec_version": "2.3"}
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
 
-log = logging.getLogger("banditloop.http")
+
+class KnownHead(NamedTuple):
+    """What a head says that has come before, byte for byte.
+
+    Attributes:
+        scope: of its request, but for what is the connection's.
+        length: of the body that follows.
+    """
+
+    scope: Message
+    length: int
 
 
 @dataclass(slots=True, eq=False)
@@ -39,12 +47,21 @@ class ServerState:
         body_key: the name of a whole body in a request's scope; "": it is not put there.
         connections: those that are open.
         date: the header that says what time it is.
+        heads: those of plain requests, as the parser read them. A client sends the same ones again
+            and again, and to parse one costs more than to find it.
     """
 
     app: App
     body_key: str
     connections: "set[Connection]" = field(default_factory=set)
     date: bytes = b""
+    heads: dict[bytes, KnownHead] = field(default_factory=dict)
+
+    def remember(self, head: bytes, known: KnownHead) -> None:
+        """Remember a head; where there are too many, the others are forgotten."""
+        if len(self.heads) >= MAX_HEADS:
+            self.heads.clear()
+        self.heads[head] = known
 
 
 class Connection(asyncio.Protocol):
@@ -52,10 +69,12 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closing",
+        "_completed",
         "_head_bytes",
         "_headers",
         "_heard_at",
         "_is_asked",
+        "_is_between",
         "_is_paused",
         "_loop",
         "_parser",
@@ -77,10 +96,14 @@ class Connection(asyncio.Protocol):
         self.closed = loop.create_future()
 
         # The one that is being answered, the one whose body is still read, and what comes between.
-        self.exchange: _Exchange | None = None
-        self._reading: _Exchange | None = None
-        self._waiting: deque[_Exchange] = deque()
+        self.exchange: HttpExchange | None = None
+        self._reading: HttpExchange | None = None
+        self._waiting: deque[HttpExchange] = deque()
         self._closing = self._is_paused = self._is_asked = False
+        # Whether the parser stands where a request may begin; the scope of each request that was
+        # complete in what came last, and the size of its body, as far as nobody has read it.
+        self._is_between = True
+        self._completed: list[tuple[Message, int]] = []
         self._heard_at = loop.time()
 
     # The life of a connection
@@ -136,6 +159,16 @@ class Connection(asyncio.Protocol):
         if self._closing and self.exchange is None:
             return
 
+        # What has come before, byte for byte, means what it meant.
+        head = b""
+        if self._is_between and not self._closing:
+            head = data[: data.find(_HEAD_ENDS) + len(_HEAD_ENDS)]
+            known = self._state.heads.get(head)
+            if known is not None and len(data) == len(head) + known.length:
+                self._begin_known(known, data[len(head) :])
+                return
+        self._completed.clear()
+
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -144,12 +177,34 @@ class Connection(asyncio.Protocol):
             self._refuse()
             return
 
+        if len(_HEAD_ENDS) < len(head) <= MAX_KNOWN_HEAD and self._is_between:
+            self._remember(head, len(data) - len(head))
+
         # A body that is still on its way is read by whoever wants it.
         if self._reading is not None and not self._reading.has_begun:
             self._begin(self._reading)
 
+    def _remember(self, head: bytes, length: int) -> None:
+        """Remember a head, if what has come was this one request, and nothing in it is unusual."""
+        if len(self._completed) != 1:
+            return
+        ((scope, size),) = self._completed
+        if size == length and _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]]):
+            self._state.remember(head, KnownHead(scope, length))
+
+    def _begin_known(self, known: KnownHead, body: bytes) -> None:
+        """Have a request begin whose head is known, and whose body is whole."""
+        scope = {**known.scope}
+        scope["client"], scope["server"] = self._peers
+        exchange = HttpExchange(self._state.app, self, scope, keeps_alive=True, asks=False)
+        if body:
+            exchange.add(body)
+        exchange.complete(self._state.body_key)
+        self._begin(exchange)
+
     def on_message_begin(self) -> None:
         """Begin a request; this and what follows the parser calls."""
+        self._is_between = False
         self._target, self._head_bytes = b"", 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_asked = False
@@ -200,15 +255,17 @@ class Connection(asyncio.Protocol):
         }
 
         keeps_alive = version != "1.0" and parser.should_keep_alive()
-        self._reading = _Exchange(
-            self._state, self, scope, keeps_alive=keeps_alive, asks=self._is_asked
+        self._reading = HttpExchange(
+            self._state.app, self, scope, keeps_alive=keeps_alive, asks=self._is_asked
         )
 
     def on_body(self, part: bytes) -> None:
         """Take a part of the body."""
         exchange = self._reading
-        if exchange is None or exchange.add(part) <= MAX_UNREAD:
-            return
+        if exchange is not None and exchange.add(part) > MAX_UNREAD:
+            self._pause()
+
+    def _pause(self) -> None:
         if self._transport is not None and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -218,25 +275,29 @@ class Connection(asyncio.Protocol):
         exchange, self._reading = self._reading, None
         if exchange is None:
             return
-        exchange.complete()
+        self._is_between = exchange.keeps_alive
+        self._completed.append(({**exchange.scope}, exchange.size))
+        exchange.complete(self._state.body_key)
         if not exchange.has_begun:
             self._begin(exchange)
         elif exchange is self.exchange:
             self.advance(exchange)
 
     def resume(self) -> None:
-        """Read on: there is room for more of a body."""
-        if self._is_paused and self._transport is not None:
+        """Read on: there is room for more of a body, and for more requests."""
+        if self._is_paused and self._transport is not None and len(self._waiting) < MAX_WAITING:
             self._is_paused = False
             self._transport.resume_reading()
 
     # What is answered
 
-    def _begin(self, exchange: "_Exchange") -> None:
+    def _begin(self, exchange: HttpExchange) -> None:
         """Have a request answered, after those that came before."""
         exchange.has_begun = True
         if self.exchange is not None:
             self._waiting.append(exchange)
+            if len(self._waiting) >= MAX_WAITING:
+                self._pause()
             return
         self.exchange = exchange
         exchange.task = self._loop.create_task(exchange.run())
@@ -247,11 +308,16 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     @property
+    def date(self) -> bytes:
+        """The header that says what time it is."""
+        return self._state.date
+
+    @property
     def ends(self) -> bool:
         """Whether the connection is closed behind the answer that is given."""
         return self._closing
 
-    def advance(self, exchange: "_Exchange") -> None:
+    def advance(self, exchange: HttpExchange) -> None:
         """Go on to the next request, once this one is answered and has been read to its end."""
         if not exchange.has_ended:
             return
@@ -263,6 +329,7 @@ class Connection(asyncio.Protocol):
             self.exchange = None
             if self._waiting:
                 self._begin(self._waiting.popleft())
+                self.resume()
 
     def _refuse(self) -> None:
         """Answer what is no request, and close."""
@@ -273,167 +340,3 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self._closing = True
-
-
-class _Exchange:
-    """A request and its answer: what an application receives and sends."""
-
-    __slots__ = (
-        "_asks",
-        "_chunked",
-        "_connection",
-        "_given",
-        "_head",
-        "_is_left",
-        "_news",
-        "_parts",
-        "_size",
-        "_started",
-        "_state",
-        "_status",
-        "has_begun",
-        "has_ended",
-        "is_answered",
-        "is_whole",
-        "keeps_alive",
-        "scope",
-        "task",
-    )
-
-    def __init__(
-        self,
-        state: ServerState,
-        connection: Connection,
-        scope: Message,
-        *,
-        keeps_alive: bool,
-        asks: bool,
-    ) -> None:
-        self._state = state
-        self._connection = connection
-        self.scope = scope
-        self.keeps_alive = keeps_alive
-        self.task: asyncio.Task[None] | None = None
-
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._news: asyncio.Future[None] | None = None
-        self._given = self._is_left = self._started = self._chunked = False
-        self._asks = asks
-        self.has_begun = self.has_ended = self.is_whole = self.is_answered = False
-        self._status = 500
-        self._head: Sequence[tuple[bytes, bytes]] = ()
-
-    # Called by the connection
-
-    async def run(self) -> None:
-        """Have the application answer; whatever fails is answered, too."""
-        try:
-            await self._state.app(self.scope, self.receive, self.send)
-            if not self._started:
-                raise RuntimeError("the application gave no answer")  # noqa: TRY301
-        except Exception:
-            log.exception("a request failed in a way that it should not")
-            if not self._started:
-                await self.send({"type": "http.response.start", "status": 500})
-                await self.send({"type": "http.response.body"})
-        finally:
-            self.has_ended = True
-            self._connection.advance(self)
-
-    def add(self, part: bytes) -> int:
-        """Take a part of the body; return how much is kept that was not read yet."""
-        if not self.is_answered:
-            self._parts.append(part)
-            self._size += len(part)
-            self._wake()
-        return self._size
-
-    def complete(self) -> None:
-        """Note that the body is complete."""
-        self.is_whole = True
-        if not self.has_begun and self._state.body_key:
-            parts = self._parts
-            self.scope[self._state.body_key] = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._wake()
-
-    def leave(self) -> None:
-        """Give up: the client has left, and nobody waits for the answer."""
-        self._is_left = True
-        self._wake()
-        if self.task is not None and not self.is_answered:
-            self.task.cancel()
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
-    # Called by the application
-
-    async def receive(self) -> Message:
-        """Return what has come of the body since, or that the client has left."""
-        while True:
-            if self._is_left or self.is_answered:
-                return {"type": "http.disconnect"}
-            if self._parts or (self.is_whole and not self._given):
-                body = b"".join(self._parts)
-                self._parts, self._size, self._given = [], 0, self.is_whole
-                self._connection.resume()
-                return {"type": "http.request", "body": body, "more_body": not self.is_whole}
-
-            # A client may wait to be asked for the body.
-            if not self.is_whole and self._asks:
-                self._asks = False
-                self._connection.write(CONTINUE)
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
-
-    async def send(self, message: Message) -> None:
-        """Send a part of the answer."""
-        if message["type"] == "http.response.start":
-            self._status, self._head = message["status"], message.get("headers", ())
-            return
-        if self.is_answered:
-            return
-
-        body, more = message.get("body", b""), message.get("more_body", False)
-        start = b"" if self._started else self._begin(len(body), more=more)
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self._chunked:
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (
-                b"" if more else b"0\r\n\r\n"
-            )
-        self._connection.write(start + body)
-        if not more:
-            self.is_answered = True
-            self._parts, self._size = [], 0
-            self._connection.resume()  # what is left of the body is read, and dropped
-            self._wake()
-
-    def _begin(self, length: int, *, more: bool) -> bytes:
-        """Return the head of the answer; ``length`` is that of its body, if no ``more`` follows."""
-        self._started = True
-        status = self._status
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._state.date]
-        has_length = status in {204, 304}
-        for name, value in self._head:
-            # An application that wants no more of a client says so as one writes it.
-            if name == b"connection":
-                self.keeps_alive = self.keeps_alive and value.lower() != b"close"
-                continue
-            parts += (name, b": ", value, b"\r\n")
-            has_length = has_length or name == b"content-length"
-
-        if not has_length and not more:
-            parts.append(b"content-length: %d\r\n" % length)
-        elif not has_length:
-            self._chunked = self.scope["http_version"] == "1.1"
-            self.keeps_alive = self.keeps_alive and self._chunked
-            parts += [b"transfer-encoding: chunked\r\n"] if self._chunked else []
-        if self._connection.ends:
-            self.keeps_alive = False
-        if not self.keeps_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Collection
 from email.utils import formatdate
 
-from serve_app.host.http_connection import App, Connection, ServerState
+from serve_app.host.http_connection import Connection, ServerState
+from serve_app.host.http_exchange import App
 
 BACKLOG = 2048
 

@@ -18,7 +18,7 @@ import socket
 from typing import Any
 
 from serve_app.host.haproxy import OVERLOADED
-from serve_app.host.http_connection import App, Message, Receive, Send
+from serve_app.host.http_exchange import App, Message, Receive, Send
 from serve_app.host.http_server import HttpServer
 
 RAY = "2.60."

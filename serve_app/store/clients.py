@@ -19,6 +19,8 @@ from redis.cluster import RedisCluster
 from redis.connection import parse_url
 from redis.retry import Retry
 
+from serve_app.store.replicas.redis_line import RedisLine, take_over
+
 Redis: TypeAlias = redis.Redis
 """A blocking client: of learners, archivers and commands."""
 AsyncRedis: TypeAlias = redis.asyncio.Redis
@@ -112,38 +114,42 @@ def wire(client: AsyncRedis) -> Wire:
 class _Connection:
     """A connection that is kept, where a pipeline would fetch, lock and time one for every batch.
 
-    Whoever calls bounds the time: a connection whose answer nobody waited for is closed.
+    redis-py opens it, and says who we are. From then on the bytes are our own affair: a stream, a
+    task that waits for it and a look whether it can be read cost more than what is asked. Whoever
+    calls bounds the time: a connection whose answer nobody waited for is closed.
     """
 
     def __init__(self, client: AsyncRedis) -> None:
         self._client = client
         self._kept: Any = None
+        self._line: RedisLine | None = None
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        line = self._line
+        if line is None or line.is_lost or self._kept.should_reconnect():
+            line = self._line = await self._open()
+
+        try:
+            answers = await line.ask(b"".join(map(pack_command, commands)), len(commands))
+        except BaseException:
+            line.lose()
+            raise
+
+        # A server that has become a replica stays one: the next command finds out who is primary.
+        for answer in answers:
+            if isinstance(answer, errors.ReadOnlyError):
+                line.lose()
+        return answers
+
+    async def _open(self) -> "RedisLine":
+        """Connect anew."""
         if self._kept is None:
             pool: Any = self._client.connection_pool
             self._kept = await pool.get_connection()
-            self._kept.socket_timeout = None
-
-        # Nothing was asked, so what can be read is that the server has closed it.
-        if self._kept.is_connected and await self._kept.can_read():
+        else:
             await self._kept.disconnect(nowait=True)
-
-        # redis-py's client for asyncio packs commands in Python, at eight times the cost.
-        await self._kept.send_packed_command(b"".join(map(pack_command, commands)))
-        answers: list[Any] = []
-        for _ in commands:
-            try:
-                answers.append(await self._kept.read_response())
-            except errors.ResponseError as error:
-                answers.append(error)
-
-        # A server that has become a replica stays one: the next command finds out who is primary.
-        if self._kept.should_reconnect() or any(
-            isinstance(answer, errors.ReadOnlyError) for answer in answers
-        ):
-            await self._kept.disconnect(nowait=True)
-        return answers
+            await self._kept.connect()
+        return take_over(self._kept)
 
 
 class _Pipeline:

@@ -154,6 +154,23 @@ async def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(cl
         assert await sender.send([("GET", KEYS.stats)]) == [b"mine"]
 
 
+@pytest.mark.one_server
+async def test_the_private_parts_of_redis_py_that_a_line_needs_are_those_of_this_version(
+    async_client,
+):
+    """Nothing is read by its stream any more, and closing its client ends the line."""
+    sender = wire(async_client)
+    answers = await sender.send([("PING",), ("NOSUCH",)])
+    assert answers[0] == b"PONG"
+    assert isinstance(answers[1], redis.exceptions.ResponseError)
+    line = sender._line
+    assert line is not None
+    assert line._transport.get_protocol() is line
+    await asyncio.wait_for(async_client.connection_pool.disconnect(), 5)
+    assert line.is_lost
+    assert await sender.send([("PING",)]) == [b"PONG"]
+
+
 def test_entries_that_do_not_decode_are_counted_and_passed(client):
     """They read as ticks: time has passed, the reader moves on, and what comes after them is read."""
     reader = RedisLog(client, KEYS)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import uvloop
 
-from serve_app.host.http_connection import MAX_HEAD
+from serve_app.host.http_connection import MAX_HEAD, MAX_HEADS, MAX_WAITING
 from serve_app.host.http_server import HttpServer
 
 KEY = "whole"
@@ -124,6 +124,74 @@ async def test_requests_sent_without_waiting_are_answered_in_their_order():
     assert [answer.index(b'"path": "/%d"' % n) for n in range(5)] == sorted(
         answer.index(b'"path": "/%d"' % n) for n in range(5)
     )
+
+
+async def test_of_requests_sent_without_waiting_only_so_many_wait_and_all_are_answered():
+    """Who sends without an end fills the kernel's buffers, not the replica's memory."""
+    goes_on, count = asyncio.Event(), 20_000
+
+    async def waits(scope, receive, send):
+        await goes_on.wait()
+        await echo(scope, receive, send)
+
+    async with served(waits) as (server, port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * count + b"GET / HTTP/1.1\r\n" + CLOSE + b"\r\n")
+        answered = asyncio.ensure_future(reader.read())
+        while not any(each._is_paused for each in server.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        (connection,) = server.connections
+        assert MAX_WAITING <= len(connection._waiting) < count
+        goes_on.set()
+        assert (await asyncio.wait_for(answered, 60)).count(b"HTTP/1.1 200 OK") == count + 1
+        writer.close()
+
+
+async def test_a_head_that_has_come_before_means_what_it_meant():
+    """It is not parsed again; what is unlike it in a byte, or comes otherwise, is."""
+    head = b"POST /a%2Fb?x=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\n"
+    async with served(echo) as (server, port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def asked(*parts):
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(0.02)
+            said = await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            return json.loads(said[said.index(b"{") :])
+
+        first = await asked(head + b"abc")
+        (connection,) = server.connections
+        assert list(connection._state.heads) == [head]
+        assert first["path"] == "/a/b"
+        assert await asked(head + b"xyz") == first
+        assert await asked(head, b"abc") == {**first, "whole": False}
+        assert await asked(head + b"a", b"bc") == {**first, "pieces": 2, "whole": False}
+        assert await asked(head[:20], head[20:] + b"abc") == first
+        chunked = head.replace(b"content-length: 3", b"transfer-encoding: chunked")
+        assert (await asked(chunked + b"1\r\nx\r\n0\r\n\r\n"))["length"] == 1
+        writer.write(2 * (head + b"abc"))
+        for _ in range(2):
+            await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        assert list(connection._state.heads) == [head]
+        assert (await asked(head.replace(b"3", b"0")))["length"] == 0
+
+        # Of ever other heads only so many are kept.
+        for number in range(MAX_HEADS + 9):
+            await asked(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+        assert len(connection._state.heads) <= MAX_HEADS
+        writer.close()
+
+
+async def test_what_follows_a_request_to_close_is_not_answered_though_its_head_is_known():
+    head = b"GET /known HTTP/1.1\r\nhost: h\r\n\r\n"
+    async with served(echo) as (_, port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        answer = await exchange(port, b"GET /last HTTP/1.1\r\n" + CLOSE + b"\r\n", head)
+        assert answer.count(b"HTTP/1.1 200 OK") == 1
+        writer.close()
 
 
 @pytest.mark.parametrize(
