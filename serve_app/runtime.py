@@ -20,7 +20,7 @@ from policies.spec import PolicySpec
 from serve_app.admin.preflight import check_logs
 from serve_app.admin.wanted.specs import settled_at
 from serve_app.client import is_ready
-from serve_app.host.embedded import valkey
+from serve_app.host.embedded import near_url, valkey
 from serve_app.host.environment import join_clusters, prepare_environment
 from serve_app.host.lean_ray import lean_ray
 from serve_app.host.loopback import (
@@ -139,7 +139,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
     with valkey(settings) as url, ray_on_loopback(settings) as inside:
         settings = settings.model_copy(
             update={
-                "redis_url": url,
+                "redis_url": near_url(settings, url),
                 "data_dir": Path(settings.data_dir).resolve(),
                 "archive": settings.archive_root(),
                 "users_backup": settings.users_backup_root(),

@@ -63,10 +63,12 @@ def mixed(pmf: Float64, floor: float) -> Float64:
     return out
 
 
-@inlined
-def _count_any_votes(draws: Any, won: Any) -> None:
-    """Do what ``count_votes`` does, where some draws are no numbers."""
+@compiled(f4ss, returns=types.float64[::1])
+def count_votes(draws: Float32) -> Float64:
+    """Return in how many columns of float32[K, M] each row is highest; a tie splits its vote."""
     count, several = draws.shape
+
+    # The highest of each column, and what a tie at it leaves to each.
     best, ties = draws[0].copy(), np.zeros(several)
     for k in range(1, count):
         for m in range(several):
@@ -74,42 +76,14 @@ def _count_any_votes(draws: Any, won: Any) -> None:
     for k in range(count):
         for m in range(several):
             ties[m] += draws[k, m] == best[m]
+    for m in range(several):
+        ties[m] = 1.0 / ties[m]
+
+    won = np.zeros(count)
     for k in range(count):
         for m in range(several):
             if draws[k, m] == best[m]:
-                won[k] += 1.0 / ties[m]
-
-
-@compiled(f4ss, returns=types.float64[::1])
-def count_votes(draws: Float32) -> Float64:
-    """Return in how many columns of float32[K, M] each row is highest; a tie splits its vote."""
-    count, several = draws.shape
-    won, odd = np.zeros(count), 0
-
-    # All columns at once: the highest of each, the first row that has it, and how many have it.
-    best = draws[0].copy()
-    first, ties = np.zeros(several, np.int32), np.ones(several, np.int32)
-    for m in range(several):
-        odd += best[m] != best[m]
-    for k in range(1, count):
-        for m in range(several):
-            here = draws[k, m]
-            is_higher, is_alike = here > best[m], here == best[m]
-            odd += here != here  # noqa: PLR0124
-            ties[m] = np.int32(1) if is_higher else np.int32(ties[m] + is_alike)
-            first[m] = np.int32(k) if is_higher else first[m]
-            best[m] = here if is_higher else best[m]
-    if odd:
-        _count_any_votes(draws, won)
-        return won
-
-    for m in range(several):
-        if ties[m] == 1:
-            won[first[m]] += 1.0
-            continue
-        for k in range(count):
-            if draws[k, m] == best[m]:
-                won[k] += 1.0 / ties[m]
+                won[k] += ties[m]
     return won
 
 
@@ -122,10 +96,13 @@ def add_known(out: Float32, added: Float32, which: Int64) -> None:
         added: float32[N, M], the rows to choose from.
         which: int64[K], the row of ``added`` that is added to row k, below N; -1 adds nothing.
     """
+    # What does not change in the inner loop stands outside of it, or it is not vectorised.
     for k in range(which.size):
-        if which[k] >= 0:
-            for m in range(out.shape[1]):
-                out[k, m] += added[which[k], m]
+        row = which[k]
+        if row >= 0:
+            into, more = out[k], added[row]
+            for m in range(into.size):
+                into[m] += more[m]
 
 
 @compiled(types.float32[:, ::1], i8s, f8s, f4ss, i8s)
@@ -140,8 +117,9 @@ def add_scaled(out: Float32, rows: Int64, scale: Float64, added: Float32, which:
         which: int64[R], the row of ``added`` that is taken, in [0, N).
     """
     for n in range(rows.size):
-        for m in range(out.shape[1]):
-            out[rows[n], m] += np.float32(scale[n]) * added[which[n], m]
+        into, factor, more = out[rows[n]], np.float32(scale[n]), added[which[n]]
+        for m in range(into.size):
+            into[m] += factor * more[m]
 
 
 @compiled(f8s, returns=types.UniTuple(types.float64, 2))

@@ -33,6 +33,7 @@ class FeatureTable:
         self._codes = np.zeros((0, 0), np.int32)
         self._values = np.zeros((0, 0), np.float32)
         self._alike = True
+        self._shared: UInt32 | None = None
         self._waiting: list[FeatureMap] = []
 
     def extend(self, features: Sequence[FeatureMap]) -> int:
@@ -92,8 +93,15 @@ class FeatureTable:
     @property
     def alike(self) -> UInt32 | None:
         """The hashes that all rows share, uint32[F], if each row has the same, in one order."""
-        self.catch_up()
-        return self.hashes[self._codes[0]] if self._alike and self.rows else None
+        if self._waiting:
+            self.catch_up()
+        if not self._alike or not self.rows:
+            return None
+
+        # The first row stays what it is, but for its padding.
+        if self._shared is None or self._shared.size != self._codes.shape[1]:
+            self._shared = frozen(self.hashes[self._codes[0]])
+        return self._shared
 
     @property
     def hashes(self) -> UInt32:

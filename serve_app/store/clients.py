@@ -181,12 +181,15 @@ async def look_again_if(client: AsyncRedis, results: Iterable[Any]) -> None:
         client: the one that the results came from.
         results: an answer or an error for each command.
     """
+    failures = [each for each in results if isinstance(each, Exception)]
+    if not failures:
+        return
     wrong = (
         (errors.ReadOnlyError, errors.ConnectionError)
         if isinstance(client, AsyncCluster)
         else errors.ReadOnlyError
     )
-    if any(isinstance(result, wrong) for result in results):
+    if any(isinstance(each, wrong) for each in failures):
         with contextlib.suppress(*FAILURES):
             await look_again(client)
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import redis
 
-from serve_app.host.embedded import embedded_valkey, running_url
+from serve_app.host.embedded import embedded_valkey, near_url, running_url
+from serve_app.settings import Settings
 
 HOLD = """
 import sys, time
@@ -49,6 +50,31 @@ def test_a_killed_server_comes_back_on_its_port_with_every_acknowledged_write(tm
             assert client.mget([f"k{n}" for n in range(round_ + 1)]) == [b"v"] * (round_ + 1)
         assert running_url(tmp_path) == url
     assert running_url(tmp_path) is None
+
+
+def test_the_services_own_processes_reach_it_by_a_socket_that_survives_its_restart(tmp_path):
+    """Commands go on finding it by its port."""
+    settings = Settings(data_dir=tmp_path)
+    with embedded_valkey(tmp_path / "valkey") as url:
+        near = near_url(settings, url)
+        assert near.startswith("unix:///")
+        assert running_url(tmp_path / "valkey") == url
+        with redis.Redis.from_url(near) as client, redis.Redis.from_url(url) as other:
+            client.set("a", 1)
+            assert other.get("a") == b"1"
+            killed = pid_of(tmp_path / "valkey")
+            os.kill(killed, signal.SIGKILL)
+            eventually(lambda: pid_of(tmp_path / "valkey") != killed and client.ping())
+            assert client.get("a") == b"1"
+        assert near_url(settings.model_copy(update={"redis_url": url}), url) == url
+    assert near_url(settings, url) == url
+
+
+def test_where_a_socket_cannot_be_named_the_port_does(tmp_path):
+    for name in ("é", "x" * 100):
+        folder = tmp_path / name
+        with embedded_valkey(folder / "valkey") as url:
+            assert near_url(Settings(data_dir=folder), url) == url
 
 
 @pytest.mark.parametrize("durability", ["always", "everysec", "none"])

@@ -3,10 +3,10 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
 from redis import exceptions as errors
 
 from bandits.errors import LogUnavailableError
@@ -48,8 +48,7 @@ def reason_of(error: Exception) -> str:
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True, eq=False):
     """``count`` entries to append, or commands that only read.
 
     ``head``: what the command begins with that all who append alike share, each with its ``data``;

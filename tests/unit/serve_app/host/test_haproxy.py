@@ -1,5 +1,6 @@
 """What is left open of the configuration that Ray writes for HAProxy: one frontend."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -21,6 +22,7 @@ from bandits.errors import StartupError
 from serve_app.host import haproxy
 from serve_app.host.environment import free_port, is_free
 from serve_app.host.haproxy import bundled, tighten
+from serve_app.host.http_server import HttpServer
 from serve_app.host.loopback import (
     BINARY,
     CLUSTERS,
@@ -29,6 +31,7 @@ from serve_app.host.loopback import (
     ray_on_loopback,
     refuse_open_doors,
 )
+from serve_app.host.own_ingress import door
 from serve_app.settings import Settings
 
 RAY = """global
@@ -270,6 +273,45 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
     for each in (full, dead, early):
         assert each.headers["content-type"] == "application/json"
         assert msgspec.json.decode(each.content, type=ErrorResponse).error.message
+
+
+async def test_a_replica_on_this_machine_is_reached_without_a_network(tmp_path):
+    """By the real HAProxy: on the port that Ray has told it of nobody listens."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    port, replica = free_port(), free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=replica))
+    command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db"]
+    server = HttpServer(app, idle_s=60.0)
+    serving = asyncio.ensure_future(server.serve(*door("127.0.0.1", replica)))
+    while replica not in haproxy.doors():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    process = await asyncio.create_subprocess_exec(*command, "-f", str(config))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            while is_free("127.0.0.1", port):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert (await client.get("/replica/x")).text == "/replica/x"
+    finally:
+        process.terminate()
+        await process.wait()
+        server.should_exit = True
+        await serving
+    assert replica not in haproxy.doors()
+
+
+def test_a_replica_elsewhere_is_reached_by_its_address():
+    config = tighten(RAY, "127.0.0.1", "/e", {30001})
+    assert "server a 127.0.0.1:30000 check" in config
+    assert "server a abns@banditloop-replica-30000 check" in tighten(RAY, "::", "/e", {30000})
+    far = RAY.replace("server a 127.0.0.1:", "server a 192.0.2.1:")
+    assert "server a 192.0.2.1:30000 check" in tighten(far, "::", "/e", {30000})
+    assert door("192.0.2.1", 30000) == []
+    assert haproxy.doors("/no/such/file") == frozenset()
 
 
 STARTER = (
