@@ -36,6 +36,8 @@ RUN = [
     for block in blocks()
     if block.not_run is None and (block.kind != "python" or block.title is None)
 ]
+SLOW = {"how-to/use-pictures.md"}
+"""Trains networks: tests/integration/test_pictures.py does it in small."""
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
     r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+| shop/\S+)?) +(&|#).*$",
@@ -190,7 +192,11 @@ def traffic(town: Town) -> None:
     time.sleep(12)  # the windows of both close
 
 
-@pytest.mark.parametrize("block", RUN, ids=[f"{block.page}:{block.line}" for block in RUN])
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, marks=[pytest.mark.slow] if block.page in SLOW else []) for block in RUN],
+    ids=[f"{block.page}:{block.line}" for block in RUN],
+)
 def test_a_block_runs(town: Town, block: Block):
     text = town.as_here(block.text)
     if block.kind == "python":

@@ -120,7 +120,11 @@ def test_a_service_that_is_told_to_stop_when_it_is_ready(running, number):
 
 @pytest.mark.parametrize(
     ("number", "moment"),
-    [(signal.SIGTERM, 5.0), (signal.SIGTERM, 9.0), (signal.SIGINT, 7.0)],
+    [
+        pytest.param(signal.SIGTERM, 5.0, marks=pytest.mark.slow),
+        (signal.SIGTERM, 9.0),
+        pytest.param(signal.SIGINT, 7.0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_service_that_is_told_to_stop_while_it_starts(running, number, moment):
     """A trace of C++ came, if Ray had begun to start."""

@@ -116,6 +116,7 @@ def service(environment, empty) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_it_serves_and_its_log_is_examined(service, environment, empty):
     wait_until_ready(service, timeout_s=120)
     with Client(service, "home") as home:
