@@ -33,6 +33,7 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from benchmarks.beside.arms import RANK, Arm, Times, in_turns, of_all_but, of_process
+from benchmarks.serving.cost import used_s
 from benchmarks.serving.processor import looping
 from benchmarks.serving.serve import SPECS, bodies, settle, url_of, warmed
 from benchmarks.serving.services import Service, banditloop
@@ -41,6 +42,8 @@ from benchmarks.table import Table
 POLICY = "vw"
 HOME = f"/console/policies/{POLICY}"
 TIMES, EACH_S = 5, 0.5
+QUIET_S = 0.03
+"""Seconds of processor that the console uses at most in a second in which it has nothing to do."""
 SAFE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 NOBODY, LOOKED_AT, LOOP = "nobody looks", "a browser looks", "an empty loop"
 CONSOLE, COMMANDS = "console", "console's commands"
@@ -106,11 +109,12 @@ def first_paints(service: Service, times: int) -> dict[str, list[float]]:
 class Looker:
     """A browser in a thread that opens one page after the other, as long as it is to.
 
-    ``opened``: how many it has. ``looks``: whether it is to.
+    ``opened``: how many it has.
     """
 
     def __init__(self, url: str, paths: list[str]) -> None:
-        self.opened, self.looks, self._ends = 0, threading.Event(), False
+        self.opened, self._ends = 0, False
+        self._looks, self._rests = threading.Event(), threading.Event()
         self._url, self._paths = url, paths
         self._thread = threading.Thread(target=self._look)
 
@@ -119,13 +123,26 @@ class Looker:
             browser = playwright.chromium.launch(executable_path=chromium(), args=SAFE)
             page: Any = browser.new_context(base_url=self._url).new_page()
             while not self._ends:
-                if not self.looks.wait(0.1):
+                if not self._looks.is_set():
+                    self._rests.set()
+                    self._looks.wait(0.1)
                     continue
+                self._rests.clear()
                 due = time.monotonic() + EACH_S
                 page.goto(self._paths[self.opened % len(self._paths)])
                 self.opened += 1
                 page.wait_for_timeout(max(0.0, 1000 * (due - time.monotonic())))
             browser.close()
+
+    def look(self) -> None:
+        """Have it open pages."""
+        self._looks.set()
+
+    def rest(self) -> None:
+        """Have it open no more, and wait until it does not."""
+        self._rests.clear()
+        self._looks.clear()
+        self._rests.wait(60)
 
     @contextmanager
     def open(self) -> Iterator["Looker"]:
@@ -138,13 +155,25 @@ class Looker:
             self._thread.join()
 
 
+def settled(service: Service) -> None:
+    """Wait until all is learned, and the console has done with what it was asked."""
+    settle([service])
+    used = -1.0
+    while True:
+        now = used_s(service.pid)
+        if now[CONSOLE] + now[COMMANDS] - used <= QUIET_S:
+            return
+        used = now[CONSOLE] + now[COMMANDS]
+        time.sleep(1.0)
+
+
 def measure_load(service: Service, table: Table, rounds: int, seconds: float) -> dict[str, Any]:
     """Load the service while nobody looks, while a browser does, and beside an empty loop."""
     paths = list(pages_of(service).values())
     with Looker(service.url, paths).open() as looker, looping(0) as loop:
         arms = (
             Arm(NOBODY, lambda: None, lambda: None),
-            Arm(LOOKED_AT, looker.looks.set, looker.looks.clear),
+            Arm(LOOKED_AT, looker.look, looker.rest),
             Arm(LOOP, lambda: os.kill(loop, signal.SIGCONT), lambda: os.kill(loop, signal.SIGSTOP)),
         )
         found = in_turns(
@@ -154,7 +183,7 @@ def measure_load(service: Service, table: Table, rounds: int, seconds: float) ->
             arms,
             rounds=rounds,
             seconds=seconds,
-            settle=lambda: settle([service]),
+            settle=lambda: settled(service),
         )
         opened = looker.opened
 

@@ -16,7 +16,7 @@ from serve_app.store.history import History
 
 SWAPPED_MS: Final = 5_000
 """For so long some replicas serve a model at most while others serve the next one already."""
-MOST: Final = 200_000
+MOST: Final = 50_000
 """Decisions that are looked through for the first of a model."""
 _ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
 
