@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 from bandits.errors import ArchiveError, BanditloopError, CodecError, RefusedError, SnapshotError
+from bandits.log.positions import position_ms
 from bandits.log.records import CheckpointRecord, LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
@@ -36,6 +37,7 @@ from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.store.replicas.shadow_progress import ShadowProgress, forget_progress, say_progress
 from serve_app.workers.shadows.followed_log import READ, log_of_policy
+from serve_app.workers.shadows.pace import Pace
 
 POLL_S: Final = 1.0
 STORE_S: Final = 5.0
@@ -70,6 +72,7 @@ class FollowedShadow:
         named = NamedShadow(shadow.name, shadow.digest)
         self._files = PolicyShadows(settings.shadows_root(), policy.name).of(named)
 
+        self._pace = Pace()
         self._decisions = 0
         self._tail = list[DecisionPmfs]()
         self._taken: tuple[str, bytes] | None = None
@@ -78,6 +81,7 @@ class FollowedShadow:
 
     def run(self, stop: threading.Event) -> None:
         """Follow the log until told to stop; whatever goes wrong is said, and tried again."""
+        self._pace = Pace()  # of this thread
         retry_s = RETRY_S
         while not stop.is_set():
             try:
@@ -134,7 +138,8 @@ class FollowedShadow:
                 self._store_checkpoint()
             if time.monotonic() - self._said_at >= STORE_S:
                 self._store()
-            if stop.is_set():
+            behind_s = time.time() - position_ms(self._follower.position) / 1000
+            if stop.wait(self._pace.rest_s(behind_s)):
                 return
         if time.monotonic() - self._said_at >= STORE_S:
             self._store()
