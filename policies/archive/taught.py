@@ -21,7 +21,7 @@ COLUMNS = [
     *("actions", "slots", "chosen", "action_ids", "scores", "context", "features"),
     *("placed", "credit"),
 ]
-AT_ONCE = 512
+AT_ONCE = 2048
 """Rows that are taken apart at a time."""
 
 

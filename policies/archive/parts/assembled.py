@@ -1,6 +1,7 @@
 """The bytes of decisions from columns, by compiled code."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -132,11 +133,7 @@ def assembled(
     entries = len(context[0]) + len(own[0])
     most = words.used + len(of_sources) + len(masses) + 14 * entries + HEAD_BYTES * len(batch)
     most += 5 * (len(chosen) + len(maps) + len(sources))
-    of_rules = [NIL if each is None else encode_part(each) for each in rules]
-    of_rules = [
-        rules + (NIL if own is None else encode_part(own)) if count > BEFORE_APPRENTICE else rules
-        for rules, own, count in zip(of_rules, apprentices, elements, strict=True)
-    ]
+    of_rules = _encoded_rules(elements, rules, apprentices)
     most += sum(map(len, of_rules))
     out = np.empty(most, np.uint8)
     data, starts = words.all()
@@ -210,11 +207,26 @@ def taught(batch: pa.RecordBatch, rows: Int64) -> list[bytes]:
 
 def _cut(out: NDArray[np.uint8], ends: Int64) -> list[bytes]:
     """Return the records that were written one after the other."""
-    whole, first, records = out[: int(ends[-1])].tobytes(), 0, []
-    for last in ends.tolist():
-        records.append(whole[first:last])
-        first = last
-    return records
+    whole, bounds = out[: int(ends[-1])].tobytes(), [0, *ends.tolist()]
+    return [whole[first:last] for first, last in pairwise(bounds)]
+
+
+def _encoded_rules(
+    elements: Sequence[int],
+    rules: Sequence[Ruled | None],
+    apprentices: Sequence[Apprentice | None],
+) -> list[bytes]:
+    """Return the bytes of what the rules of each depended on, and of its apprentice."""
+    # Most logs have none of either.
+    if not any(rules) and not any(apprentices):
+        return [2 * NIL if count > BEFORE_APPRENTICE else NIL for count in elements]
+    found = []
+    for ruled, own, count in zip(rules, apprentices, elements, strict=True):
+        data = NIL if ruled is None else encode_part(ruled)
+        if count > BEFORE_APPRENTICE:
+            data += NIL if own is None else encode_part(own)
+        found.append(data)
+    return found
 
 
 def _flat(column: pa.Array) -> pa.Array:

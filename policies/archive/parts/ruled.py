@@ -74,6 +74,8 @@ def rules_of(batch: pa.RecordBatch) -> list[Ruled | None]:
         for name, column in columns.items()
         if column.null_count < len(batch)
     }
+    if not said:
+        return [None] * len(batch)
     rules = (
         {name: values[row] for name, values in said.items() if values[row] is not None}
         for row in range(len(batch))
