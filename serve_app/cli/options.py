@@ -165,6 +165,17 @@ Archive = Annotated[
         "--archive", help="Folder or URI of the archive, or none [default: DATA_DIR/archive]"
     ),
 ]
+EventWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="What an event of each type is worth, e.g. '{view: 1, cart: 3}' [default: 1]",
+    ),
+]
+RatingScale = Annotated[
+    str | None,
+    typer.Option("--rating-scale", help="Lowest and highest value, if values are ratings: 1:5"),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Do the work on a Ray cluster: local, auto or HOST:PORT"),

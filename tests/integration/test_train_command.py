@@ -246,6 +246,24 @@ def test_bad_input_is_one_readable_line(
     assert not (data.parent / "out" / "current").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("--weights", "{cart: 3}", "--weights names 'cart', but no event is of that type"),
+        ("--rating-scale", "5:1", "a rating scale goes from its lowest to its highest"),
+    ],
+)
+def test_what_events_are_worth_goes_to_the_import(
+    tmp_path: Path, option: str, given: str, message: str
+) -> None:
+    (tmp_path / "events.csv").write_text("user,item,type,rating\na,b,view,4\n")
+    with pytest.raises(DataSetError, match=message):
+        run("--events", tmp_path / "events.csv", option, given, "--out", tmp_path / "out")
+    done = CliRunner().invoke(app, ["--data", str(tmp_path), option, given])
+    assert done.exit_code == 2
+    assert "go with --events" in " ".join(done.output.split())
+
+
 def test_what_goes_together_is_demanded(data: Path) -> None:
     done = CliRunner().invoke(app, ["--data", str(data), "--search-trials", "3"])
     assert done.exit_code == 2

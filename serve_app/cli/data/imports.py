@@ -9,7 +9,7 @@ import typer
 
 from bandits.durations import duration_ms
 from bandits.errors import DataSetError, InvalidFieldError
-from serve_app.cli.options import folder_to_write, options_from
+from serve_app.cli.options import EventWeights, RatingScale, folder_to_write, options_from
 from serve_app.cli.terminal import empty_table, output, progress_count, say
 
 if TYPE_CHECKING:
@@ -43,19 +43,12 @@ class ImportOptions:
     preset: Annotated[str | None, typer.Option(help="A published layout, such as movielens-1m")] = (
         None
     )
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="What an event of each type is worth, e.g. '{view: 1, cart: 3}' [default: 1]"
-        ),
-    ] = None
+    weights: EventWeights = None
     half_life: Annotated[
         str | None,
         typer.Option(help="Age at which an event is worth half, e.g. 30d or 12h [default: never]"),
     ] = None
-    rating_scale: Annotated[
-        str | None, typer.Option(help="Lowest and highest value, if values are ratings: 1:5")
-    ] = None
+    rating_scale: RatingScale = None
     separator: Annotated[
         str | None,
         typer.Option(help="What separates cells: a character, or :: [default: found out]"),

@@ -8,8 +8,10 @@ import typer
 from serve_app.cli.options import (
     Address,
     DataDir,
+    EventWeights,
     Jobs,
     NoPrior,
+    RatingScale,
     command_group,
     out_file,
     out_folder,
@@ -48,6 +50,8 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="A published layout, such as movielens-1m")
     ] = None,
+    weights: EventWeights = None,
+    rating_scale: RatingScale = None,
     sources: Annotated[
         str | None,
         typer.Option(
@@ -112,8 +116,10 @@ def train(
 
     if events and data:
         raise typer.BadParameter("name a data set or files of events, not both: leave --data out")
-    if not events and (items or users or columns or preset):
-        raise typer.BadParameter("--items, --users, --columns and --preset go with --events")
+    if not events and (items or users or columns or preset or weights or rating_scale):
+        raise typer.BadParameter(
+            "--items, --users, --columns, --preset, --weights and --rating-scale go with --events"
+        )
 
     if not search and (search_trials or search_minutes):
         raise typer.BadParameter("--search-trials and --search-minutes go with --search")
@@ -127,6 +133,8 @@ def train(
             users=tuple(users or ()),
             columns=columns,
             preset=preset,
+            weights=weights,
+            rating_scale=rating_scale,
             sources=_names(sources),
             spec_out=spec_out or (out / "policy.yaml" if events or data else None),
             seed=seed,

@@ -38,6 +38,8 @@ class SourceTraining:
     users: tuple[str, ...] = ()
     columns: str | None = None
     preset: str | None = None
+    weights: str | None = None
+    rating_scale: str | None = None
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
@@ -300,5 +302,7 @@ def _imported(asked: SourceTraining) -> "DataSet":
         users=list(asked.users),
         columns=asked.columns,
         preset=asked.preset,
+        weights=asked.weights,
+        rating_scale=asked.rating_scale,
     )
     return DataSet.open(folder)
