@@ -117,10 +117,13 @@ def movielens(
     seed: int, folder: Path, rounds: int, builds: Mapping[str, Build]
 ) -> dict[str, Rewards]:
     """The rewards of each build and of each source, round by round."""
-    bench = make_bench(load_world(), example(folder))
+    world = load_world()
+    limits = {build.spec.limit for build in builds.values()}
+    benches = {limit: make_bench(world, example(folder, limit=limit)) for limit in limits}
     prior = prior_of(folder)
     out: dict[str, Rewards] = {}
     for name, build in builds.items():
+        bench = benches[build.spec.limit]
         requests = SameUsers(bench.requests.world, seed, rounds)
         run = run_loop(
             requests,
@@ -320,6 +323,7 @@ def main() -> int:
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--strength", type=float, default=None)
     parser.add_argument("--scale", type=float, default=None)
+    parser.add_argument("--limit", type=int, default=None, help="candidates of each source")
     parser.add_argument("--keep", type=Path, help="folder of the artifact, made if it is not there")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
@@ -333,6 +337,8 @@ def main() -> int:
             changes["prior"] = Prior(arguments.strength)
         if arguments.scale is not None:
             changes["exploration"] = LinTs(scale=arguments.scale, draws=64)
+        if arguments.limit is not None:
+            changes["limit"] = arguments.limit
         builds = {
             "prior": Build(example(folder, **changes), True),
             "before": Build(example(folder, **BEFORE), False),
