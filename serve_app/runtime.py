@@ -118,7 +118,9 @@ class RunningService:
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[RunningService]:
+def serving(
+    settings: Settings, specs: Sequence[PolicySpec], forks: str | None = None
+) -> Iterator[RunningService]:
     """Run the whole service until the context ends; yield it once it is ready.
 
     What it needs is tried before: see ``preflight.demand_all``.
@@ -126,6 +128,7 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
     Args:
         settings: of the service.
         specs: the policies to serve.
+        forks: the name of the fork server's socket; None: each process starts by itself.
 
     Raises:
         StartupError: it does not start; with the reason.
@@ -155,7 +158,8 @@ def serving(settings: Settings, specs: Sequence[PolicySpec]) -> Iterator[Running
                 # The import takes most of a second, in which Ray's processes start.
                 pool.submit(import_module, "serve_app.app")
                 follows_logs = settings.log_level == "DEBUG"
-                with _signals_wait(), lean_ray(settings.data_dir, follows_logs=follows_logs):
+                lean = lean_ray(settings.data_dir, forks=forks, follows_logs=follows_logs)
+                with _signals_wait(), lean:
                     ray.init(
                         address="local",  # its own, whatever else runs on this machine
                         namespace="banditloop",

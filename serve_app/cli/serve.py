@@ -18,6 +18,7 @@ from serve_app.cli.options import Archive, DataDir, KeysFile, NoPrior, one_comma
 from serve_app.cli.terminal import say, screen_of_ours
 
 if TYPE_CHECKING:
+    from policies.spec import PolicySpec
     from serve_app.admin.changes import ApplyAnswer
     from serve_app.host.door import Door
     from serve_app.runtime import RunningService
@@ -119,6 +120,21 @@ def run_serve(
         SystemExit: A signal came before it was ready.
     """
     from policies.spec import load_spec
+    from serve_app.host.lean_ray import forks_for_ray
+
+    specs = [load_spec(path) for path in paths]
+    if no_prior:
+        specs = [spec.without_prior for spec in specs]
+
+    # Before anything of this process has a thread.
+    with forks_for_ray(settings) if address is None else contextlib.nullcontext() as forks:
+        _run_until_signal(settings, specs, address, forks)
+
+
+def _run_until_signal(
+    settings: "Settings", specs: "Sequence[PolicySpec]", address: str | None, forks: str | None
+) -> None:
+    """Serve policies: see ``run_serve``."""
     from serve_app.admin.changes import notes_on_artifacts
     from serve_app.admin.preflight import demand_all
     from serve_app.admin.wanted.specs import settled_at
@@ -126,9 +142,6 @@ def run_serve(
     from serve_app.runtime import serving, serving_on_cluster
 
     # Whatever can be seen to be missing or wrong is reported before anything starts.
-    specs = [load_spec(path) for path in paths]
-    if no_prior:
-        specs = [spec.without_prior for spec in specs]
     for note in demand_all(settings, specs, address):
         say(note)
 
@@ -139,7 +152,7 @@ def run_serve(
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
                 service: contextlib.AbstractContextManager[RunningService | str] = serving(
-                    settings, specs
+                    settings, specs, forks
                 )
             else:
                 say(f"starting on the Ray cluster at {address}: HAProxy, replicas (about 20 s)")

@@ -50,6 +50,9 @@ ONE_MACHINE = {
     # caches of their own, or GCS grows (benchmarks/soak/soak.py). They have little to do here.
     "RAY_JEMALLOC_CONF": "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0,tcache:false",
     "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
+    # Arrow brings an allocator that starts a thread when it is imported, and uses another: with a
+    # thread there is no fork server (forking/server.py).
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux

@@ -9,6 +9,9 @@ running, and the ports that they would have written to files: it gets both.
 Serve imports pandas for a type that it would encode, where pandas is installed: 33 MB in each of
 its processes. Ray's processes find a module of that name that says that it is not there.
 
+What is left is forked from one process that has imported what they all import: see
+forking/server.py.
+
 All of Ray runs in a session of its own. A signal for the whole group of the command's processes
 (Ctrl-C, ``timeout``, ``kill -- -PGID``) then reaches the command, which stops them in good order.
 
@@ -21,9 +24,17 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
+
+from serve_app.host.forking import client
+from serve_app.host.forking.server import can_fork, fork_server
+from serve_app.host.loopback import named_starter
+from serve_app.settings import Settings
 
 RAY = "2.60."
 """The versions of Ray whose private parts are those that are used here."""
@@ -38,21 +49,76 @@ PORTS = (
 )
 IDLE = """#!/bin/sh
 # Stands for an agent of Ray: ends with the raylet, which has started it.
-while kill -0 "$PPID" 2>/dev/null; do sleep 5; done
+exec tail --pid="$PPID" -f /dev/null
 """
 FOLDER = "absent-modules"
 ABSENT = 'raise ImportError("no process of the service needs pandas: see lean_ray.py")\n'
+PYTHON_WORKER = "--python_worker_command="
+SETUP_WORKER = "setup_worker.py"
 AGENTS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
+RAYLET, JOB = READ_ONCE = "RAY_RAYLET_PID", "RAY_JOB_ID"
+"""What Ray's compiled part reads when it is imported, and never again.
+
+The process with whose end those of Ray end is the command's, with which the raylet ends. A process
+that is of no job yet is of the first one that gives it work.
+"""
+NO_JOB = "ffffffff"
+PRELOADED = (
+    "ray._private.workers.default_worker",
+    "ray.serve._private.controller",
+    "ray.serve._private.haproxy",
+    "ray.serve._private.proxy",
+    "ray.serve._private.replica",
+    "serve_app.app",
+    "serve_app.workers.archiver",
+    "serve_app.workers.learner_factory",
+    "serve_app.workers.users_backup",
+)
+"""What the processes of a service import."""
 
 log = logging.getLogger("banditloop.runtime")
 
 
 @contextlib.contextmanager
-def lean_ray(folder: Path, *, follows_logs: bool = False) -> Iterator[None]:
+def forks_for_ray(settings: Settings) -> Iterator[str | None]:
+    """Have a fork server of Ray's processes while this context lasts; yield its socket's name.
+
+    Yield None where Ray starts as it always does, or where this process has threads.
+
+    Args:
+        settings: of the service.
+    """
+    if why_not_lean() is not None or not can_fork() or "ray" in sys.modules:
+        yield None
+        return
+
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type] # as _without_pandas says
+    found = {name: os.environ.get(name) for name in READ_ONCE}
+    os.environ.update({RAYLET: str(os.getpid()), JOB: NO_JOB})
+    with named_starter(settings):
+        for name in PRELOADED:
+            import_module(name)
+    for name, value in found.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    if can_fork():
+        with fork_server(_read_environment_again) as server:
+            yield server
+    else:
+        log.warning("each process of Ray starts by itself: modules have started threads")
+        yield None
+
+
+@contextlib.contextmanager
+def lean_ray(
+    folder: Path, *, forks: str | None = None, follows_logs: bool = False
+) -> Iterator[None]:
     """Have ``ray.init`` start what is needed and no more, while this context lasts.
 
     Args:
         folder: where the module is kept that stands for pandas.
+        forks: the name of the fork server's socket; None: each process starts by itself.
         follows_logs: whether logs are shown here, for which Ray follows them.
     """
     reason = why_not_lean()
@@ -66,7 +132,8 @@ def lean_ray(folder: Path, *, follows_logs: bool = False) -> Iterator[None]:
     start = services.start_ray_process
 
     def start_process(command: Sequence[str], process_type: str, *given: Any, **named: Any) -> Any:
-        return start(lean_command(command, process_type), process_type, *given, **named)
+        lean = lean_command(command, process_type, forks)
+        return start(lean, process_type, *given, **named)
 
     def no_api_server(self: Any, **_: Any) -> None:
         self._webui_url = ""
@@ -106,30 +173,39 @@ def environment_of_commands() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(kept)}
 
 
+def _read_environment_again() -> None:
+    """Have Ray's compiled part read the environment, which it has when it was imported."""
+    from ray import _raylet  # noqa: PLC0415 - only where Ray runs
+
+    compiled: Any = _raylet
+    compiled.Config.initialize("")
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
 def why_not_lean() -> str | None:
     """Return why Ray starts as it always does; None if it need not."""
-    import ray  # noqa: PLC0415 - only where Ray runs
-
     if os.environ.get(SWITCH, "on") != "on":
         return f"{SWITCH} says so"
-    if not ray.__version__.startswith(RAY):
-        return f"Ray is {ray.__version__}, and {RAY}x is known"
+    version = metadata.version("ray")
+    if not version.startswith(RAY):
+        return f"Ray is {version}, and {RAY}x is known"
     missing = shutil.which("setsid") is None
     return "there is no command setsid: install util-linux" if missing else None
 
 
-def lean_command(command: Sequence[str], process_type: str) -> list[str]:
+def lean_command(command: Sequence[str], process_type: str, forks: str | None = None) -> list[str]:
     """Return the command that starts one of Ray's processes, in a session of its own.
 
-    That of a raylet names agents that do nothing, whose ports are written here.
+    That of a raylet names agents that do nothing, whose ports are written here, and asks the fork
+    server for Python.
 
     Args:
         command: Ray's.
         process_type: what Ray calls the process.
+        forks: the name of the fork server's socket; None: each process starts by itself.
     """
     parts = list(command)
     if process_type == "raylet":
@@ -144,7 +220,19 @@ def lean_command(command: Sequence[str], process_type: str) -> list[str]:
             next((f"{option}{idle}" for option in AGENTS if part.startswith(option)), part)
             for part in parts
         ]
+        if forks is not None:
+            parts = [_forking(part, forks) for part in parts]
     return [str(shutil.which("setsid")), *parts]
+
+
+def _forking(part: str, forks: str) -> str:
+    """Return what a raylet is told, with the fork server's client where it says Python."""
+    if not part.startswith(PYTHON_WORKER):
+        return part
+    # The raylet drops this script of Ray's from the command; its words stay.
+    python, setup, rest = part.partition(f"{SETUP_WORKER} ")
+    asks = subprocess.list2cmdline(["-I", "-S", client.__file__, forks])
+    return f"{python}{setup}{asks} {rest}" if setup else part
 
 
 def _write_ports(session_dir: str, node_id: str) -> None:

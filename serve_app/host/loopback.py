@@ -71,19 +71,31 @@ def ray_on_loopback(settings: Settings) -> Iterator[str]:
         configured or haproxy.bundled(),
         settings.host,
     ]
-    starter = settings.data_dir.resolve() / "haproxy"
+    starter = _starter_of(settings)
     starter.parent.mkdir(parents=True, exist_ok=True)
     starter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     starter.chmod(stat.S_IRWXU)
 
     # Without HAProxy, Serve itself is the front.
-    os.environ[BINARY] = str(starter)
-    try:
+    with named_starter(settings):
         yield LOOPBACK if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else settings.host
+
+
+@contextlib.contextmanager
+def named_starter(settings: Settings) -> Iterator[None]:
+    """Have whoever imports Serve find the starter where it would find HAProxy."""
+    configured = os.environ.get(BINARY)
+    os.environ[BINARY] = str(_starter_of(settings))
+    try:
+        yield
     finally:
         os.environ.pop(BINARY)
         if configured is not None:
             os.environ[BINARY] = configured
+
+
+def _starter_of(settings: Settings) -> Path:
+    return settings.data_dir.resolve() / "haproxy"
 
 
 def check_ray_is_on_loopback(node_address: str) -> None:

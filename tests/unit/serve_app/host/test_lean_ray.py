@@ -4,23 +4,30 @@ import inspect
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from serve_app.host import lean_ray as module
+from serve_app.host.environment import ONE_MACHINE
+from serve_app.host.forking import client
 from serve_app.host.lean_ray import (
     AGENTS,
     PORTS,
+    PRELOADED,
     SWITCH,
     environment_of_commands,
+    forks_for_ray,
     lean_command,
     lean_ray,
     why_not_lean,
 )
+from serve_app.settings import Settings
 
 ray = pytest.importorskip("ray")
 node = pytest.importorskip("ray._private.node")
+constants = pytest.importorskip("ray._private.ray_constants")
 services = pytest.importorskip("ray._private.services")
 raylet = pytest.importorskip("ray._raylet")
 NODE_ID = "ab" * 28
@@ -38,6 +45,10 @@ def test_ray_still_has_what_is_replaced():
     assert "process_info = start_ray_process(" in source
     assert all(f'f"--{name}={{' in source for name in ("session_dir", "node_id"))
     assert all(isinstance(getattr(raylet, name), (str, bytes)) for name in PORTS)
+    assert "--python_worker_command={subprocess.list2cmdline(start_worker_command)}" in source
+    assert "            sys.executable,\n            setup_worker_path," in source
+    assert constants.SETUP_WORKER_FILENAME == module.SETUP_WORKER
+    assert callable(raylet.Config.initialize)
     whole = inspect.getsource(node.Node)
     for name in ("start_api_server", "start_monitor", "start_log_monitor"):
         assert f"self.{name}(" in whole
@@ -72,6 +83,30 @@ except subprocess.TimeoutExpired:
 """
 
 
+def test_a_raylet_asks_the_fork_server_for_python(tmp_path):
+    python = f"{sys.executable} /ray/setup_worker.py /ray/default_worker.py --node-id=1 PLACE"
+    given = [f"--session_dir={tmp_path}", f"--node_id={NODE_ID}"]
+    told = [*given, f"--python_worker_command={python}", "--java_worker_command=java"]
+    *_, worker, java = lean_command(told, "raylet", "name")
+    option, *words = worker.split(" ")
+    assert option == f"--python_worker_command={sys.executable}"
+    assert words == [
+        *("/ray/setup_worker.py", "-I", "-S", client.__file__, "name"),
+        *("/ray/default_worker.py", "--node-id=1", "PLACE"),
+    ]
+    assert java == "--java_worker_command=java"
+    assert lean_command(told, "raylet")[-2] == f"--python_worker_command={python}"
+
+
+def test_what_is_imported_before_starts_no_thread():
+    """A fork has one thread: what others hold, nobody would ever let go."""
+    program = "import os, sys; from importlib import import_module\nfor name in sys.argv[1:]:"
+    program += " import_module(name)\nprint(len(os.listdir('/proc/self/task')))"
+    environment = {**os.environ, **ONE_MACHINE}
+    said = subprocess.check_output([sys.executable, "-c", program, *PRELOADED], env=environment)
+    assert said.split() == [b"1"]
+
+
 def test_other_processes_are_as_they_were_but_for_their_session():
     assert lean_command(["gcs_server", "--x=1"], "gcs_server")[1:] == ["gcs_server", "--x=1"]
 
@@ -96,9 +131,10 @@ def test_all_is_as_before_behind_it_and_rays_processes_find_no_pandas(tmp_path, 
 @pytest.mark.parametrize("version", ["2.59.1", "2.61.0", "3.0.0"])
 def test_another_ray_starts_as_it_always_does(version, tmp_path, monkeypatch):
     before = services.start_ray_process
-    monkeypatch.setattr(ray, "__version__", version)
-    with lean_ray(tmp_path):
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    with lean_ray(tmp_path), forks_for_ray(Settings(data_dir=tmp_path)) as forks:
         assert services.start_ray_process is before
+        assert forks is None
 
 
 def test_it_can_be_switched_off(tmp_path, monkeypatch):
