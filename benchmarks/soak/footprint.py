@@ -8,7 +8,8 @@ the service is ready: what several share counts once. Ready is from the start of
 first answer; beside it stands the processor time of all processes until then, which says more on a
 machine that others use. To end the service, a signal goes to the whole group of its processes while
 requests come; it has ended when none of them is left. Then the log is read: every decision that was
-answered as logged has to be there. `banditloop --help` is run five times, and the least counts.
+answered as logged has to be there. What each process holds is printed as well. `--starts 1` is the
+short form. `banditloop --help` is run five times, and the least counts.
 """
 
 import argparse
@@ -79,13 +80,13 @@ def pss_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def memory(root: int) -> list[float]:
-    """The same of each process that one has started, and of itself."""
+def memory(root: int) -> list[tuple[float, str]]:
+    """The same of each process that one has started, and of itself, with its command line; largest first."""
     found = []
-    for pid in descendants(root):
+    for pid, title in descendants(root).items():
         with contextlib.suppress(OSError, StopIteration):
-            found.append(pss_mb(pid))
-    return found
+            found.append((pss_mb(pid), title))
+    return sorted(found, reverse=True)
 
 
 def alive(pids: Sequence[int]) -> list[int]:
@@ -155,6 +156,8 @@ def one(code: Path, folder: Path) -> Footprint:
         ready_s, processor_s = time.monotonic() - began, sum(used_s(process.pid).values())
         time.sleep(SETTLES_S)
         held = memory(process.pid)
+        for mb, title in held:
+            print(f"{mb:8.1f} MB  {title[:90]}", file=sys.stderr)
 
         with asking(url) as logged:
             time.sleep(2.0)
@@ -165,7 +168,8 @@ def one(code: Path, folder: Path) -> Footprint:
                 time.sleep(POLL_S)
             end_s = time.monotonic() - began
         lost = set(logged) - in_log(folder)
-        return Footprint(sum(held), len(held), ready_s, processor_s, end_s, len(lost), len(logged))
+        total = sum(mb for mb, _ in held)
+        return Footprint(total, len(held), ready_s, processor_s, end_s, len(lost), len(logged))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
