@@ -28,6 +28,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ IDLE = """#!/bin/sh
 exec tail --pid="$PPID" -f /dev/null
 """
 FOLDER = "absent-modules"
-ABSENT = 'raise ImportError("no process of the service needs pandas: see lean_ray.py")\n'
+ABSENT = "no process of the service needs pandas: see lean_ray.py"
 PYTHON_WORKER = "--python_worker_command="
 SETUP_WORKER = "setup_worker.py"
 AGENTS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
@@ -92,7 +93,7 @@ def forks_for_ray(settings: Settings) -> Iterator[str | None]:
         yield None
         return
 
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type] # as _without_pandas says
+    sys.meta_path.insert(0, _WithoutPandas())
     found = {name: os.environ.get(name) for name in READ_ONCE}
     os.environ.update({RAYLET: str(os.getpid()), JOB: NO_JOB})
     with named_starter(settings):
@@ -158,11 +159,24 @@ def lean_ray(
             setattr(kinds, name, function)
 
 
+class _WithoutPandas(MetaPathFinder):
+    """Says of pandas that it is not there, in this process and its forks, as the folder does."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Find nothing, and of pandas say so.
+
+        Raises:
+            ImportError: it is pandas.
+        """
+        if name == "pandas":
+            raise ImportError(ABSENT)
+
+
 def _without_pandas(folder: Path) -> str:
     """Return a folder in which a module called pandas says that it is not there."""
     absent = folder.resolve() / FOLDER
     absent.mkdir(parents=True, exist_ok=True)
-    (absent / "pandas.py").write_text(ABSENT)
+    (absent / "pandas.py").write_text(f"raise ImportError({ABSENT!r})\n")
     return str(absent)
 
 

@@ -15,7 +15,6 @@ from serve_app.host.forking import client
 from serve_app.host.lean_ray import (
     AGENTS,
     PORTS,
-    PRELOADED,
     SWITCH,
     environment_of_commands,
     forks_for_ray,
@@ -98,13 +97,29 @@ def test_a_raylet_asks_the_fork_server_for_python(tmp_path):
     assert lean_command(told, "raylet")[-2] == f"--python_worker_command={python}"
 
 
-def test_what_is_imported_before_starts_no_thread():
-    """A fork has one thread: what others hold, nobody would ever let go."""
-    program = "import os, sys; from importlib import import_module\nfor name in sys.argv[1:]:"
-    program += " import_module(name)\nprint(len(os.listdir('/proc/self/task')))"
-    environment = {**os.environ, **ONE_MACHINE}
-    said = subprocess.check_output([sys.executable, "-c", program, *PRELOADED], env=environment)
-    assert said.split() == [b"1"]
+def test_a_command_forks_a_server_that_has_imported_all_but_pandas(tmp_path):
+    """And is left as it was: whatever Ray's compiled part has to read once."""
+    environment = {**os.environ, **ONE_MACHINE, "RAY_JOB_ID": "before"}
+    command = [sys.executable, "-c", COMMAND, str(tmp_path)]
+    said = subprocess.check_output(command, env=environment, text=True)
+    assert said.splitlines() == ["True", "before", module.ABSENT, "3"]
+
+
+COMMAND = """
+import os, sys
+from pathlib import Path
+from serve_app.host.lean_ray import PRELOADED, forks_for_ray
+from serve_app.settings import Settings
+with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
+    print(forks is not None and sys.modules.keys() >= set(PRELOADED))
+    print(os.environ["RAY_JOB_ID"])
+    try:
+        import pandas
+    except ImportError as error:
+        print(error)
+    import pyarrow
+    print(len(pyarrow.array([1, 2, 3])))  # looks for pandas
+"""
 
 
 def test_other_processes_are_as_they_were_but_for_their_session():
