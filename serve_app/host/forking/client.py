@@ -17,7 +17,9 @@ STARTED = b"+"
 """What the server answers when the process is there."""
 
 
-def encode(arguments: Sequence[str], folder: str, environment: Mapping[bytes, bytes]) -> bytes:
+def pack_request(
+    arguments: Sequence[str], folder: str, environment: Mapping[bytes, bytes]
+) -> bytes:
     """Return a request for a process.
 
     Args:
@@ -29,7 +31,7 @@ def encode(arguments: Sequence[str], folder: str, environment: Mapping[bytes, by
     return b"\0".join([*head, *(name + b"=" + value for name, value in environment.items())])
 
 
-def decode(request: bytes) -> tuple[list[str], str, dict[bytes, bytes]]:
+def unpack_request(request: bytes) -> tuple[list[str], str, dict[bytes, bytes]]:
     """Return what a request asks for: arguments, folder and environment.
 
     Raises:
@@ -41,14 +43,14 @@ def decode(request: bytes) -> tuple[list[str], str, dict[bytes, bytes]]:
     return [os.fsdecode(part) for part in arguments], os.fsdecode(folder), environment
 
 
-def ask(name: str, arguments: Sequence[str]) -> bool:
+def ask_for_process(name: str, arguments: Sequence[str]) -> bool:
     """Ask for a process that goes on in this one's place; say whether there is one.
 
     Args:
         name: that of the server's socket.
         arguments: the script and its words.
     """
-    request = encode(arguments, os.getcwd(), os.environb)  # noqa: PTH109 - pathlib starts slowly
+    request = pack_request(arguments, os.getcwd(), os.environb)  # noqa: PTH109 - pathlib starts slowly
     files = socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", STANDARD_FILES)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
@@ -65,7 +67,7 @@ def main() -> None:
     """Have the process started, or become it."""
     name, *rest = sys.argv[1:]
     script = next(place for place, part in enumerate(rest) if not part.startswith("-"))
-    if not ask(name, rest[script:]):
+    if not ask_for_process(name, rest[script:]):
         os.execv(sys.executable, [sys.executable, *rest])  # noqa: S606 - what Ray would have run
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from serve_app.host.forking.client import STANDARD_FILES, STARTED, decode
+from serve_app.host.forking.client import STANDARD_FILES, STARTED, unpack_request
 
 PATIENCE_S = 5.0
 """How long a request may take to arrive, and this process to end."""
@@ -182,7 +182,7 @@ def _read(connection: socket.socket) -> Request | None:
         parts = [connection.recv(1 << 16)]
         while parts[-1]:
             parts.append(connection.recv(1 << 16))
-        asked = decode(b"".join(parts))
+        asked = unpack_request(b"".join(parts))
     except (OSError, ValueError, IndexError):
         first = b""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.host.forking import client
-from serve_app.host.forking.client import decode, encode
+from serve_app.host.forking.client import pack_request, unpack_request
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray is lean on Linux alone")
 SCRIPT = """
@@ -157,4 +157,4 @@ def is_running(pid):
 
 def test_a_request_is_read_as_it_was_written():
     asked = ["a.py", "--x=1", ""], "/somewhere", {b"A": b"1=2", b"B": b""}
-    assert decode(encode(*asked)) == asked
+    assert unpack_request(pack_request(*asked)) == asked
