@@ -121,7 +121,10 @@ class Admission:
 
 
 class GroupAdmission(Admission):
-    """What is admitted of one group of items; see Admission. What is not of it is not removed."""
+    """What is admitted of one group of items; see Admission. What is not of it is not removed.
+
+    ``group``: the group; ``base``: what is admitted of all items.
+    """
 
     def __init__(
         self, items: RuledItems, asked: Asked, base: Admission, group: ScarceGroup
@@ -136,7 +139,7 @@ class GroupAdmission(Admission):
         """
         super().__init__(items, asked)
         self.narrows = True
-        self._base, self._group = base, group
+        self.base, self.group = base, group
 
     async def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the places of those that are of the group, and admitted, ascending."""
@@ -144,8 +147,8 @@ class GroupAdmission(Admission):
 
     def at(self, rows: NDArray[np.intp]) -> Bools:
         """Return which items are of the group, and may be chosen, bool[n], by their rows."""
-        admitted = self._group.members(rows)
-        admitted[admitted] = self._base.at(rows[admitted])
+        admitted = self.group.members(rows)
+        admitted[admitted] = self.base.at(rows[admitted])
         return admitted
 
 

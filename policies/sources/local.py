@@ -13,6 +13,8 @@ from bandits.types import Float32, frozen
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.offering import Offering
+from policies.rules.columns import Bools
+from policies.rules.ruling import Admission
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import NeighboursModel, load_als
@@ -155,16 +157,15 @@ class LocalSource(ImmediateSource):
             places = np.array([index[i] for i in more if i in index], np.int32)
             barred = np.concatenate([barred, places])
 
-        shade, part = self._shade, self._part
-        admitted = None if self._closed is None else self._closed.admitted(request.admission)
+        only, admitted = self._admitted(request.admission)
         scores_at: Callable[[NDArray[np.intp]], Float32]
         if isinstance(self._model, LargeVectorModel):
             vector, blocks = self._model.user(stored, weights), self._model.blocks
-            if admitted is not None:
-                part = blocks.narrowed(part, admitted)
-            elif shade is None:
-                part = None
-            near, products = blocks.nearest(vector, barred, limit, part)
+            if only is None:
+                near, products = blocks.nearest(vector, barred, limit, self._open_part(admitted))
+            else:
+                near = only[~np.isin(only, barred)]
+                products = blocks.products(near, vector)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
             best, best_scores = near[ranked], calibrated[ranked]
@@ -175,10 +176,7 @@ class LocalSource(ImmediateSource):
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
-            if admitted is not None:
-                refused = np.where(admitted, np.float32(0), np.float32(-np.inf))
-                shade = refused if shade is None else shade + refused
-            best = _best(scores, barred, limit, floor, shade)
+            best = _best(scores, barred, limit, floor, self._shade_of(only, admitted))
             best_scores, scores_at = scores[best], scores.__getitem__
 
         def score_items(ids: Sequence[str]) -> Float32:
@@ -189,6 +187,32 @@ class LocalSource(ImmediateSource):
 
         ids = tuple(map(self._items.ids.__getitem__, best.tolist()))
         return Candidates(ids, best_scores, score_items, admitted=self._closed is not None)
+
+    def _admitted(
+        self, admission: Admission | None
+    ) -> tuple[NDArray[np.intp] | None, Bools | None]:
+        """Return the places of the one group that is admitted, or else which are, bool[items].
+
+        None where nothing is refused that is not closed already.
+        """
+        if self._closed is None:
+            return None, None
+        only = self._closed.of_group(admission)
+        return only, None if only is not None else self._closed.admitted(admission)
+
+    def _open_part(self, admitted: Bools | None) -> ItemSubset | None:
+        """Return what of the blocks may be proposed; None: all."""
+        if admitted is not None and isinstance(self._model, LargeVectorModel):
+            return self._model.blocks.narrowed(self._part, admitted)
+        return None if self._shade is None else self._part
+
+    def _shade_of(self, only: NDArray[np.intp] | None, admitted: Bools | None) -> Float32 | None:
+        """Return what is added to each item's score, -inf where it is refused; None: nothing."""
+        if only is None and admitted is None:
+            return self._shade
+        refused: Float32 = np.full(len(self._items), -np.inf, np.float32)
+        refused[admitted if only is None else only] = 0.0
+        return refused if self._shade is None else self._shade + refused
 
     def _calibrated(self, raw: Float32) -> Float32:
         calibrated: Float32 = (raw - self._mean) / self._std

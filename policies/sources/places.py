@@ -11,7 +11,8 @@ from policies.artifacts.histories import Profile
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
 from policies.rules.columns import Bools
-from policies.rules.ruling import Admission
+from policies.rules.quotas.prices import ScarceGroup
+from policies.rules.ruling import Admission, GroupAdmission
 from policies.sources.base import SourceRequest
 
 LEAST_ROOM: Final = 64
@@ -123,6 +124,10 @@ def _joined(
 NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))
 
 
+MOST_KEPT: Final = 1_000
+"""Groups of items whose places are kept."""
+
+
 class ClosedPlaces:
     """The places of an order that may not be proposed now, up to date by what has changed.
 
@@ -145,6 +150,7 @@ class ClosedPlaces:
         elif not offering.admits_strangers:
             self.shade[:] = -np.inf
         self._rows = RuledRows(offering, items.ids)
+        self._groups: dict[str, tuple[ScarceGroup, NDArray[np.intp]]] = {}
         self.count = int(np.count_nonzero(self.shade))
 
     def update(self, changed: Collection[str]) -> None:
@@ -162,6 +168,7 @@ class ClosedPlaces:
             if place is None:
                 continue
             self._rows.put(place, item_id)
+            self._look(place)
             closed = item_id not in offering
             if closed != bool(shade[place]):
                 shade[place] = -np.inf if closed else 0.0
@@ -169,6 +176,37 @@ class ClosedPlaces:
 
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])
+
+    def of_group(self, admission: Admission | None) -> NDArray[np.intp] | None:
+        """Return the open places that are admitted, where these are of one group; else None.
+
+        Where the items of a group are is kept from one request to the next.
+
+        Args:
+            admission: what a request is to be told of.
+        """
+        if not isinstance(admission, GroupAdmission):
+            return None
+        group = admission.group
+        if group.name not in self._groups:
+            if len(self._groups) >= MOST_KEPT:
+                del self._groups[next(iter(self._groups))]
+            every = self._rows.of(np.arange(len(self._items)))
+            self._groups[group.name] = group, np.flatnonzero(group.members(every))
+        _, places = self._groups[group.name]
+        places = places[self.shade[places] == 0]
+        admitted: NDArray[np.intp] = places[admission.base.at(self._rows.of(places))]
+        return admitted
+
+    def _look(self, place: int) -> None:
+        """Find out again of which groups, among those that are kept, an item is."""
+        for name, (group, places) in self._groups.items():
+            at = int(np.searchsorted(places, place))
+            there = at < places.size and places[at] == place
+            if there == bool(group.members(self._rows.of(np.array([place])))[0]):
+                continue
+            changed = np.delete(places, at) if there else np.insert(places, at, place)
+            self._groups[name] = group, changed
 
     def admitted(self, admission: Admission | None) -> Bools | None:
         """Return which places the filters of a request admit, bool[items].
@@ -204,6 +242,10 @@ class RuledRows:
         if place >= self._rows.size:
             self._rows = np.concatenate([self._rows, np.zeros(place + LEAST_ROOM, np.intp)])
         self._rows[place] = self._ruled.rows([item_id])[0]
+
+    def of(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows of some places."""
+        return self._rows[places]
 
     def admitted(
         self, admission: Admission | None, places: NDArray[np.intp] | None = None

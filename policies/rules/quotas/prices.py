@@ -24,9 +24,11 @@ AT_ONCE: Final = 4
 class ScarceGroup(NamedTuple):
     """A group of which there are too few items.
 
-    ``wanted``: how many there should be; ``members``: which of the items of some rows are of it.
+    ``name``: as in the log; ``wanted``: how many there should be; ``members``: which of the items
+    of some rows are of it, whenever it is asked.
     """
 
+    name: str
     wanted: int
     members: Callable[[NDArray[np.intp]], Bools]
 
@@ -76,32 +78,31 @@ class GroupPrices:
         members = self._members[rows]
         held: list[int] = members.sum(axis=0).tolist()
         scarce = []
-        for at, (goal, count) in enumerate(zip(self._quotas.goals.values(), held, strict=True)):
+        for at, (name, goal) in enumerate(self._quotas.goals.items()):
             wanted = math.ceil(goal.share * limit)
-            if goal.sign > 0 and count < wanted:
-                scarce.append(ScarceGroup(wanted, partial(self._of_quota, at)))
+            if goal.sign > 0 and held[at] < wanted:
+                scarce.append(ScarceGroup(name, wanted, partial(self._of_quota, at)))
 
-        floor = self._quotas.floor
-        if floor is None or not self._values_met():
+        floor, group = self._quotas.floor, self._quotas.group
+        if floor is None or group is None or not self._values_met():
             return scarce
         goal_of_each = min(floor.share, MOST_FLOORS / len(self._values))
         wanted = math.ceil(goal_of_each * limit)
-        codes = self._codes(rows)
-        known = [self._columns.vocabulary.known(value) for value in self._values]
-        there = np.bincount(codes, minlength=max(known) + 1)
-        lacking = [code for code in known if code > 0 and there[code] < wanted]
+        known = {value: self._columns.vocabulary.known(value) for value in self._values}
+        there = np.bincount(self._codes(rows), minlength=max(known.values()) + 1)
+        lacking = [value for value, code in known.items() if code > 0 and there[code] < wanted]
         first = turn % max(len(lacking), 1)
         return scarce + [
-            ScarceGroup(wanted, partial(self._of_value, code))
-            for code in (lacking[first:] + lacking[:first])[:AT_ONCE]
+            ScarceGroup(group_name(group, value), wanted, partial(self._of_value, value))
+            for value in (lacking[first:] + lacking[:first])[:AT_ONCE]
         ]
 
     def _of_quota(self, at: int, rows: NDArray[np.intp]) -> Bools:
         members: Bools = self._members[rows, at]
         return members
 
-    def _of_value(self, code: int, rows: NDArray[np.intp]) -> Bools:
-        of_value: Bools = self._codes(rows) == code
+    def _of_value(self, value: str, rows: NDArray[np.intp]) -> Bools:
+        of_value: Bools = self._codes(rows) == self._columns.vocabulary.known(value)
         return of_value
 
     def _values_met(self) -> bool:

@@ -7,8 +7,10 @@ import pytest
 from support.fakes import fresh_ranker
 
 from bandits.exploration import Softmax
-from policies.artifacts.source_artifact import Calibration
+from bandits.log.records import ItemChange, ItemsRecord, LogEntry
+from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
+from policies.items.changes import encode_item
 from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import RankRequest
@@ -16,8 +18,9 @@ from policies.rules.boosts import Boost
 from policies.rules.quotas.controller import Controller
 from policies.rules.quotas.measure import ShareMeter
 from policies.rules.quotas.quota import Control, Exposure, Quota
-from policies.sources import ItemOrder, LocalSource
+from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model
 from policies.spec import FreshSource, Holdout, PolicySpec
+from policies.training.blocks import arrange
 
 N, LIMIT = 1000, 20
 LATE = [f"i{number}" for number in range(N - 50, N)]
@@ -35,6 +38,7 @@ ITEMS = [
     )
     for number in range(N)
 ]
+ALS = {"alpha": 5.0, "regularization": 30.0}
 NEW = Quota("item.season == 'new'", at_least=0.2)
 
 
@@ -72,6 +76,40 @@ def test_what_filters_refuse_and_a_request_excludes_is_not_in_the_pool_for_a_quo
     ranker = ranker_of(quota=[NEW], filter="item.stock > 0 && context.vip")
     record = proposed(ranker, context={"vip": True}, exclude=[LATE[1]])
     assert record[LIMIT:] == [LATE[3], LATE[5], LATE[7], LATE[9]]
+
+
+def test_what_is_of_a_group_by_now_is_looked_for():
+    """Where its items are is kept, and follows each change of an item."""
+    ranker, timeline = ranker_of(quota=[NEW]), ItemTimeline(Catalogue.put(ITEMS))
+    ranker.offer(timeline.newest, timeline)
+    assert proposed(ranker)[LIMIT:] == LATE[:4]
+    changes = [
+        ItemChange("put", "i300", encode_item(Item("i300", {"season": "new"}))),
+        ItemChange("put", LATE[1], encode_item(Item(LATE[1], {"season": "old"}))),
+        ItemChange("delete", LATE[2]),
+    ]
+    timeline.apply(LogEntry("9-0", ItemsRecord(changes)), lambda _: b"")
+    ranker.offer(timeline.newest, timeline, [each.id for each in changes])
+    assert proposed(ranker)[LIMIT:] == ["i300", LATE[0], LATE[3], LATE[4]]
+
+
+def test_of_very_many_items_the_best_of_a_group_are_found_in_their_blocks():
+    vectors = np.random.default_rng(0).standard_normal((N, 4)).astype(np.float32)
+    trained = TrainedSource("als", {"item_factors": vectors, **arrange(vectors, seed=0)}, ALS)
+    model = load_model(trained, N)
+    order = ItemOrder(tuple(item.id for item in ITEMS))
+    spec = PolicySpec("home", sources=[FreshSource("a", half_life="7d")], limit=LIMIT, quota=[NEW])
+    ranker = fresh_ranker(
+        spec, [LocalSource("a", model, order, Calibration())], Catalogue.put(ITEMS)
+    )
+    history = ["i7", LATE[0]]
+    found = proposed(ranker, history=history)
+    _, stored, weights = order.history(SourceRequest(history=tuple(history)))
+    late = [int(item[1:]) for item in LATE[1:]]
+    worth = vectors[late] @ model.user(stored, weights)
+    best = [f"i{late[at]}" for at in np.argsort(-worth)]
+    held = [item for item in found[:LIMIT] if item in LATE]
+    assert found[LIMIT:] == [item for item in best[:4] if item not in held]
 
 
 @pytest.mark.parametrize(
