@@ -24,6 +24,8 @@ class TimePoint(msgspec.Struct, frozen=True):
     """What a policy earns in one window, and from the log's beginning to that window's end.
 
     ``rows``: those of the window. Intervals are infinite, null in JSON, while they cannot be told.
+    ``verdict``: of the window's value, which is often of few rows; empty of a policy that learned
+    on the way.
     """
 
     start_ms: int
@@ -32,6 +34,7 @@ class TimePoint(msgspec.Struct, frozen=True):
     interval: tuple[float, float]
     so_far: float
     interval_so_far: tuple[float, float]
+    verdict: str = ""
 
 
 class OverTime(msgspec.Struct, frozen=True):
@@ -43,11 +46,12 @@ class OverTime(msgspec.Struct, frozen=True):
 
 
 class Valued(NamedTuple):
-    """What sums over rows say: how many rows, the value and its interval."""
+    """What sums over rows say: how many rows, the value with its interval, and its verdict."""
 
     rows: int
     value: float
     interval: tuple[float, float]
+    verdict: str = ""
 
 
 Summed = TypeVar("Summed")
@@ -150,7 +154,8 @@ def over_time(
         points, so_far = [], empty()
         for start, sums in within.items():
             merge(so_far, sums)
-            points.append(TimePoint(start, *valued(sums), *valued(so_far)[1:]))
+            own, whole = valued(sums), valued(so_far)
+            points.append(TimePoint(start, *own[:3], *whole[1:3], own.verdict))
         found.append(OverTime(width_s, name, points))
     return found
 

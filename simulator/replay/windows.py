@@ -80,7 +80,7 @@ class EstimatesOverTime:
 
         def valued(estimator: Estimator | Slope) -> Valued:
             estimate = estimator.estimate(bounds)
-            return Valued(estimate.n, estimate.value, estimate.interval)
+            return Valued(estimate.n, estimate.value, estimate.interval, estimate.verdict)
 
         windows = self._windows.get((policy, name), {})
         return over_time(

@@ -1,8 +1,9 @@
 """The report of ``banditloop replay`` for a terminal."""
 
 import json
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from rich.table import Table
 from rich.text import Text
@@ -107,19 +108,28 @@ def _time_table(result: PolicyResult, found: OverTime) -> Table:
     latest = found.points[-MOST_WINDOWS_SHOWN:]
     more = len(found.points) - len(latest)
     table = empty_table(
-        *("from", "rows", "value", "interval", "so far"),
-        title=f"{result.policy} · every {timedelta(seconds=found.every_s)} ({found.estimator})",
+        *("from", "rows", "value", "interval", "verdict", "so far"),
+        title=f"{result.policy} · every {_span(found.every_s)} ({found.estimator})",
         numbers=("rows", "value", "so far"),
-        whole=("from",),
+        whole=("from", "verdict"),
         caption=f"{more:,} earlier ones are in the report (--json, --out)" if more else None,
     )
     for point in latest:
         start = datetime.fromtimestamp(point.start_ms / 1000, UTC).isoformat(" ", "seconds")
         low, high = point.interval
-        interval = f"{low:.6g} … {high:.6g}"
-        cells = (f"{point.rows:,}", f"{point.value:.6g}", interval, f"{point.so_far:.6g}")
-        table.add_row(start.removesuffix("+00:00"), *cells)
+        told = f"{point.value:.6g}", f"{low:.6g} … {high:.6g}"
+        value, interval = told if math.isfinite(low) else ("-", "-")
+        verdict = Text(point.verdict, COLOURS.get(point.verdict, ""))
+        cells = (start.removesuffix("+00:00"), f"{point.rows:,}", value, interval)
+        table.add_row(*cells, verdict, f"{point.so_far:.6g}")
     return table
+
+
+def _span(seconds: int) -> str:
+    """Return a span of time as the option takes it."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    unit, size = next(each for each in units if seconds % each[1] == 0)
+    return f"{seconds // size}{unit}"
 
 
 def _examination_table(slots: Sequence[SlotExamination]) -> Table:

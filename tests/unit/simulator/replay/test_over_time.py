@@ -54,30 +54,29 @@ def question(*every_s: int, estimators: Sequence[str] = ("snips", "ips"), **more
 
 def test_each_window_is_what_a_log_of_its_own_would_say_and_the_last_says_all():
     """Also where a piece ends within a window; hours without rows have no window."""
-    made = rows()
-    report = evaluate(question(3600, 6 * 3600), cut(made, 133))
-    for result in report.results:
-        assert len(result.over_time) == 4
-        for found in result.over_time:
-            width_ms = 1000 * found.every_s
-            starts = sorted({row.time_ms - row.time_ms % width_ms for row in made})
-            assert [point.start_ms for point in found.points] == starts
-            assert sum(point.rows for point in found.points) == len(made)
-            for point in found.points:
-                end = point.start_ms + width_ms
-                own = [row for row in made if point.start_ms <= row.time_ms < end]
-                whole = [row for row in made if row.time_ms < end]
-                for some, value, interval in (
-                    (own, point.value, point.interval),
-                    (whole, point.so_far, point.interval_so_far),
-                ):
-                    alone = evaluate(question(), [MemoryPiece(some)])
-                    named = {each.policy: each for each in alone.results}[result.policy]
-                    estimate = named.estimates[found.estimator]
-                    assert value == pytest.approx(estimate.value, abs=1e-12)
-                    assert interval == pytest.approx(estimate.interval, abs=1e-12)
-            last = result.estimates[found.estimator]
-            assert found.points[-1].so_far == pytest.approx(last.value, abs=1e-12)
+    made = rows(200)
+    report = evaluate(question(3600, 6 * 3600), cut(made, 67))
+    results = {each.policy: each for each in report.results}
+    for at, every_s in enumerate((3600, 6 * 3600)):
+        width_ms = 1000 * every_s
+        starts = sorted({row.time_ms - row.time_ms % width_ms for row in made})
+        for number, start in enumerate(starts):
+            whole = [row for row in made if row.time_ms < start + width_ms]
+            own = [row for row in whole if row.time_ms >= start]
+            alone, so_far = (evaluate(question(), [MemoryPiece(some)]) for some in (own, whole))
+            for within, until in zip(alone.results, so_far.results, strict=True):
+                for name, place in (("snips", 0), ("ips", 2)):
+                    found = results[within.policy].over_time[at + place]
+                    assert (found.every_s, found.estimator) == (every_s, name)
+                    assert len(found.points) == len(starts)
+                    point = found.points[number]
+                    first, last = within.estimates[name], until.estimates[name]
+                    assert (point.start_ms, point.rows) == (start, len(own))
+                    assert point.value == pytest.approx(first.value, abs=1e-12)
+                    assert point.interval == pytest.approx(first.interval, abs=1e-12)
+                    assert point.verdict == first.verdict
+                    assert point.so_far == pytest.approx(last.value, abs=1e-12)
+                    assert point.interval_so_far == pytest.approx(last.interval, abs=1e-12)
 
 
 def test_an_estimator_whose_parameter_is_chosen_from_data_has_windows_too():
