@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,15 +47,22 @@ from bandits.log.records import (
 from bandits.ridge.config import RidgeConfig
 from bandits.vw.config import VwConfig
 from policies.archive.archive import ArchiveReader
-from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
-from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner_factory import learner_of_log
+
+try:
+    from policies.items.catalogue import Catalogue, Item
+    from serve_app.admin.replayed.verification import LogAddress, verify_policy
+except ImportError:  # an earlier build, which rates_of measures
+    Catalogue = import_module("policies.catalogue").Catalogue  # type: ignore[misc]
+    Item = import_module("policies.catalogue").Item  # type: ignore[misc]
+    LogAddress = import_module("serve_app.admin.verification").LogAddress  # type: ignore[misc]
+    verify_policy = import_module("serve_app.admin.verification").verify_policy
 
 SALT = b"benchmark"
 GOAL = 40_000

@@ -56,7 +56,7 @@ def decisions_of(entries) -> list[LogEntry]:
     return [entry for entry in entries if isinstance(entry.record, DECISIONS)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(full_logs().filter(bool), st.integers(1, 5), st.data())
 def test_of_any_part_of_a_log(tmp_path_factory, log, groups, data):
     root = tmp_path_factory.mktemp("archive")
