@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -96,7 +96,8 @@ def add_references(found: Gathered, task: RankingTask, references: TrainedModels
         references: what is asked beside the sources, over the same items.
         k: where lists are cut.
     """
-    beside = gather(replace(task, ratings=task.ratings[:0]), references, [], k, lambda _: None)
+    unrated = task.part(np.arange(task.users))
+    beside = gather(unrated, references, [], k, lambda _: None)
     found.lists |= beside.lists
     found.auc |= beside.auc
     found.answered |= beside.answered

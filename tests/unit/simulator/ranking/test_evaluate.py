@@ -172,7 +172,9 @@ def test_ratings_are_predicted_from_scores():
     rng = np.random.default_rng(2)
     stars = np.clip(5 - events.item / 20 + rng.normal(0, 0.3, len(events)), 1, 5)
     rated = events_of(events.user, events.item, events.time, value=stars)
-    report = evaluate(rated, weights=WeightOptions(rating_scale=(1.0, 5.0)))
+    weights = WeightOptions(rating_scale=(1.0, 5.0))
+    report = evaluate(rated, weights=weights, user_knn=True)
+    assert report.result("user_knn").metrics.get("rmse") is None
     errors = report.result("popular").metrics
     test = rated.value[split_events(rated, "user-time").test]
     assert errors["rmse"].value < 0.9 * test.std()
