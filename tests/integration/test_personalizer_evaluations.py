@@ -44,6 +44,9 @@ from serve_app.store.keys import Keys
 from serve_app.store.wanted_specs import say_governed
 from serve_app.workers.archiver import Archiver
 
+pytestmark = pytest.mark.timeout(
+    300
+)  # evaluations are of the lowest priority: a busy machine waits
 SPEC = with_arguments(PolicySpec("home", join=JoinRule(window_s=0.3)), DEFAULT_ARGUMENTS)
 DAY = timedelta(days=1)
 
@@ -78,7 +81,7 @@ def archiving(service: Adapted, archive: Path) -> Iterator[None]:
 
 def ended(service: Adapted, name: str, kind: Kind = "evaluations") -> KeptEvaluation:
     """An evaluation, once it runs no more."""
-    deadline, wait = time.monotonic() + 5 * PATIENCE_S, threading.Event()
+    deadline, wait = time.monotonic() + 12 * PATIENCE_S, threading.Event()
     with service.server.client() as client:
         while (kept := read_evaluation(client, "home", name, kind)).status == "Running":
             assert time.monotonic() < deadline
