@@ -22,6 +22,7 @@ environment, Ray starts as it always does.
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -64,6 +65,8 @@ The process with whose end those of Ray end is the command's, with which the ray
 that is of no job yet is of the first one that gives it work.
 """
 NO_JOB = "ffffffff"
+MOST_DRAWN = 1 << 16
+"""So many ids are passed over at most in a fork: up to some 40 ms."""
 PRELOADED = (
     "ray._private.workers.default_worker",
     "ray.serve._private.controller",
@@ -104,7 +107,7 @@ def forks_for_ray(settings: Settings) -> Iterator[str | None]:
         if value is not None:
             os.environ[name] = value
     if can_fork():
-        with fork_server(_read_environment_again) as server:
+        with fork_server(_begin_fork) as server:
             yield server
     else:
         log.warning("each process of Ray starts by itself: modules have started threads")
@@ -187,12 +190,17 @@ def environment_of_commands() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(kept)}
 
 
-def _read_environment_again() -> None:
-    """Have Ray's compiled part read the environment, which it has when it was imported."""
+def _begin_fork() -> None:
+    """Have Ray's compiled part read the environment again, and draw other ids than other forks.
+
+    It has read it when it was imported, and forks would go on with the same random numbers.
+    """
     from ray import _raylet  # noqa: PLC0415 - only where Ray runs
 
     compiled: Any = _raylet
     compiled.Config.initialize("")
+    for _ in range(secrets.randbelow(MOST_DRAWN)):
+        compiled.UniqueID.from_random()
 
 
 def _nothing(*_: Any, **__: Any) -> None:
