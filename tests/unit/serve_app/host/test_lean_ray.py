@@ -98,17 +98,19 @@ def test_a_raylet_asks_the_fork_server_for_python(tmp_path):
 
 
 def test_a_command_forks_a_server_that_has_imported_all_but_pandas(tmp_path):
-    """And is left as it was: whatever Ray's compiled part has to read once."""
+    """It is left as it was, whatever Ray's compiled part has to read once; forks draw their own ids."""
     environment = {**os.environ, **ONE_MACHINE, "RAY_JOB_ID": "before"}
     command = [sys.executable, "-c", COMMAND, str(tmp_path)]
     said = subprocess.check_output(command, env=environment, text=True)
-    assert said.splitlines() == ["True", "before", module.ABSENT, "3"]
+    assert said.splitlines()[:4] == ["True", "before", module.ABSENT, "3"]
+    ids = said.splitlines()[4:]
+    assert len(ids) == len(set(ids)) == 4
 
 
 COMMAND = """
 import os, sys
 from pathlib import Path
-from serve_app.host.lean_ray import PRELOADED, forks_for_ray
+from serve_app.host.lean_ray import PRELOADED, _begin_fork, forks_for_ray
 from serve_app.settings import Settings
 with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
     print(forks is not None and sys.modules.keys() >= set(PRELOADED))
@@ -118,7 +120,15 @@ with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
     except ImportError as error:
         print(error)
     import pyarrow
+    from ray import _raylet
     print(len(pyarrow.array([1, 2, 3])))  # looks for pandas
+    sys.stdout.flush()
+    for _ in range(4):
+        if os.fork() == 0:
+            _begin_fork()
+            print(_raylet.UniqueID.from_random().hex(), flush=True)
+            os._exit(0)
+        os.wait()
 """
 
 
