@@ -167,7 +167,9 @@ def _launched(server: ValkeyServer, folder: Path) -> None:
 
     script = folder / "valkey-server"
     exported = " ".join(f"{name}={value}" for name, value in MALLOC.items())
-    script.write_text(f'#!/bin/sh\nexport {exported}\nexec {shlex.join(words)} "$@"\n')
+    # Its folder is the one it is started in: a configuration's words end at a space.
+    here = 'grep -v "^dir " "$1" > "$1.here"'
+    script.write_text(f'#!/bin/sh\nexport {exported}\n{here}\nexec {shlex.join(words)} "$1.here"\n')
     script.chmod(0o700)
     server._binary_path = script  # noqa: SLF001
 

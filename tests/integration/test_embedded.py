@@ -70,6 +70,15 @@ def test_the_services_own_processes_reach_it_by_a_socket_that_survives_its_resta
     assert near_url(settings, url) == url
 
 
+def test_a_folder_may_have_spaces_and_quotes_in_its_name(tmp_path):
+    """What was written is there at the next start."""
+    folder = tmp_path / 'the "first" shop'
+    for before in (None, b"v"):
+        with embedded_valkey(folder) as url, redis.Redis.from_url(url) as client:
+            assert client.get("k") == before
+            client.set("k", "v")
+
+
 def test_where_a_socket_cannot_be_named_the_port_does(tmp_path):
     for name in ("é", "x" * 100):
         folder = tmp_path / name
