@@ -65,8 +65,6 @@ The process with whose end those of Ray end is the command's, with which the ray
 that is of no job yet is of the first one that gives it work.
 """
 NO_JOB = "ffffffff"
-MOST_DRAWN = 1 << 16
-"""So many ids are passed over at most in a fork: up to some 40 ms."""
 PRELOADED = (
     "ray._private.workers.default_worker",
     "ray.serve._private.controller",
@@ -99,7 +97,7 @@ def forks_for_ray(settings: Settings) -> Iterator[str | None]:
     sys.meta_path.insert(0, _WithoutPandas())
     found = {name: os.environ.get(name) for name in READ_ONCE}
     os.environ.update({RAYLET: str(os.getpid()), JOB: NO_JOB})
-    with named_starter(settings):
+    with named_starter(settings), _ids_drawn_by_the_system():
         for name in PRELOADED:
             import_module(name)
     for name, value in found.items():
@@ -107,7 +105,7 @@ def forks_for_ray(settings: Settings) -> Iterator[str | None]:
         if value is not None:
             os.environ[name] = value
     if can_fork():
-        with fork_server(_begin_fork) as server:
+        with fork_server(_read_environment_again) as server:
             yield server
     else:
         log.warning("each process of Ray starts by itself: modules have started threads")
@@ -190,17 +188,35 @@ def environment_of_commands() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(kept)}
 
 
-def _begin_fork() -> None:
-    """Have Ray's compiled part read the environment again, and draw other ids than other forks.
+@contextlib.contextmanager
+def _ids_drawn_by_the_system() -> Iterator[None]:
+    """Have modules that are imported in this context draw no number from Ray's compiled part.
 
-    It has read it when it was imported, and forks would go on with the same random numbers.
+    A decorator of Ray draws the id of a class. The generators of all threads are seeded from one
+    pool, which the first number fills: had it been filled here, each fork would draw, in each of
+    its threads, what the others draw.
     """
+    actor: Any = import_module("ray.actor")
+    kind = actor.ActorClassID
+
+    class _Drawn:
+        @staticmethod
+        def from_random() -> object:
+            return kind(secrets.token_bytes(kind.size()))
+
+    actor.ActorClassID = _Drawn
+    try:
+        yield
+    finally:
+        actor.ActorClassID = kind
+
+
+def _read_environment_again() -> None:
+    """Have Ray's compiled part read the environment, which it has when it was imported."""
     from ray import _raylet  # noqa: PLC0415 - only where Ray runs
 
     compiled: Any = _raylet
     compiled.Config.initialize("")
-    for _ in range(secrets.randbelow(MOST_DRAWN)):
-        compiled.UniqueID.from_random()
 
 
 def _nothing(*_: Any, **__: Any) -> None:

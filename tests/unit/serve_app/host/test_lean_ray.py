@@ -98,19 +98,22 @@ def test_a_raylet_asks_the_fork_server_for_python(tmp_path):
 
 
 def test_a_command_forks_a_server_that_has_imported_all_but_pandas(tmp_path):
-    """It is left as it was, whatever Ray's compiled part has to read once; forks draw their own ids."""
+    """It is left as it was, whatever Ray's compiled part has to read once.
+
+    Forks draw ids of their own, in whichever thread.
+    """
     environment = {**os.environ, **ONE_MACHINE, "RAY_JOB_ID": "before"}
     command = [sys.executable, "-c", COMMAND, str(tmp_path)]
     said = subprocess.check_output(command, env=environment, text=True)
     assert said.splitlines()[:4] == ["True", "before", module.ABSENT, "3"]
     ids = said.splitlines()[4:]
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 12
 
 
 COMMAND = """
-import os, sys
+import os, sys, threading
 from pathlib import Path
-from serve_app.host.lean_ray import PRELOADED, _begin_fork, forks_for_ray
+from serve_app.host.lean_ray import PRELOADED, _read_environment_again, forks_for_ray
 from serve_app.settings import Settings
 with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
     print(forks is not None and sys.modules.keys() >= set(PRELOADED))
@@ -125,8 +128,14 @@ with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
     sys.stdout.flush()
     for _ in range(4):
         if os.fork() == 0:
-            _begin_fork()
-            print(_raylet.UniqueID.from_random().hex(), flush=True)
+            _read_environment_again()
+            def draw():
+                print(_raylet.UniqueID.from_random().hex(), flush=True)
+            draw()
+            for _ in range(2):
+                thread = threading.Thread(target=draw)
+                thread.start()
+                thread.join()
             os._exit(0)
         os.wait()
 """
