@@ -175,6 +175,7 @@ def test_an_archiver_killed_at_any_call_loses_nothing_and_doubles_nothing(
     assert n > 25
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_nodes")
 @pytest.mark.parametrize("where", ["redis", "files"])
 def test_an_archiver_that_sleeps_at_any_call_while_another_does_everything_does_no_harm(

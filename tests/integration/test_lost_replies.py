@@ -195,7 +195,8 @@ def test_a_pin_of_a_snapshot_that_is_gone_does_not_stop_what_is_served(direct):
     assert msgspec.msgpack.decode(direct.get(KEYS.head), type=Head).snapshot_id == name
 
 
-@pytest.mark.parametrize("lost", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [1, 3])
 def test_storing_checkpoints_forgets_old_ones_and_no_listed_snapshot(losing, direct, through, lost):
     loop = make(through)
     settle(loop)
@@ -232,7 +233,7 @@ def test_the_model_of_a_merge_that_was_not_decided_expires(losing, direct, throu
     assert len([e for e in read_all(direct, keys) if isinstance(e.record, MergeRecord)]) == 1
 
 
-@pytest.mark.parametrize("nth", [4, 9])
+@pytest.mark.parametrize("nth", [4, pytest.param(9, marks=pytest.mark.slow)])
 def test_partitions_that_lose_replies_leave_nothing_behind(losing, direct, through, nth):
     loops = partition_loops.make_all(through)
     partition_loops.settle(loops, direct)

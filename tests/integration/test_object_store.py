@@ -161,7 +161,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind",
+    ["drop", *(pytest.param(each, marks=pytest.mark.slow) for each in FAULTS if each != "drop")],
+)
 def test_a_store_that_fails_now_and_then_loses_nothing(store, kind):
     """It fails every few requests; a store that hangs does so once, since each costs 3 s."""
     uri, log = store_uri(store.port, f"faults-{kind.replace(' ', '-')}"), plain(12, step=HOUR // 8)

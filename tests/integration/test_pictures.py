@@ -22,6 +22,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.slow
 def test_new_items_are_proposed_by_what_their_pictures_show(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     assert run("draw", str(shop)).returncode == 0

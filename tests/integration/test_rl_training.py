@@ -116,6 +116,7 @@ def test_training_leaves_a_network_that_is_served(trained):
     )
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_checkpoint(trained, tmp_path):
     """With its weights, moments and curve; it does not begin again."""
     folder, first = trained
@@ -225,6 +226,7 @@ def test_sessions_are_of_a_world_or_of_a_data_set(more, said):
     assert said in done.output
 
 
+@pytest.mark.slow
 def test_the_experiment_in_small():
     """Every policy of it, in the world whose optimum is known; too short to learn much."""
     cells = [SessionCell("small", 0, policy, 2048, 20) for policy in (RL, BANDIT, MYOPIC)]

@@ -132,6 +132,7 @@ def settings_in(folder: Path, url: str, archive: str = "none") -> Settings:
     return Settings(redis_url=url, data_dir=folder, archive=archive)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_decision_has_its_pmfs_wherever_a_shadow_was_stopped(
     client: redis.Redis, server_url: str, tmp_path: Path

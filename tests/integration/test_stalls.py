@@ -76,7 +76,7 @@ def test_a_change_of_a_vw_policys_exploration_and_back_goes_on_from_the_model(
 
 
 @pytest.mark.parametrize(("first", "second"), [("epsilon", "vw"), ("vw", "softmax")])
-@pytest.mark.parametrize("learned_before", [0, 12])
+@pytest.mark.parametrize("learned_before", [pytest.param(0, marks=pytest.mark.slow), 12])
 def test_of_several_partitions_as_well(client, first, second, learned_before):
     """Also where only some have learned under the first spec, and their models are merged."""
     specs = {

@@ -169,6 +169,7 @@ def test_a_search_on_ray_makes_the_table_that_one_process_makes(data: Path, tmp_
     assert (tmp_path / "again" / "current").read_text() == (out / "current").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_the_old_artifact(data: Path, tmp_path: Path) -> None:
     """It dies when all files of the new one are written, and none is where it belongs."""
     out = tmp_path / "shop"

@@ -144,6 +144,7 @@ def test_the_same_seed_gives_the_same_bytes(trained: Artifact, tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_another_process_with_another_number_of_threads_gives_the_same_bytes(
     trained: Artifact, tmp_path: Path
 ) -> None:

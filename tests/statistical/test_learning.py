@@ -56,6 +56,7 @@ def test_a_run_is_reproducible():
     assert (first == second).all()
 
 
+@pytest.mark.slow
 def test_drift_costs():
     """With the truth turning a full circle, all of history teaches less than without drift.
 

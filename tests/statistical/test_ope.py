@@ -66,6 +66,7 @@ def coverage(intervals: list[tuple[float, float]], truths: list[float]) -> float
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_normal_intervals_cover_the_truth(name):
     worlds = sound_worlds()
@@ -77,6 +78,7 @@ def test_normal_intervals_cover_the_truth(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "least"),
     [("Normal", 0.93), ("Bootstrap", 0.92), ("Bernstein", 0.99), ("Anytime", 0.97)],
@@ -93,6 +95,7 @@ def test_intervals_of_dr_cover_the_truth(kind, least):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITED)
 def test_an_interval_that_bias_has_left_is_not_called_reliable(name):
     """All three cover less than 93% of the worlds, and 90% or more where they are called reliable.
@@ -136,6 +139,7 @@ def test_the_anytime_interval_holds_at_all_times_where_the_normal_one_does_not()
     assert held["Normal"] / 300 < 0.85
 
 
+@pytest.mark.slow
 def test_dr_has_shorter_intervals_than_ips():
     assert (
         np.median(
@@ -145,6 +149,7 @@ def test_dr_has_shorter_intervals_than_ips():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_sound_worlds_are_reliable(name):
     verdicts = Counter(each.estimates[name].verdict for each in sound_worlds())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 from support.archives import archive, cut, memory, no_blob, plain
-from support.strategies import raw_logs
+from support.strategies import raw_logs, tries
 
 from bandits.errors import ArchiveError
 from bandits.log.codec import digest, encode
@@ -28,7 +28,7 @@ from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.range_file import Range, write_range
 
 
-@settings(max_examples=60)
+@tries(60)
 @given(raw_logs(), st.integers(1, 12), st.data())
 def test_what_is_read_is_what_was_written_however_the_log_was_cut(log, limit, data):
     system = memory()

@@ -130,7 +130,9 @@ def test_a_file_is_no_larger_than_the_limit_and_the_cut_is_the_same_whenever(tmp
     assert [each.range.count for each in ArchiveReader(tmp_path, "home").ranges()] == [8] * 5 + [10]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before", "after"]
+)
 @pytest.mark.parametrize("removing", [False, True], ids=["compact", "remove"])
 def test_killed_at_any_call_nothing_is_lost_and_the_next_run_finishes(tmp_path, removing, after):
     log = plain(4, start=HOUR * 472_222, step=HOUR // 2)
@@ -171,6 +173,7 @@ def test_readers_go_on_where_the_file_they_read_is_taken_away(tmp_path):
     assert reader.ranges()[0].range.count == 40
 
 
+@pytest.mark.slow
 def test_two_compact_two_remove_readers_read_and_an_archiver_writes(tmp_path):
     """All at once, in threads; at the end one more run leaves one file an hour."""
     parts = cut(plain(120, step=HOUR // 40), 2)

@@ -5,7 +5,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.full_logs import (
     full_decisions,
@@ -17,6 +17,7 @@ from support.full_logs import (
     without_rules,
 )
 from support.logs import decision
+from support.strategies import tries
 
 from bandits.log.codec import encode
 from bandits.log.records import NO_RULES, Apprentice, Credit, Placed, Removed, Ruled
@@ -35,13 +36,13 @@ def check(data: list[bytes]) -> bool:
     return type(rows) is shredded.ShreddedRows
 
 
-@settings(max_examples=100)
+@tries(100)
 @given(full_logs().filter(bool))
 def test_all_columns_are_those_of_the_decoded_records(log):
     check([data for _, data in log])
 
 
-@settings(max_examples=100)
+@tries(100)
 @given(st.lists(full_decisions(), min_size=1, max_size=4))
 def test_what_this_build_writes_is_taken_apart(records):
     """But for a mixture's credits and failures, which few logs have."""
@@ -59,7 +60,7 @@ def test_what_this_build_writes_is_taken_apart(records):
     )
 
 
-@settings(max_examples=200)
+@tries(200)
 @given(full_decisions(), st.data())
 def test_a_byte_that_was_changed_is_judged_as_by_the_codec(record, data):
     """Whatever becomes of a record, it is undecodable here if and only if it is there."""

@@ -70,6 +70,7 @@ def _tamper(home: Path) -> None:
     (home / "a.csv").write_bytes(b"1,9\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_truncate, _lose, _tamper])
 def test_a_damaged_cache_is_noticed_and_replaced(
     wheel: Path, tmp_path: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch

@@ -272,6 +272,7 @@ def test_rows_are_those_of_the_join(seed, count, names, pace, data):
         assert_same(log, piece, data.draw(st.sampled_from([1, 3, 1000])), steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("span", [1, 300, 1 << 17])
 @pytest.mark.parametrize("pace", [3, 30])
 def test_of_thousands_of_entries_too(span, pace, monkeypatch):

@@ -120,6 +120,7 @@ def test_who_chooses_as_the_baseline_does_earns_what_it_earns(tmp_path):
     assert found.verdict.code == "apprentice_undecided"
 
 
+@pytest.mark.slow
 def test_a_worse_apprentice_is_told_from_the_holdout_alone(tmp_path):
     """The baseline always serves c; a fifth is served uniformly, and tells what a and b earn."""
     spec = msgspec.structs.replace(SPEC, holdout=Holdout(0.2))
@@ -222,6 +223,7 @@ def test_whole_pages_are_judged_where_the_baseline_draws_or_users_are_held_out(t
     assert math.isnan(never.value)
 
 
+@pytest.mark.slow
 def test_a_policy_that_decides_itself_is_no_apprentice(tmp_path):
     log = FakeLog(SPEC)
     log.blobs[EMPTY.digest] = EMPTY.encoded

@@ -35,7 +35,8 @@ def played(world, exploration, rounds=ROUNDS):
     return run.rewards
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_thompson_sampling_beats_chance_in_the_shop(seed):
     """On the same users with the same luck; the margin is of the second half."""
     world = frozen_world("shop", seed, users=300, items=60, categories=6, visits=6000, events=6000)

@@ -36,6 +36,7 @@ def greedy_value(shop, scores, numbers):
     return value_of_policy(shop, policy, numbers).value
 
 
+@pytest.mark.slow
 def test_the_best_for_everybody_earns_less_than_the_best_for_each(shops):
     for shop in shops:
         numbers = sample(shop, 400)
