@@ -218,7 +218,7 @@ class ShadowActor(WorkerActor):
         from serve_app.workers.shadows.following import follow_policy  # noqa: PLC0415
 
         super().__init__(settings)
-        os.nice(LAST)
+        os.setpriority(os.PRIO_PROCESS, 0, LAST)
         for spec in specs:
             for name, run in follow_policy(settings, spec):
                 self.run(run, name)

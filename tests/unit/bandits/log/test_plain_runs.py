@@ -45,7 +45,7 @@ class Behind:
     def __init__(self, entries: list[LogEntry]) -> None:
         self.of = {e.id: e.record for e in entries if isinstance(e.record, DECISIONS)}
 
-    def closing(self, position: str, window_ms: int):
+    def closing(self, position: str, _window_ms: int, _spec: str):
         return self.of[position]
 
     def at(self, position: str):
