@@ -36,8 +36,15 @@ RUN = [
     for block in blocks()
     if block.not_run is None and (block.kind != "python" or block.title is None)
 ]
-SLOW = {"how-to/use-pictures.md"}
-"""Trains networks: tests/integration/test_pictures.py does it in small."""
+SLOW = {
+    "explanation/worlds.md",
+    "how-to/evaluate-a-policy.md",
+    "how-to/evaluate-sources.md",
+    "how-to/find-a-better-policy.md",
+    "how-to/try-a-policy-in-worlds.md",
+    "how-to/use-pictures.md",
+}
+"""Pages whose commands train or replay for long: tests of these commands do it in small."""
 SETTINGS = {"BANDITLOOP_ARCHIVE_MAX_AGE_S": "1", "BANDITLOOP_CHECKPOINT_INTERVAL_S": "2"}
 SERVED = [
     r"(?m)^(\S*banditloop (serve|train)( examples/\S+| artifacts/\S+| shop/\S+)?) +(&|#).*$",

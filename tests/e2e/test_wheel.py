@@ -15,7 +15,7 @@ import pytest
 from serve_app.client import Client, wait_until_ready
 from serve_app.host.environment import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["pyproject.toml", "README.md", "LICENSE", "examples", "clients"]
@@ -116,7 +116,6 @@ def service(environment, empty) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_it_serves_and_its_log_is_examined(service, environment, empty):
     wait_until_ready(service, timeout_s=120)
     with Client(service, "home") as home:

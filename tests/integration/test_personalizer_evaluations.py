@@ -309,6 +309,7 @@ def test_an_evaluation_has_an_id_of_1_to_256_characters(admin, name):
     assert refused(admin.create_evaluation, name, contract()) == (400, "InvalidEvaluationContract")
 
 
+@pytest.mark.slow
 def test_feature_importances_are_what_features_add_to_the_scores_of_logged_decisions(
     service, admin, tmp_path_factory
 ):

@@ -157,6 +157,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(trained, tmp_path, what):
     assert refused.value.target == ("resume" if what == "nothing" else "checkpoint")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_and_a_spec_that_serves_it(tmp_path):
     """With an env runner of its own, over Ray."""
     options = [

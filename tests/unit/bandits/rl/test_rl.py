@@ -269,6 +269,7 @@ def test_a_spec_finds_the_model_beside_it_and_its_name_in_the_log_has_no_path(tm
     assert load_spec(tmp_path / "rl.yaml") == spec_of()
 
 
+@pytest.mark.slow
 def test_a_replica_that_serves_one_imports_neither_torch_nor_rllib(tmp_path):
     """A process of its own: what serving imports, a network loaded, a decision made."""
     (tmp_path / "payload").write_bytes(encode_network(network(), 1))

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["torch", "implicit", "threadpoolctl"])
 @pytest.mark.parametrize("module", ["train", "fits"])
 def test_an_error_of_ours_names_the_package_and_the_extra(package, module):

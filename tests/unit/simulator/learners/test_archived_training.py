@@ -111,6 +111,7 @@ def pieces(root: Path, count: int = 1) -> list[ArchivePiece]:
     return policy_pieces(str(root), "p", count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_archive_teaches_what_its_rows_do_one_by_one(root, name, count):

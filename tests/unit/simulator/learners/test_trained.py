@@ -101,6 +101,7 @@ def test_training_is_learning_in_the_logs_order(name):
     assert decode_trained(model.encoded) == model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_a_trained_policy_is_evaluated_as_a_replica_would_serve_it(name):
     spec = SPECS[name]

@@ -69,6 +69,7 @@ def test_steps_are_told():
     assert steps == [("als", 1, 2)]
 
 
+@pytest.mark.slow
 def test_what_sources_are_to_be_fitted_with_is_heeded():
     request = TrainingRequest(["item_knn"], changes={"item_knn": {"weighting": "cosine"}})
     made = train_apart(request, history(), CATALOGUE)

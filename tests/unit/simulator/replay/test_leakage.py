@@ -171,6 +171,7 @@ def test_rows_that_were_learned_from_are_found_again(tmp_path, form, hours, chan
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["named", "placed", "vw"])
 @pytest.mark.parametrize("hours", [True, False])
 @pytest.mark.parametrize("size", [60, 800])

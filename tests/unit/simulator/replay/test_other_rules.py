@@ -140,6 +140,7 @@ def test_boosts_are_those_of_the_policy_and_not_the_log(pieces):
     assert report.results[0].estimates["ips"].value == pytest.approx(0.99 + 0.01 / 3)
 
 
+@pytest.mark.slow
 def test_a_policy_that_learns_on_the_way_obeys_its_rules(pieces):
     spec = msgspec.structs.replace(LOGGED, filter="item.stock > 0 && item.price < 5.0")
     assert progressive(spec, pieces).ips == pytest.approx(0.5)

@@ -114,6 +114,7 @@ def test_propensities_are_those_of_the_choice(name, folders):
         assert abs(np.mean(weights) - 1) < 4 * stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_policy_is_judged_rightly_on_the_log(seed, tmp_path):
     """IPS of slot 0 of ``positions``, of the best for everybody: within 4 standard errors."""
