@@ -42,12 +42,11 @@ reference: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/contract
 
-# Of the first part most is a matter of the processor, of the second of waiting for services. The cases of the API's
-# document are made by each process that collects them: hence in the second.
+# The clusters of the first part wait most of the time, so that others have the processor. The cases of the API's document
+# are made by each process that collects them: hence in the second part.
 test: $(READY)
-	$(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/integration tests/statistical tests/contract tests/unit --ignore tests/integration/test_openapi.py
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow" tests/e2e tests/integration/test_openapi.py
-	$(BIN)/pytest -q tests/cluster -m "not slow"
+	$(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/cluster tests/integration tests/statistical tests/contract tests/unit --ignore tests/integration/test_openapi.py
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow" tests/e2e tests/integration/test_openapi.py
 
 # All cases of the first part of make test, on Redis as on Valkey, and what is slow: an hour.
 thorough: $(READY)
