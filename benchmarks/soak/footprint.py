@@ -183,6 +183,7 @@ def help_s(code: Path) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(  # noqa: S603 - this project's own command
             [*command_of(code), "--help"],
+            cwd=code,  # what is there comes before all else that could be imported
             env=environment_of(code),
             check=True,
             stdout=subprocess.DEVNULL,
