@@ -233,6 +233,7 @@ class ChosenRows(msgspec.Struct, frozen=True, eq=False, gc=False):
         rewards, propensities = self.rewards.tolist(), self.propensities.tolist()
         times_ms = [0] * len(self) if self.times_ms is None else self.times_ms.tolist()
         slots = [0] * len(self) if self.slots is None else self.slots.tolist()
+
         for row, available in enumerate(self.available.tolist()):
             features: list[Namespace] = []
             for space, name in enumerate(self.spaces):

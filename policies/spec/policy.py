@@ -425,6 +425,7 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
         raise SpecError(
             f"a {learner.kind} learner cannot correct what it has learned: use ignore", "join.late"
         )
+
     if rule.learn == "as_it_arrives" and rule.page_reward is not msgspec.UNSET:
         raise SpecError(
             f"a {learner.kind} learner cannot correct what it has learned of a page when another of"

@@ -62,6 +62,7 @@ class HttpServer:
             )(lambda: Connection(self._state, loop), sock=each, backlog=BACKLOG)
             for each in listeners
         ]
+
         ticking = asyncio.ensure_future(self._tick_forever())
         try:
             await self._exit.wait()

@@ -77,6 +77,7 @@ def pools_by_limit(task: RankingTask, found: Gathered, k: int, *, seed: int) -> 
     places = places_of_relevant(found.deep, task.relevant)
     names = list(found.deep)
     rows, before = [], np.zeros(task.users)
+
     for limit in LIMITS:
         reached = _recall(task, places, list(range(len(names))), limit)
         ordered = None

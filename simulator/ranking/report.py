@@ -283,6 +283,7 @@ def report_facts(report: RankingReport) -> list[str]:
         "on items that the user had": split.known_already,
         "that say nothing for their item": split.irrelevant,
     }
+
     counted = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
     facts = [
         f"{report.data}, split {split.name}: {split.sentence}{cut}",
@@ -291,6 +292,7 @@ def report_facts(report: RankingReport) -> list[str]:
             f" for, {split.items:,} items are ranked, without those of the user's history"
         ),
     ]
+
     if counted:
         facts.append(f"left out of the test events: {counted}")
     if report.artifact is not None:

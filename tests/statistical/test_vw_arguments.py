@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.strategies import THOROUGH
 
 from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, Softmax, SquareCB, VwExploration
@@ -34,7 +35,6 @@ from policies.features import featurise
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec, spec_of
 
-THOROUGH = bool(os.environ.get("BANDITLOOP_THOROUGH"))
 WITH = {
     "regcb": "--cb_min_cost -1 --cb_max_cost 0 --mellowness 0.01",
     "cover": "--psi 0.05",

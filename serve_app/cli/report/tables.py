@@ -103,11 +103,13 @@ def _apprentice(found: ApprenticeWorth) -> Table:
     table.add_row("the policy would have chosen alike", f"{found.agreed:.1%}")
     table.add_row("choices that might have been others", f"{found.explored:.1%}")
     table.add_row("the baseline earns", f"{found.earned:.6g}")
+
     known = math.isfinite(found.value)
     table.add_row("the policy would earn", f"{found.value:.6g}" if known else "not known")
     if known:
         table.add_row("difference", f"{found.difference:+.4g} {_interval(found.low, found.high)}")
     table.add_row(found.verdict, found.reason)
+
     if found.page is not None:
         page, knows = found.page, math.isfinite(found.page.value)
         table.add_row("a page of the baseline earns", f"{page.earned:.6g}")

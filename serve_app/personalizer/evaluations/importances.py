@@ -89,6 +89,7 @@ class ImportanceOperations(KeptOperations):
                 self.list,
             ),
         )
+
         return tuple(
             PersonalizerRoute(
                 endpoint, summary, scope="admin", handler=handler, refusal="InvalidContract"

@@ -134,6 +134,7 @@ class EvaluationOperations(KeptOperations):
                 self.list,
             ),
         )
+
         return tuple(
             PersonalizerRoute(
                 endpoint,

@@ -55,6 +55,7 @@ def told(
             interval_in_minutes=asked.minutes if done else 0,
             value=policies,
         )
+
     return EvaluationBody(
         id=kept.id,
         name=kept.name,

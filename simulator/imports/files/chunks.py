@@ -151,6 +151,7 @@ def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iter
     """
     held = b""
     is_first = True
+
     while True:
         data = file.read(size)
         if is_first:
