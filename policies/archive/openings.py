@@ -9,7 +9,7 @@ import pyarrow as pa
 from bandits.log.older_decisions import Opened, Opening
 from bandits.log.records import ActivationRecord, LogRecord, RewardRecord, TickRecord
 from policies.archive.archive import ArchiveReader
-from policies.archive.parts.objects import lists_of, texts_of
+from policies.archive.parts.objects import lists_of, plain_values, texts_of
 from policies.archive.parts.ruled import placements_of
 from policies.archive.parts.shapes import bounds_of, elements_of
 
@@ -36,9 +36,9 @@ def openings(archive: ArchiveReader, after: str, through: str | None = None) -> 
 
     for group in archive.columns(COLUMNS, after, through):
         batch = group.batch
-        positions, kinds = batch["id"].to_pylist(), _values(batch["kind"])
-        rewards = zip(*(_values(batch[name]) for name in OF_REWARDS), strict=True)
-        decisions = zip(*(_values(batch[name]) for name in OF_DECISIONS), strict=True)
+        positions, kinds = batch["id"].to_pylist(), plain_values(batch["kind"])
+        rewards = zip(*(plain_values(batch[name]) for name in OF_REWARDS), strict=True)
+        decisions = zip(*(plain_values(batch[name]) for name in OF_DECISIONS), strict=True)
         placed = [each or () for each in lists_of(batch["placed"], placements_of)]
         rows = zip(positions, kinds, rewards, decisions, _chosen(batch), placed, strict=True)
 
@@ -51,11 +51,6 @@ def openings(archive: ArchiveReader, after: str, through: str | None = None) -> 
             elif kind == "activation":
                 record = ActivationRecord(reward[0])
             yield position, builds.get(position, record) if kind == "build" else record
-
-
-def _values(column: pa.Array) -> list[object]:
-    """Return a column as one value per row."""
-    return texts_of(column) if pa.types.is_dictionary(column.type) else column.to_pylist()
 
 
 def _chosen(batch: pa.RecordBatch) -> list[list[str]]:
