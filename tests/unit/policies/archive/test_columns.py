@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.first_layout import put_layout_1
 from support.full_logs import (
@@ -36,6 +36,7 @@ from bandits.log.records import (
     DecisionRecord,
     Placed,
     Removed,
+    RerankedRecord,
     RewardRecord,
     Ruled,
     SpecRecord,
@@ -77,6 +78,9 @@ def derived(log: list[tuple[str, bytes]], names=tuple(COLUMNS.names)) -> list[di
 @tries(60)
 @given(full_logs().filter(bool), st.integers(1, 5), st.data())
 def test_a_file_gives_back_records_entries_and_columns(tmp_path_factory, layout, log, groups, data):
+    if layout == 1:  # no build that wrote such files knew of these
+        log = [each for each in log if not isinstance(decoded(each[1]), RerankedRecord)]
+        assume(log)
     root = tmp_path_factory.mktemp("archive")
     put(root, layout, log, groups=groups)
     reader = ArchiveReader(root, "home")
