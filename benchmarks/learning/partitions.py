@@ -52,6 +52,7 @@ from policies.fold.partition import merge_models
 from policies.items.catalogue import Catalogue, Item
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.host.environment import free_port
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import partitions
 from serve_app.store.merges import read_merge
@@ -308,7 +309,7 @@ def seconds(count: int, number: int) -> tuple[float, list[float]]:
     context = get_context("spawn")
     ready, done, spent = context.Barrier(number + 1), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        server = ValkeyServer(data_dir=Path(folder), save="")
+        server = ValkeyServer(free_port(), data_dir=Path(folder), save="")
         server.start()
         url = f"redis://127.0.0.1:{server.port}/0"
         client = redis.Redis.from_url(url)

@@ -50,6 +50,7 @@ from policies.archive.archive import ArchiveReader
 from policies.spec import PolicySpec
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
+from serve_app.host.environment import free_port
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from serve_app.workers.archiver import Archiver
@@ -199,7 +200,7 @@ def measured(names: Sequence[str], decisions: int, jobs: Sequence[int]) -> Itera
     for name in names:
         spec = SPECS[name]
         with tempfile.TemporaryDirectory() as folder:
-            server = ValkeyServer(data_dir=Path(folder), save="")
+            server = ValkeyServer(free_port(), data_dir=Path(folder), save="")
             server.start()
             url = f"redis://127.0.0.1:{server.port}/0"
             client = redis.Redis.from_url(url)

@@ -60,6 +60,7 @@ from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
+from serve_app.host.environment import free_port
 from serve_app.store.archiving.archived import ArchivedStream
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
@@ -231,7 +232,7 @@ def run_service(window_s: float, count: int, folder: Path) -> Iterator[tuple[Cos
     """Run a learner and an archiver over ``count`` decisions, on a clock that is ahead of ours."""
     log, keys = Log(spec_of(window_s)), Keys("slates")
     shift = round(time.time() * 1000) + 60_000 - START_MS
-    server = ValkeyServer(data_dir=folder / "valkey", save="")
+    server = ValkeyServer(free_port(), data_dir=folder / "valkey", save="")
     server.start()
     client = redis.Redis.from_url(f"redis://127.0.0.1:{server.port}/0")
     for name, blob in log.blobs.items():

@@ -31,6 +31,7 @@ from bandits.log.records import DecisionRecord, LogEntry, LogRecord, RewardRecor
 from benchmarks.serving.builds import HERE, checked_out
 from benchmarks.table import Table
 from policies.spec import load_spec
+from serve_app.host.environment import free_port
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
 from simulator.worlds.demo import load_world, make_bench, train_movielens
@@ -138,7 +139,7 @@ def compare(table: Table, name: str, log: list[LogEntry], other: Path, runs: int
     """Measure both builds on a log; whether both gave back what was put in."""
     decisions = sum(isinstance(entry.record, DecisionRecord) for entry in log)
     with tempfile.TemporaryDirectory() as folder:
-        server = ValkeyServer(data_dir=Path(folder), save="")
+        server = ValkeyServer(free_port(), data_dir=Path(folder), save="")
         server.start()
         client = redis.Redis(port=server.port)
         memory = fill(client, log)

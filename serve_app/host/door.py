@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from bandits.errors import StartupError, plain
-from serve_app.host.environment import free_port
 
 FILE = "serving.json"
 MAX_BYTES = 16 << 20
@@ -91,8 +90,9 @@ def open_door(folder: Path) -> Iterator[Door]:
         folder: the service's data folder.
     """
     door, stop, key = Door(), threading.Event(), secrets.token_bytes(32)
-    address, path = ("127.0.0.1", free_port()), folder / FILE
-    with Listener(address, authkey=key) as listener:
+    path = folder / FILE
+    with Listener(("127.0.0.1", 0), authkey=key) as listener:
+        address = listener.address
         fresh = path.with_name(f"{FILE}.{secrets.token_hex(4)}")
         fresh.touch(mode=0o600)
         fresh.write_bytes(msgspec.json.encode(_Way(address[1], key.hex(), os.getpid())))

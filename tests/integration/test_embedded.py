@@ -52,6 +52,24 @@ def test_a_killed_server_comes_back_on_its_port_with_every_acknowledged_write(tm
     assert running_url(tmp_path) is None
 
 
+def test_servers_that_are_started_at_once_find_ports_of_their_own(tmp_path):
+    """Each looked for a free port before any of them listened: all but one died."""
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", HOLD, str(tmp_path / str(n))], stdout=subprocess.PIPE
+                )
+            )
+            for n in range(6)
+        ]
+        try:
+            assert [each.stdout.readline() for each in started] == [b"up\n"] * 6
+        finally:
+            for each in started:
+                each.terminate()
+
+
 def test_the_services_own_processes_reach_it_by_a_socket_that_survives_its_restart(tmp_path):
     """Commands go on finding it by its port."""
     settings = Settings(data_dir=tmp_path)
