@@ -46,7 +46,7 @@ unit: $(READY)
 # are made by each process that collects them: hence in the second part.
 test: $(READY)
 	$(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/cluster tests/integration tests/statistical tests/contract tests/unit --ignore tests/integration/test_openapi.py
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow" tests/e2e tests/integration/test_openapi.py
+	$(BIN)/pytest -q -n 4 --dist loadfile -m "not slow" tests/e2e tests/integration/test_openapi.py
 
 # All cases of the first part of make test, on Redis as on Valkey, and what is slow: an hour.
 thorough: $(READY)

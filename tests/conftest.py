@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import subprocess
@@ -23,6 +24,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("banditloop")
+
+# What is collected stays until the end: it is not searched for garbage again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from cluster.load import Load, eventually, slow_source, stopwatch, write_log
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TYPES = {
     HEAD: {
@@ -83,7 +83,6 @@ def test_load_adds_replicas_and_nodes_and_its_end_removes_them_without_a_failed_
         each.audit(valkey_url, str(tmp_path / "archive"))
 
 
-@pytest.mark.slow
 def test_a_replay_adds_nodes_of_its_own_says_how_many_and_releases_them(cluster, tmp_path):
     write_log(tmp_path / "log.csv", rows=600_000)
     replay = [

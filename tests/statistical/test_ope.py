@@ -158,7 +158,17 @@ def test_sound_worlds_are_reliable(name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("broken", [never_taken, rarely_taken, not_uniform, recomputed, scaled])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        never_taken,
+        recomputed,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (rarely_taken, not_uniform, scaled)
+        ),
+    ],
+)
 def test_broken_logs_are_flagged(broken: Callable[[int], World], name):
     verdicts = Counter(each.estimates[name].verdict for each in broken_worlds(broken))
     assert verdicts["reliable"] <= 0.05 * BROKEN, verdicts
