@@ -56,6 +56,11 @@ class Storage:
         """Whether it is an object store: each read is a request, and listings may be late."""
         return _is_object_store(self._fs)
 
+    @property
+    def local(self) -> str | None:
+        """The folder, where it is on this machine's disk."""
+        return self._base if isinstance(self._fs, fs.LocalFileSystem) else None
+
     def waits(self) -> Iterator[float]:
         """Return the seconds to wait before each look at what a listing lacks."""
         return iter(LISTED_LATE_S if self.is_remote else LISTED_S)

@@ -27,6 +27,7 @@ from bandits.kernels.compiled import (
     truths,
     u4s,
 )
+from bandits.kernels.packed import DOUBLE, FALSE, NIL, TRUE, past, past_map, sized
 
 u1s, i8ss = read_only(types.uint8), read_only(types.int64, 2)
 
@@ -35,58 +36,9 @@ CONTEXT, ITEM, FEATURES, SCORES = 0, 1, 2, 3
 KINDS_OF_SCORE = (b".score", b".rank", b".present")
 """The ends of the names of a source's three features; the source's name stands before them."""
 
-_NIL, _FALSE, _TRUE, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xCB
 _EQUALS = 0x3D
 _SUFFIXES = np.frombuffer(b"".join(KINDS_OF_SCORE), np.uint8)
 _SUFFIX_STARTS = np.cumsum([0, *map(len, KINDS_OF_SCORE)])
-
-
-@inlined
-def _sized(data: Any, at: Any) -> Any:
-    """Return the size of the text, bytes, list or map at a place, and where its content begins."""
-    first = np.int64(data[at])
-    if first < 0xC0:
-        return first & (31 if first >= 0xA0 else 15), at + 1
-
-    if first <= 0xC6:
-        wide = 1 << (first - 0xC4)
-    elif first <= 0xDB:
-        wide = 1 << (first - 0xD9)
-    else:
-        wide = 2 << ((first - 0xDC) & 1)
-    size = np.int64(0)
-    for i in range(wide):
-        size = (size << 8) | np.int64(data[at + 1 + i])
-    return size, at + 1 + wide
-
-
-@inlined
-def _past(data: Any, at: Any) -> Any:
-    """Return where the text or the bytes at a place end."""
-    size, at = _sized(data, at)
-    return at + size
-
-
-@inlined
-def _past_map(data: Any, at: Any) -> Any:
-    """Return where a map of features ends, and how many features it means."""
-    count, at = _sized(data, at)
-    several = np.int64(0)
-    for _ in range(count):
-        at = _past(data, at)
-        first = data[at]
-        if _FALSE <= first <= _TRUE or first == _DOUBLE:
-            at += 9 if first == _DOUBLE else 1
-            several += 1
-        elif 0x90 <= first < 0xA0 or first >= 0xDC:
-            size, at = _sized(data, at)
-            several += size
-            for _ in range(size):
-                at = _past(data, at)
-        else:
-            at = _past(data, at)
-            several += 1
-    return at, several
 
 
 @inlined
@@ -154,33 +106,33 @@ def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         if starts[n] != last:
             last = starts[n]
             # The version; how many fields; the kind, event, policy, spec, snapshot, catalogue.
-            _, at = _sized(data, last + 1)
+            _, at = sized(data, last + 1)
             for _ in range(6):
-                at = _past(data, at)
+                at = past(data, at)
             context = at
-            at, met = _past_map(data, at)
+            at, met = past_map(data, at)
 
-            actions, ids = _sized(data, at)
+            actions, ids = sized(data, at)
             at = ids
             for _ in range(actions):
-                at = _past(data, at)
+                at = past(data, at)
 
             features = np.int64(0)
-            if data[at] == _NIL:
+            if data[at] == NIL:
                 at += 1
             else:
-                _, at = _sized(data, at)
+                _, at = sized(data, at)
                 features = at
                 for _ in range(actions):
-                    at = at + 1 if data[at] == _NIL else _past_map(data, at)[0]
+                    at = at + 1 if data[at] == NIL else past_map(data, at)[0]
 
             scores = at
-            sources, at = _sized(data, at)
+            sources, at = sized(data, at)
             for _ in range(2 * sources):
-                at = _past(data, at)
-            size, pmf = _sized(data, at)
+                at = past(data, at)
+            size, pmf = sized(data, at)
             masses = size >> 3
-            drawn, chosen = _sized(data, pmf + size)
+            drawn, chosen = sized(data, pmf + size)
 
         # The index of the slot's action.
         at, index = chosen, np.int64(0)
@@ -196,8 +148,8 @@ def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
 
         at = ids
         for _ in range(index):
-            at = _past(data, at)
-        size, at = _sized(data, at)
+            at = past(data, at)
+        size, at = sized(data, at)
         found[n, 0], found[n, 1], found[n, 2] = at, at + size, index
         # Each earlier slot took one action.
         found[n, 3], found[n, 4] = actions, actions - slots[n]
@@ -206,9 +158,9 @@ def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         if features:
             at = features
             for _ in range(index):
-                at = at + 1 if data[at] == _NIL else _past_map(data, at)[0]
-            if data[at] != _NIL:
-                own, several = at, _past_map(data, at)[1]
+                at = at + 1 if data[at] == NIL else past_map(data, at)[0]
+            if data[at] != NIL:
+                own, several = at, past_map(data, at)[1]
         found[n, 5], found[n, 6], found[n, 7], found[n, 8], found[n, 9] = (
             context,
             own,
@@ -243,16 +195,16 @@ def _add_features(
     filled: Any,
 ) -> Any:
     """Add the features that a map means, as ``policies.encoding`` has them; return how many."""
-    count, at = _sized(data, at)
+    count, at = sized(data, at)
     for _ in range(count):
-        size, at = _sized(data, at)
+        size, at = sized(data, at)
         _copy(data, at, size, text, 0)
         at += size
 
         first = data[at]
-        if _FALSE <= first <= _TRUE or first == _DOUBLE:
+        if FALSE <= first <= TRUE or first == DOUBLE:
             hashes[filled] = _murmur(text, 0, size, seed)
-            if first == _DOUBLE:
+            if first == DOUBLE:
                 bits = np.uint64(0)
                 for i in range(8):
                     bits = (bits << np.uint64(8)) | np.uint64(data[at + 1 + i])
@@ -260,7 +212,7 @@ def _add_features(
                 values[filled] = np.float32(number[0])
                 at += 9
             else:
-                values[filled] = np.float32(1.0) if first == _TRUE else np.float32(0.0)
+                values[filled] = np.float32(1.0) if first == TRUE else np.float32(0.0)
                 at += 1
             filled += 1
             continue
@@ -268,10 +220,10 @@ def _add_features(
         # A text, or each text of a list, is an indicator of its own.
         several = np.int64(1)
         if 0x90 <= first < 0xA0 or first >= 0xDC:
-            several, at = _sized(data, at)
+            several, at = sized(data, at)
         text[size] = _EQUALS
         for _ in range(several):
-            length, at = _sized(data, at)
+            length, at = sized(data, at)
             _copy(data, at, length, text, size + 1)
             at += length
             hashes[filled] = _murmur(text, 0, size + 1 + length, seed)
@@ -283,10 +235,10 @@ def _add_features(
 @inlined
 def _sources(data: Any, at: Any, spans: Any) -> Any:
     """Put where each source's name begins and ends, and its scores, in the order of the names."""
-    count, at = _sized(data, at)
+    count, at = sized(data, at)
     for i in range(count):
-        size, name = _sized(data, at)
-        length, scores = _sized(data, name + size)
+        size, name = sized(data, at)
+        length, scores = sized(data, name + size)
         at = scores + length
 
         # UTF-8 sorts as the texts do.
@@ -343,7 +295,7 @@ def features_of_chosen(  # noqa: C901, PLR0912 - one pass over the namespaces
     lessons, cells = rows.size, np.int64(0)
     for n in range(lessons):
         cells += found[n, 8] + found[n, 9] + 1 + table.shape[1]
-        cells += 3 * _sized(data, found[n, 7])[0]
+        cells += 3 * sized(data, found[n, 7])[0]
 
     bounds = np.zeros(4 * lessons + 1, np.int64)
     hashes, values = np.empty(cells, np.uint32), np.empty(cells, np.float32)

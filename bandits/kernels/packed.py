@@ -182,3 +182,51 @@ def says(data: Any, at: Any, end: Any, word: Any) -> Any:
     for i in range(word.size):
         same &= data[at + i] == word[i]
     return same
+
+
+@inlined
+def sized(data: Any, at: Any) -> Any:
+    """Return the size of what stands at a place of valid bytes, and where its content begins."""
+    first = np.int64(data[at])
+    if first < 0xC0:
+        return first & (31 if first >= 0xA0 else 15), at + 1
+
+    if first <= 0xC6:
+        wide = 1 << (first - 0xC4)
+    elif first <= 0xDB:
+        wide = 1 << (first - 0xD9)
+    else:
+        wide = 2 << ((first - 0xDC) & 1)
+    size = np.int64(0)
+    for i in range(wide):
+        size = (size << 8) | np.int64(data[at + 1 + i])
+    return size, at + 1 + wide
+
+
+@inlined
+def past(data: Any, at: Any) -> Any:
+    """Return where the text or the bytes at a place end."""
+    size, at = sized(data, at)
+    return at + size
+
+
+@inlined
+def past_map(data: Any, at: Any) -> Any:
+    """Return where a map of features ends, and how many features it means."""
+    count, at = sized(data, at)
+    several = np.int64(0)
+    for _ in range(count):
+        at = past(data, at)
+        first = data[at]
+        if FALSE <= first <= TRUE or first == DOUBLE:
+            at += 9 if first == DOUBLE else 1
+            several += 1
+        elif 0x90 <= first < 0xA0 or first >= 0xDC:
+            size, at = sized(data, at)
+            several += size
+            for _ in range(size):
+                at = past(data, at)
+        else:
+            at = past(data, at)
+            several += 1
+    return at, several

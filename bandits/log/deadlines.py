@@ -46,9 +46,14 @@ class Deadlines:
         self._queues["restored", 0.0] = deque(sorted(deadlines))
         self._none_before = self.next_ms()
 
-    def drop_first(self, kind: str, window_s: float) -> None:
-        """Remove the first deadline of a kind and window."""
-        self._queues[kind, window_s].popleft()
+    def queue_of(self, kind: str, window_s: float) -> deque[Deadline]:
+        """Return the queue of a kind and window, of which the first may be removed."""
+        return self._queues[kind, window_s]
+
+    def alone(self, kind: str) -> deque[Deadline] | None:
+        """Return the queue of a kind, if deadlines of one window alone are in it; else None."""
+        found = [queue for (each, _), queue in self._queues.items() if each == kind and queue]
+        return found[0] if len(found) == 1 else None
 
     def first_of(self, kind: str) -> Iterator[str]:
         """Yield the event of the first deadline of a kind, for each window."""

@@ -144,6 +144,10 @@ class _Rows:
         self.first, self.due_ms = row, ms + self.after_ms
         return True
 
+    def extend(self, rows: Iterable[int]) -> None:
+        """Add rows behind others that are there."""
+        self._rows.extend(rows)
+
     def pop(self, blocks: dict[int, _Block]) -> int:
         """Take the first one."""
         row = self.first
@@ -235,22 +239,105 @@ class OlderDecisions:
         self._remind(row, ms, decision.rule.window_ms, closes=not decision.forgotten_ms)
         return row
 
+    def extend(self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision]) -> None:
+        """Add decisions, which are later than all others.
+
+        Args:
+            openings: what is kept of the records of n decisions.
+            decisions: what has become of each so far.
+        """
+        first = 0
+        while first < len(openings):
+            end = self._alike(openings, decisions, first)
+            if end == first:
+                self.add(openings[first], decisions[first])
+                end += 1
+            else:
+                self._add_alike(openings[first:end], decisions[first:end])
+            first = end
+
+    def _alike(
+        self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision], first: int
+    ) -> int:
+        """Return up to where, from ``first`` on, decisions are open, of one spec and catalogue.
+
+        All of these fit into the block that is being filled.
+        """
+        opening, rule = openings[first], decisions[first].rule
+        spec, catalogue = opening.spec, opening.catalogue
+        most = min(len(openings), first + ROWS - (self._end & (ROWS - 1)))
+        for end in range(first, most):
+            opening, decision = openings[end], decisions[end]
+            if (
+                opening.spec != spec
+                or opening.catalogue != catalogue
+                or opening.placed
+                or decision.forgotten_ms
+                or decision.rule is not rule
+            ):
+                return end
+        return most
+
+    def _add_alike(
+        self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision]
+    ) -> None:
+        """Add decisions of ``_alike`` at once."""
+        count, begin = len(openings), self._end
+        rows = range(begin, begin + count)
+        self._end += count
+        block = self._blocks.get(begin >> SHIFT)
+        if block is None:
+            block = self._blocks[begin >> SHIFT] = _Block()
+
+        lows = [hash(each.event_id) & BITS for each in openings]
+        times = [log_order(each.position) for each in decisions]
+        number = self._number(openings[0].spec, openings[0].catalogue, count)
+        block.low.extend(lows)
+        block.high.extend([_high(each.event_id) for each in openings])
+        block.ms.extend([ms for ms, _ in times])
+        block.seq.extend([sequence for _, sequence in times])
+        block.named.extend([number] * count)
+        block.flags.extend([ACTIVATED if each.activated else 0 for each in decisions])
+        for each in openings:
+            block.actions.extend(map(hash, each.chosen))
+            block.ends.append(len(block.actions))
+        block.there += count
+        block.taught += count
+
+        self._count += count
+        if 5 * self._count > 3 * self._mask:
+            self._grow()
+        else:
+            for low, row in zip(lows, rows, strict=True):
+                self._insert(low, row)
+        for row, decision in zip(rows, decisions, strict=True):
+            decision.row = row
+            if decision.seen or decision.taught:
+                self.keep(decision)
+        self._remind(begin, times[0][0], decisions[0].rule.window_ms, closes=True)
+        self._queue(decisions[0].rule.window_ms, closes=True).extend(rows[1:])
+
     def find(self, event_id: str) -> RememberedDecision | None:
         """Return the decision of a name, if one is here; ``keep`` it when it has been changed."""
-        low, high = _hashes(event_id)
+        row = self._row_of(event_id)
+        return None if row < 0 else self.decision(row)
+
+    def holds(self, event_id: str) -> bool:
+        """Return whether a decision of this name is here."""
+        return self._count > 0 and self._row_of(event_id) >= 0
+
+    def _row_of(self, event_id: str) -> int:
+        """Return the row of a name, -1 if it has none."""
         table, mask, blocks = self._table, self._mask, self._blocks
+        low = hash(event_id) & BITS
         at = low & mask
         while found := table[at]:
             row = found - 1
             block, offset = blocks[row >> SHIFT], row & (ROWS - 1)
-            if block.low[offset] == low and block.high[offset] == high:
-                return self.decision(row)
+            if block.low[offset] == low and block.high[offset] == _high(event_id):
+                return row
             at = (at + 1) & mask
-        return None
-
-    def holds(self, event_id: str) -> bool:
-        """Return whether a decision of this name is here."""
-        return self._count > 0 and self.find(event_id) is not None
+        return -1
 
     def decision(self, row: int) -> RememberedDecision:
         """Return the decision of a row."""
@@ -334,6 +421,54 @@ class OlderDecisions:
         self._forget(row)
         return None
 
+    def closing_alone(self) -> "_Rows | None":
+        """Return the queue of what closes, where all windows are of one length; else None."""
+        found = [queue for queue in self._all if queue.closes and queue.due_ms < NEVER]
+        return found[0] if len(found) == 1 else None
+
+    def close_due(
+        self, queue: _Rows, now_ms: int
+    ) -> Iterator[tuple[int, str, str, JoinRule, int, int]]:
+        """Yield the decisions of a queue that are due to close, in order.
+
+        Of one that was activated, has no rewards and is corrected by none, nothing can be taught
+        any more once it was yielded.
+
+        Args:
+            queue: that of ``closing_alone``.
+            now_ms: all that are due by then.
+
+        Yields:
+            When it closes; its position, spec, rule, row, and how many slots it has. 0: it is an
+            unusual one, for the caller to end and to ``keep``.
+        """
+        blocks, window_ms = self._blocks, queue.window_ms
+        forgets = self._queue(window_ms, closes=False)
+        while (at_ms := queue.due_ms) <= now_ms:
+            row = queue.pop(blocks)
+            block, offset = blocks[row >> SHIFT], row & (ROWS - 1)
+            ms, number = block.ms[offset], block.named[offset]
+            forgets.add(row, ms)
+            spec, rule = self._named[number][0], self._rules[number]
+            slots = block.ends[offset] - (block.ends[offset - 1] if offset else 0)
+            if block.flags[offset] != ACTIVATED or rule.late != "ignore" or row in self._placed:
+                slots = 0
+            if slots:
+                block.flags[offset] = ACTIVATED | CLOSED | BARE
+                self._taught_of[number] -= 1
+                block.taught -= 1
+                if not block.taught and len(block.flags) == ROWS:
+                    block.actions = array("q")
+            yield at_ms, f"{ms}-{block.seq[offset]}", spec, rule, row, slots
+        self._set_next()
+
+    def forget_due(self, now_ms: int) -> None:
+        """Forget what is due to be forgotten by now."""
+        for queue in self._all:
+            while not queue.closes and queue.due_ms <= now_ms:
+                self._forget(queue.pop(self._blocks))
+        self._set_next()
+
     def first(self) -> str | None:
         """Return the position of the oldest decision."""
         while self._first < self._end and self._is_gone(self._first):
@@ -386,7 +521,8 @@ class OlderDecisions:
         block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
         return f"{block.ms[offset]}-{block.seq[offset]}"
 
-    def _number(self, spec: str, catalogue: str) -> int:
+    def _number(self, spec: str, catalogue: str, rows: int = 1) -> int:
+        """Return the number of some rows' spec and catalogue."""
         name = spec, catalogue
         number = self._numbers.get(name)
         if number is None:
@@ -394,8 +530,8 @@ class OlderDecisions:
             self._numbers[name], self._named[number] = number, name
             self._rules[number], self._uses[number] = self._rule_of(spec), 0
             self._taught_of[number] = 0
-        self._uses[number] += 1
-        self._taught_of[number] += 1
+        self._uses[number] += rows
+        self._taught_of[number] += rows
         return number
 
     def _forget(self, row: int) -> None:
@@ -422,12 +558,15 @@ class OlderDecisions:
     # Deadlines
 
     def _remind(self, row: int, ms: int, window_ms: int, *, closes: bool) -> None:
+        if self._queue(window_ms, closes=closes).add(row, ms):
+            self._set_next()
+
+    def _queue(self, window_ms: int, *, closes: bool) -> _Rows:
         queue = self._queues.get((closes, window_ms))
         if queue is None:
             queue = self._queues[closes, window_ms] = _Rows(window_ms, closes=closes)
             self._all.append(queue)
-        if queue.add(row, ms):
-            self._set_next()
+        return queue
 
     def _set_next(self) -> None:
         self.next_ms = min([queue.due_ms for queue in self._all])
@@ -457,8 +596,10 @@ class OlderDecisions:
         table[free] = 0
 
     def _grow(self) -> None:
-        """Make room for twice as many, all at once."""
+        """Make room for twice as many, or more, all at once."""
         size = 2 * (self._mask + 1)
+        while 5 * self._count > 3 * (size - 1):
+            size *= 2
         self._mask = size - 1
 
         # In the order of where they look first, each takes the first place behind the one before.
@@ -486,4 +627,8 @@ class OlderDecisions:
 
 def _hashes(event_id: str) -> tuple[int, int]:
     """Return 128 bits of a name: two keyed hashes, whose key is this process's own."""
-    return hash(event_id) & BITS, hash(f"{event_id}\0") & BITS
+    return hash(event_id) & BITS, _high(event_id)
+
+
+def _high(event_id: str) -> int:
+    return hash(f"{event_id}\0") & BITS

@@ -32,6 +32,78 @@ class RunStoppedError(Exception):
         self.place = place
 
 
+class _OlderClosing:
+    """Closes and forgets older decisions in a run, many at a time.
+
+    ``times``: of the run's entries so far.
+
+    Args:
+        windows: the join.
+        first: the place of the run's first entry.
+        out: gets what is to be taught, appended.
+        causes: gets, for each of that, the place of the entry that closed its window.
+    """
+
+    def __init__(
+        self, windows: "PlainRuns", first: int, out: list[JoinedDecision], causes: list[int]
+    ) -> None:
+        self.times: list[int] = []
+        self._windows, self._first, self._out, self._causes = windows, first, out, causes
+        self._at = 0
+        self._usual: dict[tuple[str, int], tuple[tuple[int, ...], tuple[float, ...]]] = {}
+
+    def until(self, now_ms: int) -> None:
+        """Close and forget what is due by now, in the order in which it is.
+
+        Raises:
+            RunStoppedError: what an entry makes due cannot be done.
+        """
+        try:
+            self._until(now_ms)
+        except Exception as error:
+            raise RunStoppedError(self._first + self._at) from error
+
+    def _until(self, now_ms: int) -> None:
+        windows, out, causes, times = self._windows, self._out, self._causes, self.times
+        older = windows.older
+        if (queue := older.closing_alone()) is None:
+            while (at_ms := older.next_ms) <= now_ms:
+                self._reach(at_ms)
+                windows.pop_older(at_ms, out)
+                causes.extend([self._first + self._at] * (len(out) - len(causes)))
+            return
+
+        ended = 0
+        for at_ms, position, spec, rule, row, slots in older.close_due(queue, now_ms):
+            while times[self._at] < at_ms:
+                self._at += 1
+            if not slots:
+                windows.end_older(older.decision(row), at_ms, out)
+                causes.extend([self._first + self._at] * (len(out) - len(causes)))
+                continue
+            taught = self._usual.get((spec, slots))
+            if taught is None:
+                taught = self._usual[spec, slots] = _unrewarded(spec, rule, slots)
+            record = windows.closing_record(position, rule, spec)
+            out.append(JoinedDecision(position, record, *taught))
+            causes.append(self._first + self._at)
+            ended += 1
+        if ended:
+            windows.counts["closed"] += ended
+        older.forget_due(now_ms)
+
+    def _reach(self, at_ms: int) -> None:
+        while self.times[self._at] < at_ms:
+            self._at += 1
+
+
+def _unrewarded(spec: str, rule: JoinRule, slots: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return what a decision without rewards teaches: its slots, and the reward of each."""
+    numbers = tuple(range(slots))
+    decision = RememberedDecision("", spec, rule, None, activated=True, slots=slots)
+    return numbers, decision.rewards_of(numbers)
+
+
 @dataclass(slots=True, eq=False)
 class PlainRuns(Windows):
     """Windows that take plain entries many at a time."""
@@ -62,6 +134,8 @@ class PlainRuns(Windows):
         activations, weighs, most = self._activations, self.behind is not None, self.recent_bytes
         rules: dict[str, JoinRule | None] = {}
         sequence, decisions, ended, due_ms, end = self._sequence, 0, 0, 0, len(entries)
+        closing = _OlderClosing(self, first, out, causes)
+        times = closing.times
 
         for place in range(first, end):
             entry = entries[place]
@@ -71,15 +145,14 @@ class PlainRuns(Windows):
                 end = place
                 break
 
-            # A window closes before the entry that closes it is applied.
-            if older.next_ms <= now_ms:
-                nearest = min(each[0][0] for each in (closes, forgets, _NO_DEADLINES) if each)
-                if nearest <= now_ms:
+            # A window closes before the entry that closes it is applied. Those of older decisions
+            # may wait as long as nobody asks for one of them, and nothing else is taught.
+            if now_ms >= due_ms and older.next_ms <= now_ms:
+                due_ms = min(each[0][0] for each in (closes, forgets, _NO_DEADLINES) if each)
+                if due_ms <= now_ms:
                     end = place
                     break
-                self._advance_older(place, now_ms, out)
-                while len(causes) < len(out):
-                    causes.append(place)
+            times.append(now_ms)
             while now_ms >= due_ms:
                 close = closes[0] if closes else _NO_DEADLINE
                 forget = forgets[0] if forgets else _NO_DEADLINE
@@ -126,6 +199,11 @@ class PlainRuns(Windows):
                 known = opened.get(record.event_id) or closed.get(record.event_id)
                 if known is None and older.next_ms < NEVER:
                     known = older.find(record.event_id)
+                if known is not None and older.next_ms <= now_ms:
+                    rule = known.rule
+                    if known.row >= 0 or rule.late != "ignore" or rule.learn != "at_close":
+                        closing.until(now_ms)
+                        known = older.find(record.event_id) if known.row >= 0 else known
                 if known is None:
                     end = place
                     break
@@ -143,13 +221,18 @@ class PlainRuns(Windows):
             if spec not in rules:
                 rules[spec] = self._plain_rule(spec, window_s) if holds_spec(spec) else None
             rule_now, weight = rules[spec], ENCODED_BYTES + len(record.data)
+            # A name may be free again by now.
+            is_older = older.next_ms < NEVER and older.holds(event_id)
+            if is_older and older.next_ms <= now_ms:
+                closing.until(now_ms)
+                is_older = older.holds(event_id)
             if (
                 rule_now is None
                 or event_id in opened
                 or event_id in closed
                 or event_id in early
                 or event_id in activations
-                or (older.next_ms < NEVER and older.find(event_id) is not None)
+                or is_older
             ):
                 end = place
                 break
@@ -166,6 +249,9 @@ class PlainRuns(Windows):
                 if self._taken_bytes > most:
                     self._make_room()
 
+        if end > first and older.next_ms <= times[end - first - 1]:
+            closing.until(times[end - first - 1])
+
         # A count that is nought is no count.
         self._sequence = sequence
         self._deadlines.look_again()
@@ -174,24 +260,6 @@ class PlainRuns(Windows):
         if ended:
             self.counts["closed"] += ended
         return end
-
-    def _advance_older(self, place: int, now_ms: int, out: list[JoinedDecision]) -> None:
-        """Close and forget the older decisions that are due by now, before others are.
-
-        Args:
-            place: which of the entries makes them due.
-            now_ms: its time.
-            out: gets what is to be taught, appended.
-        """
-        older = self._older
-        try:
-            while (at_ms := older.next_ms) <= now_ms:
-                decision = older.pop_due()
-                if decision is not None:
-                    self._end(decision, at_ms, out)
-                    older.keep(decision)
-        except Exception as error:
-            raise RunStoppedError(place) from error
 
     def _plain_rule(self, spec: str, window_s: float) -> JoinRule | None:
         """Return the rule of a spec; None: its decisions are not plain."""

@@ -5,7 +5,7 @@ older_decisions.py. What is taught depends on neither.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -41,6 +41,20 @@ Lessons = list[JoinedDecision] | None
 
 class RecordsBehind(Protocol):
     """The records of decisions that are not in memory any more."""
+
+    def put_by(
+        self, decisions: Sequence[RememberedDecision], records: Sequence[Decision]
+    ) -> Sequence[Decision]:
+        """Take note of what decisions teach when they close.
+
+        Args:
+            decisions: n of them, in the order of the log.
+            records: theirs, which are kept no longer.
+
+        Returns:
+            Records that say of each what an Opening says; shorter ones are read faster.
+        """
+        ...
 
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.
@@ -173,11 +187,35 @@ class Windows:
         while older.next_ms <= now_ms:
             at_ms = older.next_ms
             self._advance_recent(at_ms - 1, out)
-            decision = older.pop_due()
-            if decision is not None:
-                self._end(decision, at_ms, out)
-                older.keep(decision)
+            self.pop_older(at_ms, out)
         self._advance_recent(now_ms, out)
+
+    @property
+    def older(self) -> OlderDecisions:
+        """The decisions whose records are not in memory."""
+        return self._older
+
+    def pop_older(self, at_ms: int, out: Lessons) -> None:
+        """Close the next older decision that is due, or forget it.
+
+        Args:
+            at_ms: when it is due.
+            out: gets what is to be taught, appended.
+        """
+        decision = self._older.pop_due()
+        if decision is not None:
+            self.end_older(decision, at_ms, out)
+
+    def end_older(self, decision: RememberedDecision, at_ms: int, out: Lessons) -> None:
+        """Close the window of an older decision.
+
+        Args:
+            decision: the decision.
+            at_ms: when its window ends.
+            out: gets what is to be taught, appended.
+        """
+        self._end(decision, at_ms, out)
+        self._older.keep(decision)
 
     def _advance_recent(self, now_ms: int, out: Lessons) -> None:
         while due := self._deadlines.pop_due(now_ms):
@@ -228,8 +266,18 @@ class Windows:
             decision.teach_no_more()
 
     def _closing_record(self, decision: RememberedDecision) -> Decision:
+        return self.closing_record(decision.position, decision.rule, decision.spec)
+
+    def closing_record(self, position: str, rule: JoinRule, spec: str) -> Decision:
+        """Return what of an older decision teaches, whose window closes.
+
+        Args:
+            position: the decision's.
+            rule: its spec's.
+            spec: the digest of its spec.
+        """
         assert self.behind is not None  # noqa: S101 - else every record is in memory
-        return self.behind.closing(decision.position, decision.rule.window_ms, decision.spec)
+        return self.behind.closing(position, rule.window_ms, spec)
 
     def _record_of(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
@@ -267,20 +315,29 @@ class Windows:
         """Keep the oldest decisions without their records, until the others have room to spare."""
         made: list[RememberedDecision] = []
         records: list[Decision] = []
-        while self._taken_bytes > self.recent_bytes - (self.recent_bytes >> SPARE_SHIFT):
-            decision = self._first_open()
-            if decision is None:
-                break
-            record = decision.record
-            assert record is not None  # noqa: S101 - it is open, and no older one
-            del self._open[record.event_id]
-            self._deadlines.drop_first("close", decision.rule.window_s)
-            self._give_back(record)
-            made.append(decision)
-            records.append(record)
+        enough = self.recent_bytes - (self.recent_bytes >> SPARE_SHIFT)
+        while self._taken_bytes > enough:
+            queue = self._deadlines.alone("close")
+            first = self._first_open() if queue is None else None
+            if queue is None:
+                if first is None:
+                    break
+                queue = self._deadlines.queue_of("close", first.rule.window_s)
 
-        for decision, opening in zip(made, openings_of(records), strict=True):
-            self._older.add(opening, decision)
+            # All of it is older than what other windows have, or there are no others.
+            while self._taken_bytes > enough and queue:
+                decision = self._open.pop(queue.popleft()[3])
+                record = decision.record
+                assert record is not None  # noqa: S101 - it is open, and no older one
+                self._give_back(record)
+                made.append(decision)
+                records.append(record)
+                if first is not None:
+                    break
+
+        said = records if self.behind is None else self.behind.put_by(made, records)
+        self._older.extend(openings_of(said), made)
+        for decision in made:
             decision.record = None
 
     def _join_early(self, decision: RememberedDecision, event_id: str, now_ms: int) -> None:

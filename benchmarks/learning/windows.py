@@ -99,7 +99,7 @@ class Log:
 
     def __init__(self, spec: PolicySpec) -> None:
         rng = np.random.default_rng(0)
-        self.spec = spec
+        self.spec, self.aside = spec, None
         self.blobs = {spec.digest: spec.encoded, Catalogue().digest: Catalogue().encoded}
         self.parts = [encode(self._record(rng)).split(NAME.encode()) for _ in range(DISTINCT)]
 

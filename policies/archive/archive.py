@@ -165,6 +165,11 @@ class ArchiveReader:
         self.chain = RangeChain(self._files, policy)
 
     @property
+    def local(self) -> str | None:
+        """The archive's folder, where it is on this machine's disk."""
+        return self._files.local
+
+    @property
     def end(self) -> str:
         """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
         return self.chain.listing.end

@@ -38,6 +38,8 @@ class PartitionLog(Protocol):
 class _WholePast:
     """The log behind a fold that relies on no checkpoint."""
 
+    aside: str | None = None
+
     def __init__(self, log: PartitionLog) -> None:
         self.entries = self.behind = self.taught = log.encoded
 

@@ -19,7 +19,13 @@ from policies.rules.quotas.quota import Control
 
 
 class Past(Protocol):
-    """The log behind a fold, which only a resume and a rollback ask."""
+    """The log behind a fold.
+
+    ``aside``: a folder in which files of a process's own find room, which nobody else sees; None:
+    the one for temporary files.
+    """
+
+    aside: str | None
 
     def entries(self, after: str, through: str) -> Iterable[LogEntry]:
         """Yield some of the log's entries, in its order.

@@ -126,6 +126,7 @@ class FoldMemory:
         self.refused_warm_starts = 0
 
         self._learner: Learner | None = None
+        self._alone: dict[str, bool] = {}
         self._lessons = Lessons(self._blobs.catalogue_alike)
         behind = None if past is None else ReadBehind(past, self._teaches_alone)
         self.join = Join(self._rule_of, waits=self._waits, behind=behind)
@@ -218,7 +219,7 @@ class FoldMemory:
         # What waits was learned by the one before.
         if self._learner is not None:
             self._lessons.teach(self._learner)
-        self._learner = learner
+        self._learner, self._alone = learner, {}
 
     @property
     def version(self) -> int:
@@ -310,8 +311,12 @@ class FoldMemory:
 
         That is without the propensity of it.
         """
-        learner = self._learner
-        return learner is not None and not learner.weighs and self._teaches_rows(name)
+        alone = self._alone.get(name)
+        if alone is None:
+            learner = self._learner
+            alone = learner is not None and not learner.weighs and self._teaches_rows(name)
+            self._alone[name] = alone
+        return alone
 
     def _teaches_rows(self, name: str) -> bool:
         """Return whether decisions of a spec teach by the features of what they chose alone."""

@@ -1,13 +1,15 @@
 """Reading the records of decisions that a fold does not keep in memory, from the log behind it."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bandits.errors import BanditloopError, CodecError
 from bandits.log.encoded_decisions import DECISIONS, Decision
 from bandits.log.positions import log_order, position_before
-from bandits.log.records import LogEntry
+from bandits.log.records import EncodedDecision, LogEntry
+from bandits.log.remembered_decisions import RememberedDecision
 from policies.fold.checkpoint import FoldState, Past
+from policies.fold.put_by import PutBy
 
 END = f"{2**64 - 1}-{2**64 - 1}"
 """Past every entry."""
@@ -22,7 +24,8 @@ class ReadBehind:
     """Reads one log behind its fold.
 
     Windows of one length close in the order of the log. So for each length there is a reader that
-    goes through the log once, as far behind the fold as the window is long.
+    goes through the log once, as far behind the fold as the window is long. What chosen actions
+    alone teach is put by before it is forgotten (see put_by.py), and is read from there.
 
     Args:
         past: the log.
@@ -36,6 +39,40 @@ class ReadBehind:
         self._past, self._teaches_alone = past, teaches_alone
         self._readers: dict[tuple[int, bool], Iterator[LogEntry]] = {}
         self._fetched: dict[str, Decision] = {}
+        self._put_by = PutBy(past.aside)
+
+    def put_by(
+        self, decisions: Sequence[RememberedDecision], records: Sequence[Decision]
+    ) -> Sequence[Decision]:
+        """Put by what decisions teach when they close.
+
+        Args:
+            decisions: n of them, in the order of the log.
+            records: theirs, which are kept no longer.
+
+        Returns:
+            The records, with nothing that is not taught where that alone was put by.
+        """
+        said = list(records)
+        places: dict[int, list[int]] = {}
+        alone: dict[str, bool] = {}
+        for place, (decision, record) in enumerate(zip(decisions, records, strict=True)):
+            # As they arrive, decisions have taught before they close.
+            if not isinstance(record, EncodedDecision) or decision.rule.learn != "at_close":
+                continue
+            spec = record.spec
+            if spec not in alone:
+                alone[spec] = self._teaches_alone(spec)
+            if alone[spec]:
+                places.setdefault(decision.rule.window_ms, []).append(place)
+
+        for window_ms, own in places.items():
+            positions = [decisions[place].position for place in own]
+            whole = [each for place in own if isinstance(each := said[place], EncodedDecision)]
+            short = self._put_by.add(window_ms, positions, whole)
+            for place, record in zip(own, short, strict=True):
+                said[place] = record
+        return said
 
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.
@@ -48,8 +85,12 @@ class ReadBehind:
         Raises:
             CodecError: the log holds no decision there; or whatever reading the log raises.
         """
-        # A reader that fails, say because files were compacted meanwhile, is made anew once.
         alone = self._teaches_alone(spec)
+        put_by = self._put_by.take(window_ms, position) if alone else None
+        if put_by is not None:
+            return put_by
+
+        # A reader that fails, say because files were compacted meanwhile, is made anew once.
         reader, record = self._readers.pop((window_ms, alone), None), None
         if reader is not None:
             with contextlib.suppress(BanditloopError, OSError):

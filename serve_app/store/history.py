@@ -140,6 +140,11 @@ class History:
         yield from opened_of(self.encoded(position, through))
 
     @property
+    def aside(self) -> str | None:
+        """A folder where there is room for much of the log: the archive's, if it is on a disk."""
+        return None if self.archive is None else self.archive.local
+
+    @property
     def policy(self) -> str:
         """The policy whose log it is, or the space."""
         return self._keys.policy
@@ -188,7 +193,7 @@ class LogPast:
         self.entries = history.encoded
         self.opened = history.opened
         self.behind = partial(history.encoded, batch=BEHIND)
-        self.taught = partial(history.taught, batch=BEHIND)
+        self.taught, self.aside = partial(history.taught, batch=BEHIND), history.aside
         self._checkpoints = checkpoints
 
     def checkpoint(self, position: str) -> FoldState | None:

@@ -90,6 +90,8 @@ class FakeLog:
 class FakePast:
     """The log behind a fold; ``checkpoints`` by position, kept by ``keep``."""
 
+    aside = None
+
     def __init__(self, log: FakeLog) -> None:
         self._log = log
         self.checkpoints: dict[str, bytes] = {}

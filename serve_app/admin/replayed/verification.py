@@ -92,7 +92,7 @@ class ProvenPast:
 
     def __init__(self, stored: StoredPolicy, proven: Sequence[FoldState]) -> None:
         self.entries = self.behind = stored.history.encoded
-        self.taught = stored.history.taught
+        self.taught, self.aside = stored.history.taught, stored.history.aside
         self.opened = stored.history.opened
         self._proven = proven
 

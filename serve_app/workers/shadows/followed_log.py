@@ -136,6 +136,8 @@ class MergedLogs:
 class _MergedPast:
     """The logs of several partitions behind a fold of all of them."""
 
+    aside: str | None = None
+
     def __init__(self, logs: Sequence[LogOfPartition]) -> None:
         self._logs = logs
         self.entries = partial(_merged, logs)

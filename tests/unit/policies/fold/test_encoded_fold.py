@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fakes import SALT, FakeLog
+from support.fakes import SALT, FakeLog, FakePast
 from support.logs import RANDOM_LOGS, RULE, WINDOW, decision, log_of
 
 from bandits.exploration import EpsilonGreedy, LinTs, LinUcb
@@ -142,3 +142,21 @@ def test_random_logs_of_encoded_decisions_end_in_the_same_bytes(spec, steps, at)
         some.apply(part[at:])
     assert bytes_of(fold) == bytes_of(whole)
     assert bytes_of(both) == bytes_of(whole)
+
+
+class UntaughtPast(FakePast):
+    """A log of which nothing may be read for what its chosen actions teach."""
+
+    def taught(self, after: str, through: str):
+        raise AssertionError("what memory gave up was put by")
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_what_memory_gives_up_is_not_read_again_to_be_taught(spec):
+    log = rich_log(spec)
+    whole = Fold(log.blobs.__getitem__, salt=SALT)
+    whole.apply(encoded(log))
+    fold = Fold(log.blobs.__getitem__, salt=SALT, past=UntaughtPast(log))
+    fold.join.recent_bytes = 0
+    fold.apply(encoded(log))
+    assert bytes_of(fold) == bytes_of(whole)

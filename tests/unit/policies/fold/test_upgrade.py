@@ -56,6 +56,7 @@ class Archived:
 
     def __init__(self, reader: ArchiveReader) -> None:
         self.reader = reader
+        self.aside = None
         self.entries = self.behind = self.taught = self.encoded = reader.entries
         self.opened = partial(openings, reader)
         self.blob = reader.blob
