@@ -103,10 +103,14 @@ class ItemsPast:
 
     Args:
         log: the log of items.
+        timeline: makes the timeline of an era.
     """
 
-    def __init__(self, log: ItemsLog | None = None) -> None:
+    def __init__(
+        self, log: ItemsLog | None = None, timeline: type[ItemTimeline] = ItemTimeline
+    ) -> None:
         self.log: ItemsLog = NoItems() if log is None else log
+        self._timeline = timeline
         self._wholes: dict[str, Catalogue] = {}
         self._read_whole: tuple[Catalogue, ItemTimeline] | None = None
         self._eras: list[_Era] = []
@@ -147,16 +151,21 @@ class ItemsPast:
             version: one whose catalogue was returned before.
             item_id: the item.
         """
+        timeline = self.timeline(version)
+        return None if timeline is None else timeline.item(item_id)
+
+    def timeline(self, version: str) -> ItemTimeline | None:
+        """Return the timeline that has a version; None: its catalogue was not returned before."""
         for era in self._eras:
             if era.timeline.holds(version):
-                return era.timeline.item(item_id)
+                return era.timeline
 
         whole = self._wholes.get(version)
-        if whole is None or item_id not in whole:
+        if whole is None:
             return None
         if self._read_whole is None or self._read_whole[0] is not whole:
-            self._read_whole = whole, ItemTimeline(whole)
-        return self._read_whole[1].item(item_id)
+            self._read_whole = whole, self._timeline(whole)
+        return self._read_whole[1]
 
     def _whole(self, name: str, blob: Blob | None) -> Catalogue:
         for era in self._eras:
@@ -214,8 +223,8 @@ class ItemsPast:
                 if version is None:
                     raise
                 continue
-            return self._add(ItemTimeline(catalogue, version=version, at=begin))
-        return self._add(ItemTimeline())
+            return self._add(self._timeline(catalogue, version=version, at=begin))
+        return self._add(self._timeline())
 
     def _taken(self, name: str) -> Catalogue:
         """Return a whole catalogue, for a timeline, which is asked for it from now on."""
@@ -255,7 +264,7 @@ class ItemsPast:
             return era
         era.end, reader = log_order(entry.id), era.reader
         era.reader = iter(())
-        era = self._add(ItemTimeline(catalogue, at=entry.id))
+        era = self._add(self._timeline(catalogue, at=entry.id))
         era.reader = reader
         return era
 

@@ -2,9 +2,9 @@
 
 from support.items import MemoryItems, patch, put
 
+from policies.items import past
 from policies.items.catalogue import Catalogue
 from policies.requests import Item
-from simulator.logs.archive import item_history
 from simulator.logs.archive.item_history import ItemHistory
 
 
@@ -72,8 +72,8 @@ def test_a_catalogue_that_the_log_has_not_is_a_blob():
 
 
 def test_what_is_long_past_is_forgotten_and_read_again(monkeypatch):
-    monkeypatch.setattr(item_history, "FORGET_EVERY", 10)
-    monkeypatch.setattr(item_history, "SLACK_MS", 20_000)
+    monkeypatch.setattr(past, "LEAST_READ", 10)
+    monkeypatch.setattr(past, "SLACK_MS", 20_000)
     log = MemoryItems()
     log.replace([Item("a"), Item("b")])
     for number in range(200):
@@ -82,8 +82,8 @@ def test_what_is_long_past_is_forgotten_and_read_again(monkeypatch):
     for number, version in enumerate(log.versions[1:]):
         assert history.at(version)("a").features["x"] == number
         assert history.at(version)("b") == Item("b")
-    (era,) = history._eras
-    assert len(era._versions) < 40
-    assert sum(map(len, era._changed.values())) < 40
+    timeline = history._past.timeline(log.versions[-1])
+    assert len(timeline._steps) < 40
+    assert sum(map(len, timeline._were.values())) < 40
     assert history.at(log.versions[5])("a").features["x"] == 4
     assert history.at(log.versions[-1])("a").features["x"] == 199
