@@ -10,7 +10,15 @@ import msgspec
 import pyarrow as pa
 
 from bandits.log.records import NO_RULES, Placed, Removed, Ruled, Unplaced
-from policies.archive.arrays import CODED, list_of, map_to, numbers_column
+from policies.archive.arrays import (
+    CODED,
+    flat_column,
+    list_column,
+    list_of,
+    map_column,
+    map_to,
+    numbers_column,
+)
 from policies.archive.parts.objects import byte_parts, lists_of, maps_of, plain_values, texts_of
 
 REMOVED = pa.struct([pa.field("ids", list_of(CODED)), pa.field("count", pa.int64())])
@@ -32,6 +40,8 @@ RULED = pa.schema(
 )
 """By name, as in Ruled."""
 
+_EMPTY_AS_WELL = ("filter", "now_ms", "did", "control", "short")
+"""What is not the same empty as not there."""
 _tuple = msgspec.structs.astuple
 
 
@@ -49,17 +59,29 @@ def ruled_column(name: str, rules: Sequence[Ruled | None]) -> pa.Array:
     """
     kind = RULED.field(name).type
     values = [None if row is None else getattr(row, name) for row in rules]
-    if name == "boosts":
-        return numbers_column([each or None for each in values], "<f4", kind)
-    if name == "did":
-        values = [None if each is None else list(each.items()) for each in values]
-    elif name == "removed":
-        values = [each and [(rule, _tuple(of)) for rule, of in each.items()] for each in values]
-    elif name in ("placed", "unplaced"):
-        values = [each and list(map(_tuple, each)) for each in values]
-    if name in ("removed", "placed", "unplaced", "page"):
+    if name not in _EMPTY_AS_WELL:
         values = [each or None for each in values]
+    if not any(each is not None for each in values):
+        return pa.nulls(len(values), kind)
+
+    if name == "boosts":
+        return numbers_column(values, "<f4", kind)
+    if name == "did":
+        lists = [items for each in values if each for items in each.values()]
+        return map_column(values, _texts(lists, kind.item_type), kind)
+    if name == "removed":
+        removed = [of for each in values if each for of in each.values()]
+        ids = _texts([of.ids for of in removed], REMOVED.field("ids").type)
+        counts = pa.array([of.count for of in removed], pa.int64())
+        items = pa.StructArray.from_arrays([ids, counts], fields=list(REMOVED))
+        return map_column(values, items, kind)
+    if name in ("placed", "unplaced"):
+        values = [each and list(map(_tuple, each)) for each in values]
     return pa.array(values, kind)
+
+
+def _texts(lists: Sequence[list[str]], kind: pa.DataType) -> pa.Array:
+    return list_column(lists, flat_column(lists, CODED), kind)
 
 
 def rules_of(batch: pa.RecordBatch) -> list[Ruled | None]:
