@@ -311,15 +311,16 @@ class RuledItems:
             rows: int[n], of the items.
             asked: what is looked at beside them.
         """
-        asks = self.rules.looks.activities or (
-            asked.filter is not None and asked.filter.condition.looks.activities
-        )
+        rules = self.rules.looks
+        own = None if asked.filter is None else asked.filter.condition.looks
+        asks = rules.activities or (own is not None and own.activities)
+        timed = rules.time or (own is not None and own.time)
         return Frame(
             self._columns,
             rows,
             asked.context,
             asked.done() if asks else {},
-            _time(asked.now_ms / 1000),
+            _time(asked.now_ms / 1000) if timed else {},
             [],
         )
 

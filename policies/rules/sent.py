@@ -1,6 +1,7 @@
 """Items as requests send them: most are sent again as they were, and not looked at again."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from bandits.values import FeatureMap
@@ -27,18 +28,22 @@ class SentItems:
         self._items = RuledItems(rules)
         self._said: dict[str, FeatureMap] = {}
 
-    def take_in(self, ids: Sequence[str], features: Sequence[FeatureMap]) -> RuledItems:
+    def take_in(self, ids: Sequence[str], features: list[FeatureMap]) -> RuledItems:
         """Return the items of one request, by the ids that it gives them.
 
         Args:
             ids: theirs, each once.
             features: what the request says of each.
         """
-        said = self._said
+        before = [*map(self._said.get, ids)]
+        # Most requests send nothing new: all of it is compared at once.
+        if before == features and _types(before) == _types(features):
+            return self._items.only(ids)
+
         newer = [
             at
-            for at, (item_id, own) in enumerate(zip(ids, features, strict=True))
-            if (before := said.get(item_id)) is None or not _is_as(before, own)
+            for at, (was, own) in enumerate(zip(before, features, strict=True))
+            if was != own or _types([was]) != _types([own])
         ]
         if len(self._items) + len(newer) > MOST:
             self._items, self._said = RuledItems(self._rules), {}
@@ -50,9 +55,6 @@ class SentItems:
         return self._items.only(ids)
 
 
-def _is_as(before: FeatureMap, now: FeatureMap) -> bool:
-    """Return whether features are the same; true is not 1 here, nor is false 0."""
-    if before != now:
-        return False
-    values = now.values()
-    return not (0 in values or 1 in values) or [*map(type, values)] == [*map(type, before.values())]
+def _types(features: Sequence[FeatureMap | None]) -> list[type]:
+    """Return the types of all values: what is equal may be true and 1, or false and 0."""
+    return [*map(type, chain.from_iterable([own.values() for own in features if own]))]

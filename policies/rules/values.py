@@ -112,7 +112,8 @@ def where(found: Any, known: Any) -> Holds:
         found: bool[n], or one for all.
         known: the same.
     """
-    return Holds(known & found, known & np.logical_not(found))
+    yes = known & found
+    return Holds(yes, known ^ yes)
 
 
 def known_of(value: Value) -> Any:
