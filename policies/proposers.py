@@ -29,7 +29,7 @@ from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
 from policies.rules.sent import SentItems
-from policies.source_answers import SourceAnswers
+from policies.source_answers import MORE, SourceAnswers
 from policies.sources.base import (
     Candidates,
     DemandFollower,
@@ -188,16 +188,25 @@ class Proposers:
         changes = offered.offering.changes
         if admission is not None and offered.looks_at_filters:
             await admission.look_at_all()
+        wanted = self._wanted(sources, ruling)
         answers = dict(
-            await asyncio.gather(*(self.answers.ask(source, asked) for source in sources.proposing))
+            await asyncio.gather(
+                *(
+                    self.answers.ask(source, asked, wanted.get(source.name))
+                    for source in sources.proposing
+                )
+            )
         )
 
         # One source that answers is enough; the record says which failed.
+        told = {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)}
         proposed = {
-            name: answer for name, answer in answers.items() if isinstance(answer, Candidates)
+            name: answer.first(self._spec.limit) if name in wanted else answer
+            for name, answer in told.items()
         }
         pool = self.answers.union(proposed, sources.artifact)
-        pool = await self._with_scarce(pool, proposed, asked, sources, ruling)
+        spare = {name: told[name] for name in wanted if name in told}
+        pool = await self._with_scarce(pool, proposed, spare, asked, sources, ruling)
         if failed := {name: reason for name, reason in answers.items() if isinstance(reason, str)}:
             pool = msgspec.structs.replace(pool, failed=failed)
         if not pool.ids:
@@ -222,10 +231,25 @@ class Proposers:
             )
         return kept, now, ruling
 
+    def _wanted(self, sources: SourceSet, ruling: Ruling | None) -> dict[str, int]:
+        """Return how many candidates those sources are asked for that are asked for more.
+
+        Whoever has to be waited for is asked once: where items of a group may have to be looked
+        for, they are looked for in what he proposes beyond the usual.
+        """
+        if ruling is None or not ruling.seeks_groups:
+            return {}
+        return {
+            source.name: MORE * self._spec.limit
+            for source in sources.proposing
+            if not isinstance(source, ImmediateSource)
+        }
+
     async def _with_scarce(
         self,
         pool: Pool,
         proposed: Mapping[str, Candidates],
+        spare: Mapping[str, Candidates],
         asked: SourceRequest,
         sources: SourceSet,
         ruling: Ruling | None,
@@ -233,12 +257,14 @@ class Proposers:
         """Return a pool that holds enough of each group that is to have a share of what is shown.
 
         A price can bring about a share of what is in the pool alone. So the sources that wait for
-        nobody are asked for the best of a group that lacks items; those are of the blend's pool,
-        and not of what the holdout chooses from.
+        nobody are asked for the best of a group that lacks items, and of the others what they have
+        said beyond the usual is looked at; those are of the blend's pool, and not of what the
+        holdout chooses from.
 
         Args:
             pool: what was proposed.
             proposed: the same, by source.
+            spare: what some sources have said in all.
             asked: what the sources were asked.
             sources: all of them.
             ruling: what the rules say; None: there are none.
@@ -259,6 +285,9 @@ class Proposers:
                 name, more = await self.answers.ask(source, of_group, wanted)
                 if isinstance(more, Candidates):
                     answers[name] = answers[name].joined(more)
+            for name, every in spare.items():
+                of_it = await admission.sift(every.ids)
+                answers[name] = answers[name].joined(every.at(of_it[:wanted].tolist()))
 
         if all(answers[name] is found for name, found in proposed.items()):
             return pool

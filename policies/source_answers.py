@@ -4,7 +4,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import chain, islice, zip_longest
 
 import numpy as np
@@ -19,7 +18,7 @@ from policies.sources.base import Candidates, CandidateSource, ImmediateSource, 
 from policies.spec import PolicySpec
 
 MORE = 4
-"""Times as many candidates are asked for where the filters leave too few."""
+"""Times as many candidates are asked for where the filters leave too few, or a quota may."""
 MAX_REASON = 200
 """Characters that are kept of a source's failure."""
 WARN_EVERY_S = 30.0
@@ -80,8 +79,7 @@ class SourceAnswers:
             kept = await request.admission.sift(found.ids)
             last = len(found.ids) < limit or not isinstance(source, ImmediateSource)
             if len(kept) >= wanted or last:
-                ids = tuple(found.ids[at] for at in kept[:wanted].tolist())
-                return replace(found, ids=ids, scores=found.scores[kept[:wanted]])
+                return found.at(kept[:wanted].tolist())
             limit *= MORE
 
     def failed(self, name: str, error: SourceError) -> str:

@@ -58,9 +58,16 @@ class Admission:
         if self.narrows and self._of_all is None:
             self._of_all = await self.items.admits_in_turns(self._asked)
 
-    async def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
-        """Return the places of those that are admitted, ascending; the others are removed."""
-        rows = self.items.rows(ids)
+    async def sift(
+        self, ids: Sequence[str], rows: NDArray[np.intp] | None = None
+    ) -> NDArray[np.intp]:
+        """Return the places of those that are admitted, ascending; the others are removed.
+
+        Args:
+            ids: of n items.
+            rows: theirs, int[n], if they are known.
+        """
+        rows = self.items.rows(ids) if rows is None else rows
         if self._of_all is None:
             admitted = await self.items.admits_in_turns(self._asked, rows)
         else:
@@ -141,9 +148,16 @@ class GroupAdmission(Admission):
         self.narrows = True
         self.base, self.group = base, group
 
-    async def sift(self, ids: Sequence[str]) -> NDArray[np.intp]:
-        """Return the places of those that are of the group, and admitted, ascending."""
-        return np.flatnonzero(self.among(ids))
+    async def sift(
+        self, ids: Sequence[str], rows: NDArray[np.intp] | None = None
+    ) -> NDArray[np.intp]:
+        """Return the places of those that are of the group, and admitted, ascending.
+
+        Args:
+            ids: of n items.
+            rows: theirs, int[n], if they are known.
+        """
+        return np.flatnonzero(self.among(ids) if rows is None else self.at(rows))
 
     def at(self, rows: NDArray[np.intp]) -> Bools:
         """Return which items are of the group, and may be chosen, bool[n], by their rows."""
@@ -232,6 +246,11 @@ class Ruling:
         """Whether the policy has quotas, so that a decision is made under a controller's state."""
         return self._items.rules.quotas is not None
 
+    @property
+    def seeks_groups(self) -> bool:
+        """Whether items of a group may have to be looked for, since it is to have a share."""
+        return self._items.priced is not None and self._items.priced.lifts
+
     def scarce(self, ids: Sequence[str], limit: int, turn: int) -> list[tuple[int, Admission]]:
         """Return what is to be looked for beside some candidates, so that quotas can be held.
 
@@ -262,9 +281,9 @@ class Ruling:
         """
         if self.admission is None:
             return np.arange(len(ids))
-        items, _ = self._of_actions(ids, features)
+        items, rows = self._of_actions(ids, features)
         self.admission = Admission(items, self._asked)
-        return await self.admission.sift(ids)
+        return await self.admission.sift(ids, rows)
 
     def boosts(
         self,

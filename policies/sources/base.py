@@ -66,14 +66,27 @@ class Candidates:
     trouble: str = ""
     admitted: bool = False
 
+    def at(self, places: Sequence[int]) -> "Candidates":
+        """Return those at some places, ascending."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in places),
+            scores=self.scores[np.fromiter(places, np.intp)],
+        )
+
+    def first(self, limit: int) -> "Candidates":
+        """Return so many of them, the best."""
+        return self if len(self.ids) <= limit else self.at(range(limit))
+
     def joined(self, more: "Candidates") -> "Candidates":
         """Return these, and after them what else the same source proposed for the same request."""
         known = frozenset(self.ids)
         new = [at for at, item in enumerate(more.ids) if item not in known]
         if not new:
             return self
-        ids = (*self.ids, *(more.ids[at] for at in new))
-        return replace(self, ids=ids, scores=np.concatenate([self.scores, more.scores[new]]))
+        added = more.at(new)
+        scores = np.concatenate([self.scores, added.scores])
+        return replace(self, ids=self.ids + added.ids, scores=scores)
 
 
 class CandidateSource(Protocol):

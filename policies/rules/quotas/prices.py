@@ -64,6 +64,13 @@ class GroupPrices:
         if self._quotas.group is not None:
             self._looked_at.append(rows)
 
+    @property
+    def lifts(self) -> bool:
+        """Whether a group is to have a share of at least so much."""
+        return self._quotas.floor is not None or any(
+            goal.sign > 0 for goal in self._quotas.goals.values()
+        )
+
     def scarce(self, rows: NDArray[np.intp], limit: int, turn: int) -> list[ScarceGroup]:
         """Return the groups that are to have a share, and of which some items hold too few.
 

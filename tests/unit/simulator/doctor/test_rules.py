@@ -228,7 +228,7 @@ def test_where_the_items_are_gone_nothing_was_checked():
 # Mutants, each of which is found
 
 
-async def admits_all(self, ids):
+async def admits_all(self, ids, rows=None):
     """Filter after the draw: what is drawn from has all."""
     return np.arange(len(ids))
 
@@ -242,9 +242,9 @@ def sold_out_unheard(self, item_id, item):
     """Stale stock."""
 
 
-async def filtered_twice(self, ids):
+async def filtered_twice(self, ids, rows=None):
     """The pool is filtered again, by something else."""
-    kept = await SIFT(self, ids)
+    kept = await SIFT(self, ids, rows)
     self.removed.update(dict.fromkeys(ids[at] for at in kept[2::3]))
     return np.delete(kept, np.s_[2::3])
 

@@ -18,7 +18,7 @@ from policies.rules.boosts import Boost
 from policies.rules.quotas.controller import Controller
 from policies.rules.quotas.measure import ShareMeter
 from policies.rules.quotas.quota import Control, Exposure, Quota
-from policies.sources import ItemOrder, LocalSource, SourceRequest, load_model
+from policies.sources import Candidates, ItemOrder, LocalSource, SourceRequest, load_model
 from policies.spec import FreshSource, Holdout, PolicySpec
 from policies.training.blocks import arrange
 
@@ -38,6 +38,7 @@ ITEMS = [
     )
     for number in range(N)
 ]
+FIRST = [f"i{number}" for number in range(N - 50)]
 ALS = {"alpha": 5.0, "regularization": 30.0}
 NEW = Quota("item.season == 'new'", at_least=0.2)
 
@@ -52,10 +53,10 @@ class InOrder:
         return -np.arange(N, dtype=np.float32)
 
 
-def ranker_of(**fields) -> Ranker:
+def ranker_of(source=None, **fields) -> Ranker:
     spec = PolicySpec("home", sources=[FreshSource("a", half_life="7d")], limit=LIMIT, **fields)
     order = ItemOrder(tuple(item.id for item in ITEMS))
-    source = LocalSource("a", InOrder(), order, Calibration())
+    source = source or LocalSource("a", InOrder(), order, Calibration())
     return fresh_ranker(spec, [source], Catalogue.put(ITEMS))
 
 
@@ -70,6 +71,38 @@ def test_the_best_of_a_group_that_is_to_have_a_share_are_in_the_pool():
     record = asyncio.run(ranker_of(quota=[NEW]).rank(RankRequest()))
     assert record.action_ids == [*first, *LATE[:4]]
     assert record.source_scores()["a"].tolist() == [*range(0, -LIMIT, -1), *range(-950, -954, -1)]
+
+
+class Elsewhere:
+    """A source that has to be waited for: first old items, then those of the group."""
+
+    name = "a"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def candidates(self, request: SourceRequest, limit: int) -> Candidates:
+        self.asked.append(limit)
+        there = [item for item in (*FIRST[: 2 * LIMIT], *LATE) if item not in request.exclude]
+        scores = -np.arange(limit, dtype=np.float32)
+        return Candidates(tuple(there[:limit]), scores[: len(there)])
+
+
+@pytest.mark.parametrize(
+    ("quota", "filter_", "asked", "more"),
+    [
+        (NEW, None, 4 * LIMIT, LATE[:4]),
+        (NEW, "item.stock > 0", 4 * LIMIT, LATE[1:8:2]),
+        (Quota(NEW.when, at_most=0.2), None, LIMIT, []),
+    ],
+)
+def test_who_has_to_be_waited_for_is_asked_once_and_for_more(quota, filter_, asked, more):
+    """What it proposes beyond the usual is for the group alone."""
+    source, fields = Elsewhere(), {} if filter_ is None else {"filter": filter_}
+    ranker = ranker_of(source, quota=[quota], **fields)
+    usual = [item for item in FIRST if filter_ is None or int(item[1:]) % 2][:LIMIT]
+    assert proposed(ranker) == [*usual, *more]
+    assert source.asked == [asked]
 
 
 def test_what_filters_refuse_and_a_request_excludes_is_not_in_the_pool_for_a_quota():
