@@ -38,6 +38,7 @@ from policies.sources.base import (
     SourceRequest,
 )
 from policies.sources.local import EMPTY
+from policies.sources.similar import Passes, similar_to
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
@@ -330,9 +331,12 @@ class Proposers:
         now = self.now().offering
         return now is offered.offering and now.changes == changes
 
-    def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
+    def similar(
+        self, item_id: str, source: str | None, limit: int, where: str | None = None
+    ) -> tuple[str, Candidates]:
         """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
         offered = self.now()
+        passes = self._passes(where, offered)
         offering, can = offered.offering, offered.sources.comparing
         if source not in {None, *can}:
             raise IncomparableError(
@@ -346,7 +350,7 @@ class Proposers:
             )
 
         asked = list(can) if source is None else [source]
-        answers = {name: can[name].similar(item_id, limit) for name in asked}
+        answers = {name: similar_to(can[name], item_id, limit, passes) for name in asked}
         known = {name: answer for name, answer in answers.items() if answer is not None}
         if item_id not in offering.catalogue and (offering.limits or not known):
             raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
@@ -355,11 +359,45 @@ class Proposers:
         name = next((name for name, answer in known.items() if answer.ids), asked[0])
         return name, known.get(name, EMPTY)
 
-    async def read_filter(self, request: RankRequest) -> None:
+    def _passes(self, where: str | None, offered: Offered) -> Passes | None:
+        """Return what says which items a filter admits that nobody in particular asks for.
+
+        Raises:
+            InvalidFieldError: it is none, or looks at who asks.
+        """
+        if where is None:
+            return None
+        ruled = self._filterable(offered)
+        own = ruled.own_filter(where)
+        assert own is not None  # noqa: S101 - there is a filter, and a policy's
+        looks = own.condition.looks
+        if looks.activities or looks.context:
+            raise InvalidFieldError(
+                "nobody asks what is similar: a filter of it looks at item and time alone", "filter"
+            )
+        asked = Asked({}, dict, int(self._clock() * 1000), own)
+        return lambda ids: ruled.passing(own, ruled.rows(ids), asked)
+
+    async def read_filter(self, where: str | None) -> None:
         """Read a request's filter before it is asked for; see ``RuledItems.read_ahead``."""
         ruled = self.offered.offering.ruled
         if ruled is not None:
-            await ruled.read_ahead(request.filter)
+            await ruled.read_ahead(where)
+
+    def _filterable(self, offered: Offered) -> RuledItems:
+        """Return the items as filters of requests see them.
+
+        Raises:
+            InvalidFieldError: the policy takes none.
+        """
+        ruled = offered.offering.ruled
+        if ruled is None or ruled.rules.filter_rule is None:
+            raise InvalidFieldError(
+                f"policy {self._spec.name} takes no filters: give its spec a filter, such as"
+                ' {where: "true", fields: [stock]}',
+                "filter",
+            )
+        return ruled
 
     def ruling(self, request: RankRequest, asker: Asker, offered: Offered) -> Ruling | None:
         """Return what the policy's rules say of a request; None: there are none.
@@ -372,13 +410,7 @@ class Proposers:
         Raises:
             InvalidFieldError: the request's filter is none.
         """
-        ruled = offered.offering.ruled
-        if request.filter is not None and (ruled is None or ruled.rules.filter_rule is None):
-            raise InvalidFieldError(
-                f"policy {self._spec.name} takes no filters: give its spec a filter, such as"
-                ' {where: "true", fields: [stock]}',
-                "filter",
-            )
+        ruled = offered.offering.ruled if request.filter is None else self._filterable(offered)
         if ruled is None:
             return None
 

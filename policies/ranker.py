@@ -256,7 +256,7 @@ class Ranker:
         self, request: RankRequest, asker: Asker
     ) -> tuple[Pool, Offered, Ruling | None]:
         """Return the pool, what may be offered once it is made, and what the rules say."""
-        await self.proposers.read_filter(request)
+        await self.proposers.read_filter(request.filter)
         if request.actions is None:
             return await self.proposers.pool(request, asker)
 
@@ -273,19 +273,23 @@ class Ranker:
             if self.proposers.is_as_before(offered, changes):
                 return admitted, offered, ruling
 
-    def similar(self, item_id: str, source: str | None, limit: int) -> tuple[str, Candidates]:
+    def similar(
+        self, item_id: str, source: str | None, limit: int, where: str | None = None
+    ) -> tuple[str, Candidates]:
         """Return the source that says it, and the items most like one that may be offered.
 
         Args:
             item_id: the one.
             source: who is asked; None: all that can say, and the first that knows any answers.
             limit: how many at most.
+            where: a filter (CEL) over item and time, besides the policy's; None: there is none.
 
         Raises:
             UnknownItemError: the catalogue has no such item.
             IncomparableError: the source cannot say of any item; it lists those that can.
+            InvalidFieldError: the filter is none that the policy takes.
         """
-        return self.proposers.similar(item_id, source, limit)
+        return self.proposers.similar(item_id, source, limit, where)
 
 
 async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:

@@ -273,6 +273,19 @@ class RuledItems:
                 admitted = admitted & asked.filter.admitted(part(frame))
         return admitted
 
+    def passing(self, own: Filter, rows: NDArray[np.intp], asked: Asked) -> Bools:
+        """Return which items a request's filter admits, whatever the policy's says, bool[n].
+
+        Args:
+            own: the filter.
+            rows: int[n], of the items.
+            asked: what is looked at beside them.
+        """
+        frame, admitted = self.frame(rows, asked), np.ones(rows.shape, np.bool_)
+        for part in own.condition.parts:
+            admitted &= own.admitted(part(frame))
+        return admitted
+
     def offsets(self, rows: NDArray[np.intp], asked: Asked) -> Float32 | None:
         """Return what is added to the score of each item, float32[n]; None: nothing to any.
 

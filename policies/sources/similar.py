@@ -1,14 +1,22 @@
 """Which items are like another, as a trained model has them."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float32, frozen
-from policies.sources.base import Candidates
+from policies.sources.base import Candidates, ComparingSource
 from policies.sources.local import LocalSource
 from policies.sources.vectors import LargeVectorModel
+
+Passes = Callable[[Sequence[str]], NDArray[np.bool_]]
+"""Says which of some items a filter admits, bool[n]."""
+WIDER = 4
+"""How many times as many are looked at, where too few of those before are admitted."""
+MOST_LOOKED_AT = 100_000
+"""However alike an item is, behind so many it is not looked for."""
 
 
 @runtime_checkable
@@ -57,3 +65,28 @@ class SimilarItems(LocalSource):
         best = np.lexsort((places, -alike))[: max(limit, 0)]
         ids = tuple(map(self._items.ids.__getitem__, places[best].tolist()))
         return Candidates(ids, frozen(alike[best]))
+
+
+def similar_to(
+    source: ComparingSource, item_id: str, limit: int, passes: Passes | None = None
+) -> Candidates | None:
+    """Return the items most like one that a filter admits; None where the source knows it not.
+
+    Args:
+        source: who says what is alike.
+        item_id: the one.
+        limit: how many at most.
+        passes: the filter; None: there is none.
+    """
+    if passes is None:
+        return source.similar(item_id, limit)
+    looked_at = limit
+    while True:
+        looked_at = min(WIDER * looked_at, MOST_LOOKED_AT)
+        found = source.similar(item_id, looked_at)
+        if found is None:
+            return None
+        kept = np.flatnonzero(passes(found.ids))[:limit]
+        if kept.size == limit or len(found.ids) < looked_at or looked_at == MOST_LOOKED_AT:
+            ids = tuple(map(found.ids.__getitem__, kept.tolist()))
+            return Candidates(ids, frozen(found.scores[kept]))

@@ -408,13 +408,16 @@ class RedisPolicyService:
         Raises:
             UnknownItemError: there is no such item.
             IncomparableError: the source cannot say.
+            InvalidFieldError: the filter is none that the policy takes.
         """
+        await self.ranker.proposers.read_filter(query.filter)
+        asked = item_id, query.source, query.limit, query.filter
         try:
-            source, found = self.ranker.similar(item_id, query.source, query.limit)
+            source, found = self.ranker.similar(*asked)
         except UnknownItemError:
             # It may have been put through another replica a moment ago.
             await self.items_log.catch_up()
-            source, found = self.ranker.similar(item_id, query.source, query.limit)
+            source, found = self.ranker.similar(*asked)
         scored = zip(found.ids, found.scores.tolist(), strict=True)
         return SimilarResponse(item_id, source, [SimilarItem(*each) for each in scored])
 

@@ -257,7 +257,7 @@ class FakeService:
         return ItemsPage("v", 0, [])
 
     async def similar(self, item_id, query) -> SimilarResponse:
-        source, found = self.ranker.similar(item_id, query.source, query.limit)
+        source, found = self.ranker.similar(item_id, query.source, query.limit, query.filter)
         scored = zip(found.ids, found.scores.tolist(), strict=True)
         return SimilarResponse(item_id, source, [SimilarItem(*each) for each in scored])
 

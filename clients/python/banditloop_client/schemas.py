@@ -154,6 +154,10 @@ class SimilarQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _asked("The source that says it; else the first of those that can which has an answer."),
     ] = None
     limit: Annotated[int, _asked("How many items at most.", least=1, most=MAX_PAGE)] = 20
+    filter: Annotated[
+        str | None,
+        _asked("Only items that this condition (CEL over item and time) admits, too."),
+    ] = None
 
 
 Slot = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SLOTS)]

@@ -14,6 +14,7 @@ from support.small_artifact import HISTORIES, ITEMS, NAMES, make_artifact
 
 from bandits.errors import (
     IncomparableError,
+    InvalidFieldError,
     NoCandidatesError,
     SourceError,
     UnknownItemError,
@@ -29,6 +30,7 @@ from policies.items.changes import encode_item
 from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
+from policies.rules.filters import FilterRule
 from policies.sources import Candidates, load_sources
 from policies.sources.live.fresh import FreshItems
 from policies.sources.local import EMPTY
@@ -460,6 +462,37 @@ async def test_what_is_similar_is_asked_of_a_source_or_of_the_first_that_knows_t
     for unknown in ("i05", "nothing"):
         with pytest.raises(UnknownItemError, match=unknown):
             shop.ranker.similar(unknown, None, 3)
+
+
+def test_a_filter_says_which_similar_items_are_wanted_however_far_down_they_are():
+    """It looks at items and the time, and names what the policy has at hand."""
+    spec = msgspec.structs.replace(BLEND, filter=FilterRule("item.price >= 0.0", fields=["stock"]))
+    price = {each: float(number % 10) for number, each in enumerate(ITEMS)}
+    items = [Item(each, {"price": price[each], "stock": 1.0}) for each in ITEMS]
+    sources = list(load_sources(ARTIFACT, spec.sources).values())
+    similar = Shop(sources, *items, spec=spec).ranker.similar
+    for name in ("als", "item_knn"):
+        every = similar("i05", name, len(ITEMS))[1]
+        score = dict(zip(every.ids, every.scores.tolist(), strict=True))
+        for limit in (1, 2, 50):
+            found = similar("i05", name, limit, "item.price == 9.0 && time.now > 0.0")[1]
+            assert found.ids == tuple(each for each in every.ids if price[each] == 9.0)[:limit]
+            assert found.scores.tolist() == [score[each] for each in found.ids]
+    assert similar("i05", "als", 3, "item.price < 0.0")[1].ids == ()
+
+    for wrong, said in (
+        ("item.price <", "no expression"),
+        ("item.colour == 'red'", "filter.fields"),
+        ("context.region == 'eu'", "nobody asks"),
+        ("!(item.id in profile.view)", "nobody asks|not at hand"),
+        ("item.price > 1.0 && " * 200 + "true", "at most 2,000"),
+    ):
+        with pytest.raises(InvalidFieldError, match=said) as caught:
+            similar("i05", "als", 3, wrong)
+        assert caught.value.target == "filter"
+    plain = Shop(sources, *items, spec=BLEND).ranker
+    with pytest.raises(InvalidFieldError, match="takes no filters"):
+        plain.similar("i05", "als", 3, "item.price > 1.0")
 
 
 def test_a_source_that_cannot_say_what_is_similar_names_those_that_can():

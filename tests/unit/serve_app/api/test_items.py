@@ -220,6 +220,7 @@ async def test_what_is_similar_is_answered_with_the_source_that_says_it():
         (f"{SIMILAR}?limit=0", 422, "invalid_field", "limit"),
         (f"{SIMILAR}?limit=many", 422, "invalid_field", "limit"),
         (f"{SIMILAR}?what=1", 422, "invalid_field", "what"),
+        (f"{SIMILAR}?filter=item.price%3C1.0", 422, "invalid_field", "filter"),
     ):
         answer = await service.http.get(path)
         error = answer.json()["error"]
