@@ -2,14 +2,15 @@
 
     python -m benchmarks.learning.new_items                 3 seeds of 30,000 visits, 2 processes
     python -m benchmarks.learning.new_items --seeds 1 --rounds 10000
+    python -m benchmarks.learning.new_items --content content_tuned
 
 In one process a run (simulator/worlds/loop.py). Training sees the shop's tables as exported; the visits after them are
 the run, and the items that come meanwhile are new: no event names them, and what makes vectors of texts was fitted
 without theirs. Two policies meet the same users with the same luck:
 
-- content: als, popular, the newest items, and content.
-- newest: the same without content. The newest items are how a shop shows new ones to everybody; als and popular alone
-  never propose one, and earn nothing with them.
+- content: als, popular, the newest items, and content (or what --content names).
+- newest: the same without content. The newest items are how a shop shows new ones to everybody.
+- without: als and popular alone, which is what a policy has that lacks content. They never propose a new item.
 
 A good item is one of the quarter that earns most, shown to everybody. Its share of impressions is that of the requests
 while it is on offer; all good new items together. Exits 0 when the goals are reached.
@@ -51,7 +52,7 @@ from simulator.worlds.frozen.tables import write_tables
 from simulator.worlds.loop import run_loop
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "movielens.yaml"
-POLICIES = {"content": ["als", "popular", "content"], "newest": ["als", "popular"]}
+KNOWN = ["als", "popular"]
 EARLY = 1_000
 """Requests since an item came after which its share is looked at, and for how many."""
 IMPRESSIONS = 1_000
@@ -78,7 +79,7 @@ class Newest:
         return np.zeros(len(ids), np.float32)
 
 
-def one_seed(seed: int, *, rounds: int) -> dict[str, Any]:
+def one_seed(seed: int, *, rounds: int, content: Sequence[str]) -> dict[str, Any]:
     """What each policy made of the new items of one shop."""
     world = frozen_world("shop", seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -90,10 +91,12 @@ def one_seed(seed: int, *, rounds: int) -> dict[str, Any]:
             items=[str(folder / "tables" / "items.csv")],
             users=[str(folder / "tables" / "users.csv")],
         )
-        return _play(world, data, tables.visits, seed, rounds)
+        return _play(world, data, tables.visits, seed, rounds, content)
 
 
-def _play(world: Any, data: DataSet, first: int, seed: int, rounds: int) -> dict[str, Any]:
+def _play(
+    world: Any, data: DataSet, first: int, seed: int, rounds: int, content: Sequence[str]
+) -> dict[str, Any]:
     rounds = min(rounds, world.visits - first)
     ids, first_days = world.people.item_ids, world.items.first_days
     today = int(world.plan.days[first])
@@ -104,7 +107,8 @@ def _play(world: Any, data: DataSet, first: int, seed: int, rounds: int) -> dict
     events, items = data.coded(), data.items()
     unborn = {ids[at] for at in np.flatnonzero(first_days > today).tolist()}
     known = [item for item in items if item["id"] not in unborn]
-    run = run_training(events, known, sources=POLICIES["content"], seed=0)
+    policies = {"content": [*KNOWN, *content], "newest": KNOWN, "without": KNOWN}
+    run = run_training(events, known, sources=policies["content"], seed=0)
     salt = f"seed {seed}".encode()
     profiles = Profiles.of(histories_of(events), salt)
     catalogue = Catalogue.of([_timeless(item) for item in items])
@@ -112,12 +116,13 @@ def _play(world: Any, data: DataSet, first: int, seed: int, rounds: int) -> dict
     appeal = appeal_to_all(world, np.arange(first, first + rounds, 50))
     good = new[appeal[new] >= np.quantile(appeal[appeal > 0], 1 - GOOD)]
     found: dict[str, Any] = {"new": len(new), "good": len(good), "rounds": rounds}
-    for name, sources in POLICIES.items():
+    for name, sources in policies.items():
         prior = make_prior(events, known, sources=sources, contexts=contexts_of(data), seed=0)
         artifact = replace(run.artifact, prior=None if prior.rows is None else prior.rows.encoded)
         spec = _spec(sources)
         loaded = list(load_sources(artifact, spec.sources).values())
-        loaded.append(Newest(ids, first_days))
+        if name != "without":
+            loaded.append(Newest(ids, first_days))
         played = run_loop(
             FrozenVisitors(world, first),
             spec,
@@ -198,7 +203,7 @@ def report(results: Sequence[dict[str, Any]], table: Table) -> None:
 
     new, good = (sum(each[what] for each in results) for what in ("new", "good"))
     print(f"{new} new items, {good} of them good, in {len(results)} shops")
-    for name in POLICIES:
+    for name in ("content", "newest", "without"):
         earned = total(name, "first rewards") / max(1.0, total(name, "first impressions"))
         print(
             f"{name:8} reward {np.mean([each[name]['reward'] for each in results]):.4f};"
@@ -213,13 +218,17 @@ def report(results: Sequence[dict[str, Any]], table: Table) -> None:
     what = f"a good new item's share after {EARLY:,} requests, of its final one"
     table.add(what, said, early / max(final, 1e-9), at_least=0.5)
 
-    with_content, without = (
-        total(name, "first rewards") / max(1.0, total(name, "first impressions"))
-        for name in ("content", "newest")
+    rewards = {name: total(name, "first rewards") for name in ("content", "newest", "without")}
+    said = f"{rewards['content']:.1f} against {rewards['without']:.1f}"
+    what = f"reward of the first {IMPRESSIONS:,} impressions of new items, of that without content"
+    table.add(what, said, rewards["content"] / max(rewards["without"], 1e-9), at_least=2.0)
+
+    with_content, newest = (
+        rewards[name] / max(1.0, total(name, "first impressions")) for name in ("content", "newest")
     )
-    said = f"{with_content:.4f} against {without:.4f}"
-    what = f"reward of new items' first {IMPRESSIONS:,} impressions, of the newest's"
-    table.add(what, said, with_content / max(without, 1e-9), at_least=2.0)
+    said = f"{with_content:.4f} against {newest:.4f} an impression"
+    what = "the same, of that with the newest items in its place"
+    table.add(what, said, with_content / max(newest, 1e-9))
 
 
 def main() -> int:
@@ -231,15 +240,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--content", nargs="+", default=["content"], metavar="SOURCE")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
 
     results: list[dict[str, Any]] = []
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        for seed, result in zip(
-            seeds, pool.map(partial(one_seed, rounds=arguments.rounds), seeds), strict=True
-        ):
+        play = partial(one_seed, rounds=arguments.rounds, content=arguments.content)
+        for seed, result in zip(seeds, pool.map(play, seeds), strict=True):
             results.append(result)
             print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
 

@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -53,8 +54,9 @@ limit: 40
 """
 PROPOSED = [f"fresh-{number}" for number in range(20)] + [f"old-{number}" for number in range(20)]
 WATCHED = "fresh-0"
-WATCHERS, WATCH_S = 16, 1.5
-PUT = 10_000
+WATCHERS, WATCH_S, PAUSE_S = 4, 1.5, 0.01
+"""How many ask for decisions meanwhile, for how long, and how long each waits between two."""
+PUT, BEGUN_S = 10_000, 60.0
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 rng = np.random.default_rng(0)
 
@@ -106,8 +108,15 @@ def filled(service: Service, count: int) -> Service:
     names = [*PROPOSED, *(f"item{number}" for number in range(count - len(PROPOSED)))]
     url = f"{service.url}/v1/policies/{POLICY}/items"
     for first in range(0, count, PUT):
-        part = [item(name) for name in names[first : first + PUT]]
-        httpx.post(url, json={"items": part}, timeout=60).raise_for_status()
+        part = {"items": [item(name) for name in names[first : first + PUT]]}
+        began, answer = time.monotonic(), httpx.post(url, json=part, timeout=60)
+        # Until the log of items has begun, changes are refused.
+        while answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            if time.monotonic() - began > BEGUN_S:
+                break
+            time.sleep(1.0)
+            answer = httpx.post(url, json=part, timeout=60)
+        answer.raise_for_status()
     return service
 
 
@@ -132,6 +141,7 @@ async def _until_as_wanted(http: httpx.AsyncClient, *, there: bool) -> float:
             ids = {each["id"] for each in answer.json()["pmf"]}
             if (WATCHED in ids) != there:
                 last = max(last, asked)
+            await asyncio.sleep(PAUSE_S)
 
     await asyncio.gather(*(watch() for _ in range(WATCHERS)))
     return last
