@@ -75,7 +75,7 @@ from simulator.refresh.course import PolicyState, RefreshOptions, refresh_source
 from simulator.refresh.rescoring import under_pseudonyms
 from simulator.refresh.rewarded import coded_events, joined_decisions
 from simulator.refresh.trainer import EVENTS_UNTIL, TrainingRequest
-from simulator.refresh.training_data import before, joined_events
+from simulator.refresh.training_data import before, catalogue_for, joined_events
 from simulator.refresh.user_comparison import profiles_over
 from simulator.worlds.frozen.make import frozen_world
 from simulator.worlds.frozen.tables import write_tables
@@ -115,7 +115,7 @@ class DriftingShop:
             seed,
             days=float(DAYS),
             visits=DAYS * visits_a_day,
-            events=100 * DAYS * visits_a_day,
+            events=DAYS * visits_a_day,
             items=600,
             users=1_500,
             season=2.0 * drift,
@@ -136,9 +136,13 @@ class DriftingShop:
 
     def stock(self, day: int) -> list[dict[str, Any]]:
         """What is on offer on a day."""
-        visits = self.visits(day)
+        visits, people = self.visits(day), self.people
         return [
-            {"id": self.people.item_ids[at], "features": self.people.features[at]}
+            {
+                "id": people.item_ids[at],
+                "features": people.features[at],
+                "metadata": {"text": people.items["text"][at]},
+            }
             for at in self.world.offered(visits.start).tolist()
         ]
 
@@ -278,7 +282,7 @@ def one_shop(task: tuple[float, int], *, visits_a_day: int, half_life: str) -> d
         files = {each: [str(folder / f"{each}.csv")] for each in ("items", "users")}
         data = import_data(folder / "data", [str(folder / "events.csv")], **files)
         events, contexts = before(data.coded(), shop.nights[TRAINED]), contexts_of(data)
-    stock = shop.stock(TRAINED - 1)
+    stock = catalogue_for(shop.stock(TRAINED - 1), events)[0]
     artifact = run_training(events, stock, sources=SOURCES).artifact
     prior = make_prior(events, stock, sources=SOURCES, contexts=contexts).rows
 

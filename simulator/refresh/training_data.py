@@ -17,6 +17,7 @@ from simulator.refresh.rewarded import coded_events
 EVENTS, NAMES, ITEMS = "events.safetensors", "names.json", "items.json"
 _ARRAYS = ("user", "item", "type", "time", "value", "weight")
 _IDS = ("user_ids", "item_ids", "types")
+_TRAINED_ON = ("id", "features", "metadata", "vectors")
 
 
 def joined_events(parts: Sequence[CodedEvents]) -> CodedEvents:
@@ -72,10 +73,14 @@ def catalogue_for(
     """Return a catalogue with an entry for each item that events name, and how many it lacked.
 
     Args:
-        items: the catalogue, ``{"id", "features"}`` each.
+        items: the catalogue, ``{"id", "features", "metadata"?, "vectors"?}`` each; when they are
+            offered is not trained on.
         events: what is trained on.
     """
-    listed = [{"id": item["id"], "features": item.get("features", {})} for item in items]
+    listed = [
+        {"features": {}, **{name: item[name] for name in _TRAINED_ON if name in item}}
+        for item in items
+    ]
     known = {item["id"] for item in listed}
     lacking = [item for item in events.item_ids if item not in known]
     return [*listed, *({"id": item, "features": {}} for item in lacking)], len(lacking)

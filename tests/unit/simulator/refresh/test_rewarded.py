@@ -13,7 +13,12 @@ from bandits.log.records import RewardRecord, TickRecord
 from policies.pseudonyms import pseudonym
 from policies.spec import decode_spec
 from simulator.refresh import rewarded
-from simulator.refresh.rewarded import RewardedEvents, joined_decisions, merged_by_time
+from simulator.refresh.rewarded import (
+    RewardedEvents,
+    coded_events,
+    joined_decisions,
+    merged_by_time,
+)
 from simulator.refresh.training_data import (
     before,
     catalogue_for,
@@ -129,3 +134,13 @@ def test_events_of_a_log_and_a_data_set_are_joined_by_user_and_item(tmp_path):
     assert listed == items
     assert events.item_ids == both.item_ids
     assert np.array_equal(events.weight, both.weight)
+
+
+def test_texts_and_vectors_of_items_are_trained_on_and_times_are_not():
+    """Without them a source that goes by what items are like could not be trained anew."""
+    described = {"metadata": {"title": "A lamp"}, "vectors": {"image": [0.5, 1.0]}}
+    lamp = {"id": "i03", **described, "hidden": True, "available_until": "2026-01-01T00:00:00Z"}
+    events = coded_events(
+        ["u"], ["i03"], ("event",), *(np.zeros(1, np.int64) for _ in range(4)), *np.ones((2, 1))
+    )
+    assert catalogue_for([lamp], events) == ([{"id": "i03", "features": {}, **described}], 0)
