@@ -6,6 +6,7 @@ standstill.py.
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +30,9 @@ from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.publisher import FoldT, Publisher
 from serve_app.workers.standstill import Standstill, redis_error_behind
 
-BLOCK_MS = 50
+BLOCK_MS, QUIET_MS = 50, 250
+"""How long a step waits for entries; the second where nothing has come or was due for a while."""
+QUIET_STEPS = 10
 PACE_S = 0.1
 """Shortest time from one step to the next.
 
@@ -105,6 +108,8 @@ class LearnerLoop(Generic[FoldT]):
         self._taken: list[tuple[str, bytes, Published | None]] = []
         self._started = False
         self._behind = False
+        self._idle_steps = 0
+        self._rests_ms = 0.0
         self._declared_under: bytes | None = None
         self._said_prior: KnownPrior | None = None
         self._asked_at = time.monotonic()
@@ -263,14 +268,21 @@ class LearnerLoop(Generic[FoldT]):
             LogGapError: what follows the fold's position was trimmed.
         """
         self._behind = False  # whatever becomes of this step
-        block_ms = BLOCK_MS if wait else None
+        block_ms = (QUIET_MS if self._is_quiet() else BLOCK_MS) if wait else None
         entries = self.log.reader.read_encoded(self.fold.position, count=READ, block_ms=block_ms)
         self._behind = len(entries) == READ
+        self._idle_steps = 0 if entries else self._idle_steps + 1
 
         # Asked after the read, so it holds of what was read.
         if entries and self.log.is_trimmed_past(self.fold.position):
             raise LogGapError(f"the stream was trimmed past {self.fold.position}", "log")
         return entries
+
+    def _is_quiet(self) -> bool:
+        """Return whether there is nothing to do before the next entry comes, which wakes a step."""
+        leads = self._declared_under is not None
+        rests = self._quotas is None and self._rests_ms > QUIET_MS
+        return leads and rests and self._idle_steps >= QUIET_STEPS
 
     def _lead(self, *, idle: bool) -> None:
         """Do what only the leader may. ``idle``: the log had no new entry."""
@@ -329,9 +341,10 @@ class LearnerLoop(Generic[FoldT]):
             self._said_prior = known
 
     def _tick(self) -> None:
-        """Let time pass in a quiet log, when the next window is over."""
+        """Let time pass in a quiet log, when the next window is over; see how long that is off."""
         due = self.fold.join.next_deadline_ms()
-        if due is not None and self.log.reader.now_ms() >= due:
+        self._rests_ms = math.inf if due is None else due - self.log.reader.now_ms()
+        if self._rests_ms <= 0:
             self.log.append(TickRecord())
 
     def _ask_for_checkpoint(self) -> None:

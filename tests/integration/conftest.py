@@ -7,4 +7,5 @@ from serve_app.workers import learner
 def hurried_learner(monkeypatch) -> None:
     """No waiting for what does not come."""
     monkeypatch.setattr(learner, "BLOCK_MS", 5)
+    monkeypatch.setattr(learner, "QUIET_MS", 5)
     monkeypatch.setattr(learner, "RETRY_S", 0.0)

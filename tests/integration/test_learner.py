@@ -48,6 +48,7 @@ from serve_app.store.checkpoints import RECENT
 from serve_app.store.event_log import FIELD, RedisLog
 from serve_app.store.lease import Lease, LeaseLostError
 from serve_app.store.snapshots import KEPT_SNAPSHOTS
+from serve_app.workers import learner
 from serve_app.workers.learner import LearnerLoop
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
@@ -203,6 +204,28 @@ def test_a_learner_that_stops_hands_over_at_once(client, server_url):
             first.lease.acquire = lambda: False
             while second.lease.token is None:
                 assert time.monotonic() < deadline
+
+
+def test_a_leader_of_a_quiet_log_waits_for_an_entry_which_wakes_it(client, monkeypatch):
+    """It does not look every moment; while a window is open it does."""
+    loop = make(client, msgspec.structs.replace(SPEC, join=JoinRule(window_s=60)))
+    settle(loop)
+    for _ in range(learner.QUIET_STEPS):
+        loop.attempt()
+    monkeypatch.setattr(learner, "QUIET_MS", 30_000)
+    before = loop.fold.position
+    timer = threading.Timer(0.1, client.xadd, (KEYS.log, {FIELD: encode(TickRecord())}))
+    timer.start()
+    loop.attempt()
+    timer.join()
+    assert loop.fold.position != before
+
+    monkeypatch.setattr(learner, "QUIET_MS", 61_000)  # longer than it is until the window closes
+    decide(client, 1, spec=loop.fold.spec)
+    began = time.monotonic()
+    for _ in range(learner.QUIET_STEPS + 3):
+        loop.attempt()
+    assert time.monotonic() - began < 20
 
 
 # The inbox
