@@ -7,7 +7,8 @@ Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f C
 - A client that sends its headers slowly is let go.
 - A replica on this machine is reached by its socket without a network (see ``doors``), where it has
   one: a message costs half as much.
-- A line for each request is not made for Ray's default target, a port where nobody listens.
+- A line for each request is not made for Ray's default target, a port where nobody listens. HAProxy
+  puts the line together before it looks who wants it.
 - What HAProxy and Serve answer when they turn a request away, or before HAProxy was told of a
   replica, is one of the API's JSON errors.
 - HAProxy ends with the process of Serve that started it. Ray sees to that as well, unless Ray's
@@ -55,6 +56,10 @@ OVERLOAD = (
 )
 LOGGED = "log 127.0.0.1:514 local0 info"
 """Ray's default target; another one is that of somebody who wants the lines."""
+COUNTED = "log-format-sd"
+"""Where this is, Ray counts requests by their lines."""
+LINE_FOR_EACH = frozenset({"log global", "option httplog"})
+"""What has HAProxy make the lines, and keep what it needs for them."""
 DOOR = "banditloop-replica-{}"
 """The name of a replica's socket without a network, by its port; it goes with the process."""
 _DOOR = re.compile(rb"@banditloop-replica-(\d+)")
@@ -109,7 +114,10 @@ def tighten(config: str, host: str, errors: str, near: Collection[int] = ()) -> 
         ValueError: it holds a line that this does not understand, and may leave something open.
     """
     section, lines = "", []
-    for line in config.splitlines():
+    kept = config.splitlines()
+    if LOGGED in config and COUNTED not in config:
+        kept = [line for line in kept if line.strip() not in LINE_FOR_EACH]
+    for line in kept:
         if match := _SECTION.match(line):
             section = match[2] or match[1]
 
@@ -124,10 +132,6 @@ def tighten(config: str, host: str, errors: str, near: Collection[int] = ()) -> 
             line = re.sub(r"\bmode \d+", "mode 600", line)  # noqa: PLW2901
 
         line = _nearer(line, near)  # noqa: PLW2901
-
-        # A request is logged at the level info: one system call each, and its text.
-        if line.strip() == LOGGED:
-            line = line.replace(" info", " notice")  # noqa: PLW2901
 
         # What is answered where no replica answers. The application has every path, so a front that
         # knows no route has just started.

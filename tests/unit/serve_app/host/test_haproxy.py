@@ -93,11 +93,19 @@ def test_an_address_it_does_not_understand_is_no_service_rather_than_an_open_one
 
 
 def test_lines_of_requests_are_made_for_whoever_has_said_where_to():
-    theirs = "global\n    log {} local0 info\n"
+    """Or where Ray counts requests by them."""
+    theirs = "global\n    log {} local0 info\ndefaults\n    log global\n    option httplog\n"
     nobody = tighten(theirs.format("127.0.0.1:514"), "127.0.0.1", "/e")
-    assert "    log 127.0.0.1:514 local0 notice\n" in nobody
+    assert "log global" not in nobody
+    assert "httplog" not in nobody
     assert tighten(nobody, "127.0.0.1", "/e") == nobody
-    assert theirs.format("/dev/log") in tighten(theirs.format("/dev/log"), "127.0.0.1", "/e")
+    for wanted in (
+        theirs.format("/dev/log"),
+        theirs.format("127.0.0.1:514") + 'frontend a\n    log-format-sd "%o"\n',
+    ):
+        assert {"    log global", "    option httplog"} <= {
+            *tighten(wanted, "127.0.0.1", "/e").splitlines()
+        }
 
 
 def test_rays_template_still_has_what_is_looked_for():
@@ -116,6 +124,8 @@ def test_rays_template_still_has_what_is_looked_for():
     assert all(re.fullmatch(r"\S*:\d+.*", each) for each in found)
     assert "mode 666 level admin" in text
     assert "    log {{ config.log_target }} local0 info\n" in text
+    assert "    log global\n    option httplog\n" in text
+    assert haproxy.COUNTED in text
     assert [f"errorfile {status} " in text for status in (502, 503, 504)] == [True] * 3
     assert f"backend {haproxy.NO_ROUTE}\n    http-request return status 404 " in text
 
