@@ -76,7 +76,7 @@ class RankReplica:
         self._writer = LogWriter(
             self._client, timeout_s=timeout, confirm_replicas=settings.confirm_replicas
         )
-        self._watch = LearningWatch(self._client, specs)
+        self._watch = LearningWatch(self._writer.wire, specs)
 
         # Of each space in which profiles are kept.
         profiled = sorted({spec.shares for spec in specs if spec.profile is not UNSET})

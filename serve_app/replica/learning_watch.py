@@ -11,7 +11,7 @@ import msgspec
 from bandits.log.positions import START, is_after, log_order
 from policies.fold.checkpoint import Refusal
 from policies.spec import PolicySpec
-from serve_app.store.clients import FAILURES, AsyncRedis
+from serve_app.store.clients import FAILURES
 from serve_app.store.keys import Keys, partitions
 from serve_app.store.progress import (
     LearningHealth,
@@ -20,6 +20,8 @@ from serve_app.store.progress import (
     decode_progress,
     decode_refusals,
 )
+from serve_app.store.replicas.shared_pipeline import SharedPipeline
+from serve_app.store.replicas.shared_wire import SharedWire
 
 WATCH_S = 1.0
 SILENT_S = 60.0
@@ -66,8 +68,8 @@ class _PartitionWatch:
 class LearningWatch:
     """Looks at every policy each WATCH_S, off the request path; ``of`` answers from memory."""
 
-    def __init__(self, client: AsyncRedis, specs: Sequence[PolicySpec]) -> None:
-        self._client = client
+    def __init__(self, wire: SharedWire, specs: Sequence[PolicySpec]) -> None:
+        self._wire = wire
         self._partitions = {
             spec.name: [_PartitionWatch(keys) for keys in partitions(spec.name, spec.partitions)]
             for spec in specs
@@ -110,7 +112,7 @@ class LearningWatch:
             )
 
     async def _look_at(self, watched: _PartitionWatch) -> tuple[Stall | None, list[Refusal]]:
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = SharedPipeline(self._wire)
         pipeline.get(watched.keys.progress)
         pipeline.xrevrange(watched.keys.log, count=1)
         pipeline.lrange(watched.keys.refusals, 0, SHOWN_REFUSALS - 1)

@@ -129,6 +129,7 @@ class RedisPolicyService:
             replica=replica,
             interval_s=follow_interval_s,
             steer=self.ranker.steer,
+            wire=writer.wire,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False

@@ -17,7 +17,8 @@ from policies.rules.quotas.quota import Control
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
-from serve_app.store.replicas.shared_wire import reason_of
+from serve_app.store.replicas.shared_pipeline import SharedPipeline
+from serve_app.store.replicas.shared_wire import SharedWire, reason_of
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000
@@ -230,6 +231,7 @@ class Follower:
         replica: str,
         interval_s: float,
         steer: Callable[[Control | None], None] = lambda _: None,
+        wire: SharedWire | None = None,
     ) -> None:
         """Follow the head of one policy.
 
@@ -241,8 +243,10 @@ class Follower:
             replica: the replica's name, for its reports of what it has loaded.
             interval_s: time between two looks, in seconds.
             steer: called with a state of the quotas' controller, when it is another.
+            wire: what the replica writes and reads by; it looks by it, too. None: by the client.
         """
         self._client = client
+        self._wire = wire
         self._keys = keys
         self._accept = accept
         self._replica = replica
@@ -297,7 +301,10 @@ class Follower:
             raise
 
     async def _step(self) -> bool:
-        pipeline = self._client.pipeline(transaction=False)
+        wire = self._wire
+        pipeline: Any = (
+            self._client.pipeline(transaction=False) if wire is None else SharedPipeline(wire)
+        )
         pipeline.get(self._keys.head)
         question = self._beside.ask(pipeline)
         raw, *answers = await pipeline.execute()

@@ -23,6 +23,7 @@ from serve_app.store.event_log import (
     RedisLog,
 )
 from serve_app.store.keys import Keys
+from serve_app.store.replicas.shared_pipeline import SharedPipeline
 from serve_app.store.replicas.shared_wire import MAX_BATCH
 
 KEYS = Keys("home")
@@ -141,6 +142,45 @@ async def test_a_cancelled_request_does_not_disturb_the_others(client, async_cli
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(answer, str) for answer in answers) == 9
     await writer.append(KEYS.log, TickRecord())
+
+
+async def test_looks_share_a_message_with_writes_and_are_answered_as_by_redis_pys_pipeline(
+    client, async_client
+):
+    writer = LogWriter(async_client)
+    client.set(KEYS.head, b"a head")
+    client.hset(KEYS.archive, mapping={"one": "1", "two": "2"})
+    client.rpush(KEYS.snapshots, "c", "b", "a")
+    await writer.append_all(KEYS.log, rewards(3))
+
+    def asked(pipeline):
+        pipeline.get(KEYS.head)
+        pipeline.get(KEYS.stats)
+        pipeline.hmget(KEYS.archive, ("two", "three"))
+        pipeline.lrange(KEYS.snapshots, 0, 1)
+        pipeline.xrange(KEYS.log, "(0-0", count=2)
+        pipeline.xrevrange(KEYS.log, count=1)
+        return pipeline.execute()
+
+    # The second of each finds what the others have found, whether it is asked with them or not.
+    looks = [asked(SharedPipeline(writer.wire)) for _ in range(2)]
+    *found, entry = await asyncio.gather(*looks, writer.append(Keys("other").log, TickRecord()))
+    assert [*map(list, found)] == [await asked(async_client.pipeline(transaction=False))] * 2
+    assert client.xlen(Keys("other").log) == 1
+    assert entry
+
+
+async def test_a_look_that_is_not_answered_is_a_failure_and_no_lost_write():
+    nowhere = redis.asyncio.Redis(port=1, retry=Retry(NoBackoff(), 0))
+    writer = LogWriter(nowhere)
+    for _ in range(2):  # the second is not even asked
+        pipeline = SharedPipeline(writer.wire)
+        pipeline.get(KEYS.head)
+        with pytest.raises(redis.ConnectionError):
+            await pipeline.execute()
+    assert await writer.wire.read([("GET", KEYS.head)]) is None
+    assert not writer.failures
+    await nowhere.aclose()
 
 
 async def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(client, async_client):

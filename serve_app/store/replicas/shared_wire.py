@@ -160,9 +160,21 @@ class SharedWire:
         What several callers ask for alike is asked for once.
         """
         asked = self._wait((), commands, 0)
+        answers: list[Any] | Exception | None = None if isinstance(asked, str) else await asked
+        return None if isinstance(answers, Exception) else answers
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return an answer to each command, which changes nothing; see ``read``.
+
+        Raises:
+            RedisError, OSError: one was not answered.
+        """
+        asked = self._wait((), commands, 0)
         if isinstance(asked, str):
-            return None
-        answers: list[Any] | None = await asked
+            raise errors.ConnectionError(f"not asked ({asked}): Redis has not answered others")
+        answers: list[Any] | Exception = await asked
+        if isinstance(answers, Exception):
+            raise answers
         return answers
 
     async def send(self, head: tuple[Any, ...], data: Sequence[Any], count: int) -> Any:
@@ -234,7 +246,7 @@ class SharedWire:
                 if not isinstance(result, Exception):
                     asked.done.set_result(result)
                 elif not asked.head:
-                    asked.done.set_result(None)
+                    asked.done.set_result(result)
                 else:
                     asked.done.set_exception(self.failed(reason_of(result), asked.count))
 
