@@ -55,6 +55,8 @@ ONE_MACHINE = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
+    # Serve's controller goes round for as long as the service runs, and looks at every replica.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
     # Where Ray believes that it cannot be part of a cluster, its own ports are on loopback; Linux
     # honours it as well.
     CLUSTERS: "0",
