@@ -80,6 +80,18 @@ class Acknowledging:
         """The position of each entry; a command has four words before those."""
         return [[b"1700000000000-0"] * (len(command) - 4) for command in commands]
 
+    def line(self) -> "Acknowledging":
+        """Itself: an open connection."""
+        return self
+
+    def ask_then(
+        self, packed: bytes, _count: int, then: Callable[[list[Any] | Exception], None]
+    ) -> None:
+        """Answer one command in the loop's next round: a script with its words, or one entry."""
+        entry, words = b"1700000000000-0", int(packed[1 : packed.index(b"\r")])
+        answer = [entry] * (words - 4) if b"EVAL" in packed[:20] else entry
+        asyncio.get_running_loop().call_soon(then, [answer])
+
 
 def teach(ranker: Ranker, catalogue: Catalogue) -> None:
     """Give a ranker a model that has learned, and the items."""

@@ -105,6 +105,10 @@ class Wire(Protocol):
         """Return the answer to each command, or the error that it is."""
         ...
 
+    def line(self) -> RedisLine | None:
+        """Return the open connection, to be asked directly; None: ``send`` sees to that."""
+        ...
+
 
 def wire(client: AsyncRedis) -> Wire:
     """Return what sends a client's commands for one caller at a time; closed with the client."""
@@ -124,21 +128,21 @@ class _Connection:
         self._kept: Any = None
         self._line: RedisLine | None = None
 
-    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def line(self) -> RedisLine | None:
         line = self._line
-        if line is None or line.is_lost or self._kept.should_reconnect():
+        return None if line is None or line.is_lost or self._kept.should_reconnect() else line
+
+    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        line = self.line()
+        if line is None:
             line = self._line = await self._open()
 
         try:
-            answers = await line.ask(b"".join(map(pack_command, commands)), len(commands))
+            answers = await line.ask(packed(commands), len(commands))
         except BaseException:
             line.lose()
             raise
-
-        # A server that has become a replica stays one: the next command finds out who is primary.
-        for answer in answers:
-            if isinstance(answer, errors.ReadOnlyError):
-                line.lose()
+        lose_if_replica(line, answers)
         return answers
 
     async def _open(self) -> "RedisLine":
@@ -152,11 +156,32 @@ class _Connection:
         return take_over(self._kept)
 
 
+def packed(commands: Iterable[tuple[Any, ...]]) -> bytes:
+    """Return commands as they are sent."""
+    return b"".join(map(pack_command, commands))
+
+
+def lose_if_replica(line: RedisLine, answers: Iterable[Any]) -> None:
+    """Ask a server nothing more that has become a replica: it stays one.
+
+    The next command finds out who is primary.
+
+    Args:
+        line: to the server.
+        answers: its.
+    """
+    if any(isinstance(answer, errors.ReadOnlyError) for answer in answers):
+        line.lose()
+
+
 class _Pipeline:
     """A pipeline, for a cluster, whose keys may be on any node."""
 
     def __init__(self, client: AsyncRedis) -> None:
         self._client = client
+
+    def line(self) -> None:
+        """There is none."""
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

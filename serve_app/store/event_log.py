@@ -85,8 +85,9 @@ class LogWriter:
         """
         if not records:
             return []
-        head = "EVAL", APPEND, 1, key
-        entries = await self.wire.send(head, [encode(record) for record in records], len(records))
+        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
+        data = [encode(record) for record in records]
+        entries = await self.wire.send(head, data, len(records), alone)
         return [entry.decode() for entry in entries]
 
     async def append_known(

@@ -1,11 +1,14 @@
 """The two ends of a connection that redis-py has opened: commands go out, answers come in."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
 from redis import exceptions as errors
 
+Then = Callable[[list[Any] | Exception], None]
+"""Is given the answers to what was asked, or why there are none."""
 _NOT_YET = object()
 _CLOSED = "the server has closed the connection"
 
@@ -29,7 +32,7 @@ class RedisLine(asyncio.Protocol):
         self.is_lost = False
         self._loop = asyncio.get_running_loop()
         self._transport, self._reader, self._former = transport, reader, former
-        self._done: asyncio.Future[list[Any]] | None = None
+        self._then: Then | None = None
         self._answers: list[Any] = []
         self._lacking = 0
 
@@ -40,10 +43,29 @@ class RedisLine(asyncio.Protocol):
             packed: the commands, as they are sent.
             count: how many they are.
         """
-        self._answers, self._lacking = [], count
-        done = self._done = self._loop.create_future()
-        self._transport.write(packed)
+        done: asyncio.Future[list[Any]] = self._loop.create_future()
+
+        def give(answers: list[Any] | Exception) -> None:
+            if done.done():
+                return
+            if isinstance(answers, Exception):
+                done.set_exception(answers)
+            else:
+                done.set_result(answers)
+
+        self.ask_then(packed, count, give)
         return done
+
+    def ask_then(self, packed: bytes, count: int, then: Then) -> None:
+        """Send commands, and call with their answers as soon as these have come.
+
+        Args:
+            packed: the commands, as they are sent.
+            count: how many they are.
+            then: called once; it may ask again.
+        """
+        self._answers, self._lacking, self._then = [], count, then
+        self._transport.write(packed)
 
     def lose(self) -> None:
         """Let nobody ask any more: an answer may come that nobody waits for."""
@@ -75,13 +97,17 @@ class RedisLine(asyncio.Protocol):
 
         self._answers.append(answer)
         self._lacking -= 1
-        if not self._lacking and self._done is not None and not self._done.done():
-            self._done.set_result(self._answers)
+        if not self._lacking:
+            self._give(self._answers)
 
     def _fail(self, error: Exception) -> None:
         self.lose()
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+        self._give(error)
+
+    def _give(self, answers: list[Any] | Exception) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(answers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: what was asked has no answer."""

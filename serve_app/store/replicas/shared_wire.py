@@ -3,17 +3,24 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from redis import exceptions as errors
 
 from bandits.errors import LogUnavailableError
-from serve_app.store.clients import AsyncRedis, look_again_if, wire
+from serve_app.store.clients import AsyncRedis, look_again_if, lose_if_replica, packed, wire
+from serve_app.store.replicas.redis_line import RedisLine
 
 MAX_BATCH = 512
 MAX_WAITING = 50_000
+FEW, FEW_BYTES = 8, 12_000
+"""So many entries, of so many bytes, are a command each: a script costs more.
+
+What is longer the server may read in two parts, and sync twice.
+"""
 PAUSE_S = 0.05
 """Shortest pause between a failure and the one write that tries again."""
 TIMEOUT_S = 2.0
@@ -48,11 +55,16 @@ def reason_of(error: Exception) -> str:
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), "other")
 
 
+def _is_error(answer: Any) -> bool:
+    return isinstance(answer, Exception)
+
+
 class _Asked(msgspec.Struct, frozen=True, eq=False):
     """``count`` entries to append, or commands that only read.
 
     ``head``: what the command begins with that all who append alike share, each with its ``data``;
     without any, it is a command of this one's own. Without a head, ``data`` are commands that read.
+    ``alone``: what a command begins with that appends one entry alone, whose bytes are its data.
     """
 
     head: tuple[Any, ...]
@@ -60,6 +72,14 @@ class _Asked(msgspec.Struct, frozen=True, eq=False):
     count: int
     done: "asyncio.Future[Any]"
     due: float
+    alone: Command = ()
+
+
+def _are_few(sharing: Sequence[_Asked]) -> bool:
+    """Return whether those who append alike have a command each: what is one's stays one step."""
+    if len(sharing) > FEW or not all(asked.alone and asked.count == 1 for asked in sharing):
+        return False
+    return sum(len(data) for asked in sharing for data in asked.data) <= FEW_BYTES
 
 
 class _Message:
@@ -81,12 +101,15 @@ class _Message:
                 self._by_head.setdefault(asked.head, []).append(asked)
             else:
                 self._alone.append(asked)
-        self.writes = len(self._alone) + len(self._by_head)
+        few = [head for head, sharing in self._by_head.items() if _are_few(sharing)]
+        self._singly = [asked for head in few for asked in self._by_head.pop(head)]
+        self.writes = len(self._alone) + len(self._singly) + len(self._by_head)
 
     @property
     def commands(self) -> list[Command]:
         """The commands."""
         commands = [asked.head for asked in self._alone]
+        commands += [(*asked.alone, *asked.data) for asked in self._singly]
         for head, sharing in self._by_head.items():
             commands.append((*head, *[data for asked in sharing for data in asked.data]))
         return [*commands, *self._reads]
@@ -99,8 +122,11 @@ class _Message:
             read: those to the reads.
         """
         result_of = dict(zip(map(id, self._alone), written, strict=False))
-        # One answer holds the ids of all entries, in the order of those who append alike.
         answers = written[len(self._alone) :]
+        for asked, answer in zip(self._singly, answers, strict=False):
+            result_of[id(asked)] = answer if isinstance(answer, Exception) else [answer]
+        # One answer holds the ids of all entries, in the order of those who append alike.
+        answers = answers[len(self._singly) :]
         for sharing, answer in zip(self._by_head.values(), answers, strict=True):
             entries = iter(() if isinstance(answer, Exception) else answer)
             for asked in sharing:
@@ -113,6 +139,15 @@ class _Message:
                     wrong = (each for each in found if isinstance(each, Exception))
                     result_of[id(asked)] = next(wrong, found)
         return [result_of[id(asked)] for asked in self._batch]
+
+
+class _Sent(NamedTuple):
+    """A message that was sent on a line and has no answer yet; ``began``: when, in loop time."""
+
+    batch: list[_Asked]
+    message: _Message
+    line: RedisLine
+    began: float
 
 
 class SharedWire:
@@ -139,7 +174,9 @@ class SharedWire:
         self._waiting: deque[_Asked] = deque()
         self._held = 0
         self._flusher: asyncio.Task[None] | None = None
-        self._failing = False
+        self._sent: _Sent | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._begins = self._failing = False
         self._retry_at = 0.0
 
     def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
@@ -177,28 +214,36 @@ class SharedWire:
             raise answers
         return answers
 
-    async def send(self, head: tuple[Any, ...], data: Sequence[Any], count: int) -> Any:
+    async def send(
+        self, head: Command, data: Sequence[Any], count: int, alone: Command = ()
+    ) -> Any:
         """Append entries; return the answer, of all that append alike this caller's part.
 
         Args:
             head: what the command begins with; all of it, where there is no ``data``.
             data: what this caller adds to a command that several share.
             count: how many entries are appended.
+            alone: what a command begins with that appends one entry and answers with its id, where
+                the shared one does no more.
 
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        asked = self._wait(head, data, count)
+        asked = self._wait(head, data, count, alone)
         if isinstance(asked, str):
             raise self.failed(asked, count)
         return await asked
 
     def _wait(
-        self, head: tuple[Any, ...], data: Sequence[Any], count: int
+        self, head: Command, data: Sequence[Any], count: int, alone: Command = ()
     ) -> "asyncio.Future[Any] | str":
         """Have something sent with the next batch, or say why it is not."""
         loop = asyncio.get_running_loop()
-        flushing = self._flusher is not None and not self._flusher.done()
+        flushing = (
+            self._begins
+            or self._sent is not None
+            or (self._flusher is not None and not self._flusher.done())
+        )
 
         # After a failure one caller at a time tries; the others fail at once.
         if self._failing and (flushing or loop.time() < self._retry_at):
@@ -206,11 +251,13 @@ class SharedWire:
         if self._held >= MAX_WAITING:
             return "crowded"
 
-        asked = _Asked(head, data, count, loop.create_future(), loop.time() + self._timeout_s)
+        due = loop.time() + self._timeout_s
+        asked = _Asked(head, data, count, loop.create_future(), due, alone)
         self._waiting.append(asked)
         self._held += max(1, count)
         if not flushing:
-            self._flusher = asyncio.create_task(self._flush())
+            self._begins = True
+            loop.call_soon(self._begin)
         return asked.done
 
     def _next(self) -> list[_Asked]:
@@ -223,47 +270,145 @@ class SharedWire:
         self._held -= size
         return batch
 
-    async def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._next()
-            began = loop.time()
-            try:
-                results = await self._execute(batch)
-                self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-                # All that wait fail with the batch: its failure is theirs.
-                batch += self._waiting
-                self._waiting.clear()
-                self._held = 0
-                results, self._failing = [error] * len(batch), True
-                await look_again_if(self._client, [error])
+    # A message over a line that is open: no task waits for its answers
 
-            self._retry_at = loop.time() + max(PAUSE_S, loop.time() - began)
-            for asked, result in zip(batch, results, strict=True):
-                if asked.done.done():  # its request was cancelled
-                    continue
-                if not isinstance(result, Exception):
-                    asked.done.set_result(result)
-                elif not asked.head:
-                    asked.done.set_result(result)
+    def _begin(self) -> None:
+        """Send what waits, on the open line, or from a task where there is none."""
+        self._begins = False
+        line = self._wire.line()
+        if line is None:
+            self._flusher = asyncio.create_task(self._flush())
+            return
+
+        batch, loop = self._next(), asyncio.get_running_loop()
+        sent = self._sent = _Sent(batch, _Message(batch), line, loop.time())
+        if self._watch is None:
+            self._watch = loop.call_at(batch[0].due, self._look)
+        try:
+            commands = self._commands_of(sent.message)
+            line.ask_then(packed(commands), len(commands), partial(self._take, sent))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            self._take(sent, error)
+
+    def _look(self) -> None:
+        """Give up a message that is overdue; otherwise look again when it would be."""
+        self._watch, sent, loop = None, self._sent, asyncio.get_running_loop()
+        if sent is None:
+            return
+        due = sent.batch[0].due
+        if loop.time() < due:
+            self._watch = loop.call_at(due, self._look)
+        else:
+            sent.line.lose()
+            self._take(sent, TimeoutError())
+
+    def _take(self, sent: _Sent, answers: list[Any] | Exception) -> None:
+        """Give everyone their answers, and send what has come to wait; failures are a task's."""
+        if self._sent is not sent:
+            return  # it was given up
+        self._sent, results = None, None
+        if not isinstance(answers, Exception) and not any(map(_is_error, answers)):
+            try:
+                results = self._results(sent.message, answers)
+            except Exception as error:  # noqa: BLE001 - as above
+                answers = error
+        if results is None:
+            self._flusher = asyncio.create_task(self._flush(sent, answers))
+            return
+
+        self._failing = False
+        for asked, result in zip(sent.batch, results, strict=True):
+            if not asked.done.done():  # its request was not cancelled
+                asked.done.set_result(result)
+        if self._waiting:
+            self._begin()
+
+    # Or from a task, which opens a connection, and sees to failures
+
+    async def _flush(
+        self, sent: _Sent | None = None, answers: Sequence[Any] | Exception = ()
+    ) -> None:
+        """Send what waits, message after message.
+
+        Args:
+            sent: a message that was sent already.
+            answers: its answers, among which is an error; or why there are none.
+        """
+        loop = asyncio.get_running_loop()
+        while sent is not None or self._waiting:
+            results: list[Any] | Exception
+            batch = self._next() if sent is None else sent.batch
+            began = loop.time() if sent is None else sent.began
+            try:
+                if sent is None:
+                    results = await self._execute(batch)
+                elif isinstance(answers, Exception):
+                    raise answers  # noqa: TRY301 - handled as any other
                 else:
-                    asked.done.set_exception(self.failed(reason_of(result), asked.count))
+                    lose_if_replica(sent.line, answers)
+                    await look_again_if(self._client, answers)
+                    results = self._results(sent.message, answers)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+                await look_again_if(self._client, [error])
+                results = error
+            sent = None
+            self._settle(batch, results, began)
+
+    def _settle(self, batch: list[_Asked], results: list[Any] | Exception, began: float) -> None:
+        """Give everyone of a batch their result, or its error.
+
+        Args:
+            batch: those who asked.
+            results: of each; or why there are none.
+            began: when the batch was sent, of the loop's time.
+        """
+        now = asyncio.get_running_loop().time()
+        if isinstance(results, Exception):
+            # All that wait fail with the batch: its failure is theirs.
+            batch += self._waiting
+            self._waiting.clear()
+            self._held = 0
+            results, self._failing = [results] * len(batch), True
+        else:
+            self._failing = any(isinstance(result, errors.ReadOnlyError) for result in results)
+
+        self._retry_at = now + max(PAUSE_S, now - began)
+        for asked, result in zip(batch, results, strict=True):
+            if asked.done.done():  # its request was cancelled
+                continue
+            if not isinstance(result, Exception) or not asked.head:
+                asked.done.set_result(result)
+            else:
+                asked.done.set_exception(self.failed(reason_of(result), asked.count))
 
     async def _execute(self, batch: Sequence[_Asked]) -> list[Any]:
         """Return a result or an error for each that was asked."""
         message = _Message(batch)
         async with asyncio.timeout_at(batch[0].due):
-            commands = message.commands
-            confirms = self._confirm_replicas and message.writes
-            if confirms:
-                commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
-            results = await self._wire.send(commands)
-            await look_again_if(self._client, results)
+            answers = await self._wire.send(self._commands_of(message))
+            await look_again_if(self._client, answers)
+        return self._results(message, answers)
 
-        written, read = results[: message.writes], results[message.writes :]
-        if confirms:
-            written = self._confirmed(written, read.pop())
+    def _commands_of(self, message: _Message) -> list[Command]:
+        """Return what is sent: a message's commands, and the wait for other servers."""
+        commands = message.commands
+        if self._confirm_replicas and message.writes:
+            commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
+        return commands
+
+    def _results(self, message: _Message, answers: Sequence[Any]) -> list[Any]:
+        """Return the result of each that was asked, or its error.
+
+        Args:
+            message: what was sent.
+            answers: to its commands, and of the wait.
+
+        Raises:
+            UnconfirmedError: too few replicas hold the writes.
+        """
+        written, read = answers[: message.writes], answers[message.writes :]
+        if self._confirm_replicas and message.writes:
+            written, read = self._confirmed(written, read[-1]), read[:-1]
         return message.results(written, read)
 
     def _confirmed(self, results: Sequence[Any], holding: Any) -> list[Any]:
