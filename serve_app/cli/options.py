@@ -165,6 +165,17 @@ Archive = Annotated[
         "--archive", help="Folder or URI of the archive, or none [default: DATA_DIR/archive]"
     ),
 ]
+EventColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns of the events, where their names do not tell, e.g. '{user: visitor, item:"
+        " sku, time: null, time_unit: ms}'",
+    ),
+]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="A published layout, such as movielens-1m")
+]
 EventWeights = Annotated[
     str | None,
     typer.Option(

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from bandits.errors import DataSetError
 from policies.data.writer import DEFAULT_TYPE
 from simulator.imports import cleaning as reasons
-from simulator.imports.arrange import EVENT, NO_TIME, pack_events
+from simulator.imports.arrange import EVENT, NO_TIME, pack_by_part
 from simulator.imports.cleaning import Cleaning, DroppedRows
-from simulator.imports.ids import TOO_LONG, IdTable
+from simulator.imports.ids import MISSING, TOO_LONG, IdTable
 from simulator.imports.raw import ColumnMapping, RawRows
 from simulator.imports.times import UTC_MS, read_times
 
 DAY_MS = 86_400_000
 MOST_TYPES = 1000
+LONGEST_TYPE = (1 << 31) - 1
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class EventColumns:
     left_out: DroppedRows = field(default_factory=DroppedRows)
     rows_read: int = 0
     whole_days: bool = True
+    _kinds: IdTable = field(default_factory=lambda: IdTable(LONGEST_TYPE))
+    _kind_types: list[int] = field(default_factory=list)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
 
     def __post_init__(self) -> None:
@@ -57,13 +60,16 @@ class EventColumns:
         self.rows_read += 1
         self.left_out.add(reasons.UNREADABLE, 1, file, row, said)
 
-    def read(self, rows: RawRows, mapping: ColumnMapping, unit: str | None) -> NDArray[np.void]:
-        """Return the rows that are right by themselves as an array of EVENT.
+    def read(
+        self, rows: RawRows, mapping: ColumnMapping, unit: str | None, parts: int
+    ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """Return the rows that are right by themselves: an array of EVENT, and where parts end.
 
         Args:
             rows: of a file.
             mapping: which column is what.
             unit: of the times.
+            parts: how many there are, a power of two; an event's is the last bits of its user.
 
         Raises:
             DataSetError: a column is of a type that it cannot be.
@@ -76,8 +82,8 @@ class EventColumns:
         drop = _Drop(rows, count, self.left_out)
         # The two tables have nothing in common, so two threads fill them at once.
         names = (mapping.user, mapping.item)
-        texts = [_ids(batch.column(name), name, rows.file) for name in names]
-        user, item = self._threads.map(IdTable.numbers, (self.users, self.items), texts)
+        ids = [_ids(batch.column(name), name, rows.file) for name in names]
+        user, item = self._threads.map(IdTable.numbers, (self.users, self.items), ids)
         for codes, column in zip((user, item), names, strict=True):
             if codes.size and codes.min() < 0:
                 drop.where(codes == TOO_LONG, reasons.LONG_ID, column)
@@ -88,8 +94,8 @@ class EventColumns:
         time = self._times(rows, mapping, unit, drop)
         value = self._values(rows, mapping, drop)
         kind = self._types(rows, mapping)
-        events = np.empty(count, EVENT)
-        kept = pack_events(
+        events, ends = np.empty(count, EVENT), np.empty(parts, np.int64)
+        pack_by_part(
             user,
             item,
             kind,
@@ -100,8 +106,9 @@ class EventColumns:
             len(self.files) - 1,
             np.zeros(0, np.bool_) if drop.mask is None else drop.mask,
             events,
+            ends,
         )
-        return events[:kept]
+        return events, ends
 
     def _times(
         self, rows: RawRows, mapping: ColumnMapping, unit: str | None, drop: "_Drop"
@@ -152,15 +159,20 @@ class EventColumns:
         if mapping.type is None:
             code = self._type(mapping.event_type or DEFAULT_TYPE, rows.file, "")
             return np.full(1, code, np.uint16)
-        coded = _ids(rows.batch.column(mapping.type), mapping.type, rows.file).dictionary_encode()
-        numbers = [
-            self._type(name or mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type)
-            for name in coded.dictionary.to_pylist()
-        ]
-        if coded.null_count:
-            numbers.append(self._type(mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type))
-        codes = np.asarray(_filled(coded.indices, len(coded.dictionary)))
-        by_code: NDArray[np.uint16] = np.array(numbers, np.uint16)[codes]
+        texts = _ids(rows.batch.column(mapping.type), mapping.type, rows.file)
+        codes = self._kinds.numbers(texts.cast(pa.string()))
+        if len(self._kinds) > len(self._kind_types):
+            fresh = np.arange(len(self._kind_types), len(self._kinds))
+            for name in self._kinds.texts(fresh).to_pylist():
+                self._kind_types.append(self._type(name, rows.file, mapping.type))
+
+        absent = codes == MISSING
+        unnamed = (
+            self._type(mapping.event_type or DEFAULT_TYPE, rows.file, mapping.type)
+            if absent.any()
+            else 0
+        )
+        by_code: NDArray[np.uint16] = np.array([*self._kind_types, unnamed], np.uint16)[codes]
         return by_code
 
     def _type(self, name: str, file: str, column: str) -> int:
@@ -187,7 +199,8 @@ class _Drop:
         rows = int(np.count_nonzero(new))
         if rows:
             first = int(np.argmax(new))
-            said = str(self._rows.batch.column(column)[first].as_py())[:100]
+            value = self._rows.batch.column(column)[first].as_py()
+            said = "" if value is None else str(value)[:100]
             self._left_out.add(
                 reason, rows, self._rows.file, self._rows.number(first), f"{column}: {said}"
             )
@@ -195,13 +208,13 @@ class _Drop:
 
 
 def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
-    """Return a column as strings."""
+    """Return a column as strings or whole numbers."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         values = values.dictionary_decode()
         kind = values.type
 
-    if pa.types.is_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_integer(kind):
         return values
     if pa.types.is_null(kind):
         return pa.nulls(len(values), pa.string())
@@ -209,14 +222,14 @@ def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
     if pa.types.is_floating(kind):
         # pandas makes 12.0 of 12 as soon as a value is missing.
         try:
-            return values.cast(pa.int64()).cast(pa.string())
+            return values.cast(pa.int64())
         except pa.ArrowInvalid:
             raise DataSetError(
                 f"{file}: column {column!r} has fractions, which are no ids: name another",
                 "columns",
             ) from None
 
-    if pa.types.is_integer(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
+    if pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
         return values.cast(pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return values.cast(pa.string())

@@ -8,16 +8,18 @@ import pyarrow.compute as pc
 from numba import types
 from numpy.typing import NDArray
 
-from bandits.kernels.compiled import compiled, i4s, i8, inlined, read_only
+from bandits.kernels.compiled import compiled, i4s, i8, inlined, read_only, u4s
+from simulator.imports.files.whole_ids import MOST_IDS, WHOLE_ID
 
 MISSING = -1
 """The number of an id that is empty, not there, or a text that stands for none."""
 TOO_LONG = -2
 """The number of an id that is longer than a table takes."""
 
-u1s = read_only(types.uint8)
+u1s, u8s = read_only(types.uint8), read_only(types.uint64)
 _FIRST, _SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT, _BYTE, _HALF = np.uint64(33), np.uint64(8), np.uint64(32)
+_ONE, _WORD = np.uint64(1), np.uint64(64)
 _CODE = np.uint64(0xFFFFFFFF)
 _EMPTY = np.uint64(0)
 
@@ -39,24 +41,37 @@ def _mixed(word: Any) -> Any:
 
 
 @inlined
-def _key(data: Any, start: Any, length: Any) -> Any:
+def _word(data: Any, words: Any, start: Any, length: Any) -> Any:
+    """Return up to eight bytes of a text as a number: two loads, but where the buffer ends."""
+    place, held = start >> 3, min(length, 8)
+    if place + 1 >= words.size:
+        word = _EMPTY
+        for at in range(start + held - 1, start - 1, -1):
+            word = (word << _BYTE) | np.uint64(data[at])
+        return word
+
+    shift = np.uint64((start & 7) << 3)
+    word = words[place] >> shift
+    if shift:
+        word |= words[place + 1] << (_WORD - shift)
+    return word if held == 8 else word & ((_ONE << np.uint64(held << 3)) - _ONE)
+
+
+@inlined
+def _key(data: Any, words: Any, start: Any, length: Any) -> Any:
     """Return two numbers that stand for a text: its bytes, or a hash of more than 16 of them."""
-    first, second, held = _EMPTY, _EMPTY, 0
+    first, second = _EMPTY, _EMPTY
     if length <= SHORT:
-        for at in range(start, start + min(length, 8)):
-            first = (first << _BYTE) | np.uint64(data[at])
-        for at in range(start + 8, start + length):
-            second = (second << _BYTE) | np.uint64(data[at])
+        first = _word(data, words, start, length)
+        if length > 8:
+            second = _word(data, words, start + 8, length - 8)
         return first, second
 
-    word = _EMPTY
-    for at in range(start, start + length):
-        word = (word << _BYTE) | np.uint64(data[at])
-        held += 1
-        if held == 8:
-            first, second = _mixed(first ^ word), _mixed(second + word * _FIRST)
-            word, held = _EMPTY, 0
-    return _mixed(first ^ word), _mixed(second + word * _FIRST)
+    word, stop = _EMPTY, start + length
+    for at in range(start, stop, 8):
+        word = _word(data, words, at, stop - at)
+        first, second = _mixed(first ^ word), _mixed(second + word * _FIRST)
+    return first, second
 
 
 @inlined
@@ -73,6 +88,7 @@ def _same(data: Any, start: Any, length: Any, kept: Any, at: Any) -> bool:
     i8,
     i4s,
     u1s,
+    u8s,
     types.uint64[::1],
     types.int64[::1],
     types.uint8[::1],
@@ -85,6 +101,7 @@ def _number(  # noqa: C901, PLR0912 - one loop, as every call of a part would co
     longest: int,
     offsets: Any,
     data: Any,
+    words: Any,
     slots: Any,
     starts: Any,
     kept: Any,
@@ -101,7 +118,7 @@ def _number(  # noqa: C901, PLR0912 - one loop, as every call of a part would co
         for at in range(begin, end):
             start, length = np.int64(offsets[at]), np.int64(offsets[at + 1] - offsets[at])
             if 0 < length <= longest:
-                first, second = _key(data, start, length)
+                first, second = _key(data, words, start, length)
                 hashed = _mixed(first ^ _mixed(second + np.uint64(length)))
                 firsts[at - begin], seconds[at - begin] = first, second
                 places[at - begin] = np.int64(hashed & mask) * SLOT
@@ -173,9 +190,36 @@ def _move_slots(slots: Any, old: Any) -> None:
             slots[place : place + SLOT] = old[at : at + SLOT]
 
 
+_KNOWN = 3
+"""What is added to a text's number in the table of whole numbers: 0 there is one never seen."""
+
+
+@compiled(types.int32[::1], u4s, types.int32[::1], types.uint32[::1], returns=i8)
+def _look_up(codes: Any, whole: Any, known: Any, fresh: Any) -> Any:
+    """Write the numbers of ids that are whole numbers; return how many have none yet.
+
+    Args:
+        codes: int32[n]; below ``TOO_LONG`` for those of ``fresh``, one less for each.
+        whole: the ids, uint32[n].
+        known: by id, its number with ``_KNOWN`` added; 0 for one that was never seen.
+        fresh: filled with those that were never seen, as they first appear.
+    """
+    count = 0
+    for at in range(whole.size):
+        held = known[whole[at]]
+        if held == 0:
+            fresh[count] = whole[at]
+            count += 1
+            held = -count
+            known[whole[at]] = held
+        codes[at] = held - _KNOWN
+    return count
+
+
 class IdTable:
     """The distinct texts of a column, by number: some 100 bytes each beside the text itself.
 
+    Ids that are whole numbers are texts, too; their numbers are looked up by what they are.
     ``absent``: texts that stand for no id, unless they have a number already.
     """
 
@@ -188,22 +232,52 @@ class IdTable:
         self._kept = np.zeros(1 << 15, np.uint8)
         self._count = np.zeros(2, np.int64)
         self._stand_for_none: list[int] = []
+        self._whole = np.zeros(1 << 10, np.int32)
 
     def __len__(self) -> int:
         return int(self._count[0])
 
-    def numbers(self, texts: "pa.Array") -> NDArray[np.int32]:
-        """Return the number of each text, int32[n]; MISSING and TOO_LONG are negative.
+    def numbers(self, ids: "pa.Array") -> NDArray[np.int32]:
+        """Return the number of each id, int32[n]; MISSING and TOO_LONG are negative.
 
         Args:
-            texts: an array of strings, nulls among them.
+            ids: an array of strings or whole numbers, nulls among them.
         """
+        if pa.types.is_string(ids.type):
+            return self._of_texts(ids)
+        if len(ids) and not ids.null_count:
+            bounds = pc.min_max(ids)
+            if bounds["min"].as_py() >= 0 and bounds["max"].as_py() < MOST_IDS:
+                return self._of_whole(np.asarray(ids.cast(WHOLE_ID)))
+        return self._of_texts(ids.cast(pa.string()))
+
+    def _of_whole(self, whole: NDArray[np.uint32]) -> NDArray[np.int32]:
+        """Return the numbers of ids by a table of them; what is new goes by its text."""
+        largest = int(whole.max())
+        if largest >= len(self._whole):
+            old, self._whole = self._whole, np.zeros(1 << largest.bit_length(), np.int32)
+            self._whole[: len(old)] = old
+
+        codes, fresh = np.empty(len(whole), np.int32), np.empty(len(whole), np.uint32)
+        count = _look_up(codes, whole, self._whole, fresh)
+        if count:
+            fresh = fresh[:count]
+            numbers = self._of_texts(pa.array(fresh).cast(pa.string()))
+            self._whole[fresh] = numbers + _KNOWN
+            is_fresh = codes < TOO_LONG
+            codes[is_fresh] = numbers[-1 - _KNOWN - codes[is_fresh]]
+        return codes
+
+    def _of_texts(self, texts: "pa.Array") -> NDArray[np.int32]:
         codes = np.empty(len(texts), np.int32)
         if not len(texts):
             return codes
         _, where, held = texts.buffers()
         offsets = np.frombuffer(where, np.int32)[texts.offset : texts.offset + len(texts) + 1]
         data = np.frombuffer(held, np.uint8) if held is not None else np.zeros(0, np.uint8)
+        words = data[: len(data) & ~7].view(np.uint64)
+        if not words.flags.aligned:
+            words = words.copy()
 
         row, known = 0, len(self)
         while True:
@@ -213,6 +287,7 @@ class IdTable:
                 self._longest,
                 offsets,
                 data,
+                words,
                 self._slots,
                 self._starts,
                 self._kept,

@@ -34,7 +34,7 @@ PART_BYTES = 12 << 20
 """Bytes of files for which there is a part of the events: some million rows of them."""
 COMPRESSED = 6
 """How many times larger a compressed file may be than it is stored."""
-MOST_PARTS = 256
+MOST_PART_BITS = 8
 PLAIN = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 ImportProgress = Callable[[str, int], None]
@@ -101,7 +101,7 @@ def import_data(
         listed_items=None if item_table is None else item_table.table["id"].combine_chunks(),
     )
     with new_data_set(folder) as scratch:
-        with SpilledEvents(_parts(readings), scratch) as spilled:
+        with SpilledEvents(_part_bits(readings), scratch) as spilled:
             for reading in readings:
                 _read(reading, state, spilled, say)
             written = EventWriting(state, spilled, scratch, lambda rows: say("writing", rows)).run()
@@ -163,20 +163,20 @@ def _read(
     unit = None if reading.times is None else reading.times.unit
     before = state.rows_read
     for rows in reading.rows(state.unreadable):
-        spilled.add(state.read(rows, mapping, unit))
+        spilled.add(*state.read(rows, mapping, unit, spilled.parts))
         say("reading", state.rows_read - before)
         before = state.rows_read
 
 
-def _parts(readings: Sequence[EventReading]) -> int:
-    """Return how many parts the events are in: by the sizes of the files."""
+def _part_bits(readings: Sequence[EventReading]) -> int:
+    """Return the logarithm of how many parts the events are in: by the sizes of the files."""
     size = 0
     for reading in readings:
         file: LogFile = reading.given.file
         is_plain = name_of(file).lower().endswith(PLAIN)
         with failures_of(file):
             size += size_of(file) * (1 if is_plain else COMPRESSED)
-    return min(MOST_PARTS, 1 + size // PART_BYTES)
+    return min(MOST_PART_BITS, (size // PART_BYTES).bit_length())
 
 
 def _listed(

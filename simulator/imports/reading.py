@@ -10,6 +10,7 @@ from simulator.imports.columns import GivenColumn, listed, recognise_columns, ya
 from simulator.imports.files.chunks import name_of, table_files
 from simulator.imports.files.parsing import OpenTable
 from simulator.imports.files.tables import open_table, rows_of_table
+from simulator.imports.files.whole_ids import WHOLE_ID, look_whole
 from simulator.imports.raw import ColumnMapping, EventTable, RawRows, TableFormat, Unreadable
 from simulator.imports.times import (
     UNITS,
@@ -135,11 +136,22 @@ def event_reading(given: EventTable, table: OpenTable | None = None) -> EventRea
         )
         if reading.times.unit in UNITS and _reads_as(sample, pa.int64()):
             reading.types[mapping.time] = pa.int64()
+    reading.types |= _types_of(table, mapping)
+    return reading
+
+
+def _types_of(table: OpenTable, mapping: ColumnMapping) -> dict[str, "pa.DataType"]:
+    """Return the types of columns of values and ids that are no texts, as far as a sample tells."""
+    types = {}
     if mapping.value is not None:
         sample = table.sample[mapping.value].combine_chunks()
         if _reads_as(sample, pa.float64()):
-            reading.types[mapping.value] = pa.float64()
-    return reading
+            types[mapping.value] = pa.float64()
+    if table.form.kind == "delimited":
+        for column in (mapping.user, mapping.item):
+            if look_whole(table.sample[column].combine_chunks()):
+                types[column] = WHOLE_ID
+    return types
 
 
 def _recognised_times(given: EventTable) -> TimeReading | None:

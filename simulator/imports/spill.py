@@ -8,23 +8,24 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.imports.arrange import EVENT, scatter
+from simulator.imports.arrange import EVENT
 
 MEMORY = 768 << 20
 """Bytes of events that are held before they are written to disk."""
 
 
 class SpilledEvents:
-    """Events in ``parts`` parts, each of which holds all events of its users in their order.
+    """Events in parts, ``1 << bits`` of them; each holds all events of its users in their order.
 
-    Use it as a context: its files go with it. ``beside`` is a folder on a disk with room.
+    An event's part is the last ``bits`` of its user. Use it as a context: its files go with it.
+    ``beside`` is a folder on a disk with room.
     """
 
-    def __init__(self, parts: int, beside: Path, *, memory: int = MEMORY) -> None:
-        self.parts = parts
+    def __init__(self, bits: int, beside: Path, *, memory: int = MEMORY) -> None:
+        self.bits, self.parts = bits, 1 << bits
         self._memory = memory
         self._folder = Path(tempfile.mkdtemp(prefix="events-", dir=beside))
-        self._held: list[list[NDArray[np.void]]] = [[] for _ in range(parts)]
+        self._held: list[list[NDArray[np.void]]] = [[] for _ in range(self.parts)]
         self._bytes = 0
 
     def __enter__(self) -> Self:
@@ -33,20 +34,20 @@ class SpilledEvents:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, events: NDArray[np.void]) -> None:
-        """Add events, an array of EVENT."""
-        if self.parts == 1:
-            self._held[0].append(events)
-        else:
-            out, ends = np.empty_like(events), np.zeros(self.parts, np.int64)
-            scatter(events, self.parts, out, ends)
-            start = 0
-            for part, end in enumerate(ends.tolist()):
-                if end > start:
-                    self._held[part].append(out[start:end])
-                start = end
+    def add(self, events: NDArray[np.void], ends: NDArray[np.int64]) -> None:
+        """Add events.
 
-        self._bytes += events.nbytes
+        Args:
+            events: an array of EVENT, those of one part side by side.
+            ends: int64[parts], where each part ends.
+        """
+        start = 0
+        for part, end in enumerate(ends.tolist()):
+            if end > start:
+                self._held[part].append(events[start:end])
+            start = end
+
+        self._bytes += start * EVENT.itemsize
         if self._bytes >= self._memory:
             self._write()
 

@@ -33,8 +33,8 @@ from simulator.imports.events import EventColumns
 from simulator.imports.ids import IdTable
 from simulator.imports.spill import SpilledEvents
 
-WRITERS = 2
-"""Parts that are put in order and written at a time."""
+WRITERS = 3
+"""Parts that are put in order and written at a time: one of them may wait for the disk."""
 
 _REASONS = {EXACT_DUPLICATE: reasons.EXACT, REPEATED: reasons.REPEAT, BOT: reasons.ROBOT}
 
@@ -144,16 +144,16 @@ class EventWriting:
         self, number: int, pieces: list[NDArray[np.void]]
     ) -> tuple[NDArray[np.void], NDArray[np.uint8], _Part]:
         """Return a part's events by user and time, what becomes of each, and what is left out."""
-        cleaning, parts = self._columns.cleaning, self._spilled.parts
-        users = (len(self._columns.users) - number + parts - 1) // parts
+        cleaning, bits = self._columns.cleaning, self._spilled.bits
+        users = (len(self._columns.users) - number + self._spilled.parts - 1) >> bits
         starts = np.zeros(users + 1, np.int64)
         for piece in pieces:
-            count_users(piece, parts, starts[1:])
+            count_users(piece, bits, starts[1:])
         np.cumsum(starts, out=starts)
 
         events, ends = np.empty(int(starts[-1]), EVENT), starts[:-1].copy()
         for piece in pieces:
-            put_by_user(piece, parts, ends, events)
+            put_by_user(piece, bits, ends, events)
         fate = np.empty(len(events), np.uint8)
         put_in_order(
             events,

@@ -9,7 +9,14 @@ import typer
 
 from bandits.durations import duration_ms
 from bandits.errors import DataSetError, InvalidFieldError
-from serve_app.cli.options import EventWeights, RatingScale, folder_to_write, options_from
+from serve_app.cli.options import (
+    EventColumns,
+    EventWeights,
+    Preset,
+    RatingScale,
+    folder_to_write,
+    options_from,
+)
 from serve_app.cli.terminal import empty_table, output, progress_count, say
 
 if TYPE_CHECKING:
@@ -33,16 +40,8 @@ class ImportOptions:
         list[str] | None, typer.Option(help="Files of the items and their features")
     ] = None
     users: Annotated[list[str] | None, typer.Option(help="Files of the users")] = None
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Columns of the events, where their names do not tell, e.g."
-            " '{user: who, item: what, time: null, time_unit: ms}'"
-        ),
-    ] = None
-    preset: Annotated[str | None, typer.Option(help="A published layout, such as movielens-1m")] = (
-        None
-    )
+    columns: EventColumns = None
+    preset: Preset = None
     weights: EventWeights = None
     half_life: Annotated[
         str | None,

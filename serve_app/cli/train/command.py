@@ -8,9 +8,11 @@ import typer
 from serve_app.cli.options import (
     Address,
     DataDir,
+    EventColumns,
     EventWeights,
     Jobs,
     NoPrior,
+    Preset,
     RatingScale,
     command_group,
     out_file,
@@ -43,13 +45,8 @@ def train(
     ] = None,
     items: Annotated[Files, typer.Option(help="Files of the items, beside --events")] = None,
     users: Annotated[Files, typer.Option(help="Files of the users, beside --events")] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Columns of --events, e.g. '{user: visitor, item: sku, time: at}'"),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="A published layout, such as movielens-1m")
-    ] = None,
+    columns: EventColumns = None,
+    preset: Preset = None,
     weights: EventWeights = None,
     rating_scale: RatingScale = None,
     sources: Annotated[

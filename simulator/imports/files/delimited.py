@@ -19,6 +19,7 @@ from simulator.imports.files.parsing import (
     ahead,
     numbered_rows,
 )
+from simulator.imports.files.whole_ids import WHOLE_ID, are_plain
 from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile
 
@@ -154,7 +155,7 @@ def read_delimited(
                 ),
                 pacsv.ParseOptions(
                     delimiter=delimiter,
-                    quote_char=form.quote or False,
+                    quote_char=form.quote if quote and quote in chunk else False,
                     newlines_in_values=False,
                     invalid_row_handler=refuse,
                 ),
@@ -166,8 +167,11 @@ def read_delimited(
                 ),
             )
 
+        kinds = types
+        if WHOLE_ID in types.values() and not are_plain(chunk, delimiter, quote):
+            kinds = {column: kind for column, kind in types.items() if kind != WHOLE_ID}
         try:
-            return attempt(types), bad
+            return attempt(kinds), bad
         except pa.ArrowInvalid as error:
             if "UTF8" in str(error):
                 raise UnicodeDecodeError("UTF-8", b"", 0, 1, plain(error)) from None

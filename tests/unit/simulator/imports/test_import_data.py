@@ -135,6 +135,40 @@ def test_ids_stay_as_they_are(tmp_path: Path):
     assert sorted(row[0] for row in rows_of(data_set)) == sorted(ids)
 
 
+@pytest.mark.parametrize("odd", ["07", "00", "0x7", " 7", "7 ", "7\t", '"7"', "+7", "99999999999"])
+def test_ids_that_look_like_whole_numbers_until_one_does_not_stay_as_they_are(
+    tmp_path: Path, monkeypatch, odd: str
+):
+    """What the sample, and the chunks before, hold is no reason to read 07 as 7."""
+    original = delimited.row_chunks
+    monkeypatch.setattr(
+        delimited, "row_chunks", lambda file, quote: original(file, quote=quote, size=512)
+    )
+    ids = [str(i % 40) for i in range(1100)]
+    ids[0], ids[1050], ids[1099] = "0", odd, odd
+    text = "time,user,item\n" + "\n".join(f"{T0 + i},{name},{name}" for i, name in enumerate(ids))
+    plain = "7" if odd == '"7"' else odd
+    expected = Counter(plain if name == odd else name for name in ids)
+    found = rows_of(run(tmp_path, text))
+    assert Counter(row[0] for row in found) == expected
+    assert Counter(row[1] for row in found) == expected
+
+
+def test_whole_numbers_of_a_parquet_file_and_texts_of_a_csv_are_the_same_ids(tmp_path: Path):
+    """A number that stands for no id stands for none in either."""
+    parquet = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"user": [7, -1, 1 << 40, 0], "item": [1, 1, 1, 1]}), parquet)
+    csv = write(tmp_path, "user,item\n7,2\n-1,2\n1099511627776,2\n0,2\n07,2\n", "b.csv")
+    data_set = import_data(tmp_path / "out", [str(parquet), csv], cleaning=Cleaning(absent="0"))
+    assert Counter(row[0] for row in rows_of(data_set)) == {
+        "7": 2,
+        "-1": 2,
+        str(1 << 40): 2,
+        "07": 1,
+    }
+    assert dropped(data_set) == {"no_id": 2}
+
+
 def test_line_breaks_in_quotes_survive_the_cut_between_chunks(tmp_path: Path, monkeypatch):
     original = delimited.row_chunks
     monkeypatch.setattr(
@@ -257,10 +291,10 @@ def expected_events(rows: list[tuple], cleaning: Cleaning) -> tuple[list[tuple],
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("parts", [1, 4])
-def test_cleaning_is_what_it_is_row_by_row(tmp_path: Path, monkeypatch, seed: int, parts: int):
+@pytest.mark.parametrize("bits", [0, 2])
+def test_cleaning_is_what_it_is_row_by_row(tmp_path: Path, monkeypatch, seed: int, bits: int):
     """Whatever the seed, and in however many parts, also when they go by way of the disk."""
-    monkeypatch.setattr("simulator.imports.importing._parts", lambda _: parts)
+    monkeypatch.setattr("simulator.imports.importing._part_bits", lambda _: bits)
     monkeypatch.setattr("simulator.imports.spill.MEMORY", 1000)
     chance = random.Random(seed)
     rows = [
