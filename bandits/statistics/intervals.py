@@ -41,6 +41,8 @@ class Sample:
     and predictions to the range of each column, two float64[k]. ``max_weight``, ``rewards``: the
     largest weight, and the range of rewards and predictions, that were seen. ``skewness``: that of
     a row's part of the value, where the value is a mean of such parts; 0 where nobody says it.
+    ``effective``: how many rows the standard error is made of, as far as weights go; infinite where
+    nobody says it.
     """
 
     moments: Moments
@@ -50,6 +52,7 @@ class Sample:
     max_weight: float
     rewards: tuple[float, float]
     skewness: float = 0.0
+    effective: float = math.inf
 
     @property
     def point(self) -> float:
@@ -117,14 +120,15 @@ class Normal:
 
     Where the sample knows its skewness, both ends are corrected for it (Hall 1992, On the removal
     of skewness by transformation): the mean of a few large products is more often too low than too
-    high, and looks the more certain the lower it is.
+    high, and looks the more certain the lower it is. Where it knows how many rows count, z is
+    Student's quantile with one degree of freedom less: the standard error is an estimate, too.
     """
 
     alpha: float = ALPHA
 
     def bounds(self, sample: Sample) -> Bounds:
         """Return a two-sided interval."""
-        z, stderr, n = z_of(self.alpha), sample.stderr, sample.moments.n
+        z, stderr, n = t_of(self.alpha, sample.effective), sample.stderr, sample.moments.n
         if sample.skewness == 0.0 or not math.isfinite(stderr):
             return _around(sample, z * stderr)
         high, low = (unskewed(end, sample.skewness, n) for end in (-z, z))
@@ -260,6 +264,34 @@ INTERVALS: Mapping[str, Callable[..., Interval]] = {
 def z_of(alpha: float) -> float:
     """Return the two-sided quantile of the standard normal distribution."""
     return NormalDist().inv_cdf(1.0 - alpha / 2)
+
+
+def t_of(alpha: float, effective: float) -> float:
+    """Return the two-sided quantile of Student's distribution for the mean of so many rows.
+
+    Args:
+        alpha: what is left out.
+        effective: how many rows count; of infinitely many it is ``z_of``.
+    """
+    if math.isinf(effective):
+        return z_of(alpha)
+    from scipy.special import stdtrit  # noqa: PLC0415 - most intervals have no need of it
+
+    return float(stdtrit(max(effective - 1.0, 1.0), 1.0 - alpha / 2))
+
+
+def p_of(t: float, effective: float) -> float:
+    """Return the chance of a statistic at least so far from 0, of whichever sign; see ``t_of``.
+
+    Args:
+        t: how far, in standard errors.
+        effective: how many rows count.
+    """
+    if math.isinf(effective):
+        return math.erfc(t / math.sqrt(2.0))
+    from scipy.special import stdtr  # noqa: PLC0415 - as above
+
+    return 2.0 * float(stdtr(max(effective - 1.0, 1.0), -t))
 
 
 def unskewed(z: float, skewness: float, n: int) -> float:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from bandits.errors import ReplayError
-from bandits.statistics.intervals import ALPHA, Interval, Normal, Sample, per_decision
+from bandits.statistics.intervals import ALPHA, Interval, Normal, Sample, p_of, per_decision
 from bandits.statistics.moments import Moments, add_rows
 from bandits.types import Float64
 from simulator.ope.batch import OpeBatch
@@ -23,7 +23,7 @@ VERDICTS: tuple[Verdict, ...] = ("reliable", "weak", "unreliable")
 class Comparison(msgspec.Struct, frozen=True):
     """The value of the left policy less that of the right.
 
-    ``p_value`` is of the two-sided normal test that there is no difference; ``adjusted`` is the
+    ``p_value`` is of the two-sided test that there is no difference; ``adjusted`` is the
     same for the number of comparisons made together, and ``significant`` says whether it is below
     alpha. ``verdict`` is the worse of the two policies'.
     """
@@ -107,7 +107,13 @@ class Difference:
     def compare(self, interval: Interval = Normal()) -> Comparison:  # noqa: B008 - frozen
         """Compare on the rows so far, as if there were no other comparison."""
         sample = Sample(
-            self._moments, self._value, self._gradient, self._span, self._largest(), self._rewards()
+            self._moments,
+            self._value,
+            self._gradient,
+            self._span,
+            self._largest(),
+            self._rewards(),
+            effective=self._effective(),
         )
         sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
@@ -121,7 +127,7 @@ class Difference:
         ]
         verdict, reason = max(verdicts, key=lambda judged: VERDICTS.index(judged[0]))
 
-        value = _p_value(sample.point, sample.stderr)
+        value = _p_value(sample.point, sample.stderr, sample.effective)
         return Comparison(
             difference=sample.point,
             stderr=sample.stderr,
@@ -149,6 +155,10 @@ class Difference:
 
     def _largest(self) -> float:
         return max(rows.largest for rows in self._sides)
+
+    def _effective(self) -> float:
+        """Return how many rows count; infinite where the limit of many is taken."""
+        return math.inf
 
     def _rewards(self) -> RewardRange:
         return min(rows.reward_low for rows in self._sides), max(
@@ -190,8 +200,13 @@ def compare_all(
     }
 
 
-def _p_value(difference: float, stderr: float) -> float:
-    """Return the two-sided normal p-value; 1 when nothing can be told."""
+def _p_value(difference: float, stderr: float, effective: float) -> float:
+    """Return the two-sided p-value, by Student's distribution where few rows count.
+
+    It is 1 when nothing can be told.
+    """
     if not (math.isfinite(difference) and math.isfinite(stderr)) or difference == 0.0:
         return 1.0
-    return math.erfc(abs(difference) / (stderr * math.sqrt(2.0))) if stderr > 0.0 else 0.0
+    if stderr == 0.0:
+        return 0.0
+    return p_of(abs(difference) / stderr, effective)

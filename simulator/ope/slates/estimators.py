@@ -1,5 +1,8 @@
 """Estimators of pages at work: a value for the page, and one for each of its slots."""
 
+import math
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -128,7 +131,15 @@ class SlateEstimator:
                     ) / values[0]
                 return ratio
 
-            sample = Sample(self._moments, value, gradient, formula.span, 0.0, (0.0, 0.0))
+            sample = Sample(
+                self._moments,
+                value,
+                gradient,
+                formula.span,
+                0.0,
+                (0.0, 0.0),
+                effective=effective_rows([self._slots.rows[0], self._slots.rows[slot]]),
+            )
             low, high, _ = interval.bounds(sample)
             out.append((sample.point, low, high))
         return out
@@ -152,7 +163,16 @@ class SlateEstimator:
             total: Float64 = formula.slot_gradients(means)[slots].sum(axis=0)
             return total
 
-        return Sample(self._moments, value, gradient, formula.span, largest, rewards, skewness)
+        return Sample(
+            self._moments,
+            value,
+            gradient,
+            formula.span,
+            largest,
+            rewards,
+            skewness,
+            effective_rows(self._slots.seen[slots]),
+        )
 
 
 class SlateDifference(Difference):
@@ -192,6 +212,9 @@ class SlateDifference(Difference):
 
     def _rewards(self) -> RewardRange:
         return 0.0, 0.0
+
+    def _effective(self) -> float:
+        return min(effective_rows(slots.seen) for slots in self._both)
 
 
 class SlotsSeen:
@@ -254,11 +277,25 @@ class SlotsSeen:
         return verdict, f"slot {worst}{advice}: {reason}"
 
 
+def effective_rows(rows: Sequence[Diagnostics]) -> float:
+    """Return how many pages count in the weights of some slots, where fewest do.
+
+    As far as was seen, or as PMFs promise, if that is less: by luck the largest weights have not
+    come yet.
+    """
+    return min((min(each.ess, each.expected_ess) for each in rows), default=math.inf)
+
+
 def _told(batch: SlateBatch, weights: Weights, slot: int) -> tuple[Float64 | None, Float64 | None]:
     """Return what PMFs tell of the weights of a slot, float64[n] each.
 
     The target's mass that the log lacks, and the mean of the weight's square under the logging
     policy; None where they are not known.
+
+    Of a product of weights the mean of the square is that of what each slot is known to multiply
+    it by, below what stood above it. The products themselves say less: most of their mean square is
+    of pages so rare that none has come. Differs from that mean as far as the pages to which most of
+    it belongs have other actions left than those of the log.
     """
     missing = second = None
     match weights:
@@ -269,7 +306,9 @@ def _told(batch: SlateBatch, weights: Weights, slot: int) -> tuple[Float64 | Non
             rows = np.arange(len(batch))
             missing = (batch.before * batch.missing).cumsum(axis=1)[rows, last]
             if batch.second is not None:
-                second = np.square(batch.before[rows, last]) * batch.second[rows, last]
+                with np.errstate(over="ignore", invalid="ignore"):
+                    products = batch.second.cumprod(axis=1)[rows, last]
+                second = np.nan_to_num(products, nan=np.inf, posinf=np.inf)
         case "slot":
             missing = None if batch.slot_missing is None else batch.slot_missing[:, slot].copy()
             second = None if batch.slot_second is None else batch.slot_second[:, slot].copy()

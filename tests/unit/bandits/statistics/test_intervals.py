@@ -9,7 +9,16 @@ import pytest
 
 from bandits.errors import ReplayError
 from bandits.features.hashing import splitmix64
-from bandits.statistics.intervals import INTERVALS, Anytime, Bernstein, Bootstrap, Normal, z_of
+from bandits.statistics.intervals import (
+    INTERVALS,
+    Anytime,
+    Bernstein,
+    Bootstrap,
+    Normal,
+    p_of,
+    t_of,
+    z_of,
+)
 from bandits.statistics.moments import POISSON, Moments, poisson_weights
 from simulator.ope.batch import OpeBatch
 from simulator.ope.estimators import Estimator, make_estimator
@@ -72,6 +81,19 @@ def test_normal_by_hand():
         assert estimate.interval == pytest.approx(
             (estimate.value - radius, estimate.value + radius)
         )
+
+
+def test_where_few_rows_count_an_interval_is_students():
+    """Of 11 rows 2.228 standard errors, as tables have it; of one no more than of two."""
+    assert t_of(0.05, 11.0) == pytest.approx(2.228139, abs=1e-6)
+    assert t_of(0.05, 0.3) == t_of(0.05, 2.0) == pytest.approx(12.7062, abs=1e-4)
+    assert t_of(0.05, math.inf) == z_of(0.05)
+    for effective in (3.0, 40.0, math.inf):
+        assert p_of(t_of(0.05, effective), effective) == pytest.approx(0.05, abs=1e-12)
+
+    sample = replace(fed("ips", batch()).sample(), effective=11.0)
+    low, high, _ = Normal().bounds(sample)
+    assert (high - low) / sample.stderr == pytest.approx(2 * 2.228139, abs=1e-5)
 
 
 def test_bernstein_by_hand():

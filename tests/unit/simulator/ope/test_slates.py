@@ -187,6 +187,22 @@ def test_mass_on_what_a_slot_never_shows_is_missing():
     assert weights + never == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_how_many_pages_count_does_not_wait_for_the_rare_page(first):
+    """A sure page, of a uniform log: 1 in 24 counts, whether or not one has come near it."""
+    target = same_for_all(np.array([-1.0, 0.7, 0.2, 0.0]), explore=EpsilonGreedy(0.0))
+    rows, _ = all_pages(LOGGING["uniform"], 4, 3)
+    begins = {row.event_id for row in rows if row.slot == 0 and row.chosen == first}
+    pages = all_together([row for row in rows if row.event_id in begins], 3)
+    batch = target_slate_batch(target, pages, {"page"})
+    for name, expected in {"sips": [6 / 24], "rips": [6 / 4, 6 / 12, 6 / 24]}.items():
+        estimator = SlateEstimator(name, horizon=3)
+        estimator.update(batch)
+        promised = [each.expected_ess for each in estimator._slots.rows]
+        assert promised == pytest.approx(expected)
+        assert estimator.estimate().verdict == "unreliable"
+
+
 @pytest.mark.parametrize("name", ["softmax", "softmax with a floor", "uniform"])
 def test_weights_of_the_pseudo_inverse_have_the_means_they_should(name):
     rows, chances = all_pages(LOGGING[name], 4, 3)
