@@ -190,9 +190,9 @@ def _check_changes(record: ItemsRecord) -> None:
 
 
 def _check_activity(record: ActivityRecord) -> None:
-    for field in ("user", "item", "event_type"):
-        if not getattr(record, field):
-            raise CodecError("a text that is not empty", field)
+    if not (record.user and record.item and record.event_type):
+        empty = next(each for each in ("user", "item", "event_type") if not getattr(record, each))
+        raise CodecError("a text that is not empty", empty)
     if record.value is not None and not abs(record.value) <= MAX_NUMBER:  # also catches NaN
         raise CodecError(f"a number up to {MAX_NUMBER:g}, not {record.value}", "value")
     if record.time_ms is not None and not 0 <= record.time_ms <= MAX_TIME_MS:

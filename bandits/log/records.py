@@ -552,10 +552,13 @@ class RootRecord(Record, frozen=True, tag="root"):
     Attributes:
         position: the checkpoint's.
         digest: the digest of the state there, with which whoever folds the log begins.
+        profiles: that of a file in the log's archive, which has what the log says of its users up
+            to there; None: it says nothing of them.
     """
 
     position: str
     digest: str
+    profiles: str | None = None
 
 
 class ControlRecord(Record, frozen=True, tag="control"):

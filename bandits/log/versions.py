@@ -18,7 +18,8 @@ FOLD = 7
    states of the controller of quotas. 7: a decision's record may say what an apprentice would have
    chosen, and this may be what is learned; rewards may be put together by their least, their mean
    or their median; each slot of a page may be taught what the page earned; a decision under an
-   event_id that had answered another request is a kind of its own, of which nothing is learned.
+   event_id that had answered another request is a kind of its own, of which nothing is learned; a
+   root may name what was known of users there.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are

@@ -195,7 +195,7 @@ def rebuild(table: Table, entries: int, users: int, count: int) -> None:
         keys = ActivityKeys("shop")
         append(client, keys, activity(entries, users))
         history, what = History(client, keys, None), f"activity of {users:,} users made anew"
-        end, log = history.end(), ActivityChanges(history)
+        end, log = history.end(), ActivityChanges(history, None)
         made_anew(table, client, "activity", log, end, f"{what}, of the stream", entries)
 
         client.set(keys.needed, end)
@@ -205,7 +205,7 @@ def rebuild(table: Table, entries: int, users: int, count: int) -> None:
         while archiver.trim():
             pass
         history = History(client, keys, ArchiveReader(root, shared_folder("shop", "activity")))
-        log = ActivityChanges(history)
+        log = ActivityChanges(history, None)
         made_anew(table, client, "activity", log, end, f"{what}, of the archive", entries)
 
     with valkey() as client:

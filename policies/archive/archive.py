@@ -170,6 +170,11 @@ class ArchiveReader:
         return self._files.local
 
     @property
+    def files(self) -> Storage:
+        """What is beside the ranges."""
+        return self._files
+
+    @property
     def end(self) -> str:
         """Id of the last archived entry, "0-0" if there is none; the newest file's name has it."""
         return self.chain.listing.end

@@ -4,6 +4,7 @@ from bandits.errors import RefusedError, SpecError
 from bandits.log.join import JoinedDecision
 from bandits.log.records import LogRecord, SpecRecord, UnknownRecord, WarmStartRecord
 from policies.blend import make_learner
+from policies.fold.checkpoint import FoldState, Past
 from policies.fold.fold import Fold
 
 
@@ -12,6 +13,17 @@ class JoinOnlyFold(Fold):
 
     It tells of the same rewards, at the same entries, as a fold that learns.
     """
+
+    def begin_at(self, state: FoldState, past: Past) -> None:
+        """Start from the state at a log's root, without its model; see ``resume``.
+
+        Args:
+            state: the state there.
+            past: the log behind it.
+        """
+        self.resume(state, past)
+        self.learner = None
+        self._follow([])
 
     def _learn_or_refuse(self, joined: JoinedDecision) -> None:
         pass

@@ -55,6 +55,20 @@ class PartChanges:
         self._erased.add(user)
         self._count += 1
 
+    def known(self, user: str, part: Part) -> None:
+        """Note all that a part says, as of entries that need not be read again.
+
+        Args:
+            user: the pseudonym.
+            part: of the same log.
+        """
+        if part.erased:
+            self.erased(user)
+            return
+        self._events.setdefault(user, []).extend(part.events)
+        self._shown.setdefault(user, []).extend(part.shown)
+        self._count += len(part.events) + len(part.shown)
+
     def read(self, entry: LogEntry) -> None:
         """Note what an entry of a log of activity says, or of any log an erasure."""
         record = entry.record
@@ -79,10 +93,13 @@ class PartChanges:
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Yield each user with a part that says it all, and is not cut."""
-        for user in {**self._events, **self._shown}:
+        shown = self._shown
+        for user, events in self._events.items():
             if user not in self._erased:
-                events = self._events.get(user, ())
-                yield user, Part(tuple(events), tuple(self._shown.get(user, ())))
+                yield user, Part(tuple(events), tuple(shown[user]) if user in shown else ())
+        for user, some in shown.items():
+            if user not in self._events and user not in self._erased:
+                yield user, Part((), tuple(some))
         for user in self._erased:
             yield user, ERASED
 

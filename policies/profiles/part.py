@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import accumulate, chain, islice, pairwise, repeat
+from itertools import accumulate, chain, islice, repeat
 from operator import add, neg, sub
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ MOST_KEPT = 1_000
 MOST_SHOWN = 200
 """Showings that are kept."""
 _ERASED = msgspec.msgpack.encode(None)
+_NO_EVENTS, _NO_SHOWINGS = ((),) * 5, ((),) * 3
 
 
 class ProfileEvent(NamedTuple):
@@ -154,27 +155,34 @@ def join_parts(parts: Iterable[Part], rule: CutRule) -> Part:
     return Part(newest_events(sorted(events, reverse=True), rule), newest_shown(shown))
 
 
-def newest_events(events: Iterable[ProfileEvent], rule: CutRule) -> tuple[ProfileEvent, ...]:
+def newest_events(events: Sequence[ProfileEvent], rule: CutRule) -> tuple[ProfileEvent, ...]:
     """Return what a rule keeps of events, newest first.
 
     Args:
         events: newest first.
         rule: what is kept.
     """
-    seen: set[tuple[str, str]] = set()
+    # What is not more than is kept is only looked through for what was done again.
+    if len(events) <= rule.items:
+        newest: dict[tuple[Any, ...], ProfileEvent] = {}
+        for event in events:
+            newest.setdefault(event[3:], event)
+        return tuple(newest.values())
+
+    seen: set[tuple[Any, ...]] = set()
     out: list[ProfileEvent] = []
     count, more = 0, dict.fromkeys(rule.kept, MOST_KEPT)
     for event in events:
-        key = event.item, event.type
+        key = event[3:]
         if key in seen:
             continue
         seen.add(key)
 
         # All limits count the newest of each item and type, also those another limit keeps. Each
         # type has its own: whoever looks at much has still bought what they have bought.
-        left = more.get(event.type, 0)
+        left = more.get(key[1], 0)
         if left:
-            more[event.type] = left - 1
+            more[key[1]] = left - 1
         if count < rule.items or left:
             out.append(event)
         count += 1
@@ -224,26 +232,29 @@ def encode_part(part: Part) -> bytes:
 
     items: dict[str, int] = {}
     types: dict[str, int] = {}
-    events, shown = part.events, part.shown
-    event_items = _numbered((event.item for event in events), items)
-    event_types = [types.setdefault(event.type, len(types)) for event in events]
-    shown_items = _numbered((each.item for each in shown), items)
+    columns: Any = [*zip(*part.events, strict=True)] or _NO_EVENTS
+    times, entries, seqs, done_with, done = columns
+    columns = [*zip(*part.shown, strict=True)] or _NO_SHOWINGS
+    shown_times, shown_seqs, shown = columns
+    event_items = _numbered(done_with, items)
+    event_types = [types.setdefault(kind, len(types)) for kind in done]
+    shown_items = _numbered(shown, items)
 
     prefix = _common_beginning(items)
-    columns = _Columns(
+    stored = _Columns(
         prefix,
         [item[len(prefix) :] for item in items] if prefix else list(items),
         list(types),
         event_items,
         _unless_zero(event_types),
-        _differences([event.time_ms for event in events]),
-        _unless_zero([event.entry_ms - event.time_ms for event in events]),
-        _unless_zero([event.seq for event in events]),
+        _differences(times),
+        _unless_zero(list(map(sub, entries, times))),
+        _unless_zero(list(seqs)),
         shown_items,
-        _differences([each.entry_ms for each in shown]),
-        _unless_zero([each.seq for each in shown]),
+        _differences(shown_times),
+        _unless_zero(list(shown_seqs)),
     )
-    return _encoder.encode(columns)
+    return _encoder.encode(stored)
 
 
 def decode_part(data: bytes) -> Part:
@@ -288,9 +299,9 @@ def decode_part(data: bytes) -> Part:
     return Part(events, shown)
 
 
-def _differences(values: list[int]) -> list[int]:
+def _differences(values: Sequence[int]) -> list[int]:
     """Return the first value, and then how much less each is than the one before."""
-    return values[:1] + [before - value for before, value in pairwise(values)]
+    return [*values[:1], *map(sub, values, values[1:])]
 
 
 def _numbered(names: Iterable[str], known: dict[str, int]) -> list[int]:

@@ -22,18 +22,21 @@ from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline, whole_catalogue
+from policies.profiles.part import MOST_KEPT, CutRule
+from policies.profiles.signals import REWARD
+from policies.spec import PolicySpec
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
 from serve_app.store.items.bases import read_base
 from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.keys import ItemsKeys, Keys, UsersKeys
 from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
 from serve_app.store.replicas.artifacts import ServedArtifact, ask_to_load, read_reports
 from serve_app.store.snapshots import Head, Published, decode_published
-from serve_app.store.spaces import space_name
+from serve_app.store.spaces import part_name, read_space, space_name, space_of_specs
 from serve_app.store.stats import Stats
 
 
@@ -189,6 +192,18 @@ class StoredPolicy:
         for entry in history.encoded(base.begins):
             timeline.apply(entry, history.blob)
         return timeline
+
+    def part_rule(self, spec: PolicySpec) -> CutRule | None:
+        """Return what of its users is worth keeping, whatever a spec asks for; None: it has none.
+
+        Args:
+            spec: the one in force.
+        """
+        space = read_space(self._client, spec.shares)
+        own, part = space.with_members(space_of_specs(space.name, [spec])), part_name(spec.name, 0)
+        if part not in own.parts and not self._client.hexists(UsersKeys(space.name).parts, part):
+            return None
+        return CutRule(MOST_KEPT, (*own.types, REWARD))
 
     def ask_for_artifact(self, version: str) -> None:
         """Ask all replicas to load a version beside what they serve; "": none any more."""

@@ -25,6 +25,7 @@ from serve_app.cli.options import (
     command_group,
     policy_name_of,
 )
+from serve_app.cli.roots import Age, RemoveOlder, say_root
 from serve_app.cli.terminal import empty_table, output, progress_bar, say
 
 if TYPE_CHECKING:
@@ -267,31 +268,30 @@ def verify_snapshots(
 
 @app.command("root", short_help="Have verification begin at a checkpoint, which the log names.")
 def state_log_root(
-    age: Annotated[
-        str, typer.Argument(help="Age of the checkpoint, as 30d: a number and s, m, h, d or w")
-    ],
+    age: Age,
     policy: PolicyName = None,
+    remove: RemoveOlder = False,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
     """Have a log begin at its newest checkpoint that is as old: its root.
 
-    The root is an entry of the log, with the digest of the state there, which the archive keeps.
-    banditloop snapshots verify begins at it from then on, and says so. Learning needs nothing of
-    what is before; replay, doctor, train and refresh read the archive's files from the first on.
+    The root is an entry of the log, with the digest of the state there, and with that of a file of
+    what was known of users; the archive keeps both. banditloop snapshots verify begins at it from
+    then on, and says so. Learning and profiles need nothing of what is before; replay, doctor,
+    train and refresh read the archive's files from the first that is there.
     """
     from bandits.durations import duration_ms
     from policies.archive.archive import archive_folder
     from serve_app.admin.open import opened
-    from serve_app.admin.roots import older_files, state_root
+    from serve_app.admin.roots import older_files, remove_older, state_root
 
     with opened(policy, redis_url, data_dir) as (stored, settings):
-        root = state_root(stored, stored.log.now_ms() - duration_ms(age))
+        root = state_root(stored, stored.log.now_ms() - duration_ms(age), settings.secret())
         folder = archive_folder(stored.keys.policy, 0, 1)
-        older = older_files(root, settings.archive_root(), folder)
-    said = f"{len(older):,} files, {sum(file.size for file in older):,} bytes are before it"
-    say(("root", "green"), f"  {root.position} UTC {_time(root.position)}", on=output)
-    say(f"      {root.digest}: {said}", on=output)
+        of = remove_older if remove else older_files
+        older = of(root, settings.archive_root(), folder)
+    say_root(root.position, root.digest, older, removed=remove)
 
 
 class _Verification:

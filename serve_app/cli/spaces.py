@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from serve_app.cli.options import AsJson, DataDir, RedisUrl, SpaceName, command_group
+from serve_app.cli.roots import Age, RemoveOlder, say_root
 from serve_app.cli.terminal import empty_table, output, progress_count, say
 
 app = command_group("See which policies share a space, and have one leave that is gone for good.")
@@ -70,3 +71,36 @@ def leave_space(
             f"  {policy} has left {found.name}, and {count:,} profiles",
             on=output,
         )
+
+
+@app.command("root", short_help="Have the log of activity begin at a root, which the log names.")
+def state_activity_log_root(
+    age: Age,
+    space: SpaceName = None,
+    remove: RemoveOlder = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Have a space's log of activity begin at its newest entry that is as old: its root.
+
+    The root is an entry of the log. It names a file of what was known of users there, and the
+    counts of what was in demand, which the archive keeps. Profiles need nothing of what is before;
+    refresh and exports of users read the archive's files from the first that is there. The logs of
+    policies have roots of their own: see banditloop snapshots root.
+    """
+    from bandits.durations import duration_ms
+    from policies.archive.archive import ArchiveReader
+    from policies.archive.shared import shared_folder
+    from serve_app.admin.roots import older_files, remove_older
+    from serve_app.admin.spaces import opened_space
+    from serve_app.store.activity.root import state_activity_root
+    from serve_app.store.clients import now_ms
+    from serve_app.store.keys import ActivityKeys
+
+    with opened_space(space, redis_url, data_dir) as (client, found, settings):
+        archive, folder = settings.archive_root(), shared_folder(found.name, "activity")
+        reader = ArchiveReader(archive, folder) if archive else None
+        before_ms = now_ms(client, ActivityKeys(found.name).log) - duration_ms(age)
+        root = state_activity_root(client, found, reader, before_ms)
+        older = (remove_older if remove else older_files)(root, archive, folder)
+    say_root(root.position, root.digest, older, removed=remove)

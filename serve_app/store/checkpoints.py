@@ -11,7 +11,7 @@ from bandits.log.codec import digest
 from bandits.log.positions import is_after, log_order, position_ms
 from policies.fold.checkpoint import FoldState, decode_state
 from serve_app.store.clients import Redis
-from serve_app.store.keys import Keys
+from serve_app.store.keys import Keys, LogKeys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.snapshots import UNNAMED_S
 
@@ -46,6 +46,7 @@ class Root(msgspec.Struct, frozen=True):
         learned: how many interactions were learned there.
         needed: the oldest entry that whoever begins there reads.
         entry: the position of the RootRecord.
+        profiles: see RootRecord.
     """
 
     position: str
@@ -53,11 +54,34 @@ class Root(msgspec.Struct, frozen=True):
     learned: int
     needed: str
     entry: str
+    profiles: str | None = None
 
     @property
     def checkpoint(self) -> StoredCheckpoint:
         """The checkpoint that it is; no snapshot is kept for it."""
         return StoredCheckpoint(self.position, self.digest, "", self.learned)
+
+
+def read_root(client: Redis, keys: LogKeys) -> Root | None:
+    """Return where a log begins, if it has been cut.
+
+    Args:
+        client: a connection.
+        keys: the log's.
+    """
+    raw: Any = client.get(keys.root)
+    return None if raw is None else msgspec.msgpack.decode(raw, type=Root)
+
+
+def write_root(client: Redis, keys: LogKeys, root: Root) -> None:
+    """Have a log begin at a root, which an entry says.
+
+    Args:
+        client: a connection.
+        keys: the log's.
+        root: where.
+    """
+    client.set(keys.root, msgspec.msgpack.encode(root))
 
 
 class Checkpoints:
@@ -117,12 +141,11 @@ class Checkpoints:
 
     def root(self) -> Root | None:
         """Return where the log begins, if it has been cut."""
-        raw: Any = self._client.get(self._keys.root)
-        return None if raw is None else msgspec.msgpack.decode(raw, type=Root)
+        return read_root(self._client, self._keys)
 
     def begin_at(self, root: Root) -> None:
         """Have the log begin at a root, which an entry says."""
-        self._client.set(self._keys.root, msgspec.msgpack.encode(root))
+        write_root(self._client, self._keys, root)
 
     def store(
         self,

@@ -14,7 +14,7 @@ from policies.archive.openings import openings
 from policies.archive.taught import taught_decisions
 from policies.fold.checkpoint import FoldState
 from serve_app.store.archiving.archived import Committed
-from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.checkpoints import Checkpoints, Root
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import LogKeys
@@ -199,6 +199,15 @@ class LogPast:
     def checkpoint(self, position: str) -> FoldState | None:
         """Return the newest checkpoint at or before a position."""
         return self._checkpoints.newest(position)
+
+    def root(self) -> tuple[Root, FoldState] | None:
+        """Return where the log begins, with the state there; None: at its first entry.
+
+        Raises:
+            SnapshotError, CodecError: the state cannot be read.
+        """
+        root = self._checkpoints.root()
+        return None if root is None else (root, self._checkpoints.state(root.checkpoint))
 
 
 def batched(entries: Iterable[LogEntry], size: int) -> Iterator[list[LogEntry]]:

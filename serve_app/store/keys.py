@@ -46,6 +46,11 @@ class LogKeys:
         return self._key("needed")
 
     @property
+    def root(self) -> str:
+        """Where the log begins, of which nothing older is kept; see checkpoints.py."""
+        return self._key("root")
+
+    @property
     def archive(self) -> str:
         """Hash of what is committed to the archive, written and trimmed; see archiver.py."""
         return self._key("archive")
@@ -239,11 +244,6 @@ class Keys(LogKeys):
     def checkpoints(self) -> str:
         """Checkpoints still stored, newest first."""
         return self._key("checkpoints")
-
-    @property
-    def root(self) -> str:
-        """Where the log begins, of which nothing older is kept; see checkpoints.py."""
-        return self._key("root")
 
     @property
     def head(self) -> str:

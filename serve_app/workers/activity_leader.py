@@ -24,8 +24,10 @@ from policies.spec import PolicySpec
 from serve_app.settings import Settings
 from serve_app.store.activity.demand import Demand
 from serve_app.store.activity.inbox import ActivityInbox
+from serve_app.store.activity.root import demand_at_root
 from serve_app.store.activity.space_items import SpaceItems
 from serve_app.store.archiving.archived import Committed
+from serve_app.store.checkpoints import read_root
 from serve_app.store.clients import FAILURES, Redis, blocking_client
 from serve_app.store.erasures.job import go_on_with_all, run
 from serve_app.store.event_log import RedisLog
@@ -168,7 +170,8 @@ class ActivityLeader:
         rule, self._types = space.rule, space.types
         if token != self._led_under or space.half_lives_ms != self._half_lives_ms:
             self._half_lives_ms = space.half_lives_ms
-            self._demand.lead(self._client, self._half_lives_ms)
+            since = demand_at_root(self._client, self._history, self._keys)
+            self._demand.lead(self._client, self._half_lives_ms, since)
         if token == self._led_under and rule == self._rule:
             return True
 
@@ -215,7 +218,8 @@ class ActivityLeader:
 
     def _read_from_start(self, through: str) -> Iterator[tuple[str, PartChanges]]:
         """Yield what the log says from its beginning."""
-        return ActivityChanges(self._history).through(through)
+        root = read_root(self._client, self._keys)
+        return ActivityChanges(self._history, root).through(through)
 
     def _end_build(self) -> None:
         if self._build is not None:

@@ -516,3 +516,6 @@ async def test_of_users_nothing_is_acknowledged_that_is_not_logged_and_a_retry_c
             records = [entry.record for entry in read_all(client, ActivityKeys("shop"))]
             ids = [record.id for record in records if isinstance(record, ActivityRecord)]
             assert sorted(ids) == ["down", "frozen", "up"]
+
+            # An erasure that was refused is begun when it is repeated.
+            assert (await http.delete(f"{SPACE}/users/u")).status_code == 202

@@ -12,35 +12,50 @@ import redis
 from support.loops import KEYS, SALT, SPEC, decide, make, settle, stats, url_of
 from typer.testing import CliRunner
 
-from bandits.errors import RetentionError, SnapshotError
+from bandits.errors import ArchiveError, RetentionError, SnapshotError
 from bandits.log.codec import digest
-from bandits.log.records import CheckpointRecord, RollbackRecord, RootRecord, WarmStartRecord
+from bandits.log.records import (
+    CheckpointRecord,
+    ErasureRecord,
+    RollbackRecord,
+    RootRecord,
+    WarmStartRecord,
+)
 from policies.archive.archive import ArchiveReader
 from policies.profiles.options import ProfileOptions
+from policies.profiles.part import CutRule, encode_part, join_parts
+from policies.spec import PolicySpec
 from serve_app.admin.control import rollback
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
-from serve_app.admin.roots import older_files, state_root
+from serve_app.admin.roots import older_files, remove_older, state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.store.event_log import RedisLog
+from serve_app.store.history import LogPast
+from serve_app.store.keys import UsersKeys
+from serve_app.store.profiles import part_feed
+from serve_app.store.profiles.log_changes import PolicyChanges
+from serve_app.store.profiles.spool import ChangeSpool
+from serve_app.store.profiles.verification import verify_part
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.learner import LearnerLoop
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
+RULE = CutRule(3)
 AT_ONCE: dict[str, Any] = {"max_entries": 10, "max_age_s": 0.0, "retain_s": 0.0}
 
 
 class Shop:
     """A policy whose log is archived and trimmed as it grows, with a checkpoint each round."""
 
-    def __init__(self, client: redis.Redis, root: Path) -> None:
-        self.client, self.root, self.rounds = client, str(root), 0
+    def __init__(self, client: redis.Redis, root: Path, spec: PolicySpec = SPEC) -> None:
+        self.client, self.root, self.rounds, self.spec = client, str(root), 0, spec
         self.loop = self.learner()
         self.loop.lease.acquire()
         self.loop.attempt()
 
-    def learner(self, spec=SPEC) -> LearnerLoop:
-        return make(self.client, spec, archive=self.reader())
+    def learner(self) -> LearnerLoop:
+        return make(self.client, self.spec, archive=self.reader())
 
     def reader(self) -> ArchiveReader:
         return ArchiveReader(self.root, "home")
@@ -52,7 +67,8 @@ class Shop:
     def go_on(self, rounds: int = 1) -> None:
         for _ in range(rounds):
             self.rounds += 1
-            decide(self.client, 12, prefix=f"r{self.rounds}-")
+            users = None if self.spec.profile is msgspec.UNSET else 5
+            decide(self.client, 12, spec=self.spec, prefix=f"r{self.rounds}-", users=users)
             settle(self.loop)
             RedisLog(self.client, KEYS).append(CheckpointRecord())
             settle(self.loop)
@@ -71,7 +87,23 @@ class Shop:
 
     def cut(self, checkpoint: int):
         """Have the log begin at a checkpoint, counted from the oldest."""
-        return state_root(self.stored, self.stored.checkpoints.list()[::-1][checkpoint].time_ms)
+        at_ms = self.stored.checkpoints.list()[::-1][checkpoint].time_ms
+        return state_root(self.stored, at_ms, SALT)
+
+    def said_of_users(self) -> dict[str, bytes]:
+        """What the log says of its users, as whoever makes profiles anew reads it."""
+        with ChangeSpool(RULE) as spool:
+            for _, changes in self.changes().through(self.stored.history.end()):
+                spool.add(changes)
+            return {user: encode_part(join_parts([part], RULE)) for user, part in spool.parts()}
+
+    def changes(self) -> PolicyChanges:
+        history = self.stored.history
+        return PolicyChanges(history, LogPast(history, self.stored.checkpoints), SALT)
+
+    def profiles_hold(self) -> bool:
+        users = UsersKeys("home")
+        return verify_part(self.client, users, "home.0", RULE, self.changes()).holds
 
 
 @pytest.fixture
@@ -128,9 +160,9 @@ def test_what_comes_after_the_root_is_proven_without_what_is_before(shop):
 
 def test_a_log_is_not_cut_where_something_needs_what_is_before(shop):
     with pytest.raises(RetentionError, match="no checkpoint is as old"):
-        state_root(shop.stored, 1)
+        state_root(shop.stored, 1, SALT)
     with pytest.raises(RetentionError, match="is not archived"):
-        state_root(StoredPolicy(shop.client, "home"), int(time.time() * 1000))
+        state_root(StoredPolicy(shop.client, "home"), int(time.time() * 1000), SALT)
 
     # A root moves on, and never back; nothing goes back behind it.
     oldest, back_to = shop.stored.snapshots()[0][0], shop.stored.checkpoints.list()[-1].position
@@ -169,11 +201,47 @@ def test_a_log_is_not_cut_where_something_needs_what_is_before(shop):
     with pytest.raises(SnapshotError, match="corrupt"):
         shop.verdicts()
 
-    shop.loop.lease.release()
-    shop.loop = shop.learner(msgspec.structs.replace(SPEC, profile=ProfileOptions()))
-    settle(shop.loop)
-    with pytest.raises(RetentionError, match="profiles of home"):
-        shop.cut(2)
+
+def test_profiles_begin_with_what_was_known_at_the_root(client, tmp_path, monkeypatch):
+    """Of a cut log the same profiles are made as of the whole one, also anew, and cut again."""
+    monkeypatch.setattr(part_feed, "LOOK_S", 0.0)
+    spec = msgspec.structs.replace(SPEC, profile=ProfileOptions(items=RULE.items))
+    shop = Shop(client, tmp_path / "archive", spec)
+    shop.go_on()
+    RedisLog(client, KEYS).append(ErasureRecord("u1", "job"))
+    shop.go_on(2)
+    whole, of_profiles = shop.said_of_users(), tmp_path / "archive" / "home" / "_profiles"
+    assert len(whole) == 5
+    assert shop.profiles_hold()
+
+    first = shop.cut(1)
+    assert remove_older(first, shop.root, "home")
+    assert shop.said_of_users() == whole
+    shop.go_on()
+    assert shop.profiles_hold()
+
+    # All are lost, and made of the root and what came after it.
+    client.delete(*client.scan_iter(match=f"{UsersKeys('home').profile('')}*"))
+    while not shop.profiles_hold():
+        settle(shop.loop)
+
+    # The next root begins with this one, of which nothing stays.
+    known = shop.said_of_users()
+    second = shop.cut(-1)
+    remove_older(second, shop.root, "home")
+    assert [file.stem for file in of_profiles.iterdir()] == [second.profiles] != [first.profiles]
+    assert shop.said_of_users() == known
+    shop.go_on()
+    assert set(shop.verdicts()) == {"identical"}
+
+    # What is not what the root named is found out.
+    (file,) = of_profiles.iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ArchiveError, match="damaged"):
+        shop.said_of_users()
+    file.unlink()
+    with pytest.raises(ArchiveError, match="is gone"):
+        shop.said_of_users()
 
 
 def test_the_command_states_a_root_and_verification_prints_it(shop, monkeypatch):
@@ -186,6 +254,10 @@ def test_the_command_states_a_root_and_verification_prints_it(shop, monkeypatch)
     assert stated.exit_code == 0, stated.exception
     root = shop.stored.checkpoints.root()
     assert root.digest in stated.output
+    assert older_files(root, shop.root, "home")
+    removed = CliRunner().invoke(app, [*command, "--remove"])
+    assert removed.exit_code == 0, removed.exception
+    assert not older_files(root, shop.root, "home")
 
     shop.go_on()
     verify = ["snapshots", "verify", *where, "--jobs", "1"]

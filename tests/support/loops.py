@@ -62,6 +62,8 @@ def settle(loop: LearnerLoop, *, lead: bool = True, at_least: int = 3) -> None:
             except FAILURES:
                 continue
         loop.attempt()
+        if loop._profiles is not None:
+            loop._profiles.attempt()
 
 
 def quiet(loop: LearnerLoop) -> bool:
@@ -82,8 +84,15 @@ def quiet(loop: LearnerLoop) -> bool:
         )
 
 
-def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
-    """Decisions with rewards for every second one, as replicas would log them.
+def decide(
+    client: redis.Redis,
+    count: int,
+    *,
+    spec: PolicySpec = SPEC,
+    prefix: str = "e",
+    users: int | None = None,
+) -> None:
+    """Decisions with rewards for every second one, as replicas would log them; for some users.
 
     Their windows are over afterwards.
     """
@@ -92,7 +101,11 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
     for i in range(count):
         reader.append(
             decision(
-                f"{prefix}{i}", spec=spec.digest, catalogue=Catalogue().digest, chosen=(i % 3,)
+                f"{prefix}{i}",
+                spec=spec.digest,
+                catalogue=Catalogue().digest,
+                chosen=(i % 3,),
+                user=f"u{i % users}" if users else None,
             )
         )
         if i % 2:

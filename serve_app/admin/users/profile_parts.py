@@ -11,7 +11,7 @@ from policies.archive.archive import ArchiveReader, archive_folder
 from policies.archive.shared import shared_folder
 from serve_app.admin.replayed.verification import seldom_collecting
 from serve_app.settings import Settings
-from serve_app.store.checkpoints import Checkpoints
+from serve_app.store.checkpoints import Checkpoints, read_root
 from serve_app.store.clients import Redis
 from serve_app.store.history import History, LogPast
 from serve_app.store.keys import ActivityKeys, Keys, LogKeys, UsersKeys
@@ -81,7 +81,7 @@ class ProfileParts:
             RedisError: Redis does not answer.
         """
         keys, history = self._history(part)
-        log: LogChanges = ActivityChanges(history)
+        log: LogChanges = ActivityChanges(history, read_root(self._client, keys))
         if isinstance(keys, Keys):
             past = LogPast(history, Checkpoints(self._client, keys))
             log = PolicyChanges(history, past, self._settings.secret())
@@ -134,7 +134,9 @@ class ProfileParts:
     def _share(self, part: str, position: str, end: str) -> float:
         """Return how much of a log, by time, is behind a position of it."""
         if part not in self._begins:
-            entries: Iterable[Any] = self._history(part)[1].encoded(START, batch=1)
+            history = self._history(part)[1]
+            since = START if history.archive is None else history.archive.beginning
+            entries: Iterable[Any] = history.encoded(since, batch=1)
             self._begins[part] = next((entry.time_ms for entry in entries), 0)
         begins = self._begins[part]
         behind, all_of_it = position_ms(position) - begins, position_ms(end) - begins

@@ -10,11 +10,13 @@ from bandits.log.positions import START
 from bandits.log.records import ErasureRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
+from policies.profiles.root_parts import read_root_parts
 from policies.pseudonyms import salt_id
 from policies.storage import Storage, shown
 from serve_app.admin.spaces import known_secret, space_names
 from serve_app.host.embedded import any_redis
 from serve_app.settings import Settings
+from serve_app.store.checkpoints import read_root
 from serve_app.store.clients import REDIS_ERRORS, Redis, blocking_client, now_ms
 from serve_app.store.history import History
 from serve_app.store.keys import ActivityKeys, UsersKeys
@@ -96,11 +98,20 @@ class StoredUsers:
             self._read_to = archive.end
             said = archive.entries(archive.beginning, kinds=["erasure"])
             self._in_log |= {_erased(entry.record) for entry in said}
+            self._in_log |= self._erased_at_root(archive)
         history = History(self._client, ActivityKeys(self.space), archive)
         for entry in history.encoded(self._read_to):
             self._in_log.add(_erased(entry.record))
             self._read_to = entry.id
         return self._in_log - {""}
+
+    def _erased_at_root(self, archive: ArchiveReader) -> set[str]:
+        """Return whom the log said are erased before it was cut."""
+        root = read_root(self._client, ActivityKeys(self.space))
+        if root is None or root.profiles is None:
+            return set()
+        known = read_root_parts(archive.files, root.profiles)
+        return {user for parts in known for user, part in parts if part.erased}
 
 
 def _erased(record: object) -> str:

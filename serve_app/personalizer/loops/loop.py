@@ -14,10 +14,9 @@ from bandits.vw.payloads import decode_model
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
-from policies.storage import Storage
 from serve_app.admin.control import warm_start
 from serve_app.admin.preflight import validate
-from serve_app.admin.roots import older_files, state_root
+from serve_app.admin.roots import remove_older, state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.wanted.specs import spec_now, want
 from serve_app.personalizer.loops.fresh import checkpoint_now
@@ -182,13 +181,10 @@ class StoredLoop:
             stored = self._stored(client)
             checkpoint_now(stored, within_s=PATIENCE_S)
             try:
-                root = state_root(stored, stored.log.now_ms())
+                root = state_root(stored, stored.log.now_ms(), self._settings.secret())
             except RetentionError as error:
                 raise RefusedCall(400, "BadRequest", error.message, "logs") from error
-            archive, folder = self._settings.archive_root(), self._folder()
-            files = Storage(archive, folder)
-            for each in older_files(root, archive, folder):
-                files.remove(each.path)
+            remove_older(root, self._settings.archive_root(), self._folder())
 
         await self._done(delete)
 

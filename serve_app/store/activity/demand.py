@@ -33,6 +33,11 @@ class StoredDemand(msgspec.Struct, frozen=True, array_like=True):
     trends: list[TrendState]
 
 
+def decode_demand(data: bytes) -> StoredDemand:
+    """Return counts that were stored; a DecodeError of msgspec says that they are none."""
+    return _decoder.decode(data)
+
+
 class Demand:
     """Counts what is in demand.
 
@@ -47,29 +52,48 @@ class Demand:
         self._published = self._stored = ""
         self._published_at = self._stored_at = -STORE_S
 
-    def lead(self, client: Redis, half_lives_ms: Iterable[int]) -> None:
+    def begin(self, half_lives_ms: Iterable[int], since: StoredDemand | None = None) -> None:
+        """Count from the beginning of the log.
+
+        Args:
+            half_lives_ms: of the space's sources; without any, nothing is counted.
+            since: the counts where the log begins; None: there is nothing before its first entry.
+        """
+        before = {} if since is None else {each.half_life_ms: each for each in since.trends}
+        self._trends = [
+            Trends(each, before[each].items if each in before else ())
+            for each in sorted(set(half_lives_ms))
+        ]
+        self.position = START if since is None else since.position
+        self._published = self._stored = ""
+
+    def lead(
+        self, client: Redis, half_lives_ms: Sequence[int], since: StoredDemand | None = None
+    ) -> None:
         """Go on from the counts that were stored last.
 
         Args:
             client: a connection.
-            half_lives_ms: of the space's sources; without any, nothing is counted.
+            half_lives_ms: see ``begin``.
+            since: see ``begin``.
 
         Raises:
             RedisError: Redis does not answer.
         """
         data: Any = client.get(self._keys.demand)
         try:
-            stored = StoredDemand(START, []) if data is None else _decoder.decode(data)
+            stored = since if data is None else _decoder.decode(data)
         except MALFORMED:  # it is made of the log
-            stored = StoredDemand(START, [])
-        known = {each.half_life_ms: Trends(each.half_life_ms, each.items) for each in stored.trends}
-        wanted = sorted(set(half_lives_ms))
+            stored = since
 
         # A half-life that is new needs all of the log, and then the others are counted anew, too.
-        goes_on = set(wanted) <= set(known)
-        self._trends = [known[each] if goes_on else Trends(each) for each in wanted]
-        self.position = stored.position if goes_on else START
-        self._published = self._stored = ""
+        known = set() if stored is None else {each.half_life_ms for each in stored.trends}
+        self.begin(half_lives_ms, stored if known >= set(half_lives_ms) else since)
+
+    @property
+    def encoded(self) -> bytes:
+        """The counts, as they are stored."""
+        return _encode(StoredDemand(self.position, [each.state for each in self._trends]))
 
     @property
     def counts(self) -> bool:
@@ -107,8 +131,7 @@ class Demand:
         if self.position != self._stored and now - self._stored_at >= STORE_S:
             for each in self._trends:
                 each.prune(position_ms(self.position))
-            state = StoredDemand(self.position, [each.state for each in self._trends])
-            commands.append(("SET", self._keys.demand, _encode(state)))
+            commands.append(("SET", self._keys.demand, self.encoded))
             self._stored, self._stored_at = self.position, now
         return commands
 

@@ -5,7 +5,6 @@ user did something. Sorted by user, each is written once.
 """
 
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from policies.profiles.changes import PartChanges
 from policies.profiles.part import ERASED, CutRule, Part, join_parts
@@ -38,7 +38,9 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
         self._recent: list[PartChanges] = []
         self._in_memory = 0
         self._file: Any = None
-        self._places: list[list[tuple[int, int]]] = [[] for _ in range(BUCKETS)]
+        self._codec = pa.Codec("zstd", compression_level=1)
+        # Of each bucket what was put away: where it begins, its size, and how large it unpacks to.
+        self._places: list[list[tuple[int, int, int]]] = [[] for _ in range(BUCKETS)]
         self._decoder = msgspec.msgpack.Decoder(list[tuple[str, Part]])
         self.count = 0
 
@@ -64,14 +66,17 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
         rows: list[list[tuple[str, Part]]] = [[] for _ in range(BUCKETS)]
         for changes in self._recent:
             for user, part in changes.parts():
-                rows[zlib.crc32(user.encode()) % BUCKETS].append((user, self._cut(part)))
+                if len(part.events) >= MUCH:
+                    part = join_parts([part], self._rule)  # noqa: PLW2901 - it says the same
+                rows[hash(user) % BUCKETS].append((user, part))
 
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         for bucket, found in enumerate(rows):
             if found:
-                data = zlib.compress(msgspec.msgpack.encode(found), 1)
-                self._places[bucket].append((self._file.tell(), len(data)))
+                plain = msgspec.msgpack.encode(found)
+                data = self._codec.compress(plain, asbytes=True)
+                self._places[bucket].append((self._file.tell(), len(data), len(plain)))
                 self._file.write(data)
         self._recent, self._in_memory = [], 0
 
@@ -85,20 +90,19 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
             return
 
         self._put_away()
+        most = MUCH // self._rule.items
         for places in self._places:
             found: dict[str, list[Part]] = {}
-            for at, size in places:
+            for at, size, unpacked in places:
                 self._file.seek(at)
-                for user, part in self._decoder.decode(zlib.decompress(self._file.read(size))):
+                data = self._codec.decompress(self._file.read(size), unpacked)
+                for user, part in self._decoder.decode(data):
                     parts = found.setdefault(user, [])
                     parts.append(part)
-                    if len(parts) > MUCH // self._rule.items:
+                    if len(parts) > most:
                         found[user] = [join_parts(parts, self._rule)]
             for user, parts in found.items():
                 yield user, parts[0] if len(parts) == 1 else _all_of(parts)
-
-    def _cut(self, part: Part) -> Part:
-        return part if len(part.events) < MUCH else join_parts([part], self._rule)
 
 
 def _all_of(parts: list[Part]) -> Part:

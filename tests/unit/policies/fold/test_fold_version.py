@@ -286,7 +286,7 @@ KINDS = {
     "activity": "user item event_type value time_ms id",
     "merge_users": "user into",
     "erasure": "user erasure",
-    "root": "position digest",
+    "root": "position digest profiles",
     "control": "prices",
     "reranked": "event_id decision",
 }

@@ -179,3 +179,19 @@ def test_a_rules_name_says_all_that_it_keeps():
     names = {CutRule(50).digest, CutRule(51).digest, CutRule(50, ("purchase",)).digest}
     assert len(names) == 3
     assert CutRule(5, ("a", "b")).digest == CutRule(5, ("b", "a", "b")).digest
+
+
+@pytest.mark.slow
+def test_a_user_of_a_million_events_has_no_larger_a_part(monkeypatch):
+    """A program that does something every second has a part of the size that anybody's may have."""
+    monkeypatch.setattr(parts, "MOST_KEPT", 1000)
+    rule, part = CutRule(50, ("purchase",)), EMPTY
+    for first in range(0, 1_000_000, 10_000):
+        done = [
+            ProfileEvent(at, at, 0, f"i{at * 7919 % 30_000}", ("view", "purchase")[at % 2])
+            for at in range(first, first + 10_000)
+        ]
+        part = join_parts([part, uncut(done, ())], rule)
+    assert len(part.events) <= 1000 + 50
+    assert part.events[0].time_ms == 999_999
+    assert len(encode_part(part)) < 20_000
