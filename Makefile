@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and "banditloop needs Python 3.11 or 3.12, this is %d.%d: make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q --no-compile -c constraints.txt -e '.[train,dev,docs]'
+	$(BIN)/python -m bandits.kernels.ahead
 	@touch $@
 
 demo: $(READY)

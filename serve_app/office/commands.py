@@ -20,18 +20,23 @@ from serve_app.api.wire import encode
 
 AT_ONCE = 2
 MOST_WAITING = 16
-KEPT_S = 30.0
+KEPT_S, KEPT_TIMES, LONGEST_KEPT_S = 30.0, 12.0, 600.0
+"""How long an answer is kept: so many times as long as it took, between these bounds.
+
+Whoever looks again and again then costs a twelfth of a processor, and not all of one.
+"""
 PATIENCE_S = 25.0
 """How long a caller waits; the command goes on, and its answer is kept."""
 LONGEST_S = 600.0
 """How long a command may take before it is ended."""
 KINDS: Mapping[str, type[BanditloopError]] = {kind.code: kind for kind in STATUS}
-# The kernel ends a command whose office has died: nobody waits for it.
+# The kernel ends a command whose office has died: nobody waits for it. Requests come first.
 BANDITLOOP = (
     sys.executable,
     "-c",
     (
         "from serve_app.host.haproxy import end_with_parent; end_with_parent();"
+        " import os; os.nice(10);"
         " from serve_app.cli.main import main; main()"
     ),
 )
@@ -44,10 +49,11 @@ Answered = tuple[int, bytes]
 
 @dataclass(eq=False)
 class _Run:
-    """A command that runs, or has run: its answer, and when that came."""
+    """A command that runs, or has run: since when, its answer, and until when that is kept."""
 
     task: "asyncio.Task[Answered]"
-    ended_at: float | None = None
+    began_at: float
+    kept_until: float | None = None
 
 
 class CommandRunner:
@@ -73,7 +79,7 @@ class CommandRunner:
             environment: of the commands.
             program: what runs them.
             at_once: how many run at a time.
-            kept_s: how long an answer is kept, in seconds.
+            kept_s: how long an answer is kept at least, in seconds.
             patience_s: how long a caller waits.
             longest_s: how long a command may take.
             clock: seconds.
@@ -98,9 +104,10 @@ class CommandRunner:
         self._forget()
         run = self._runs.get(command)
         if run is None:
-            if sum(each.ended_at is None for each in self._runs.values()) >= MOST_WAITING:
+            if sum(each.kept_until is None for each in self._runs.values()) >= MOST_WAITING:
                 raise OfficeBusyError("too many reports are being made: ask again", "console")
-            run = self._runs[command] = _Run(asyncio.create_task(self._run(command)))
+            task = asyncio.create_task(self._run(command))
+            run = self._runs[command] = _Run(task, self._clock())
             run.task.add_done_callback(lambda _: self._ended(command))
 
         # Who goes away, or waits no longer, ends nothing: others may wait for the same.
@@ -124,14 +131,16 @@ class CommandRunner:
         """Forget answers that are too old."""
         now = self._clock()
         for command, run in list(self._runs.items()):
-            if run.ended_at is not None and now - run.ended_at > self._kept_s:
+            if run.kept_until is not None and now > run.kept_until:
                 del self._runs[command]
 
     def _ended(self, command: Command) -> None:
         run = self._runs.get(command)
         if run is None:
             return
-        run.ended_at = self._clock()
+        now = self._clock()
+        lasts_s = min(KEPT_TIMES * (now - run.began_at), LONGEST_KEPT_S)
+        run.kept_until = now + max(self._kept_s, lasts_s)
 
         # A failure may be over when it is asked again.
         task = run.task

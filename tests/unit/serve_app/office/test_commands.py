@@ -51,6 +51,20 @@ async def test_a_command_runs_once_for_all_who_ask_meanwhile_and_for_a_while_aft
     assert commands_of.started == 2
 
 
+async def test_what_took_long_is_kept_for_longer():
+    """Else whoever looks at a long report keeps a processor busy with it."""
+    now = [0.0]
+    commands_of = runner(kept_s=30.0, clock=lambda: now[0])
+    task = asyncio.create_task(commands_of.answer(("say", "a")))
+    await asyncio.sleep(0)
+    now[0] = 10.0
+    await task
+    for later, started in ((129.0, 1), (131.0, 2)):
+        now[0] = later
+        await commands_of.answer(("say", "a"))
+        assert commands_of.started == started
+
+
 async def test_an_exit_status_is_a_verdict_and_an_error_has_the_status_of_its_code():
     commands_of = runner()
     assert await commands_of.answer(("verdict",)) == (200, b'{"trusted":false}')
