@@ -23,6 +23,7 @@ from simulator.imports.raw import TableFormat
 from simulator.imports.times import read_times, recognise_times
 from simulator.logs.files import LogFile, open_bytes
 
+BLANK = ["", "nan", "null", "none"]
 BAR = "|"
 BARRED = 0.1
 """A column of text is lists where so large a share of its values has a bar in it."""
@@ -152,7 +153,14 @@ def _values(values: list[object]) -> "pa.Array":
 
 def _with_times(table: "pa.Table", column: str, role: str, file: LogFile) -> "pa.Table":
     values = table[column].combine_chunks()
-    reading = recognise_times(values.cast(pa.string()).slice(0, 1000), column, name_of(file))
+    texts = values.cast(pa.string()).drop_null()
+    blank = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(BLANK))
+    said = texts.filter(pc.invert(blank))
+
+    # Most items may be offered at all times, and maybe all of them.
+    if not len(said):
+        return table.drop_columns([column])
+    reading = recognise_times(said.slice(0, 1000), column, name_of(file))
     at = table.column_names.index(column)
     return table.set_column(at, role, read_times(values, reading.unit))
 

@@ -519,3 +519,14 @@ def test_an_items_table_may_be_separated_by_two_colons(tmp_path):
     items = write(tmp_path, "id::title::year\nx::Heat: a film::1995\ny::Run::1998\n", "items.dat")
     data_set = run(tmp_path, CSV, items=items)
     assert data_set.items()[0]["features"]["year"] == 1995
+
+
+def test_items_of_which_few_or_none_have_a_time_are_offered_at_all_others(tmp_path):
+    """A table of a shop in which nothing is new has the column all the same."""
+    rows = [f"i{number},,{'2026-03-01' if number == 1500 else ' '}\n" for number in range(1501)]
+    items = write(tmp_path, "item_id,available_from,available_until\n" + "".join(rows), "items.csv")
+    listed = run(tmp_path, CSV, items=[items]).items()
+    until = {item["id"]: item["available_until"] for item in listed if "available_until" in item}
+    assert list(until) == ["i1500"]
+    assert str(until["i1500"]).startswith("2026-03-01")
+    assert not any("available_from" in item for item in listed)
