@@ -1,6 +1,7 @@
 """Filters that let through what those of a log took away: how far a log can answer for them."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from bandits.errors import ArchiveError, SpecError
@@ -75,7 +76,10 @@ def _demands(rule: FilterRule | None, other: FilterRule) -> bool:
 
 
 def _terms(rule: FilterRule) -> frozenset[Node]:
-    return frozenset(conjuncts(parse(rule.where, "filter.where"))) - _TRUE
+    return frozenset(conjuncts(parse(rule.where, "filter.where"))) - _true()
 
 
-_TRUE = frozenset({parse("true", "filter.where")})
+@cache
+def _true() -> frozenset[Node]:
+    # The parser of expressions is made when there is one: making it takes half a second.
+    return frozenset({parse("true", "filter.where")})
