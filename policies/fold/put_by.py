@@ -215,7 +215,7 @@ def _block_of(positions: Sequence[str], records: Sequence[EncodedDecision]) -> _
 
 def _with_what_teaches(records: Sequence[EncodedDecision]) -> list[EncodedDecision]:
     # A page on which items are placed is kept whole: where its slots are depends on them.
-    short = iter(shortened([each.data for each in records if not each.has_placed]))
+    short = iter(short_records([each.data for each in records if not each.has_placed]))
     return [
         each
         if each.has_placed
@@ -232,7 +232,7 @@ def _with_what_teaches(records: Sequence[EncodedDecision]) -> list[EncodedDecisi
     ]
 
 
-def shortened(records: Sequence[bytes]) -> list[bytes]:
+def short_records(records: Sequence[bytes]) -> list[bytes]:
     """Return the bytes of decisions with no more than what their chosen actions teach."""
     if not records:
         return []

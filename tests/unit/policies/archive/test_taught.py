@@ -16,7 +16,7 @@ from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.range_file import Range
 from policies.archive.taught import taught_decisions
 from policies.features import chosen_rows, rows_of_chosen
-from policies.fold.put_by import shortened
+from policies.fold.put_by import short_records
 from policies.items.catalogue import Catalogue
 from policies.spec import PolicySpec
 
@@ -84,7 +84,7 @@ def test_of_any_part_of_a_log(tmp_path_factory, log, groups, data):
         # What memory gives up is as good, and mostly the same bytes.
         record = other.record
         if isinstance(record, EncodedDecision) and not record.has_placed:
-            (short,) = shortened([record.data])
+            (short,) = short_records([record.data])
             assert one.record.data in (short, record.data)
             kept = LogEntry(other.id, msgspec.structs.replace(record, data=short))
             assert taught_rows(kept) == taught_rows(other)
@@ -99,4 +99,4 @@ def test_what_is_not_asked_for_is_not_there(tmp_path):
     )
     (entry,) = taught_decisions(ArchiveReader(tmp_path, "home"), START)
     assert len(entry.record.data) < len(log[0][1]) / 10
-    assert shortened([log[0][1]]) == [entry.record.data]
+    assert short_records([log[0][1]]) == [entry.record.data]
