@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
+COLOURS = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+)
 WIDTH, LEFT = 760, 150
 """A chart's width, and where names end and bars begin."""
 STYLE = """

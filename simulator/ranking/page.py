@@ -35,9 +35,9 @@ def ranking_page(report: RankingReport) -> str:
         ".wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap }",
         "th.n { text-align: right }</style><body>",
         f"<h1>What each source is worth on {escape(report.data)}</h1>",
-        f"<p><b>{escape(significance_sentence(report))}.</b></p>",
+        f"<p><b>{escape(_begun(significance_sentence(report)))}.</b></p>",
         "".join(f"<p class='soft'>{escape(fact)}.</p>" for fact in report_facts(report)),
-        "".join(f"<p class='weak'>{escape(note)}.</p>" for note in report.notes),
+        "".join(f"<p class='weak'>{escape(_begun(note))}.</p>" for note in report.notes),
         legend(report),
         f"<h2>Quality: nDCG of lists of {report.k}, with 95% intervals over users</h2>",
         quality_chart(report),
@@ -63,6 +63,11 @@ def ranking_page(report: RankingReport) -> str:
         _tests(report),
     ]
     return "\n".join(parts) + "</body></html>\n"
+
+
+def _begun(sentence: str) -> str:
+    """Return a sentence of the terminal's tables with a capital."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _shares(report: RankingReport) -> str:

@@ -6,7 +6,7 @@ from html import escape
 from simulator.pages import LEFT, WIDTH, AxisScale, colour_of, svg_picture
 from simulator.ranking.report import Metric, PoolRow, RankerResult, RankingReport
 
-ROW = 22
+ROW, NARROW_ROW = 22, 14
 """Pixels from one row to the next."""
 
 
@@ -60,6 +60,11 @@ def trade_chart(report: RankingReport, across: str, label: str) -> str:
         while any(abs(left - there) < 90 and abs(top - down) < 12 for there, down in taken):
             top += 12
         taken.append((left, top))
+        if top > height(y) + 4:
+            shapes.append(
+                f"<line x1='{width(x):.1f}' x2='{left - 2:.1f}' y1='{height(y):.1f}'"
+                f" y2='{top - 4:.1f}' stroke='{_colour(report, number)}' opacity='.5'/>"
+            )
         shapes.append(
             f"<g><title>{escape(row.name)}: {label} {x:.4f}, nDCG {y:.4f}</title>"
             f"<circle cx='{width(x):.1f}' cy='{height(y):.1f}' r='5'"
@@ -76,7 +81,7 @@ def trade_chart(report: RankingReport, across: str, label: str) -> str:
 def groups_chart(
     report: RankingReport, groups: Sequence[str], of: Callable[[RankerResult], Mapping[str, Metric]]
 ) -> str:
-    """Draw each row's figure in each group, side by side.
+    """Draw each row's figure in each group, one below the other, each with its name.
 
     Args:
         report: the evaluation.
@@ -87,7 +92,8 @@ def groups_chart(
     scale = AxisScale(0.0, max(ends, default=1.0), LEFT, WIDTH - 20)
     shapes, at = list[str](), 18.0
     for group in groups:
-        shapes.append(f"<text x='10' y='{at + 4:.0f}'>{escape(group)}</text>")
+        shapes.append(f"<text x='10' y='{at + 4:.0f}' font-weight='bold'>{escape(group)}</text>")
+        at += NARROW_ROW
         for number, row in enumerate(report.results):
             metric = of(row)[group]
             if metric.value is None:
@@ -96,12 +102,15 @@ def groups_chart(
             colour = _colour(report, number)
             title = f"{row.name}, {group}: {metric.value:.4f}"
             shapes.append(
-                f"<g><title>{escape(title)}</title><line x1='{low:.1f}' x2='{high:.1f}'"
+                f"<g><title>{escape(title)}</title>"
+                f"<text class='soft' x='{LEFT - 10}' y='{at + 4:.0f}' text-anchor='end'"
+                f" font-size='11'>{escape(row.name[:20])}</text>"
+                f"<line x1='{low:.1f}' x2='{high:.1f}'"
                 f" y1='{at:.0f}' y2='{at:.0f}' stroke='{colour}' stroke-width='2'/>"
                 f"<circle cx='{scale(metric.value):.1f}' cy='{at:.0f}' r='4' fill='{colour}'/></g>"
             )
-            at += 11
-        at += 12
+            at += NARROW_ROW
+        at += 8
     return svg_picture(at + 14, scale.vertical_lines(at - 4) + shapes)
 
 
@@ -130,8 +139,10 @@ def pools_chart(rows: Sequence[PoolRow]) -> str:
 
 
 def _colour(report: RankingReport, number: int) -> str:
-    """Return a row's colour: sources have one each, fusions are grey."""
-    return colour_of(number) if report.results[number].kind != "fusion" else "#8a929c"
+    """Return a row's colour: fusions are grey, others have one each, as far as colours go."""
+    if report.results[number].kind == "fusion":
+        return "#8a929c"
+    return colour_of(sum(row.kind != "fusion" for row in report.results[:number]))
 
 
 def legend(report: RankingReport) -> str:
