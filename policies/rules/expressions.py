@@ -58,7 +58,7 @@ class Field:
     def __str__(self) -> str:
         """Return it as it is written; not all of a long name."""
         plain = self.name.replace("_", "a").isalnum() and not self.name[:1].isdigit()
-        name = shortened(self.name)
+        name = abbreviated(self.name)
         return f"{self.root}.{name}" if plain else f'{self.root}["{name}"]'
 
 
@@ -270,7 +270,7 @@ class _Reader:
             return self._value(token)
         except (ValueError, OverflowError) as error:  # no such character, or too many digits
             raise self._error(
-                f"{shortened(token.value)} is no number or text that can be kept"
+                f"{abbreviated(token.value)} is no number or text that can be kept"
             ) from error
 
     def _value(self, token: Any) -> Literal:
@@ -285,10 +285,10 @@ class _Reader:
         if token.type == "INT_LIT":
             return Literal(float(int(token.value, 0) if "x" in token.value else int(token.value)))
         hint = ": has(item.stock) says whether it is there" if token.value == "null" else ""
-        raise self._error(f"{shortened(token.value)} is no number, text or flag{hint}")
+        raise self._error(f"{abbreviated(token.value)} is no number, text or flag{hint}")
 
     def _ident(self, tree: Any, _depth: int) -> Node:
-        name = shortened(tree.children[0].value)
+        name = abbreviated(tree.children[0].value)
         if name in ROOTS:
             raise self._error(f"{name} alone says nothing: name a field, such as {name}.name")
         hint = nearest(name, list(ROOTS))
@@ -311,7 +311,7 @@ class _Reader:
         if name is None:
             raise self._error("a field of a field, or of what is in brackets, has no meaning")
         if name not in ROOTS:
-            said = repr(shortened(str(name)))
+            said = repr(abbreviated(str(name)))
             raise self._error(f"there is no {said}: fields are of {', '.join(ROOTS)}")
         return str(name)
 
@@ -328,8 +328,8 @@ class _Reader:
         if wanted is None:
             everything = [*FUNCTIONS, *METHODS]
             raise self._error(
-                f"there is no function {shortened(name)!r}:"
-                f" {nearest(shortened(name), everything)}there are"
+                f"there is no function {abbreviated(name)!r}:"
+                f" {nearest(abbreviated(name), everything)}there are"
                 f" {', '.join(everything)}"
             )
         wanted += known is METHODS
@@ -353,7 +353,7 @@ class _Reader:
         return ListOf(values)
 
 
-def shortened(text: str) -> str:
+def abbreviated(text: str) -> str:
     """Return a text as an error shows it."""
     return text if len(text) <= MOST_SHOWN else f"{text[:20]}…"
 

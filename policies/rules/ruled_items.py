@@ -17,7 +17,7 @@ from bandits.types import Float32, Float64
 from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
 from policies.rules.conditions import CompiledCondition
-from policies.rules.expressions import shortened
+from policies.rules.expressions import abbreviated
 from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
 from policies.rules.pages.vectors import PageVectors
 from policies.rules.policy_rules import PolicyRules
@@ -194,7 +194,7 @@ class RuledItems:
         for name in sorted(found.condition.looks.items):
             if name not in self._columns.columns:
                 raise InvalidFieldError(
-                    f"item.{shortened(name)} is not at hand: name it in the policy's filter.fields",
+                    f"item.{abbreviated(name)} is not at hand: name it in the policy's filter.fields",
                     "filter",
                 )
         return found
