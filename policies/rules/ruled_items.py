@@ -194,7 +194,8 @@ class RuledItems:
         for name in sorted(found.condition.looks.items):
             if name not in self._columns.columns:
                 raise InvalidFieldError(
-                    f"item.{abbreviated(name)} is not at hand: name it in the policy's filter.fields",
+                    f"item.{abbreviated(name)} is not at hand: name it in the policy's"
+                    " filter.fields",
                     "filter",
                 )
         return found
