@@ -73,7 +73,8 @@ class PartChanges:
         """Note what an entry of a log of activity says, or of any log an erasure."""
         record = entry.record
         if isinstance(record, ActivityRecord):
-            entry_ms, seq = log_order(entry.id)
+            ms, _, number = entry.id.partition("-")
+            entry_ms, seq = int(ms), int(number or 0)
             time_ms = entry_ms if record.time_ms is None else record.time_ms
             event = event_of((time_ms, entry_ms, seq, record.item, record.event_type))
             self._events.setdefault(record.user, []).append(event)

@@ -230,15 +230,19 @@ def encode_part(part: Part) -> bytes:
     if part.erased:
         return _ERASED
 
-    items: dict[str, int] = {}
-    types: dict[str, int] = {}
     columns: Any = [*zip(*part.events, strict=True)] or _NO_EVENTS
     times, entries, seqs, done_with, done = columns
     columns = [*zip(*part.shown, strict=True)] or _NO_SHOWINGS
     shown_times, shown_seqs, shown = columns
-    event_items = _numbered(done_with, items)
-    event_types = [types.setdefault(kind, len(types)) for kind in done]
+    # Often each item comes once, and all was done in one way.
+    items: dict[str, int] = dict(zip(done_with, range(len(done_with)), strict=True))
+    event_items: list[int] = []
+    if len(items) < len(done_with):
+        items = {}
+        event_items = _numbered(done_with, items)
     shown_items = _numbered(shown, items)
+    types = {kind: number for number, kind in enumerate(dict.fromkeys(done))}
+    event_types = list(map(types.__getitem__, done)) if len(types) > 1 else []
 
     prefix = _common_beginning(items)
     stored = _Columns(
@@ -246,7 +250,7 @@ def encode_part(part: Part) -> bytes:
         [item[len(prefix) :] for item in items] if prefix else list(items),
         list(types),
         event_items,
-        _unless_zero(event_types),
+        event_types,
         _differences(times),
         _unless_zero(list(map(sub, entries, times))),
         _unless_zero(list(seqs)),
