@@ -1,7 +1,7 @@
 """The whole service, wired in one place: settings and specs in, a Ray Serve application out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,19 @@ def new_generation() -> int:
     return time.time_ns() // 1_000_000
 
 
-def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> Application:
+def build_app(
+    settings: Settings,
+    specs: Sequence[PolicySpec],
+    generation: int,
+    since: Mapping[str, int] | None = None,
+) -> Application:
     """Return the application: an ingress with its replicas, and the keeper of the workers.
 
     Args:
         settings: of the service.
         specs: the policies to serve.
         generation: that of the deployment.
+        since: of the workers that it keeps of the one before, the generation that began them.
     """
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
     quick = {
@@ -88,7 +94,8 @@ def build_app(settings: Settings, specs: Sequence[PolicySpec], generation: int) 
         **quick,
     )
 
-    return ingress.bind(settings, list(specs), keeper.bind(settings, list(specs), generation))
+    kept = keeper.bind(settings, list(specs), generation, dict(since or {}))
+    return ingress.bind(settings, list(specs), kept)
 
 
 def build_office(settings: Settings, api_url: str) -> Application:

@@ -34,6 +34,8 @@ from serve_app.settings import Settings
 READY_S = 120.0
 PATIENCE_S = 10.0
 POLL_S = 0.2
+START_S = 5.0
+"""How long the next process waits for one to start, where others answer meanwhile."""
 CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 CONTROLLER_POLL_S = 0.05
 
@@ -60,6 +62,9 @@ class RunningService:
         self.specs = list(specs)
         self.generation = generation
         self.given = list(given)
+        from serve_app.workers.actors import workers_of
+
+        self._since = dict.fromkeys(workers_of(settings, specs), generation)
 
     def redeploy(self, specs: Sequence[PolicySpec]) -> None:
         """Serve other policies, as a deployment on a cluster does: the new ones beside the old.
@@ -82,12 +87,17 @@ class RunningService:
         from ray import serve
 
         from serve_app.app import APP_NAME, build_app, new_generation
-        from serve_app.workers.actors import start_learners
+        from serve_app.workers.actors import kept_since, start_learners, workers_of
 
+        # Who is to do what it does already goes on.
+        since = kept_since(self.settings, self.specs, specs, self._since)
         self.specs, self.generation = list(specs), new_generation()
-        start_learners(self.settings, specs, self.generation)
-        target = serve.RunTarget(build_app(self.settings, specs, self.generation), APP_NAME)
-        serve.run_many([target], wait_for_applications_running=False)
+        self._since = dict.fromkeys(workers_of(self.settings, specs), self.generation) | since
+
+        # One after the other: those that answer share the cores with all that starts.
+        start_learners(self.settings, specs, self.generation, since, each_s=START_S)
+        app = build_app(self.settings, specs, self.generation, since)
+        serve.run_many([serve.RunTarget(app, APP_NAME)], wait_for_applications_running=False)
 
     def _wait_until_settled(self) -> None:
         """Wait until every replica is of the newest deployment, and no worker of an earlier one.
@@ -101,10 +111,11 @@ class RunningService:
         from serve_app.workers.keeper import other_generations
 
         began, failing_since = time.monotonic(), math.inf
+        kept = [f"{called}.{since}" for called, since in self._since.items()]
         while True:
             application, now = serve.status().applications.get(APP_NAME), time.monotonic()
             runs = application is not None and _only_runs(application)
-            if runs and not other_generations(self.generation)[0]:
+            if runs and not other_generations(self.generation, kept)[0]:
                 return
             failed = application is not None and application.status == "DEPLOY_FAILED"
             failing_since = min(failing_since, now) if failed else math.inf

@@ -1,5 +1,6 @@
 """``banditloop apply``: change what a service that runs on this machine serves."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,9 @@ from serve_app.cli.terminal import empty_table, output, say
 
 if TYPE_CHECKING:
     from serve_app.admin.changes import PolicyChange
+
+NICENESS = 10
+"""How far the command yields to those that answer on the same machine."""
 
 app = one_command()
 
@@ -32,6 +36,8 @@ def apply(
     Exit status 0: all of it is served. 1: it is not, with the reason, and what was served before
     still is.
     """
+    os.nice(NICENESS)
+
     import msgspec
 
     from banditloop_client.errors import ServiceError

@@ -256,13 +256,17 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
     from serve_app.admin.changes import ApplyAnswer, ApplyRequest, plan_changes, serve_artifact
     from serve_app.admin.preflight import notes_on_shadows
     from serve_app.admin.wanted.specs import settled_at
+    from serve_app.host.environment import run_yielding
 
     began = time.monotonic()
     try:
         request = msgspec.json.decode(asked, type=ApplyRequest)
         given = [decode_spec(bytes(spec)) for spec in request.specs]
         specs, notes = settled_at(service.settings, given)
-        changes = plan_changes(service.settings, service.specs, specs)
+        changes = run_yielding(
+            lambda: plan_changes(service.settings, service.specs, specs),
+            service.settings.learner_niceness,
+        )
         yield ApplyAnswer(changes)
         for note in notes_on_shadows(specs):
             yield ApplyAnswer(note=note)

@@ -9,7 +9,11 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+Found = TypeVar("Found")
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 # What Ray reads when it starts, on every node: HAProxy in front, user code on the replica's main
@@ -159,3 +163,38 @@ def free_port() -> int:
 def collect_rarely() -> None:
     """Look for garbage in cycles seldom: neither requests nor entries make any."""
     gc.set_threshold(20_000, 20, 20)
+
+
+def run_yielding(work: Callable[[], Found], niceness: int) -> Found:
+    """Return what ``work`` returns; meanwhile the kernel prefers all others to it.
+
+    Args:
+        work: what is done, in a thread of its own: on Linux each has a niceness.
+        niceness: how far it yields to others.
+    """
+
+    def yielding() -> Found:
+        os.nice(niceness)
+        return work()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(yielding).result()
+
+
+@contextlib.contextmanager
+def loads_yield(niceness: int) -> Iterator[None]:
+    """Have what the running event loop gives to threads yield to all others, for this context.
+
+    Args:
+        niceness: how far. A thread never gets back what it has given up, so others come after it.
+    """
+    import asyncio  # noqa: PLC0415 - whoever has a loop has imported it
+
+    loop = asyncio.get_running_loop()
+    yielding = ThreadPoolExecutor(2, "loads", initializer=os.nice, initargs=(niceness,))
+    loop.set_default_executor(yielding)
+    try:
+        yield
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+        yielding.shutdown(wait=False)

@@ -20,7 +20,7 @@ from serve_app.api.api_keys import KeyRing
 from serve_app.api.asgi import Api
 from serve_app.api.cors import CrossOriginApi
 from serve_app.api.wire import WHOLE_BODY, Asgi
-from serve_app.host.environment import collect_rarely
+from serve_app.host.environment import collect_rarely, loads_yield
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.host.own_ingress import replace_http_server
@@ -151,8 +151,10 @@ class RankReplica:
         Serve awaits this on the replica's event loop. It sends no request before, and a replica
         that this one will replace goes on answering.
         """
-        app = self.app()
-        await self._wait_for_snapshots()
+        # Until then others answer, and share the cores with what is loaded.
+        with loads_yield(self._settings.learner_niceness):
+            app = self.app()
+            await self._wait_for_snapshots()
         return app
 
     async def _wait_for_snapshots(self) -> None:

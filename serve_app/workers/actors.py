@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,6 +38,8 @@ log = logging.getLogger("banditloop.background")
 
 WorkerKind = tuple["type[WorkerActor]", tuple[Any, ...]]
 """The class of a worker, and the arguments that it is made with."""
+PolicyLog = tuple[str, str, dict[str, Any]]
+"""A log's name, whose it is, and which of its logs it is."""
 
 
 class WorkerActor:
@@ -47,9 +49,10 @@ class WorkerActor:
     """
 
     def __init__(self, settings: Settings) -> None:
+        os.nice(settings.learner_niceness)
         configure_logging(settings.log_level)
         collect_rarely()
-        os.nice(settings.learner_niceness)
+        self._wanted_by = 0
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -72,17 +75,37 @@ class WorkerActor:
         self._threads.append(threading.Thread(target=work, name=name, daemon=True))
         self._threads[-1].start()
 
-    async def ping(self) -> None:
-        """Return once this process has started and is up to date."""
+    async def begun(self) -> None:
+        """Return: this process has started."""
 
-    async def stop(self) -> None:
-        """End every thread between two steps.
+    async def ping(self, generation: int) -> int:
+        """Return once this process is up to date: the newest deployment that has asked for it.
 
-        What was read but not finished is done again at the next start.
+        Args:
+            generation: that of the deployment that asks, which wants this process.
         """
+        self._wanted_by = max(self._wanted_by, generation)
+        await self._up_to_date()
+        return self._wanted_by
+
+    async def _up_to_date(self) -> None:
+        """Return once this process has done what was there to do when it started."""
+
+    async def stop(self, generation: int | None = None) -> bool:
+        """End every thread between two steps, unless a later deployment wants this process.
+
+        What was read but not finished is done again at the next start. Return whether it ends.
+
+        Args:
+            generation: that of the deployment that does not want it any more; None: no deployment
+                does. Builds before this argument are stopped without it.
+        """
+        if generation is not None and self._wanted_by > generation:
+            return False
         self._stop.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join, STOP_S)
+        return True
 
 
 class LearnerActor(WorkerActor):
@@ -135,7 +158,7 @@ class LearnerActor(WorkerActor):
                 pace_s = min(2 * pace_s, MAX_PACE_S)
         return None
 
-    async def ping(self) -> None:
+    async def _up_to_date(self) -> None:
         """Return once this learner has read the log to its end, or after PING_S."""
         await asyncio.to_thread(self._caught_up.wait, PING_S)
 
@@ -146,12 +169,20 @@ class ArchiverActor(WorkerActor):
     Several may run: see archiver.py and users_backup.py.
     """
 
-    def __init__(self, settings: Settings, specs: Sequence[PolicySpec]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        logs: Sequence[PolicyLog],
+        spaces: Sequence[str],
+        unshadowed: Sequence[str],
+    ) -> None:
         """Start to archive.
 
         Args:
             settings: of the service.
-            specs: the policies.
+            logs: of the policies, as ``logs_of`` yields them; none where nothing is archived.
+            spaces: those whose users are copied.
+            unshadowed: the policies that have no shadow.
         """
         # Imported here because of pyarrow, too.
         from serve_app.workers.archiver import Archiver  # noqa: PLC0415
@@ -161,16 +192,15 @@ class ArchiverActor(WorkerActor):
         super().__init__(settings)
 
         # Where no policy has a shadow, there is no process that could say so.
-        for spec in specs:
-            if not spec.shadow:
-                forget_shadows(settings, spec)
+        for name in unshadowed:
+            forget_shadows(settings, name)
 
         # Each thread has a connection of its own.
-        for space in spaces_with_users(specs) if settings.users_backup_root() else ():
+        for space in spaces:
             client = blocking_client(str(settings.redis_url))
             backup = ScheduledUsersBackup(client, space, settings)
             self.run(backup.run, f"users-backup-{space}")
-        for name, policy, which in logs_of(specs) if settings.archive_root() else ():
+        for name, policy, which in logs:
             archiver = Archiver(
                 blocking_client(str(settings.redis_url)),
                 policy,
@@ -224,7 +254,7 @@ class ShadowActor(WorkerActor):
                 self.run(run, name)
 
 
-def logs_of(specs: Sequence[PolicySpec]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def logs_of(specs: Sequence[PolicySpec]) -> Iterator[PolicyLog]:
     """Yield each log's name, whose it is, and which of its logs it is, as an Archiver is told.
 
     Args:
@@ -247,38 +277,76 @@ def spaces_with_users(specs: Sequence[PolicySpec]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def worker_kinds(
-    settings: Settings, specs: Sequence[PolicySpec], generation: int
-) -> dict[str, WorkerKind]:
-    """Return the workers that a deployment is to have, by name.
+def workers_of(settings: Settings, specs: Sequence[PolicySpec]) -> dict[str, WorkerKind]:
+    """Return the workers that a service is to have, by what they are called in all deployments.
+
+    A learner's generation comes after these arguments.
 
     Args:
         settings: of the service.
         specs: its policies.
-        generation: that of the deployment, which ends each name.
     """
     kinds: dict[str, WorkerKind] = {}
     for spec in specs:
         for partition in range(spec.partitions):
             policy = spec.name if spec.partitions == 1 else f"{spec.name}.{partition}"
             for number in range(1 + spec.learner.standbys):
-                kinds[f"learner-{policy}-{number}.{generation}"] = (
-                    LearnerActor,
-                    (settings, spec, partition, generation),
-                )
+                kinds[f"learner-{policy}-{number}"] = LearnerActor, (settings, spec, partition)
 
     refreshed = [spec for spec in specs if spec.refresh is not msgspec.UNSET]
     if refreshed:
-        kinds[f"refresher.{generation}"] = RefresherActor, (settings, refreshed)
+        kinds["refresher"] = RefresherActor, (settings, refreshed)
 
     shadowed = [spec for spec in specs if spec.shadow]
     if shadowed:
-        kinds[f"shadows.{generation}"] = ShadowActor, (settings, shadowed)
+        kinds["shadows"] = ShadowActor, (settings, shadowed)
 
-    copies = settings.users_backup_root() and spaces_with_users(specs)
-    if settings.archive_root() or copies:
-        kinds[f"archiver.{generation}"] = ArchiverActor, (settings, list(specs))
+    spaces = spaces_with_users(specs) if settings.users_backup_root() else []
+    logs = list(logs_of(specs)) if settings.archive_root() else []
+    if logs or spaces:
+        unshadowed = [spec.name for spec in specs if not spec.shadow]
+        kinds["archiver"] = ArchiverActor, (settings, logs, spaces, unshadowed)
     return kinds
+
+
+def worker_kinds(
+    settings: Settings,
+    specs: Sequence[PolicySpec],
+    generation: int,
+    since: Mapping[str, int] | None = None,
+) -> dict[str, WorkerKind]:
+    """Return the workers that a deployment is to have, by name.
+
+    Args:
+        settings: of the service.
+        specs: its policies.
+        generation: that of the deployment, which ends the names of those that it begins.
+        since: of those that it keeps, the generation of the deployment that has begun them.
+    """
+    kinds: dict[str, WorkerKind] = {}
+    for called, (kind, arguments) in workers_of(settings, specs).items():
+        own = (since or {}).get(called, generation)
+        kinds[f"{called}.{own}"] = kind, (*arguments, own) if kind is LearnerActor else arguments
+    return kinds
+
+
+def kept_since(
+    settings: Settings,
+    before: Sequence[PolicySpec],
+    after: Sequence[PolicySpec],
+    since: Mapping[str, int],
+) -> dict[str, int]:
+    """Return which workers of a deployment are as the next one wants them, and since when.
+
+    Args:
+        settings: of the service.
+        before: the deployment's specs.
+        after: those of the next.
+        since: the generation that has begun each of its workers.
+    """
+    had = workers_of(settings, before)
+    wanted = workers_of(settings, after)
+    return {called: since[called] for called in had if had[called] == wanted.get(called)}
 
 
 def start_worker(
@@ -305,7 +373,14 @@ def start_worker(
     return ray.remote(kind).options(name=name, **options, **where).remote(*arguments)
 
 
-def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
+def start_learners(
+    settings: Settings,
+    specs: Sequence[PolicySpec],
+    generation: int,
+    since: Mapping[str, int] | None = None,
+    *,
+    each_s: float = 0.0,
+) -> None:
     """Start the learners of a deployment that is yet to come: its keeper will find them.
 
     They start while Serve does.
@@ -314,7 +389,11 @@ def start_learners(settings: Settings, specs: Sequence[PolicySpec], generation: 
         settings: of the service.
         specs: its policies.
         generation: that of the deployment.
+        since: see ``worker_kinds``.
+        each_s: how long the next one waits for each to start, in seconds.
     """
-    for name, (kind, arguments) in worker_kinds(settings, specs, generation).items():
+    for name, (kind, arguments) in worker_kinds(settings, specs, generation, since).items():
         if kind is LearnerActor:
-            start_worker(settings, name, kind, arguments)
+            learner = start_worker(settings, name, kind, arguments)
+            if each_s:
+                ray.wait([learner.begun.remote()], timeout=each_s)

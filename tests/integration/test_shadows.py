@@ -255,7 +255,7 @@ def test_the_report_knows_all_of_them_and_a_policy_without_any_forgets_them(
     client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())})
     wait(lambda: asyncio.run(lags_of(server_url))["vw"] > 0.0)
 
-    forget_shadows(settings, one.SPEC)
+    forget_shadows(settings, one.SPEC.name)
     assert report(settings) == []
     assert asyncio.run(lags_of(server_url)) == {}
 

@@ -243,20 +243,20 @@ def follow_policy(
     ]
 
 
-def forget_shadows(settings: Settings, policy: PolicySpec) -> None:
+def forget_shadows(settings: Settings, policy: str) -> None:
     """Say that a policy has no shadows any more, if it had any; what they have said stays.
 
     Args:
         settings: of the service.
-        policy: the spec of the policy that is served.
+        policy: the name of one that is served.
     """
     # To say it is no reason for the process not to start.
     with contextlib.suppress(OSError, ArchiveError):
-        files = PolicyShadows(settings.shadows_root(), policy.name)
+        files = PolicyShadows(settings.shadows_root(), policy)
         if files.current():
             files.say_current([])
             with blocking_client(str(settings.redis_url)) as client:
-                forget_progress(client, Keys(policy.name))
+                forget_progress(client, Keys(policy))
 
 
 def _up_to_checkpoints(entries: Sequence[LogEntry]) -> Iterator[list[LogEntry]]:

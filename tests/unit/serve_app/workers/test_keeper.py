@@ -57,6 +57,36 @@ def test_each_partition_has_its_learners(started):
     ]
 
 
+def test_a_deployment_keeps_the_workers_that_are_as_it_wants_them(started):
+    settings, news, shop = Settings(archive="/archive"), PolicySpec("news"), PolicySpec("shop")
+    before = {"learner-home-0": 5, "learner-home-1": 5, "learner-news-0": 7, "archiver": 7}
+    another = msgspec.structs.replace(news, floor=0.2)
+    since = actors.kept_since(settings, [SPEC, news], [SPEC, another], before)
+    assert since == {"learner-home-0": 5, "learner-home-1": 5, "archiver": 7}
+    Kept(settings, [SPEC, another], 9, since)
+    assert started == ["learner-home-0.5", "learner-home-1.5", "learner-news-0.9", "archiver.7"]
+
+    # Its logs are others: the archiver is another.
+    since = actors.kept_since(settings, [SPEC, news], [SPEC, news, shop], before)
+    assert since == {"learner-home-0": 5, "learner-home-1": 5, "learner-news-0": 7}
+    since = actors.kept_since(settings, [SPEC, news], [SPEC], before)
+    assert since == {"learner-home-0": 5, "learner-home-1": 5}
+
+
+async def test_what_a_later_deployment_wants_does_not_end_with_an_earlier_one():
+    worker = WorkerActor(Settings(learner_niceness=0))
+    assert await worker.ping(7) == 7
+    assert await worker.ping(9) == 9
+    assert await worker.ping(7) == 9
+    assert await worker.stop(7) is False
+    assert not worker._stop.is_set()
+    assert await worker.stop(9) is True
+    assert worker._stop.is_set()
+    other = WorkerActor(Settings(learner_niceness=0))
+    await other.ping(9)
+    assert await other.stop() is True
+
+
 def test_without_an_archive_there_is_no_archiver(started):
     Kept(Settings(archive="none"), [SPEC], 7)
     assert started == ["learner-home-0.7", "learner-home-1.7"]
@@ -89,11 +119,11 @@ async def test_what_never_started_is_tried_anew_unless_a_later_deployment_has_be
     named += ["learner-home-0.7", *(["learner-home-0.8"] if newer else [])]
     errors = [ActorUnavailableError("restarting", None), ActorDiedError()]
 
-    async def fail(error: Exception) -> None:
+    async def fail(error: Exception) -> int:
         raise error
 
     for actor, error in zip(keeper._actors.values(), errors, strict=True):
-        actor.ping = SimpleNamespace(remote=lambda error=error: fail(error))
+        actor.ping = SimpleNamespace(remote=lambda _, error=error: fail(error))
     await keeper.check_health()
     assert started[2:] == ([] if newer else [started[1]])
 
@@ -104,14 +134,17 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
     keeper = Kept(Settings(archive="none"), [PolicySpec("home")], 7)
     ended: list[str] = []
 
-    async def nothing() -> None:
-        pass
+    async def wanted(generation: int) -> int:
+        return generation
 
-    keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=nothing)
+    async def ends() -> bool:
+        return True
+
+    keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=wanted)
     monkeypatch.setattr(
         keeping.ray,
         "get_actor",
-        lambda name, _: SimpleNamespace(name=name, stop=keeper._actors["learner-home-0.7"].ping),
+        lambda name, _: SimpleNamespace(name=name, stop=SimpleNamespace(remote=ends)),
     )
     monkeypatch.setattr(keeping.ray, "kill", lambda actor: ended.append(actor.name))
     named += ["learner-home-0.7", "learner-home-0.6", "archiver.6"]
@@ -120,6 +153,25 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
     named.append("learner-home-0.8")
     await keeper.check_health()
     assert len(ended) == 2
+
+
+async def test_a_keeper_whose_workers_a_later_deployment_wants_starts_and_ends_nothing(
+    started, named
+):
+    """One that takes a policy away has begun no worker: its calls of those that it keeps say it."""
+    keeper = Kept(Settings(archive="none"), [SPEC], 7)
+    named += ["learner-home-0.7", "learner-old-0.6"]
+    kept, dead = keeper._actors.values()
+
+    async def wanted(_: int) -> int:
+        return 8
+
+    async def gone(_: int) -> int:
+        raise ActorDiedError
+
+    kept.ping, dead.ping = SimpleNamespace(remote=wanted), SimpleNamespace(remote=gone)
+    await keeper.check_health()
+    assert len(started) == 2
 
 
 def test_a_process_ends_with_a_thread_that_dies_and_not_with_one_that_was_told_to(monkeypatch):
