@@ -12,9 +12,6 @@ from serve_app.cli.terminal import empty_table, output, say
 if TYPE_CHECKING:
     from serve_app.admin.changes import PolicyChange
 
-NICENESS = 10
-"""How far the command yields to those that answer on the same machine."""
-
 app = one_command()
 
 
@@ -36,7 +33,9 @@ def apply(
     Exit status 0: all of it is served. 1: it is not, with the reason, and what was served before
     still is.
     """
-    os.nice(NICENESS)
+    from serve_app.host.environment import STARTING
+
+    os.nice(STARTING)  # the imports take longest
 
     import msgspec
 

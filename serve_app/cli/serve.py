@@ -263,10 +263,7 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
         request = msgspec.json.decode(asked, type=ApplyRequest)
         given = [decode_spec(bytes(spec)) for spec in request.specs]
         specs, notes = settled_at(service.settings, given)
-        changes = run_yielding(
-            lambda: plan_changes(service.settings, service.specs, specs),
-            service.settings.learner_niceness,
-        )
+        changes = run_yielding(lambda: plan_changes(service.settings, service.specs, specs))
         yield ApplyAnswer(changes)
         for note in notes_on_shadows(specs):
             yield ApplyAnswer(note=note)

@@ -14,6 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Found = TypeVar("Found")
+STARTING = 5
+"""The niceness of what makes a change while others answer.
+
+Where all cores work it gets a third of what each of these has: with less it might never come to its
+end.
+"""
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 # What Ray reads when it starts, on every node: HAProxy in front, user code on the replica's main
@@ -165,16 +171,14 @@ def collect_rarely() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def run_yielding(work: Callable[[], Found], niceness: int) -> Found:
-    """Return what ``work`` returns; meanwhile the kernel prefers all others to it.
+def run_yielding(work: Callable[[], Found]) -> Found:
+    """Return what ``work`` returns; meanwhile the kernel prefers others to it, by STARTING.
 
-    Args:
-        work: what is done, in a thread of its own: on Linux each has a niceness.
-        niceness: how far it yields to others.
+    It is done in a thread of its own: on Linux each has a niceness.
     """
 
     def yielding() -> Found:
-        os.nice(niceness)
+        os.nice(STARTING)
         return work()
 
     with ThreadPoolExecutor(1) as pool:
@@ -182,16 +186,15 @@ def run_yielding(work: Callable[[], Found], niceness: int) -> Found:
 
 
 @contextlib.contextmanager
-def loads_yield(niceness: int) -> Iterator[None]:
-    """Have what the running event loop gives to threads yield to all others, for this context.
+def loads_yield() -> Iterator[None]:
+    """Have what the running event loop gives to threads yield to others, by STARTING, for a while.
 
-    Args:
-        niceness: how far. A thread never gets back what it has given up, so others come after it.
+    A thread never gets back what it has given up, so after this context come other threads.
     """
     import asyncio  # noqa: PLC0415 - whoever has a loop has imported it
 
     loop = asyncio.get_running_loop()
-    yielding = ThreadPoolExecutor(2, "loads", initializer=os.nice, initargs=(niceness,))
+    yielding = ThreadPoolExecutor(2, "loads", initializer=os.nice, initargs=(STARTING,))
     loop.set_default_executor(yielding)
     try:
         yield

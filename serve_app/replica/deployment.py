@@ -152,7 +152,7 @@ class RankReplica:
         that this one will replace goes on answering.
         """
         # Until then others answer, and share the cores with what is loaded.
-        with loads_yield(self._settings.learner_niceness):
+        with loads_yield():
             app = self.app()
             await self._wait_for_snapshots()
         return app
