@@ -10,7 +10,6 @@ import redis
 from bandits.log.records import ArtifactRecord
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.source_artifact import write
-from policies.training.train import run_training
 from serve_app.admin.refreshes import read_refresh
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
@@ -29,6 +28,8 @@ class Refreshed:
 
 def write_first(folder: Path, items: Sequence[str]) -> None:
     """Write an artifact that knows what four users did who never come back."""
+    from policies.training.train import run_training  # noqa: PLC0415 - seconds, for those who train
+
     user = np.repeat(np.arange(len(items)), 2)
     item = np.concatenate([(n, (n + 1) % len(items)) for n in range(len(items))])
     count = len(user)
