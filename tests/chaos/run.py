@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--learn", choices=("at_close", "as_it_arrives"), default="at_close")
     parser.add_argument("--partitions", type=int, default=1)
-    parser.add_argument("--refresh", choices=("on", "off"), default="on")
+    parser.add_argument("--refresh", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         spec = SPEC % (arguments.standbys, arguments.learn, arguments.partitions)

@@ -21,8 +21,6 @@ def test_nothing_is_lost_or_learned_twice_when_each_part_is_killed_once():
         "7",
         "--learn",
         "as_it_arrives",
-        "--refresh",
-        "off",
     ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=220, check=False
