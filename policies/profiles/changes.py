@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from bandits.log.positions import log_order
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
-from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing, event_of
+from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing, event_of, showing_of
 
 
 class PartChanges:
@@ -42,7 +42,7 @@ class PartChanges:
             items: what it chose.
         """
         entry_ms, seq = log_order(position)
-        showings = [Showing(entry_ms, seq, item) for item in items]
+        showings = [showing_of((entry_ms, seq, item)) for item in items]
         self._shown.setdefault(user, []).extend(showings)
         self._count += len(showings)
 

@@ -8,7 +8,7 @@ from bandits.errors import RefusedError
 from bandits.log.encoded_decisions import DECISIONS, Decision, shown_to, whole_record
 from bandits.log.records import ErasureRecord, LogEntry, RewardRecord
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import ProfileEvent
+from policies.profiles.part import event_of
 from policies.profiles.signals import REWARD
 from policies.spec import PolicySpec
 
@@ -42,7 +42,7 @@ class ChangeGatherer:
         user, items = shown_to(decision)
         if user is not None:
             item = items[slot] if slot >= 0 else whole_record(decision).placed_in(-1 - slot)
-            event = ProfileEvent(now_ms, now_ms, 0, item, reward.signal or REWARD)
+            event = event_of((now_ms, now_ms, 0, item, reward.signal or REWARD))
             self._changes.happened(user, event)
 
     def read(self, entries: Iterable[LogEntry]) -> None:

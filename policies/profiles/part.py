@@ -77,7 +77,7 @@ class Showings(Sequence[Showing]):
     def __iter__(self) -> Iterator[Showing]:
         """Make each."""
         seqs = self._seqs or repeat(0)
-        return map(_showing_of, zip(self._times, seqs, self._items, strict=False))
+        return map(showing_of, zip(self._times, seqs, self._items, strict=False))
 
     def __getitem__(self, at: Any) -> Any:
         """Make those at a place."""
@@ -222,7 +222,7 @@ _decoder = msgspec.msgpack.Decoder(_Columns | None)
 _encoder = msgspec.msgpack.Encoder()
 # What ``_make`` does, in a third of the time: whoever ranks reads a profile.
 event_of: Callable[[Iterable[Any]], ProfileEvent] = partial(tuple.__new__, ProfileEvent)
-_showing_of: Callable[[Iterable[Any]], Showing] = partial(tuple.__new__, Showing)
+showing_of: Callable[[Iterable[Any]], Showing] = partial(tuple.__new__, Showing)
 
 
 def encode_part(part: Part) -> bytes:
