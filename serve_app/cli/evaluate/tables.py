@@ -31,12 +31,15 @@ def ranking_tables(report: RankingReport) -> list[Table | Text]:
 
 
 _QUALITY = ("graded_ndcg", "recall", "mrr", "auc", "log_loss")
+_MOST_QUALITIES = 4
+"""The first of them that there are: with more, a table is wider than 80 characters, and cut."""
 _WHAT = ("coverage", "gini", "popularity", "novelty", "diversity", "rmse")
 
 
 def _quality(report: RankingReport) -> Table:
     names = metric_names(report)
-    heads = ["nDCG", "from", "to", *(names[name] for name in _QUALITY if name in names)]
+    shown = [name for name in _QUALITY if name in names][:_MOST_QUALITIES]
+    heads = ["nDCG", "from", "to", *(names[name] for name in shown)]
     table = empty_table(
         "ranked by",
         *heads,
@@ -52,7 +55,7 @@ def _quality(report: RankingReport) -> Table:
         table.add_row(
             result.name,
             *(_shown(Metric(value)) for value in (ndcg.value, ndcg.low, ndcg.high)),
-            *(_shown(result.metrics.get(name)) for name in _QUALITY if name in names),
+            *(_shown(result.metrics.get(name)) for name in shown),
             style="bold" if ndcg.value == best else "",
         )
     return table
