@@ -65,7 +65,7 @@ def compact_archive_files(
     remove: Annotated[
         bool,
         typer.Option(
-            "--remove", help="Then remove the files whose entries were all found in a larger one"
+            "--remove", help="Then remove the archive's files that nothing needs any more"
         ),
     ] = False,
     dry_run: Annotated[

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 Age = Annotated[str, typer.Argument(help="Age of the root, as 30d: a number and s, m, h, d or w")]
 RemoveOlder = Annotated[
-    bool, typer.Option("--remove", help="Then remove the archive's files that are before the root")
+    bool,
+    typer.Option("--remove", help="Then remove the archive's files that nothing needs any more"),
 ]
 
 

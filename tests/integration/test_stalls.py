@@ -157,6 +157,8 @@ def test_without_its_blob_learning_stands_still_and_goes_on_when_it_is_back(clie
 
 def test_a_damaged_blob_is_read_from_the_archive_where_there_is_one(client, tmp_path):
     class Kept:
+        local = None
+
         def blob(self, name: str) -> bytes:
             if name != CATALOGUE.digest:
                 raise ArchiveError("no such blob", "digest")
