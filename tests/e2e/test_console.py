@@ -339,7 +339,7 @@ def test_only_what_was_lately(page: Page):
 
 def test_what_somebody_was_shown(page: Page):
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Decisions").click()
+    page.get_by_role("link", name="Decisions", exact=True).click()
     page.get_by_label("Of one user").fill("u3")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_text("for the user u3")).to_be_visible()
@@ -383,7 +383,7 @@ def test_without_a_script_every_page_is_there(house: House, browser: Browser, si
 def test_a_request_that_is_only_tried(house: House, page: Page):
     before = house.call("GET", "/policies/shop/decisions")["decisions"][0]
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Try a request").click()
+    page.get_by_role("link", name="Try a request", exact=True).click()
     page.get_by_label("User id").fill("u5")
     page.get_by_label("Context").fill('{"device": "phone"')
     page.get_by_role("button", name="Try it").click()
@@ -400,7 +400,7 @@ def test_a_request_that_is_only_tried(house: House, page: Page):
 
 def test_which_source_fails(page: Page):
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Sources").click()
+    page.get_by_role("link", name="Sources", exact=True).click()
     row = page.get_by_role("row", name="trending")
     expect(row).to_contain_text("now")
     expect(row).to_contain_text("none")
@@ -409,7 +409,7 @@ def test_which_source_fails(page: Page):
 
 def test_an_item_is_found_by_a_part_of_its_title(page: Page):
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Items").click()
+    page.get_by_role("link", name="Items", exact=True).click()
     page.get_by_label("Id, title or other").fill("number 17")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("row")).to_have_count(2)
@@ -422,7 +422,7 @@ def test_an_item_is_found_by_a_part_of_its_title(page: Page):
 
 def test_whether_the_log_can_be_trusted(house: House, page: Page):
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Doctor").click()
+    page.get_by_role("link", name="Doctor", exact=True).click()
     expect(page.get_by_text("The log can be trusted")).to_be_visible()
     found = house.call("GET", "/policies/shop/doctor")  # what the command has printed
     check_numbers(page, found, least=1)
@@ -470,7 +470,7 @@ def test_a_key_that_may_only_look(house: House, browser: Browser):
         page.get_by_label("API key").fill(house.looker)
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="shop", exact=True).click()
-        page.get_by_role("link", name="Snapshots").click()
+        page.get_by_role("link", name="Snapshots", exact=True).click()
         page.get_by_role("link", name="Pin").first.click()
         page.get_by_role("button", name="Pin it").click()
         expect(page.get_by_role("alert")).to_contain_text("needs the scope admin")
@@ -482,7 +482,7 @@ def test_a_key_that_may_only_look(house: House, browser: Browser):
 
 def test_one_model_is_kept_and_let_go_again(house: House, page: Page):
     page.goto("/console/policies/shop")
-    page.get_by_role("link", name="Snapshots").click()
+    page.get_by_role("link", name="Snapshots", exact=True).click()
     page.get_by_role("link", name="Pin").last.click()
     page.get_by_role("button", name="Pin it").click()
     expect(page.get_by_role("status")).to_contain_text("Done")
@@ -509,7 +509,7 @@ def test_an_earlier_model_is_gone_back_to(house: House, page: Page):
 
 def test_a_user_is_given_what_is_held_of_them_and_erased(house: House, page: Page):
     page.goto("/console/")
-    page.get_by_role("link", name="Users").click()
+    page.get_by_role("link", name="Users", exact=True).click()
     keeps_nobody_out(page, "users")
     page.get_by_label("Space").fill("shop")
     page.get_by_label("User id").fill("u1")
