@@ -137,14 +137,40 @@ class Load:
         return [what for due, _, what in self.answers if begins <= due < ends and what != "ok"]
 
 
-def used_s(pid: int) -> float:
-    """Seconds of processor of a process and all that it has started, also of what has ended."""
-    total = 0.0
-    for each in {pid, *descendants(pid)}:
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15])) * TICK_S
-    return total
+class Used:
+    """Seconds of processor of a process and all that it has started, also of what has ended.
+
+    Whoever forked what has ended does not always wait for it: so a thread looks ten times a second.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._by_process: dict[tuple[int, str], float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            self._look()
+
+    def _look(self) -> None:
+        for each in {self._pid, *descendants(self._pid)}:
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+                began, used = fields[19], sum(map(int, fields[11:13])) * TICK_S
+                self._by_process[each, began] = used
+
+    def seconds(self) -> float:
+        """Return all of it until now, at most a tenth of a second late."""
+        return sum(list(self._by_process.values()))
 
 
 def commanded(folder: Path, *words: str) -> str:
@@ -187,16 +213,16 @@ def measure(table: Table, service: Service, items: int, per_s: float) -> None:
     """Make each change under load."""
     body = {"user_id": "u", "history": [f"item-{number:07}" for number in range(0, 50, 7)]}
     url = f"{service.url}/v1/policies/shop/rank"
-    with Load(url, body, per_s) as load:
+    with Load(url, body, per_s) as load, Used(service.pid) as service_used:
         time.sleep(QUIET_S)
         for what, command in steps(service.folder, items):
-            quiet, used = time.perf_counter(), used_s(service.pid)
+            quiet, used = time.perf_counter(), service_used.seconds()
             time.sleep(QUIET_S)
-            begins, rate = time.perf_counter(), (used_s(service.pid) - used) / QUIET_S
-            before_s = used_s(service.pid)
+            begins, rate = time.perf_counter(), (service_used.seconds() - used) / QUIET_S
+            before_s = service_used.seconds()
             commanded(service.folder, *command)
             ends = time.perf_counter()
-            cost = used_s(service.pid) - before_s - rate * (ends - begins)
+            cost = service_used.seconds() - before_s - rate * (ends - begins)
             time.sleep(1.0)  # what fails may fail a little later
 
             wrong = load.wrong(begins, ends + 1.0)
