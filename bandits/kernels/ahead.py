@@ -34,11 +34,10 @@ def modules_with_loops() -> Mapping[str, set[str]]:
 
 def are_compiled() -> bool:
     """Say whether the loops that every process needs are compiled, as far as files tell."""
-    stem = "actions"
     folders = [Path(__file__).parent / "__pycache__", Path.home() / ".cache" / "numba"]
     if numba.config.CACHE_DIR:
         folders = [Path(numba.config.CACHE_DIR)]
-    return any(True for folder in folders for _ in folder.rglob(f"{stem}.*.nbi"))
+    return any(True for folder in folders for _ in folder.rglob("actions.*.nbi"))
 
 
 def compile_all(processes: int) -> Iterator[str]:

@@ -121,8 +121,10 @@ def run_serve(
     """
     from bandits.kernels.ahead import are_compiled
 
+    # The next imports compile, where nobody has done so.
     if not are_compiled():
         say("compiling for this machine, once (a minute or two)")
+
     from policies.spec import load_spec
     from serve_app.host.lean_ray import forks_for_ray
 

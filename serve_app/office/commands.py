@@ -30,7 +30,8 @@ PATIENCE_S = 25.0
 LONGEST_S = 600.0
 """How long a command may take before it is ended."""
 KINDS: Mapping[str, type[BanditloopError]] = {kind.code: kind for kind in STATUS}
-# The kernel ends a command whose office has died: nobody waits for it. Requests come first.
+# The kernel ends a command whose office has died: nobody waits for it. It yields to the
+# office, which yields to requests.
 BANDITLOOP = (
     sys.executable,
     "-c",
