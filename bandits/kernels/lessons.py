@@ -27,7 +27,7 @@ from bandits.kernels.compiled import (
     truths,
     u4s,
 )
-from bandits.kernels.packed import DOUBLE, FALSE, NIL, TRUE, past, past_map, sized
+from bandits.kernels.packed import DOUBLE, FALSE, NIL, TRUE, context_of, past, past_map, sized
 
 u1s, i8ss = read_only(types.uint8), read_only(types.int64, 2)
 
@@ -79,7 +79,7 @@ def _murmur(text: Any, at: Any, end: Any, seed: Any) -> Any:
 
 
 @compiled(u1s, i8s, i8s, returns=types.Tuple((types.int64[:, ::1], types.float64[::1])))
-def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
+def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
     data: Any, starts: Int64, slots: Int64
 ) -> tuple[Int64, Float64]:
     """Return where the parts of decisions are that say what was chosen.
@@ -105,11 +105,7 @@ def find_chosen(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
     for n in range(slots.size):
         if starts[n] != last:
             last = starts[n]
-            # The version; how many fields; the kind, event, policy, spec, snapshot, catalogue.
-            _, at = sized(data, last + 1)
-            for _ in range(6):
-                at = past(data, at)
-            context = at
+            context = at = context_of(data, last)
             at, met = past_map(data, at)
 
             actions, ids = sized(data, at)

@@ -230,3 +230,13 @@ def past_map(data: Any, at: Any) -> Any:
             at = past(data, at)
             several += 1
     return at, several
+
+
+@inlined
+def context_of(data: Any, at: Any) -> Any:
+    """Return where the context of a decision begins that begins here."""
+    # The version; how many fields; the kind, event, policy, spec, snapshot, catalogue.
+    _, at = sized(data, at + 1)
+    for _ in range(6):
+        at = past(data, at)
+    return at
