@@ -26,6 +26,7 @@ def ranking_page(report: RankingReport) -> str:
     """Return the whole page: quality with intervals, groups, what is recommended, pools, tests."""
     users = [group for group, count in report.user_groups.items() if count]
     items = [group for group, share in report.item_groups.items() if share]
+
     parts = [
         (
             "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport'"
@@ -76,6 +77,7 @@ def _shares(report: RankingReport) -> str:
 
 def _metrics(report: RankingReport) -> str:
     names = metric_names(report)
+
     lines = [
         "<div class='wide'><table><tr><th>ranked by"
         + "".join(f"<th class='n'>{escape(name)}" for name in names.values())
@@ -91,6 +93,7 @@ def _metrics(report: RankingReport) -> str:
             f"<tr><td>{escape(row.name)}{cells}<td class='n'>{asked}"
             f"<td class='soft'>{escape(row.note)}</tr>"
         )
+
     return (
         "\n".join(lines)
         + "</table></div><p class='soft'>Point at a figure for its interval. ms: to answer for one"
@@ -106,6 +109,7 @@ def _pools(report: RankingReport) -> str:
         )
         + "</tr>"
     ]
+
     for rows in (report.pools, report.limits):
         for row in rows:
             name = "all" if rows is report.limits else " + ".join(row.sources)

@@ -91,6 +91,7 @@ def groups_chart(
     ends = [of(row)[group].high or 0.0 for row in report.results for group in groups]
     scale = AxisScale(0.0, max(ends, default=1.0), LEFT, WIDTH - 20)
     shapes, at = list[str](), 18.0
+
     for group in groups:
         shapes.append(f"<text x='10' y='{at + 4:.0f}' font-weight='bold'>{escape(group)}</text>")
         at += NARROW_ROW
@@ -119,6 +120,7 @@ def pools_chart(rows: Sequence[PoolRow]) -> str:
     size = AxisScale(0.0, 1.05 * max(row.size for row in rows), 60, WIDTH - 60)
     height = AxisScale(0.0, max(row.recall for row in rows), 220, 20)
     path = " ".join(f"{size(row.size):.1f},{height(row.recall):.1f}" for row in rows)
+
     shapes = [
         *size.vertical_lines(224),
         *height.horizontal_lines(60),

@@ -83,6 +83,7 @@ class FollowedShadow:
         """Follow the log until told to stop; whatever goes wrong is said, and tried again."""
         self._pace = Pace()  # of this thread
         retry_s = RETRY_S
+
         while not stop.is_set():
             try:
                 self.begin()
@@ -90,6 +91,7 @@ class FollowedShadow:
                     self.step(stop)
                     retry_s = RETRY_S
                     stop.wait(POLL_S)
+
             except Exception as error:
                 expected = isinstance(error, (BanditloopError, *FAILURES))
                 message = error.message if isinstance(error, BanditloopError) else repr(error)
