@@ -27,7 +27,16 @@ from bandits.kernels.compiled import (
     truths,
     u4s,
 )
-from bandits.kernels.packed import DOUBLE, FALSE, NIL, TRUE, context_of, past, past_map, sized
+from bandits.kernels.packed import (
+    DOUBLE,
+    FALSE,
+    NIL,
+    TRUE,
+    past,
+    past_decision_head,
+    past_map,
+    sized,
+)
 
 u1s, i8ss = read_only(types.uint8), read_only(types.int64, 2)
 
@@ -105,7 +114,7 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
     for n in range(slots.size):
         if starts[n] != last:
             last = starts[n]
-            context = at = context_of(data, last)
+            context = at = past_decision_head(data, last)
             at, met = past_map(data, at)
 
             actions, ids = sized(data, at)

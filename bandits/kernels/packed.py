@@ -233,7 +233,7 @@ def past_map(data: Any, at: Any) -> Any:
 
 
 @inlined
-def context_of(data: Any, at: Any) -> Any:
+def past_decision_head(data: Any, at: Any) -> Any:
     """Return where the context of a decision begins that begins here."""
     # The version; how many fields; the kind, event, policy, spec, snapshot, catalogue.
     _, at = sized(data, at + 1)

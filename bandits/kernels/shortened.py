@@ -7,7 +7,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only
-from bandits.kernels.packed import NIL, context_of, past, past_map, sized
+from bandits.kernels.packed import NIL, past, past_decision_head, past_map, sized
 
 HEAD_BYTES = 64
 """More than what is written of a record beside what is copied of it."""
@@ -74,7 +74,7 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
     is_chosen = np.zeros(np.diff(starts).max() + 1 if starts.size > 1 else 1, np.bool_)
     to = np.int64(0)
     for n in range(starts.size - 1):
-        context = at = context_of(data, starts[n])
+        context = at = past_decision_head(data, starts[n])
         context_ends, _ = past_map(data, at)
 
         actions, ids = sized(data, context_ends)
