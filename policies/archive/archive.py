@@ -26,7 +26,6 @@ from pyarrow import fs
 
 from bandits.errors import ArchiveError, CodecError
 from bandits.log.codec import digest
-from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, has_reached
 from bandits.log.records import BuildRecord, ItemsBaseRecord, LogEntry
 from policies.archive.chain import OpenFile, RangeChain
@@ -352,8 +351,7 @@ class ArchiveReader:
             through: up to this one; None for all.
         """
         for entries in self._stored(after, through, None):
-            part = list(zip(entries.ids, entries.data, strict=True))
-            yield from read_entries(part, lambda _entry_id, _error: None)
+            yield from entries.encoded()
 
     def has_blob(self, name: str) -> bool:
         """Return whether there is a blob of a digest."""

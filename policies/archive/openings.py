@@ -36,7 +36,7 @@ def openings(archive: ArchiveReader, after: str, through: str | None = None) -> 
 
     for group in archive.columns(COLUMNS, after, through):
         batch = group.batch
-        positions, kinds = batch["id"].to_pylist(), plain_values(batch["kind"])
+        positions, kinds = plain_values(batch["id"]), plain_values(batch["kind"])
         rewards = zip(*(plain_values(batch[name]) for name in OF_REWARDS), strict=True)
         decisions = zip(*(plain_values(batch[name]) for name in OF_DECISIONS), strict=True)
         placed = [each or () for each in lists_of(batch["placed"], placements_of)]

@@ -16,7 +16,7 @@ from policies.archive.arrays import INT64_MAX
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import FORMAT, NEVER_SAID, SCHEMAS
-from policies.archive.parts.rebuild import StoredEntries, stored_entries
+from policies.archive.parts.rebuild import FEW, ROWS, StoredEntries, stored_entries
 from policies.archive.parts.shapes import PLACED, misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 
@@ -152,7 +152,9 @@ class RangeRows:
         return list(self._made(number, lambda batch: batch))
 
     def _entries(self, wanted: _Wanted) -> Iterator[StoredEntries]:
-        for entries in self._made(wanted.number, wanted.of):
+        # Whoever begins within a row group mostly looks for what is near.
+        at_first = FEW if wanted.first else ROWS
+        for entries in self._made(wanted.number, wanted.of, at_first):
             if (changed := entries.changed()) is not None:
                 raise self._damaged(
                     f"the columns of entry {changed} are not those of its record", wanted.number
@@ -160,7 +162,10 @@ class RangeRows:
             yield entries
 
     def _made(
-        self, number: int, part: Callable[[pa.RecordBatch], pa.RecordBatch]
+        self,
+        number: int,
+        part: Callable[[pa.RecordBatch], pa.RecordBatch],
+        at_first: int = ROWS,
     ) -> Iterator[StoredEntries]:
         """Yield entries of a part of a row group, some at a time."""
         if self.layout == 1:
@@ -175,7 +180,7 @@ class RangeRows:
             if field.name in never:
                 batch = batch.append_column(field, pa.nulls(len(batch), field.type))
         with self._chain.reading(self._file.listed, number):
-            yield from stored_entries(batch)
+            yield from stored_entries(batch, at_first)
 
     def _wanted(
         self, kinds: Collection[str] | None, names: Sequence[str] = ()

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from bandits.log.records import EncodedDecision, LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.parts.assembled import taught
-from policies.archive.parts.objects import plain_values
+from policies.archive.parts.objects import plain_values, truths_of
 
 COLUMNS = [
     *("id", "kind", "event_id", "spec", "catalogue", "deferred", "holdout", "unserved"),
@@ -65,9 +65,7 @@ def _decisions(batch: pa.RecordBatch) -> Iterator[LogEntry]:
 
     names = ("id", "event_id", "spec", "catalogue", "slots")
     said = zip(*(plain_values(batch[name]) for name in names), strict=True)
-    flags = zip(
-        *(batch[name].fill_null(False).to_pylist() for name in ("deferred", "holdout")), strict=True
-    )
+    flags = zip(*(truths_of(batch[name]) for name in ("deferred", "holdout")), strict=True)
     of_rows = list(zip(said, flags, strict=True))
     for row, data in zip(rows.tolist(), taught(batch, rows), strict=True):
         (position, event_id, spec, catalogue, slots), (deferred, holdout) = of_rows[row]

@@ -187,6 +187,13 @@ RatingScale = Annotated[
     str | None,
     typer.Option("--rating-scale", help="Lowest and highest value, if values are ratings: 1:5"),
 ]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--separator", help="What separates cells: a character, or :: [default: found out]"
+    ),
+]
+Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of text, e.g. latin-1")]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Do the work on a Ray cluster: local, auto or HOST:PORT"),

@@ -80,3 +80,49 @@ def test_two_commands(tmp_path: Path) -> None:
     on_ray = [*again, "--out", "again", "--address", "local"]
     subprocess.run(on_ray, cwd=tmp_path, check=True, timeout=150)
     assert (tmp_path / "again" / "current").read_text() == version
+
+
+@pytest.mark.slow
+def test_a_published_layout_without_a_preset(tmp_path: Path) -> None:
+    """UCI's Online Retail, in Latin-1: each error says what to write, up to a rewarded decision."""
+    rng = np.random.default_rng(0)
+    with (tmp_path / "OnlineRetail.csv").open("w", newline="", encoding="latin-1") as file:
+        rows = csv.writer(file)
+        header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+        rows.writerow(header.split(","))
+        for user in range(90):
+            for item in rng.permutation(np.arange(user % TASTES, 60, TASTES))[:12]:
+                day, quantity = f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/2011 8:26", 2
+                said = "CAF\u00c9, SET OF 2", quantity, day, "3.39", 17000 + user, "EIRE"
+                rows.writerow([536365 + user, f"{85000 + item}A", *said])
+
+    def train(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [BANDITLOOP, "train", "--events", "OnlineRetail.csv", "--out", "shop"]
+        sources = ["--sources", "als,popular"]
+        return subprocess.run(
+            [*command, *sources, *options],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=150,
+        )
+
+    options: list[str] = []
+    for option, said in (
+        ("--encoding=latin-1", "name its encoding, as in --encoding latin-1"),
+        ('--columns={time_unit: "%m/%d/%Y %H:%M"}', '{time_unit: "%m/%d/%Y %H:%M"}'),
+    ):
+        refused = train(*options)
+        assert refused.returncode == 1
+        assert said in " ".join(refused.stderr.split())
+        assert not (tmp_path / "shop" / "current").exists()
+        options.append(option)
+    done = train(*options)
+    assert done.returncode == 0, done.stderr
+
+    with serving(tmp_path, "shop/policy.yaml") as url, Client(url, "shop") as client:
+        answer = client.rank(user_id="17001", return_pmf=True)
+        own = [p.probability for p in answer.pmf or () if int(p.id[:-1]) % TASTES == 85001 % TASTES]
+        assert sum(own) > 0.4, "chance is a third, and nothing has been learned yet"
+        client.reward(answer.event_id, 1.0)

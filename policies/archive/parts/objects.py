@@ -22,9 +22,20 @@ def plain_values(column: pa.Array) -> list[Any]:
     """Return a column of plain values as one per row, None where it is null."""
     if pa.types.is_dictionary(column.type):
         return texts_of(column)
+    # One after the other, Arrow makes a scalar of each first.
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
+    if column.null_count == len(column):
+        return [None] * len(column)
     if column.null_count or not pa.types.is_primitive(column.type):
         return cast(list[Any], column.to_pylist())
     return cast(list[Any], column.to_numpy(zero_copy_only=False).tolist())
+
+
+def truths_of(column: pa.Array) -> list[bool]:
+    """Return a column of truths as one per row, False where it is null."""
+    filled = column.fill_null(False) if column.null_count else column
+    return cast(list[bool], filled.to_numpy(zero_copy_only=False).tolist())
 
 
 def lists_of(column: pa.Array, make: Any) -> list[Any]:

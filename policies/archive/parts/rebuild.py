@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bandits.errors import CodecError
 from bandits.kernels.compiled import Int64
 from bandits.log.codec import decode_valid, read_entry
+from bandits.log.encoded_decisions import read_entries
 from bandits.log.records import (
     Apprentice,
     Credit,
@@ -20,6 +20,7 @@ from bandits.log.records import (
 )
 from bandits.values import FeatureMap
 from policies.archive.parts.assembled import ASSEMBLED, NAMED, assembled
+from policies.archive.parts.encoded import OF_REWARDS, encoded_entries
 from policies.archive.parts.objects import (
     byte_parts,
     lists_of,
@@ -33,8 +34,10 @@ from policies.archive.parts.ruled import rules_of
 
 RARE = ("credit", "failed")
 """The parts that few logs have: compiled code has none of them."""
-ROWS = 2048
-"""Rows that are objects at the same time: those of a row group may be many."""
+ROWS = 8192
+"""Rows that are objects at the same time: as many as those of a row group that is written today."""
+FEW = 512
+"""Rows that are made at first where somebody looks for one of them."""
 
 
 class StoredEntries(NamedTuple):
@@ -45,17 +48,19 @@ class StoredEntries(NamedTuple):
         data: their bytes.
         checksums: the CRC-32 that each must have; none in a file that does not say.
         are_records: whether they were put together, and once decoded without a fault.
+        columns: those that they were put together of; None in a file of whole records.
     """
 
     ids: list[str]
     data: list[bytes]
     checksums: list[int]
     are_records: list[bool]
+    columns: pa.RecordBatch | None = None
 
     @classmethod
     def whole(cls, batch: pa.RecordBatch) -> "StoredEntries":
         """Return entries of layout 1, which holds whole records."""
-        ids, data = batch["id"].to_pylist(), batch["record"].to_pylist()
+        ids, data = plain_values(batch["id"]), plain_values(batch["record"])
         return cls(ids, data, [], [False] * len(ids))
 
     def changed(self) -> str | None:
@@ -77,15 +82,24 @@ class StoredEntries(NamedTuple):
             else:
                 yield read_entry(entry_id, data, on_undecodable)
 
+    def encoded(self) -> list[LogEntry]:
+        """Return them as a fold takes them, with decisions encoded."""
+        if self.columns is None:
+            return read_entries(list(zip(self.ids, self.data, strict=True)), lambda *_: None)
+        return encoded_entries(self.columns, self.ids, self.data, self.are_records)
 
-def stored_entries(batch: pa.RecordBatch) -> Iterator[StoredEntries]:
+
+def stored_entries(batch: pa.RecordBatch, at_first: int = ROWS) -> Iterator[StoredEntries]:
     """Yield the entries of some rows, in order, not too many at a time.
 
     Args:
         batch: all columns of the newest layout.
+        at_first: how many at first.
     """
-    for start in range(0, len(batch), ROWS):
-        yield _entries(batch.slice(start, ROWS))
+    start, count = 0, at_first
+    while start < len(batch):
+        yield _entries(batch.slice(start, count))
+        start, count = start + count, ROWS
 
 
 def _entries(batch: pa.RecordBatch) -> StoredEntries:
@@ -93,12 +107,15 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
     stored, kinds = batch["record"].dictionary_encode(), batch["kind"]
     rest = cast(list[bytes], stored.dictionary.to_pylist())
     codes, kind_of_row = stored.indices.to_numpy(), kinds.indices.to_numpy()
+    named = kinds.dictionary.to_pylist()
     data = [rest[code] for code in codes.tolist()]
     is_record = np.zeros(len(data), np.bool_)
 
     makers: tuple[tuple[str, Any], ...] = (("decision", _decisions), ("reward", _rewards))
     for kind, make in makers:
-        own = kind_of_row == pc.index(kinds.dictionary, kind).as_py()
+        if kind not in named:
+            continue
+        own = kind_of_row == named.index(kind)
         emptied = np.array([is_emptied(kind, each) for each in rest], np.bool_)
         rows = np.flatnonzero(own & emptied[codes])
         if not rows.size:
@@ -113,13 +130,12 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
             data[row] = record
         is_record[rows] = True
 
-    ids, checksums = (batch[name].to_pylist() for name in ("id", "checksum"))
-    return StoredEntries(ids, data, checksums, is_record.tolist())
+    ids, checksums = (plain_values(batch[name]) for name in ("id", "checksum"))
+    return StoredEntries(ids, data, checksums, is_record.tolist(), batch)
 
 
 def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:
-    names = ("event_id", "reward", "reward_id", "slot", "action_id", "signal")
-    columns = [plain_values(batch[name].take(rows)) for name in names]
+    columns = [plain_values(batch[name].take(rows)) for name in OF_REWARDS]
     return [
         encode_first(RewardRecord(*fields), elements)
         for *fields, (elements, _) in zip(*columns, heads, strict=True)

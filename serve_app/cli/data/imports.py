@@ -10,10 +10,12 @@ import typer
 from bandits.durations import duration_ms
 from bandits.errors import DataSetError, InvalidFieldError
 from serve_app.cli.options import (
+    Encoding,
     EventColumns,
     EventWeights,
     Preset,
     RatingScale,
+    Separator,
     folder_to_write,
     options_from,
 )
@@ -48,10 +50,7 @@ class ImportOptions:
         typer.Option(help="Age at which an event is worth half, e.g. 30d or 12h [default: never]"),
     ] = None
     rating_scale: RatingScale = None
-    separator: Annotated[
-        str | None,
-        typer.Option(help="What separates cells: a character, or :: [default: found out]"),
-    ] = None
+    separator: Separator = None
     header: Annotated[
         bool | None,
         typer.Option(
@@ -61,7 +60,7 @@ class ImportOptions:
         ),
     ] = None
     quote: Annotated[str, typer.Option(help="What encloses cells; empty: nothing does")] = '"'
-    encoding: Annotated[str, typer.Option(help="Encoding of text, e.g. latin-1")] = "utf-8"
+    encoding: Encoding = "utf-8"
     absent: Annotated[
         str | None,
         typer.Option(

@@ -8,12 +8,14 @@ import typer
 from serve_app.cli.options import (
     Address,
     DataDir,
+    Encoding,
     EventColumns,
     EventWeights,
     Jobs,
     NoPrior,
     Preset,
     RatingScale,
+    Separator,
     command_group,
     out_file,
     out_folder,
@@ -49,6 +51,8 @@ def train(
     preset: Preset = None,
     weights: EventWeights = None,
     rating_scale: RatingScale = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
     sources: Annotated[
         str | None,
         typer.Option(
@@ -113,9 +117,11 @@ def train(
 
     if events and data:
         raise typer.BadParameter("name a data set or files of events, not both: leave --data out")
-    if not events and (items or users or columns or preset or weights or rating_scale):
+    of_tables = (items, users, columns, preset, weights, rating_scale, separator)
+    if not events and (any(of_tables) or encoding != "utf-8"):
         raise typer.BadParameter(
-            "--items, --users, --columns, --preset, --weights and --rating-scale go with --events"
+            "--items, --users, --columns, --preset, --weights, --rating-scale, --separator and"
+            " --encoding go with --events"
         )
 
     if not search and (search_trials or search_minutes):
@@ -132,6 +138,8 @@ def train(
             preset=preset,
             weights=weights,
             rating_scale=rating_scale,
+            separator=separator,
+            encoding=encoding,
             sources=_names(sources),
             spec_out=spec_out or (out / "policy.yaml" if events or data else None),
             seed=seed,

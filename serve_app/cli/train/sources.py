@@ -40,6 +40,8 @@ class SourceTraining:
     preset: str | None = None
     weights: str | None = None
     rating_scale: str | None = None
+    separator: str | None = None
+    encoding: str = "utf-8"
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
     seed: int = 0
@@ -304,5 +306,7 @@ def _imported(asked: SourceTraining) -> "DataSet":
         preset=asked.preset,
         weights=asked.weights,
         rating_scale=asked.rating_scale,
+        separator=asked.separator,
+        encoding=asked.encoding,
     )
     return DataSet.open(folder)

@@ -479,6 +479,15 @@ def test_one_thing_has_one_name_and_one_meaning_everywhere():
             assert {"--out", "--json"} <= names, words
 
 
+@pytest.mark.parametrize("words", [("banditloop", "data", "import"), ("banditloop", "train")])
+def test_what_the_errors_of_an_import_say_to_write_is_an_option_of_who_imports(words):
+    own = {opt for param in COMMANDS[words].params for opt in param.opts}
+    said = set()
+    for path in (ROOT / "simulator" / "imports").rglob("*.py"):
+        said |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text()))
+    assert {"--columns", "--encoding", "--separator"} <= said <= own
+
+
 @pytest.mark.parametrize(
     "words",
     [words for words in LEAVES if words[1] in {"snapshots", "archive", "doctor"}],
