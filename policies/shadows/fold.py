@@ -12,6 +12,7 @@ import msgspec
 
 from bandits.log.positions import START
 from bandits.log.records import LogRecord, RollbackRecord, UnknownRecord, WarmStartRecord
+from policies.blend import make_learner
 from policies.fold.checkpoint import FoldState, Past
 from policies.fold.fold import Fold
 from policies.fold.memory import FoldArguments
@@ -26,6 +27,7 @@ class ShadowFold(Fold):
     Args:
         shadow: the policy's spec with the shadow's model.
         blob: see ``Fold``.
+        network: the model that was trained apart, where it learns nothing from the log; else empty.
         given: see ``Fold``.
     """
 
@@ -33,12 +35,19 @@ class ShadowFold(Fold):
         self,
         shadow: PolicySpec,
         blob: Callable[[str], bytes],
+        *,
+        network: bytes = b"",
         **given: Unpack[FoldArguments],
     ) -> None:
         super().__init__(blob, **given)
-        self._shadow = shadow
+        self._shadow, self._network = shadow, network
         self._policies: dict[str, PolicySpec] = {}
         self._shadow_shape = shadow.model_digest
+
+    def resume(self, state: FoldState, past: Past) -> None:
+        """Start from a checkpoint instead of from nothing; see ``Fold``."""
+        super().resume(state, past)
+        self._keep_network()
 
     def begin_at(self, state: FoldState, past: Past) -> None:
         """Begin with nothing learned where a log begins that has been cut.
@@ -71,6 +80,7 @@ class ShadowFold(Fold):
         return ShadowFold(
             self._shadow,
             self._blobs.fetch,
+            network=self._network,
             salt=self._salt,
             past=self._past,
             items=ItemsPast(self._blobs.items.log),
@@ -96,6 +106,13 @@ class ShadowFold(Fold):
         if isinstance(record, WarmStartRecord) and record.through is None:
             return
         super()._configure(record)
+        self._keep_network()
+
+    def _keep_network(self) -> None:
+        """Choose by the network that was trained apart, if there is one, whatever the log says."""
+        learner = self._learner
+        if self._network and learner is not None and learner.checkpoint() != self._network:
+            self.learner = make_learner(self._shadow, salt=self._salt, checkpoint=self._network)
 
     def _resumed_beside(self, state: FoldState, past: Past) -> Fold:  # noqa: ARG002 - the policy's
         """Return this fold as it would be had it weighed all rewards as the newest spec does."""

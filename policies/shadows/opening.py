@@ -11,9 +11,10 @@ import msgspec
 
 from bandits.errors import BanditloopError, SpecError
 from bandits.log.codec import digest
+from policies.artifacts.learner_model import TrainedModel, decode_trained
 from policies.blend import make_learner
 from policies.spec import PolicySpec, spec_of
-from policies.spec.policy import with_paths
+from policies.spec.policy import with_model, with_paths
 from policies.typed_yaml import as_type, choices, parse_yaml
 
 MOST = 8
@@ -25,6 +26,8 @@ NOT_ASKED = (
     *("mode", "learn", "baseline"),
 )
 """Fields that a shadow's spec may have, and that make no difference to a shadow."""
+OF_NETWORK = ("use", "learner", "exploration", "floor")
+"""What is as the network was trained for, where a shadow of kind rl does not say it."""
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -34,11 +37,13 @@ class Shadow(msgspec.Struct, frozen=True):
         name: its own; where none can be read, its place in the spec or its file.
         spec: the policy's spec with the shadow's model; None: it cannot be followed.
         refused: why not, and which field is at fault; empty where it can.
+        network: the model that was trained apart, of one that learns nothing from the log.
     """
 
     name: str
     spec: PolicySpec | None = None
     refused: str = ""
+    network: bytes = b""
 
     @property
     def digest(self) -> str:
@@ -48,6 +53,8 @@ class Shadow(msgspec.Struct, frozen=True):
         known = msgspec.to_builtins(self.spec, order="deterministic")
         known["learner"] = msgspec.to_builtins(self.spec.learner.without_standbys)
         model = {field: known.get(field) for field in OWN if field != "name"}
+        if self.network:
+            model["network"] = digest(self.network)
         return digest(msgspec.json.encode(model, order="deterministic"))
 
 
@@ -74,13 +81,52 @@ def _shadow_of(policy: PolicySpec, place: int, said: str | dict[str, Any]) -> Sh
             where, name = f"{where}: {raw}", Path(raw).stem
             raw = read_shadow(raw)
         name = str(raw.get("name", name))
-        spec = _spec_of(policy, raw)
-        # What a learner finds wrong with its own arguments is found here.
-        make_learner(spec, salt=b"validation")
+        trained = _trained_apart(raw)
+        spec = _spec_of(policy, raw if trained is None else _of_network(raw, trained))
+        network = b"" if trained is None else trained.checkpoint
+        # What a learner finds wrong with its own arguments, or with its network, is found here.
+        make_learner(spec, salt=b"validation", checkpoint=network or None)
     except BanditloopError as error:
         target = f": {error.target}" if error.target and error.target != "spec" else ""
         return Shadow(name, None, f"{where}{target}: {error.message}")
-    return Shadow(name, spec)
+    return Shadow(name, spec, network=network)
+
+
+def _trained_apart(raw: dict[str, Any]) -> TrainedModel | None:
+    """Return the model that a shadow of kind rl names; None: it is of another kind.
+
+    Raises:
+        SpecError: it names none, or there is none in the file that it names.
+        SnapshotError: the file is damaged.
+    """
+    path, needed = raw.get("model"), raw.get("kind") == "rl"
+    if not needed:
+        if path is not None:
+            raise SpecError("only a shadow of kind rl is trained apart: leave model out", "model")
+        return None
+    if not isinstance(path, str):
+        raise SpecError(
+            "a network learns nothing from the log: name the file that banditloop train rl wrote,"
+            " as model: artifacts/rl/model",
+            "model",
+        )
+
+    try:
+        trained = decode_trained(Path(path).read_bytes())
+    except OSError as error:
+        raise SpecError(
+            f"{path} cannot be read ({error.strerror}): banditloop train rl makes one", "model"
+        ) from error
+    if trained.spec().kind != "rl":
+        raise SpecError(f"{path} is no network, but a model that learns from a log", "model")
+    return trained
+
+
+def _of_network(raw: dict[str, Any], trained: TrainedModel) -> dict[str, Any]:
+    """Return what a shadow says, and beside it what its network was trained for."""
+    whole: dict[str, Any] = msgspec.to_builtins(trained.spec())
+    said = {field: value for field, value in raw.items() if field != "model"}
+    return {field: whole[field] for field in OF_NETWORK if field in whole} | said
 
 
 def read_shadow(path: str) -> dict[str, Any]:
@@ -97,7 +143,7 @@ def read_shadow(path: str) -> dict[str, Any]:
         raise SpecError(error.message, "spec") from error
     if not isinstance(raw, dict):
         raise SpecError("it is no spec: a spec has fields, as name and learner", "spec")
-    return raw
+    return with_model(raw, lambda given: str(Path(path).parent / given))
 
 
 def _spec_of(policy: PolicySpec, raw: dict[str, Any]) -> PolicySpec:
@@ -110,7 +156,7 @@ def _spec_of(policy: PolicySpec, raw: dict[str, Any]) -> PolicySpec:
     if unknown := [field for field in raw if field not in known]:
         raise SpecError(f"unknown field: {choices(unknown[0], known)}", unknown[0])
     kind = raw.get("kind", "blend")
-    if kind == "rl" or (kind == "mixture" and policy.kind != "mixture"):
+    if kind == "mixture" and policy.kind != "mixture":
         raise SpecError(
             f"a shadow of kind {kind} cannot be followed on the log of a {policy.kind}: make it a"
             " blend, or evaluate it by banditloop replay",

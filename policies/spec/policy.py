@@ -143,7 +143,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shadow: other policies that follow the log and serve nobody, each a spec or the file of one:
             ``[{name: greedy, exploration: {kind: greedy}}, next.yaml]``. Of a shadow's spec only
             the model counts: ``kind``, ``use``, ``learner``, ``exploration``, ``within``, ``floor``
-            and ``prior``. They are never logged.
+            and ``prior``; one of kind ``rl`` has ``model`` besides, the file that ``banditloop
+            train rl`` wrote. They are never logged.
     """
 
     name: Name
@@ -349,10 +350,23 @@ def with_paths(spec: PolicySpec, change: Callable[[str], str]) -> PolicySpec:
     profiles = None if spec.profiles is None else change(spec.profiles)
     shadow = spec.shadow
     if shadow is not msgspec.UNSET:
-        shadow = [change(said) if isinstance(said, str) else said for said in shadow]
+        shadow = [
+            change(said) if isinstance(said, str) else with_model(said, change) for said in shadow
+        ]
     return msgspec.structs.replace(
         spec, artifact=artifact, profiles=profiles, sources=sources, refresh=refresh, shadow=shadow
     )
+
+
+def with_model(shadow: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return what a spec says of a shadow, with the path of its network changed.
+
+    Args:
+        shadow: its fields.
+        change: what is to be made of a path.
+    """
+    path = shadow.get("model")
+    return {**shadow, "model": change(path)} if isinstance(path, str) else shadow
 
 
 def _check_learner(spec: PolicySpec) -> None:

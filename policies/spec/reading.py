@@ -5,6 +5,7 @@ Strict: an unknown key is an error that names it.
 
 import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 
 from bandits.errors import InvalidFieldError, SpecError
 from bandits.log.codec import MALFORMED
-from policies.spec.policy import PolicySpec, with_paths
+from policies.spec.policy import PolicySpec, with_model, with_paths
 from policies.typed_yaml import as_type, parse_yaml
 
 
@@ -76,9 +77,7 @@ def read_spec(raw: Any, where: str, folder: Path) -> PolicySpec:
         spec = spec_of(raw)
     except SpecError as error:
         raise SpecError(f"{where}: {error.target}: {error.message}", error.target) from error
-    return with_shadows(
-        with_paths(spec, lambda given: given if "://" in given else str((folder / given).resolve()))
-    )
+    return with_shadows(with_paths(spec, _resolved(folder)))
 
 
 def with_shadows(spec: PolicySpec) -> PolicySpec:
@@ -94,8 +93,15 @@ def with_shadows(spec: PolicySpec) -> PolicySpec:
         if isinstance(said, str):
             with contextlib.suppress(OSError, InvalidFieldError):
                 raw = parse_yaml(Path(said).read_bytes())
+            if isinstance(raw, dict):
+                raw = with_model(raw, _resolved(Path(said).parent))
         found.append(raw if isinstance(raw, dict) else said)
     return msgspec.structs.replace(spec, shadow=found)
+
+
+def _resolved(folder: Path) -> Callable[[str], str]:
+    """Return what makes a path absolute that is relative to a folder; a URL stays what it is."""
+    return lambda given: given if "://" in given else str((folder / given).resolve())
 
 
 def _demand_finite(raw: Any, at: str = "") -> None:

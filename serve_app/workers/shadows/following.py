@@ -158,6 +158,7 @@ class FollowedShadow:
         return ShadowFold(
             self._spec,
             self._log.blob,
+            network=self._shadow.network,
             salt=self._salt,
             past=self._log.past,
             items=ItemsPast(self._items),
