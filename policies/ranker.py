@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -26,8 +26,13 @@ from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.none_proposed import none_admitted
 from policies.offered import Offered
-from policies.profiles.known_user import KnownUser, LiveHistory, RepeatRules, live_history
-from policies.profiles.part import ProfileEvent
+from policies.profiles.known_user import (
+    KnownUser,
+    LiveHistory,
+    OfEvents,
+    RepeatRules,
+    live_history,
+)
 from policies.proposers import Proposers
 from policies.pseudonyms import pseudonym
 from policies.requests import RankRequest
@@ -37,8 +42,6 @@ from policies.sources.base import Candidates, Source
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
-HISTORIES_REMEMBERED = 1_000
-"""Users of whom it is remembered what sources are told of them."""
 T = TypeVar("T")
 
 
@@ -90,11 +93,9 @@ class Ranker:
         self._clock = clock
         self._repeat = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
 
-        # A user's is the same on most pages of a visit.
-        self._live_history: Callable[[tuple[ProfileEvent, ...]], LiveHistory | None] | None = None
+        self._live_history: OfEvents[LiveHistory | None] | None = None
         if spec.profile is not msgspec.UNSET:
-            tell = partial(live_history, options=spec.profile)
-            self._live_history = lru_cache(HISTORIES_REMEMBERED)(tell)
+            self._live_history = OfEvents(partial(live_history, options=spec.profile))
 
     def put_around_parts(self, around: Around) -> None:
         """Put something around the parts of each decision; see ``Around``."""

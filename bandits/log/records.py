@@ -554,11 +554,14 @@ class RootRecord(Record, frozen=True, tag="root"):
         digest: the digest of the state there, with which whoever folds the log begins.
         profiles: that of a file in the log's archive, which has what the log says of its users up
             to there; None: it says nothing of them.
+        given: where a policy has several partitions, the digest of the model that this one had
+            given to the merge there, which its archive has; None: there is none.
     """
 
     position: str
     digest: str
     profiles: str | None = None
+    given: str | None = None
 
 
 class ControlRecord(Record, frozen=True, tag="control"):

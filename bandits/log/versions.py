@@ -19,7 +19,8 @@ FOLD = 7
    chosen, and this may be what is learned; rewards may be put together by their least, their mean
    or their median; each slot of a page may be taught what the page earned; a decision under an
    event_id that had answered another request is a kind of its own, of which nothing is learned; a
-   root may name what was known of users there.
+   root may name what was known of users there; the logs of several partitions begin at roots, and
+   each may be learned anew under other weights.
 
 Whoever changes what a fold computes of a log, or adds a kind of record, adds one here. Entries
 before the first BuildRecord that says so are folded by the rule that was before, for ever; so are
@@ -29,6 +30,8 @@ PMFs of the snapshots made until then.
 
 SIGNALS_SINCE = 5
 """From this version on a reward may name its signal; before, nobody read it."""
+RELEARNED_SINCE = 7
+"""From this version on a partition takes what its log taught anew; before, it was refused."""
 
 
 def fold_version(build: Mapping[str, str]) -> int:

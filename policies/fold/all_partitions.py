@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bandits.errors import CodecError
 from bandits.log.codec import digest
 from bandits.log.older_decisions import Opened, opened_of
-from bandits.log.positions import START, log_order
+from bandits.log.positions import START, has_reached, is_after, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
@@ -35,13 +35,26 @@ class PartitionLog(Protocol):
         ...
 
 
+class PartitionsRoot(NamedTuple):
+    """Where the logs of all partitions begin: right behind one merge, which each of them has.
+
+    Attributes:
+        states: those of the folds there, in the order of the partitions.
+        given: the models that went into the merge; None: that partition had given nothing.
+    """
+
+    states: Sequence[FoldState]
+    given: Sequence[bytes | None]
+
+
 class _WholePast:
-    """The log behind a fold that relies on no checkpoint."""
+    """The log behind a fold that relies on no checkpoint but the state at the log's root."""
 
     aside: str | None = None
 
-    def __init__(self, log: PartitionLog) -> None:
+    def __init__(self, log: PartitionLog, root: FoldState | None) -> None:
         self.entries = self.behind = self.taught = log.encoded
+        self._root = root
 
     def opened(self, after: str, through: str) -> Iterable[Opened]:
         """Yield of each entry what a join that goes through the log again wants to know.
@@ -52,13 +65,14 @@ class _WholePast:
         """
         return opened_of(self.entries(after, through))
 
-    def checkpoint(self, position: str) -> FoldState | None:  # noqa: ARG002 - as Past has it
-        """Return none: a fold that asks starts from nothing."""
-        return None
+    def checkpoint(self, position: str) -> FoldState | None:
+        """Return where the log begins, if that is at or before a position."""
+        root = self._root
+        return root if root is not None and has_reached(position, root.position) else None
 
 
 class AllPartitionsFold:
-    """Folds from the start, merge by merge, in the order of partition 0's log.
+    """Folds from the start, or the root, merge by merge, in the order of partition 0's log.
 
     After each merge every other partition is folded on to the next merge in its own log, so what
     that one was given is at hand. ``differing``: merges whose inputs, or whose result, have other
@@ -69,6 +83,7 @@ class AllPartitionsFold:
         salt: the secret.
         ends: by partition, where to stop; None for the end of its log.
         items: the log of the policy's items, if it has one.
+        root: where the logs begin; None: with their first entries.
     """
 
     def __init__(
@@ -78,24 +93,30 @@ class AllPartitionsFold:
         salt: bytes,
         ends: Sequence[str | None] | None = None,
         items: ItemsLog | None = None,
+        root: PartitionsRoot | None = None,
     ) -> None:
         self._items, catalogues = items, ItemsPast(items)
+        states: Sequence[FoldState | None] = [None] * len(logs) if root is None else root.states
+        pasts = [_WholePast(log, state) for log, state in zip(logs, states, strict=True)]
         self.folds = [
             PartitionFold(
                 log.blob,
                 salt=salt,
                 partition=number,
                 merged=self._model_of,
-                past=_WholePast(log),
+                past=pasts[number],
                 items=catalogues,
             )
             for number, log in enumerate(logs)
         ]
-        self._logs, self._salt = logs, salt
+        for fold, state, past in zip(self.folds, states, pasts, strict=True):
+            if state is not None:
+                fold.resume(state, past)
+        self._logs, self._salt, self._root = logs, salt, root
 
         self._first, *self._others = [
-            iter(log.encoded(START, end))
-            for log, end in zip(logs, ends or [None] * len(logs), strict=True)
+            iter(log.encoded(fold.position, end))
+            for log, fold, end in zip(logs, self.folds, ends or [None] * len(logs), strict=True)
         ]
         # By other partition, the merge that it stopped before.
         self._next_merges: list[LogEntry | None] = [None] * len(self._others)
@@ -106,10 +127,46 @@ class AllPartitionsFold:
         self._model: tuple[int, bytes] | None = None
         self._shape = ""
         self.differing: list[Verified] = []
+        # The number of a merge, and the states of folds right behind it.
+        self._sought = 0
+        self._found: dict[int, FoldState] = {}
+        if root is not None:
+            self._begin(root)
+
+    def _begin(self, root: PartitionsRoot) -> None:
+        """Know of the merge at the root what whoever has folded up to it knows."""
+        first = self.folds[0]
+        if first.spec is None:
+            raise CodecError("the root of the logs has no spec", "root")
+        self._shape = first.spec.model_digest
+        for number, (said, model) in enumerate(zip(first.inputs, root.given, strict=True)):
+            if said is not None and model is not None:
+                self._given[number] = said, model
+        if first.base is not None:
+            self._model = first.number, first.base
+
+    def root_at(self, number: int) -> PartitionsRoot:
+        """Fold on to a merge, and return what logs begin with that begin right behind it.
+
+        Raises:
+            CodecError: not every log has this merge, or the log says otherwise what was merged.
+        """
+        self._sought = number
+        for record in self.merges():
+            if record.number == number:
+                break
+        states = [self._found.get(partition) for partition in range(len(self.folds))]
+        behind = [state for state in states if state is not None]
+        if len(behind) < len(states):
+            raise CodecError(f"not every log has merge {number}", "merge")
+        if self.differing:
+            raise CodecError(f"the logs do not give what {self.differing[0].snapshot_id}", "merge")
+        given = [self._given.get(partition) for partition in range(len(self.folds))]
+        return PartitionsRoot(behind, [None if each is None else each[1] for each in given])
 
     def merges(self) -> Iterator[MergeRecord]:
         """Yield each merge when partition 0 has adopted it and the others have been folded on."""
-        self._fold_on(0)
+        self._fold_on(self.folds[0].number)
 
         for entry in self._first:
             record = entry.record
@@ -118,7 +175,7 @@ class AllPartitionsFold:
                 continue
 
             self._gather(record, entry.id)
-            self.folds[0].apply([entry])
+            self._apply(0, entry)
             self._fold_on(record.number)
             yield record
 
@@ -181,7 +238,7 @@ class AllPartitionsFold:
 
     def _go_back(self, record: MergeRecord) -> None:
         """Be as at an earlier merge of these inputs."""
-        then = AllPartitionsFold(self._logs, salt=self._salt, items=self._items)
+        then = AllPartitionsFold(self._logs, salt=self._salt, items=self._items, root=self._root)
         for earlier in then.merges():
             if (earlier.digest, earlier.inputs) == (record.digest, record.inputs):
                 model = then._model_of(earlier)
@@ -214,14 +271,21 @@ class AllPartitionsFold:
 
     def _fold_on(self, number: float) -> None:
         """Fold each other partition up to the first merge that is newer than ``number``."""
-        for at, (fold, entries) in enumerate(zip(self.folds[1:], self._others, strict=True)):
+        for at, entries in enumerate(self._others):
             entry = self._next_merges[at] or next(entries, None)
             while entry is not None and not (
                 isinstance(entry.record, MergeRecord) and entry.record.number > number
             ):
-                fold.apply([entry])
+                self._apply(at + 1, entry)
                 entry = next(entries, None)
             self._next_merges[at] = entry
+
+    def _apply(self, partition: int, entry: LogEntry) -> None:
+        """Apply an entry, and note the state behind a merge that is sought."""
+        fold = self.folds[partition]
+        fold.apply([entry])
+        if isinstance(entry.record, MergeRecord) and fold.number == self._sought > 0:
+            self._found.setdefault(partition, fold.state())
 
     def _differs(self, record: MergeRecord, position: str, what: str) -> None:
         if len(self.differing) < REPORTED:
@@ -246,7 +310,13 @@ def verify_partitions(
         build: this one's.
         progress: is told how many interactions have been learned.
     """
-    waiting = {stored.snapshot.position: stored for stored in served}
+    # What was served before the root is not compared.
+    begin = partitions.folds[0].position
+    waiting = {
+        stored.snapshot.position: stored
+        for stored in served
+        if begin == START or is_after(stored.snapshot.position, begin)
+    }
 
     # A snapshot has the position of its merge in the log of partition 0.
     for _ in partitions.merges():

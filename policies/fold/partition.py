@@ -32,6 +32,7 @@ from bandits.log.records import (
     UnknownRecord,
     WarmStartRecord,
 )
+from bandits.log.versions import RELEARNED_SINCE
 from bandits.types import Learner, Snapshot
 from policies.blend import make_learner
 from policies.fold.checkpoint import (
@@ -164,13 +165,22 @@ class PartitionFold(Fold):
             # Partition 0 alone has this entry, and says what is served.
             self.artifact = record.artifact or self.artifact
         elif isinstance(record, WarmStartRecord):
-            raise RefusedError(
-                "a policy in several partitions goes on from no whole model", "partitions"
-            )
+            if record.through is None or self.version < RELEARNED_SINCE:
+                raise RefusedError(
+                    "a policy in several partitions goes on from no whole model", "partitions"
+                )
+            self._warm_start(record)
         elif isinstance(record, PriorRecord) and self.partition:
             raise RefusedError("what partition 0 is taught, merges give to the others", "partition")
         else:
             super()._configure(record)
+
+    def _relearn(self, record: WarmStartRecord) -> None:
+        """Go on as the fold beside of this log; what it gives to the next merge is learned anew."""
+        if self.spec is None or self.spec.learner.merges != "sums":
+            raise RefusedError("what it has learned rests on what others have", "partitions")
+        super()._relearn(record)
+        self.uncut += 1
 
     def _respec(self, record: SpecRecord) -> None:
         """Go on under another spec; merges of models of another shape are forgotten."""
@@ -294,6 +304,17 @@ class PartitionFold(Fold):
 
     def _empty(self, *, models: bool = True) -> "PartitionFold":
         """Return another fold of the same log, with nothing in it."""
+        return self._another(models=models, weigh_by=self._weigh_by)
+
+    def beside(self, spec: str) -> "PartitionFold":
+        """Return an empty fold of the same log, which weighs all rewards as one spec does.
+
+        Args:
+            spec: the digest of the spec.
+        """
+        return self._another(models=True, weigh_by=spec)
+
+    def _another(self, *, models: bool, weigh_by: str | None) -> "PartitionFold":
         return PartitionFold(
             self._blobs.fetch,
             salt=self._salt,
@@ -302,4 +323,5 @@ class PartitionFold(Fold):
             past=self._past,
             items=ItemsPast(self._blobs.items.log),
             models=models,
+            weigh_by=weigh_by,
         )

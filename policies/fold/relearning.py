@@ -4,6 +4,9 @@ A fold beside reads the log from its start, and joins every decision under the s
 An entry names its checkpoint. There it is taken over: whoever folds the log resumes from the
 checkpoint, reads on to the entry, and goes on as that fold. So nothing is missed in between, and
 what is taken over has the bytes of the fold beside.
+
+Of several partitions each learns its own log anew, where their models are added up: what one has
+learned depends on its own log alone. Until all have, a merge adds up models under both weights.
 """
 
 import msgspec

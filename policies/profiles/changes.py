@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from bandits.log.positions import log_order
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
-from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, Showing, event_of, showing_of
+from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, event_of
+from policies.profiles.showings import Showing, showing_of
 
 
 class PartChanges:

@@ -1,8 +1,9 @@
 """What is known of who asks for a decision: what sources are told, and what does not come again."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,8 +13,13 @@ from policies.profiles.user_profile import UserProfile
 
 REWARD = "reward"
 """The type of a reward that names no signal; where no weight of it is said, it is 1."""
+REMEMBERED = 1_000
+"""Users of whom it is remembered what follows from what they did."""
 NOTHING = "0" * 16
 """The version of the profile of a user of whom no log says anything."""
+
+Events = tuple[ProfileEvent, ...]
+T = TypeVar("T")
 
 
 class LiveHistory(NamedTuple):
@@ -56,7 +62,7 @@ class KnownUser(msgspec.Struct, frozen=True):
         return None if self.profile is None else self.profile.version or NOTHING
 
 
-def live_history(events: tuple[ProfileEvent, ...], options: ProfileOptions) -> LiveHistory | None:
+def live_history(events: Events, options: ProfileOptions) -> LiveHistory | None:
     """Return the newest items that speak for themselves; None if there are none.
 
     Of what a user did with an item the strongest counts, as in training. What speaks against an
@@ -92,6 +98,35 @@ def live_history(events: tuple[ProfileEvent, ...], options: ProfileOptions) -> L
     return LiveHistory(f"{hash((*told.items(), earlier)):x}", told, earlier)
 
 
+class OfEvents(Generic[T]):
+    """What follows from a user's events: the same on most pages of a visit, so found once.
+
+    Parts of profiles stay decoded, so often the events are the same object; to look them up by what
+    they say is to go through them.
+    """
+
+    def __init__(self, find: Callable[[Events], T]) -> None:
+        """Find it.
+
+        Args:
+            find: what follows from some events.
+        """
+        self._find = lru_cache(REMEMBERED)(find)
+        # The events are kept as well: none that come later have their address.
+        self._found: dict[int, tuple[Events, T]] = {}
+
+    def __call__(self, events: Events) -> T:
+        """Return what follows from events."""
+        known = self._found.get(id(events))
+        if known is not None:
+            return known[1]
+        if len(self._found) >= REMEMBERED:
+            del self._found[next(iter(self._found))]
+        found = self._find(events)
+        self._found[id(events)] = events, found
+        return found
+
+
 class RepeatRules:
     """What a policy offers nobody again."""
 
@@ -103,9 +138,11 @@ class RepeatRules:
         """
         rules = {type_of(name): rule for name, rule in repeat.items()}
         self._shown = rules.pop(SHOWN, None)
-        self._spans: dict[str, float] = {
-            name: math.inf if rule == "never" else rule.within_ms for name, rule in rules.items()
-        }
+        never = frozenset(name for name, rule in rules.items() if rule == "never")
+        self._spans = {name: rule.within_ms for name, rule in rules.items() if rule != "never"}
+        self._never: OfEvents[frozenset[str]] = OfEvents(
+            lambda events: frozenset(event.item for event in events if event.type in never)
+        )
 
     def held_back(self, known: KnownUser, now_ms: float) -> frozenset[str]:
         """Return the items that may not be chosen for a user.
@@ -117,9 +154,9 @@ class RepeatRules:
         profile = known.profile
         if profile is None:
             return known.visit
-        spans, out = self._spans, set(known.visit)
+        spans, out = self._spans, self._never(profile.events).union(known.visit)
         if spans:
-            out.update(
+            out = out.union(
                 item
                 for _, entry_ms, _, item, kind in profile.events
                 if kind in spans and now_ms - entry_ms < spans[kind]
@@ -128,6 +165,5 @@ class RepeatRules:
             times, since_ms = 1, 0
             if self._shown != "never":
                 times, since_ms = self._shown.times, int(now_ms) - self._shown.within_ms
-            counts = profile.times_shown(since_ms)
-            out.update([item for item, count in counts.items() if count >= times])
-        return frozenset(out)
+            out = out.union(profile.shown_often(times, since_ms))
+        return out

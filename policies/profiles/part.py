@@ -8,18 +8,17 @@ log's. Of each item and type the newest event is kept, and of those the newest o
 is dropped is older than all that displaced it, so it is dropped from every union, too.
 """
 
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import accumulate, chain, islice, repeat
-from operator import add, neg, sub
+from itertools import accumulate, chain, repeat
+from operator import add, sub
 from typing import Any, NamedTuple
 
 import msgspec
 
 from bandits.errors import CodecError
 from bandits.log.codec import MALFORMED, digest
+from policies.profiles.showings import Showing, Showings
 
 MOST_KEPT = 1_000
 """Events that are kept of each type that ``repeat`` asks about, however many items are kept."""
@@ -41,63 +40,6 @@ class ProfileEvent(NamedTuple):
     seq: int
     item: str
     type: str
-
-
-class Showing(NamedTuple):
-    """A decision chose an item for a user; they sort from old to new.
-
-    ``entry_ms``, ``seq``: the decision's entry.
-    """
-
-    entry_ms: int
-    seq: int
-    item: str
-
-
-class Showings(Sequence[Showing]):
-    """Showings as a part stores them, newest first: each is made when it is asked for.
-
-    Whoever ranks asks only how often what was shown.
-    """
-
-    def __init__(self, times: list[int], seqs: list[int], items: list[str]) -> None:
-        """Take the columns.
-
-        Args:
-            times: milliseconds of each entry.
-            seqs: the other number of its id; none: all are 0.
-            items: what was shown.
-        """
-        self._times, self._seqs, self._items = times, seqs, items
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._times)
-
-    def __iter__(self) -> Iterator[Showing]:
-        """Make each."""
-        seqs = self._seqs or repeat(0)
-        return map(showing_of, zip(self._times, seqs, self._items, strict=False))
-
-    def __getitem__(self, at: Any) -> Any:
-        """Make those at a place."""
-        return tuple(self)[at]
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the same was shown."""
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self) -> int:
-        """As that of a tuple of them."""
-        return hash(tuple(self))
-
-    def counts(self, since_ms: int) -> Counter[str]:
-        """Return how often each item was shown.
-
-        Args:
-            since_ms: counted from this time of the log's clock on.
-        """
-        return Counter(self._items[: bisect_right(self._times, -since_ms, key=neg)])
 
 
 class CutRule(msgspec.Struct, frozen=True, dict=True):
@@ -147,9 +89,13 @@ def join_parts(parts: Iterable[Part], rule: CutRule) -> Part:
         parts: of one log and pseudonym, in any order, with any repetition; cut or not.
         rule: what is kept.
     """
-    given = list(parts)
+    given = [part for part in parts if part]
     if any(part.erased for part in given):
         return ERASED
+    if len(given) == 1:
+        (only,) = given
+        done = sorted(only.events, reverse=True) if len(only.events) > 1 else only.events
+        return Part(newest_events(done, rule), newest_shown(only.shown))
     events = chain.from_iterable(part.events for part in given)
     shown = chain.from_iterable(part.shown for part in given)
     return Part(newest_events(sorted(events, reverse=True), rule), newest_shown(shown))
@@ -162,6 +108,8 @@ def newest_events(events: Sequence[ProfileEvent], rule: CutRule) -> tuple[Profil
         events: newest first.
         rule: what is kept.
     """
+    if len(events) == 1:
+        return tuple(events)
     # What is not more than is kept is only looked through for what was done again.
     if len(events) <= rule.items:
         newest: dict[tuple[Any, ...], ProfileEvent] = {}
@@ -222,7 +170,6 @@ _decoder = msgspec.msgpack.Decoder(_Columns | None)
 _encoder = msgspec.msgpack.Encoder()
 # What ``_make`` does, in a third of the time: whoever ranks reads a profile.
 event_of: Callable[[Iterable[Any]], ProfileEvent] = partial(tuple.__new__, ProfileEvent)
-showing_of: Callable[[Iterable[Any]], Showing] = partial(tuple.__new__, Showing)
 
 
 def encode_part(part: Part) -> bytes:
@@ -273,8 +220,9 @@ def decode_part(data: bytes) -> Part:
             return ERASED
 
         prefix, types = columns.prefix, columns.types
-        items = [prefix + item for item in columns.items] if prefix else columns.items
-        times = list(accumulate(columns.event_times, sub))
+        times, known = list(accumulate(columns.event_times, sub)), columns.event_items
+        new = known.count(0) if known else len(times)
+        items = [prefix + item for item in columns.items[:new]]
         fresh = iter(items)
         lags, seqs = columns.event_lags, columns.event_seqs or repeat(0)
         events = tuple(
@@ -284,21 +232,26 @@ def decode_part(data: bytes) -> Part:
                     times,
                     map(add, times, lags) if lags else times,
                     seqs,
-                    _named(columns.event_items, items, fresh),
+                    _named(known, items, fresh),
                     _typed(columns.event_types, types),
                     strict=False,
                 ),
             )
         )
 
-        shown_ms = accumulate(columns.shown_times, sub)
-        named = list(islice(_named(columns.shown_items, items, fresh), len(columns.shown_times)))
-        shown = Showings(list(shown_ms), columns.shown_seqs, named)
+        shown = Showings(
+            columns.shown_times,
+            columns.shown_seqs,
+            columns.shown_items,
+            columns.items,
+            first=new,
+            prefix=prefix,
+        )
 
     except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
 
-    if len(events) != len(times) or len(named) != len(shown):
+    if len(events) != len(times):
         raise CodecError("this is no part of a profile: items are missing", "profile")
     return Part(events, shown)
 

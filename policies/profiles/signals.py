@@ -118,6 +118,7 @@ def check_on_change(
     *,
     learns: bool,
     parts: int,
+    sums: bool,
 ) -> None:
     """Refuse to learn anew where there is nothing to, or where it cannot be.
 
@@ -126,6 +127,7 @@ def check_on_change(
         signals: the spec's.
         learns: whether its learner does.
         parts: its partitions.
+        sums: whether what they have learned is added up, so that each can learn its log anew.
 
     Raises:
         SpecError: it says what to do.
@@ -136,10 +138,10 @@ def check_on_change(
         raise SpecError(
             "a policy that learns nothing has nothing to keep: leave it out", "on_change"
         )
-    if on_change == "relearn" and parts > 1:
+    if on_change == "relearn" and parts > 1 and not sums:
         raise SpecError(
-            "what partitions have learned is merged and cannot be learned beside: set partitions to"
-            " 1, or keep",
+            "each partition of this learner goes on from what all have learned, and cannot learn"
+            " its log anew: set partitions to 1, keep, or take the learner ridge",
             "on_change",
         )
 

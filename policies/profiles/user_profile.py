@@ -13,12 +13,11 @@ from policies.profiles.part import (
     CutRule,
     Part,
     ProfileEvent,
-    Showing,
-    Showings,
     decode_part,
     join_parts,
     newest_events,
 )
+from policies.profiles.showings import Showing, Showings
 
 PARTS_REMEMBERED = 1_000
 """Parts that stay decoded, some 10 MB: what a user did is the same on most pages of a visit."""
@@ -45,15 +44,17 @@ class UserProfile(msgspec.Struct, frozen=True):
         """
         return frozenset(event.item for event in self.events if event.type in types)
 
-    def times_shown(self, since_ms: int) -> Counter[str]:
-        """Return how often each item was shown.
+    def shown_often(self, times: int, since_ms: int) -> list[str]:
+        """Return the items that were shown at least so often, each once.
 
         Args:
+            times: how often.
             since_ms: counted from this time of the log's clock on.
         """
         if isinstance(self.shown, Showings):
-            return self.shown.counts(since_ms)
-        return Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
+            return self.shown.often(times, since_ms)
+        counts = Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
+        return [item for item, count in counts.items() if count >= times]
 
     def counts(self, category: Callable[[str], str | None]) -> dict[str, int]:
         """Return how many of the events each category has, most first.

@@ -423,7 +423,13 @@ def _check_users(spec: PolicySpec) -> None:
     signals = {} if spec.signals is msgspec.UNSET else spec.signals
     check_signals(signals)
     if spec.on_change is not msgspec.UNSET:
-        check_on_change(spec.on_change, signals, learns=spec.learner.learns, parts=spec.partitions)
+        check_on_change(
+            spec.on_change,
+            signals,
+            learns=spec.learner.learns,
+            parts=spec.partitions,
+            sums=spec.learner.merges == "sums",
+        )
 
     if spec.repeat is not msgspec.UNSET:
         if spec.profile is msgspec.UNSET:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from bandits.errors import SnapshotConflictError, SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import is_after, position_ms
-from bandits.log.records import PinRecord, RollbackRecord, WarmStartRecord
+from bandits.log.positions import is_after, position_before, position_ms
+from bandits.log.records import MergeRecord, PinRecord, RollbackRecord, WarmStartRecord
 from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.outcomes import has_become, is_pinned
 from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.store.checkpoints import Root
 from serve_app.store.snapshots import Published
 
 
@@ -91,6 +92,8 @@ def rollback(stored: StoredPolicy, snapshot_id: str, *, within_s: float) -> Outc
             f"the log begins at its root, {root.position}, and this snapshot is of before",
             "snapshot_id",
         )
+    if root is not None and root.others:
+        _demand_given(stored, root, published.position)
 
     # Learning goes on from its model, so only the model's shape has to be the same.
     current = _served_spec(stored)
@@ -148,6 +151,20 @@ def warm_start(stored: StoredPolicy, model: TrainedModel, *, within_s: float) ->
     at = stored.control(WarmStartRecord(name))
     effect = f"learning goes on from {model.learned:,} interactions of {name}"
     return _outcome(stored, at, "warm_start", effect, within_s=within_s)
+
+
+def _demand_given(stored: StoredPolicy, root: Root, position: str) -> None:
+    """Refuse a merge to which a partition had given what it knew before its log begins."""
+    entries = stored.history.encoded(position_before(position), position)
+    record = next((entry.record for entry in entries), None)
+    inputs = record.inputs if isinstance(record, MergeRecord) else []
+    for given, begin in zip(inputs, [root, *root.others], strict=False):
+        if given is not None and is_after(begin.position, given.position):
+            raise SnapshotConflictError(
+                f"a partition has learned nothing between its root, {begin.position}, and this"
+                " snapshot: go back to a later one",
+                "snapshot_id",
+            )
 
 
 def stored_spec(stored: StoredPolicy, spec_digest: str) -> PolicySpec:

@@ -245,7 +245,9 @@ def verify_snapshots(
         most = max((each.snapshot.learned for each in served), default=0)
         clock = time.perf_counter()
         with progress_bar(transient=True) as progress:
-            task = progress.add_task("replaying", total=most - (start.learned if start else 0))
+            known = root.learned_in_all if root is not None and from_ is None else 0
+            total = most - (start.learned if start is not None and from_ is not None else known)
+            task = progress.add_task("replaying", total=total)
             results, learned = verify_policy(
                 address,
                 served,
@@ -266,7 +268,7 @@ def verify_snapshots(
         raise typer.Exit(verification.exit_status)
 
 
-@app.command("root", short_help="Have verification begin at a checkpoint, which the log names.")
+@app.command("root", short_help="Have verification begin at a root, which the log names.")
 def state_log_root(
     age: Age,
     policy: PolicyName = None,
@@ -280,18 +282,25 @@ def state_log_root(
     what was known of users; the archive keeps both. banditloop snapshots verify begins at it from
     then on, and says so. Learning and profiles need nothing of what is before; replay, doctor,
     train and refresh read the archive's files from the first that is there.
+
+    The logs of a policy in several partitions begin behind the newest merge that is as old. They
+    are folded for it from where they begin now, as by a verification.
     """
     from bandits.durations import duration_ms
     from policies.archive.archive import archive_folder
     from serve_app.admin.open import opened
-    from serve_app.admin.roots import older_files, remove_older, state_root
+    from serve_app.admin.replayed.verification import LogAddress
+    from serve_app.admin.roots.older_files import older_files, remove_older
+    from serve_app.admin.roots.partitions import state_roots
 
     with opened(policy, redis_url, data_dir) as (stored, settings):
-        root = state_root(stored, stored.log.now_ms() - duration_ms(age), settings.secret())
-        folder = archive_folder(stored.keys.policy, 0, 1)
-        of = remove_older if remove else older_files
-        older = of(root, settings.archive_root(), folder)
-    say_root(root.position, root.digest, older, removed=remove)
+        name, archive = stored.keys.policy, settings.archive_root()
+        address = LogAddress(str(settings.redis_url), name, archive, settings.secret())
+        roots = state_roots(address, stored.log.now_ms() - duration_ms(age))
+        of, older = remove_older if remove else older_files, []
+        for partition, root in enumerate(roots):
+            older += of(root, archive, archive_folder(name, partition, len(roots)))
+    say_root(roots[0].position, roots[0].digest, older, removed=remove)
 
 
 class _Verification:

@@ -91,7 +91,7 @@ def state_activity_log_root(
     from bandits.durations import duration_ms
     from policies.archive.archive import ArchiveReader
     from policies.archive.shared import shared_folder
-    from serve_app.admin.roots import older_files, remove_older
+    from serve_app.admin.roots.older_files import older_files, remove_older
     from serve_app.admin.spaces import opened_space
     from serve_app.store.activity.root import state_activity_root
     from serve_app.store.clients import now_ms

@@ -109,7 +109,9 @@ class KnownUsers:
         check_user_id(request.user_id)
         for _ in range(ATTEMPTS):
             try:
-                person = await self._users.resolve(request.user_id)
+                person = self._users.remembered(request.user_id) or await self._users.resolve(
+                    request.user_id
+                )
             except LogUnavailableError:
                 return KnownUser(whole=False, filed=False)
             known = await self._read(person, visit)

@@ -8,7 +8,7 @@ import msgspec
 
 from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
-from bandits.log.positions import is_after, log_order, position_ms
+from bandits.log.positions import has_reached, is_after, log_order, position_ms
 from policies.fold.checkpoint import FoldState, decode_state
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys, LogKeys
@@ -46,7 +46,9 @@ class Root(msgspec.Struct, frozen=True):
         learned: how many interactions were learned there.
         needed: the oldest entry that whoever begins there reads.
         entry: the position of the RootRecord.
-        profiles: see RootRecord.
+        profiles, given: see RootRecord.
+        others: at the root of a policy's partition 0 those of the other partitions, which are of
+            the same merge; a root of theirs that is not here was stated by whoever did not finish.
     """
 
     position: str
@@ -55,11 +57,18 @@ class Root(msgspec.Struct, frozen=True):
     needed: str
     entry: str
     profiles: str | None = None
+    given: str | None = None
+    others: list["Root"] = []
 
     @property
     def checkpoint(self) -> StoredCheckpoint:
         """The checkpoint that it is; no snapshot is kept for it."""
         return StoredCheckpoint(self.position, self.digest, "", self.learned)
+
+    @property
+    def learned_in_all(self) -> int:
+        """How many interactions were learned there, in all partitions."""
+        return self.learned + sum(each.learned for each in self.others)
 
 
 def read_root(client: Redis, keys: LogKeys) -> Root | None:
@@ -143,9 +152,22 @@ class Checkpoints:
         """Return where the log begins, if it has been cut."""
         return read_root(self._client, self._keys)
 
-    def begin_at(self, root: Root) -> None:
-        """Have the log begin at a root, which an entry says."""
+    def begin_at(self, root: Root, *, archived: str) -> None:
+        """Have the log begin at a root, which an entry says.
+
+        The state of the root before goes: whoever asks for it finds it in the archive.
+
+        Args:
+            root: where.
+            archived: the last entry that is in the archive, with all that entries name.
+        """
+        before = self.root()
         write_root(self._client, self._keys, root)
+        if before is None or not has_reached(archived, before.entry):
+            return
+        in_use = {root.digest, *(each.digest for each in self.list())}
+        if before.digest not in in_use:
+            self._client.unlink(self._keys.blob(before.digest))
 
     def store(
         self,

@@ -8,10 +8,12 @@ import msgspec
 from bandits.errors import BanditloopError, CodecError, SnapshotError
 from bandits.log.codec import digest, encode
 from bandits.log.records import MergeInput, MergeRecord
-from policies.fold.all_partitions import AllPartitionsFold, PartitionLog
-from policies.fold.checkpoint import Cut
+from policies.fold.all_partitions import AllPartitionsFold, PartitionLog, PartitionsRoot
+from policies.fold.checkpoint import Cut, decode_state
 from policies.items.past import ItemsLog
+from serve_app.store.checkpoints import Root
 from serve_app.store.clients import Redis
+from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.newer_builds import NO_MERGE
@@ -188,8 +190,9 @@ class MergedModels:
         *,
         salt: bytes,
         items: ItemsLog | None = None,
+        root: Callable[[], PartitionsRoot | None] = lambda: None,
     ) -> None:
-        self._items = items
+        self._items, self._root = items, root
         self._client, self._keys, self._logs, self._salt = client, keys, logs, salt
         self._last: tuple[str, bytes] | None = None
         self._folds: tuple[AllPartitionsFold, int] | None = None
@@ -220,7 +223,10 @@ class MergedModels:
 
     def _merge_again(self, record: MergeRecord) -> bytes:
         if self._folds is None or self._folds[1] >= record.number:
-            self._folds = AllPartitionsFold(self._logs, salt=self._salt, items=self._items), 0
+            folds = AllPartitionsFold(
+                self._logs, salt=self._salt, items=self._items, root=self._root()
+            )
+            self._folds = folds, 0
         folds = self._folds[0]
         self._folds = folds, record.number
         model = folds.model(record.number)
@@ -279,3 +285,22 @@ def partition_count(client: Redis, policy: str) -> int:
     """
     newest = read_merge(client, Keys(policy))
     return 1 if newest is None else len(newest.inputs)
+
+
+def partitions_root(root: Root | None, histories: Sequence[History]) -> PartitionsRoot | None:
+    """Return where the logs of a policy's partitions begin; None: with their first entries.
+
+    Args:
+        root: that of partition 0.
+        histories: read the logs.
+
+    Raises:
+        MissingBlobError, ArchiveError: a state is gone, or what was given to the merge there.
+        CodecError: it is none.
+    """
+    if root is None:
+        return None
+    pairs = list(zip([root, *root.others], histories, strict=True))
+    states = [decode_state(history.blob(each.digest)) for each, history in pairs]
+    given = [None if each.given is None else history.blob(each.given) for each, history in pairs]
+    return PartitionsRoot(states, given)

@@ -85,7 +85,7 @@ class LearnerLoop(Generic[FoldT]):
             publisher: what becomes of the model.
             items: leads the policy's log of items; of one partition's learner alone.
             profiles: writes what this log says of users; None: the policy has no profiles.
-            relearning: learns the log anew when weights change; of a policy in one log alone.
+            relearning: learns the log anew when weights change.
             quotas: holds the policy's quotas; of one partition's learner alone.
             checkpoint_interval_s: least time between two checkpoints, in seconds.
         """

@@ -16,12 +16,13 @@ from policies.items.past import ItemsPast
 from policies.profiles.changes import PartChanges
 from policies.spec import PolicySpec
 from serve_app.settings import Settings
+from serve_app.store.checkpoints import read_root
 from serve_app.store.clients import Redis, blocking_client
 from serve_app.store.history import History
 from serve_app.store.inbox import Inbox, PartitionInbox
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.keys import ItemsKeys, Keys, UsersKeys, partitions
-from serve_app.store.merges import MergedModels
+from serve_app.store.merges import MergedModels, partitions_root
 from serve_app.store.profiles.log_changes import PolicyChanges, rule_now
 from serve_app.store.profiles.part_feed import PartFeed
 from serve_app.store.profiles.part_writer import PartWriter
@@ -161,7 +162,14 @@ def learner_of_partition(
         History(client, log_keys, archive)
         for log_keys, archive in zip(keys, archive_of, strict=True)
     ]
-    merged = MergedModels(client, keys[0], histories, salt=salt, items=items)
+    merged = MergedModels(
+        client,
+        keys[0],
+        histories,
+        salt=salt,
+        items=items,
+        root=lambda: partitions_root(read_root(client, keys[0]), histories),
+    )
     logs = PolicyLogs(keys, histories, merged, items)
     log = LearnerLog(
         client,
@@ -191,6 +199,18 @@ def learner_of_partition(
             on_merge=publisher.adopted,
         )
 
+    def beside(digest: str) -> PartitionFold:
+        own = ItemsHistory(client, ItemsKeys(spec.shares), items_archive)
+        return PartitionFold(
+            log.history.blob,
+            salt=salt,
+            partition=partition,
+            merged=logs.merged,
+            past=log.past,
+            items=ItemsPast(own),
+            weigh_by=digest,
+        )
+
     # One of the partitions' learners leads the log of items, and holds the quotas: what its own log
     # has is a part of all decisions that was drawn by chance.
     leader = ItemsLeader(client, ItemsKeys(spec.shares), items) if partition == 0 else None
@@ -200,6 +220,7 @@ def learner_of_partition(
         make_fold,
         publisher,
         items=leader,
+        relearning=Relearning(log, spec, beside),
         profiles=_profiles(spec, log, salt),
         quotas=_quotas(spec, log) if partition == 0 else None,
         checkpoint_interval_s=checkpoint_interval_s,

@@ -16,7 +16,7 @@ from policies.archive.shared import shared_folder
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import ERASED, CutRule, Part, join_parts
 from policies.spec import PolicySpec, TrendingSource
-from serve_app.admin.roots import remove_older
+from serve_app.admin.roots.older_files import remove_older
 from serve_app.admin.users.user_copies import StoredUsers
 from serve_app.cli.main import app
 from serve_app.settings import Settings

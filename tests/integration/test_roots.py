@@ -27,7 +27,8 @@ from policies.profiles.part import CutRule, encode_part, join_parts
 from policies.spec import PolicySpec
 from serve_app.admin.control import rollback
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
-from serve_app.admin.roots import older_files, remove_older, state_root
+from serve_app.admin.roots.older_files import older_files, remove_older
+from serve_app.admin.roots.one_log import state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
 from serve_app.store.event_log import RedisLog

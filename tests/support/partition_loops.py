@@ -119,8 +119,15 @@ def quiet(loops: Sequence[LearnerLoop], observer: redis.Redis) -> bool:
     )
 
 
-def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: str = "e") -> None:
-    """Decisions with rewards for every second one, each in the log of its partition.
+def decide(
+    client: redis.Redis,
+    count: int,
+    *,
+    spec: PolicySpec = SPEC,
+    prefix: str = "e",
+    users: int | None = None,
+) -> None:
+    """Decisions with rewards for every second one, each in the log of its partition; of some users.
 
     Their windows are over after.
     """
@@ -138,6 +145,7 @@ def decide(client: redis.Redis, count: int, *, spec: PolicySpec = SPEC, prefix: 
                 catalogue=Catalogue().digest,
                 chosen=(i % 3,),
                 context=context,
+                user=f"u{i % users}" if users else None,
             )
         )
         if i % 2:

@@ -26,11 +26,12 @@ from policies.fold.verify import ServedSnapshot, Verified, verify
 from policies.items.past import ItemsPast
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.host.build import this_build
-from serve_app.store.checkpoints import StoredCheckpoint
+from serve_app.store.checkpoints import Root, StoredCheckpoint
 from serve_app.store.clients import blocking_client
 from serve_app.store.history import History
 from serve_app.store.items.history import ItemsHistory, items_of_policy
 from serve_app.store.keys import partitions
+from serve_app.store.merges import partition_count, partitions_root
 
 POLL_S = 0.1
 OnLearned = Callable[[int], None]
@@ -66,9 +67,9 @@ class LogAddress(msgspec.Struct, frozen=True):
     def open(self) -> StoredPolicy:
         """Open the log with a connection of this process's own."""
         client = blocking_client(self.url)
-        return StoredPolicy(
-            client, self.policy, ArchiveReader(self.archive, self.policy) if self.archive else None
-        )
+        folder = archive_folder(self.policy, 0, partition_count(client, self.policy))
+        archive = ArchiveReader(self.archive, folder) if self.archive else None
+        return StoredPolicy(client, self.policy, archive)
 
     def histories(self, count: int) -> list[History]:
         """Open the log of each of ``count`` partitions."""
@@ -114,7 +115,8 @@ def verify_policy(
     """Compare every snapshot past ``start`` with the replay of the log.
 
     Across builds only one process can be used: a checkpoint's bytes are those of the build that
-    made it. The logs of several partitions are folded together, by one process, from the start.
+    made it. The logs of several partitions are folded together, by one process, from their roots or
+    the start.
 
     Args:
         address: where the log is.
@@ -130,14 +132,14 @@ def verify_policy(
         SnapshotError: ``start`` is given, and there are several partitions.
     """
     stored = address.open()
-    if stored.partitions > 1:
-        if start is not None:
-            raise SnapshotError(
-                "a policy with several partitions is verified from the start", "from"
-            )
-        return _verify_partitions(address, stored.partitions, served, progress)
-
     root = stored.checkpoints.root()
+    if stored.partitions > 1:
+        if start is not None and (root is None or start.position != root.position):
+            raise SnapshotError(
+                "a policy with several partitions is verified from its root, or the start", "from"
+            )
+        return _verify_partitions(address, stored.partitions, root, served, progress)
+
     if start is None and root is not None:
         start = root.checkpoint
     first = [(start, stored.checkpoints.load(start))] if start is not None else []
@@ -203,14 +205,25 @@ def seldom_collecting() -> Iterator[None]:
 
 @seldom_collecting()
 def _verify_partitions(
-    address: LogAddress, count: int, served: Sequence[ServedSnapshot], progress: OnLearned
+    address: LogAddress,
+    count: int,
+    root: Root | None,
+    served: Sequence[ServedSnapshot],
+    progress: OnLearned,
 ) -> Verdicts:
     histories = address.histories(count)
     # Partition 0 first: what its merges name is in the others by then.
     ends = [history.end() for history in histories]
-    folds = AllPartitionsFold(histories, salt=address.salt, ends=ends, items=address.items())
-    verified = list(verify_partitions(folds, served, build=this_build(), progress=progress))
-    return verified, sum(fold.learned for fold in folds.folds)
+    known = partitions_root(root, histories)
+    folds = AllPartitionsFold(
+        histories, salt=address.salt, ends=ends, items=address.items(), root=known
+    )
+    first = sum(fold.learned for fold in folds.folds)
+    again = verify_partitions(
+        folds, served, build=this_build(), progress=lambda learned: progress(learned - first)
+    )
+    verified = list(again)
+    return verified, sum(fold.learned for fold in folds.folds) - first
 
 
 def split(

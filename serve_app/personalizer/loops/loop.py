@@ -16,7 +16,8 @@ from policies.artifacts.learner_model import TrainedModel
 from policies.spec import PolicySpec
 from serve_app.admin.control import warm_start
 from serve_app.admin.preflight import validate
-from serve_app.admin.roots import remove_older, state_root
+from serve_app.admin.roots.older_files import remove_older
+from serve_app.admin.roots.one_log import state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.wanted.specs import spec_now, want
 from serve_app.personalizer.loops.fresh import checkpoint_now

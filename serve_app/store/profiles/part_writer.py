@@ -144,11 +144,15 @@ class PartWriter:
             RedisError: not known how much was written.
         """
         with self._lock:
-            for parts in _chunks(changes.parts()):
+            *first, last = [*_chunks(changes.parts())] or [[]]
+            for parts in first:
                 self._commit(self._led(), self._joined(parts))
+
+            # With the last of them it is said that they are written.
             state = self._led()
             if is_after(through, state.position):
-                self._commit(msgspec.structs.replace(state, position=through), ())
+                state = msgspec.structs.replace(state, position=through)
+            self._commit(state, self._joined(last))
             if self._damaged:
                 self._damaged = False
                 self._commit(PartState.begun(self._led().position, self._rule), ())

@@ -2,7 +2,8 @@
 
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry, MergeUsersRecord
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import EMPTY, ERASED, ProfileEvent, Showing
+from policies.profiles.part import EMPTY, ERASED, ProfileEvent
+from policies.profiles.showings import Showing
 
 
 def test_an_event_is_of_its_own_time_or_of_its_entrys():

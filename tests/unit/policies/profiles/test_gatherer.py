@@ -33,7 +33,8 @@ from policies.items.catalogue import Catalogue
 from policies.profiles.changes import PartChanges
 from policies.profiles.gatherer import ChangeGatherer
 from policies.profiles.options import ProfileOptions
-from policies.profiles.part import ERASED, CutRule, ProfileEvent, Showing, encode_part, join_parts
+from policies.profiles.part import ERASED, CutRule, ProfileEvent, encode_part, join_parts
+from policies.profiles.showings import Showing
 from policies.profiles.signals import SignalOptions
 from policies.spec import PolicySpec
 

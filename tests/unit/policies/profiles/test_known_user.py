@@ -20,7 +20,8 @@ from policies.profiles.known_user import (
     live_history,
 )
 from policies.profiles.options import ProfileOptions, Times
-from policies.profiles.part import ProfileEvent, Showing
+from policies.profiles.part import ProfileEvent
+from policies.profiles.showings import Showing
 from policies.profiles.user_profile import UNKNOWN_USER, UserProfile
 from policies.pseudonyms import pseudonym
 from policies.requests import ActionRequest, RankRequest

@@ -14,11 +14,11 @@ from policies.profiles.part import (
     CutRule,
     Part,
     ProfileEvent,
-    Showing,
     decode_part,
     encode_part,
     join_parts,
 )
+from policies.profiles.showings import Showing, Showings
 from policies.profiles.user_profile import UNKNOWN_USER, read_profile
 
 TIMES = st.integers(0, 12)
@@ -110,6 +110,16 @@ def test_a_part_is_read_as_it_was_written(entries, rule):
     assert decode_part(encode_part(part)) == part
 
 
+@given(SETS, st.integers(1, 3), TIMES)
+def test_what_was_shown_often_is_found_without_the_names_of_the_rest(entries, times, since_ms):
+    part = join_parts([uncut(*entries)], CutRule(4))
+    counts = Counter(each.item for each in part.shown if each.entry_ms >= since_ms)
+    read = decode_part(encode_part(part))
+    assert isinstance(read.shown, Showings)
+    found = read.shown.often(times, since_ms)
+    assert sorted(found) == sorted(item for item, shown in counts.items() if shown >= times)
+
+
 @given(st.lists(SETS, min_size=1, max_size=3), RULES, st.data())
 def test_a_profile_is_the_same_whoever_joins_its_parts(written, rule, data):
     stored = {
@@ -149,7 +159,9 @@ def test_what_is_asked_of_a_profile():
     shown = [Showing(9, 0, "a"), Showing(8, 0, "b"), Showing(7, 0, "a")]
     profile = read_profile([{b"activity": encode_part(uncut(events, shown))}], CutRule(50))
     assert profile.done({"purchase"}) == {"a"}
-    assert profile.times_shown(8) == Counter(a=1, b=1)
+    assert set(profile.shown_often(1, 8)) == {"a", "b"}
+    assert profile.shown_often(2, 8) == []
+    assert profile.shown_often(2, 7) == ["a"]
     assert profile.counts({"a": "shoes", "b": "shoes"}.get) == {"shoes": 2}
     assert profile.counts({"a": "shoes"}.get) == {"shoes": 1}
     assert len(profile.version) == 16

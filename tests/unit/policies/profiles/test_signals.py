@@ -11,6 +11,10 @@ GIVEN = {
     "join": {"window_s": 60, "aggregation": "last"},
     "signals": {"click": 1, "purchase": {"weight": 10, "window": "7d", "aggregation": "sum"}},
 }
+VW = {
+    "learner": {"kind": "vw", "args": "--cb_explore_adf -b 10"},
+    "exploration": {"kind": "epsilon_greedy"},
+}
 
 
 def with_signals(signals, **fields) -> PolicySpec:
@@ -70,18 +74,16 @@ def test_a_signal_that_cannot_be_is_refused_by_name(signals, target, said):
 
 
 def test_a_learner_that_cannot_correct_waits_for_all_signals():
-    vw = {"kind": "vw", "args": "--cb_explore_adf -b 10"}
-    fields = {"learner": vw, "exploration": {"kind": "epsilon_greedy"}}
     with pytest.raises(SpecError, match="at_close"):
-        with_signals({"click": 1}, join={"learn": "as_it_arrives"}, **fields)
-    assert with_signals({"click": 1}, **fields).rule.learn == "at_close"
+        with_signals({"click": 1}, join={"learn": "as_it_arrives"}, **VW)
+    assert with_signals({"click": 1}, **VW).rule.learn == "at_close"
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"name": "home", "on_change": "keep"}, "set signals"),
-        ({**GIVEN, "on_change": "relearn", "partitions": 2}, "partitions to 1"),
+        ({**GIVEN, **VW, "on_change": "relearn", "partitions": 2}, "partitions to 1"),
     ],
 )
 def test_nothing_is_learned_anew_where_it_cannot_be(fields, said):
