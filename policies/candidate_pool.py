@@ -53,8 +53,8 @@ class Pool(msgspec.Struct, frozen=True, eq=False, gc=False):
         if len(kept) == len(self.ids):
             return self
         return Pool(
-            tuple(self.ids[at] for at in kept),
-            None if self.features is None else [self.features[at] for at in kept],
+            tuple(map(self.ids.__getitem__, kept)),
+            None if self.features is None else [*map(self.features.__getitem__, kept)],
             {name: column[kept] for name, column in self.scores.items()},
             self.failed,
             self.artifact,

@@ -1,6 +1,5 @@
 """Features of items as columns, so that a condition is asked of all of them at once."""
 
-import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, compress, count, repeat
 from operator import add
@@ -204,14 +203,36 @@ class Column:
     """The values of one feature: ``kinds`` int8[N]; ``values`` float64[N]; ``codes`` int32[N].
 
     A number or a flag is in ``values``, a text or a list of them in ``codes``. ``counts``: by kind,
-    how many values there are.
+    how many items have one; ``only_kind``: that of all items, None if there are several.
     """
 
     def __init__(self, rows: int) -> None:
         self.counts = [0] * (1 + len(CODES))
+        self.only_kind: int | None = None
         self.kinds = np.zeros(rows, np.int8)
         self.values = np.zeros(rows, np.float64)
         self.codes = np.zeros(rows, np.int32)
+
+    def count(self, counts: Iterable[int]) -> None:
+        """Let so many items have a value of each kind."""
+        self.counts = [*counts]
+        kinds = [kind for kind, items in enumerate(self.counts) if items]
+        self.only_kind = kinds[0] if len(kinds) == 1 else None
+
+    def put(self, row: int, kind: int) -> None:
+        """Let the item of a row have a value of a kind."""
+        was = int(self.kinds[row])
+        if was == kind:
+            return
+        self.kinds[row] = kind
+        self.counts[was] -= 1
+        self.counts[kind] += 1
+        self.count(self.counts)
+
+    def add(self, kind: int, items: int) -> None:
+        """Let so many items more have a value of a kind; below 0, less."""
+        self.counts[kind] += items
+        self.count(self.counts)
 
     def grow(self, rows: int) -> None:
         """Make room."""
@@ -285,7 +306,7 @@ class ItemColumns:
             )
             column.kinds[rows] = kinds
             counts = np.bincount(kinds, minlength=len(column.counts)).tolist()
-            column.counts = [*map(add, column.counts, counts)]
+            column.count(map(add, column.counts, counts))
 
             # Most columns are of one kind.
             if counts[CODES["number"]] or counts[CODES["flag"]]:
@@ -315,12 +336,14 @@ class ItemColumns:
             self._free.append(row)
             for column in self.columns.values():
                 self._set(column, row, None)
+                column.add(LACKING, -1)
             self._forget()
 
     def only(self, ids: Sequence[str]) -> "ItemColumns":
         """Return the same columns, in which only some items are found, where they are now."""
-        some = copy.copy(self)
-        some.place = dict(zip(ids, map(self.place.__getitem__, ids), strict=True))
+        some = ItemColumns.__new__(ItemColumns)
+        place = dict(zip(ids, map(self.place.__getitem__, ids), strict=True))
+        vars(some).update(vars(self), place=place)
         return some
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
@@ -342,12 +365,14 @@ class ItemColumns:
         return known
 
     def _new_row(self) -> int:
+        """Return the row of an item more, which lacks everything."""
         if self._free:
-            return self._free.pop()
-        row = self._size
-        self._size += 1
+            row = self._free.pop()
+        else:
+            row, self._size = self._size, self._size + 1
         for column in self.columns.values():
             self._room(column, self._size)
+            column.add(LACKING, 1)
         return row
 
     def _room(self, column: Column, rows: int) -> None:
@@ -382,6 +407,5 @@ class ItemColumns:
         elif isinstance(value, list | tuple):
             kind, code = CODES["texts"], self.vocabulary.list_code(tuple(value))
         self._replaced += bool(column.codes[row]) and column.codes[row] != code
-        column.counts[column.kinds[row]] -= 1
-        column.counts[kind] += 1
-        column.kinds[row], column.values[row], column.codes[row] = kind, number, code
+        column.put(row, kind)
+        column.values[row], column.codes[row] = number, code

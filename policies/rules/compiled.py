@@ -6,12 +6,13 @@ what is made of it; ``&&`` and ``||`` go by what is known (Kleene's logic, as CE
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
 
 from policies.rules import expressions as ex
-from policies.rules.columns import CODES
+from policies.rules.columns import CODES, LACKING
 from policies.rules.kinds import TAKES, Kind
 from policies.rules.texts import among, length_of, member, tested
 from policies.rules.values import (
@@ -24,6 +25,7 @@ from policies.rules.values import (
     TextLists,
     Texts,
     Value,
+    both,
     given,
     known_of,
     where,
@@ -152,16 +154,15 @@ def _item_field(name: str, kind: Kind) -> Asks:
 
     def flags(frame: Frame) -> Holds:
         column = frame.columns.columns[name]
-        known, value = column.kinds[frame.rows] == code, column.values[frame.rows] != 0
-        return Holds(known & value, known & ~value)
+        return where(column.values[frame.rows] != 0, frame.of_kind(column, code))
 
     def numbers(frame: Frame) -> Numbers:
         column = frame.columns.columns[name]
-        return Numbers(column.values[frame.rows], column.kinds[frame.rows] == code)
+        return Numbers(column.values[frame.rows], frame.of_kind(column, code))
 
     def coded(frame: Frame) -> Value:
         column = frame.columns.columns[name]
-        known, codes = column.kinds[frame.rows] == code, column.codes[frame.rows]
+        known, codes = frame.of_kind(column, code), column.codes[frame.rows]
         if column.counts[other]:  # a code of another kind is a place in another list
             codes = np.where(known, codes, 0)
         found: Value = made(codes, known)
@@ -175,8 +176,8 @@ def _has(field: ex.Field) -> Asks:
     if field.root == "item":
 
         def of_item(frame: Frame) -> Holds:
-            has = frame.columns.columns[name].kinds[frame.rows] != 0
-            return Holds(has, ~has)
+            lacks = frame.of_kind(frame.columns.columns[name], LACKING)
+            return Holds(lambda: np.logical_not(lacks), lacks)
 
         return of_item
 
@@ -192,30 +193,30 @@ def _has(field: ex.Field) -> Asks:
 
 def _all(terms: list[Asks]) -> Asks:
     def asks(frame: Frame) -> Holds:
-        yes, no = terms[0](frame)
-        for term in terms[1:]:
-            other = term(frame)
-            yes, no = yes & other.yes, no | other.no
-        return Holds(yes, no)
+        found = [term(frame) for term in terms]
+        return Holds(
+            lambda: reduce(both, [each.yes for each in found]),
+            lambda: reduce(operator.or_, [each.no for each in found]),
+        )
 
     return asks
 
 
 def _any(terms: list[Asks]) -> Asks:
     def asks(frame: Frame) -> Holds:
-        yes, no = terms[0](frame)
-        for term in terms[1:]:
-            other = term(frame)
-            yes, no = yes | other.yes, no & other.no
-        return Holds(yes, no)
+        found = [term(frame) for term in terms]
+        return Holds(
+            lambda: reduce(operator.or_, [each.yes for each in found]),
+            lambda: reduce(both, [each.no for each in found]),
+        )
 
     return asks
 
 
 def _negated(term: Asks) -> Asks:
     def asks(frame: Frame) -> Holds:
-        yes, no = term(frame)
-        return Holds(no, yes)
+        found = term(frame)
+        return Holds(lambda: found.no, lambda: found.yes)
 
     return asks
 
@@ -224,8 +225,10 @@ def _chosen(condition: Asks, one: Asks, other: Asks) -> Asks:
     def asks(frame: Frame) -> Value:
         when, first, second = condition(frame), one(frame), other(frame)
         if isinstance(first, Holds):
-            yes = (when.yes & first.yes) | (when.no & second.yes)
-            return Holds(yes, (when.yes & first.no) | (when.no & second.no))
+            return Holds(
+                lambda: (when.yes & first.yes) | (when.no & second.yes),
+                lambda: (when.yes & first.no) | (when.no & second.no),
+            )
         kind = type(first)
         if not isinstance(when.yes, np.ndarray):  # one answer for all items
             return first if when.yes else second if when.no else UNKNOWN[kind]
@@ -252,7 +255,7 @@ def _as_codes(frame: Frame, kind: type[Any], *values: Any) -> tuple[Any, ...]:
 def _compared(compare: Callable[[Any, Any], Any], one: Asks, other: Asks) -> Asks:
     def asks(frame: Frame) -> Holds:
         first, second = one(frame), other(frame)
-        return where(compare(first.values, second.values), first.known & second.known)
+        return where(compare(first.values, second.values), both(first.known, second.known))
 
     return asks
 
@@ -267,12 +270,14 @@ def _same(one: Asks, other: Asks) -> Asks:
 def _equal(frame: Frame, first: Any, second: Any) -> Holds:
     """Return where two values of one kind are the same."""
     if isinstance(first, Holds):
-        yes = (first.yes & second.yes) | (first.no & second.no)
-        return Holds(yes, (first.yes & second.no) | (first.no & second.yes))
+        return Holds(
+            lambda: (first.yes & second.yes) | (first.no & second.no),
+            lambda: (first.yes & second.no) | (first.no & second.yes),
+        )
     ours, theirs = first.values, second.values
     if isinstance(first, Texts):
         ours, theirs = _comparable(frame, ours, theirs)
-    return where(ours == theirs, first.known & second.known)
+    return where(ours == theirs, both(first.known, second.known))
 
 
 def _comparable(frame: Frame, ours: Any, theirs: Any) -> tuple[Any, Any]:
@@ -309,9 +314,11 @@ def _summed(name: str, one: Asks, other: Asks) -> Asks:
 
     def asks(frame: Frame) -> Numbers:
         first, second = one(frame), other(frame)
-        known = first.known & second.known
+        known = both(first.known, second.known)
         if divides:
             known = known & np.not_equal(second.values, 0)
+        elif isinstance(first.values, float) and isinstance(second.values, float):
+            return Numbers(combine(first.values, second.values), known)
         with np.errstate(all="ignore"):
             return Numbers(combine(first.values, second.values), known)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from itertools import compress
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -18,11 +19,13 @@ from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.placements import OnPage
 from policies.rules.quotas.prices import ScarceGroup
 from policies.rules.quotas.quota import Control
-from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.ruled_items import NO_ROW, Asked, RuledItems
 from policies.rules.sent import SentItems
 
 POLICY_FILTER = "filter.where"
 """What the policy's filter removed is listed under its field in the spec."""
+FEW: Final = 0.05
+"""The share of all items up to which those that are admitted are looked at one by one."""
 REQUEST_FILTER = "filter"
 """What the request's filter removed, and the policy's did not, is under its field there."""
 
@@ -46,6 +49,7 @@ class Admission:
         self.narrows = items.narrows(asked)
         self._asked = asked
         self._of_all: Bools | None = None
+        self._few: NDArray[np.intp] | None = None
         self._has_others = False
 
     def go_on(self, removed: Mapping[str, None]) -> None:
@@ -72,9 +76,10 @@ class Admission:
             admitted = await self.items.admits_in_turns(self._asked, rows)
         else:
             admitted = self.at(rows)
-        if not admitted.all():
+        [kept] = admitted.nonzero()
+        if kept.size < rows.size:
             self.removed.update(dict.fromkeys(compress(ids, ~admitted)))
-        return np.flatnonzero(admitted)
+        return kept
 
     def removed_by_rule(self) -> dict[str, Removed]:
         """Return what is removed, each item under the first rule that refuses it.
@@ -112,15 +117,32 @@ class Admission:
 
     def at(self, rows: NDArray[np.intp]) -> Bools:
         """Return which items may be chosen, bool[n], by their rows; see ``RuledItems.rows``."""
-        known = self._of_all
+        known = self._known()
         if known is None:
             return self.items.admits(rows, self._asked)
-        if known.size < len(self.items):
-            newer = np.arange(known.size, len(self.items))
-            known = np.concatenate([known, self.items.admits(newer, self._asked)])
-            self._of_all = known
         admitted: Bools = known[rows]
         return admitted
+
+    def few(self) -> NDArray[np.intp] | None:
+        """Return the rows of all items that may be chosen, ascending, if these are few; else None.
+
+        Also None if not all were looked at, or if items of which nothing is known may be chosen.
+        """
+        known = self._known()
+        if known is None or known[NO_ROW]:
+            return None
+        if self._few is None and np.count_nonzero(known) <= FEW * known.size:
+            self._few = np.flatnonzero(known)
+        return self._few
+
+    def _known(self) -> Bools | None:
+        """Return of all items whether they may be chosen, by their rows; None: not looked at."""
+        known = self._of_all
+        if known is not None and known.size < len(self.items):
+            newer = np.arange(known.size, len(self.items))
+            known = self._of_all = np.concatenate([known, self.items.admits(newer, self._asked)])
+            self._few = None
+        return known
 
     def count(self) -> int:
         """Return how many of all items may be chosen."""
@@ -282,7 +304,8 @@ class Ruling:
         if self.admission is None:
             return np.arange(len(ids))
         items, rows = self._of_actions(ids, features)
-        self.admission = Admission(items, self._asked)
+        if items is not self.admission.items:
+            self.admission = Admission(items, self._asked)
         return await self.admission.sift(ids, rows)
 
     def boosts(
@@ -368,7 +391,7 @@ class Ruling:
         self, ids: Sequence[str], features: Sequence[FeatureMap | None] | None
     ) -> tuple[RuledItems, NDArray[np.intp]]:
         """Return the items among which the actions have a row, and the rows."""
-        if features is None and (rows := self._items.rows(ids)).all():
+        if features is None and np.count_nonzero(rows := self._items.rows(ids)) == len(ids):
             return self._items, rows
 
         # What a request says of an action is the same whenever it is asked.

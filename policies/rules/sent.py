@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from bandits.values import FeatureMap
 from policies.rules.policy_rules import PolicyRules
@@ -37,13 +37,13 @@ class SentItems:
         """
         before = [*map(self._said.get, ids)]
         # Most requests send nothing new: all of it is compared at once.
-        if before == features and _types(before) == _types(features):
+        if None not in before and before == features and _types(before) == _types(features):
             return self._items.only(ids)
 
         newer = [
             at
             for at, (was, own) in enumerate(zip(before, features, strict=True))
-            if was != own or _types([was]) != _types([own])
+            if was is None or was != own or _types([was]) != _types([own])
         ]
         if len(self._items) + len(newer) > MOST:
             self._items, self._said = RuledItems(self._rules), {}
@@ -55,6 +55,10 @@ class SentItems:
         return self._items.only(ids)
 
 
-def _types(features: Sequence[FeatureMap | None]) -> list[type]:
-    """Return the types of all values: what is equal may be true and 1, or false and 0."""
-    return [*map(type, chain.from_iterable([own.values() for own in features if own]))]
+def _types(features: Sequence[Any]) -> list[type]:
+    """Return the types of all values: what is equal may be true and 1, or false and 0.
+
+    Args:
+        features: maps, none of them None.
+    """
+    return [*map(type, chain.from_iterable(map(dict.values, features)))]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from policies.rules import expressions as ex
-from policies.rules.values import NOWHERE, Asks, Frame, Holds, Numbers, where
+from policies.rules.values import NOWHERE, Asks, Frame, Holds, Numbers, both, where
 
 TESTED: Final[dict[str, Callable[[str, str], bool]]] = {
     "startsWith": str.startswith,
@@ -34,7 +34,7 @@ def tested(name: str, one: Asks, other: Asks) -> Asks:
 
     def asks(frame: Frame) -> Holds:
         first, second = one(frame), other(frame)
-        known = first.known & second.known
+        known = both(first.known, second.known)
         ours, theirs = first.values, second.values
         if isinstance(theirs, str):
             if isinstance(ours, str):
@@ -66,7 +66,7 @@ def among(one: Asks, values: Collection[ex.Scalar]) -> Asks:
         first = one(frame)
         if isinstance(first, Holds):
             yes = (first.yes & (True in values)) | (first.no & (False in values))
-            return Holds(yes, (first.yes | first.no) & np.logical_not(yes))
+            return where(yes, first.yes | first.no)
         return where(_is_in(frame, first.values, values), first.known)
 
     return asks
@@ -96,7 +96,7 @@ def member(one: Asks, listed: Asks) -> Asks:
 
     def asks(frame: Frame) -> Holds:
         first, second = one(frame), listed(frame)
-        known = first.known & second.known
+        known = both(first.known, second.known)
         ours, lists, vocabulary = first.values, second.values, frame.columns.vocabulary
         if not isinstance(lists, np.ndarray):
             return where(_is_in(frame, ours, lists), known)

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from bandits.values import FeatureMap
-from policies.rules.columns import ItemColumns
+from policies.rules.columns import Column, ItemColumns
 from policies.rules.kinds import Kind
 
 NOWHERE: Final = -(2**31)
@@ -19,7 +19,8 @@ class Frame(NamedTuple):
     ``rows``: int[n], of ``columns``, which items, or, in the path of ``RuledItems.admits_in_turns``
     alone, a slice of them; ``context`` of the request; ``done``: by what was done, with which items
     the user did it; ``time``: the moment, by the names of CLOCK; ``own``: texts of the request that
-    no item has, each with a code below 0: the items' vocabulary does not grow by what requests say.
+    no item has, each with a code below 0: the items' vocabulary does not grow by what requests say;
+    ``are_items``: whether no row is that of nothing, or of an item that is gone.
     """
 
     columns: ItemColumns
@@ -28,6 +29,7 @@ class Frame(NamedTuple):
     done: Mapping[str, Collection[str]]
     time: Mapping[str, float]
     own: list[str]
+    are_items: bool = False
 
     def code(self, text: str) -> int:
         """Return a text's code among those of the items, or one of its own."""
@@ -46,12 +48,48 @@ class Frame(NamedTuple):
         """Return the text of a code."""
         return self.columns.vocabulary.texts[code] if code >= 0 else self.own[-1 - code]
 
+    def of_kind(self, column: Column, kind: int) -> Any:
+        """Return of which items the value of a feature is of a kind, bool[n] or one for all.
 
-class Holds(NamedTuple):
-    """Where something holds, and where it does not: bool[n] or one for all; else it is unknown."""
+        Args:
+            column: the feature's.
+            kind: of CODES.
+        """
+        if self.are_items and column.only_kind is not None:
+            return column.only_kind == kind
+        return column.kinds[self.rows] == kind
 
-    yes: Any
-    no: Any
+
+class Holds:
+    """Where something holds, and where it does not: bool[n] or one for all; else it is unknown.
+
+    Most rules ask for one of the two: each is found out when it is first asked for.
+    """
+
+    __slots__ = ("_no", "_yes")
+
+    def __init__(self, yes: Any, no: Any) -> None:
+        """Say where.
+
+        Args:
+            yes: where it holds, or what finds it out.
+            no: where it does not, or what finds it out.
+        """
+        self._yes, self._no = yes, no
+
+    @property
+    def yes(self) -> Any:
+        """Where it holds, bool[n] or one for all."""
+        if callable(self._yes):
+            self._yes = self._yes()
+        return self._yes
+
+    @property
+    def no(self) -> Any:
+        """Where it does not, bool[n] or one for all."""
+        if callable(self._no):
+            self._no = self._no()
+        return self._no
 
 
 class Numbers(NamedTuple):
@@ -112,8 +150,21 @@ def where(found: Any, known: Any) -> Holds:
         found: bool[n], or one for all.
         known: the same.
     """
-    yes = known & found
-    return Holds(yes, known ^ yes)
+    if known is True:
+        return Holds(found, lambda: np.logical_not(found))
+    return Holds(lambda: known & found, lambda: known & np.logical_not(found))
+
+
+def both(one: Any, other: Any) -> Any:
+    """Return where one thing is so, and another.
+
+    Args:
+        one: bool[n], or one for all.
+        other: the same.
+    """
+    if one is True or other is True:
+        return other if one is True else one
+    return one & other
 
 
 def known_of(value: Value) -> Any:

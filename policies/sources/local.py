@@ -164,8 +164,8 @@ class LocalSource(ImmediateSource):
             if only is None:
                 near, products = blocks.nearest(vector, barred, limit, self._open_part(admitted))
             else:
-                near = only[~np.isin(only, barred)]
-                products = blocks.products(near, vector)
+                near = _without(only, barred, len(self._items))
+                near, products = _highest(near, blocks.products(near, vector), limit)
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
             best, best_scores = near[ranked], calibrated[ranked]
@@ -191,13 +191,13 @@ class LocalSource(ImmediateSource):
     def _admitted(
         self, admission: Admission | None
     ) -> tuple[NDArray[np.intp] | None, Bools | None]:
-        """Return the places of the one group that is admitted, or else which are, bool[items].
+        """Return the places that are admitted, if these are few, or else which are, bool[items].
 
         None where nothing is refused that is not closed already.
         """
         if self._closed is None:
             return None, None
-        only = self._closed.of_group(admission)
+        only = self._closed.only(admission)
         return only, None if only is not None else self._closed.admitted(admission)
 
     def _open_part(self, admitted: Bools | None) -> ItemSubset | None:
@@ -229,6 +229,35 @@ class LocalSource(ImmediateSource):
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return scores
+
+
+def _without(places: NDArray[np.intp], barred: NDArray[Any], items: int) -> NDArray[np.intp]:
+    """Return those places that are not barred.
+
+    Args:
+        places: of some items.
+        barred: of others.
+        items: how many there are in all.
+    """
+    are_barred = np.zeros(items, np.bool_)
+    are_barred[barred] = True
+    return places[~are_barred[places]]
+
+
+def _highest(
+    places: NDArray[np.intp], scores: Float32, limit: int
+) -> tuple[NDArray[np.intp], Float32]:
+    """Return the places of the ``limit`` highest scores, in no order, with what equals the last.
+
+    Args:
+        places: int[n].
+        scores: of each, float32[n].
+        limit: how many are wanted.
+    """
+    if not 0 < limit < scores.size:
+        return places, scores
+    at = np.flatnonzero(scores >= np.partition(scores, -limit)[-limit])
+    return places[at], scores[at]
 
 
 def _best(

@@ -16,6 +16,8 @@ from policies.rules.ruling import Admission, GroupAdmission
 from policies.sources.base import SourceRequest
 
 LEAST_ROOM: Final = 64
+NOWHERE: Final = -1
+"""The place of an item that is not of an order."""
 PART = 10_000
 """Places looked up at a time: in between, the thread that answers requests gets its turns."""
 
@@ -150,6 +152,8 @@ class ClosedPlaces:
         elif not offering.admits_strangers:
             self.shade[:] = -np.inf
         self._rows = RuledRows(offering, items.ids)
+        if offering.ruled is not None and offering.ruled.rules.filter_rule is not None:
+            self._rows.keep_places()
         self._groups: dict[str, tuple[ScarceGroup, NDArray[np.intp]]] = {}
         self.count = int(np.count_nonzero(self.shade))
 
@@ -177,16 +181,19 @@ class ClosedPlaces:
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])
 
-    def of_group(self, admission: Admission | None) -> NDArray[np.intp] | None:
-        """Return the open places that are admitted, where these are of one group; else None.
+    def only(self, admission: Admission | None) -> NDArray[np.intp] | None:
+        """Return the open places that are admitted, where these are few or of one group; else None.
 
         Where the items of a group are is kept from one request to the next.
 
         Args:
             admission: what a request is to be told of.
         """
-        if not isinstance(admission, GroupAdmission):
+        if admission is None:
             return None
+        if not isinstance(admission, GroupAdmission):
+            places = self._rows.few(admission)
+            return None if places is None else places[self.shade[places] == 0]
         group = admission.group
         if group.name not in self._groups:
             if len(self._groups) >= MOST_KEPT:
@@ -231,6 +238,7 @@ class RuledRows:
     def __init__(self, offering: Offering, ids: Sequence[str]) -> None:
         self._ruled = ruled = offering.ruled
         self._rows = np.zeros(0, np.intp)
+        self._places: NDArray[np.int32] | None = None
         if ruled is not None:
             parts = [ruled.rows(ids[at : at + PART]) for at in range(0, len(ids), PART)]
             self._rows = np.concatenate([self._rows, *parts])
@@ -241,11 +249,41 @@ class RuledRows:
             return
         if place >= self._rows.size:
             self._rows = np.concatenate([self._rows, np.zeros(place + LEAST_ROOM, np.intp)])
-        self._rows[place] = self._ruled.rows([item_id])[0]
+        was, row = int(self._rows[place]), int(self._ruled.rows([item_id])[0])
+        self._rows[place] = row
+        if self._places is None or was == row:
+            return
+
+        # The row of an item that is gone may be another's by now.
+        if self._places[was] == place:
+            self._places[was] = NOWHERE
+        if row >= self._places.size:
+            more = np.full(self._places.size + LEAST_ROOM, NOWHERE, np.int32)
+            self._places = np.concatenate([self._places, more])
+        self._places[row] = place
 
     def of(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the rows of some places."""
         return self._rows[places]
+
+    def keep_places(self) -> None:
+        """Have it known of each row which item of the source has it, for ``few``."""
+        self._places = np.full(int(self._rows.max(initial=0)) + LEAST_ROOM, NOWHERE, np.int32)
+        self._places[self._rows] = np.arange(self._rows.size)
+
+    def few(self, admission: Admission) -> NDArray[np.intp] | None:
+        """Return the places of all items that a filter admits, if these are few; else None.
+
+        Args:
+            admission: what it admits.
+        """
+        rows = admission.few() if admission.narrows else None
+        if rows is None:
+            return None
+        assert self._places is not None  # noqa: S101 - whoever asks has them kept
+        places = self._places[rows[: np.searchsorted(rows, self._places.size)]]
+        found: NDArray[np.intp] = places[places != NOWHERE].astype(np.intp)
+        return found
 
     def admitted(
         self, admission: Admission | None, places: NDArray[np.intp] | None = None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banditloop_client.schemas import Item
-from policies.rules.columns import ItemColumns
+from policies.rules.columns import CODES_BY_TYPE, LACKING, ItemColumns
 from policies.rules.compiled import compile_condition
 from policies.rules.expressions import Field, named_fields, parse
 from policies.rules.kinds import field_kinds
@@ -150,10 +150,15 @@ def ours(text: str, items: dict[str, Any], context: dict[str, Any]) -> list[bool
     for name, each in items.items():
         columns.put(name, each)
     frame = Frame(columns, columns.rows(list(items)), context, DONE, TIME, [])
-    yes, no = compile_condition(node, field_kinds(node, "filter"))(frame)
-    yes, no = (np.broadcast_to(each, len(items)).tolist() for each in (yes, no))
-    assert not any(a and b for a, b in zip(yes, no, strict=True))
-    return [True if a else False if b else None for a, b in zip(yes, no, strict=True)]
+    condition = compile_condition(node, field_kinds(node, "filter"))
+    said = []
+    for are_items in (False, True):  # what is known of a whole column need not be looked at
+        found = condition(frame._replace(own=[], are_items=are_items))
+        yes, no = (np.broadcast_to(each, len(items)).tolist() for each in (found.yes, found.no))
+        assert not any(a and b for a, b in zip(yes, no, strict=True))
+        said.append([True if a else False if b else None for a, b in zip(yes, no, strict=True)])
+    assert said[0] == said[1]
+    return said[0]
 
 
 @given(flags, st.lists(features, min_size=1, max_size=4), features)
@@ -286,8 +291,34 @@ def test_items_come_change_and_go():
     node = parse("item.n < 5 || item.t == 'new'", "filter")
     condition = compile_condition(node, field_kinds(node, "filter"))
     ids = ["i1", "i3", "i4", "other", "i999", "unknown"]
-    yes, no = condition(Frame(columns, columns.rows(ids), {}, {}, TIME, []))
-    assert yes.tolist() == [True, True, False, True, False, False]
-    assert no.tolist() == [False, False, False, False, True, False]
+    found = condition(Frame(columns, columns.rows(ids), {}, {}, TIME, []))
+    assert found.yes.tolist() == [True, True, False, True, False, False]
+    assert found.no.tolist() == [False, False, False, False, True, False]
     assert len(columns.place) == 1000
     assert named_fields(node) == [Field("item", "n"), Field("item", "t")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"),
+            st.sampled_from([None, {}, {"n": 1.0}, {"n": "x"}, {"n": [], "t": "x"}, {"t": "y"}]),
+        ),
+        max_size=12,
+    )
+)
+def test_which_kind_all_values_of_a_column_have_is_known_however_items_come_and_go(steps):
+    columns = ItemColumns(["n", "t"])
+    there: dict[str, dict[str, Any]] = {"first": {"n": 2.0}, "second": {"n": 3.0, "t": "z"}}
+    columns.load(list(there), [[each.get(name) for each in there.values()] for name in "nt"])
+    for item, own in steps:
+        if own is None:
+            columns.drop(item)
+            there.pop(item, None)
+        else:
+            columns.put(item, own)
+            there[item] = own
+
+        for name in "nt":
+            kinds = {CODES_BY_TYPE.get(type(each.get(name)), LACKING) for each in there.values()}
+            assert columns.columns[name].only_kind == (kinds.pop() if len(kinds) == 1 else None)

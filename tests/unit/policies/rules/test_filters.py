@@ -11,6 +11,7 @@ from bandits.errors import InvalidFieldError, NoCandidatesError, SpecError
 from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.items.catalogue import Catalogue, Item
+from policies.items.changes import encode_item
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import KnownUser
 from policies.profiles.part import ProfileEvent
@@ -326,3 +327,31 @@ def test_a_trained_source_is_asked_once_however_narrow_the_filter(large):
     scores = load_model(trained, N).raw(np.array([0, 1]), np.ones(2, np.float32))
     best = sorted(admitted, key=lambda item: -scores[int(item[1:])])[:5]
     assert found == best
+
+
+def test_few_that_are_admitted_are_the_same_few_however_items_come_and_go():
+    """One in forty of what the filter is asked of; a new item may have the row of one that went."""
+    rng, where = np.random.default_rng(4), "item.number % 40.0 == context.rest"
+    ranker = ranker_of({"where": where, "fields": ["price"]}, limit=100)
+    named = {item.id: {"number": float(at)} for at, item in enumerate(ITEMS)}
+    timeline = ItemTimeline(Catalogue.put([Item(*each) for each in named.items()]))
+    ranker.offer(timeline.newest, timeline)
+
+    def admitted(rest: int) -> list[str]:
+        wanted = {item for item, own in named.items() if own["number"] % 40 == rest}
+        return [item.id for item in ITEMS if item.id in wanted]
+
+    for step in range(30):
+        changed = [f"i{number}" for number in rng.choice(N, 40, replace=False)]
+        changes = []
+        for at, item in enumerate(changed):
+            if item in named and at % 2:
+                changes.append(ItemChange("delete", item))
+                del named[item]
+            else:
+                named[item] = {"number": float(rng.integers(40))}
+                changes.append(ItemChange("put", item, encode_item(Item(item, named[item]))))
+        timeline.apply(LogEntry(f"{step + 1}-0", ItemsRecord(changes)), {}.__getitem__)
+        ranker.offer(timeline.newest, timeline, changed)
+        assert chosen_from(ranker, context={"rest": 7.0}) == admitted(7)
+    assert len(admitted(7)) > 20
