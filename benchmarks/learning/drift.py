@@ -1,6 +1,7 @@
 """What forgetting is worth where tastes move: a curve over how much, in the frozen worlds drift and shop.
 
     python -m benchmarks.learning.drift                         both worlds, 5 seeds, 10 simulated days
+    python -m benchmarks.learning.drift --world drift --drifts 0 0.8333 1
     python -m benchmarks.learning.drift --world drift --seeds 2 --visits 4000
     python -m benchmarks.learning.drift --sweep                 half-lives, on other seeds
 
@@ -9,7 +10,9 @@ forgets nothing; *forgets* has a half-life; *frozen* is what keeps knew when the
 Drift goes from 0 to the most. In drift the ten days before are still, and then every item turns, at the most to one that
 has nothing to do with the first. In shop seasons, new items and items that sell out, together, are there all the time.
 What a policy earns is its expected reward, exactly, over what it could have chosen. Regret is against the best item of
-each visit's pool. Intervals are 95% t-intervals over seeds, paired. Exits 0 when the goals are reached.
+each visit's pool; *stale*, in drift, is what the best items of the still days earn, so oracle / stale is what there is to
+gain over somebody who knew all and learns no more. Intervals are 95% t-intervals over seeds, paired. Exits 0 when the
+goals are reached.
 """
 
 import argparse
@@ -175,10 +178,16 @@ def stand_still(days: Days, spec: PolicySpec, snapshot: Snapshot, visits: int) -
     return value_of(days, pmfs)
 
 
-def bounds(days: Days, visits: int) -> tuple[float, float]:
-    """What the best item of each pool earns, and a random one."""
-    found = [_expected(days, number) for number in range(days.first, days.first + visits)]
-    return float(np.mean([each.max() for each in found])), float(np.mean(found))
+def bounds(days: Days, visits: int) -> dict[str, float]:
+    """What the best item of each pool earns, the best of the still days, and a random one."""
+    numbers = range(days.first, days.first + visits)
+    found = [_expected(days, number) for number in numbers]
+    earned = {"oracle": np.mean([each.max() for each in found]), "random": np.mean(found)}
+    if days.before is not days.counted:
+        still = Days(days.counted, days.before, days.first)
+        best = [int(_expected(still, number).argmax()) for number in numbers]
+        earned["stale"] = np.mean([each[at] for each, at in zip(found, best, strict=True)])
+    return {name: float(value) for name, value in earned.items()}
 
 
 def one_run(
@@ -188,8 +197,7 @@ def one_run(
     drift, seed = task
     days, spec = days_of(name, drift, seed, visits), SPECS[name]
     keeps, then = play(days, spec, seed, visits)
-    best, random = bounds(days, visits)
-    found = {"oracle": best, "random": random, "keeps": keeps}
+    found = {**bounds(days, visits), "keeps": keeps}
     found["frozen"] = stand_still(days, spec, then, visits)
     for half_life in half_lives:
         found[half_life] = play(days, forgetting(spec, half_life), seed, visits)[0]
@@ -232,10 +240,10 @@ def report(name: str, results: Results, half_life: str, table: Table) -> None:
             f"{key} {mean['oracle'] - mean[of]:.4f}"
             for key, of in (("forgets", half_life), ("keeps", "keeps"), ("frozen", "frozen"))
         )
-        print(
-            f"{name}, drift {drift:.2f}: oracle {mean['oracle']:.4f}, random {mean['random']:.4f};"
-            f" regret: {regret}"
+        known = ", ".join(
+            f"{of} {mean[of]:.4f}" for of in ("oracle", "stale", "random") if of in mean
         )
+        print(f"{name}, drift {drift:.2f}: {known}; regret: {regret}")
         for against in ("frozen", "keeps"):
             ratio = np.array([each[half_life] / each[against] for each in found])
             at_least = 0.99 if drift == 0.0 else None
@@ -279,6 +287,7 @@ def main() -> int:
         "--visits", type=int, default=20_000, help="of ten days; the worlds have that"
     )
     parser.add_argument("--points", type=int, default=7, help="how many drifts from 0 to the most")
+    parser.add_argument("--drifts", type=float, nargs="+", help="these drifts, between 0 and 1")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
@@ -289,7 +298,7 @@ def main() -> int:
 
     first = arguments.first_seed or (SWEEP_SEEDS if arguments.sweep else 0)
     seeds = range(first, first + arguments.seeds)
-    drifts = np.linspace(0.0, 1.0, arguments.points).round(4).tolist()
+    drifts = arguments.drifts or np.linspace(0.0, 1.0, arguments.points).round(4).tolist()
 
     table, everything = Table(), {}
     for name in arguments.world or SPECS:

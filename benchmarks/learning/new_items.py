@@ -6,10 +6,11 @@
 
 In one process a run (simulator/worlds/loop.py). Training sees the shop's tables as exported; the visits after them are
 the run, and the items that come meanwhile are new: no event names them, and what makes vectors of texts was fitted
-without theirs. Two policies meet the same users with the same luck:
+without theirs. Four policies meet the same users with the same luck:
 
 - content: als, popular, the newest items, and content (or what --content names).
-- newest: the same without content. The newest items are how a shop shows new ones to everybody.
+- alone: the same without the newest items: content proposes the new ones.
+- newest: content's without content. The newest items are how a shop shows new ones to everybody.
 - without: als and popular alone, which is what a policy has that lacks content. They never propose a new item.
 
 A good item is one of the quarter that earns most, shown to everybody. Its share of impressions is that of the requests
@@ -58,6 +59,8 @@ EARLY = 1_000
 IMPRESSIONS = 1_000
 """Impressions of new items, all together, of which the rewards are added up."""
 GOOD = 0.25
+POLICIES = "content", "alone", "newest", "without"
+WITH_NEWEST = {"content", "newest"}
 
 
 class Newest:
@@ -107,7 +110,8 @@ def _play(
     events, items = data.coded(), data.items()
     unborn = {ids[at] for at in np.flatnonzero(first_days > today).tolist()}
     known = [item for item in items if item["id"] not in unborn]
-    policies = {"content": [*KNOWN, *content], "newest": KNOWN, "without": KNOWN}
+    with_content = [*KNOWN, *content]
+    policies = {"content": with_content, "alone": with_content, "newest": KNOWN, "without": KNOWN}
     run = run_training(events, known, sources=policies["content"], seed=0)
     salt = f"seed {seed}".encode()
     profiles = Profiles.of(histories_of(events), salt)
@@ -121,7 +125,7 @@ def _play(
         artifact = replace(run.artifact, prior=None if prior.rows is None else prior.rows.encoded)
         spec = _spec(sources)
         loaded = list(load_sources(artifact, spec.sources).values())
-        if name != "without":
+        if name in WITH_NEWEST:
             loaded.append(Newest(ids, first_days))
         played = run_loop(
             FrozenVisitors(world, first),
@@ -203,7 +207,7 @@ def report(results: Sequence[dict[str, Any]], table: Table) -> None:
 
     new, good = (sum(each[what] for each in results) for what in ("new", "good"))
     print(f"{new} new items, {good} of them good, in {len(results)} shops")
-    for name in ("content", "newest", "without"):
+    for name in POLICIES:
         earned = total(name, "first rewards") / max(1.0, total(name, "first impressions"))
         print(
             f"{name:8} reward {np.mean([each[name]['reward'] for each in results]):.4f};"
@@ -218,17 +222,16 @@ def report(results: Sequence[dict[str, Any]], table: Table) -> None:
     what = f"a good new item's share after {EARLY:,} requests, of its final one"
     table.add(what, said, early / max(final, 1e-9), at_least=0.5)
 
-    rewards = {name: total(name, "first rewards") for name in ("content", "newest", "without")}
+    rewards = {name: total(name, "first rewards") for name in POLICIES}
     said = f"{rewards['content']:.1f} against {rewards['without']:.1f}"
     what = f"reward of the first {IMPRESSIONS:,} impressions of new items, of that without content"
     table.add(what, said, rewards["content"] / max(rewards["without"], 1e-9), at_least=2.0)
 
-    with_content, newest = (
-        rewards[name] / max(1.0, total(name, "first impressions")) for name in ("content", "newest")
-    )
-    said = f"{with_content:.4f} against {newest:.4f} an impression"
-    what = "the same, of that with the newest items in its place"
-    table.add(what, said, with_content / max(newest, 1e-9))
+    each = {name: rewards[name] / max(1.0, total(name, "first impressions")) for name in POLICIES}
+    for name, beside in (("content", "beside them"), ("alone", "alone")):
+        said = f"{each[name]:.4f} against {each['newest']:.4f} an impression"
+        what = f"the same, content {beside}, of that with the newest items"
+        table.add(what, said, each[name] / max(each["newest"], 1e-9))
 
 
 def main() -> int:
