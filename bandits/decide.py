@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.alike import AlikeDecisions, PolicyOfEach
 from bandits.errors import (
     EmptyActionsError,
     InvalidFieldError,
@@ -17,6 +18,7 @@ from bandits.errors import (
     RefusedError,
 )
 from bandits.kernels.actions import draw_checked
+from bandits.kernels.alike import draw_each
 from bandits.page import PageRule
 from bandits.types import ActionSet, Context, Float64, Pmf, Policy, check_pmf, frozen
 
@@ -134,6 +136,34 @@ def decide(
     if not chosen:
         raise NoCandidatesError("what stands on the page already leaves room for nothing", "page")
     return Decision(event_id, tuple(chosen), frozen(np.stack(pmfs)))
+
+
+def decide_each(
+    policy: PolicyOfEach,
+    decisions: AlikeDecisions,
+    *,
+    event_ids: Sequence[str],
+    salt: bytes,
+    name: str,
+) -> tuple[Float64, list[int]] | None:
+    """Choose one action for each of several decisions, as ``decide`` does of each.
+
+    Args:
+        policy: what makes PMFs.
+        decisions: R of them, over N actions in all.
+        event_ids: their names.
+        salt: see ``decide``.
+        name: the policy's name.
+
+    Returns:
+        The PMFs that were drawn from, float64[N], and the index of each decision's action among its
+        own, or -1 where the policy returned what is no PMF; None: it has to be asked one by one.
+    """
+    pmfs = policy.pmf_of_each(decisions)
+    if pmfs is None:
+        return None
+    uniforms = np.array([uniform(salt, name, each, 0, PURPOSE_ACTION) for each in event_ids])
+    return frozen(pmfs), draw_each(pmfs, decisions.starts, uniforms).tolist()
 
 
 def left_after(

@@ -3,12 +3,15 @@
 Every PMF a policy serves goes through ``with_floor``, so each action keeps at least floor/K.
 """
 
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.kernels import actions as kernels
+from bandits.kernels import alike as each
 from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -148,6 +151,25 @@ ScoreExploration = EpsilonGreedy | Softmax | SquareCB | Greedy
 Exploration = ScoreExploration | LinUcb | LinTs | VwExploration
 
 
+def pmf_of_each(
+    exploration: ScoreExploration, scores: Float64, starts: NDArray[np.int64], learned: float
+) -> Float64:
+    """Return the PMF of each of several decisions, one after the other, float64[N].
+
+    Args:
+        exploration: by which each is explored.
+        scores: float64[N]; higher is better.
+        starts: int64[R + 1], where the actions of each decision begin.
+        learned: see the explorations' ``pmf``.
+    """
+    if isinstance(exploration, EpsilonGreedy | Greedy):
+        floor = exploration.epsilon if isinstance(exploration, EpsilonGreedy) else 0.0
+        return each.greedy_each(scores, starts, floor)
+    parts = [exploration.pmf(scores[a:b], learned) for a, b in pairwise(starts.tolist())]
+    pmfs: Float64 = np.concatenate(parts)
+    return pmfs
+
+
 def greedy(scores: Float64) -> Pmf:
     """Return all mass on the highest of float64[K], shared by ties."""
     return kernels.greedy_pmf(scores, 0.0)
@@ -169,6 +191,17 @@ def with_floor(pmf: Pmf, floor: float) -> Pmf:
         floor: the total mass of the uniform one.
     """
     return pmf if floor == 0.0 else kernels.mixed(pmf, floor)
+
+
+def each_with_floor(pmfs: Float64, starts: NDArray[np.int64], floor: float) -> Float64:
+    """Mix each of several PMFs with the uniform one; see ``with_floor``.
+
+    Args:
+        pmfs: float64[N], one after the other.
+        starts: int64[R + 1], where each begins.
+        floor: the total mass of the uniform one.
+    """
+    return pmfs if floor == 0.0 else each.mixed_each(pmfs, starts, floor)
 
 
 def normalised(weights: Float64) -> Pmf:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
+from bandits.alike import AlikeDecisions
 from bandits.errors import SnapshotError, SpecError
-from bandits.exploration import Exploration, ScoreExploration
+from bandits.exploration import Exploration, ScoreExploration, pmf_of_each
 from bandits.features.columns import FeatureIndex
 from bandits.terms import TermsOf
-from bandits.types import ActionSet, Context, Explore, Float64, Learner, Row, Snapshot
+from bandits.types import ActionSet, Context, Explore, Float64, Learner, Pmf, Row, Snapshot
 
 Standbys = Annotated[int, msgspec.Meta(ge=0, le=8)]
 """How many learners fold the log along, ready to take over."""
@@ -218,17 +219,44 @@ class ModelColumns:
     index: FeatureIndex
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ExploredScores:
+    """A model of scores, and how it is explored.
+
+    ``of_each``: the scores of several decisions at once, float64[N]; None where it has none.
+    """
+
+    exploration: ScoreExploration
+    scores: Callable[[Context, ActionSet], Float64]
+    learned: float
+    of_each: Callable[[AlikeDecisions], Float64 | None] | None = None
+
+    def __call__(self, context: Context, actions: ActionSet) -> Pmf:
+        """Return the PMF of a decision, float64[K]."""
+        return self.exploration.pmf(actions.boosted(self.scores(context, actions)), self.learned)
+
+    def pmf_of_each(self, decisions: AlikeDecisions) -> Float64 | None:
+        """Return the PMFs of several decisions; see ``PolicyOfEach``."""
+        scores = None if self.of_each is None else self.of_each(decisions)
+        if scores is None:
+            return None
+        return pmf_of_each(self.exploration, scores, decisions.starts, self.learned)
+
+
 def explore_scores(
     exploration: Exploration,
     scores: Callable[[Context, ActionSet], Float64],
     learned: float,
-) -> Explore:
+    of_each: Callable[[AlikeDecisions], Float64 | None] | None = None,
+) -> ExploredScores:
     """Return how an exploration acts on a model of scores.
 
     Args:
         exploration: one that asks for scores alone.
         scores: float64[K] of a decision; higher is better.
         learned: how many interactions the model has learned, or what they are still worth.
+        of_each: the same scores of several decisions at once, float64[N], or None where the model
+            has to be asked one by one, as always without it.
 
     Raises:
         SnapshotError: the exploration asks for more than scores.
@@ -238,8 +266,7 @@ def explore_scores(
             f"a model of scores cannot explore as {type(exploration).__name__}", "exploration.kind"
         )
 
-    pmf = exploration.pmf
-    return lambda context, actions: pmf(actions.boosted(scores(context, actions)), learned)
+    return ExploredScores(exploration, scores, learned, of_each)
 
 
 def is_set(struct: Any, field: str) -> bool:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from bandits.alike import AlikeDecisions
 from bandits.errors import SnapshotError
-from bandits.exploration import with_floor
-from bandits.types import ActionSet, Context, Explore, Learner, Pmf, Policy, Snapshot
+from bandits.exploration import each_with_floor, with_floor
+from bandits.learner_config import ExploredScores
+from bandits.types import ActionSet, Context, Explore, Float64, Learner, Pmf, Policy, Snapshot
 from policies.spec import PolicySpec
 
 
@@ -23,6 +25,12 @@ class Blend:
             actions: K of them, at least one.
         """
         return with_floor(self.explore(context, actions), self.floor)
+
+    def pmf_of_each(self, decisions: AlikeDecisions) -> Float64 | None:
+        """Return the PMFs of several decisions; see ``PolicyOfEach``."""
+        explore = self.explore
+        pmfs = explore.pmf_of_each(decisions) if isinstance(explore, ExploredScores) else None
+        return None if pmfs is None else each_with_floor(pmfs, decisions.starts, self.floor)
 
 
 def make_learner(spec: PolicySpec, *, salt: bytes, checkpoint: bytes | None = None) -> Learner:

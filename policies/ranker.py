@@ -21,6 +21,7 @@ from policies.blend import load_policy
 from policies.candidate_pool import NOTHING, Pool, explicit_pool
 from policies.decisions.decider import Decider, Serving
 from policies.decisions.mixture import Mixture
+from policies.decisions.together import Together
 from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
@@ -89,6 +90,7 @@ class Ranker:
         self.serving: Serving | None = None
         self.proposers = Proposers(spec, SourceSet.of(sources, profiles), clock)
         self._decider = Decider(spec, salt=salt, failed=self.proposers.answers.failed)
+        self._together = Together(spec, salt=salt)
         self._salt = salt
         self._clock = clock
         self._repeat = None if spec.repeat is msgspec.UNSET else RepeatRules(spec.repeat)
@@ -102,6 +104,7 @@ class Ranker:
         self.proposers.answers = around(self.proposers.answers, "source", "ask")
         self.proposers = around(self.proposers, "candidates", "pool")
         self._decider = around(self._decider, "decide", "decide")
+        self._together = around(self._together, "decide", "decide")
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot; the state of the quotas' controller stays.
@@ -188,6 +191,26 @@ class Ranker:
         asker = self._asker(request, known)
         made = await self._pool(request, asker)
         return self._decider.decide(self._ready(), request, asker, *made)
+
+    def rank_together(
+        self, requests: Sequence[RankRequest], known: Sequence[object]
+    ) -> list[DecisionRecord | None]:
+        """Return the record of each decision that can be made with others; the same as ``rank``.
+
+        Args:
+            requests: what is asked.
+            known: what is known of who asks; None of those of whom nothing is looked up.
+
+        Returns:
+            None of each that ``rank`` has to be asked for, which says what is wrong with it.
+        """
+        alone = [of is None for of in known]
+        if self.serving is None or not any(alone):
+            return [None] * len(requests)
+        offered = self.proposers.now()
+        asked = [each for each, is_alone in zip(requests, alone, strict=True) if is_alone]
+        made = iter(self._together.decide(self.serving, asked, offered))
+        return [next(made) if is_alone else None for is_alone in alone]
 
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.

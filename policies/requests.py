@@ -42,6 +42,15 @@ class SlateRequest(RankRequest, frozen=True, omit_defaults=True, gc=False):
     barred: list[list[str]] = msgspec.field(default_factory=list)
 
 
+class BareRequest(RankRequest, frozen=True, omit_defaults=True, gc=False):
+    """A request whose actions are JSON as it was sent: ids and nothing else, as a rule.
+
+    Whoever takes one either finds the ids (``policies.items.bare_ids``) or has it decoded.
+    """
+
+    actions: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
+
+
 MAX_FEATURES = 256
 MAX_DEPTH = 16
 
@@ -51,6 +60,7 @@ __all__ = [
     "MAX_FEATURES",
     "MAX_SLOTS",
     "ActionRequest",
+    "BareRequest",
     "EventId",
     "Item",
     "RankRequest",

@@ -81,7 +81,7 @@ class VwConfig(LearnerConfig, frozen=True, forbid_unknown_fields=True, tag="vw",
         model = load_vw(snapshot)
         if isinstance(model, VwModel):
             return model.pmf
-        return explore_scores(exploration, model.scores, model.learned)
+        return explore_scores(exploration, model.scores, model.learned, model.scorer.scores_of_each)
 
     def terms(self, snapshot: Snapshot) -> TermsOf | None:
         """Return what the scores are sums of; None of a whole model, whose PMF is VW's own."""

@@ -14,8 +14,10 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.alike import AlikeDecisions
 from bandits.errors import SnapshotError, SpecError
 from bandits.features.flat import Spaces, flatten, names_of, numbered
+from bandits.kernels.alike import weigh_each
 from bandits.kernels.compiled import Int32
 from bandits.kernels.features import FNV_PRIME, weigh
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
@@ -234,6 +236,27 @@ class WeightScorer:
                 for product in products:
                     scores -= self._sum(product)
         return scores
+
+    def scores_of_each(self, decisions: AlikeDecisions) -> Float64 | None:
+        """Return the scores of several decisions, float64[N]; None where a plan asks for more."""
+        crossed, others = _divided(
+            self.plan.interactions, decisions.shared_spaces, decisions.spaces
+        )
+        if others:
+            return None
+        return weigh_each(
+            self._weights,
+            self.constant,
+            decisions.starts,
+            decisions.items,
+            decisions.names,
+            decisions.values,
+            decisions.rows,
+            decisions.shared_starts,
+            decisions.shared,
+            decisions.shared_values,
+            np.array(crossed, np.int32),
+        )
 
     def _sum(self, block: _Block) -> Float64:
         """Return Σ weight · value: float64[K], or [1] for what all actions share."""

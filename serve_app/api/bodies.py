@@ -11,22 +11,24 @@ import re
 import sys
 import types
 from functools import cache
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UnsetType
 
 from bandits.errors import (
+    BanditloopError,
     InvalidFieldError,
     InvalidInputError,
     MalformedBodyError,
     NonFiniteNumberError,
 )
 from bandits.values import FeatureMap, Value
-from policies.requests import plain_features
+from policies.requests import ActionRequest, BareRequest, RankRequest, plain_features
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 FeaturesPatch = dict[str, Value | None]
 """Features of which some change; those that are null go."""
 UNIONS = frozenset({Union, types.UnionType})
@@ -36,7 +38,25 @@ _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
 _any = msgspec.json.Decoder()
 
 
-def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -> T:
+class BodyDecoder(Protocol[T_co]):
+    """Decodes bodies, such as msgspec's decoder of a type.
+
+    ``type``: what errors are found by, and what is read leniently.
+    """
+
+    @property
+    def type(self) -> Any: ...  # noqa: D102
+
+    def decode(self, body: bytes | msgspec.Raw, /) -> T_co:
+        """Return what a body holds.
+
+        Raises:
+            MsgspecError: it is wrong.
+        """
+        ...
+
+
+def decode_body(body: bytes | msgspec.Raw, decoder: BodyDecoder[T]) -> T:
     """Decode a body.
 
     Args:
@@ -62,9 +82,40 @@ def decode_body(body: bytes | msgspec.Raw, decoder: "msgspec.json.Decoder[T]") -
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(bytes(body), error) from error
     try:
-        return msgspec.convert(_plain(raw, decoder.type, ""), decoder.type)
+        converted: T = msgspec.convert(_plain(raw, decoder.type, ""), decoder.type)
     except msgspec.ValidationError as error:
         raise _refused(*_readable(error)) from error
+    return converted
+
+
+def whole(request: RankRequest) -> RankRequest:
+    """Return a request with its actions decoded, if they are as they were sent.
+
+    Raises:
+        InvalidInputError: an action is wrong; ``target`` is its path.
+    """
+    if type(request) is not BareRequest:
+        return request
+    sent = b'{"actions":%b}' % (bytes(request.actions) or b"null")
+    fields = {**msgspec.structs.asdict(request), "actions": decode_body(sent, _actions).actions}
+    return RankRequest(**fields)
+
+
+def whole_or_error(request: RankRequest) -> RankRequest | BanditloopError:
+    """Return a request with its actions decoded, or what is wrong with them."""
+    try:
+        return whole(request)
+    except BanditloopError as error:
+        return error
+
+
+class _Actions(msgspec.Struct, frozen=True):
+    """What a request says of its actions."""
+
+    actions: list[ActionRequest] | None = None
+
+
+_actions = msgspec.json.Decoder(_Actions)
 
 
 def decode_query(raw: bytes, kind: type[T]) -> T:

@@ -1,7 +1,7 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,9 +10,10 @@ from banditloop_client import schemas
 from banditloop_client.explain_schemas import Explanation
 from bandits import errors
 from bandits.errors import BanditloopError
+from bandits.log.codec import MALFORMED
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
-from policies.requests import RankRequest, check_event_id
+from policies.requests import BareRequest, RankRequest, check_event_id
 from serve_app.api.bodies import decode_body
 from serve_app.api.console_endpoints import CONSOLE_ROUTES
 from serve_app.api.docs_page import DOCS_HTML
@@ -32,6 +33,33 @@ class RawBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests: list[msgspec.Raw]
 
 
+class WholeBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The items of a batch, of which at most actions are at fault."""
+
+    requests: list[BareRequest]
+
+
+class BatchDecoder:
+    """Decodes a batch as a whole, which is faster, or else as items to be decoded one by one."""
+
+    type = RawBatch
+
+    def __init__(self) -> None:
+        self._whole = msgspec.json.Decoder(WholeBatch)
+        self._raw = msgspec.json.Decoder(RawBatch)
+
+    def decode(self, body: bytes | msgspec.Raw, /) -> WholeBatch | RawBatch:
+        """Return the items of a batch.
+
+        Raises:
+            MsgspecError: this is no batch at all.
+        """
+        try:
+            return self._whole.decode(body)
+        except MALFORMED:
+            return self._raw.decode(body)
+
+
 # Decisions
 
 
@@ -39,22 +67,24 @@ async def rank(call: Call[RankRequest]) -> schemas.RankResponse:
     """Make one decision, or a slate."""
     explain = call.service.explaining() if call.request.explain else None
     record, logged = await call.service.rank(call.request)
+    _count(call, [logged])
     return _decided(call, call.request, record, explain, logged=logged)
 
 
-async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
+async def rank_batch(call: Call[WholeBatch | RawBatch]) -> schemas.RankBatchResponse:
     """Make several decisions; each item has its own result or error."""
-    raw = call.request.requests
-    if len(raw) > schemas.MAX_BATCH:
+    sent = call.request.requests
+    if len(sent) > schemas.MAX_BATCH:
         raise errors.TooManyActionsError(
-            f"at most {schemas.MAX_BATCH} requests, not {len(raw)}", "requests"
+            f"at most {schemas.MAX_BATCH} requests, not {len(sent)}", "requests"
         )
 
-    asked = [_decoded(item) for item in raw]
+    asked = [item if isinstance(item, RankRequest) else _decoded(item) for item in sent]
     good = [item for item in asked if isinstance(item, RankRequest)]
     explain = call.service.explaining() if any(item.explain for item in good) else None
     decisions = iter(await call.service.rank_all(good))
 
+    counted: list[bool] = []
     results: list[schemas.RankResponse | schemas.ErrorResponse] = []
     for index, request in enumerate(asked):
         # An item that could not be decoded was not asked for: its error is its result.
@@ -63,8 +93,19 @@ async def rank_batch(call: Call[RawBatch]) -> schemas.RankBatchResponse:
             results.append(_item_error(decision, index))
         elif isinstance(request, RankRequest):
             record, logged = decision
+            counted.append(logged)
             results.append(_decided(call, request, record, explain, logged=logged))
+    _count(call, counted)
     return schemas.RankBatchResponse(results)
+
+
+def _count(call: Call[Any], logged: Sequence[bool]) -> None:
+    """Count decisions that were asked for together, and how long they took."""
+    metrics = call.backend.metrics
+    for name, is_logged in (("true", True), ("false", False)):
+        if count := logged.count(is_logged):
+            metrics.count("decisions", call.policy, name, by=count)
+    metrics.observe(call.policy, time.perf_counter() - call.started, len(logged))
 
 
 def _decoded(item: msgspec.Raw) -> RankRequest | BanditloopError:
@@ -88,11 +129,7 @@ def _decided(
     *,
     logged: bool,
 ) -> schemas.RankResponse:
-    """Count a decision, and return it as it is answered."""
-    metrics = call.backend.metrics
-    metrics.count("decisions", call.policy, "true" if logged else "false")
-    metrics.observe(call.policy, time.perf_counter() - call.started)
-
+    """Return a decision as it is answered."""
     ids = record.action_ids
     pmf = None
     if request.return_pmf:
@@ -112,7 +149,7 @@ def _decided(
         profile = whole if request.user_id and record.profile is not None else None
         repeat = whole if call.service.repeats else None
         if not whole:
-            metrics.count("profiles_unread", call.policy)
+            call.backend.metrics.count("profiles_unread", call.policy)
 
     explanation = explain(record) if explain is not None and request.explain else None
     return schemas.RankResponse(
@@ -289,7 +326,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
         scope="rank",
         handler=rank_batch,
         failures=_BODY,
-        reads=RawBatch,
+        decodes=BatchDecoder(),
     ),
     Route(
         schemas.REWARD,

@@ -208,12 +208,13 @@ class Counters(Protocol):
         """
         ...
 
-    def observe(self, policy: str, seconds: float) -> None:
-        """Add the latency of one rank.
+    def observe(self, policy: str, seconds: float, count: int = 1) -> None:
+        """Add the latency of one rank, or of several that were asked for together.
 
         Args:
             policy: which one was asked.
             seconds: how long the answer took.
+            count: how many decisions it holds.
         """
         ...
 

@@ -14,6 +14,7 @@ from policies.items.changes import check_item_id
 from policies.pseudonyms import check_user_id
 from policies.requests import check_event_id
 from serve_app.api.api_keys import ScopeName
+from serve_app.api.bodies import BodyDecoder
 from serve_app.api.ports import Backend, PolicyService, SpaceService
 from serve_app.api.wire import ORDINARY, Answer, BodyLimit
 
@@ -86,6 +87,7 @@ class Route(Generic[Q, A]):
         failures: statuses of failure, beside those that every route has.
         states: other statuses that come with the same response, each with what it means.
         reads: the type that the body is decoded to, where it is not the endpoint's.
+        decodes: what decodes the body, where it is not msgspec's decoder of that type.
         other: another type that the body may be of, where the handler takes that, too.
         limit: what is read of a body.
     """
@@ -97,12 +99,15 @@ class Route(Generic[Q, A]):
     failures: tuple[int, ...] = ()
     states: Mapping[int, str] = field(default_factory=dict)
     reads: type | None = None
+    decodes: BodyDecoder[Any] | None = None
     other: type | None = None
     limit: BodyLimit = ORDINARY
 
     @cached_property
-    def decoder(self) -> "msgspec.json.Decoder[Any] | None":
+    def decoder(self) -> BodyDecoder[Any] | None:
         """Decodes the body; None where none is read."""
+        if self.decodes is not None:
+            return self.decodes
         kind = self.reads or self.endpoint.request
         return None if kind is NoneType else msgspec.json.Decoder(kind)
 

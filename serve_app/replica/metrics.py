@@ -131,16 +131,17 @@ class Metrics:
         """
         self.counts[(name, *labels)] += by
 
-    def observe(self, policy: str, seconds: float) -> None:
-        """Add the latency of one rank.
+    def observe(self, policy: str, seconds: float, count: int = 1) -> None:
+        """Add the latency of one rank, or of several that were asked for together.
 
         Args:
             policy: its name.
             seconds: how long the answer took.
+            count: how many decisions it holds.
         """
         buckets = self._latency.setdefault(policy, [0] * (len(BUCKETS_S) + 1))
-        buckets[bisect_left(BUCKETS_S, seconds)] += 1
-        self._latency_sum[policy] += seconds  # type: ignore[assignment]
+        buckets[bisect_left(BUCKETS_S, seconds)] += count
+        self._latency_sum[policy] += count * seconds  # type: ignore[assignment]
 
     def sample(self) -> ProcessSample:
         """Return a copy, as of now."""

@@ -32,6 +32,7 @@ from bandits.errors import (
     UnknownItemError,
 )
 from bandits.log.records import ActivationRecord, DecisionRecord, ItemChange, RewardRecord
+from policies.decisions.batch import Known, decide_all
 from policies.explain.explained import MOST_OTHERS
 from policies.explain.live import Explains, LiveExplainer
 from policies.explain.looked_at import previewed
@@ -43,6 +44,7 @@ from policies.requests import Item, RankRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.refreshes import follow_refresh
+from serve_app.api.bodies import whole_or_error
 from serve_app.api.readiness import stalled_at
 from serve_app.replica.artifact_swap import ArtifactSwap
 from serve_app.replica.decision_log import DecisionLog
@@ -62,8 +64,6 @@ REPORT_S = 0.5
 """Time between two reports of the artifact that serves, in seconds."""
 ERASED_ATTEMPTS = 3
 """How often a user may be erased, and come back, while one decision is made for them."""
-DECISIONS_PER_TURN = 16
-"""How many decisions of a batch are made before other requests get their turn."""
 
 log = logging.getLogger("banditloop.service")
 
@@ -274,6 +274,19 @@ class RedisPolicyService:
         self, requests: Sequence[RankRequest]
     ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         """Return the same for several; each has its own answer or error, in order."""
+        # What is looked up by a user, or remembered, is looked up and remembered whole.
+        looks = self._known is not None
+        asked = [
+            whole_or_error(each) if looks or each.event_id is not None else each
+            for each in requests
+        ]
+        good = [each for each in asked if not isinstance(each, BanditloopError)]
+        made = iter(await self._rank_in_rounds(good))
+        return [each if isinstance(each, BanditloopError) else next(made) for each in asked]
+
+    async def _rank_in_rounds(
+        self, requests: Sequence[RankRequest]
+    ) -> list[tuple[DecisionRecord, bool] | BanditloopError]:
         if self._known is None:
             return await self._rank_at_once(requests)
         answers: list[Any] = [None] * len(requests)
@@ -331,23 +344,10 @@ class RedisPolicyService:
         self, requests: Sequence[RankRequest]
     ) -> list[DecisionRecord | BanditloopError]:
         """Decide each request; other requests of the replica take turns in between."""
-        known: Sequence[KnownUser | BanditloopError | None] = [None] * len(requests)
+        known: Sequence[Known] = [None] * len(requests)
         if self._known is not None:
             known = await asyncio.gather(*(self._know(self._known, each) for each in requests))
-
-        # Whoever asks a source waits for it: those wait at the same time.
-        pairs = list(zip(requests, known, strict=True))
-        asking = [self._decide(*pair) for pair in pairs if pair[0].actions is None]
-        asked = iter(await asyncio.gather(*asking))
-
-        decided = []
-        for number, (request, of_user) in enumerate(pairs):
-            if number % DECISIONS_PER_TURN == DECISIONS_PER_TURN - 1:
-                await asyncio.sleep(0)
-            decided.append(
-                next(asked) if request.actions is None else await self._decide(request, of_user)
-            )
-        return decided
+        return await decide_all(self.ranker, requests, known, whole_or_error)
 
     async def _know(
         self, users: KnownUsers, request: RankRequest

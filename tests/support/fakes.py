@@ -43,6 +43,7 @@ from policies.profiles.known_user import KnownUser
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
 from policies.spec import PolicySpec
+from serve_app.api.bodies import whole
 from serve_app.store.progress import LearningHealth
 
 SALT = b"test salt"
@@ -228,7 +229,7 @@ class FakeService:
         answers = []
         for request in requests:
             try:
-                answers.append(await self.rank(request))
+                answers.append(await self.rank(whole(request)))
             except BanditloopError as error:
                 answers.append(error)
         return answers

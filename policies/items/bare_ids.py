@@ -1,0 +1,143 @@
+"""The ids of actions as clients send them, found without making an object of each.
+
+A client sends the same ids again and again: their texts are kept, and found byte for byte. What is
+new is remembered; what is written in another way, a decoder has to read.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.kernels.alike import ONCE, occurrences
+from policies.items.catalogue import Catalogue
+from policies.items.id_loops import enter_ids, find_bare_ids
+from policies.requests import MAX_ACTIONS
+
+Number = TypeVar("Number", bound=np.generic)
+
+MOST = 1 << 15
+"""Ids that are kept; when there would be more, all are forgotten."""
+ROOM = 1 << 12
+"""Places of the table at first; it doubles."""
+LEAST_BYTES = len('{"id":""},')
+"""Bytes of an action whose id is empty: there are no more ids than fit."""
+MOST_PASSED = 1 << 10
+"""Calls that are passed over at most, where most ids are new each time: learning costs more."""
+
+
+class FoundIds(NamedTuple):
+    """The ids of one text, each once, and their rows in the catalogue, int64[K]; -1: none."""
+
+    ids: list[str]
+    rows: NDArray[np.int64]
+
+
+class BareIds:
+    """Finds ids in JSON arrays of objects that have an ``id`` and nothing else."""
+
+    def __init__(self) -> None:
+        self._passes = self._passed = 0
+        self._forget()
+
+    def find(self, texts: Sequence[bytes], catalogue: Catalogue) -> list[FoundIds | None]:
+        """Return the ids of each text; None where a decoder has to read it.
+
+        Args:
+            texts: of JSON.
+            catalogue: the one that they are looked up in.
+        """
+        if self._passes:
+            self._passes -= 1
+            return [None] * len(texts)
+        joined = b"".join(texts)
+        starts = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(text) for text in texts], out=starts[1:])
+
+        counts, numbers = self._numbers(joined, starts)
+        bounds = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.maximum(counts, 0), out=bounds[1:])
+        good = (counts > 0) & (counts <= MAX_ACTIONS) & (occurrences(numbers, bounds) == ONCE)
+        rows, ids = self._rows_in(catalogue)[numbers], self._ids
+
+        listed, edges = numbers.tolist(), bounds.tolist()
+        return [
+            FoundIds([ids[number] for number in listed[begin:end]], rows[begin:end])
+            if is_good
+            else None
+            for is_good, begin, end in zip(good.tolist(), edges, edges[1:], strict=False)
+        ]
+
+    def _numbers(
+        self, joined: bytes, starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many ids each text has, and the number of each, one after the other."""
+        data, most = np.frombuffer(joined, np.uint8), len(joined) // LEAST_BYTES + 1
+        found, spans = np.empty(most, np.int64), np.empty((most, 2), np.int64)
+        known = self._texts, self._bounds, self._table
+        counts = find_bare_ids(data, starts, *known, found, spans)
+
+        total = int(counts[counts > 0].sum())
+        new = np.flatnonzero(found[:total] < 0)
+        if not new.size:
+            self._passed = 0
+            return counts, found[:total]
+
+        # Where most are new again and again, others are about to be new as well.
+        if 2 * new.size > total and len(self._ids) > ROOM:
+            self._passed = min(MOST_PASSED, 2 * self._passed + 1)
+            self._passes = self._passed
+        if len(self._ids) + new.size > MOST:
+            self._forget()
+            new = np.arange(total)
+        texts = [joined[begin:end] for begin, end in spans[new].tolist()]
+        self._learn(list(dict.fromkeys(texts)))
+        known = self._texts, self._bounds, self._table
+        find_bare_ids(data, starts, *known, found, spans)
+        return counts, found[:total]
+
+    def _forget(self) -> None:
+        self._ids: list[str] = []
+        self._texts, self._bounds = np.zeros(ROOM, np.uint8), np.zeros(ROOM, np.int64)
+        self._table = np.full(ROOM, -1, np.int32)
+        self._catalogue: Catalogue | None = None
+        self._rows = np.zeros(0, np.int64)
+
+    def _learn(self, texts: Sequence[bytes]) -> None:
+        """Keep ids that are not known yet."""
+        first, begin = len(self._ids), int(self._bounds[len(self._ids)])
+        self._ids += [text.decode() for text in texts]
+        count = len(self._ids)
+
+        # Their texts stand behind the others, in arrays that double where there is no room.
+        joined = np.frombuffer(b"".join(texts), np.uint8)
+        self._texts = _with_room(self._texts, begin + joined.size)
+        self._texts[begin : begin + joined.size] = joined
+        self._bounds = _with_room(self._bounds, count + 1)
+        np.cumsum([len(text) for text in texts], out=self._bounds[first + 1 : count + 1])
+        self._bounds[first + 1 : count + 1] += begin
+
+        size = self._table.size
+        while size < 2 * count:
+            size *= 2
+        if size > self._table.size:
+            self._table, first = np.full(size, -1, np.int32), 0
+        enter_ids(self._texts, self._bounds, self._table, first, count)
+
+    def _rows_in(self, catalogue: Catalogue) -> NDArray[np.int64]:
+        """Return the row of each id that is known."""
+        known = self._rows if catalogue is self._catalogue else self._rows[:0]
+        if len(known) < len(self._ids):
+            new = catalogue.rows(self._ids[len(known) :])
+            self._rows, self._catalogue = np.concatenate([known, new]), catalogue
+        return self._rows
+
+
+def _with_room(array: NDArray[Number], size: int) -> NDArray[Number]:
+    """Return an array that has room for so many, and begins as the one that is given."""
+    if size <= array.size:
+        return array
+    larger = np.zeros(max(size, 2 * array.size), array.dtype)
+    larger[: array.size] = array
+    return larger

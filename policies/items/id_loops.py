@@ -1,0 +1,153 @@
+"""Compiled loops over JSON as clients send it: the ids of actions that have nothing else."""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from bandits.kernels.compiled import Int32, Int64, compiled, i4s, i8, i8s, inlined, read_only
+
+UInt8 = NDArray[np.uint8]
+u1s = read_only(types.uint8)
+
+OTHER = -1
+"""The count of a text that says more, or is written in another way."""
+_SPACE, _NEWLINE, _RETURN, _TAB = 0x20, 0x0A, 0x0D, 0x09
+_QUOTE, _ESCAPE, _COLON, _COMMA, _OPEN, _CLOSE, _BEGIN, _END = 34, 92, 58, 44, 123, 125, 91, 93
+_I, _D, _ASCII = 105, 100, 128
+_BASIS, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
+_HIGH = np.uint64(32)
+
+
+@inlined
+def _skip(data: Any, at: Any, end: Any) -> Any:
+    """Return where the next character is that is no white space."""
+    while at < end and (
+        data[at] == _SPACE or data[at] == _NEWLINE or data[at] == _RETURN or data[at] == _TAB
+    ):
+        at += 1
+    return at
+
+
+@inlined
+def _passed(data: Any, at: Any, end: Any, character: Any) -> Any:
+    """Return what is behind a character, and white space before it; OTHER if it is not there."""
+    at = _skip(data, at, end)
+    return at + 1 if at < end and data[at] == character else OTHER
+
+
+@inlined
+def _hash(data: Any, begin: Any, end: Any) -> Any:
+    """Return 64 bits of a text (FNV-1a)."""
+    hashed = _BASIS
+    for at in range(begin, end):
+        hashed = (hashed ^ np.uint64(data[at])) * _PRIME
+    return hashed
+
+
+@inlined
+def _place(texts: Any, bounds: Any, table: Any, data: Any, begin: Any, end: Any) -> Any:
+    """Return where the table has a text, or the free place where it would be."""
+    hashed, mask = _hash(data, begin, end), table.size - 1
+    at = np.int64((hashed ^ (hashed >> _HIGH)) & np.uint64(mask))
+    while table[at] >= 0:
+        first, last = bounds[table[at]], bounds[table[at] + 1]
+        if last - first == end - begin:
+            same = True
+            for k in range(end - begin):
+                if texts[first + k] != data[begin + k]:
+                    same = False
+                    break
+            if same:
+                return at
+        at = (at + 1) & mask
+    return at
+
+
+@compiled(u1s, i8s, u1s, i8s, i4s, types.int64[::1], types.int64[:, ::1], returns=types.int64[::1])
+def find_bare_ids(
+    data: UInt8,
+    starts: Int64,
+    texts: UInt8,
+    bounds: Int64,
+    table: Int32,
+    found: Int64,
+    spans: Int64,
+) -> Int64:
+    """Find the ids in JSON arrays of objects that have an ``id`` and nothing else.
+
+    Ids with an escape, or beyond ASCII, are written in another way: a decoder has to read them.
+
+    Args:
+        data: R texts, one after the other.
+        starts: int64[R + 1], where each begins.
+        texts: the ids that are known, one after the other.
+        bounds: int64[n + 1 or more], where each begins.
+        table: int32[S], the number of an id where its hash points, or further on; -1 is free. S is
+            a power of two above n.
+        found: int64[M], written to: the number of each id that was found, one after the other; -1
+            for one that is not known.
+        spans: int64[M, 2], written to: where each id begins and ends in ``data``.
+
+    Returns:
+        How many ids each text has, int64[R]; OTHER where it is not of that form, or there is no
+        room for them.
+    """
+    counts, filled = np.zeros(starts.size - 1, np.int64), 0
+    for r in range(starts.size - 1):
+        end, first = starts[r + 1], filled
+        at = _passed(data, starts[r], end, _BEGIN)
+        while at >= 0:
+            at = _passed(data, at, end, _OPEN)
+            at = _passed(data, at, end, _QUOTE) if at >= 0 else at
+            if at < 0 or at + 3 > end or data[at] != _I or data[at + 1] != _D:
+                at = OTHER
+                break
+            at = at + 3 if data[at + 2] == _QUOTE else OTHER
+            at = _passed(data, at, end, _COLON) if at >= 0 else at
+            at = _passed(data, at, end, _QUOTE) if at >= 0 else at
+            if at < 0 or filled == found.size:
+                at = OTHER
+                break
+
+            begin = at
+            while at < end and data[at] != _QUOTE:
+                if data[at] == _ESCAPE or data[at] < _SPACE or data[at] >= _ASCII:
+                    at = end
+                else:
+                    at += 1
+            if at >= end:
+                at = OTHER
+                break
+            spans[filled, 0], spans[filled, 1] = begin, at
+            found[filled] = table[_place(texts, bounds, table, data, begin, at)]
+            filled += 1
+
+            at = _passed(data, at + 1, end, _CLOSE)
+            behind = _passed(data, at, end, _COMMA) if at >= 0 else OTHER
+            if behind < 0:
+                at = _passed(data, at, end, _END) if at >= 0 else OTHER
+                break
+            at = behind
+
+        if at >= 0 and _skip(data, at, end) == end:
+            counts[r] = filled - first
+        else:
+            counts[r], filled = OTHER, first
+    return counts
+
+
+@compiled(u1s, i8s, types.int32[::1], i8, i8)
+def enter_ids(texts: UInt8, bounds: Int64, table: Int32, first: int, count: int) -> None:
+    """Enter ids into a table, in place; none of them is there yet.
+
+    Args:
+        texts: the ids that are known, one after the other.
+        bounds: int64[n + 1 or more], where each begins.
+        table: int32[S]; see ``find_bare_ids``.
+        first: the number of the first that is entered.
+        count: how many are known.
+    """
+    for number in range(first, count):
+        table[_place(texts, bounds, table, texts, bounds[number], bounds[number + 1])] = number

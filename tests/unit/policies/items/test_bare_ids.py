@@ -1,0 +1,101 @@
+"""Ids that are found in the text of a request are those that a decoder reads, or none."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.items import bare_ids
+from policies.items.bare_ids import BareIds
+from policies.items.catalogue import Catalogue
+from policies.requests import MAX_ACTIONS, ActionRequest, Item
+
+CATALOGUE = Catalogue([Item("a"), Item("b"), Item("item-1"), Item("")])
+decode = msgspec.json.Decoder(list[ActionRequest]).decode
+
+
+def found(ids: BareIds, *texts: bytes, catalogue: Catalogue = CATALOGUE) -> list[list[str] | None]:
+    answers = ids.find(texts, catalogue)
+    for answer in answers:
+        if answer is not None:
+            assert answer.rows.tolist() == catalogue.rows(answer.ids).tolist()
+    return [None if answer is None else answer.ids for answer in answers]
+
+
+def test_texts_are_read_whatever_white_space_they_have():
+    texts = (
+        b'[{"id":"a"},{"id":"new"}]',
+        b' [ {"id" : "b" } ,\n{ "id"\t:"a"}\r] ',
+        b'[{"id":""}]',
+        b'[{"id":"a"}]',
+    )
+    ids = BareIds()
+    for _ in range(2):  # all of them new, and then none
+        assert found(ids, *texts) == [["a", "new"], ["b", "a"], [""], ["a"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"null",
+        b'[{"id":"a"},{"id":"a"}]',
+        b'[{"id":"a","features":{}}]',
+        b'[{"features":{},"id":"a"}]',
+        b'[{"id":"\\u0061"}]',
+        '[{"id":"ä"}]'.encode(),
+        b'[{"id":1}]',
+        b'[{"ID":"a"}]',
+        b'[{"id":"a"},]',
+        b'[{"id":"a"}',
+        b'[{"id":"a"}]]',
+        b'[{"id":"a"}{"id":"b"}]',
+        b'[{"id":"a',
+        b'[{"id":"a\n"}]',
+        b'[{"id"',
+        b'[{"id":"a"} ,',
+        b"[{}]",
+        b'{"id":"a"}',
+        b'["a"]',
+        b" ",
+    ],
+)
+def test_what_is_written_in_another_way_is_left_to_a_decoder(text):
+    assert found(BareIds(), b'[{"id":"b"}]', text, b'[{"id":"a"}]') == [["b"], None, ["a"]]
+
+
+def test_more_actions_than_may_be_are_left_to_who_refuses_them():
+    text = msgspec.json.encode([ActionRequest(str(at)) for at in range(MAX_ACTIONS + 1)])
+    assert found(BareIds(), text) == [None]
+
+
+@given(
+    st.lists(
+        st.lists(st.text(max_size=4), min_size=1, max_size=5, unique=True), min_size=1, max_size=4
+    )
+)
+def test_whatever_is_found_is_what_a_decoder_reads(lists):
+    texts = [msgspec.json.encode([ActionRequest(each) for each in ids]) for ids in lists]
+    for text, ids in zip(texts, found(BareIds(), *texts), strict=True):
+        assert ids is None or ids == [action.id for action in decode(text)]
+
+
+def test_another_catalogue_has_other_rows():
+    ids, other = BareIds(), Catalogue([Item("new"), Item("b")])
+    text = b'[{"id":"a"},{"id":"b"},{"id":"new"}]'
+    assert found(ids, text) == found(ids, text, catalogue=other) == [["a", "b", "new"]]
+
+
+def test_ids_are_kept_up_to_a_number_and_those_that_are_new_each_time_are_not_learned(monkeypatch):
+    monkeypatch.setattr(bare_ids, "MOST", 100)
+    monkeypatch.setattr(bare_ids, "ROOM", 32)
+    ids, rng = BareIds(), np.random.default_rng(1)
+    passed = 0
+    for number in range(200):
+        drawn = [f"{at}" for at in rng.permutation(10_000)[:20]]
+        (answer,) = found(ids, msgspec.json.encode([ActionRequest(each) for each in drawn]))
+        assert answer in (None, drawn)
+        passed += answer is None
+        assert len(ids._ids) <= 100, number
+    assert passed > 150
