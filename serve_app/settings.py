@@ -41,7 +41,8 @@ class Settings(BaseSettings):
         merge_interval_ms: how often the models of a policy in several partitions are merged, and so
             published.
         checkpoint_interval_s: how often a learner keeps a state to resume from.
-        follow_interval_ms: how often a replica looks for a new snapshot.
+        follow_interval_ms: how often a replica looks for a new snapshot; where nobody has asked it
+            for two seconds, four times a second.
         redis_timeout_s: how long anybody waits for Redis.
         durability: what the embedded Valkey does before it acknowledges a write. ``always`` syncs
             it to disk; ``everysec`` may lose the last second or so when a process or the machine

@@ -129,8 +129,10 @@ class ReplicaItems:
         self._asked += 1
         return _Question(self._asked, self._count)
 
-    async def take(self, question: _Question, answers: Sequence[Any]) -> None:
+    async def take(self, question: _Question, answers: Sequence[Any]) -> bool:
         """Take what a pipeline has answered; other requests get their turns meanwhile.
+
+        Return whether there was anything new.
 
         Args:
             question: what it was asked.
@@ -144,12 +146,12 @@ class ReplicaItems:
         async with self._taking:
             if base is None:
                 await self._begin_older()
-                return
+                return False
             position = self.timeline.position
             if not await self._goes_on(base, lost=question.number > self._answered + 1):
                 await self._begin(base)
                 if is_after(position, base.begins):
-                    return  # what was asked for comes behind what is needed now
+                    return True  # what was asked for comes behind what is needed now
             self._answered = max(self._answered, question.number)
 
             entries = [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in raw]
@@ -159,6 +161,7 @@ class ReplicaItems:
             if entries:
                 size = sum(len(data) for _, data in entries) // len(entries)
                 self._count = min(READ, max(1, READ_BYTES // max(1, size)))
+            return bool(entries)
 
     async def catch_up(self) -> None:
         """Read to the end of the log, as of this call; whoever waits shares what is read.

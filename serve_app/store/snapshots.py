@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ LOADS_KEPT = 5_000
 UNNAMED_S = 600
 """A blob that is stored but never named (its writer died in between) goes away by itself."""
 RETRY_S = 0.5
+QUIET_S, QUIET_AFTER_S = 0.25, 2.0
+"""Time between two looks where nothing was written or found for so long."""
 
 log = logging.getLogger("banditloop.snapshots")
 
@@ -199,8 +202,8 @@ class Beside(Protocol):
         """Add its commands to a pipeline; return what ``take`` is to know of them."""
         ...
 
-    async def take(self, question: Any, answers: Sequence[Any]) -> None:
-        """Take the answers.
+    async def take(self, question: Any, answers: Sequence[Any]) -> bool:
+        """Take the answers; return whether anything was new.
 
         Args:
             question: what ``ask`` has returned.
@@ -257,6 +260,7 @@ class Follower:
         self._control: Control | None = None
         self._accepted = False
         self._seen: str | None = None
+        self._found_at = -math.inf
         self._stopped = False
         self.failures: Counter[str] = Counter()
 
@@ -290,17 +294,31 @@ class Follower:
                 await asyncio.sleep(RETRY_S)
             else:
                 logged = ""
-                await asyncio.sleep(self._interval_s)
+                await asyncio.sleep(self._rest_s())
+
+    def _rest_s(self) -> float:
+        """Return how long to wait for the next look: longer where nothing happens for a while.
+
+        What is learned is of what was asked; what others have asked shows in the snapshots.
+        """
+        written_at = self._found_at if self._wire is None else self._wire.written_at
+        since_s = asyncio.get_running_loop().time() - max(self._found_at, written_at)
+        waits = self._accepted and since_s >= QUIET_AFTER_S
+        return max(self._interval_s, QUIET_S) if waits else self._interval_s
 
     async def step(self) -> bool:
         """Load the newest snapshot if it is new; return whether one was swapped in."""
         try:
-            return await self._step()
+            swapped, found = await self._step()
         except Exception as error:
             self.failures[_reason_of(error)] += 1
             raise
+        if swapped or found:
+            self._found_at = asyncio.get_running_loop().time()
+        return swapped
 
-    async def _step(self) -> bool:
+    async def _step(self) -> tuple[bool, bool]:
+        """Return whether a snapshot was swapped in, and whether anything else was new."""
         wire = self._wire
         pipeline: Any = (
             self._client.pipeline(transaction=False) if wire is None else SharedPipeline(wire)
@@ -310,10 +328,12 @@ class Follower:
         raw, *answers = await pipeline.execute()
 
         # Neither waits for the other: what keeps one back is reported, and tried again.
+        found = False
         try:
-            return await self._take_head(raw)
+            swapped = await self._take_head(raw)
         finally:
-            await self._beside.take(question, answers)
+            found = await self._beside.take(question, answers)
+        return swapped, found
 
     async def _take_head(self, raw: Any) -> bool:
         if raw is None and self._seen is None:

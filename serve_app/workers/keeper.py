@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,12 @@ from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.settings import Settings
 from serve_app.workers.actors import NAMESPACE, PING_S, STOP_S, start_worker, worker_kinds
+
+WELL_S = 5.0
+"""How long workers that were all well, and all there are, are not asked again.
+
+Ray starts one again that dies; to ask all of them costs each of them something.
+"""
 
 log = logging.getLogger("banditloop.background")
 
@@ -46,6 +54,7 @@ class Keeper:
         self._settings = settings
         self._generation = generation
         self._newest = generation
+        self._well_until, self._are_well = -math.inf, False
         self._kinds = worker_kinds(settings, specs, generation, since)
         self._actors = {name: self._start(name) for name in self._kinds}
 
@@ -57,11 +66,17 @@ class Keeper:
 
         A worker that Ray does not start again, for its constructor failed, is tried anew.
         """
+        if time.monotonic() < self._well_until:
+            return
+        self._are_well = True
         dead = await asyncio.gather(*(self._dies_of(name) for name in self._kinds))
 
         # While a later deployment begins, it is for that one to start and to end what there is.
         older, newer = other_generations(self._generation, self._kinds)
         if newer or self._newest > self._generation:
+            return
+        if self._are_well and not older:
+            self._well_until = time.monotonic() + WELL_S
             return
         for name, error in zip(self._kinds, dead, strict=True):
             if error is not None:
@@ -77,13 +92,17 @@ class Keeper:
         try:
             asked = self._actors[name].ping.remote(self._generation)
             newest = await asyncio.wait_for(asked, 2 * PING_S)
-            self._newest = max(self._newest, newest)
         except TimeoutError:
             log.warning("%s has not started yet", name)
         except ActorDiedError as error:
+            self._are_well = False
             return error
         except RayActorError:
             log.warning("%s has died: Ray is starting it again", name)
+        else:
+            self._newest = max(self._newest, newest)
+            return None
+        self._are_well = False
         return None
 
     async def __del__(self) -> None:

@@ -1,6 +1,7 @@
 """One connection for many requests: what they write and read at a time goes out as one message."""
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
@@ -163,10 +164,12 @@ class SharedWire:
 
     ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``,
     ``skipped`` (not sent, after another's failure) and ``crowded`` (MAX_WAITING were waiting).
+    ``written_at``: when somebody has last had something to write, of the loop's time.
     """
 
     def __init__(self, client: AsyncRedis, *, timeout_s: float, confirm_replicas: int) -> None:
         self.failures: Counter[str] = Counter()
+        self.written_at = -math.inf
         self._client = client
         self._wire = wire(client)
         self._timeout_s = timeout_s
@@ -229,6 +232,7 @@ class SharedWire:
         Raises:
             LogUnavailableError: not known to be logged.
         """
+        self.written_at = asyncio.get_running_loop().time()
         asked = self._wait(head, data, count, alone)
         if isinstance(asked, str):
             raise self.failed(asked, count)

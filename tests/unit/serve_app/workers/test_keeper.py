@@ -155,6 +155,27 @@ async def test_what_an_earlier_deployment_has_left_is_ended_and_what_a_later_one
     assert len(ended) == 2
 
 
+async def test_workers_that_were_all_well_are_not_asked_again_for_a_while(started, named):
+    """Unless one was not, or there is one too many."""
+    keeper = Kept(Settings(archive="none"), [PolicySpec("home")], 7)
+    asked: list[int] = []
+
+    async def wanted(generation: int) -> int:
+        asked.append(generation)
+        if len(asked) == 1:
+            raise ActorUnavailableError("restarting", None)
+        return generation
+
+    keeper._actors["learner-home-0.7"].ping = SimpleNamespace(remote=wanted)
+    named.append("learner-home-0.7")
+    for _ in range(4):
+        await keeper.check_health()
+    assert len(asked) == 2  # the one that was not well at once, and then not
+    keeper._well_until = 0.0
+    await keeper.check_health()
+    assert len(asked) == 3
+
+
 async def test_a_keeper_whose_workers_a_later_deployment_wants_starts_and_ends_nothing(
     started, named
 ):
