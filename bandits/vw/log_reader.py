@@ -50,6 +50,8 @@ READABLE: Mapping[str, Arity] = {
 }
 _NO_COST = float(np.finfo(np.float32).max)
 """How VW marks a cost that was not given."""
+_CONSTANT_SPACE = 128
+"""The namespace of the constant."""
 _SLACK, _TINY = 1e-4, 1e-30  # VW reads numbers its own way, quickly, into 32 bits
 
 
@@ -168,6 +170,31 @@ class VwLogReader:
             ReplayError: VW stops in the middle of a text, and would read later lines wrong.
         """
         return _pmf_of(self._asked(lines, label, self._workspace.predict_multi_ex_one))
+
+    def features(self, lines: Sequence[bytes]) -> list[list[tuple[int, int]]]:
+        """Return the features of each example: the first byte of its namespace, and its index.
+
+        The constant that Vowpal Wabbit adds is left out.
+
+        Args:
+            lines: the examples in UTF-8, as for ``pmf``.
+
+        Raises:
+            BadRowError: VW cannot read them.
+        """
+        try:
+            examples = self._parse(lines)
+        except (RuntimeError, UnicodeDecodeError) as error:
+            raise BadRowError("VW cannot read it", "line") from error
+        return [
+            [
+                (letter, int(index))
+                for letter in example._feat_group_indices  # noqa: SLF001
+                if letter != _CONSTANT_SPACE
+                for index in example[letter].indices
+            ]
+            for example in examples
+        ]
 
     def learn(self, label: VwLabel, probability: float) -> None:
         """Learn from the example that was predicted last; nothing with -t.

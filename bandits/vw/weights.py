@@ -23,7 +23,8 @@ from bandits.kernels.features import FNV_PRIME, weigh
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from bandits.vw.arguments import CLAIMED, DEFAULT_BITS, SCORED_CB_TYPES, read_arguments, read_bits
 
-_CONSTANT = 11650396  # the hash of VW's constant feature
+CONSTANT = 11650396
+"""The hash of VW's constant feature."""
 _WILDCARD = ord(":")
 # the namespaces that VW lets a wildcard stand for
 _WILDCARD_MATCHES = range(ord(" "), ord("~") + 1)
@@ -42,6 +43,11 @@ class ScorerPlan:
     bits: int = DEFAULT_BITS
     constant: bool = True
     interactions: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many weights there are."""
+        return 1 << self.bits
 
 
 def parse_arguments(args: str) -> ScorerPlan | None:
@@ -196,7 +202,7 @@ class WeightScorer:
         dense = np.zeros(size, dtype=np.float32)
         dense[indices] = values
         self._weights = frozen(dense)
-        self.constant = float(dense[_CONSTANT & (size - 1)]) if plan.constant else 0.0
+        self.constant = float(dense[CONSTANT & (size - 1)]) if plan.constant else 0.0
 
     def weight(self, hashed: int) -> float:
         """Return the weight that a feature's hash, or a product's, finds."""

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,9 @@ from policies.personalizer.arguments import (
 )
 from policies.personalizer.configuration import WantedConfiguration, with_configuration
 from policies.spec import PolicySpec, spec_of
+
+if TYPE_CHECKING:
+    from simulator.logs.exported.weights import CarriedWeights
 
 MODEL_IN_ZIP = "model.vw"
 NOT_CARRIED = "cannot be carried over"
@@ -41,12 +44,14 @@ class Exports(NamedTuple):
     Attributes:
         service: its configuration, as JSON.
         arguments: those of its policy; None: nobody says.
-        has_model: whether a model was given.
+        model: its model; None: none was given.
+        made_with: the arguments that the model says; None: it says none.
     """
 
     service: dict[str, Any]
     arguments: str | None
-    has_model: bool
+    model: bytes | None = None
+    made_with: str | None = None
 
 
 class Carried(NamedTuple):
@@ -109,10 +114,11 @@ def read_exports(configs: Sequence[Path], model: Path | None) -> Exports:
             " /personalizer/configurations/service answers",
             "config",
         )
-    if model is not None:
-        found = arguments_in_model(_model_bytes(model))
-        arguments = arguments or found
-    return Exports(service, arguments, has_model=model is not None)
+    if model is None:
+        return Exports(service, arguments)
+    weights = _model_bytes(model)
+    found = arguments_in_model(weights)
+    return Exports(service, arguments or found, weights, found)
 
 
 def migrated(name: str, exports: Exports) -> Migrated:
@@ -153,16 +159,27 @@ def migrated(name: str, exports: Exports) -> Migrated:
 
     carried.insert(0, Carried(where, arguments, refused + _learns(spec) + changes))
     carried += _settings(service, spec)
-    if exports.has_model:
-        carried.append(
-            Carried(
-                "model",
-                "weights of Vowpal Wabbit",
-                f"{NOT_CARRIED}: they are of features by the names that they had there; --logs"
-                " teaches a model of their names here",
-            )
-        )
     return Migrated(spec, _written(spec), carried)
+
+
+def without_weights(why: str) -> Carried:
+    """Return what is said of a model whose weights stay behind, and why."""
+    return Carried("model", "weights of Vowpal Wabbit", f"{NOT_CARRIED}: {why}")
+
+
+def with_weights(weights: "CarriedWeights") -> Carried:
+    """Return what is said of a model whose weights have been taken over."""
+    found = weights.found
+    said = (
+        f"{found.carried:,} of its {found.weights:,} weights that are not 0, under the names that"
+        f" features have here: those of the {found.decisions:,} decisions of --logs that were"
+        f" looked at. Scores of these differ by {found.apart:.2g} at most"
+    )
+    if found.carried < found.weights:
+        said += "; the others are of features or crosses that these do not have"
+    if weights.unknown:
+        said += f"; {weights.unknown:,} further decisions were not understood for certain"
+    return Carried("model", "weights of Vowpal Wabbit", said)
 
 
 def arguments_in_model(model: bytes) -> str | None:

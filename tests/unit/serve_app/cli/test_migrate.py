@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from vowpal_wabbit_next import DSJsonFormatParser, Workspace, run_cli_driver
 
 from bandits.errors import SpecError
 from bandits.types import ActionSet
-from bandits.vw.learner import VwLearner
+from bandits.vw.learner import VwLearner, load_vw
 from bandits.vw.payloads import decode_model
 from policies.artifacts.learner_model import decode_trained
 from policies.blend import load_policy
@@ -21,6 +22,8 @@ from policies.spec import load_spec
 from serve_app.cli.migrate import app
 from serve_app.cli.migrate.exports import arguments_in_model
 from simulator.learners.trained import snapshot_of
+from simulator.logs.exported.personalizer import parse_exported
+from simulator.logs.text_records import TextRecord
 
 SERVICE = {
     "rewardWaitTime": "PT20M",
@@ -139,6 +142,85 @@ def test_a_model_tells_its_policy_and_that_its_weights_stay_behind(exported: Pat
     assert load_spec(tmp_path / "out" / "policy.yaml").personalizer.arguments in (
         arguments_in_model(model) or ""
     )
+
+
+WORDS = "--cb_type mtr --power_t 0 -l 0.05 -q ::"
+ARGUMENTS = f"--cb_explore_adf --epsilon 0.2 {WORDS}"
+
+
+def rich(number: int, rng: random.Random) -> dict[str, Any]:
+    """A line with namespaces, numbers, arrays, booleans, and texts with spaces."""
+    made = line(number, rng)
+    shared, actions = made["c"]["FromUrl"], made["c"]["_multi"]
+    shared[0]["user"] |= {"plan": rng.choice(["free", "paid up"]), "new": rng.random() < 0.5}
+    made["c"]["weather"] = {"wind": round(rng.random(), 3), "kind": rng.choice(["dry", "wet"])}
+    for action in actions:
+        action["j"].append({"price": round(rng.random(), 3), "live": True, "42": 0.5})
+        action["taste"] = {"of": [round(rng.random(), 3), 0.5], "sort": "a:b c"}
+    return made
+
+
+def trained(folder: Path, kind: str) -> bytes:
+    """What Vowpal Wabbit's driver makes of the lines, in the order in which they were logged."""
+    words = [f"--{kind}", *WORDS.split(), "--dsjson", "-d", str(folder / "log.json")]
+    run_cli_driver([*words, "-f", str(folder / kind)], onethread=True)
+    return (folder / kind).read_bytes()
+
+
+def scored(folder: Path, model: bytes, lines: list[str]) -> list[dict[int, float]]:
+    """What Vowpal Wabbit says that each action of some lines costs."""
+    workspace = Workspace(["--quiet"], model_data=model)
+    parser = DSJsonFormatParser(workspace)
+    return [dict(workspace.predict_one(parser.parse_json(each))) for each in lines]
+
+
+def test_a_models_weights_are_carried_over_by_the_names_that_logs_give(tmp_path: Path):
+    """What it scores here is what Vowpal Wabbit's own driver scores with it, of the same line."""
+    rng = random.Random(7)
+    lines = [json.dumps(rich(number, rng)) for number in range(400)]
+    (tmp_path / "log.json").write_text("\n".join(lines) + "\n")
+    model, plain = trained(tmp_path, "cb_explore_adf"), trained(tmp_path, "cb_adf")
+    for name, content in (("service", SERVICE), ("policy", {**POLICY, "arguments": ARGUMENTS})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "model.vw").write_bytes(model)
+    result = run(
+        *("--config", tmp_path / "service.json", "--config", tmp_path / "policy.json"),
+        *("--model", tmp_path / "model.vw", "--logs", tmp_path / "log.json"),
+        *("--out", tmp_path / "out"),
+    )
+    assert result.exception is None, result.output
+    said = " ".join(result.output.split())
+    assert "under the names that" in said
+
+    made = decode_trained((tmp_path / "out" / "model").read_bytes())
+    assert made.learned == 400
+    spec = load_spec(tmp_path / "out" / "policy.yaml")
+    assert made.spec().model_digest == spec.model_digest
+    scorer = load_vw(snapshot_of(made, salt=b"s"))
+    for text, theirs in zip(lines[:100], scored(tmp_path, plain, lines[:100]), strict=True):
+        row, _ = parse_exported(TextRecord(tmp_path / "log.json", 0, [text.encode()]))
+        asked, actions = featurise(spec, Catalogue(), row.context, row.action_ids, row.features, {})
+        ours = scorer.scores(asked, actions)
+        assert [-theirs[at] for at in range(3)] == pytest.approx(ours.tolist(), abs=1e-5)
+
+
+def test_weights_whose_names_nothing_says_stay_behind_and_the_logs_are_learned(tmp_path: Path):
+    """Where scores are no sums of weights, or no line is understood for certain."""
+    rng = random.Random(3)
+    odd = [line(number, rng) for number in range(50)]
+    for each in odd:
+        each["c"]["FromUrl"][0]["a.b"] = 1
+    (tmp_path / "log.json").write_text("\n".join(map(json.dumps, odd)) + "\n")
+    (tmp_path / "model.vw").write_bytes(trained(tmp_path, "cb_explore_adf"))
+    (tmp_path / "service.json").write_text(json.dumps(SERVICE))
+    result = run(
+        *("--config", tmp_path / "service.json", "--model", tmp_path / "model.vw"),
+        *("--logs", tmp_path / "log.json", "--out", tmp_path / "out"),
+    )
+    assert result.exception is None, result.output
+    said = " ".join(result.output.split())
+    assert "none has features that are understood for certain" in said
+    assert decode_trained((tmp_path / "out" / "model").read_bytes()).learned == 50
 
 
 @pytest.mark.parametrize(
