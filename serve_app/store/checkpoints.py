@@ -17,7 +17,8 @@ from serve_app.store.snapshots import UNNAMED_S
 
 RECENT = 10
 HOURS = 24
-DAYS = 30
+DAYS = 32
+"""So many that one of them is 30 days old, at whatever hour, and a log can be cut there."""
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 log = logging.getLogger("banditloop.checkpoints")
