@@ -12,7 +12,7 @@ from bandits.vw.arguments import read_arguments
 from bandits.vw.command_line import read_command
 from bandits.vw.config import VwConfig
 from bandits.vw.weights import parse_arguments
-from policies.personalizer.nearest import nearest_taken
+from policies.personalizer.nearest import nearest_taken, read_options
 from policies.spec import PolicySpec
 from policies.spec.checks import admit
 from policies.spec.personalizer import SEVERAL_SLOTS, PersonalizerSettings
@@ -125,6 +125,20 @@ def with_epsilon(args: str, epsilon: float) -> str:
     words = args.split()
     if _without_epsilon(words) == " ".join(words):
         return args
+    return f"{_without_epsilon(words)} --epsilon {epsilon:g}"
+
+
+def telling_epsilon(text: str, epsilon: float) -> str:
+    """Return a policy's arguments as they are explored by: with this epsilon, if theirs is another.
+
+    Args:
+        text: the arguments, as they were sent.
+        epsilon: what is explored now.
+    """
+    words = text.split()
+    said = [value for name, value in read_options(words) if name == "epsilon"]
+    if _number((said or [str(_EPSILON)])[-1] or "") == epsilon:
+        return text
     return f"{_without_epsilon(words)} --epsilon {epsilon:g}"
 
 

@@ -12,11 +12,12 @@ from bandits.log.join_rule import Aggregation
 from bandits.vw.accepted_arguments import KNOWN
 from bandits.vw.arguments import read_arguments
 from bandits.vw.config import VwConfig
-from policies.personalizer.arguments import with_epsilon
+from policies.personalizer.apprentice_metrics import ApprenticeModeMetrics
+from policies.personalizer.arguments import telling_epsilon, with_epsilon
 from policies.personalizer.durations import iso_duration, iso_seconds
 from policies.spec import PolicySpec
 from policies.spec.checks import admit
-from policies.spec.personalizer import PersonalizerSettings
+from policies.spec.personalizer import MOST_DAYS, PersonalizerSettings
 
 Mode = Literal["Online", "Apprentice", "LoggingOnly"]
 Text = str | msgspec.UnsetType | None
@@ -36,6 +37,7 @@ _MODES: Mapping[Mode, Mapping[str, str | msgspec.UnsetType]] = {
     "Apprentice": {"mode": "apprentice", "learn": "imitation"},
     "LoggingOnly": {"mode": "apprentice", "learn": "rewards"},
 }
+_FOR_EVER = -1
 _NEVER = "0001-01-01T00:00:00"
 """When a configuration was changed that never was."""
 _WITH_MODE = ("rewardWaitTime", "defaultReward", "rewardAggregation")
@@ -55,8 +57,11 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     last_configuration_edit_date: str
     learning_mode: Mode
     is_auto_optimization_enabled: bool = False
+    auto_optimization_frequency: str | msgspec.UnsetType = msgspec.UNSET
+    auto_optimization_start_date: str | msgspec.UnsetType = msgspec.UNSET
     model_retrain_days: int
     is_inference_explainability_enabled: bool = False
+    latest_apprentice_mode_metrics: ApprenticeModeMetrics | msgspec.UnsetType = msgspec.UNSET
 
 
 class WantedConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -70,8 +75,8 @@ class WantedConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     reward_aggregation: str
     exploration_percentage: Annotated[float, msgspec.Meta(ge=0, le=1)]
     model_export_frequency: str
-    log_retention_days: Annotated[int, msgspec.Meta(ge=-1, le=36_500)]
-    model_retrain_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)]
+    log_retention_days: Annotated[int, msgspec.Meta(ge=-1, le=MOST_DAYS)]
+    model_retrain_days: Annotated[int, msgspec.Meta(ge=0, le=MOST_DAYS)]
     learning_mode: Mode | msgspec.UnsetType | None = msgspec.UNSET
     is_auto_optimization_enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
     auto_optimization_frequency: Text = msgspec.UNSET
@@ -81,8 +86,15 @@ class WantedConfiguration(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     is_inference_explainability_enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
 
 
-def configuration_of(spec: PolicySpec) -> ServiceConfiguration:
-    """Return what a spec says in the terms of Personalizer."""
+def configuration_of(
+    spec: PolicySpec, metrics: ApprenticeModeMetrics | None = None
+) -> ServiceConfiguration:
+    """Return what a spec says in the terms of Personalizer.
+
+    Args:
+        spec: the policy's.
+        metrics: what is known of its imitation, if it is an apprentice.
+    """
     own = settings_of(spec)
     mode: Mode = "Online"
     if spec.is_apprentice:
@@ -93,18 +105,37 @@ def configuration_of(spec: PolicySpec) -> ServiceConfiguration:
         reward_aggregation=_NAMES.get(spec.join.aggregation, spec.join.aggregation),
         exploration_percentage=_explored(spec),
         model_export_frequency=iso_duration(own.model_export_frequency_s),
-        log_retention_days=own.log_retention_days,
+        log_retention_days=(
+            _FOR_EVER if own.log_retention_days is msgspec.UNSET else own.log_retention_days
+        ),
         last_configuration_edit_date=own.edited or _NEVER,
         learning_mode=mode,
+        auto_optimization_frequency=(
+            msgspec.UNSET
+            if own.auto_optimization_frequency_s is msgspec.UNSET
+            else iso_duration(own.auto_optimization_frequency_s)
+        ),
+        auto_optimization_start_date=own.auto_optimization_start,
         model_retrain_days=own.model_retrain_days,
         is_inference_explainability_enabled=own.explains,
+        latest_apprentice_mode_metrics=(
+            msgspec.UNSET if metrics is None or mode != "Apprentice" else metrics
+        ),
     )
 
 
 def arguments_of(spec: PolicySpec) -> str:
-    """Return the Vowpal Wabbit arguments of a policy: as they were sent, or as it learns."""
+    """Return the Vowpal Wabbit arguments of a policy: as they were sent, or as it learns.
+
+    Where the configuration was changed since, they say what is explored now.
+    """
     own = settings_of(spec).arguments
     if own is not None:
+        if isinstance(spec.exploration, EpsilonGreedy):
+            return telling_epsilon(own, spec.exploration.epsilon)
+        if isinstance(spec.learner, VwConfig) and with_epsilon(own, 0.0) != own:
+            said = read_arguments(spec.learner.args, KNOWN).get("epsilon")
+            return own if said is None else telling_epsilon(own, float(said[-1]))
         return own
     if isinstance(spec.learner, VwConfig):
         args = spec.learner.args
@@ -131,16 +162,7 @@ def with_configuration(spec: PolicySpec, wanted: WantedConfiguration) -> PolicyS
         InvalidFieldError, SpecError: ``target`` is the field of the configuration.
     """
     _refuse_missing(wanted)
-    wait_s = iso_seconds(wanted.reward_wait_time, "rewardWaitTime")
-    if not WAIT_S[0] <= wait_s <= WAIT_S[1]:
-        raise InvalidFieldError("a reward is waited for 5 s to 2 days", "rewardWaitTime")
-    aggregation = _AGGREGATIONS.get(wanted.reward_aggregation.lower())
-    if aggregation is None:
-        known = ", ".join(_AGGREGATIONS)
-        raise InvalidFieldError(
-            f"rewards are put together by one of {known}, not by {wanted.reward_aggregation!r}",
-            "rewardAggregation",
-        )
+    wait_s, aggregation = _wait_of(wanted, spec), _aggregation_of(wanted, spec)
     export_s = iso_seconds(wanted.model_export_frequency, "modelExportFrequency")
     if not export_s > 0:
         raise InvalidFieldError("a duration above 0", "modelExportFrequency")
@@ -157,6 +179,10 @@ def with_configuration(spec: PolicySpec, wanted: WantedConfiguration) -> PolicyS
         model_export_frequency_s=export_s,
         log_retention_days=wanted.log_retention_days,
         model_retrain_days=wanted.model_retrain_days,
+        auto_optimization_frequency_s=_frequency(wanted, own),
+        auto_optimization_start=_given(
+            wanted.auto_optimization_start_date, own.auto_optimization_start
+        ),
         explains=_kept(wanted.is_inference_explainability_enabled, otherwise=own.explains),
         edited=_now(),
     )
@@ -174,6 +200,28 @@ def with_configuration(spec: PolicySpec, wanted: WantedConfiguration) -> PolicyS
         return admit(_exploring(changed, wanted.exploration_percentage))
     except SpecError as error:
         raise SpecError(f"{error.target}: {error.message}", "configuration") from error
+
+
+def _wait_of(wanted: WantedConfiguration, spec: PolicySpec) -> float:
+    """Return how long a reward is waited for; what a spec says already is never refused."""
+    wait_s = iso_seconds(wanted.reward_wait_time, "rewardWaitTime")
+    if wait_s != spec.join.window_s and not WAIT_S[0] <= wait_s <= WAIT_S[1]:
+        raise InvalidFieldError("a reward is waited for 5 s to 2 days", "rewardWaitTime")
+    return wait_s
+
+
+def _aggregation_of(wanted: WantedConfiguration, spec: PolicySpec) -> Aggregation:
+    """Return how rewards are put together; what a spec says already is never refused."""
+    if wanted.reward_aggregation == spec.join.aggregation:
+        return spec.join.aggregation
+    aggregation = _AGGREGATIONS.get(wanted.reward_aggregation.lower())
+    if aggregation is None:
+        known = ", ".join(_AGGREGATIONS)
+        raise InvalidFieldError(
+            f"rewards are put together by one of {known}, not by {wanted.reward_aggregation!r}",
+            "rewardAggregation",
+        )
+    return aggregation
 
 
 def _refuse_missing(wanted: WantedConfiguration) -> None:
@@ -194,6 +242,21 @@ def _refuse_missing(wanted: WantedConfiguration) -> None:
 
 def _kept(given: bool | msgspec.UnsetType | None, *, otherwise: bool) -> bool:
     return given if isinstance(given, bool) else otherwise
+
+
+def _given(sent: Text, kept: str | msgspec.UnsetType) -> str | msgspec.UnsetType:
+    return sent if isinstance(sent, str) else kept
+
+
+def _frequency(wanted: WantedConfiguration, own: PersonalizerSettings) -> float | msgspec.UnsetType:
+    """Return how often a policy would be optimised, if it were: it is told again."""
+    sent, field = wanted.auto_optimization_frequency, "autoOptimizationFrequency"
+    if not isinstance(sent, str):
+        return own.auto_optimization_frequency_s
+    seconds = iso_seconds(sent, field)
+    if not seconds > 0:
+        raise InvalidFieldError("a duration above 0", field)
+    return seconds
 
 
 def _with_mode(spec: PolicySpec, mode: Mode) -> PolicySpec:

@@ -38,6 +38,9 @@ def nearest_taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
     options = _without_ignored(read_options(words))
     names = {name for name, _ in options}
     changes: list[str] = []
+    if "power_t" not in names and _number(dict(options).get("learning_rate")) == 0.0:
+        # A rate of nothing does not decay: the least there is stays as small.
+        options.append(("power_t", "0"))
     kept: list[Argument] = []
     rates = _slow_rates(options)
     for name, value in options:
@@ -116,8 +119,6 @@ def _taken(name: str, value: str) -> str | None:
         return value if _LETTERS.issuperset(value) else None
     if name == "cb_type" and value in {"ips", "dm"}:
         return "mtr"
-    if name == "learning_rate" and _number(value) == 0.0:
-        return value  # it would learn nothing, and no rate is near that
     if name in _CLAMPED:
         return _clamped(value, ACCEPTED[name].low, ACCEPTED[name].high)
     return value
@@ -131,7 +132,7 @@ def _slow_rates(options: Sequence[Argument]) -> dict[str, str]:
     if given.get("power_t") is None or _number(given["power_t"]) != 0.0:
         return {}
     rate = given.get("learning_rate")
-    if rate is None or not 0.0 < _number(rate) <= SLOW_RATES[1]:
+    if rate is None or not 0.0 <= _number(rate) <= SLOW_RATES[1]:
         return {}
     return {
         "learning_rate": _clamped(rate, *SLOW_RATES),

@@ -5,7 +5,9 @@ from typing import Annotated
 import msgspec
 
 SEVERAL_SLOTS = "--ccb_explore_adf"
-Days = Annotated[int, msgspec.Meta(ge=-1, le=36_500)]
+MOST_DAYS = (1 << 31) - 1
+"""As many as the protocol can say."""
+Days = Annotated[int, msgspec.Meta(ge=-1, le=MOST_DAYS)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -19,17 +21,22 @@ class PersonalizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             the learner.
         model_export_frequency_s: how often a model is taken over, in seconds. Here it is about once
             a second, whatever it says.
-        log_retention_days: for how long the log is kept; -1: for ever.
+        log_retention_days: for how many days the log is kept; -1, and without it: for ever.
         model_retrain_days: how much of the log a changed policy learns again. Here it learns all or
             nothing of it (on_change).
+        auto_optimization_frequency_s: how often another policy would take over by itself, in
+            seconds, if one did: none does.
+        auto_optimization_start: since when one would.
         explains: whether answers say why.
         edited: when something was changed last, in ISO 8601.
     """
 
     arguments: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     model_export_frequency_s: Seconds = 300.0
-    log_retention_days: Days = 90
-    model_retrain_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 2
+    log_retention_days: Days | msgspec.UnsetType = msgspec.UNSET
+    model_retrain_days: Annotated[int, msgspec.Meta(ge=0, le=MOST_DAYS)] = 2
+    auto_optimization_frequency_s: Seconds | msgspec.UnsetType = msgspec.UNSET
+    auto_optimization_start: str | msgspec.UnsetType = msgspec.UNSET
     explains: bool = False
     edited: str = ""
 

@@ -31,6 +31,7 @@ from serve_app.personalizer.evaluations.jobs import EvaluationJobs
 from serve_app.personalizer.evaluations.operations import EvaluationOperations
 from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.personalizer.loops.operations import LoopOperations
+from serve_app.personalizer.loops.retention import Retention
 from serve_app.replica.known_users import KnownUsers
 from serve_app.replica.learning_watch import LearningWatch
 from serve_app.replica.metrics import Metrics
@@ -206,6 +207,8 @@ class RankReplica:
             *ImportanceOperations(self._settings, loops, jobs).routes(),
         )
         self._tasks.append(asyncio.ensure_future(jobs.follow()))
+        retention = Retention(self._settings, self._specs)
+        self._tasks.append(asyncio.ensure_future(retention.follow()))
         spoken = PersonalizerApi(api, api.backend, self._keys, more)
         origins = self._settings.allowed_origins()
         app: Asgi = CrossOriginApi(spoken, origins) if origins else spoken

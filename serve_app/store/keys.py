@@ -330,6 +330,11 @@ class Keys(LogKeys):
         """Hash from an evaluation's job to what its policies earn over time."""
         return self._key("evaluation_series")
 
+    @property
+    def apprenticeship(self) -> str:
+        """What an apprentice's imitation was counted to be, last; partition 0 has it."""
+        return self._key("apprenticeship")
+
     def at_work(self, job: str) -> str:
         """Name the mark of a job that a replica is at just now; see evaluations/kept.py."""
         return self._key(f"at_work:{job}")

@@ -97,7 +97,7 @@ class Token:
 async def test_programs_that_were_published_for_the_clients_run_unchanged(url):
     quickstarts.grocery(url, KEY)
     quickstarts.videos(url, AzureKeyCredential(KEY))
-    await quickstarts.videos_async(url, KEY)
+    await quickstarts.videos_async(url, AzureKeyCredential(KEY))
     with ThreadPoolExecutor() as pool:
         said = pool.submit(quickstarts.administration, url, KEY).result()
     assert said["explorationPercentage"] == 0.2

@@ -1,11 +1,16 @@
 """Personalizer's own clients, unchanged, against a replica with a learner: what they are promised, and mutants that break it."""
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from azure.ai.personalizer import PersonalizerClient
+from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
 from azure.core.credentials import AccessToken, AzureKeyCredential
 from azure.core.exceptions import AzureError, ServiceRequestError
 from msrest.exceptions import HttpOperationError
@@ -16,7 +21,7 @@ from support.personalizer_checks import CHECKS, OF_SLOTS, Setting, asked, ids
 from bandits.errors import InvalidFieldError, UnknownEventError
 from bandits.exploration import EpsilonGreedy
 from bandits.log.join_rule import JoinRule
-from bandits.log.records import RewardRecord
+from bandits.log.records import RewardRecord, TickRecord
 from bandits.vw.config import VwConfig
 from policies.decisions import barred_slots
 from policies.spec import PolicySpec
@@ -79,7 +84,7 @@ async def test_programs_that_were_published_for_the_clients_run_unchanged(servic
     home = f"{service.url}/policies/home"
     await asyncio.to_thread(quickstarts.grocery, home, KEY)
     await asyncio.to_thread(quickstarts.videos, f"{home}/", AzureKeyCredential(KEY))
-    await quickstarts.videos_async(home, KEY)
+    await quickstarts.videos_async(home, AzureKeyCredential(KEY))
     said = await asyncio.to_thread(quickstarts.administration, home, KEY)
     assert (said["explorationPercentage"], said["learningMode"]) == (0.2, "Online")
 
@@ -102,6 +107,55 @@ def test_a_token_works_behind_tls_and_only_there(service, monkeypatch, tmp_path_
     client = PersonalizerClient(f"{service.url}/policies/home", Token())
     with client, pytest.raises(ServiceRequestError, match="not permitted"):
         client.rank(asked())
+
+
+ASYNC = """
+import asyncio, sys
+from azure.core.credentials import AccessToken
+from support import personalizer_quickstarts as quickstarts
+
+class Token:
+    async def get_token(self, *_, **__):
+        return AccessToken(sys.argv[2], 1 << 40)
+
+asyncio.run(quickstarts.videos_async(sys.argv[1], Token()))
+"""
+
+
+def test_an_asynchronous_program_with_a_token_works_behind_tls(service, tmp_path_factory):
+    """Its transport reads which certificates it trusts once, when it is imported."""
+    (certificate,) = tmp_path_factory.getbasetemp().glob("personalizer0/local.pem")
+    program = [sys.executable, "-c", ASYNC, f"{service.tls_url}/policies/home", KEY]
+    where = {"SSL_CERT_FILE": str(certificate), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, **where}
+    done = subprocess.run(program, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_how_often_an_apprentice_imitates_is_told_with_its_configuration(service):
+    """As of when it was counted last; whoever asks has it counted anew."""
+    url = f"{service.url}/policies/novice"
+    with PersonalizerClient(url, AzureKeyCredential(KEY)) as client:
+        for value in (1.0, 0.5):
+            client.reward(client.rank(asked())["eventId"], {"value": value})
+    patience = threading.Event()
+    while not isinstance(service.records("novice")[-1], TickRecord):
+        patience.wait(0.05)  # windows close by the log's own time
+    closed = service.folded("novice").join.counts["closed"]
+
+    with PersonalizerAdministrationClient(url, AzureKeyCredential(KEY)) as admin:
+        first = admin.get_service_configuration()
+        assert (first["learningMode"], "latestApprenticeModeMetrics" in first) == (
+            *("Apprentice", False),
+        )
+        while "latestApprenticeModeMetrics" not in (told := admin.get_service_configuration()):
+            patience.wait(0.1)
+        found = told["latestApprenticeModeMetrics"]
+    assert 2 <= found["numberOfEvents"] <= closed
+    assert 0 <= found["numberOfImitatedEvents"] <= found["numberOfEvents"]
+    assert found["sumOfImitatedRewards"] <= found["sumOfRewards"] + found["numberOfEvents"]
+    assert found["startTime"] <= found["lastProcessedEventTime"]
+    assert found["lastBatchMetrics"]["numberOfEvents"] == found["numberOfEvents"]
 
 
 # Mutants of the adapter, each of which one of the checks has to catch

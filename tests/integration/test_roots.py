@@ -1,5 +1,6 @@
 """A log begins at a root: what comes after is proven, and what is before is not needed for it."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from bandits.errors import ArchiveError, RetentionError, SnapshotError
 from bandits.log.codec import digest
+from bandits.log.positions import position_ms
 from bandits.log.records import (
     CheckpointRecord,
     ErasureRecord,
@@ -25,12 +27,15 @@ from policies.archive.archive import ArchiveReader
 from policies.profiles.options import ProfileOptions
 from policies.profiles.part import CutRule, encode_part, join_parts
 from policies.spec import PolicySpec
+from policies.spec.personalizer import PersonalizerSettings
 from serve_app.admin.control import rollback
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.roots.older_files import older_files, remove_older
 from serve_app.admin.roots.one_log import state_root
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.cli.main import app
+from serve_app.personalizer.loops.retention import Retention, retain
+from serve_app.settings import Settings
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import LogPast
 from serve_app.store.keys import UsersKeys
@@ -243,6 +248,40 @@ def test_profiles_begin_with_what_was_known_at_the_root(client, tmp_path, monkey
     file.unlink()
     with pytest.raises(ArchiveError, match="is gone"):
         shop.said_of_users()
+
+
+def test_a_log_is_kept_for_as_many_days_as_clients_have_set(shop, monkeypatch):
+    """Files of before go, and what is left is proven; where nobody has set it, nothing goes."""
+    settings = Settings(redis_url=url_of(shop.client), archive=shop.root, salt=SALT.decode())
+    assert Retention(settings, [shop.spec]).days == {}
+    asyncio.run(Retention(settings, [shop.spec]).follow())
+    kept = PersonalizerSettings(log_retention_days=-1)
+    assert Retention(settings, [msgspec.structs.replace(shop.spec, personalizer=kept)]).days == {}
+
+    shop.go_on(2)
+    files = [*shop.reader().chain.listing.after(None)]
+    assert retain(settings, shop.client, "home", 1) == []
+    assert shop.stored.checkpoints.root() is None
+
+    # A day after the first half of the files.
+    half = files[len(files) // 2]
+    passed_ms = position_ms(half.last) + 86_400_000
+    monkeypatch.setattr(RedisLog, "now_ms", lambda _: passed_ms)
+    spec = msgspec.structs.replace(
+        shop.spec, personalizer=PersonalizerSettings(log_retention_days=1)
+    )
+    retention = Retention(settings, [spec])
+    assert retention.days == {"home": 1}
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(retention.follow(), 0.1))  # a thread ends what it has begun
+    left = [*shop.reader().chain.listing.after(None)]
+    removed = [each for each in files if each not in left]
+    assert half in left
+    assert removed
+    assert files == removed + left
+    assert all(position_ms(each.last) < position_ms(half.last) for each in removed)
+    assert set(shop.verdicts()) == {"identical"}
+    assert retain(settings, shop.client, "home", 1) == []
 
 
 def test_the_command_states_a_root_and_verification_prints_it(shop, monkeypatch):

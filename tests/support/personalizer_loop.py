@@ -26,5 +26,8 @@ class HeldLoop:
         """Return an evaluation."""
         return self.kept.get(name)
 
+    async def apprenticeship(self) -> None:
+        """Return that nothing was counted."""
+
     async def log_times(self) -> None:
         """Return that there is no log."""

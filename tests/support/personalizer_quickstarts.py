@@ -77,9 +77,9 @@ def videos(endpoint: str, credential: Any, **options: Any) -> None:
     client.close()
 
 
-async def videos_async(endpoint: str, key: str) -> None:
+async def videos_async(endpoint: str, credential: Any) -> None:
     """The same samples, asynchronous."""
-    async with AsyncClient(endpoint, AzureKeyCredential(key)) as client:
+    async with AsyncClient(endpoint, credential) as client:
         response = await client.rank({"actions": VIDEOS, "contextFeatures": VIEWER})
         await client.reward(response.get("eventId"), {"value": 1.0})
         page = await client.rank_multi_slot(_page())

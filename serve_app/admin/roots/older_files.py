@@ -1,6 +1,6 @@
 """The files of an archive that are before the root of its log."""
 
-from bandits.log.positions import has_reached, is_after
+from bandits.log.positions import has_reached, is_after, position_ms
 from policies.archive.archive import ArchiveReader
 from policies.archive.listing import ListedFile
 from policies.profiles.root_parts import remove_other_parts
@@ -30,7 +30,9 @@ def older_files(root: Root, archive: str, folder: str) -> list[ListedFile]:
     return found
 
 
-def remove_older(root: Root, archive: str, folder: str) -> list[ListedFile]:
+def remove_older(
+    root: Root, archive: str, folder: str, *, before_ms: int | None = None
+) -> list[ListedFile]:
     """Remove the files of an archive that nothing needs any more; return those of the log.
 
     What was known of users at earlier roots goes, too.
@@ -39,11 +41,14 @@ def remove_older(root: Root, archive: str, folder: str) -> list[ListedFile]:
         root: the log's.
         archive: folder or URI of the archive.
         folder: the log's, within it.
+        before_ms: files that end then or later stay, in milliseconds since 1970; None: none does.
 
     Raises:
         OSError: the file system cannot be reached.
     """
     files, older = Storage(archive, folder), older_files(root, archive, folder)
+    if before_ms is not None:
+        older = [each for each in older if position_ms(each.last) < before_ms]
     # The oldest first: what stays is without a gap whenever this ends.
     for each in older:
         files.remove(each.path)

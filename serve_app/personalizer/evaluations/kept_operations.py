@@ -1,5 +1,6 @@
 """What evaluations and feature importances have in common: begun by an id, looked at, forgotten."""
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from serve_app.store.evaluations.kept import (
     read_evaluations,
 )
 
+_OF_TYPE = re.compile(r"\s*(?:metadata\s*=\s*)?evaluationType\s+eq\s+'(Manual|Auto)'\s*")
+"""What a list is asked to be of; none is begun by itself here, so there are manual ones only."""
 NOTHING: Answer = (204, b"", JSON)
 MADE: Answer = (200, b"", JSON)
 
@@ -101,8 +104,20 @@ class KeptOperations:
         return kept
 
     async def listed(self, call: Call[None]) -> list[KeptEvaluation]:
-        """Return those that are asked for, the newest first."""
+        """Return those that are asked for, the newest first.
+
+        Raises:
+            RefusedCall: the filter is none that there is.
+        """
         asked: ListQuery = call.query
+        of_type = _OF_TYPE.fullmatch(asked.filter)
+        if asked.filter and of_type is None:
+            raise RefusedCall(
+                400, "InvalidRequest", "a filter is metadata=evaluationType eq 'Manual'", "filter"
+            )
+        if of_type is not None and of_type[1] == "Auto":
+            return []
+
         kept = await self.jobs.stored(
             lambda client: read_evaluations(client, call.policy, self.kind)
         )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from bandits.errors import RetentionError
 from bandits.log.positions import START, is_after, position_ms
 from bandits.log.records import DecisionRecord
@@ -13,13 +15,16 @@ from bandits.vw.config import VwConfig
 from bandits.vw.payloads import decode_model
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.learner_model import TrainedModel
+from policies.personalizer.apprentice_metrics import ApprenticeModeMetrics
 from policies.spec import PolicySpec
 from serve_app.admin.control import warm_start
 from serve_app.admin.preflight import validate
-from serve_app.admin.roots.older_files import remove_older
-from serve_app.admin.roots.one_log import state_root
+from serve_app.admin.replayed.verification import LogAddress
+from serve_app.admin.roots.older_files import older_files, remove_older
+from serve_app.admin.roots.partitions import state_roots
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.admin.wanted.specs import spec_now, want
+from serve_app.personalizer.loops.apprenticeship import count_again, may_count, read_metrics
 from serve_app.personalizer.loops.fresh import checkpoint_now
 from serve_app.personalizer.loops.model_file import checkpoint_of
 from serve_app.personalizer.loops.signing import signed_model
@@ -82,6 +87,10 @@ class Loop(Protocol):
         """Return an evaluation of the log; None: there is none of this id."""
         ...
 
+    async def apprenticeship(self) -> ApprenticeModeMetrics | None:
+        """Return how an apprentice imitates, as far as it was counted; None: not yet."""
+        ...
+
 
 class StoredLoop:
     """The loop of a policy that is served; see Loop."""
@@ -95,6 +104,7 @@ class StoredLoop:
         """
         self._settings = settings
         self._served = served
+        self._counting: asyncio.Future[None] | None = None
 
     async def spec(self) -> PolicySpec:
         """Return the spec that it has, or will have in a moment."""
@@ -155,7 +165,7 @@ class StoredLoop:
 
     async def log_times(self) -> Times | None:
         """Return from when to when there is a log with decisions; None: there is none."""
-        return await self._done(lambda client: _log_times(self._stored(client)))
+        return await self._done(self._log_times)
 
     async def demand_log(self, start: datetime, end: datetime) -> Times:
         """Return from when to when there is a log; refuse a time of which there is none.
@@ -182,16 +192,35 @@ class StoredLoop:
             stored = self._stored(client)
             checkpoint_now(stored, within_s=PATIENCE_S)
             try:
-                root = state_root(stored, stored.log.now_ms(), self._settings.secret())
+                roots = state_roots(self._address(), stored.log.now_ms())
             except RetentionError as error:
                 raise RefusedCall(400, "BadRequest", error.message, "logs") from error
-            remove_older(root, self._settings.archive_root(), self._folder())
+            name, archive = self._served.name, self._settings.archive_root()
+            for partition, root in enumerate(roots):
+                remove_older(root, archive, archive_folder(name, partition, len(roots)))
 
         await self._done(delete)
 
     async def evaluation(self, name: str) -> KeptEvaluation | None:
         """Return an evaluation of the log; None: there is none of this id."""
         return await self._done(lambda client: read_evaluation(client, self._served.name, name))
+
+    async def apprenticeship(self) -> ApprenticeModeMetrics | None:
+        """Return how an apprentice imitates, as far as it was counted; it is counted anew beside.
+
+        None: not yet.
+        """
+        policy = self._served.name
+
+        def known(client: Redis) -> tuple[ApprenticeModeMetrics | None, bool]:
+            return read_metrics(client, policy), may_count(client, policy)
+
+        metrics, is_time = await self._done(known)
+        if is_time:
+            data = msgspec.msgpack.encode(self._address())
+            counting = self._done(lambda client: count_again(client, policy, data))
+            self._counting = asyncio.ensure_future(counting)
+        return metrics
 
     # Where it is stored
 
@@ -207,6 +236,11 @@ class StoredLoop:
         with contextlib.closing(blocking_client(str(self._settings.redis_url))) as client:
             yield client
 
+    def _address(self) -> LogAddress:
+        settings = self._settings
+        archive, salt = settings.archive_root(), settings.secret()
+        return LogAddress(str(settings.redis_url), self._served.name, archive, salt)
+
     def _folder(self) -> str:
         return archive_folder(self._served.name, 0, self._served.partitions)
 
@@ -214,6 +248,14 @@ class StoredLoop:
         root = self._settings.archive_root()
         archive = ArchiveReader(root, self._folder()) if root else None
         return StoredPolicy(client, self._served.name, archive)
+
+    def _log_times(self, client: Redis) -> Times | None:
+        stored = self._stored(client)
+        root, archive = stored.checkpoints.root(), self._settings.archive_root()
+
+        # Of a log that was deleted what is left of before the root is to be seen no more.
+        is_cut = root is not None and not (archive and older_files(root, archive, self._folder()))
+        return _log_times(stored, root.position if root is not None and is_cut else START)
 
     def _args(self) -> str:
         learner = self._served.learner
@@ -246,9 +288,7 @@ class StoredLoop:
         checkpoint_now(stored, within_s=PATIENCE_S)
 
 
-def _log_times(stored: StoredPolicy) -> Times | None:
-    root = stored.checkpoints.root()
-    start = START if root is None else root.position
+def _log_times(stored: StoredPolicy, start: str) -> Times | None:
     first: str | None = None
     archive = stored.history.archive
     if archive is not None:

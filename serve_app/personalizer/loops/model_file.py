@@ -18,6 +18,9 @@ from bandits.vw.payloads import encode_model
 from serve_app.personalizer.refusals import RefusedCall
 
 MODEL_IN_ZIP = "model.vw"
+SIGNED = CERTIFICATE, SIGNATURE = "signer.der", "sha512_signature.bin"
+"""What stands beside the model in the zip of a signed export: who has signed, and how."""
+SMALL = 1 << 16
 PATIENCE_S = 60.0
 LARGEST = 256 << 20
 _FORMAT = "InvalidModelImportFormat"
@@ -26,7 +29,8 @@ _FORMAT = "InvalidModelImportFormat"
 def checkpoint_of(sent: bytes, args: str) -> bytes:
     """Return what a learner goes on from: the model that was sent, alone or as a signed export.
 
-    A signature is not asked for, and one that is there is not looked at.
+    A signature is not asked for; one that is there, and that a service like this one has made, has
+    to be of the model.
 
     Args:
         sent: a model of Vowpal Wabbit, or a zip that has one.
@@ -68,7 +72,21 @@ def _unpacked(sent: bytes) -> bytes:
             raise RefusedCall(
                 400, _FORMAT, f"{MODEL_IN_ZIP} has more than {LARGEST >> 20} MiB unpacked", "body"
             )
-        return parts.read(about)
+        model = parts.read(about)
+        signed = [_small_part(parts, name) for name in SIGNED]
+
+    from serve_app.personalizer.loops.signing import demand_own  # noqa: PLC0415 - a child does without
+
+    demand_own(model, *signed)
+    return model
+
+
+def _small_part(parts: zipfile.ZipFile, name: str) -> bytes | None:
+    """Return a part of a zip that is small; None: there is none."""
+    if name not in parts.namelist():
+        return None
+    about = parts.getinfo(name)
+    return parts.read(about) if about.file_size <= SMALL else b""
 
 
 @contextlib.contextmanager

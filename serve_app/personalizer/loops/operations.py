@@ -66,7 +66,7 @@ class LoopOperations:
 
     async def configuration(self, call: Call[None]) -> ServiceConfiguration:
         """Return the configuration."""
-        return configuration_of(await self._loop(call).spec())
+        return await _told(self._loop(call))
 
     async def configure(self, call: Call[WantedConfiguration]) -> ServiceConfiguration:
         """Change the configuration, and return all of it."""
@@ -78,7 +78,9 @@ class LoopOperations:
                 status, code = _CODES.get(error.target or "", (400, "InvalidServiceConfiguration"))
                 raise RefusedCall(status, code, error.message, error.target) from error
 
-        return configuration_of(await self._loop(call).change(changed))
+        loop = self._loop(call)
+        await loop.change(changed)
+        return await _told(loop)
 
     # Policy
 
@@ -263,6 +265,12 @@ class LoopOperations:
             is_raw=True,
         )
         return (*routes, imports)
+
+
+async def _told(loop: Loop) -> ServiceConfiguration:
+    """Return a loop's whole configuration."""
+    spec = await loop.spec()
+    return configuration_of(spec, await loop.apprenticeship() if spec.imitates else None)
 
 
 def _contract(spec: PolicySpec) -> PolicyContract:

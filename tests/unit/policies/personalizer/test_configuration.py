@@ -40,7 +40,8 @@ def as_sent(spec: PolicySpec) -> dict[str, Any]:
 
 def test_the_usual_policy_says_the_usual_configuration() -> None:
     said = as_sent(SPEC)
-    assert {name: said[name] for name in WANTED} == WANTED
+    # Nothing is deleted before somebody sets for how long it is kept.
+    assert {name: said[name] for name in WANTED} == {**WANTED, "logRetentionDays": -1}
     assert (said["learningMode"], said["isAutoOptimizationEnabled"]) == ("Online", False)
 
 
@@ -63,6 +64,20 @@ def test_the_usual_policy_says_the_usual_configuration() -> None:
         ("explorationPercentage", 0.35, "exploration.epsilon", 0.35),
         ("modelExportFrequency", "PT1M", "personalizer.model_export_frequency_s", 60.0),
         ("logRetentionDays", -1, "personalizer.log_retention_days", -1),
+        ("logRetentionDays", 2**31 - 1, "personalizer.log_retention_days", 2**31 - 1),
+        *(
+            (
+                "autoOptimizationFrequency",
+                text,
+                "personalizer.auto_optimization_frequency_s",
+                604800,
+            )
+            for text in ("P7D", "P07DT00H00M00S")
+        ),
+        (
+            *("autoOptimizationStartDate", "2022-10-25T23:14:43"),
+            *("personalizer.auto_optimization_start", "2022-10-25T23:14:43"),
+        ),
         ("modelRetrainDays", 0, "personalizer.model_retrain_days", 0),
         ("learningMode", "Apprentice", "learn", "imitation"),
         ("learningMode", "LoggingOnly", "learn", "rewards"),
@@ -87,7 +102,12 @@ def test_each_setting_is_a_field_of_the_spec_and_is_told_again(
 def test_what_is_optional_and_left_out_keeps_its_value() -> None:
     """Or is null; and what only the service says, or nobody knows, is passed over."""
     before = with_configuration(
-        SPEC, wanted(learningMode="LoggingOnly", isInferenceExplainabilityEnabled=True)
+        SPEC,
+        wanted(
+            learningMode="LoggingOnly",
+            isInferenceExplainabilityEnabled=True,
+            autoOptimizationFrequency="P7D",
+        ),
     )
     for more in (
         {},
@@ -98,6 +118,7 @@ def test_what_is_optional_and_left_out_keeps_its_value() -> None:
         after = with_configuration(before, wanted(**more))
         assert (after.mode, after.learn) == ("apprentice", "rewards")
         assert as_sent(after)["isInferenceExplainabilityEnabled"] is True
+        assert as_sent(after)["autoOptimizationFrequency"] == "P7D"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +130,8 @@ def test_what_is_optional_and_left_out_keeps_its_value() -> None:
         ({"rewardAggregation": "mode"}, "rewardAggregation"),
         ({"modelExportFrequency": "PT0S"}, "modelExportFrequency"),
         ({"isAutoOptimizationEnabled": True}, "isAutoOptimizationEnabled"),
+        ({"autoOptimizationFrequency": "weekly"}, "autoOptimizationFrequency"),
+        ({"autoOptimizationFrequency": "PT0S"}, "autoOptimizationFrequency"),
         ({"logMirrorEnabled": True}, "logMirrorEnabled"),
         ({"learningMode": "Apprentice", "defaultReward": 0.1}, "learningMode"),
         ({"learningMode": "LoggingOnly", "rewardWaitTime": "PT1H"}, "learningMode"),
@@ -127,6 +150,16 @@ def test_what_cannot_be_is_refused_by_its_field(changes: dict[str, Any], target:
 def test_what_is_out_of_range_is_not_decoded(changes: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError, match=next(iter(changes))):
         wanted(**changes)
+
+
+@pytest.mark.parametrize("join", [{"window_s": 0.3}, {"window_s": 7 * 86400.0}])
+def test_what_is_told_can_be_sent_back(join: dict[str, Any]) -> None:
+    """Also where a file says what no client could set; something else is refused all the same."""
+    spec = msgspec.structs.replace(SPEC, join=msgspec.structs.replace(SPEC.join, **join))
+    told = as_sent(spec)
+    assert with_configuration(spec, wanted(**told)).join == spec.join
+    with pytest.raises(InvalidFieldError):
+        with_configuration(spec, wanted(**{**told, "rewardWaitTime": "PT1S"}))
 
 
 def test_any_exploration_takes_a_share_of_all_actions() -> None:
@@ -174,7 +207,6 @@ def test_arguments_are_a_learner_and_an_exploration(
         ("", "cb_explore_adf"),
         ("--cb_explore_adf --cb_type sm", "cb_type"),
         ("--cb_explore_adf --bag 3 -l -1", "learning_rate"),
-        ("--cb_explore_adf -l 0", "learning_rate"),
         ("--cb_explore_adf --l1 nan", "l1"),
         ("--cb_explore_adf --nonsense", "nonsense"),
         ("--cb_explore_adf -i model.vw", "imported by itself"),
@@ -227,6 +259,12 @@ RECORDED = (
         ),
         ("--cb_explore_adf -q cf uf", "--cb_explore_adf --quadratic cf", 1),
         ("--cb_explore_adf --cb_type dm", "--cb_explore_adf --cb_type mtr", 1),
+        ("--cb_explore_adf -l 0", "--cb_explore_adf --learning_rate 0.0005 --power_t 0", 1),
+        (
+            "--cb_explore_adf --power_t 0 -l 0.0",
+            "--cb_explore_adf --power_t 0 --learning_rate 0.0005",
+            1,
+        ),
         (
             "--cb_explore_adf -q :: --ignore csi",
             "--cb_explore_adf --quadratic ff --ignore_linear c --ignore_linear i --ignore_linear s",
@@ -267,6 +305,28 @@ def test_only_a_policy_that_was_set_says_how_many_slots_it_decides(
 def test_the_epsilon_of_the_configuration_can_stand_in_for_that_of_the_arguments() -> None:
     assert with_arguments(SPEC, DEFAULT_ARGUMENTS, epsilon=0.4).exploration == EpsilonGreedy(0.4)
     assert read_policy_arguments(DEFAULT_ARGUMENTS).epsilon == 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--cb_explore_adf --epsilon 0.2 -q ::", "--cb_explore_adf -q :: --epsilon 0.4"),
+        ("--cb_explore_adf --epsilon=0.2", "--cb_explore_adf --epsilon 0.4"),
+        ("--cb_explore_adf -q ::", "--cb_explore_adf -q :: --epsilon 0.4"),
+        ("--cb_explore_adf --bag 5 --epsilon 0.1", "--cb_explore_adf --bag 5 --epsilon 0.4"),
+        ("--cb_explore_adf --squarecb", "--cb_explore_adf --squarecb"),
+        ("--cb_explore_adf --epsilon 0.4 -q ::", "--cb_explore_adf --epsilon 0.4 -q ::"),
+    ],
+)
+def test_a_policy_tells_what_is_explored_since_the_configuration_was_changed(
+    arguments: str, told: str
+) -> None:
+    """Else as it was sent; an exploration without an epsilon goes on above a floor."""
+    spec = with_arguments(SPEC, arguments)
+    assert arguments_of(spec) == arguments
+    changed = with_configuration(spec, wanted(explorationPercentage=0.4))
+    assert arguments_of(changed) == told
+    assert as_sent(changed)["explorationPercentage"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

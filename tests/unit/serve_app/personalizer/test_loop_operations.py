@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 from support.fakes import FakeService, fresh_ranker
 from support.personalizer_loop import HeldLoop
 
@@ -15,9 +16,10 @@ from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
 from serve_app.api.asgi import Api
 from serve_app.personalizer.app import PersonalizerApi
-from serve_app.personalizer.loops import model_file
-from serve_app.personalizer.loops.model_file import checkpoint_of
+from serve_app.personalizer.loops import model_file, signing
+from serve_app.personalizer.loops.model_file import CERTIFICATE, SIGNATURE, checkpoint_of
 from serve_app.personalizer.loops.operations import LoopOperations
+from serve_app.personalizer.loops.signing import demand_own, signed_model
 from serve_app.personalizer.refusals import RefusedCall
 from serve_app.replica.metrics import Metrics
 from serve_app.store.evaluations.kept import JudgedPolicy, KeptEvaluation
@@ -199,6 +201,39 @@ def test_a_zip_that_cannot_be_read_is_refused_as_no_model(name):
     with pytest.raises(RefusedCall) as caught:
         checkpoint_of(BAD_ZIPS[name], "--cb_explore_adf")
     assert (caught.value.status, caught.value.code) == (400, "InvalidModelImportFormat")
+
+
+def resigned(data: bytes, **parts: bytes | None) -> bytes:
+    """A signed export with other parts, or without them."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = parts.get(name.partition(".")[0].partition("_")[0], old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return out.getvalue()
+
+
+def test_a_model_that_was_signed_is_the_one_that_was_signed(tmp_path, monkeypatch):
+    """What others have signed, and how, cannot be looked at."""
+    signed = signed_model(b"model", tmp_path)
+    for changes in (
+        {"model": b"another"},
+        {"sha512": b"x" * 256},
+        {"signer": b"no certificate"},
+        {"signer": None},
+        {"sha512": None},
+    ):
+        with pytest.raises(RefusedCall) as caught:
+            checkpoint_of(resigned(signed, **changes), "--cb_explore_adf")
+        assert (caught.value.status, caught.value.code) == (400, "InvalidModelImportSignature")
+
+    with zipfile.ZipFile(io.BytesIO(signed)) as parts:
+        certificate, signature = parts.read(CERTIFICATE), parts.read(SIGNATURE)
+    demand_own(b"model", certificate, signature)
+    demand_own(b"model", None, None)
+    monkeypatch.setattr(signing, "_NAME", x509.Name([]))
+    demand_own(b"another", certificate, signature)
 
 
 def test_a_model_that_is_not_read_in_time_is_refused(monkeypatch):
