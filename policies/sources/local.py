@@ -182,7 +182,7 @@ class LocalSource(ImmediateSource):
         def score_items(ids: Sequence[str]) -> Float32:
             if not index:
                 return np.full(len(ids), np.nan, np.float32)
-            places = np.array([index.get(item, -1) for item in ids], np.intp)
+            places = self._items.places_of(ids)
             return np.where(places < 0, np.float32(np.nan), scores_at(places))
 
         ids = tuple(map(self._items.ids.__getitem__, best.tolist()))

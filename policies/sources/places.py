@@ -29,13 +29,15 @@ class ItemOrder:
         self.ids = ids
         self.places = {item: place for place, item in enumerate(ids)}
         self._closed: ClosedPlaces | None = None
+        # What the sources of an artifact ask one after the other, for one decision, is made once.
         self._last: tuple[Profile | None, LiveHistory, Profile] | None = None
+        self._last_sent: tuple[Profile, tuple[str, ...], Profile] | None = None
+        self._last_ids: tuple[Sequence[str], NDArray[np.intp]] = (), frozen(np.zeros(0, np.intp))
 
     def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
         """Return what is known of a user, as places here; of an item the stronger weight counts.
 
-        What the log says is newer than what was known when the artifact was made. The sources of an
-        artifact ask it one after the other for one decision: it is made once.
+        What the log says is newer than what was known when the artifact was made.
 
         Args:
             profile: what was known when the artifact was made.
@@ -43,8 +45,9 @@ class ItemOrder:
         """
         if live is None:
             return profile or NO_PROFILE
-        if self._last is not None and self._last[0] is profile and self._last[1] is live:
-            return self._last[2]
+        last = self._last
+        if last is not None and last[0] is profile and last[1] is live:
+            return last[2]
 
         index = self.places
         by_place: dict[int, float] = {}
@@ -72,12 +75,31 @@ class ItemOrder:
             request: what is sent is newer than what is known; an item that is not of this order is
                 left out.
         """
-        known = self.profile(request.profile, request.live)
-        index = self.places
-        sent = np.array(newest_last([index[i] for i in request.history if i in index]), np.int32)
-        if not sent.size:
+        known, history = self.profile(request.profile, request.live), request.history
+        if not history:
             return known
-        return Profile("", *_joined(known.indices, known.weights, sent))
+        last = self._last_sent
+        if last is not None and last[0] is known and last[1] == history:
+            return last[2]
+
+        index, whole = self.places, known
+        sent = np.array(newest_last([index[i] for i in history if i in index]), np.int32)
+        if sent.size:
+            whole = Profile("", *map(frozen, _joined(known.indices, known.weights, sent)))
+        self._last_sent = known, history, whole
+        return whole
+
+    def places_of(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the place of each item, -1 of one that is not of this order."""
+        last = self._last_ids
+        if last[0] is ids:
+            return last[1]
+
+        index = self.places
+        found = frozen(np.fromiter((index.get(each, -1) for each in ids), np.intp, len(ids)))
+        if isinstance(ids, tuple):  # what may change is looked up again
+            self._last_ids = ids, found
+        return found
 
     def __len__(self) -> int:
         return len(self.ids)

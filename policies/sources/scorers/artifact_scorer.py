@@ -83,7 +83,7 @@ class KeptItems:
 
     def __init__(self, model: FieldModel, items: ItemOrder) -> None:
         self._model = model
-        self._index = items.places
+        self._items = items
         self._most = KEPT_BYTES // (4 * model.width)
         self._table: FeatureTable | None = None
         self._rows = np.zeros((0, model.width), np.float32)
@@ -91,7 +91,7 @@ class KeptItems:
 
     def places(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the place of each item, -1 for one that was never seen."""
-        return np.array([self._index.get(item, -1) for item in ids], np.intp)
+        return self._items.places_of(ids)
 
     def of(self, catalogue: Catalogue, ids: Sequence[str]) -> Float32:
         """Return what is kept of some items, float32[K, width].

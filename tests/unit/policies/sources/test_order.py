@@ -57,6 +57,23 @@ def test_what_is_newer_stands_behind(request_, expected):
     assert asked(**request_).asked == expected
 
 
+def test_what_is_kept_of_one_decision_is_of_no_other():
+    """An order that was asked of one history and pool answers another as if it were the first."""
+    items = ItemOrder(ITEMS)
+    mine, other = known("hca"), known("ge")
+    for profile, history in ((mine, "b"), (mine, "b"), (mine, "bd"), (other, "bd"), (mine, "")):
+        request = SourceRequest(profile=profile, history=tuple(history))
+        found, anew = items.history(request), ItemOrder(ITEMS).history(request)
+        assert (found.key, found.indices.tolist()) == (anew.key, anew.indices.tolist())
+
+    pool, changing = ("c", "no item"), ["a"]
+    assert items.places_of(pool).tolist() == items.places_of(pool).tolist() == [2, -1]
+    assert items.places_of(("b",)).tolist() == [1]
+    assert items.places_of(changing).tolist() == [0]
+    changing[0] = "d"
+    assert items.places_of(changing).tolist() == [3]
+
+
 def test_an_item_that_is_sent_again_speaks_as_strongly_as_it_is_known_to():
     assert asked(profile=known("hca"), history=("c", "b")).weights == [0.5, 0.5, 0.5, 1.0]
     live = LiveHistory("live", {"g": 1.0, "a": 0.25})
