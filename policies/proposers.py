@@ -190,14 +190,7 @@ class Proposers:
         if admission is not None and offered.looks_at_filters:
             await admission.look_at_all()
         wanted = self._wanted(sources, ruling)
-        answers = dict(
-            await asyncio.gather(
-                *(
-                    self.answers.ask(source, asked, wanted.get(source.name))
-                    for source in sources.proposing
-                )
-            )
-        )
+        answers = await self._answers(sources, asked, wanted)
 
         # One source that answers is enough; the record says which failed.
         told = {name: answer for name, answer in answers.items() if isinstance(answer, Candidates)}
@@ -231,6 +224,33 @@ class Proposers:
                 "actions",
             )
         return kept, now, ruling
+
+    async def _answers(
+        self, sources: SourceSet, asked: SourceRequest, wanted: Mapping[str, int]
+    ) -> dict[str, Candidates | str]:
+        """Return what each source proposes, or why it failed, in the order of the sources.
+
+        While those that have to be waited for are at work the others compute: a task of its own for
+        each of these would take as long as some of them do.
+        """
+        waited = [each for each in sources.proposing if not isinstance(each, ImmediateSource)]
+        asking = asyncio.gather(
+            *(self.answers.ask(each, asked, wanted.get(each.name)) for each in waited)
+        )
+        if waited:
+            await asyncio.sleep(0)
+
+        try:
+            answers = {
+                each.name: (await self.answers.ask(each, asked, wanted.get(each.name)))[1]
+                for each in sources.proposing
+                if isinstance(each, ImmediateSource)
+            }
+            if waited:
+                answers.update(await asking)
+        finally:
+            asking.cancel()
+        return {each.name: answers[each.name] for each in sources.proposing}
 
     def _wanted(self, sources: SourceSet, ruling: Ruling | None) -> dict[str, int]:
         """Return how many candidates those sources are asked for that are asked for more.

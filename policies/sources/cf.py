@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.neighbour_sums import sum_similarities
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
 
@@ -69,8 +70,8 @@ class NeighboursModel:
     floor = 0.0
 
     def __init__(self, neighbours: NDArray[np.int32], similarities: Float32) -> None:
-        self._neighbours = neighbours
-        self._similarities = similarities
+        self._neighbours = np.ascontiguousarray(neighbours, np.int32)
+        self._similarities = np.ascontiguousarray(similarities, np.float32)
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
@@ -97,9 +98,12 @@ class NeighboursModel:
             indices: places of the history's items, int[h].
             weights: float32[h], what the similarities to each item are multiplied by.
         """
-        to = self._neighbours[indices].ravel()
-        by = (self._similarities[indices] * weights[:, None]).ravel()
-        return np.bincount(to, by, minlength=len(self._neighbours)).astype(np.float32)
+        return sum_similarities(
+            self._neighbours,
+            self._similarities,
+            np.ascontiguousarray(indices, np.int64),
+            np.ascontiguousarray(weights, np.float32),
+        )
 
     def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
         """Return the places of an item's neighbours, and its similarities to them, above 0.
