@@ -1,6 +1,7 @@
 """Each source against its definition, and what a remote source refuses."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -327,16 +328,16 @@ async def test_remote_gives_up_in_time_retries_included() -> None:
 
 
 async def test_remote_that_is_not_there() -> None:
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    source = HttpSource(
-        RemoteSource(name="vendor", url=f"http://127.0.0.1:{port}/", timeout_ms=5000)
-    )
-    with pytest.raises(SourceError, match="cannot connect"):
-        await source.candidates(SourceRequest("u"), 2)
-    await source.aclose()
+    # Whoever holds a port without listening keeps others from it, and refuses connections.
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        source = HttpSource(
+            RemoteSource(name="vendor", url=f"http://127.0.0.1:{port}/", timeout_ms=5000)
+        )
+        with pytest.raises(SourceError, match="cannot connect"):
+            await source.candidates(SourceRequest("u"), 2)
+        await source.aclose()
 
 
 @pytest.mark.parametrize(
