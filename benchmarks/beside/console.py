@@ -1,32 +1,40 @@
 """What the console costs `rank`, and how soon its pages are there.
 
-    python -m benchmarks.beside.console [--rounds 8] [--quick] [--only paint|load] [--out console.json]
+    python -m benchmarks.beside.console [--rounds 8] [--quick] [--only paint|load|work] [--out console.json]
                                                                                 (about seven minutes)
 
 *First paint.* Nobody asks anything else: Chromium opens each page five times, in a context of its own
 each time (nothing is cached), and says when it first painted something. The goal: at most 300 ms, the
 median of the slowest page.
 
-*Load.* wrk with 8 connections asks for ranks of 100 catalogue ids; in some turns nobody looks at the
-console, in others Chromium opens one page after the other, two a second, in others a process that
-does nothing but loop runs in Chromium's place (see arms.py): the browser would be on another machine.
-The goal: the rank replica's processor time with somebody who looks is at most 1.03 times that without.
+*Load.* wrk with 8 connections asks for ranks of 100 catalogue ids. In some turns nobody looks at the
+console; in others Chromium opens one page after the other, two a second; in others a process asks for
+the same, and draws nothing: the browser would be on another machine; and in others a process that does
+nothing but loop runs in its place (see arms.py). The goal: the rank replica's processor time while
+somebody looks whose browser is elsewhere is at most 1.03 times that while nobody does.
+
+*Work.* The same requests while nobody else asks: the processor time that the rank replica has for a
+page, of which all else is what neighbours do to each other.
 
 Needs Chromium, and Playwright of the extra `dev`.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -46,6 +54,8 @@ QUIET_S = 0.03
 """Seconds of processor that the console uses at most in a second in which it has nothing to do."""
 SAFE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 NOBODY, LOOKED_AT, LOOP = "nobody looks", "a browser looks", "an empty loop"
+ASKED = "the same without a browser"
+RESTED_S = 10.0
 CONSOLE, COMMANDS = "console", "console's commands"
 PAINTED = (
     "() => new Promise(done => new PerformanceObserver(list => list.getEntries().forEach(each =>"
@@ -155,6 +165,67 @@ class Looker:
             self._thread.join()
 
 
+def asked_for(service: Service, pages: Mapping[str, str]) -> list[list[tuple[str, bool]]]:
+    """What a browser asks for that opens these pages, and has kept what does not change.
+
+    Of each request its path, and whether it is for a part of a page.
+    """
+    found: list[list[tuple[str, bool]]] = []
+
+    def note(request: Any) -> None:
+        url = urlsplit(request.url)
+        if found and "/static/" not in url.path:
+            whole = url.path + (f"?{url.query}" if url.query else "")
+            found[-1].append((whole, "hx-request" in request.headers))
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=SAFE)
+        page: Any = browser.new_context(base_url=service.url).new_page()
+        page.on("request", note)
+        for path in pages.values():
+            found.append([])
+            page.goto(path)
+            page.wait_for_timeout(1000 * EACH_S)
+        browser.close()
+    return found
+
+
+@contextmanager
+def visitor(service: Service, pages: list[list[tuple[str, bool]]]) -> Iterator[int]:
+    """A process that asks for what a browser does, and draws nothing; stopped at first."""
+    where = urlsplit(service.url)
+    words = [str(where.hostname), str(where.port), str(EACH_S)]
+    script = str(Path(__file__).with_name("visitor.py"))
+    with subprocess.Popen([sys.executable, script, *words], stdin=subprocess.PIPE) as process:  # noqa: S603 - this project's own
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        process.stdin.write(json.dumps(pages).encode())
+        process.stdin.close()
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def measure_work(service: Service, table: Table) -> float:
+    """Ask for pages while nobody else asks; microseconds of the replica's processor for a page."""
+    pages = asked_for(service, pages_of(service))
+    spent: dict[int, float] = {}
+    with visitor(service, pages) as process:
+        settled(service)
+        for asks in (signal.SIGSTOP, signal.SIGCONT):
+            os.kill(process, asks)
+            before = used_s(service.pid)[RANK]
+            time.sleep(RESTED_S)
+            spent[asks] = used_s(service.pid)[RANK] - before
+    own = 1e6 * (spent[signal.SIGCONT] - spent[signal.SIGSTOP]) * EACH_S / RESTED_S
+    requests = sum(map(len, pages)) / len(pages)
+    table.add(
+        f"the rank replica's own work for a page ({requests:.1f} requests), us", f"{own:,.0f}", own
+    )
+    return own
+
+
 def settled(service: Service) -> None:
     """Wait until all is learned, and the console has done with what it was asked."""
     settle([service])
@@ -168,13 +239,18 @@ def settled(service: Service) -> None:
 
 
 def measure_load(service: Service, table: Table, rounds: int, seconds: float) -> dict[str, Any]:
-    """Load the service while nobody looks, while a browser does, and beside an empty loop."""
-    paths = list(pages_of(service).values())
-    with Looker(service.url, paths).open() as looker, looping(0) as loop:
+    """Load the service while nobody looks, while somebody does, and beside an empty loop."""
+    pages = pages_of(service)
+    with (
+        Looker(service.url, list(pages.values())).open() as looker,
+        visitor(service, asked_for(service, pages)) as other,
+        looping(0) as loop,
+    ):
         arms = (
             Arm(NOBODY, lambda: None, lambda: None),
             Arm(LOOKED_AT, looker.look, looker.rest),
-            Arm(LOOP, lambda: os.kill(loop, signal.SIGCONT), lambda: os.kill(loop, signal.SIGSTOP)),
+            _of_process(ASKED, other),
+            _of_process(LOOP, loop),
         )
         found = in_turns(
             service,
@@ -196,13 +272,19 @@ def measure_load(service: Service, table: Table, rounds: int, seconds: float) ->
     own_work = CONSOLE, COMMANDS
     rest = Times.of(of_all_but(looked, *own_work), of_all_but(nobody, *own_work))
     replica = Times.of(of_process(looked, RANK), of_process(nobody, RANK))
-    own = replica.value / beside.value
+    asked = Times.of(of_process(found[ASKED], RANK), of_process(nobody, RANK))
     table.add("pages opened meanwhile, a second", f"{opened / rounds / seconds:.1f}", opened)
     table.add("the rank replica, an empty loop / nothing", str(beside), beside.value)
-    table.add("the rank replica, looked at / an empty loop", f"{own:.3f}", own)
     table.add("all but the console, looked at / not", str(rest), rest.value)
-    table.add("the rank replica, looked at / not", str(replica), replica.value, at_most=1.03)
+    table.add("the rank replica, looked at by a browser here / not", str(replica), replica.value)
+    table.add("the rank replica, asked the same / not", str(asked), asked.value, at_most=1.03)
     return {arm: [dict(each.us) for each in turns] for arm, turns in found.items()}
+
+
+def _of_process(name: str, process: int) -> Arm:
+    """A process that works in some turns."""
+    go, stop = (partial(os.kill, process, each) for each in (signal.SIGCONT, signal.SIGSTOP))
+    return Arm(name, go, stop)
 
 
 def main() -> int:
@@ -213,7 +295,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="of a turn of each arm (default 8)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of load in a turn")
     parser.add_argument("--quick", action="store_true", help="two rounds of two seconds")
-    parser.add_argument("--only", choices=["paint", "load"])
+    parser.add_argument("--only", choices=["paint", "load", "work"])
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     given = parser.parse_args()
     rounds, seconds = (2, 2.0) if given.quick else (given.rounds, given.seconds)
@@ -224,7 +306,7 @@ def main() -> int:
         banditloop(Path(name), SPECS) as service,
     ):
         warmed(service)
-        if given.only != "load":
+        if given.only in (None, "paint"):
             paints = first_paints(service, 2 if given.quick else TIMES)
             medians = {page: float(np.median(took)) for page, took in paints.items()}
             for page, ms in medians.items():
@@ -235,7 +317,9 @@ def main() -> int:
                 f"first paint of the slowest page, {slowest}, ms", f"{ms:,.0f}", ms, at_most=300
             )
             more["first_paint_ms"] = paints
-        if given.only != "paint":
+        if given.only in (None, "work"):
+            more["work_us"] = measure_work(service, table)
+        if given.only in (None, "load"):
             more["turn_us"] = measure_load(service, table, rounds, seconds)
     return table.finish(given.out, rounds=rounds, seconds=seconds, **more)
 

@@ -22,6 +22,7 @@ from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.spec import Holdout, PolicySpec, decode_spec
 from simulator.logs.actions.columns import FeatureColumns
+from simulator.logs.archive.ahead import ahead
 from simulator.logs.archive.batches import settled_stretches
 from simulator.logs.archive.decided import Decided, DecisionReader
 from simulator.logs.archive.features import coded
@@ -132,10 +133,12 @@ def read_policy(
     gathered.spec = _newest_spec(readers)
 
     for piece, reader in zip(pieces, readers, strict=True):
-        join = ArchiveJoin(reader, piece, gathered.refuse)
+        # Threads join, read and gather: each has its own way into the archive.
+        join = ArchiveJoin(ArchiveReader(root, piece.policy), piece, gathered.refuse)
         columns = (*READ, *(["context"] if gathered.wants_context else []))
-        decisions = DecisionReader(reader, piece.after, piece.through, columns)
-        for parts, settled in settled_stretches(decisions, join):
+        asked = ArchiveReader(root, piece.policy)
+        decisions = DecisionReader(asked, piece.after, piece.through, columns)
+        for parts, settled in ahead(settled_stretches(decisions, ahead(join.spans()))):
             there = [part for part in parts if len(part.places)]
             if there:
                 gathered.add(Decided(decisions, there, settled))
@@ -323,7 +326,9 @@ class _Gathered:
     def rows(self) -> PolicyRows:
         """Return everything, in the order of time."""
         ms = self._ms.values()
-        order = np.argsort(ms, kind="stable") if (ms[1:] < ms[:-1]).any() else None
+        order: NDArray[Any] | None = None
+        if (ms[1:] < ms[:-1]).any():
+            order = np.argsort(ms, kind="stable").astype(np.uint32)
 
         def ordered(column: GrowingColumn) -> NDArray[Any]:
             values = column.values()

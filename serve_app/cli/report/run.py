@@ -77,7 +77,10 @@ def _reported(
     after = position_since(options.since, max(ends, key=log_order))
 
     with progress_count("decisions") as progress:
-        task = progress.add_task("reading the log", total=None)
+        # A closer look takes memory that is free again before all decisions are there.
+        task = progress.add_task("looking closely", total=None)
+        closer = look_closely(root, name, after)
+        progress.update(task, description="reading the log")
         rows = read_policy(
             root,
             name,
@@ -85,8 +88,6 @@ def _reported(
             by=options.by or (),
             progress=partial(_show, progress, task),
         )
-        progress.update(task, description="looking closely")
-        closer = look_closely(root, name, after)
         shadows = PolicyShadows(options.archive or settings.shadows_root(), name)
         progress.update(task, description="estimating shadows")
         worths = shadow_worths(root, name, shadows, after=after, alpha=options.alpha)

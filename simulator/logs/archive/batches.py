@@ -44,7 +44,7 @@ def settled_batches(
         catalogues: Those that its decisions name.
     """
     decisions = DecisionReader(reader, piece.after, piece.through, piece.columns)
-    for parts, settled in settled_stretches(decisions, join):
+    for parts, settled in settled_stretches(decisions, join.spans()):
         kept = [catalogues.known(part, decisions, join.refuse) for part in parts]
         if not all(map(np.all, kept)):
             settled = settled.take(np.concatenate(kept))  # noqa: PLW2901 - the rest of it
@@ -57,15 +57,15 @@ def settled_batches(
 
 
 def settled_stretches(
-    decisions: DecisionReader, join: ArchiveJoin
+    decisions: DecisionReader, spans: Iterator[Settled]
 ) -> Iterator[tuple[list[Stretch], Settled]]:
     """Yield the settled decisions of a piece, some at a time, in their order.
 
     Args:
         decisions: What reads the piece.
-        join: The join of that piece.
+        spans: What the join of that piece yields.
     """
-    settled = SettledRows(join.spans())
+    settled = SettledRows(spans)
     groups: list[tuple[str, RowGroup]] = []
     start, stop, cells = 0, 0, 0
 
