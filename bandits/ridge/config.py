@@ -22,6 +22,8 @@ from bandits.types import Explore, Learner, Snapshot
 KIND = "ridge"
 Looked = Annotated[float, msgspec.Meta(gt=0, le=1)]
 """The probability that something is looked at."""
+MOST_SLOTS = 49
+"""Slots of a page below the first one."""
 SHORTEST_MS = 1000
 """The shortest half-life."""
 
@@ -47,6 +49,10 @@ class RidgeConfig(
         examination: by slot of a page, the first one first, the probability that it is looked at;
             the last one is that of all slots below (docs/how-to/learn-from-lists.md). A score is
             then what an action earns once it is looked at. Without it all slots are alike.
+        slot_biases: how many slots of a page, below the first one, have a bias each: what is earned
+            there more or less, whatever stands there; slots below have the last one's
+            (docs/how-to/learn-from-lists.md). A score is then what an action earns in the first
+            slot.
     """
 
     l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
@@ -58,6 +64,9 @@ class RidgeConfig(
     intercept: bool | msgspec.UnsetType = msgspec.UNSET
     half_life: str | msgspec.UnsetType = msgspec.UNSET
     examination: list[Looked] | msgspec.UnsetType = msgspec.UNSET
+    slot_biases: Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
     def __post_init__(self) -> None:
         """Make sure that there is one way to say the usual case, and that a half-life is one."""
@@ -69,6 +78,22 @@ class RidgeConfig(
             raise SpecError(
                 "examination names one slot at least: leave it out where all are looked at",
                 "learner.examination",
+            )
+        if self.slot_biases is not msgspec.UNSET:
+            self._check_slots(self.slot_biases)
+
+    def _check_slots(self, count: int) -> None:
+        """Refuse biases beside what says the same, or with no room for a feature beside them."""
+        if self.examination is not msgspec.UNSET:
+            raise SpecError(
+                "examination says already what slots do: leave one of the two out",
+                "learner.slot_biases",
+            )
+        if count + 1 >= self.max_features:
+            raise SpecError(
+                f"{count} slots leave no room among {self.max_features} max_features: the intercept"
+                " takes one, and features need the rest",
+                "learner.slot_biases",
             )
 
     corrects: ClassVar[bool] = True

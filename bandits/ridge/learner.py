@@ -24,7 +24,6 @@ from bandits.ridge.examination import LookedAt
 from bandits.ridge.forgetting import Epoch, halve
 from bandits.ridge.payloads import (
     RidgePayload,
-    RidgeState,
     as_bytes,
     as_bytes32,
     decode_sums,
@@ -32,6 +31,7 @@ from bandits.ridge.payloads import (
     epoch_of,
     index_of,
 )
+from bandits.ridge.slot_biases import SlotBiases, check_slot_columns, untaught_state
 from bandits.types import ChosenRow, ChosenRows, Float64, Interaction, Learner, Row, Snapshot
 
 _Pending = tuple[Row, int, float, bool, int, int]
@@ -68,7 +68,8 @@ class RidgeLearner(Learner):
         self._uncertainty = uncertainty
         self._salt = salt
 
-        state = RidgeState() if checkpoint is None else decode_sums(checkpoint)
+        state = untaught_state(config) if checkpoint is None else decode_sums(checkpoint)
+        check_slot_columns(config, state)
         self._index = index_of(config, state.hashes)
         self._action_ids = list(state.action_ids)
         self._rows = {action_id: row for row, action_id in enumerate(self._action_ids)}
@@ -77,7 +78,8 @@ class RidgeLearner(Learner):
         self._epoch = epoch_of(config, state)
         self.timed = self._epoch is not None
         self._looked = LookedAt.of(config)
-        self.slotted = self._looked is not None
+        self._biases = SlotBiases.of(config)
+        self.slotted = self._looked is not None or self._biases is not None
         self._pending: list[_Pending] = []
 
     def learn(self, interactions: Sequence[Interaction]) -> None:
@@ -210,9 +212,11 @@ class RidgeLearner(Learner):
             rewards: float64[R].
             learns: bool[R], whether the row is new.
             times_ms: int64[R], by which a row counts, where the learner is timed.
-            slots: int64[R], by which it counts where slots are looked at more or less.
+            slots: int64[R], by which it counts where slots are not alike.
         """
         begins, columns, values = features
+        if self._biases is not None:
+            begins, columns, values = self._biases.join(features, slots)
         self._grow()
         looked = None
         if self._looked is not None:

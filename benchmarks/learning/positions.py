@@ -4,7 +4,7 @@
 
 The world's logging policy shows lists of 10 of 30 items, some of them high out of habit. A ridge
 model of context, item and their products learns from that log, a slot a row, in five ways: slots are
-all alike; the slot is a feature of the context; it is a feature that is crossed with nothing; each
+all alike; the slot is a feature of the context; each has a bias (``slot_biases``); each
 slot's examination is what method slates of replay makes of the log; it is what the world has. Each
 model then orders the items for visits that are not in the log. A row of the table is what these
 orders earn as a share of what the world's best lists earn.
@@ -14,7 +14,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -38,8 +37,6 @@ REACHED = 0.95
 ASKED = 2000
 """Visits for which the items are ordered, the last ones of the world."""
 AT_ONCE = 10_000
-Slot = Literal["none", "context", "apart"]
-"""Of what the slot is a feature."""
 RIDGE = RidgeConfig(interactions=[("context", "item")], max_features=1024)
 
 
@@ -47,7 +44,8 @@ def share_of_best(
     world: FrozenWorld,
     rows: Sequence[LoggedDecision],
     config: RidgeConfig,
-    slot: Slot = "none",
+    *,
+    slot: bool = False,
 ) -> float:
     """Return what the order of a model earns, as a share of what the best lists earn.
 
@@ -55,31 +53,24 @@ def share_of_best(
         world: The world.
         rows: The log.
         config: The learner's.
-        slot: Of what the slot is a feature.
+        slot: Whether the slot is a feature of the context.
     """
-    spec = PolicySpec("p", learner=config, use=["context", "item", "features"])
+    spec = PolicySpec("p", learner=config, use=["context", "item"])
     learner = make_learner(spec, salt=b"")
-    rows = [_with_slot(row, slot) for row in rows]
+    if slot:
+        rows = [replace(row, context={**row.context, "slot": f"s{row.slot}"}) for row in rows]
     for start in range(0, len(rows), AT_ONCE):
         learner.learn_rows(rows_to_learn(spec, batch_of(rows[start : start + AT_ONCE])))
 
     model, ids = RidgeModel(learner.snapshot(f"{len(rows)}-0")), world.people.item_ids
     earned = best = 0.0
     for number in range(world.visits - ASKED, world.visits):
-        row = LoggedDecision(f"v{number}", world.visit(number).context, ids, 0, 1.0, 0.0)
-        scores = model.scores(*featurise_row(spec, _with_slot(row, slot)))
-        order = np.argsort(-scores, kind="stable")
+        context = {**world.visit(number).context, **({"slot": "s0"} if slot else {})}
+        row = LoggedDecision(f"v{number}", context, ids, 0, 1.0, 0.0)
+        order = np.argsort(-model.scores(*featurise_row(spec, row)), kind="stable")
         earned += value_of_list(world, number, [ids[at] for at in order[: world.slots]])
         best += value_of_list(world, number, best_list(world, number))
     return earned / best
-
-
-def _with_slot(row: LoggedDecision, slot: Slot) -> LoggedDecision:
-    """Return a row that says which slot it is of."""
-    said = {"slot": f"s{row.slot}"}
-    if slot == "context":
-        return replace(row, context={**row.context, **said})
-    return replace(row, features=[said] * len(row.action_ids)) if slot == "apart" else row
 
 
 def main() -> int:
@@ -108,15 +99,16 @@ def main() -> int:
         print(f"        estimated {np.array(found).round(3).tolist()}")
 
         truth = world.examination.tolist()
-        ways: dict[str, tuple[RidgeConfig, Slot]] = {
-            "all slots alike": (RIDGE, "none"),
-            "the slot crossed with items": (RIDGE, "context"),
-            "the slot, crossed with nothing": (RIDGE, "apart"),
-            "examination, estimated": (msgspec.structs.replace(RIDGE, examination=found), "none"),
-            "examination, the world's": (msgspec.structs.replace(RIDGE, examination=truth), "none"),
+        biases = msgspec.structs.replace(RIDGE, slot_biases=world.slots - 1)
+        ways = {
+            "all slots alike": (RIDGE, False),
+            "the slot crossed with items": (RIDGE, True),
+            "slot_biases": (biases, False),
+            "examination, estimated": (msgspec.structs.replace(RIDGE, examination=found), False),
+            "examination, the world's": (msgspec.structs.replace(RIDGE, examination=truth), False),
         }
         for name, (config, slot) in ways.items():
-            shares.setdefault(name, []).append(share_of_best(world, rows, config, slot))
+            shares.setdefault(name, []).append(share_of_best(world, rows, config, slot=slot))
 
     print(f"{given.visits:,} visits of the log, {given.seeds} worlds")
     print("what the model knows            share of the best lists' reward, mean and least")

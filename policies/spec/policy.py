@@ -398,8 +398,8 @@ def _check_learner(spec: PolicySpec) -> None:
         _check_boosted(spec, "page.diversity")
     if learner.learns and not learner.corrects:
         _check_uncorrected(learner, spec.rule)
-    if isinstance(learner, RidgeConfig) and learner.examination is not msgspec.UNSET:
-        _check_examined(spec.rule)
+    if isinstance(learner, RidgeConfig):
+        _check_slotted(learner, spec.rule)
 
 
 def _check_boosted(spec: PolicySpec, field: str) -> None:
@@ -465,11 +465,13 @@ def _check_uncorrected(learner: LearnerConfig, rule: JoinRule) -> None:
         )
 
 
-def _check_examined(rule: JoinRule) -> None:
-    """Refuse to explain by how often a slot is looked at what all slots earned together."""
-    if rule.page_reward is not msgspec.UNSET:
+def _check_slotted(learner: RidgeConfig, rule: JoinRule) -> None:
+    """Refuse to explain by what a slot is what all slots earned together."""
+    for field in ("examination", "slot_biases"):
+        if getattr(learner, field) is msgspec.UNSET or rule.page_reward is msgspec.UNSET:
+            continue
         raise SpecError(
-            "what a page earns does not come of one slot's being looked at: leave out either this"
-            " or learner.examination",
+            f"what a page earns does not come of what one slot is: leave out either this or"
+            f" learner.{field}",
             "join.page_reward",
         )

@@ -63,6 +63,10 @@ def test_without_it_each_slot_is_taught_its_own():
             },
             "join.page_reward",
         ),
+        (
+            {"learner": RidgeConfig(slot_biases=2), "join": JoinRule(page_reward="sum")},
+            "join.page_reward",
+        ),
     ],
 )
 def test_what_cannot_be_learned_of_a_page_is_refused(spec, target):

@@ -77,6 +77,7 @@ ELSEWHERE = {  # what is seen by the processes that a spec starts, and by the se
     "context_private": "tests/unit/policies/test_private_context.py",
     "join.page_reward": "tests/unit/bandits/log/test_page_reward.py",
     "learner.examination": "tests/unit/bandits/ridge/test_examination.py",
+    "learner.slot_biases": "tests/unit/bandits/ridge/test_slot_biases.py",
     "learner.standbys": "tests/integration/test_learner.py",
     "mode": "tests/unit/policies/decisions/test_apprentice.py",
     "learn": "tests/unit/policies/decisions/test_apprentice.py",
