@@ -28,18 +28,20 @@ LIMIT: Final = 30
 TAUGHT_USERS: Final = 400
 JUDGED_USERS: Final = 500
 
-RIDGE: Final[Mapping[str, Any]] = {"kind": "ridge", "bias_l2": 10.0, "max_features": 512}
+RIDGE: Final[Mapping[str, Any]] = {
+    "kind": "ridge",
+    "l2": 30.0,
+    "bias_l2": 10.0,
+    "max_features": 512,
+}
 ALL: Final = ["context", "item", "features", "scores"]
 TRIED: Final[Mapping[str, Mapping[str, Any]]] = {
-    "ridge on scores and features": {
+    "ridge on scores and features": {"use": ALL, "learner": RIDGE},
+    "ridge on scores": {"use": ["context", "item", "scores"], "learner": RIDGE},
+    "ridge on scores and features, crossed with the context": {
         "use": ALL,
         "learner": {**RIDGE, "interactions": [["context", "scores"], ["context", "features"]]},
     },
-    "ridge on scores": {
-        "use": ["context", "item", "scores"],
-        "learner": {**RIDGE, "interactions": [["context", "scores"]]},
-    },
-    "ridge, nothing crossed with the context": {"use": ALL, "learner": RIDGE},
     "vw on scores and features": {
         "use": ["context", "features", "scores"],
         "learner": {"kind": "vw", "args": "--cb_explore_adf --cb_type mtr -q cs -q cf"},

@@ -168,6 +168,7 @@ def _trained(
             what.events,
             what.items,
             what.weights,
+            what.contexts,
             names,
             paths,
             asked.seed,

@@ -11,6 +11,7 @@ from bandits.errors import DataSetError
 from serve_app.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
+    from bandits.values import FeatureMap
     from policies.data.coded import CodedEvents
     from policies.data.manifest import WeightOptions
     from policies.training.fits import TrainConfig
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
 USUAL: Mapping[str, Any] = {
     "exploration": {"kind": "lints", "scale": 0.12, "draws": 64},
     "floor": 0.01,
+    "prior": {"strength": 0.02},
     "join": {"window_s": 600, "default_reward": 0, "aggregation": "first"},
 }
-"""Fields that no data set tells: how much to explore, how long a decision waits for a reward."""
+"""Fields that no data set tells: how much to explore, how much what users did without being asked
+counts beside what they do when they are, how long a decision waits for a reward."""
 LEARNER: Mapping[str, Any] = {
     "kind": "ridge",
     "l2": 30.0,
-    "interactions": [["context", "scores"], ["context", "features"]],
     "max_features": 512,
 }
+"""Nothing is crossed with the context: what the prior does not know of a context, such as an hour
+that only requests have, is explored for a long time."""
 USERS = 2_000
 """Users that a spec is chosen by at most: as many as intervals of a hundredth need."""
 
@@ -52,6 +56,7 @@ def choose_text(
     events: "CodedEvents",
     items: Sequence[Mapping[str, Any]],
     weights: "WeightOptions",
+    contexts: "Mapping[str, FeatureMap]",
     sources: Sequence[str],
     paths: SpecPaths,
     seed: int,
@@ -67,6 +72,7 @@ def choose_text(
         events: all of them.
         items: the catalogue.
         weights: what events are worth.
+        contexts: by user, what a caller will send.
         sources: the names of those trained.
         paths: where the spec will be, and what it names.
         seed: of all random numbers.
@@ -77,7 +83,7 @@ def choose_text(
 
     name, artifact = policy_name(data), paths.relative(paths.artifact)
     try:
-        report = _measure(data, events, items, weights, sources, seed, config, place)
+        report = _measure(data, events, items, weights, contexts, sources, seed, config, place)
         chosen = choose_spec(report, name=name, artifact=artifact)
     except DataSetError as error:
         say(f"the spec names every source, for nothing can be measured: {error.message}")
@@ -99,6 +105,7 @@ def _measure(
     events: "CodedEvents",
     items: Sequence[Mapping[str, Any]],
     weights: "WeightOptions",
+    contexts: "Mapping[str, FeatureMap]",
     sources: Sequence[str],
     seed: int,
     config: "TrainConfig | None",
@@ -123,6 +130,7 @@ def _measure(
                 items,
                 sources=sources,
                 config=config,
+                contexts=contexts,
                 seed=seed,
                 progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),
                 map_tasks=place.map_tasks,
@@ -132,7 +140,9 @@ def _measure(
         # What is seldom worth its time is served where a blend misses it.
         blend = any(not FITS[name].usual for name in sources)
         options = RankingOptions(seed=seed, most_users=USERS, blend=blend)
-        return evaluate_by_first_split(data, events, items, weights, options, train, progress=show)
+        return evaluate_by_first_split(
+            data, events, items, weights, options, train, contexts=contexts, progress=show
+        )
 
 
 def policy_name(data: str) -> str:

@@ -68,7 +68,8 @@ def test_users_columns_are_the_context_that_learners_are_judged_with(tmp_path):
     assert contexts[events.user_ids[3]] == {"band": "old", "visits": 2.0}
 
     report = measured(data)
-    assert "ridge, nothing crossed with the context" in [row.name for row in report.learners]
+    names = [row.name for row in report.learners]
+    assert "ridge on scores and features, crossed with the context" in names
 
 
 def test_what_cannot_be_measured_says_why_of_each_split(tmp_path):
