@@ -6,8 +6,8 @@ A policy of ten partitions, each with a tenth of the decisions: 20 actions, a co
 features, the scores of a source, 100,000 users of whom a tenth is held out. One partition is
 written, which takes most of the time; the others are copies of its files under their own names. The
 report is `banditloop report --no-doctor`, as it is typed; beside it `banditloop replay` of the logging
-policy, which has the same mean reward. The goal is held against the processor's time, which other work on the
-machine does not change much.
+policy, which has the same mean reward. Three threads join, read and count, so the goal is held against
+the clock of an idle machine of two cores or more; the processor's time is told beside it.
 
 With --folder the log is kept there, and used again.
 """
@@ -94,7 +94,7 @@ def main() -> int:
         table = Table()
         report, took = run("report", POLICY, "--archive", str(root), "--no-doctor")
         decisions = report["range"]["decisions"]
-        table.add(f"report of {decisions:,} decisions", str(took), took.cpu_s, at_most=60.0)
+        table.add(f"report of {decisions:,} decisions", str(took), took.clock_s, at_most=60.0)
         peak = took.peak_mib
         table.add("  its peak memory, MiB", f"{peak:,.0f}", peak, at_most=1024.0)
 

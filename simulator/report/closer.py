@@ -188,7 +188,7 @@ def source_worths(batches: Iterable[LogBatch]) -> list[SourceWorth]:
 
 
 def drifts_between(first: Sequence[LogBatch], newest: Sequence[LogBatch]) -> list[Drift]:
-    """Return how far features of the context, and what is to be chosen among, have changed.
+    """Return how far features of the context, what is to be chosen among, and rewards have changed.
 
     Args:
         first: rows with their actions as columns.
@@ -204,13 +204,29 @@ def drifts_between(first: Sequence[LogBatch], newest: Sequence[LogBatch]) -> lis
     ]
     for name in sorted(before.numbers.keys() & after.numbers.keys()):
         old, new = (np.concatenate(each.numbers[name]) for each in (before, after))
-        edges = np.unique(np.quantile(np.concatenate([old, new]), np.linspace(0, 1, BINS + 1)))
-        binned = (
-            dict(enumerate(np.bincount(np.searchsorted(edges[1:-1], each, "right")).tolist()))
-            for each in (old, new)
-        )
-        found.append(Drift("context", name, *distance_of(*binned)))
-    return [*found, Drift("candidates", "", *distance_of(before.items, after.items))]
+        found.append(Drift("context", name, *distance_of_numbers(old, new)))
+    earned = (np.concatenate([batch.reward for batch in each]) for each in (first, newest))
+    return [
+        *found,
+        Drift("candidates", "", *distance_of(before.items, after.items)),
+        Drift("reward", "", *distance_of_numbers(*earned)),
+    ]
+
+
+def distance_of_numbers(old: Float64, new: Float64) -> tuple[float, float]:
+    """Return the distance of two samples of numbers, and what chance alone would make of it.
+
+    Args:
+        old: float64[m].
+        new: float64[n], later.
+    """
+    # The largest number has a bin of its own, so that of two numbers each has one.
+    edges = np.unique(np.quantile(np.concatenate([old, new]), np.linspace(0, 1, BINS + 1)))
+    binned = (
+        dict(enumerate(np.bincount(np.searchsorted(edges[1:], each, "right")).tolist()))
+        for each in (old, new)
+    )
+    return distance_of(*binned)
 
 
 class _Seen:

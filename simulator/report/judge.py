@@ -168,7 +168,9 @@ def cautions_beside(drifts: Sequence[Drift], findings: Sequence[Finding]) -> Ite
         drifts: how far the first and the newest decisions are apart.
         findings: the doctor's.
     """
-    far = [each for each in drifts if each.distance > FAR + LUCK * each.by_chance]
+    # Whether rewards have changed is tested on all decisions, not on the ends of the log alone.
+    told = [each for each in drifts if each.what != "reward"]
+    far = [each for each in told if each.distance > FAR + LUCK * each.by_chance]
     for what in sorted({each.what for each in far}):
         names = [f"{each.name} {each.distance:.0%}".strip() for each in far if each.what == what]
         yield verdict_of(f"{what}_drift", f"moved: {', '.join(names)}")

@@ -212,8 +212,8 @@ class Drift(msgspec.Struct, frozen=True):
     """How far apart the first and the newest decisions are.
 
     Attributes:
-        what: ``context`` or ``candidates``.
-        name: the feature; empty for candidates.
+        what: ``context``, ``candidates`` or ``reward``.
+        name: the feature; empty for the others.
         distance: half the sum of the differences of all shares (total variation), from 0 to 1.
         by_chance: the distance to be expected if nothing had changed, were all decisions
             independent.

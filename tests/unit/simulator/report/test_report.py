@@ -19,7 +19,7 @@ from simulator.logs.archive.pieces import policy_pieces
 from simulator.ope.targets import LoggingTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.replay.parse_policy import parse_policy
-from simulator.report.closer import distance_of, look_closely
+from simulator.report.closer import distance_of, distance_of_numbers, look_closely
 from simulator.report.comparing import uplift_of
 from simulator.report.gather import PolicyRows, read_policy
 from simulator.report.judge import cautions_beside
@@ -256,6 +256,7 @@ def test_the_price_of_exploration_is_what_replay_says_of_the_greedy_policy(tmp_p
     moved = {(each.what, each.name): each for each in closer.drifts}
     assert moved["context", "age"].distance == 1.0
     assert moved["context", "device"].distance == moved["candidates", ""].distance == 0.0
+    assert moved["reward", ""].distance < 3 * moved["reward", ""].by_chance
 
     report = policy_report_of("p", read_policy(str(tmp_path), "p"), closer=closer)
     assert "context_drift" in [each.code for each in report.cautions]
@@ -317,3 +318,13 @@ def test_a_few_decisions_do_not_make_a_drift():
     assert told <= 5
     assert distance_of({"tv": 50}, {"pc": 50})[0] == 1.0
     assert distance_of({"tv": 50}, {}) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "distance"),
+    [([0, 0, 0, 1], [0, 1, 1, 1], 0.5), ([2], [2], 0.0), (range(50), range(50, 100), 1.0)],
+)
+def test_numbers_of_which_there_are_two_drift_as_those_of_which_there_are_many(old, new, distance):
+    """A reward that is 0 or 1, and a flag that callers send as a number."""
+    found, _ = distance_of_numbers(np.array(old, np.float64), np.array(new, np.float64))
+    assert found == distance
