@@ -22,12 +22,12 @@ from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.spec import Holdout, PolicySpec, decode_spec
 from simulator.logs.actions.columns import FeatureColumns
-from simulator.logs.archive.ahead import ahead
 from simulator.logs.archive.batches import settled_stretches
 from simulator.logs.archive.decided import Decided, DecisionReader
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.pieces import policy_pieces
+from simulator.logs.archive.read_ahead import read_ahead
 from simulator.logs.archive.settled import keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
 from simulator.report.growing import GrowingColumn
@@ -138,7 +138,7 @@ def read_policy(
         columns = (*READ, *(["context"] if gathered.wants_context else []))
         asked = ArchiveReader(root, piece.policy)
         decisions = DecisionReader(asked, piece.after, piece.through, columns)
-        for parts, settled in ahead(settled_stretches(decisions, ahead(join.spans()))):
+        for parts, settled in read_ahead(settled_stretches(decisions, read_ahead(join.spans()))):
             there = [part for part in parts if len(part.places)]
             if there:
                 gathered.add(Decided(decisions, there, settled))

@@ -8,7 +8,7 @@ from typing import TypeVar
 Made = TypeVar("Made")
 
 
-def ahead(source: Iterator[Made]) -> Iterator[Made]:
+def read_ahead(source: Iterator[Made]) -> Iterator[Made]:
     """Yield what an iterator yields; one is made ahead, by a thread.
 
     It pays where making one leaves the interpreter to others, as reading columns does.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simulator.logs.archive.ahead import ahead
+from simulator.logs.archive.read_ahead import read_ahead
 
 
 def test_all_is_yielded_in_order_and_an_error_comes_in_its_place():
@@ -12,10 +12,10 @@ def test_all_is_yielded_in_order_and_an_error_comes_in_its_place():
         yield from range(5)
         raise ValueError("broken")
 
-    assert list(ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
+    assert list(read_ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
     found = []
     with pytest.raises(ValueError, match="broken"):
-        found.extend(ahead(source()))
+        found.extend(read_ahead(source()))
     assert found == [0, 1, 2, 3, 4]
 
 
@@ -28,7 +28,7 @@ def test_one_is_made_ahead_and_no_more():
             made.append(number)
             yield number
 
-    seen = ahead(source())
+    seen = read_ahead(source())
     assert next(seen) == 0
     seen.close()
     assert made == [0, 1]
