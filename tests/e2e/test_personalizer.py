@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from azure.ai.personalizer import PersonalizerAdministrationClient
+from azure.ai.personalizer import PersonalizerAdministrationClient, PersonalizerClient
 from azure.core.credentials import AccessToken, AzureKeyCredential
 from support import personalizer_quickstarts as quickstarts
 from support.personalizer import KEY, SECRET
@@ -188,3 +188,26 @@ def test_an_evaluation_with_a_search_ends_and_has_points_over_time(url, admin):
     sources = {each["policySource"] for each in found["content"]["value"]}
     assert sources >= {"Online", "Random", "OfflineExperimentation"}
     assert all(each["timeseries"]["data"] for each in found["content"]["value"])
+
+
+def test_an_apprentice_is_told_how_often_it_imitates_and_what_is_too_old_goes(url, admin):
+    """Both are set by one change of the configuration, and done while the service runs."""
+    before, began = admin.get_service_configuration(), admin.get_log_properties()["dateRange"]
+    changed = {**before, "learningMode": "Apprentice", "logRetentionDays": 0}
+    assert admin.update_service_configuration(changed)["learningMode"] == "Apprentice"
+
+    def imitates() -> Any:
+        with PersonalizerClient(url, AzureKeyCredential(KEY)) as client:
+            said = client.rank({"actions": quickstarts.VIDEOS, "contextFeatures": []})
+            client.reward(said["eventId"], {"value": 1.0})
+        told = admin.get_service_configuration()
+        return told.get("latestApprenticeModeMetrics")
+
+    found = eventually(imitates, "its imitation is counted", within_s=240)
+    assert found["numberOfEvents"] >= found["numberOfImitatedEvents"] > 0
+    assert found["sumOfRewards"] == found["numberOfEvents"]
+    eventually(
+        lambda: admin.get_log_properties().get("dateRange", {}).get("from", "9") > began["from"],
+        "what is older than the newest checkpoint goes",
+        within_s=120,
+    )

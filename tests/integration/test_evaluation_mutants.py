@@ -1,7 +1,6 @@
 """What clients are promised of evaluations, as checks; and mutants of the operations that they catch."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -53,9 +52,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield out
 
 
+@pytest.fixture(scope="module")
+def app(server: Server, tmp_path_factory: pytest.TempPathFactory) -> PersonalizerApi:
+    api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), _no_metrics, None)
+    loops: Any = {"home": LoggedLoop(SPEC)}
+    settings = Settings(redis_url=server.url, data_dir=tmp_path_factory.mktemp("data"))
+    evaluations = operations.EvaluationOperations(settings, loops, EvaluationJobs(settings, loops))
+    return PersonalizerApi(api, api.backend, None, evaluations.routes())
+
+
 @pytest.fixture
 async def http(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, app: PersonalizerApi, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The protocol over a store with one evaluation that is done; what is begun goes on running."""
     found = [
@@ -73,12 +81,6 @@ async def http(
         end_evaluation(client, "home", ended, series={"online": {5: points, 60: points}})
 
     monkeypatch.setattr(EvaluationJobs, "_start", lambda *_: None)
-    api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), _no_metrics, None)
-    loops: Any = {"home": LoggedLoop(SPEC)}
-    settings = Settings(redis_url=server.url, data_dir=tmp_path)
-    begun = EvaluationJobs(settings, loops)
-    routes = operations.EvaluationOperations(settings, loops, begun).routes()
-    app = PersonalizerApi(api, api.backend, None, routes)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
     ) as client:

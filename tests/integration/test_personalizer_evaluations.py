@@ -331,7 +331,7 @@ def test_feature_importances_are_what_features_add_to_the_scores_of_logged_decis
     assert scores.keys() == {"is", "n", "id"}
     assert in_order[0] == 1.0 > scores["n"]["score"] > 0.0
     assert [scores[each]["namespace"] for each in ("is", "n", "id")] == [
-        *("features", "context", "item"),
+        *("j", "FromUrl", "i"),
     ]
 
     (listed,) = admin.list_feature_importances()

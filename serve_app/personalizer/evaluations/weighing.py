@@ -21,6 +21,9 @@ MOST_DECISIONS = 2000
 """Decisions that are looked at: of more, every second, fourth and so on."""
 LONGEST_S = 1800.0
 OF_ITEM, ID = "item", "id"
+_IDS = "i"
+_BARE = {"context": "FromUrl", "features": "j"}
+"""The namespaces of features that were sent in none."""
 Found = TypeVar("Found")
 
 
@@ -69,9 +72,15 @@ def weights_of(explanations: Iterable[Explanation]) -> list[FeatureWeight]:
 
 
 def _named(feature: str) -> tuple[str, str]:
-    """Return a feature's namespace and name; that of a text is without the text."""
-    namespace, _, name = feature.partition(".")
-    return namespace, ID if namespace == OF_ITEM else name.partition("=")[0]
+    """Return a feature's namespace and name, as clients have sent them; without a text.
+
+    What was sent in none is where Personalizer had it.
+    """
+    space, _, rest = feature.partition(".")
+    if space == OF_ITEM:
+        return _IDS, ID
+    namespace, _, name = rest.partition("=")[0].rpartition(".")
+    return namespace or _BARE.get(space, space), name
 
 
 def _explanations(request: WeighingRequest) -> Iterator[Explanation]:

@@ -24,9 +24,13 @@ def test_a_product_is_shared_signs_do_not_count_and_the_largest_is_1():
         ]
     )
     assert found == [
-        FeatureWeight("features", "topic", 1.0),
-        FeatureWeight("context", "user.age", 0.5),
-        FeatureWeight("item", "id", 0.25),
+        FeatureWeight("j", "topic", 1.0),
+        FeatureWeight("user", "age", 0.5),
+        FeatureWeight("i", "id", 0.25),
+    ]
+    bare = weights_of([explained((["context.hour", "features.taste.of.0", "scores.als"], 3.0))])
+    assert [(each.namespace, each.name) for each in bare] == [
+        *(("FromUrl", "hour"), ("scores", "als"), ("taste.of", "0")),
     ]
     assert weights_of([]) == weights_of([explained()]) == []
 
