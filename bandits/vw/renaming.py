@@ -21,8 +21,8 @@ from bandits.vw.weights import CONSTANT, ScorerPlan, expand, parse_arguments
 
 NAMELESS = 0
 """The letter, here, of a feature that has no name here: it is 1 wherever it is."""
-AT_ONCE = 4096
-"""Actions whose terms are counted together."""
+AT_ONCE = 1 << 21
+"""Terms that are counted together."""
 _ITS_OWN = "--cb_explore_adf"
 """The other arguments are in the model."""
 _COMPARED = 2000
@@ -70,11 +70,27 @@ class RenamedModel:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """The terms of an action's score: where each is found there, its whole hash here, its value."""
+    """The terms of an action's score: where each is found there, its whole hash here, its value.
+
+    ``left``, ``left_values``: of those that are not crossed here.
+    """
 
     there: UInt32
     here: UInt32
     values: Float64
+    left: UInt32
+    left_values: Float64
+
+    @property
+    def values_here(self) -> Float64:
+        """The values here: of several terms there that are one here the first has it."""
+        keys = (self.here.astype(np.uint64) << np.uint64(32)) | self.there
+        terms, which = np.unique(keys, return_inverse=True)
+        first = np.unique(terms >> np.uint64(32), return_index=True)[1]
+        is_first = np.zeros(terms.size, np.bool_)
+        is_first[first] = True
+        values: Float64 = np.where(is_first[which], self.values, 0.0)
+        return values
 
 
 class WeightRenamer:
@@ -94,8 +110,10 @@ class WeightRenamer:
         self._here = here
         self._plans = _plan_of(there), _plan_of(here)
         self._there = np.array(open_workspace(_ITS_OWN, model).weights()[:, 0, :])
-        self._found: dict[int, int] = {}
-        self._waiting: list[_Terms] = []
+        # Pairs of a whole hash here and an index there, ascending, and how often each came.
+        self._keys, self._times = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._waiting: list[UInt64] = []
+        self._terms = 0
         self._compared: list[_Terms] = []
         self._decisions = self._actions = 0
 
@@ -104,19 +122,20 @@ class WeightRenamer:
         is_any = False
         for action in actions:
             terms = _terms_of(action, *self._plans)
-            self._waiting.append(terms)
+            here = terms.here.astype(np.uint64) << np.uint64(32)
+            self._waiting.append(here | terms.there)
+            self._terms += terms.here.size
             self._actions, is_any = self._actions + 1, True
             if len(self._compared) < _COMPARED:
                 self._compared.append(terms)
-            if len(self._waiting) == AT_ONCE:
+            if self._terms >= AT_ONCE:
                 self._count()
         self._decisions += is_any
 
     def renamed(self) -> RenamedModel:
         """Return the model with all that was found."""
         self._count()
-        keys = np.fromiter(self._found, np.uint64, len(self._found))
-        times = np.fromiter(self._found.values(), np.int64, len(self._found))
+        keys, times = self._keys, self._times
         there = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
         # Several weights there may be one here; of those that collide here, the most frequent
@@ -150,22 +169,22 @@ class WeightRenamer:
         """Return how far the scores of the first actions are from what they were."""
         there = self._there[:, 0]
         mask = np.uint32(self._plans[1].size - 1)
-        apart = [
-            abs(float((there[each.there] - here[each.here & mask]) @ each.values))
-            for each in self._compared
-        ]
+        apart = []
+        for each in self._compared:
+            before = float(there[each.there] @ each.values + there[each.left] @ each.left_values)
+            apart.append(abs(before - float(here[each.here & mask] @ each.values_here)))
         return max(apart, default=0.0)
 
     def _count(self) -> None:
-        """Count the terms that wait: where each is found there, and its hash here."""
-        if not self._waiting:
-            return
-        there = np.concatenate([each.there for each in self._waiting]).astype(np.uint64)
-        here = np.concatenate([each.here for each in self._waiting]).astype(np.uint64)
-        keys, times = np.unique((here << np.uint64(32)) | there, return_counts=True)
-        for key, count in zip(keys.tolist(), times.tolist(), strict=True):
-            self._found[key] = self._found.get(key, 0) + count
+        """Count the terms that wait."""
+        fresh = np.concatenate([np.zeros(0, np.uint64), *self._waiting])
+        keys, times = np.unique(fresh, return_counts=True)
+        both = np.concatenate([self._keys, keys])
+        self._keys, which = np.unique(both, return_inverse=True)
+        held, self._times = self._times, np.zeros(self._keys.size, np.int64)
+        np.add.at(self._times, which, np.concatenate([held, times]))
         self._waiting.clear()
+        self._terms = 0
 
 
 def _plan_of(args: str) -> ScorerPlan:
@@ -179,10 +198,7 @@ def _plan_of(args: str) -> ScorerPlan:
 
 
 def _terms_of(action: RenamedAction, there: ScorerPlan, here: ScorerPlan) -> _Terms:
-    """Return the terms of an action's score there, and what each is here.
-
-    What is crossed there and not here is left out; so is what here is crossed and there is not.
-    """
+    """Return the terms of an action's score there, and what each is here."""
     single = _singles(action)
     left, right = _pairs(action.letters, there)
     crossed = (action.hashes[left] * FNV_PRIME) ^ action.hashes[right]
@@ -198,6 +214,8 @@ def _terms_of(action: RenamedAction, there: ScorerPlan, here: ScorerPlan) -> _Te
         np.concatenate([part[0] for part in parts]) & mask,
         np.concatenate([part[1] for part in parts]),
         np.concatenate([part[2] for part in parts]),
+        crossed[~is_there] & mask,
+        values[~is_there],
     )
 
 

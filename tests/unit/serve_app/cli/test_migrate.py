@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def test_a_models_weights_are_carried_over_by_the_names_that_logs_give(tmp_path:
     assert result.exception is None, result.output
     said = " ".join(result.output.split())
     assert "under the names that" in said
+    assert float(re.search(r"differ by (\S+) at most", said)[1]) < 1e-5
 
     made = decode_trained((tmp_path / "out" / "model").read_bytes())
     assert made.learned == 120
