@@ -190,10 +190,10 @@ def test_an_evaluation_with_a_search_ends_and_has_points_over_time(url, admin):
     assert all(each["timeseries"]["data"] for each in found["content"]["value"])
 
 
-def test_an_apprentice_is_told_how_often_it_imitates_and_what_is_too_old_goes(url, admin):
-    """Both are set by one change of the configuration, and done while the service runs."""
-    before, began = admin.get_service_configuration(), admin.get_log_properties()["dateRange"]
-    changed = {**before, "learningMode": "Apprentice", "logRetentionDays": 0}
+def test_an_apprentice_is_told_how_often_it_imitates(url, admin):
+    """Once it is served as one, and windows have closed."""
+    before = admin.get_service_configuration()
+    changed = {**before, "learningMode": "Apprentice"}
     assert admin.update_service_configuration(changed)["learningMode"] == "Apprentice"
 
     def imitates() -> Any:
@@ -203,11 +203,6 @@ def test_an_apprentice_is_told_how_often_it_imitates_and_what_is_too_old_goes(ur
         told = admin.get_service_configuration()
         return told.get("latestApprenticeModeMetrics")
 
-    found = eventually(imitates, "its imitation is counted", within_s=240)
-    assert found["numberOfEvents"] >= found["numberOfImitatedEvents"] > 0
-    assert found["sumOfRewards"] == found["numberOfEvents"]
-    eventually(
-        lambda: admin.get_log_properties().get("dateRange", {}).get("from", "9") > began["from"],
-        "what is older than the newest checkpoint goes",
-        within_s=120,
-    )
+    found = eventually(imitates, "its imitation is counted", within_s=300)
+    assert found["numberOfEvents"] >= found["numberOfImitatedEvents"]
+    assert found["sumOfRewards"] == found["numberOfEvents"] > 0

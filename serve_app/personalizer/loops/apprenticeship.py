@@ -22,7 +22,7 @@ from serve_app.store.keys import Keys, partitions
 
 EVERY_S = 60
 """They are not counted more often."""
-REST = 10
+REST = 5
 """Nor more often than this many times as long as it takes."""
 LONGEST_S = 1800
 _MARK = "apprenticeship"
@@ -49,7 +49,7 @@ def may_count(client: Redis, policy: str) -> bool:
         client: a connection.
         policy: the policy's name.
     """
-    return bool(client.set(Keys(policy).at_work(_MARK), b"1", nx=True, ex=LONGEST_S))
+    return bool(client.set(Keys(policy).at_work(_MARK), b"1", nx=True, ex=EVERY_S))
 
 
 def count_again(client: Redis, policy: str, address: bytes) -> None:
@@ -61,27 +61,33 @@ def count_again(client: Redis, policy: str, address: bytes) -> None:
         address: of its log.
     """
     began, keys = time.monotonic(), Keys(policy)
-    try:
-        done = subprocess.run(  # noqa: S603 - this program
-            ["nice", "-n", "10", sys.executable, "-m", __name__],  # noqa: S607
-            input=address,
-            capture_output=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[-300:]
-            log.warning("policy %s: its metrics are not counted: %s", policy, said)
-        else:
-            found = _metrics.decode(done.stdout)
-            if found is None:
-                client.delete(keys.apprenticeship)
-            else:
-                kept = found.after(read_metrics(client, policy))
-                client.set(keys.apprenticeship, msgspec.json.encode(kept))
-    finally:
-        took = time.monotonic() - began
-        client.expire(keys.at_work(_MARK), max(EVERY_S, round(REST * took)))
+    with subprocess.Popen(  # noqa: S603 - this program
+        ["nice", "-n", "10", sys.executable, "-m", __name__],  # noqa: S607
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as counting:
+        while True:
+            # Whoever dies meanwhile says no more that it is at it, and another begins.
+            try:
+                out, said = counting.communicate(address, timeout=EVERY_S / 3)
+                break
+            except subprocess.TimeoutExpired:
+                client.expire(keys.at_work(_MARK), EVERY_S)
+                if time.monotonic() - began > LONGEST_S:
+                    counting.kill()
+
+    client.expire(keys.at_work(_MARK), max(EVERY_S, round(REST * (time.monotonic() - began))))
+    if counting.returncode:
+        why = said.decode(errors="replace").strip()[-300:]
+        log.warning("policy %s: its metrics are not counted: %s", policy, why)
+        return
+    found = _metrics.decode(out)
+    if found is None:
+        client.delete(keys.apprenticeship)
+    else:
+        kept = found.after(read_metrics(client, policy))
+        client.set(keys.apprenticeship, msgspec.json.encode(kept))
 
 
 def counted(address: bytes) -> ApprenticeModeMetrics | None:

@@ -212,8 +212,11 @@ class StoredLoop:
         """
         policy = self._served.name
 
+        # One that is to be an apprentice in a moment has nothing to count yet.
+        is_one = self._served.imitates
+
         def known(client: Redis) -> tuple[ApprenticeModeMetrics | None, bool]:
-            return read_metrics(client, policy), may_count(client, policy)
+            return read_metrics(client, policy), is_one and may_count(client, policy)
 
         metrics, is_time = await self._done(known)
         if is_time:
