@@ -1,13 +1,14 @@
 """What is known of who asks for a decision: what sources are told, and what does not come again."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import mul
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from policies.profiles.options import SHOWN, ProfileOptions, Repeat, type_of
+from policies.profiles.options import MAX_ITEMS, SHOWN, ProfileOptions, Repeat, type_of
 from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
 
@@ -89,13 +90,19 @@ def live_history(events: Events, options: ProfileOptions) -> LiveHistory | None:
 
     earlier = math.inf
     if options.fade:
-        factor = 0.5 ** (1.0 / options.fade)
-        for age, item in enumerate(weights):
-            weights[item] *= factor**age
-        earlier = factor ** len(weights) / (1.0 - factor)
+        factor, shares = _faded(options.fade)
+        weights = dict(zip(weights, map(mul, weights.values(), shares), strict=False))
+        earlier = shares[len(weights)] / (1.0 - factor)
     # Not the profile's version: that is another with every showing, and scores can be kept longer.
     told = dict(reversed(weights.items()))
     return LiveHistory(f"{hash((*told.items(), earlier)):x}", told, earlier)
+
+
+@lru_cache
+def _faded(fade: float) -> tuple[float, Sequence[float]]:
+    """Return the share of an item that stays with each newer one, and by how many newer ones."""
+    factor: float = 0.5 ** (1.0 / fade)
+    return factor, [factor**age for age in range(MAX_ITEMS + 1)]
 
 
 class OfEvents(Generic[T]):
@@ -137,7 +144,11 @@ class RepeatRules:
             repeat: the spec's.
         """
         rules = {type_of(name): rule for name, rule in repeat.items()}
-        self._shown = rules.pop(SHOWN, None)
+        # How often an item may have been shown, and in what span; None: as often as may be.
+        shown = rules.pop(SHOWN, None)
+        self._shown: tuple[int, float] | None = None
+        if shown is not None:
+            self._shown = (1, math.inf) if shown == "never" else (shown.times, shown.within_ms)
         never = frozenset(name for name, rule in rules.items() if rule == "never")
         self._spans = {name: rule.within_ms for name, rule in rules.items() if rule != "never"}
         self._never: OfEvents[frozenset[str]] = OfEvents(
@@ -154,7 +165,8 @@ class RepeatRules:
         profile = known.profile
         if profile is None:
             return known.visit
-        spans, out = self._spans, self._never(profile.events).union(known.visit)
+        spans, out = self._spans, self._never(profile.events)
+        out = out.union(known.visit) if known.visit else out
         if spans:
             out = out.union(
                 item
@@ -162,8 +174,7 @@ class RepeatRules:
                 if kind in spans and now_ms - entry_ms < spans[kind]
             )
         if self._shown is not None:
-            times, since_ms = 1, 0
-            if self._shown != "never":
-                times, since_ms = self._shown.times, int(now_ms) - self._shown.within_ms
-            out = out.union(profile.shown_often(times, since_ms))
+            times, span_ms = self._shown
+            often = profile.shown_often(times, int(max(now_ms - span_ms, 0)))
+            out = out.union(often) if often else out
         return out

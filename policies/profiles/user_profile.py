@@ -1,9 +1,9 @@
 """What is known of one person: the parts of all logs, and of all their pseudonyms, joined."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
+from threading import Lock
 
 import msgspec
 
@@ -67,9 +67,37 @@ class UserProfile(msgspec.Struct, frozen=True):
         return {name: count for name, count in found.most_common() if name is not None}
 
 
-_decoded = lru_cache(PARTS_REMEMBERED)(decode_part)
 UNKNOWN_USER = UserProfile()
 """Of a user of whom no log says anything."""
+
+
+class _DecodedParts:
+    """Parts that were decoded of late, by their bytes.
+
+    What a user was shown is another with every decision for them: such a part does not come again,
+    and would only take the place of one that does.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, Part] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, data: bytes) -> Part:
+        with self._lock:
+            part = self._kept.get(data)
+            if part is not None:
+                self._kept.move_to_end(data)
+                return part
+        part = decode_part(data)
+        if not part.shown:
+            with self._lock:
+                self._kept[data] = part
+                if len(self._kept) > PARTS_REMEMBERED:
+                    self._kept.popitem(last=False)
+        return part
+
+
+_decoded = _DecodedParts()
 
 
 def read_profile(hashes: Iterable[Mapping[bytes, bytes]], rule: CutRule) -> UserProfile:

@@ -29,6 +29,8 @@ class ItemOrder:
         self.ids = ids
         self.places = {item: place for place, item in enumerate(ids)}
         self._closed: ClosedPlaces | None = None
+        # Of each user's history, by its address; it is kept as well, so that none other has it.
+        self._live: dict[int, tuple[LiveHistory, Profile]] = {}
         # What the sources of an artifact ask one after the other, for one decision, is made once.
         self._last: tuple[Profile | None, LiveHistory, Profile] | None = None
         self._last_sent: tuple[Profile, tuple[str, ...], Profile] | None = None
@@ -45,26 +47,43 @@ class ItemOrder:
         """
         if live is None:
             return profile or NO_PROFILE
+        if profile is None:
+            return self._of_live(live)
         last = self._last
         if last is not None and last[0] is profile and last[1] is live:
             return last[2]
 
         index = self.places
-        by_place: dict[int, float] = {}
-        if profile is not None:
-            known = zip(profile.indices.tolist(), earlier_weights(profile, live), strict=True)
-            by_place.update(known)
+        earlier = earlier_weights(profile, live)
+        by_place = dict(zip(profile.indices.tolist(), earlier, strict=True))
         for item, weight in live.weights.items():
             if item in index:
                 place = index[item]
                 by_place[place] = max(weight, by_place.pop(place, 0.0))
         joined = Profile(
-            live.key if profile is None else f"{profile.key} {live.key}",
+            f"{profile.key} {live.key}",
             frozen(np.array(list(by_place), np.int32)),
             frozen(np.array(list(by_place.values()), np.float32)),
         )
         self._last = profile, live, joined
         return joined
+
+    def _of_live(self, live: LiveHistory) -> Profile:
+        """Return what the log says of a user: the same on most pages of a visit, so made once."""
+        known = self._live.get(id(live))
+        if known is not None:
+            return known[1]
+        places = [(self.places.get(item, -1), weight) for item, weight in live.weights.items()]
+        there = [pair for pair in places if pair[0] >= 0]
+        made = Profile(
+            live.key,
+            frozen(np.array([place for place, _ in there], np.int32)),
+            frozen(np.array([weight for _, weight in there], np.float32)),
+        )
+        if len(self._live) >= MOST_KEPT:
+            del self._live[next(iter(self._live))]
+        self._live[id(live)] = live, made
+        return made
 
     def history(self, request: SourceRequest) -> Profile:
         """Return the history of who asks: what is known, and what the request adds to it.

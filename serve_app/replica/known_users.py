@@ -65,6 +65,8 @@ class KnownUsers:
         self._salt, self._clock = salt, clock
 
         self._parts: Sequence[str] = ()
+        # What the states of the parts were last, and whether nothing was missing then.
+        self._states: tuple[Any, bool] = None, False
         self._members_until = self._warned_at = -WARN_EVERY_S
 
     def visit_of(self, request: RankRequest) -> str:
@@ -156,9 +158,12 @@ class KnownUsers:
             return None
         if asks:
             self._parts = decode_space(self._space, _pairs(answers.pop())).parts
-            self._members_until = now + MEMBERS_S
+            self._members_until, self._states = now + MEMBERS_S, (None, False)
 
-        whole = bool(self._parts) and are_whole(_pairs(answers[1]), self._parts)
+        if answers[1] != self._states[0]:
+            whole = bool(self._parts) and are_whole(_pairs(answers[1]), self._parts)
+            self._states = answers[1], whole
+        whole = self._states[1]
         profile = self._profile(answers[2 : 2 + len(names)])
         shown = _shown(answers[2 + len(names) :])
         is_whole = whole and profile is not None
