@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from policies.personalizer.arguments import (
 )
 from policies.personalizer.configuration import WantedConfiguration, with_configuration
 from policies.spec import PolicySpec, spec_of
+from simulator.logs.exported.spaces import crossed_here
 
 if TYPE_CHECKING:
     from simulator.logs.exported.weights import CarriedWeights
@@ -121,12 +122,13 @@ def read_exports(configs: Sequence[Path], model: Path | None) -> Exports:
     return Exports(service, arguments or found, weights, found)
 
 
-def migrated(name: str, exports: Exports) -> Migrated:
+def migrated(name: str, exports: Exports, letters: Mapping[str, str] | None = None) -> Migrated:
     """Return a policy that does what a loop did.
 
     Args:
         name: the policy's.
         exports: what the loop has exported.
+        letters: the letter here of each namespace's letter there, where logs say so.
 
     Raises:
         SpecError: a setting cannot be; it names it.
@@ -135,7 +137,8 @@ def migrated(name: str, exports: Exports) -> Migrated:
     carried: list[Carried] = []
     spec = spec_of({"name": name})
 
-    arguments = exports.arguments or DEFAULT_ARGUMENTS
+    sent = exports.arguments or DEFAULT_ARGUMENTS
+    arguments = crossed_here(sent, letters) if letters else sent
     where = "policy" if exports.arguments else "policy (not exported: the usual one)"
     refused, changes = "", ""
     try:
@@ -157,7 +160,7 @@ def migrated(name: str, exports: Exports) -> Migrated:
     except InvalidFieldError as error:
         raise SpecError(f"{error.target}: {error.message}", "config") from error
 
-    carried.insert(0, Carried(where, arguments, refused + _learns(spec) + changes))
+    carried.insert(0, Carried(where, sent, refused + _learns(spec) + changes))
     carried += _settings(service, spec)
     return Migrated(spec, _written(spec), carried)
 

@@ -52,9 +52,11 @@ def migrate_personalizer(
     import msgspec
 
     from serve_app.cli.migrate.exports import migrated, read_exports
+    from simulator.logs.exported.spaces import letters_here
+    from simulator.logs.files import files_of
 
     exports = read_exports(config, model)
-    made = migrated(policy, exports)
+    made = migrated(policy, exports, None if logs is None else letters_here(files_of(logs)))
     trained, carried = None, made.carried
     if exports.model is not None:
         trained, of_model = _carried(made.spec, exports, logs)

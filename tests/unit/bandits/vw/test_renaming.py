@@ -107,11 +107,19 @@ def test_a_score_is_what_it_was_under_other_names(monkeypatch, there, here):
     assert (found.carried, found.decisions) == (found.weights, 12)
     assert found.apart < 1e-6
 
-    scorer = load_vw(VwLearner(decisions.here, checkpoint=found.checkpoint).snapshot("1-0"))
+    learner = VwLearner(decisions.here, checkpoint=found.checkpoint, by_row=True)
+    scorer = load_vw(learner.snapshot("1-0"))
     for values in decisions.values:
         before = decisions.scorer.scores(*decisions.known_there(values))
         assert scorer.scores(*decisions.known_here(values)) == pytest.approx(before, abs=1e-5)
         assert np.ptp(before) > 0
+
+    # And goes on: what is rewarded is liked better than before.
+    context, actions = decisions.known_here(decisions.values[0])
+    before = scorer.scores(context, actions)
+    learner.learn([Interaction("e", 0, context, actions, 1, 0.5, 5.0, 0)])
+    after = load_vw(learner.snapshot("2-0")).scores(context, actions)
+    assert after[1] > before[1] + 0.01
 
 
 def test_what_is_not_met_or_not_crossed_here_stays_behind_and_is_told():

@@ -21,9 +21,10 @@ from policies.features import featurise
 from policies.items.catalogue import Catalogue
 from policies.spec import load_spec
 from serve_app.cli.migrate import app
-from serve_app.cli.migrate.exports import arguments_in_model
+from serve_app.cli.migrate.exports import arguments_in_model, migrated, read_exports
 from simulator.learners.trained import snapshot_of
 from simulator.logs.exported.personalizer import parse_exported
+from simulator.logs.exported.spaces import letters_here
 from simulator.logs.text_records import TextRecord
 
 SERVICE = {
@@ -204,6 +205,36 @@ def test_a_models_weights_are_carried_over_by_the_names_that_logs_give(tmp_path:
         asked, actions = featurise(spec, Catalogue(), row.context, row.action_ids, row.features, {})
         ours = scorer.scores(asked, actions)
         assert [-theirs[at] for at in range(3)] == pytest.approx(ours.tolist(), abs=1e-5)
+
+
+def test_crosses_are_of_what_stands_here_for_their_namespaces(tmp_path: Path):
+    """Logs say which is of the context; without them such crosses are left out, and it is said."""
+    rng = random.Random(7)
+    lines = [json.dumps(rich(number, rng)) for number in range(60)]
+    (tmp_path / "log.json").write_text("[a heartbeat]\n" + "\n".join(lines) + "\n")
+    crosses = "--quadratic uj --quadratic wt -q Fi -q uF -q jw -q zj"
+    policy = {**POLICY, "arguments": f"--cb_explore_adf --epsilon 0.2 {crosses} --ignore A"}
+    (tmp_path / "service.json").write_text(json.dumps(SERVICE))
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    assert letters_here([tmp_path / "log.json"]) == {
+        **dict.fromkeys("Fuw", "c"),
+        **dict.fromkeys("jto", "f"),
+        "i": "i",
+    }
+    given = ("--config", tmp_path / "service.json", "--config", tmp_path / "policy.json")
+    result = run(*given, "--logs", tmp_path / "log.json", "--out", tmp_path / "out")
+    assert result.exception is None, result.output
+    learner = load_spec(tmp_path / "out" / "policy.yaml").learner
+    assert learner.args == "--cb_explore_adf --quadratic cf --quadratic ci --quadratic cc"
+
+    exports = read_exports(given[1::2], None)
+    for letters, learned, left in (
+        (letters_here([tmp_path / "log.json"]), learner.args, "zf"),
+        (None, "--cb_explore_adf", "uj"),
+    ):
+        made = migrated("shop", exports, letters)
+        assert made.spec.learner.args == learned
+        assert f"not --quadratic {left}: no namespace here" in made.carried[0].here
 
 
 def test_weights_whose_names_nothing_says_stay_behind_and_the_logs_are_learned(tmp_path: Path):
