@@ -11,6 +11,8 @@ from policies.requests import RankRequest
 
 PER_TURN, AT_ONCE = 16, 64
 """How many decisions are made one by one, or together, before others get their turn."""
+LEAST = 4
+"""Fewer are made one by one: to make one with others costs as much as two, and then little more."""
 Known = KnownUser | BanditloopError | None
 """What is known of who asks, or why that cannot be said; None: nothing is looked up."""
 Decoded = Callable[[RankRequest], RankRequest | BanditloopError]
@@ -80,6 +82,8 @@ async def decide_all(
 async def _together(
     ranker: RanksBatches, requests: Sequence[RankRequest], known: Sequence[Known]
 ) -> list[DecisionRecord | None]:
+    if len(requests) < LEAST:
+        return [None] * len(requests)
     made: list[DecisionRecord | None] = []
     for begin in range(0, len(requests), AT_ONCE):
         if begin:

@@ -5,7 +5,8 @@ new is remembered; what is written in another way, a decoder has to read.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from policies.items.catalogue import Catalogue
 from policies.items.id_loops import enter_ids, find_bare_ids
 from policies.requests import MAX_ACTIONS
 
-Number = TypeVar("Number", bound=np.generic)
+Cell = TypeVar("Cell", bound=np.generic)
 
 MOST = 1 << 15
 """Ids that are kept; when there would be more, all are forgotten."""
@@ -59,14 +60,11 @@ class BareIds:
         bounds = np.zeros(len(texts) + 1, np.int64)
         np.cumsum(np.maximum(counts, 0), out=bounds[1:])
         good = (counts > 0) & (counts <= MAX_ACTIONS) & (occurrences(numbers, bounds) == ONCE)
-        rows, ids = self._rows_in(catalogue)[numbers], self._ids
+        rows, ids = self._rows_in(catalogue)[numbers], self._objects[numbers].tolist()
 
-        listed, edges = numbers.tolist(), bounds.tolist()
         return [
-            FoundIds([ids[number] for number in listed[begin:end]], rows[begin:end])
-            if is_good
-            else None
-            for is_good, begin, end in zip(good.tolist(), edges, edges[1:], strict=False)
+            FoundIds(ids[begin:end], rows[begin:end]) if is_good else None
+            for is_good, (begin, end) in zip(good.tolist(), pairwise(bounds.tolist()), strict=True)
         ]
 
     def _numbers(
@@ -99,6 +97,7 @@ class BareIds:
 
     def _forget(self) -> None:
         self._ids: list[str] = []
+        self._objects: NDArray[Any] = np.zeros(ROOM, object)
         self._texts, self._bounds = np.zeros(ROOM, np.uint8), np.zeros(ROOM, np.int64)
         self._table = np.full(ROOM, -1, np.int32)
         self._catalogue: Catalogue | None = None
@@ -109,6 +108,8 @@ class BareIds:
         first, begin = len(self._ids), int(self._bounds[len(self._ids)])
         self._ids += [text.decode() for text in texts]
         count = len(self._ids)
+        self._objects = _with_room(self._objects, count)
+        self._objects[first:count] = np.fromiter(self._ids[first:], object, count - first)
 
         # Their texts stand behind the others, in arrays that double where there is no room.
         joined = np.frombuffer(b"".join(texts), np.uint8)
@@ -134,7 +135,7 @@ class BareIds:
         return self._rows
 
 
-def _with_room(array: NDArray[Number], size: int) -> NDArray[Number]:
+def _with_room(array: NDArray[Cell], size: int) -> NDArray[Cell]:
     """Return an array that has room for so many, and begins as the one that is given."""
     if size <= array.size:
         return array
