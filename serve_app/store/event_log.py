@@ -7,7 +7,7 @@ from typing import Any
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.encoded_decisions import read_entries
-from bandits.log.positions import log_order
+from bandits.log.positions import START, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, now_ms
 from serve_app.store.keys import REMEMBERED_S, Keys, LogKeys
@@ -231,6 +231,7 @@ class RedisLog:
         *,
         count: int = 1000,
         block_ms: int | None = None,
+        beside: str | None = None,
     ) -> list[LogEntry]:
         """Return the next entries as a fold takes them, with decisions encoded.
 
@@ -239,9 +240,10 @@ class RedisLog:
             through: the last position to return; None: the end of the log.
             count: how many entries at most.
             block_ms: how long to wait for a first one, in milliseconds; None: not at all.
+            beside: another stream, any entry of which ends the waiting, too.
         """
         if through is None:
-            return read_entries(self._raw(after, count, block_ms), self._count)
+            return read_entries(self._raw(after, count, block_ms, beside), self._count)
         found: Any = self._client.xrange(self._keys.log, f"({after}", through, count=count)
         return read_entries(_raw_entries(found), self._count)
 
@@ -256,12 +258,15 @@ class RedisLog:
         found: Any = self._client.xrevrange(self._keys.log, newest, count=count)
         return read_entries(_raw_entries(found), self._count)
 
-    def _raw(self, after: str, count: int, block_ms: int | None = None) -> list[tuple[str, bytes]]:
-        answer: Any = self._client.xread({self._keys.log: after}, count=count, block=block_ms)
+    def _raw(
+        self, after: str, count: int, block_ms: int | None = None, beside: str | None = None
+    ) -> list[tuple[str, bytes]]:
+        streams = {self._keys.log: after, **({} if beside is None else {beside: START})}
+        answer: Any = self._client.xread(streams, count=count, block=block_ms)
         if not answer:
             return []
-        raw = answer[0][1] if isinstance(answer, list) else next(iter(answer.values()))[0]
-        return _raw_entries(raw)
+        found = dict(answer) if isinstance(answer, list) else {k: v[0] for k, v in answer.items()}
+        return _raw_entries(found.get(self._keys.log.encode(), ()))
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.

@@ -27,6 +27,8 @@ from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, LogKeys
 
 MAX_ENTRIES = 50_000
 POLL_S = 1.0
+QUIET_S, QUIET_SHARE = 5.0, 1 / 12
+"""Where nothing has come, the next look is after so long, or this share of the age of an entry."""
 RETRY_S, MAX_RETRY_S = 0.5, 30.0
 SHARED_KEYS: Mapping[Shared, type[LogKeys]] = {"items": ItemsKeys, "activity": ActivityKeys}
 
@@ -115,7 +117,10 @@ class Archiver:
         while not stop.is_set():
             try:
                 self._report()
+                seen = self._scan.last
                 wait_s, retry_s = 0.0 if self.step() else POLL_S, RETRY_S
+                if wait_s and self._scan.last == seen:
+                    wait_s = max(POLL_S, min(QUIET_S, QUIET_SHARE * self._max_age_ms / 1000))
                 while self.trim():
                     pass
             except Exception as error:

@@ -30,7 +30,7 @@ from serve_app.workers.learner_log import LearnerLog
 from serve_app.workers.publisher import FoldT, Publisher
 from serve_app.workers.standstill import Standstill, redis_error_behind
 
-BLOCK_MS, QUIET_MS = 50, 250
+BLOCK_MS, QUIET_MS = 50, 500
 """How long a step waits for entries; the second where nothing has come or was due for a while."""
 QUIET_STEPS = 10
 PACE_S = 0.1
@@ -268,8 +268,13 @@ class LearnerLoop(Generic[FoldT]):
             LogGapError: what follows the fold's position was trimmed.
         """
         self._behind = False  # whatever becomes of this step
-        block_ms = (QUIET_MS if self._is_quiet() else BLOCK_MS) if wait else None
-        entries = self.log.reader.read_encoded(self.fold.position, count=READ, block_ms=block_ms)
+        is_quiet = wait and self._is_quiet()
+        entries = self.log.reader.read_encoded(
+            self.fold.position,
+            count=READ,
+            block_ms=QUIET_MS if is_quiet else BLOCK_MS if wait else None,
+            beside=self.log.keys.inbox if is_quiet else None,
+        )
         self._behind = len(entries) == READ
         self._idle_steps = 0 if entries else self._idle_steps + 1
 

@@ -1,6 +1,7 @@
 """The log that a learner folds: what it reads of it, and what it writes to it under its lease."""
 
 import os
+import time
 import uuid
 
 import msgspec
@@ -20,6 +21,9 @@ from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.newer_builds import mark_fold
 from serve_app.store.stats import Stats
+
+SAME_S = 5.0
+"""Time between two times that the same is said, in case Redis has lost it."""
 
 
 class LearnerLog:
@@ -64,6 +68,8 @@ class LearnerLog:
         self.lease = Lease(client, keys, owner, generation=generation)
         self.checkpointed = ""
         self.quotas: dict[str, QuotaState] = {}
+        self._said: tuple[bytes | None, bytes] = None, b""
+        self._said_at = 0.0
 
     def is_trimmed_past(self, position: str) -> bool:
         """Say whether entries past a position may be gone from the stream."""
@@ -85,10 +91,14 @@ class LearnerLog:
         self.lease.guarded(appended)
 
     def write_stats(self, stats: Stats) -> None:
-        """Write what this learner has counted, under the lease.
+        """Write what this learner has counted, under the lease; the same again after SAME_S.
 
         Raises:
             LeaseLostError, RedisError: see ``append``.
         """
         stats = msgspec.structs.replace(stats, quotas=self.quotas)
-        self.lease.guarded([("SET", self.keys.stats, msgspec.msgpack.encode(stats))])
+        said = self.lease.token, msgspec.msgpack.encode(stats)
+        if said == self._said and time.monotonic() - self._said_at < SAME_S:
+            return
+        self.lease.guarded([("SET", self.keys.stats, said[1])])
+        self._said, self._said_at = said, time.monotonic()

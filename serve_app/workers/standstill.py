@@ -14,6 +14,7 @@ from serve_app.store.event_log import RedisLog
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.progress import KEPT_REFUSALS, Progress, Stall
+from serve_app.workers.learner_log import SAME_S
 
 PACE_S, MAX_PACE_S = 0.5, 30.0
 """Time until the next attempt: twice as long each time that the same fails."""
@@ -40,6 +41,7 @@ class Standstill:
         self._retry_at = self._written_at = self._over_at = 0.0
         self._overcome: Stall | None = None
         self._refused: deque[Refusal] = deque(maxlen=KEPT_REFUSALS)
+        self._said: tuple[bytes | None, str, Stall | None] = None, "", None
 
     def wait_s(self) -> float:
         """Return how many seconds are left until the next attempt is due."""
@@ -104,6 +106,8 @@ class Standstill:
     def write_progress(self, position: str) -> None:
         """Write how far the fold is, once in SAY_S, and refusals at once; a standby writes nothing.
 
+        What was said already is said again after SAME_S.
+
         Args:
             position: where the fold is.
 
@@ -111,13 +115,16 @@ class Standstill:
             LeaseLostError: another learner leads.
             RedisError: it is not known whether it was written.
         """
-        due = time.monotonic() - self._written_at >= SAY_S
-        if self._lease.token is None or not (due or self._refused):
+        since_s = time.monotonic() - self._written_at
+        if self._lease.token is None or not (since_s >= SAY_S or self._refused):
             return
 
         # The fold that met the entry is torn: what counts is that all before it is applied.
         if self.stall is not None and self.stall.kind != WORK:
             position = position_before(self.stall.position)
+        said = self._lease.token, position, self.stall
+        if said == self._said and since_s < SAME_S and not self._refused:
+            return
         progress = Progress(position, self._reader.now_ms(), self.stall)
         commands: list[Command] = [("SET", self._keys.progress, msgspec.msgpack.encode(progress))]
 
@@ -134,7 +141,7 @@ class Standstill:
         self._lease.guarded(commands)
         for _ in pending:
             self._refused.popleft()
-        self._written_at = time.monotonic()
+        self._written_at, self._said = time.monotonic(), said
 
 
 def redis_error_behind(error: BaseException | None) -> BaseException | None:
