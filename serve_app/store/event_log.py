@@ -261,7 +261,7 @@ class RedisLog:
     def _raw(
         self, after: str, count: int, block_ms: int | None = None, beside: str | None = None
     ) -> list[tuple[str, bytes]]:
-        streams = {self._keys.log: after, **({} if beside is None else {beside: START})}
+        streams: Any = {self._keys.log: after, **({} if beside is None else {beside: START})}
         answer: Any = self._client.xread(streams, count=count, block=block_ms)
         if not answer:
             return []

@@ -511,3 +511,18 @@ async def test_a_follower_that_is_stopped_ends_although_its_client_swallows_the_
     task.cancel()
     await asyncio.wait_for(asyncio.wait([task]), 5)
     assert task.done()
+
+
+def test_an_entry_of_another_stream_ends_the_wait_for_entries_of_a_log(client):
+    """Over either protocol: it is not returned, and neither does it hide those of the log."""
+    log = RedisLog(client, KEYS)
+    position = log.append(TickRecord())
+    client.xadd(KEYS.inbox, {"json": "{}"})
+    waits = {"block_ms": 60_000, "beside": KEYS.inbox}
+    assert log.read_encoded(position, **waits) == []
+    assert [each.id for each in log.read_encoded("0-0", **waits)] == [position]
+    url = client.connection_pool.connection_kwargs
+    other = redis.Redis(host=url["host"], port=url["port"], protocol=2)
+    assert RedisLog(other, KEYS).read_encoded(position, **waits) == []
+    assert [each.id for each in RedisLog(other, KEYS).read_encoded("0-0", **waits)] == [position]
+    other.close()
