@@ -9,6 +9,8 @@ of each makes; the loop saves the calls, which take longer than the work.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from bandits.log.deadlines import NEVER, Deadline
 from bandits.log.join_rule import JoinRule
 from bandits.log.records import EncodedDecision, LogEntry, RewardRecord, TickRecord
@@ -19,6 +21,8 @@ _NO_DEADLINE: Deadline = (NEVER, 0, "", "")
 _NO_DEADLINES = (_NO_DEADLINE,)
 _PLAIN = frozenset([EncodedDecision, RewardRecord, TickRecord])
 _FIRST_SLOT: tuple[int, ...] = (0,)
+_UNREWARDED = (NOTHING, NOTHING, NOTHING)
+"""The fields of a decision that depend on rewards, before it has any."""
 
 
 class RunStoppedError(Exception):
@@ -160,7 +164,9 @@ class PlainRuns(Windows):
                 if due_ms > now_ms:
                     break
                 if forget < close:
-                    self._forget(forgets.popleft()[3])
+                    gone = closed.pop(forgets.popleft()[3]).record
+                    if weighs and gone is not None:
+                        self._taken_bytes -= weight_of(gone)
                     continue
 
                 event_id = closes.popleft()[3]
@@ -175,25 +181,28 @@ class PlainRuns(Windows):
                     self._sequence = sequence
                     self._close(event_id, due_ms, out)
                     sequence = self._sequence
+                    causes.extend([place] * (len(out) - len(causes)))
                 else:
-                    slots = _FIRST_SLOT if decision.slots == 1 else tuple(range(decision.slots))
-                    rewards = decision.rewards_of(slots)
+                    slots, rewards = _FIRST_SLOT, (decision.values.get(0, rule.default_reward),)
+                    if decision.slots != 1 or rule.page_reward is not UNSET:
+                        slots = tuple(range(decision.slots))
+                        rewards = decision.rewards_of(slots)
                     out.append(JoinedDecision(decision.position, chosen, slots, rewards))
+                    causes.append(place)
 
                     # For one more window it is known that it was there.
                     del opened[event_id]
                     closed[event_id] = decision
-                    decision.record, decision.slots, decision.values = None, 0, NOTHING
-                    decision.seen = decision.taught = NOTHING
-                    decision.parts = decision.came = None
+                    decision.record, decision.slots = None, 0
+                    if decision.seen is not NOTHING:
+                        decision.values = decision.seen = decision.taught = NOTHING
+                        decision.parts = decision.came = None
                     decision.forgotten_ms = due_ms + window_ms
                     ended += 1
                     sequence += 1
                     forgets.append((due_ms + window_ms, sequence, "forget", event_id))
                     if weighs:
                         self._taken_bytes -= weight_of(chosen)
-                while len(causes) < len(out):
-                    causes.append(place)
 
             if type(record) is RewardRecord:
                 known = opened.get(record.event_id) or closed.get(record.event_id)
@@ -211,8 +220,7 @@ class PlainRuns(Windows):
                     self._reward_of(known, record, now_ms, out)
                 except Exception as error:
                     raise RunStoppedError(place) from error
-                while len(causes) < len(out):
-                    causes.append(place)
+                causes.extend([place] * (len(out) - len(causes)))
                 continue
             if type(record) is not EncodedDecision:
                 continue
@@ -237,13 +245,15 @@ class PlainRuns(Windows):
                 end = place
                 break
 
+            is_activated = not record.deferred
             opened[event_id] = RememberedDecision(
-                position, spec, rule_now, record, not record.deferred, record.slots
+                position, spec, rule_now, record, is_activated, record.slots, *_UNREWARDED
             )
             decisions += 1
             sequence += 1
             closes.append((now_ms + window_ms, sequence, "close", event_id))
-            due_ms = min(due_ms, now_ms + window_ms)
+            if now_ms + window_ms < due_ms:  # noqa: PLR1730 - a call costs more
+                due_ms = now_ms + window_ms
             if weighs:
                 self._taken_bytes += weight
                 if self._taken_bytes > most:

@@ -70,6 +70,12 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
         """Return the slots that a reward of one of them teaches anew."""
         return (slot,) if self.rule.page_reward is msgspec.UNSET else range(self.slots)
 
+    def see(self, identity: Identity) -> None:
+        """Note that a reward of this name counts."""
+        if self.seen is NOTHING:
+            self.seen = {}
+        self.seen[identity] = None
+
     def add_reward(self, slot: int, signal: str, value: float) -> None:
         """Have a reward enter the aggregate of its slot, and of its signal there.
 
@@ -79,6 +85,8 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
             value: the reward's.
         """
         rule = self.rule
+        if self.values is NOTHING:
+            self.values = {}
         if not isinstance(rule, SignalledRule):
             before = self.values.get(slot)
             self.values[slot] = self._with_one_more(rule.aggregation, before, slot, signal, value)
@@ -110,7 +118,7 @@ class RememberedDecision(msgspec.Struct, eq=False, gc=False):
 T = TypeVar("T")
 
 NOTHING: dict[Any, Any] = {}
-"""The fields of a decision that can teach nothing any more; nothing is added to them."""
+"""The fields of a decision without rewards, or that can teach nothing any more; none is added."""
 NO_REWARDS: list[float] = []
 """What is kept of rewards whose aggregate needs none of them again; nothing is added to it."""
 

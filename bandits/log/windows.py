@@ -19,6 +19,7 @@ from bandits.log.older_decisions import OlderDecisions, openings_of
 from bandits.log.positions import log_order, position_after, position_ms
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
+    NOTHING,
     JoinedDecision,
     RememberedDecision,
     as_read,
@@ -480,7 +481,7 @@ class Windows:
         if identity in decision.seen:
             self.counts["duplicate"] += 1
             return None
-        decision.seen[identity] = None
+        decision.see(identity)
 
         # Fold 1 counted a reward at once, also where its decision was not activated yet.
         if decision.activated or self.fold == 1:
@@ -496,6 +497,8 @@ class Windows:
             decision.add_reward(slot, name, reward.value)
         elif slot in decision.values or rule.aggregation in OF_ALL:
             decision.add_reward(slot, UNNAMED, reward.value)
+        elif decision.values is NOTHING:
+            decision.values = {slot: reward.value}
         else:
             decision.values[slot] = reward.value
         return slot
@@ -508,7 +511,7 @@ class Windows:
         if (slot, name) in decision.seen:
             self.counts["duplicate"] += 1
             return None
-        decision.seen[slot, name] = None
+        decision.see((slot, name))
         self.counts["placed" if outcome == "joined" else outcome] += 1
         return slot
 
