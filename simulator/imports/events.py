@@ -159,8 +159,7 @@ class EventColumns:
         if mapping.type is None:
             code = self._type(mapping.event_type or DEFAULT_TYPE, rows.file, "")
             return np.full(1, code, np.uint16)
-        texts = _ids(rows.batch.column(mapping.type), mapping.type, rows.file)
-        codes = self._kinds.numbers(texts.cast(pa.string()))
+        codes = self._kind_codes(rows.batch.column(mapping.type), mapping.type, rows.file)
         if len(self._kinds) > len(self._kind_types):
             fresh = np.arange(len(self._kind_types), len(self._kinds))
             for name in self._kinds.texts(fresh).to_pylist():
@@ -174,6 +173,17 @@ class EventColumns:
         )
         by_code: NDArray[np.uint16] = np.array([*self._kind_types, unnamed], np.uint16)[codes]
         return by_code
+
+    def _kind_codes(self, given: "pa.Array", column: str, file: str) -> NDArray[np.int32]:
+        """Return the number of each row's type among the texts of all, MISSING for none."""
+        if not pa.types.is_dictionary(given.type):
+            return self._kinds.numbers(_ids(given, column, file).cast(pa.string()))
+
+        # The distinct texts alone are looked up; the last number is that of a row without one.
+        texts = _ids(given.dictionary, column, file).cast(pa.string())
+        numbers = np.append(self._kinds.numbers(texts), np.int32(MISSING))
+        codes: NDArray[np.int32] = numbers[np.asarray(_filled(given.indices, len(texts)))]
+        return codes
 
     def _type(self, name: str, file: str, column: str) -> int:
         if name not in self.types and len(self.types) == MOST_TYPES:

@@ -20,6 +20,8 @@ from simulator.imports.times import (
     time_reading,
 )
 
+CODED = pa.dictionary(pa.int32(), pa.string())
+
 
 @dataclass(slots=True)
 class EventReading:
@@ -141,7 +143,7 @@ def event_reading(given: EventTable, table: OpenTable | None = None) -> EventRea
 
 
 def _types_of(table: OpenTable, mapping: ColumnMapping) -> dict[str, "pa.DataType"]:
-    """Return the types of columns of values and ids that are no texts, as far as a sample tells."""
+    """Return the types of columns that are no plain texts, as far as a sample tells."""
     types = {}
     if mapping.value is not None:
         sample = table.sample[mapping.value].combine_chunks()
@@ -151,6 +153,9 @@ def _types_of(table: OpenTable, mapping: ColumnMapping) -> dict[str, "pa.DataTyp
         for column in (mapping.user, mapping.item):
             if look_whole(table.sample[column].combine_chunks()):
                 types[column] = WHOLE_ID
+        # There are few, each many times.
+        if mapping.type is not None and mapping.type not in (mapping.user, mapping.item):
+            types.setdefault(mapping.type, CODED)
     return types
 
 

@@ -530,3 +530,23 @@ def test_items_of_which_few_or_none_have_a_time_are_offered_at_all_others(tmp_pa
     assert list(until) == ["i1500"]
     assert str(until["i1500"]).startswith("2026-03-01")
     assert not any("available_from" in item for item in listed)
+
+
+def test_types_are_texts_whatever_a_chunk_holds(tmp_path: Path, monkeypatch):
+    """Empty, quoted, between blanks, longer than a word of the processor, first seen late."""
+    row_chunks = delimited.row_chunks
+    monkeypatch.setattr(
+        delimited, "row_chunks", lambda file, quote: row_chunks(file, quote=quote, size=64)
+    )
+    kinds = ["view", "", '"add, to cart"', " view", "ü" * 20, "view", "07", "", "7"]
+    rows = [f"u{n},i{n},{kind},{T0 + n}\n" for n, kind in enumerate(kinds)]
+    counts = run(tmp_path, "user,item,type,time\n" + "".join(rows)).manifest.counts
+    assert counts.types == {
+        "add, to cart": 1,
+        " view": 1,
+        "ü" * 20: 1,
+        "07": 1,
+        "7": 1,
+        "view": 2,
+        "event": 2,
+    }
