@@ -21,6 +21,7 @@ _NO_DEADLINE: Deadline = (NEVER, 0, "", "")
 _NO_DEADLINES = (_NO_DEADLINE,)
 _PLAIN = frozenset([EncodedDecision, RewardRecord, TickRecord])
 _FIRST_SLOT: tuple[int, ...] = (0,)
+_NO_REWARDS: tuple[float, ...] = ()
 _UNREWARDED = (NOTHING, NOTHING, NOTHING)
 """The fields of a decision that depend on rewards, before it has any."""
 
@@ -183,8 +184,10 @@ class PlainRuns(Windows):
                     sequence = self._sequence
                     causes.extend([place] * (len(out) - len(causes)))
                 else:
-                    slots, rewards = _FIRST_SLOT, (decision.values.get(0, rule.default_reward),)
-                    if decision.slots != 1 or rule.page_reward is not UNSET:
+                    slots, rewards = _FIRST_SLOT, _NO_REWARDS
+                    if decision.slots == 1 and rule.page_reward is UNSET:
+                        rewards = (decision.values.get(0, rule.default_reward),)
+                    else:
                         slots = tuple(range(decision.slots))
                         rewards = decision.rewards_of(slots)
                     out.append(JoinedDecision(decision.position, chosen, slots, rewards))
