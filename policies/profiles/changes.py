@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from bandits.log.positions import log_order
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
 from policies.profiles.part import EMPTY, ERASED, Part, ProfileEvent, event_of
 from policies.profiles.showings import Showing, showing_of
@@ -42,10 +41,14 @@ class PartChanges:
             position: the decision's.
             items: what it chose.
         """
-        entry_ms, seq = log_order(position)
-        showings = [showing_of((entry_ms, seq, item)) for item in items]
-        self._shown.setdefault(user, []).extend(showings)
-        self._count += len(showings)
+        ms, _, number = position.partition("-")
+        entry_ms, seq = int(ms), int(number or 0)
+        known = self._shown.get(user)
+        if known is None:
+            known = self._shown[user] = []
+        before = len(known)
+        known += [showing_of((entry_ms, seq, item)) for item in items]
+        self._count += len(known) - before
 
     def erased(self, user: str) -> None:
         """Note that nothing is known of a user any more.

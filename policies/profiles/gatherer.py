@@ -47,13 +47,14 @@ class ChangeGatherer:
 
     def read(self, entries: Iterable[LogEntry]) -> None:
         """Note what entries say by themselves."""
+        profiled, shown = self._profiled.get, self._changes.shown
         for entry in entries:
             record = entry.record
             if isinstance(record, DECISIONS):
-                if self._is_profiled(record.spec):
+                if profiled(record.spec) or self._is_profiled(record.spec):
                     user, items = shown_to(record)
                     if user is not None:
-                        self._changes.shown(user, entry.id, items)
+                        shown(user, entry.id, items)
             elif isinstance(record, ErasureRecord):
                 self._changes.erased(record.user)
 

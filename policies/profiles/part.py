@@ -24,6 +24,8 @@ MOST_KEPT = 1_000
 """Events that are kept of each type that ``repeat`` asks about, however many items are kept."""
 MOST_SHOWN = 200
 """Showings that are kept."""
+FEW = 8
+"""So many events and showings are encoded one by one: columns are made at a cost of their own."""
 _ERASED = msgspec.msgpack.encode(None)
 _NO_EVENTS, _NO_SHOWINGS = ((),) * 5, ((),) * 3
 
@@ -176,6 +178,8 @@ def encode_part(part: Part) -> bytes:
     """Return a part's bytes; equal parts have equal bytes."""
     if part.erased:
         return _ERASED
+    if len(part.events) + len(part.shown) <= FEW:
+        return _encoder.encode(_few_columns(part))
 
     columns: Any = [*zip(*part.events, strict=True)] or _NO_EVENTS
     times, entries, seqs, done_with, done = columns
@@ -206,6 +210,55 @@ def encode_part(part: Part) -> bytes:
         _unless_zero(list(shown_seqs)),
     )
     return _encoder.encode(stored)
+
+
+def _few_columns(part: Part) -> _Columns:
+    """Return the columns of a part that says little, made one by one."""
+    items: dict[str, int] = {}
+    types: dict[str, int] = {}
+    event_items: list[int] = []
+    event_types: list[int] = []
+    times: list[int] = []
+    lags: list[int] = []
+    seqs: list[int] = []
+    for time_ms, entry_ms, seq, item, kind in part.events:
+        event_items.append(_number(item, items))
+        event_types.append(types.setdefault(kind, len(types)))
+        times.append(time_ms)
+        lags.append(entry_ms - time_ms)
+        seqs.append(seq)
+
+    shown_items: list[int] = []
+    shown_times: list[int] = []
+    shown_seqs: list[int] = []
+    for entry_ms, seq, item in part.shown:
+        shown_items.append(_number(item, items))
+        shown_times.append(entry_ms)
+        shown_seqs.append(seq)
+
+    prefix = _common_beginning(items)
+    return _Columns(
+        prefix,
+        [item[len(prefix) :] for item in items] if prefix else list(items),
+        list(types),
+        event_items if any(event_items) else [],
+        event_types if len(types) > 1 else [],
+        _differences(times) if times else times,
+        lags if any(lags) else [],
+        seqs if any(seqs) else [],
+        shown_items if any(shown_items) else [],
+        _differences(shown_times),
+        shown_seqs if any(shown_seqs) else [],
+    )
+
+
+def _number(name: str, known: dict[str, int]) -> int:
+    """Return 0 for a name that is not known yet, else one more than its number."""
+    number = known.get(name)
+    if number is None:
+        known[name] = len(known)
+        return 0
+    return number + 1
 
 
 def decode_part(data: bytes) -> Part:
@@ -263,13 +316,7 @@ def _differences(values: Sequence[int]) -> list[int]:
 
 def _numbered(names: Iterable[str], known: dict[str, int]) -> list[int]:
     """Return for each name 0 if it is not known yet, else one more than its number."""
-    out = []
-    for name in names:
-        number = known.get(name)
-        out.append(0 if number is None else number + 1)
-        if number is None:
-            known[name] = len(known)
-    return _unless_zero(out)
+    return _unless_zero([_number(name, known) for name in names])
 
 
 def _named(numbers: list[int], items: list[str], fresh: Iterator[str]) -> Iterable[str]:
@@ -282,6 +329,8 @@ def _named(numbers: list[int], items: list[str], fresh: Iterator[str]) -> Iterab
 def _common_beginning(names: Iterable[str]) -> str:
     """Return what all names begin with."""
     first, last = min(names, default=""), max(names, default="")
+    if first == last:
+        return first
     length = 0
     for one, other in zip(first, last, strict=False):
         if one != other:
