@@ -3,6 +3,7 @@
     python -m benchmarks.learning.families                         5 seeds of 20,000 visits, 2 processes
     python -m benchmarks.learning.families --seeds 1 --first-seed 7 --rounds 5000 --set events=60000
     python -m benchmarks.learning.families --chosen als,ease,popular,sasrec
+    python -m benchmarks.learning.families --strength 0.1 --crossed             as training wrote specs before
 
 The shop (``banditloop worlds tables shop``) exports its tables; sources are trained on them, and blends of these
 sources meet the visits that come after the export, in one process (simulator/worlds/loop.py), the same users with the
@@ -83,7 +84,13 @@ class Fitted:
 
 
 def one_seed(
-    seed: int, *, rounds: int, changes: Sequence[str], every: Sequence[str], chosen: Sequence[str]
+    seed: int,
+    *,
+    rounds: int,
+    changes: Sequence[str],
+    every: Sequence[str],
+    chosen: Sequence[str],
+    fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What each blend earned in one shop, and what its decisions took."""
     world = frozen_world("shop", seed=seed, **changes_from(changes))
@@ -96,7 +103,7 @@ def one_seed(
             items=[str(folder / "tables" / "items.csv")],
             users=[str(folder / "tables" / "users.csv")],
         )
-        return _play(world, data, tables.visits, seed, rounds, every, chosen)
+        return _play(world, data, tables.visits, seed, rounds, every, chosen, fields)
 
 
 def _play(
@@ -107,6 +114,7 @@ def _play(
     rounds: int,
     every: Sequence[str],
     chosen: Sequence[str],
+    fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     rounds = min(rounds, world.visits - first)
     events, items, contexts = data.coded(), data.items(), contexts_of(data)
@@ -136,7 +144,7 @@ def _play(
             seed=seed,
             map_tasks=earlier,
         )
-        spec, began = _spec(sources), time.process_time()
+        spec, began = _spec(sources, fields), time.process_time()
         played = run_loop(
             FrozenVisitors(world, first),
             spec,
@@ -173,7 +181,7 @@ def _play(
     return found
 
 
-def _spec(sources: Sequence[str]) -> PolicySpec:
+def _spec(sources: Sequence[str], fields: Mapping[str, Any]) -> PolicySpec:
     return spec_of(
         {
             "name": "shop",
@@ -182,6 +190,7 @@ def _spec(sources: Sequence[str]) -> PolicySpec:
             "limit": LIMIT,
             "learner": LEARNER,
             **USUAL,
+            **fields,
         }
     )
 
@@ -260,8 +269,23 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="a parameter, users=1000")
     parser.add_argument("--sources", default="", help="fitted at all [default: every source]")
     parser.add_argument("--chosen", default="", help="sources of a third blend")
+    parser.add_argument("--strength", type=float, help="what a row of the prior is worth")
+    parser.add_argument("--scale", type=float, help="of LinTS")
+    parser.add_argument(
+        "--crossed", action="store_true", help="scores and features are crossed with the context"
+    )
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
+    fields: dict[str, Any] = {}
+    if given.strength is not None:
+        fields["prior"] = {"strength": given.strength}
+    if given.scale is not None:
+        fields["exploration"] = {**USUAL["exploration"], "scale": given.scale}
+    if given.crossed:
+        fields["learner"] = {
+            **LEARNER,
+            "interactions": [["context", "scores"], ["context", "features"]],
+        }
 
     play = partial(
         one_seed,
@@ -269,6 +293,7 @@ def main() -> int:
         changes=given.set,
         every=[name for name in given.sources.split(",") if name],
         chosen=[name for name in given.chosen.split(",") if name],
+        fields=fields,
     )
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:

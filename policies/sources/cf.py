@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources.neighbour_sums import sum_similarities
+from policies.sources.loops import sum_similarities
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
 

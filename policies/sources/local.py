@@ -20,6 +20,7 @@ from policies.sources.blocks import ItemSubset
 from policies.sources.cf import NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.live.item_encoder import ContentModel
+from policies.sources.loops import best_places
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 from policies.sources.sequence.gru4rec import load_gru4rec
@@ -82,6 +83,7 @@ MODELS: Final[Mapping[str, Callable[[TrainedSource, int], Model]]] = {
 }
 CACHE_BYTES = 32 * 2**20
 """Bytes of the scores of profiles that a source keeps."""
+NO_SHADE: Final[Float32] = frozen(np.empty(0, np.float32))
 EMPTY = Candidates((), frozen(np.empty(0, np.float32)))
 
 
@@ -271,16 +273,13 @@ def _best(
 
     None of them is barred, or has a shade of -inf.
     """
-    open_scores = scores.copy() if shade is None else scores + shade
-    open_scores[barred] = -np.inf
-
-    # Only what reaches the last place is sorted.
-    if 0 < limit < open_scores.size:
-        least = np.partition(open_scores, -limit)[-limit]
-        at = np.flatnonzero((open_scores >= least) & (open_scores > floor))
-    else:
-        at = np.flatnonzero(open_scores > floor)
-    return at[np.argsort(-open_scores[at], kind="stable")][: max(limit, 0)]
+    return best_places(
+        np.ascontiguousarray(scores, np.float32),
+        NO_SHADE if shade is None else shade,
+        np.ascontiguousarray(barred, np.int64),
+        limit,
+        floor,
+    )
 
 
 def load_model(source: TrainedSource, n_items: int) -> Model:

@@ -7,6 +7,7 @@ one by one, until they are arranged anew.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -117,14 +118,18 @@ class VectorIndex:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item, int[n]; -1 for one that is not here."""
-        return np.array([self._rows.get(item_id, -1) for item_id in ids], np.intp)
+        return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
 
     def vectors(self, rows: NDArray[np.intp]) -> Float32:
         """Return the vectors of rows, float32[n, size]."""
+        if self._blocks is None:
+            loose_rows: Float32 = self._loose.take(rows, axis=0)
+            return loose_rows
+
         found = np.empty((rows.size, self.size), np.float32)
         loose = rows >= self._first_loose
         found[loose] = self._loose[rows[loose] - self._first_loose]
-        if self._blocks is not None and not loose.all():
+        if not loose.all():
             found[~loose] = self._blocks.rows(rows[~loose])
         return found
 

@@ -109,6 +109,9 @@ class KeptItems:
             self._make_room(room)
 
         keeps = (rows >= 0) & (rows < self._there.size)
+        if keeps.all() and self._there[rows].all():
+            whole: Float32 = self._rows[rows]
+            return whole
         lacking = keeps.copy()
         lacking[keeps] = ~self._there[rows[keeps]]
         made = np.empty((len(ids), self._model.width), np.float32)

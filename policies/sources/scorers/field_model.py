@@ -18,6 +18,8 @@ from policies.sources.scorers.vocabulary import FeatureVocabulary, dense, one_ro
 
 HISTORY_FIELDS: Final = 2
 """All of the history, and its newest item."""
+CONTEXTS: Final = 1_000
+"""Contexts of which it is kept what they add; when there are more, all are forgotten."""
 ROWS: Final = 20_000
 """Items whose layers are computed at a time."""
 
@@ -80,6 +82,7 @@ class FieldModel:
         self._context_vectors = source.array("context_vectors", len(self._context), factors)
         self.history = source.whole("history", 50)
         self._pairs = bool(source.config.get("pairs", True))
+        self._contexts: dict[tuple[bytes, bytes], tuple[Float32, np.float32, Float32]] = {}
         self._load_crosses(source)
         self._load_layers(source)
 
@@ -160,11 +163,7 @@ class FieldModel:
 
         linear = np.float32(0.0)
         if context is not None and len(self._context):
-            codes = one_row(self._context.codes(context.hashes))
-            counts = self._context.pooled(codes, one_row(context.values))
-            fields[HISTORY_FIELDS:] = self._context.vectors(codes, counts, self._context_vectors)[0]
-            linear = counts[0] @ self._context_linear[codes[0]]
-            asks[: len(self._said)] = dense(codes, counts, self._said, len(self._context))[0]
+            fields[HISTORY_FIELDS:], linear, asks[: len(self._said)] = self._of_context(context)
 
         vector = fields.sum(axis=0)
         constant = self._bias + linear + (_pairs(vector, fields) if self._pairs else 0)
@@ -174,6 +173,27 @@ class FieldModel:
         if not self._pairs:
             vector = np.zeros_like(vector)
         return UserPart(np.float32(constant), vector, hidden, asks @ self._crosses)
+
+    def _of_context(self, context: Namespace) -> tuple[Float32, np.float32, Float32]:
+        """Return the vectors of a context's fields, its linear part, and what of it is crossed.
+
+        Many requests have the same one: they are kept.
+        """
+        key = context.hashes.tobytes(), context.values.tobytes()
+        if (known := self._contexts.get(key)) is not None:
+            return known
+
+        codes = one_row(self._context.codes(context.hashes))
+        counts = self._context.pooled(codes, one_row(context.values))
+        made = (
+            self._context.vectors(codes, counts, self._context_vectors)[0],
+            counts[0] @ self._context_linear[codes[0]],
+            dense(codes, counts, self._said, len(self._context))[0],
+        )
+        if len(self._contexts) >= CONTEXTS:
+            self._contexts.clear()
+        self._contexts[key] = made
+        return made
 
     @property
     def _columns(self) -> slice:
