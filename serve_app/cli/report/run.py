@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from functools import partial
 
+import pyarrow as pa
 from pyarrow.fs import FileSystem
 from rich.progress import Progress, TaskID
 
@@ -77,9 +78,10 @@ def _reported(
     after = position_since(options.since, max(ends, key=log_order))
 
     with progress_count("decisions") as progress:
-        # A closer look takes memory that is free again before all decisions are there.
+        # A closer look takes memory, which is given back before all decisions are there.
         task = progress.add_task("looking closely", total=None)
         closer = look_closely(root, name, after)
+        pa.default_memory_pool().release_unused()
         progress.update(task, description="reading the log")
         rows = read_policy(
             root,
