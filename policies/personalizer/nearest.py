@@ -27,6 +27,8 @@ _LETTERS = {":", *(name[0] for name in NAMESPACES)}
 _CLAMPED = ("learning_rate", "power_t", "initial_t", "l1", "l2")
 _PSI = 0.05
 """With Vowpal Wabbit's own, --cover explores all actions alike for ever."""
+_OF_REGCB = {"cb_min_cost": "-1", "cb_max_cost": "1", "mellowness": "0.01"}
+"""It has to know what rewards there are: in the protocol they are from -1 to 1."""
 
 
 def nearest_taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -55,6 +57,11 @@ def nearest_taken(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if "cover" in names and "psi" not in names:
         changes.append(f"--cover: with --psi {_PSI:g}, or it would stay uniform")
         kept.append(("psi", f"{_PSI:g}"))
+    if "regcb" in names:
+        for name, value in _OF_REGCB.items():
+            if name not in names:
+                changes.append(f"--regcb: with --{name} {value}, or it would stay uniform")
+                kept.append((name, value))
     if not changes and options == read_options(words):
         return list(words), []
     return [word for name, value in kept for word in argument_words(name, value)], changes

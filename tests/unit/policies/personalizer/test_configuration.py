@@ -259,6 +259,16 @@ RECORDED = (
         ),
         ("--cb_explore_adf -q cf uf", "--cb_explore_adf --quadratic cf", 1),
         ("--cb_explore_adf --cb_type dm", "--cb_explore_adf --cb_type mtr", 1),
+        (
+            "--cb_explore_adf --regcb",
+            "--cb_explore_adf --regcb --cb_min_cost -1 --cb_max_cost 1 --mellowness 0.01",
+            3,
+        ),
+        (
+            "--cb_explore_adf --regcb --cb_min_cost -2 --cb_max_cost 0",
+            "--cb_explore_adf --regcb --cb_min_cost -2 --cb_max_cost 0 --mellowness 0.01",
+            1,
+        ),
         ("--cb_explore_adf -l 0", "--cb_explore_adf --learning_rate 0.0005 --power_t 0", 1),
         (
             "--cb_explore_adf --power_t 0 -l 0.0",
