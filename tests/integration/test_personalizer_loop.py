@@ -203,7 +203,7 @@ def test_a_model_is_exported_imported_and_reset(service, admin):
     assert properties["creationTime"] <= properties["lastModifiedTime"]
 
 
-@pytest.mark.parametrize("data", [b"", b"no model", b"\x00" * 5000, b"PK\x05\x06" + b"\x00" * 18])
+@pytest.mark.parametrize("data", [b"", b"\x00" * 5000, b"PK\x05\x06" + b"\x00" * 18])
 def test_what_is_no_model_ends_no_process(service, admin, data):
     before = warm_starts(service)
     assert refused(admin.import_model, data) == (400, "InvalidModelImportFormat")
