@@ -93,12 +93,14 @@ class LearningWatch:
             await asyncio.sleep(WATCH_S)
 
     async def look(self) -> None:
-        """Look once at every policy."""
+        """Look once at every policy, at all of them in one message."""
+        every = [partition for watched in self._partitions.values() for partition in watched]
+        found = iter(await asyncio.gather(*map(self._look_at, every)))
         for policy, watched in self._partitions.items():
             stalls: list[tuple[Stall, int]] = []
             refused: list[Refusal] = []
             for partition in watched:
-                stall, refusals = await self._look_at(partition)
+                stall, refusals = next(found)
                 stalls += [] if stall is None else [(stall, partition.keys.partition)]
                 refused += refusals
 

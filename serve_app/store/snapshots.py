@@ -301,10 +301,13 @@ class Follower:
 
         What is learned is of what was asked; what others have asked shows in the snapshots.
         """
+        now = asyncio.get_running_loop().time()
         written_at = self._found_at if self._wire is None else self._wire.written_at
-        since_s = asyncio.get_running_loop().time() - max(self._found_at, written_at)
-        waits = self._accepted and since_s >= QUIET_AFTER_S
-        return max(self._interval_s, QUIET_S) if waits else self._interval_s
+        since_s = now - max(self._found_at, written_at)
+        if not self._accepted or since_s < QUIET_AFTER_S or self._interval_s >= QUIET_S:
+            return self._interval_s
+        # All of a process look at the same moments, and so in one message.
+        return QUIET_S - now % QUIET_S
 
     async def step(self) -> bool:
         """Load the newest snapshot if it is new; return whether one was swapped in."""

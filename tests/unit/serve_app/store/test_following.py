@@ -36,7 +36,8 @@ async def test_who_has_nothing_to_write_looks_seldom_and_who_has_as_often_as_is_
     now = asyncio.get_running_loop().time()
     long_ago = now - QUIET_AFTER_S - 1
     assert follower(0.05, now)._rest_s() == 0.05
-    assert follower(0.05, long_ago)._rest_s() == QUIET_S
+    rests = [follower(0.05, long_ago)._rest_s() for _ in range(2)]
+    assert 0 < min(rests) <= max(rests) <= QUIET_S
     assert follower(2.0, long_ago)._rest_s() == 2.0
 
 
