@@ -1,7 +1,7 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -67,7 +67,7 @@ async def rank(call: Call[RankRequest]) -> schemas.RankResponse:
     """Make one decision, or a slate."""
     explain = call.service.explaining() if call.request.explain else None
     record, logged = await call.service.rank(call.request)
-    _count(call, [logged])
+    _count(call, 1, logged=logged)
     return _decided(call, call.request, record, explain, logged=logged)
 
 
@@ -95,17 +95,17 @@ async def rank_batch(call: Call[WholeBatch | RawBatch]) -> schemas.RankBatchResp
             record, logged = decision
             counted.append(logged)
             results.append(_decided(call, request, record, explain, logged=logged))
-    _count(call, counted)
+    _count(call, counted.count(True), logged=True)
+    _count(call, counted.count(False), logged=False)
     return schemas.RankBatchResponse(results)
 
 
-def _count(call: Call[Any], logged: Sequence[bool]) -> None:
+def _count(call: Call[Any], count: int, *, logged: bool) -> None:
     """Count decisions that were asked for together, and how long they took."""
     metrics = call.backend.metrics
-    for name, is_logged in (("true", True), ("false", False)):
-        if count := logged.count(is_logged):
-            metrics.count("decisions", call.policy, name, by=count)
-    metrics.observe(call.policy, time.perf_counter() - call.started, len(logged))
+    if count:
+        metrics.count("decisions", call.policy, "true" if logged else "false", by=count)
+        metrics.observe(call.policy, time.perf_counter() - call.started, count)
 
 
 def _decoded(item: msgspec.Raw) -> RankRequest | BanditloopError:
