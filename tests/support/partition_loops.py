@@ -78,6 +78,8 @@ def step(loop: LearnerLoop) -> None:
     except FAILURES:
         return
     loop.attempt()
+    if loop._profiles is not None:
+        loop._profiles.attempt()
 
 
 def settle(loops: Sequence[LearnerLoop], observer: redis.Redis, *, timeout_s: float = 30.0) -> None:
