@@ -32,6 +32,8 @@ LUCK = 2.0
 """Times the distance by chance that a reader is not told of, as in a log of few decisions."""
 LEAST_TIMED = 100
 """Decisions from which on a leap of the clock can be told from a quiet night."""
+LEAST_LEAP_MS = 600_000
+"""A shorter time without a decision is none: so a log of some minutes has pauses."""
 
 
 def judge_policy(
@@ -193,11 +195,12 @@ def _of_comparison(uplift: Uplift, assignment: Assignment) -> Iterator[Verdict]:
 
 
 def _leap_ms(rows: PolicyRows) -> int:
-    """Return the longest time without a decision, if it is most of the range; else 0."""
+    """Return the longest time without a decision, if it is long and most of the range; else 0."""
     if len(rows) < LEAST_TIMED:
         return 0
     longest = int(np.diff(rows.ms).max())
-    return longest if 2 * longest > int(rows.ms[-1] - rows.ms[0]) else 0
+    is_most = 2 * longest > int(rows.ms[-1] - rows.ms[0])
+    return longest if is_most and longest >= LEAST_LEAP_MS else 0
 
 
 def _drift(rows: PolicyRows) -> Verdict | None:

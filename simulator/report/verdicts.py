@@ -112,7 +112,8 @@ CAUTIONS = {
         "run the doctor on the log",
     ),
     "clock_jumped": VerdictKind(
-        "the log's clock leapt: no entry for longer than half of the whole range",
+        "the log's clock leapt: no decision for ten minutes or more, and for more than half of the"
+        " range",
         "do not read what is said by time, nor when an answer is expected",
     ),
     "reward_drifts": VerdictKind(

@@ -203,6 +203,8 @@ def test_a_spec_with_another_holdout_begins_the_comparison_anew(tmp_path):
 def test_a_clock_that_leaps_is_told(tmp_path):
     found = reported(tmp_path, log_of(300, leap_ms=10**9))
     assert [each.code for each in found.cautions] == ["clock_jumped"]
+    paused = reported(tmp_path / "paused", log_of(300, leap_ms=60_000))
+    assert [each.code for each in paused.cautions] == []
     assert sum(each.decisions for each in found.times) == 300
     assert all(each.code in CAUTIONS for each in found.cautions)
 
