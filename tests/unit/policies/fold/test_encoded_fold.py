@@ -30,7 +30,12 @@ from policies.spec import PolicySpec
 ARRIVES = JoinRule(window_s=WINDOW / 1000, default_reward=-1.0, learn="as_it_arrives")
 RIDGE = RidgeConfig(l2=2.0, interactions=[("context", "features"), ("features", "scores")])
 SPECS = {
-    "LinTS": PolicySpec("home", learner=RIDGE, exploration=LinTs(draws=5), join=RULE),
+    "LinTS, biases of slots": PolicySpec(
+        "home",
+        learner=msgspec.structs.replace(RIDGE, slot_biases=2),
+        exploration=LinTs(draws=5),
+        join=RULE,
+    ),
     "LinUCB, as it arrives": PolicySpec(
         "home",
         learner=msgspec.structs.replace(RIDGE, action_bias=False, max_features=20),
@@ -154,10 +159,10 @@ class UntaughtPast(FakePast):
 @pytest.mark.parametrize(
     "spec",
     [
-        SPECS["LinTS"],
+        SPECS["LinTS, biases of slots"],
         msgspec.structs.replace(SPECS["slots looked at seldom"], join=RULE),
     ],
-    ids=["LinTS", "slots looked at seldom"],
+    ids=["biases of slots", "slots looked at seldom"],
 )
 def test_what_memory_gives_up_is_not_read_again_to_be_taught(spec):
     log = rich_log(spec)
