@@ -26,6 +26,7 @@ from policies.rules.values import (
     Texts,
     Value,
     both,
+    either,
     given,
     known_of,
     where,
@@ -152,23 +153,23 @@ def _item_field(name: str, kind: Kind) -> Asks:
     code, made = CODES[kind], KINDS[kind]
     other = CODES["texts" if kind == "text" else "text"]
 
-    def flags(frame: Frame) -> Holds:
+    def asks(frame: Frame) -> Value:
         column = frame.columns.columns[name]
-        return where(column.values[frame.rows] != 0, frame.of_kind(column, code))
+        known = frame.of_kind(column, code)
+        if known is False:
+            return UNKNOWN[made]
+        if kind == "flag":
+            return where(column.values[frame.rows] != 0, known)
+        if kind == "number":
+            return Numbers(column.values[frame.rows], known)
 
-    def numbers(frame: Frame) -> Numbers:
-        column = frame.columns.columns[name]
-        return Numbers(column.values[frame.rows], frame.of_kind(column, code))
-
-    def coded(frame: Frame) -> Value:
-        column = frame.columns.columns[name]
-        known, codes = frame.of_kind(column, code), column.codes[frame.rows]
+        codes = column.codes[frame.rows]
         if column.counts[other]:  # a code of another kind is a place in another list
             codes = np.where(known, codes, 0)
         found: Value = made(codes, known)
         return found
 
-    return {"flag": flags, "number": numbers}.get(kind, coded)
+    return asks
 
 
 def _has(field: ex.Field) -> Asks:
@@ -298,10 +299,12 @@ def _same_of_any_kind(pairs: list[tuple[Asks, Asks]]) -> Asks:
         second_known: Any = False
         for one, other in pairs:
             first, second = one(frame), other(frame)
-            yes = yes | _equal(frame, first, second).yes
-            first_known = first_known | known_of(first)
-            second_known = second_known | known_of(second)
-        return where(yes, first_known & second_known)
+            known, also = known_of(first), known_of(second)
+            if known is not False and also is not False:
+                yes = yes | _equal(frame, first, second).yes
+            first_known = either(first_known, known)
+            second_known = either(second_known, also)
+        return where(yes, both(first_known, second_known))
 
     return asks
 

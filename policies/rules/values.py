@@ -167,6 +167,18 @@ def both(one: Any, other: Any) -> Any:
     return one & other
 
 
+def either(one: Any, other: Any) -> Any:
+    """Return where one thing is so, or another.
+
+    Args:
+        one: bool[n], or one for all.
+        other: the same.
+    """
+    if one is False or other is False:
+        return other if one is False else one
+    return one | other
+
+
 def known_of(value: Value) -> Any:
     """Return where a value is known."""
     return value.yes | value.no if isinstance(value, Holds) else value.known
