@@ -1,5 +1,6 @@
 """banditloop train on a data set: what it writes, the same bytes wherever it fits, and bad input."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from policies.pseudonyms import pseudonym
 from policies.spec import load_spec
 from serve_app.admin.preflight import demand_all
 from serve_app.cli.train import app
+from serve_app.cli.train.specs import USUAL
 from serve_app.host.environment import free_port
 from serve_app.settings import Settings
 from simulator.tuning.report import TuningReport
@@ -74,7 +76,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_artifact_profiles_and_a_spec_that_names_them(data: Path, tmp_path: Path) -> None:
-    """All of it can be moved, and none of it holds the id of a user."""
+    """All of it can be moved, and none of it holds the id of a user; learners saw the contexts."""
+    shutil.rmtree(data)
+    sides = ["odd" if user % 2 else "even" for user in range(USERS)]
+    users = pa.table({"id": [f"customer {user}" for user in range(USERS)], "side": sides})
+    write_data_set(data, events(), users=users)
     spec_file = tmp_path / "shop" / "policy.yaml"
     spec_file.parent.mkdir()
     run("--data", data, "--out", tmp_path / "shop", "--sources", "als,popular",
@@ -85,6 +91,8 @@ def test_an_artifact_profiles_and_a_spec_that_names_them(data: Path, tmp_path: P
     artifact = source_artifact.load(Path(str(spec.artifact)))
     assert list(artifact.sources) == ["als", "popular"]
     assert {source.name for source in spec.sources} <= {"als", "popular"}
+    assert spec.prior_strength == USUAL["prior"]["strength"]
+    assert "crossed with the context: " in (moved / "policy.yaml").read_text()  # it was judged
 
     salt = Settings().secret()
     profiles, note = open_profiles(spec.profiles, artifact, salt)

@@ -47,7 +47,7 @@ class ScorerConfig:
     weight_decay: float = 1e-6
     batch: int = 1024
     epochs: int = 20
-    patience: int = 2
+    patience: int = 5
     budget: int = 6_000_000
 
 
