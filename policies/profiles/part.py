@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import accumulate, chain, repeat
 from operator import add, sub
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -146,6 +146,9 @@ def newest_shown(shown: Iterable[Showing]) -> tuple[Showing, ...]:
     return tuple(sorted(set(shown), reverse=True)[:MOST_SHOWN])
 
 
+Place = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Columns(msgspec.Struct, frozen=True, array_like=True):
     """A part as it is stored.
 
@@ -158,12 +161,12 @@ class _Columns(msgspec.Struct, frozen=True, array_like=True):
     prefix: str
     items: list[str]
     types: list[str]
-    event_items: list[int]
+    event_items: list[Place]
     event_types: list[int]
     event_times: list[int]
     event_lags: list[int]
     event_seqs: list[int]
-    shown_items: list[int]
+    shown_items: list[Place]
     shown_times: list[int]
     shown_seqs: list[int]
 
@@ -273,6 +276,8 @@ def decode_part(data: bytes) -> Part:
             return ERASED
 
         prefix, types = columns.prefix, columns.types
+        if not columns.event_times:  # a log that only shows says nothing else
+            return Part((), _showings(columns, 0))
         times, known = list(accumulate(columns.event_times, sub)), columns.event_items
         new = known.count(0) if known else len(times)
         items = [prefix + item for item in columns.items[:new]]
@@ -292,14 +297,7 @@ def decode_part(data: bytes) -> Part:
             )
         )
 
-        shown = Showings(
-            columns.shown_times,
-            columns.shown_seqs,
-            columns.shown_items,
-            columns.items,
-            first=new,
-            prefix=prefix,
-        )
+        shown = _showings(columns, new)
 
     except (*MALFORMED, IndexError, RuntimeError) as error:
         raise CodecError(f"this is no part of a profile: {error}", "profile") from error
@@ -307,6 +305,18 @@ def decode_part(data: bytes) -> Part:
     if len(events) != len(times):
         raise CodecError("this is no part of a profile: items are missing", "profile")
     return Part(events, shown)
+
+
+def _showings(columns: _Columns, first: int) -> Showings:
+    """Return what was shown; the first place of items that no event names is given."""
+    return Showings(
+        columns.shown_times,
+        columns.shown_seqs,
+        columns.shown_items,
+        columns.items,
+        first=first,
+        prefix=columns.prefix,
+    )
 
 
 def _differences(values: Sequence[int]) -> list[int]:

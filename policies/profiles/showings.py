@@ -50,7 +50,7 @@ class Showings(Sequence[Showing]):
                 before.
             seqs: the other number of each entry's id; none: all are 0.
             numbers: of each its item's place and 1; 0: the next of the items that are new here;
-                none: each item is new.
+                none: each item is new. There is none below 0.
             items: those of the part, without what all begin with.
             first: the place of the first one that is new here.
             prefix: what all items begin with.
@@ -58,10 +58,12 @@ class Showings(Sequence[Showing]):
         Raises:
             CodecError: the columns are not of one length, or name items that there are not.
         """
-        fresh = numbers.count(0) if numbers else len(steps)
-        lengths = {len(steps), len(seqs) or len(steps), len(numbers) or len(steps)}
-        outside = bool(numbers) and not 0 <= min(numbers) <= max(numbers) <= len(items)
-        if len(lengths) > 1 or outside or first + fresh > len(items):
+        length = len(steps)
+        if (
+            (seqs and len(seqs) != length)
+            or (numbers and (len(numbers) != length or max(numbers) > len(items)))
+            or first + (numbers.count(0) if numbers else length) > len(items)
+        ):
             raise CodecError("this is no part of a profile: items are missing", "profile")
         self._steps, self._seqs, self._numbers = steps, seqs, numbers
         self._items, self._first, self._prefix = items, first, prefix
@@ -111,8 +113,12 @@ class Showings(Sequence[Showing]):
             return self._named(range(first, first + recent)) if times == 1 else []
 
         # An item that is new here was shown once more than its number says.
-        again = Counter(self._numbers[:recent])
-        end = first + again.pop(0, 0)
+        numbers = self._numbers if recent == len(self._numbers) else self._numbers[:recent]
+        fresh = numbers.count(0)
+        if recent - fresh < times - 1:
+            return []
+        again, end = Counter(numbers), first + fresh
+        del again[0]
         found = [
             number - 1
             for number, shown in again.items()
