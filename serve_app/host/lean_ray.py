@@ -10,7 +10,8 @@ Serve imports pandas for a type that it would encode, where pandas is installed:
 its processes. Ray's processes find a module of that name that says that it is not there.
 
 What is left is forked from one process that has imported what they all import: see
-forking/server.py.
+forking/server.py. The main thread of each looks a hundred times a second whether Python has a
+signal for it, and whether Python ends; once they have started, ours rest between two looks.
 
 All of Ray runs in a session of its own. A signal for the whole group of the command's processes
 (Ctrl-C, ``timeout``, ``kill -- -PGID``) then reaches the command, which stops them in good order.
@@ -27,6 +28,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from importlib.abc import MetaPathFinder
@@ -77,6 +80,12 @@ PRELOADED = (
     "serve_app.workers.users_backup",
 )
 """What the processes of a service import."""
+
+LOOK_S, STARTED_S = 0.06, 10.0
+"""How long the main thread of a process of Ray rests between two looks, and from what age on.
+
+So long a call of an actor may wait for its turn; no request to the service is one.
+"""
 
 log = logging.getLogger("banditloop.runtime")
 
@@ -217,6 +226,27 @@ def _read_environment_again() -> None:
 
     compiled: Any = _raylet
     compiled.Config.initialize("")
+    compiled.sys = RestingSystem()
+
+
+class RestingSystem:
+    """Stands for the module ``sys`` in Ray's compiled part, which asks it at every look.
+
+    The look is the main thread's alone; other threads may ask as well, and do not rest.
+    """
+
+    def __init__(self) -> None:
+        self._main = threading.get_ident()
+        self._rests_at = time.monotonic() + STARTED_S
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+    def is_finalizing(self) -> bool:
+        """Say whether Python ends, after a rest."""
+        if threading.get_ident() == self._main and time.monotonic() > self._rests_at:
+            time.sleep(LOOK_S)
+        return sys.is_finalizing()
 
 
 def _nothing(*_: Any, **__: Any) -> None:

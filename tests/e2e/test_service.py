@@ -123,6 +123,23 @@ def test_it_answers_learns_and_every_replica_serves_what_it_learned(service):
         wait_for(both_prefer_good, timeout_s=20, what="both replicas prefer the better action")
 
 
+def test_what_has_started_rests_while_nobody_asks(service):
+    """The main thread of a process of Ray would look a hundred times a second for signals."""
+    url, process = service
+    keeper = next(pid for pid, title in descendants(process.pid).items() if "keeper" in title)
+
+    def switches() -> int:
+        status = Path(f"/proc/{keeper}/task/{keeper}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    def rests() -> bool:
+        before, began = switches(), time.monotonic()
+        time.sleep(0.5)
+        return (switches() - before) / (time.monotonic() - began) < 60
+
+    wait_for(rests, timeout_s=30, what=f"the keeper of {url} rests")
+
+
 def test_a_retry_under_the_same_event_id_gets_the_same_decision(service):
     """Whichever replica answers, and although each attempt draws from its own snapshot."""
     url, _ = service

@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from serve_app.host.lean_ray import (
     AGENTS,
     PORTS,
     SWITCH,
+    RestingSystem,
     environment_of_commands,
     forks_for_ray,
     lean_command,
@@ -139,6 +141,24 @@ with forks_for_ray(Settings(data_dir=Path(sys.argv[1]))) as forks:
             os._exit(0)
         os.wait()
 """
+
+
+def test_the_main_thread_rests_between_two_looks_once_a_process_has_started_and_no_other_does(
+    monkeypatch,
+):
+    assert raylet.sys is sys  # Ray's compiled part asks it at every look
+    rests: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", rests.append)
+    system = RestingSystem()
+    assert not system.is_finalizing()
+    assert rests == []
+    system._rests_at = 0.0
+    with ThreadPoolExecutor(1) as other:
+        assert not other.submit(system.is_finalizing).result()
+    assert rests == []
+    assert not system.is_finalizing()
+    assert rests == [module.LOOK_S]
+    assert system.modules is sys.modules
 
 
 def test_other_processes_are_as_they_were_but_for_their_session():
