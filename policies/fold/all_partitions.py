@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from bandits.errors import CodecError
 from bandits.log.codec import digest
 from bandits.log.older_decisions import Opened, opened_of
-from bandits.log.positions import START, has_reached, is_after, log_order
+from bandits.log.positions import START, has_reached, log_order
 from bandits.log.records import LogEntry, MergeInput, MergeRecord
 from policies.fold.checkpoint import FoldState
 from policies.fold.partition import PartitionFold, merge_models
@@ -144,6 +144,7 @@ class AllPartitionsFold:
                 self._given[number] = said, model
         if first.base is not None:
             self._model = first.number, first.base
+        first.begin_behind(MergeRecord(first.number, first.inputs, "", self._shape))
 
     def root_at(self, number: int) -> PartitionsRoot:
         """Fold on to a merge, and return what logs begin with that begin right behind it.
@@ -315,8 +316,11 @@ def verify_partitions(
     waiting = {
         stored.snapshot.position: stored
         for stored in served
-        if begin == START or is_after(stored.snapshot.position, begin)
+        if begin == START or has_reached(stored.snapshot.position, begin)
     }
+    at_root = waiting.pop(begin, None)
+    if at_root is not None and begin != START:
+        yield compare(partitions.folds[0], at_root, build)
 
     # A snapshot has the position of its merge in the log of partition 0.
     for _ in partitions.merges():

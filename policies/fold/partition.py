@@ -129,6 +129,10 @@ class PartitionFold(Fold):
             self.base, self.cut, self.rollback = merging.base, merging.cut, merging.rollback
         self.uncut = 1  # not known; to give once more changes nothing
 
+    def begin_behind(self, record: MergeRecord) -> None:
+        """Know the merge behind which the log begins, for whoever asks what was served there."""
+        self._newest = self.position, record
+
     def snapshot(self) -> Snapshot:
         """Return the model of the newest merge that was adopted, as of its entry."""
         if self._newest is None or self.spec is None:

@@ -230,6 +230,7 @@ def test_the_command_cuts_the_logs_of_all_partitions(client, tmp_path, monkeypat
     assert done.exit_code == 0, (done.output, done.exception)
     root = shop.stored.checkpoints.root()
     assert root.digest in done.output
+    assert shop.verdicts() == ["identical"]  # what was served at the root
 
     shop.go_on()
     said = CliRunner().invoke(app, ["snapshots", "verify", *where])
