@@ -6,6 +6,9 @@ This build, the other one and an empty application of the same Serve run side by
 loaded one after the other, round after round, by wrk. Each ratio is the median over the rounds of
 what two of them did beside each other; the least and the greatest stand behind it. A load begins
 when what was logged before is learned. Rates and latencies need a machine that nobody else uses.
+
+The row of the latency has a second one, which is its limit: the way to a replica of this build and
+back (its liveness), and an entry appended to this build's log and synced, with nothing decided.
 """
 
 import contextlib
@@ -13,11 +16,13 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import redis
 
 from benchmarks.serving.builds import HERE, build
 from benchmarks.serving.load import Measured, closed_loop
@@ -66,6 +71,8 @@ GOALS = (
 )
 ROWS = tuple(dict.fromkeys(goal.row for goal in GOALS))
 FOOTPRINT = "footprint"
+APPENDS, ENTRY_BYTES = 400, 700
+"""How many entries are appended in a round to see how long that takes, and of how many bytes."""
 
 
 def requests() -> dict[str, list[str]]:
@@ -109,6 +116,7 @@ def measure(
             services[EMPTY] = stack.enter_context(empty(folder / "empty"))
 
         found: dict[tuple[Goal, str], list[Measured]] = {}
+        ways: list[tuple[float, float]] = []
         for number in range(rounds + 1):
             for goal in goals:
                 pair = (OURS, goal.beside) if number % 2 else (goal.beside, OURS)
@@ -117,6 +125,8 @@ def measure(
                     one = load(goal, services[who], who, sent[goal.body], length)
                     if number:
                         found.setdefault((goal, who), []).append(one)
+                if number and goal.row == "latency":
+                    ways.append(way_alone(services[OURS], min(seconds, WARM_UP_S)))
 
     for goal in goals:
         mine, theirs = (
@@ -133,6 +143,23 @@ def measure(
         said = f"{figures} = {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         what = f"{goal.what}, {OURS} / {goal.beside}"
         table.add(what, said, middle, at_most=goal.most, at_least=goal.least)
+        if goal.row == "latency":
+            answers, appends = map(statistics.median, zip(*ways, strict=True))
+            alone = (answers + appends) / b
+            said = f"({answers:.2f} + {appends:.2f}) / {b:.2f} = {alone:.2f}"
+            table.add(f"the way and a synced entry, nothing decided, / {goal.beside}", said, alone)
+
+
+def way_alone(service: Service, seconds: float) -> tuple[float, float]:
+    """Return the median ms of an answer in which nothing is decided, and of an entry on disk."""
+    answers = closed_loop(service.url + "/livez", [], seconds, 1)
+    took = []
+    with redis.Redis.from_url(service.redis_url) as client:
+        for _ in range(APPENDS):
+            began = time.perf_counter()
+            client.xadd("benchmark:way", {"r": b"x" * ENTRY_BYTES}, maxlen=1000)
+            took.append(1e3 * (time.perf_counter() - began))
+    return answers.p50_ms, statistics.median(took)
 
 
 def footprint(table: Table, against: str, folder: Path, starts: int) -> None:

@@ -32,14 +32,14 @@ class Measured:
 def closed_loop(
     url: str, bodies: Sequence[str], seconds: float, connections: int = CONNECTIONS
 ) -> Measured:
-    """As many requests as so many connections get answered, one after another.
+    """As many requests as so many connections get answered, one after another; GET, if there are no bodies.
 
     By wrk (Debian package `wrk`); without it from this process, which then is the bottleneck.
 
     Raises:
         SystemExit: an answer was not 200.
     """
-    if shutil.which("wrk") is None:
+    if shutil.which("wrk") is None and bodies:
         print(
             "wrk is not installed (apt-get install wrk): this process is the bottleneck now",
             file=sys.stderr,
@@ -47,12 +47,13 @@ def closed_loop(
         return asyncio.run(_closed(url, bodies, seconds, connections))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         written = ",".join(json.dumps(body).replace("\\/", "/") for body in bodies)
-        script.write(
-            f"local bodies = {{{written}}}\nlocal made, n = {{}}, 0\n"
-            "function init() for i, body in ipairs(bodies) do made[i] = wrk.format('POST', nil,"
-            " {['content-type'] = 'application/json'}, body) end end\n"
-            "function request() n = n % #made + 1 return made[n] end\n"
-        )
+        if bodies:
+            script.write(
+                f"local bodies = {{{written}}}\nlocal made, n = {{}}, 0\n"
+                "function init() for i, body in ipairs(bodies) do made[i] = wrk.format('POST', nil,"
+                " {['content-type'] = 'application/json'}, body) end end\n"
+                "function request() n = n % #made + 1 return made[n] end\n"
+            )
         script.flush()
         command = [
             "wrk",
