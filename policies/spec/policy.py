@@ -199,6 +199,8 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.kind == "mixture" and not names:
             raise SpecError("a mixture needs sources", "sources")
+        # What the learner is taught follows from the signals.
+        check_signals({} if self.signals is msgspec.UNSET else self.signals)
         _check_learner(self)
 
         if self.holdout is not None and self.holdout.policy not in (UNIFORM, *names):
@@ -419,9 +421,8 @@ def _check_boosted(spec: PolicySpec, field: str) -> None:
 
 
 def _check_users(spec: PolicySpec) -> None:
-    """Refuse signals that cannot be, and what is said of users that nobody knows."""
+    """Refuse what is said of signals and of users that nobody knows."""
     signals = {} if spec.signals is msgspec.UNSET else spec.signals
-    check_signals(signals)
     if spec.on_change is not msgspec.UNSET:
         check_on_change(
             spec.on_change,

@@ -67,9 +67,10 @@ def test_what_a_change_does_is_not_part_of_what_is_logged():
         ({f"s{number}": 1 for number in range(33)}, "signals", "32"),
     ],
 )
-def test_a_signal_that_cannot_be_is_refused_by_name(signals, target, said):
+@pytest.mark.parametrize("learner", [{}, VW, {"learner": {"kind": "ridge", "slot_biases": 3}}])
+def test_a_signal_that_cannot_be_is_refused_by_name(signals, target, said, learner):
     with pytest.raises(SpecError, match=said) as refused:
-        with_signals(signals)
+        with_signals(signals, **learner)
     assert str(refused.value.target).startswith(target)
 
 
