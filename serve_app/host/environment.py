@@ -66,15 +66,14 @@ ONE_MACHINE = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.1",
     "RAY_SERVE_PORT_QUARANTINE_S": "0",
     # What raylet, GCS and workers look at again and again, whether anybody asks or not: resources
-    # and objects of other nodes, disks, memory, their own event loops.
+    # and objects of other nodes, disks, memory, their own event loops. Not a worker's heartbeat, at
+    # which it sees that it is to end, nor the look for idle workers: a stop would take 6 s, not 3.
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_object_manager_timer_freq_ms": "1000",
     "RAY_local_fs_monitor_interval_ms": "1000",
     "RAY_memory_monitor_refresh_ms": "1000",
-    "RAY_kill_idle_workers_interval_ms": "1000",
     "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
-    "RAY_core_worker_internal_heartbeat_ms": "5000",
     "RAY_report_worker_backlog_interval_ms": "5000",
     "RAY_io_context_monitor_probe_interval_ms": "10000",
     "RAY_event_stats": "0",
