@@ -43,14 +43,11 @@ reference: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/contract
 
-# The clusters of the first part wait most of the time, so that others have the processor. So do the services of the second
-# part, which begins with what takes longest; unit tests fill the rest. The cases of the API's document are made by each
-# process that collects them: hence in the second part.
-LONGEST = tests/e2e/test_docs.py
-SERVICES = $(LONGEST) $(filter-out $(LONGEST),$(sort $(wildcard tests/e2e/test_*.py))) tests/integration/test_openapi.py
+# The clusters of the first part wait most of the time, so that others have the processor. The cases of the API's document
+# are made by each process that collects them: hence in the second part.
 test: $(READY)
-	$(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/cluster tests/integration tests/statistical tests/contract --ignore tests/integration/test_openapi.py
-	$(BIN)/pytest -q $(PARALLEL) -m "not slow" $(SERVICES) tests/unit
+	$(BIN)/pytest -q $(PARALLEL) -m "not slow" tests/cluster tests/integration tests/statistical tests/contract tests/unit --ignore tests/integration/test_openapi.py
+	$(BIN)/pytest -q -n 4 --dist loadfile -m "not slow" tests/e2e tests/integration/test_openapi.py
 
 # All cases but those of whole services, on Redis as on Valkey, and what is slow: an hour.
 thorough: $(READY)

@@ -11,13 +11,16 @@ import redis.asyncio
 from hypothesis import HealthCheck, settings
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from support.strategies import THOROUGH
 
 from serve_app.host.environment import free_port
 from serve_app.store.clients import asyncio_client, blocking_client, is_cluster
 
-# The same examples in every run; time limits are pytest's, because machines are shared.
+# The same examples in every run; time limits are pytest's, because machines are shared. Half of the usual examples
+# where not all is asked for: make thorough.
 settings.register_profile(
     "banditloop",
+    max_examples=100 if THOROUGH else 50,
     deadline=None,
     derandomize=True,
     print_blob=True,

@@ -102,7 +102,9 @@ def running(tmp_path) -> Iterator[Running]:
     started.process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_service_that_is_told_to_stop_when_it_is_ready(running, number):
     """SIGTERM for the process, as systemd sends it; Ctrl-C for its whole group, as a terminal does."""
     running.wait_for("^ready")

@@ -14,13 +14,13 @@ from bandits.types import ActionSet, Context, Interaction, Namespace
 
 THOROUGH = bool(os.environ.get("BANDITLOOP_THOROUGH"))
 """Whether to try as much as there is to try: `make thorough` does."""
-MANY = 1000 if THOROUGH else 250
+MANY = 1000 if THOROUGH else 150
 """Random models of the tests that try thousands."""
 
 
 def tries(count: int) -> settings:
-    """So many examples of a test whose examples are dear; a quarter where not all is asked for."""
-    return settings(max_examples=count if THOROUGH else max(5, count // 4), deadline=None)
+    """So many examples of a test whose examples are dear; a sixth where not all is asked for."""
+    return settings(max_examples=count if THOROUGH else max(5, count // 6), deadline=None)
 
 
 scores = st.lists(st.floats(-50, 50, allow_nan=False), min_size=1, max_size=30).map(
