@@ -37,9 +37,11 @@ def closed_loop(
     By wrk (Debian package `wrk`); without it from this process, which then is the bottleneck.
 
     Raises:
-        SystemExit: an answer was not 200.
+        SystemExit: an answer was not 200; or there are no bodies, and no wrk.
     """
-    if shutil.which("wrk") is None and bodies:
+    if shutil.which("wrk") is None:
+        if not bodies:
+            raise SystemExit("wrk is not installed: apt-get install wrk")
         print(
             "wrk is not installed (apt-get install wrk): this process is the bottleneck now",
             file=sys.stderr,

@@ -99,6 +99,7 @@ def configuration_of(
     mode: Mode = "Online"
     if spec.is_apprentice:
         mode = "Apprentice" if spec.learn == "imitation" else "LoggingOnly"
+
     return ServiceConfiguration(
         reward_wait_time=iso_duration(spec.join.window_s),
         default_reward=spec.join.default_reward,

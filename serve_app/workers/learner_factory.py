@@ -186,13 +186,17 @@ def learner_of_partition(
         stats_interval_s=publish_interval_s,
     )
 
+    fold = partial(
+        PartitionFold,
+        log.history.blob,
+        salt=salt,
+        partition=partition,
+        merged=logs.merged,
+        past=log.past,
+    )
+
     def make_fold(on_checkpoint: OnCheckpoint, on_refused: OnRefused) -> PartitionFold:
-        return PartitionFold(
-            log.history.blob,
-            salt=salt,
-            partition=partition,
-            merged=logs.merged,
-            past=log.past,
+        return fold(
             items=ItemsPast(items),
             on_checkpoint=on_checkpoint,
             on_refused=on_refused,
@@ -201,15 +205,7 @@ def learner_of_partition(
 
     def beside(digest: str) -> PartitionFold:
         own = ItemsHistory(client, ItemsKeys(spec.shares), items_archive)
-        return PartitionFold(
-            log.history.blob,
-            salt=salt,
-            partition=partition,
-            merged=logs.merged,
-            past=log.past,
-            items=ItemsPast(own),
-            weigh_by=digest,
-        )
+        return fold(items=ItemsPast(own), weigh_by=digest)
 
     # One of the partitions' learners leads the log of items, and holds the quotas: what its own log
     # has is a part of all decisions that was drawn by chance.

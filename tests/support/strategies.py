@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import settings
@@ -82,6 +83,11 @@ def interactions(seed: int, count: int, k: int = 5) -> list[Interaction]:
         reward = float(rng.random() < 0.4)
         out.append(Interaction(f"e{i}", 0, context, actions, chosen, 1.0 / k, reward, time_ms))
     return out
+
+
+def seen_in_slots(count: int = 60) -> list[Interaction]:
+    """Interactions that were seen in five slots, in turn."""
+    return [replace(each, slot=number % 5) for number, each in enumerate(interactions(7, count))]
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)

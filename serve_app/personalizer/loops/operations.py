@@ -186,6 +186,7 @@ class LoopOperations:
         usual, properties = "InvalidServiceConfiguration", ModelProperties
         contract, wanted = PolicyContract, WantedConfiguration
         none, choice = NoneType, EvaluationChoice
+
         table: tuple[tuple[Endpoint[Any, Any], str, Any, str], ...] = (
             (
                 Endpoint("GET", service, none, ServiceConfiguration, 200),
@@ -244,6 +245,7 @@ class LoopOperations:
             ),
             (Endpoint("DELETE", "/logs", none, none, 204), "No log", self.delete_logs, usual),
         )
+
         routes = [
             PersonalizerRoute(
                 endpoint,

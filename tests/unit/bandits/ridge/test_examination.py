@@ -1,12 +1,10 @@
 """Slots that are not always looked at: the position-based model's least squares, by any way in."""
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 import pytest
 from support.chosen import columns_of
-from support.strategies import decision_features, interactions
+from support.strategies import decision_features, seen_in_slots
 
 from bandits.errors import SpecError
 from bandits.ridge.config import RidgeConfig
@@ -17,10 +15,6 @@ from bandits.types import ChosenRow
 LOOKED = [1.0, 0.5, 0.25]
 PLAIN = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
 CONFIG = msgspec.structs.replace(PLAIN, examination=LOOKED)
-
-
-def seen_in_slots(count=60):
-    return [replace(each, slot=number % 5) for number, each in enumerate(interactions(7, count))]
 
 
 def taught(config, seen):

@@ -1,12 +1,10 @@
 """Biases of slots: what stands lower earns less, and is taken for no worse; by any way in."""
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 import pytest
 from support.chosen import columns_of
-from support.strategies import decision_features, interactions
+from support.strategies import decision_features, seen_in_slots
 
 from bandits.errors import SnapshotError, SpecError
 from bandits.ridge.config import RidgeConfig
@@ -17,10 +15,6 @@ from bandits.types import ActionSet, ChosenRow, Context
 
 PLAIN = RidgeConfig(l2=2.0, bias_l2=3.0, interactions=[("context", "scores")])
 CONFIG = msgspec.structs.replace(PLAIN, slot_biases=2)
-
-
-def seen_in_slots(count=60):
-    return [replace(each, slot=number % 5) for number, each in enumerate(interactions(7, count))]
 
 
 def taught(config, seen):
