@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -82,19 +81,23 @@ class Signals:
     """SIGINT and SIGTERM: the first one ends the start, or the service once it is ready.
 
     Any later one changes nothing, so that it does not keep a service from stopping in good order.
+    ``number``: of the first one, 0 before it. No lock is taken: a handler comes in the middle of
+    whatever this thread does.
     """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
         self.number = 0
         self.starting = True
+        self.take()
+
+    def take(self) -> None:
+        """Have signals come here, also where a library has taken them meanwhile."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         first = not self.number
         self.number = self.number or number
-        self.stop.set()
 
         if first and self.starting:
             raise InterruptedStartError
@@ -102,6 +105,12 @@ class Signals:
     def ready(self) -> None:
         """From now on a signal raises nothing."""
         self.starting = False
+
+    def wait(self) -> None:
+        """Return once a signal has come."""
+        while not self.number:
+            self.take()
+            time.sleep(CALL_S)
 
 
 def run_serve(
@@ -175,7 +184,7 @@ def _run_until_signal(
             )
 
             if isinstance(started, str):
-                signals.stop.wait()
+                signals.wait()
             else:
                 notes = settled_at(started.settings, specs)[1]
                 for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
@@ -215,10 +224,11 @@ def _answer_calls(service: "RunningService", door: "Door", signals: Signals) -> 
     import msgspec
 
     looked = -LOOK_S
-    while not signals.stop.is_set():
+    while not signals.number:
         call = door.next(CALL_S)
         if call is None:
             if time.monotonic() - looked >= LOOK_S:
+                signals.take()
                 heed_clients(service)
                 looked = time.monotonic()
             continue
