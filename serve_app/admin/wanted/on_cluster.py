@@ -59,8 +59,8 @@ class ClusterSpecs:
         """
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
         details = ray.get(controller.get_serve_instance_details.remote(), timeout=ANSWER_S)
-        application = details["applications"].get(self._application)
-        config = application and application["deployed_app_config"]
+        application = details["applications"].get(self._application, {})
+        config = application.get("deployed_app_config")
 
         # What is being deployed finds by itself what clients have set until then.
         if not config or application["status"] == ApplicationStatus.DEPLOYING:
@@ -73,9 +73,7 @@ class ClusterSpecs:
             keep_served(self._settings, self._given, self._served)
             edition = edition_of(self._served)
 
-        again = ServeDeploySchema.model_validate(
-            config_again(details, self._application, edition)
-        )
+        again = ServeDeploySchema.model_validate(config_again(details, self._application, edition))
         ray.get(controller.apply_config.remote(again), timeout=ANSWER_S)
 
 
@@ -95,7 +93,7 @@ def config_again(details: Mapping[str, Any], application: str, edition: str) -> 
     configs = {
         name: {**each["deployed_app_config"], "name": name}
         for name, each in details["applications"].items()
-        if each["deployed_app_config"]
+        if each.get("deployed_app_config")
     }
     one = configs[application]
     one["args"] = {**one.get("args", {}), EDITION: edition}
