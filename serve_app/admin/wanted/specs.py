@@ -151,7 +151,7 @@ def want(client: Redis, served: PolicySpec, spec: PolicySpec) -> None:
     """
     if not is_governed(client):
         raise LogUnavailableError(
-            "nobody has served what is set over HTTP just now: send it again once the service is up",
+            "nobody has served what is set over HTTP now: send it again once the service is up",
             "configuration",
         )
     before = read_wanted(client, served.name)
