@@ -16,7 +16,7 @@ from bandits.errors import StartupError
 from policies.spec import PolicySpec, load_spec, read_spec
 from policies.typed_yaml import choices
 from serve_app.admin.preflight import check_logs, validate
-from serve_app.admin.wanted.specs import settled_at
+from serve_app.admin.wanted.specs import governed
 from serve_app.host.loopback import refuse_open_doors, serve_host
 from serve_app.host.placement import on_node_for
 from serve_app.office.deployment import Office
@@ -220,7 +220,8 @@ def demand_cluster(
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
 
-    specs = settled_at(settings, given)[0]
+    # Clients may set specs as soon as they are answered.
+    specs = governed(settings, given) or list(given)
     validate(settings, specs)
     check_logs(str(settings.redis_url), specs)
     roots = {"archive": settings.archive_root(), "users_backup": settings.users_backup_root()}

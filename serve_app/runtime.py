@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.admin.preflight import check_logs
-from serve_app.admin.wanted.specs import settled_at
+from serve_app.admin.wanted.specs import governed
 from serve_app.client import is_ready
 from serve_app.host.embedded import near_url, valkey
 from serve_app.host.environment import join_clusters, prepare_environment
@@ -162,7 +162,8 @@ def serving(
         settings.secret()
         check_logs(url, specs)
         given = specs
-        specs = settled_at(settings, given)[0]
+        # Clients may set specs as soon as they are answered.
+        specs = governed(settings, given) or list(given)
 
         try:
             with ThreadPoolExecutor(1) as pool:
