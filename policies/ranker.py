@@ -326,5 +326,6 @@ async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
         return pool
     kept = pool.at((await ruling.sift(pool.ids, pool.features)).tolist())
     if not kept.ids:
-        raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
+        why = ruling.admission.why_nothing()
+        raise NoCandidatesError(none_admitted(len(pool.ids), "actions", why), "filter")
     return kept

@@ -236,6 +236,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "outcomes": "How many events of the log had each outcome of the join.",
         "signals": "Of each signal how many rewards counted, and their mean.",
         "quotas": "Of each quota, and each group that has a floor, its share and its price.",
+        "rule_troubles": "By field of the spec, what its rule asks of items and none can answer.",
         "stalled": "Where learning stands still.",
         "reason": "Why learning stands still.",
     },

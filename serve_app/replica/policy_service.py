@@ -462,6 +462,7 @@ class RedisPolicyService:
             refresh=refreshed,
             signals=_signals_info(stats),
             quotas=_quotas_info(stats),
+            rule_troubles=self.ranker.offering.rule_troubles(),
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:
@@ -477,6 +478,9 @@ class RedisPolicyService:
 
     def _offer(self, timeline: ItemTimeline, changed: Collection[str] | None) -> None:
         self.ranker.offer(timeline.newest, timeline, changed)
+        if changed is None:
+            for field, trouble in self.ranker.offering.rule_troubles().items():
+                log.warning("%s of %s: %s", field, self.spec.name, trouble)
 
     async def _follow_artifact(self) -> None:
         """Say which artifact serves, and load what is asked for or could not be loaded before."""
