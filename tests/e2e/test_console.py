@@ -431,6 +431,29 @@ def test_whether_the_log_can_be_trusted(house: House, page: Page):
     assert all(each["message"] in text for each in found["findings"])
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "least"),
+    [
+        ("/", "/policies/shop", 3),
+        ("/policies/shop/decisions", "/policies/shop/decisions?limit=100", 20),
+        ("/policies/shop/items", "/policies/shop/items", 1),
+        ("/policies/shop/sources", "/policies/shop/sources", 2),
+        ("/policies/shop/snapshots", "/policies/shop/snapshots", 4),
+        ("/user?space=shop&user_id=u2", "/spaces/shop/users/u2", 1),
+    ],
+)
+def test_the_numbers_of_every_other_page_are_those_of_the_api(house, page, path, asked, least):
+    """The report's, the doctor's and a decision's are looked at above."""
+
+    def shown() -> Any:
+        before = house.call("GET", asked)
+        page.goto(f"/console{path}")
+        expect(page.locator(".wait")).to_have_count(0)
+        return before if before == house.call("GET", asked) else None
+
+    check_numbers(page, eventually(shown, "nothing changed meanwhile"), least)
+
+
 @pytest.mark.parametrize("path", ["decision?event_id=never", "item?item_id=never"])
 def test_what_was_never_there(page: Page, path: str):
     page.goto(f"/console/policies/shop/{path}")
