@@ -315,6 +315,10 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit, where)
 
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are; see ``SourceSet.vector_lengths``."""
+        return self.proposers.now().sources.vector_lengths(but)
+
 
 async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """Return the actions of a request that the filters admit.

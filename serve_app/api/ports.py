@@ -90,6 +90,14 @@ class PolicyService(Protocol):
         """Make changes part of the log, at once; return the version that they have made."""
         ...
 
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are, by name, where sources compare items by them.
+
+        Args:
+            but: items that do not count, since they are about to be others.
+        """
+        ...
+
     async def item(self, item_id: str) -> schemas.ItemResponse:
         """Return an item as it is now, or raise UnknownItemError."""
         ...

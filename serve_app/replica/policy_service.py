@@ -387,6 +387,10 @@ class RedisPolicyService:
         """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""
         return await self.items_log.change(changes)
 
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are; see ``Ranker.vector_lengths``."""
+        return self.ranker.vector_lengths(but)
+
     async def replace_catalogue(self, items: list[Item]) -> str:
         """Replace all items; see ``ReplicaItems.replace``."""
         return await self.items_log.replace(items)

@@ -248,6 +248,9 @@ class FakeService:
         self.changes += changes
         return ItemsVersion("v", len(changes))
 
+    def vector_lengths(self, but):
+        return self.ranker.vector_lengths(but)
+
     async def item(self, item_id) -> ItemResponse:
         if item_id != "known":
             raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
