@@ -66,6 +66,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "whole": "Whether nothing is missing just now.",
         "events": "What they did with which item, newest first.",
         "shown": "What was chosen for them, newest first.",
+        "counts": "By category (a feature that is a text or a list of texts, of items as they are"
+        " now) how many of the events each value has, the 20 most frequent, most first.",
     },
     "HeldEvent": {
         "item_id": "The item's id.",

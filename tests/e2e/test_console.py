@@ -543,6 +543,10 @@ def test_a_user_is_given_what_is_held_of_them_and_erased(house: House, page: Pag
         page.get_by_role("link", name="Export as a file").click()
     held = json.loads(Path(download.value.path()).read_text())
     assert held == house.user("u1")
+    counts = held["profile"]["counts"]["topic"]
+    assert sum(counts.values()) == len(held["profile"]["events"]) > 0
+    table = page.get_by_role("table").filter(has_text="category")
+    expect(table).to_contain_text(f"{next(iter(counts))} {next(iter(counts.values()))}")
 
     page.get_by_role("link", name="Erase").click()
     keeps_nobody_out(page, "erase")
