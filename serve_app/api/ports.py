@@ -39,7 +39,7 @@ class PolicyService(Protocol):
         """Return the decision, and whether it is known to be logged.
 
         Args:
-            request: what is asked.
+            request: what is asked; its actions may be as they were sent (``BareRequest``).
             is_new: whether its event_id was made just now, so that it has answered nobody.
             again: whether a request is decided, too, whose event_id has answered another one: that
                 is logged, and never learned.

@@ -73,7 +73,9 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        return (await self.append_all(key, [record]))[0]
+        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
+        (entry,) = await self.wire.send(head, (encode(record),), 1, alone)
+        return str(entry.decode())
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several records; return the new entries' ids, in the order of the records.
