@@ -44,6 +44,7 @@ profile: {items: 50, types: {view: 1}}
 learner: {kind: ridge, interactions: [[context, features]]}
 exploration: {kind: lints, scale: 0.3, draws: 50}
 floor: 0.05
+boost: [{when: item.colour == "red", by: 0.1}]
 holdout: {fraction: 0.3, policy: uniform}
 join: {window_s: 1, default_reward: 0, aggregation: first}
 """
@@ -305,6 +306,7 @@ def test_whether_all_is_well(page: Page):
     card = page.get_by_role("region", name="shop")
     expect(card.locator("dl").get_by_text("ok", exact=True)).to_be_visible()
     expect(card.get_by_text("learned", exact=True)).to_be_visible()
+    expect(card.get_by_text("no item has item.colour")).to_be_visible()
     keeps_nobody_out(page, "overview")
 
 
