@@ -177,11 +177,11 @@ def build_for_cluster(settings: Settings, given: Sequence[PolicySpec]) -> Applic
     Raises:
         StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
     """
-    settings, specs = demand_cluster(settings, given)
+    settings, specs = fit_for_cluster(settings, given)
     return build_app(settings, specs, new_generation(), given=given)
 
 
-def demand_cluster(
+def fit_for_cluster(
     settings: Settings, given: Sequence[PolicySpec]
 ) -> tuple[Settings, list[PolicySpec]]:
     """Return the settings and the policies of a cluster; refuse what only works on one machine.

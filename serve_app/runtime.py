@@ -208,7 +208,7 @@ def serving_on_cluster(
 ) -> Iterator[RunningService]:
     """Run the application on a Ray cluster until the context ends; yield it once it is ready.
 
-    What Redis, salt and archive must be for that: see ``demand_cluster``.
+    What Redis, salt and archive must be for that: see ``fit_for_cluster``.
 
     Args:
         settings: of the service.
@@ -225,7 +225,7 @@ def serving_on_cluster(
     import ray
     from ray import serve
 
-    from serve_app.app import APP_NAME, build_app, demand_cluster, new_generation
+    from serve_app.app import APP_NAME, build_app, fit_for_cluster, new_generation
     from serve_app.office.names import OFFICE_APP
 
     # All nodes get the salt that is kept here, if the environment has none.
@@ -245,7 +245,7 @@ def serving_on_cluster(
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         given, generation = specs, new_generation()
-        settings, specs = demand_cluster(settings, given)
+        settings, specs = fit_for_cluster(settings, given)
         target = serve.RunTarget(build_app(settings, specs, generation), APP_NAME)
         serve.run_many([target], wait_for_applications_running=False)
         base = _url(settings.host if is_loopback(settings.host) else "127.0.0.1", settings.port)

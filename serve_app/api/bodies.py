@@ -226,15 +226,20 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
         return MalformedBodyError("the body is nested too deeply", "body")
     if "out of range" in str(error):
         try:
-            target = _infinite(json.loads(body), "")
+            target = infinite_in(json.loads(body))
         except (ValueError, RecursionError):
             target = None
         return NonFiniteNumberError("a number is too large", target or "body")
     return MalformedBodyError(f"the body is not JSON: {error}", "body")
 
 
-def _infinite(value: Any, target: str) -> str | None:
-    """Return where the first number is that a float cannot hold."""
+def infinite_in(value: Any, target: str = "") -> str | None:
+    """Return where the first number is that a float cannot hold; None: there is none.
+
+    Args:
+        value: what JSON says.
+        target: its own path.
+    """
     if isinstance(value, dict):
         inner = [(f"{target}.{name}".removeprefix("."), entry) for name, entry in value.items()]
     elif isinstance(value, list):
@@ -243,7 +248,7 @@ def _infinite(value: Any, target: str) -> str | None:
         return None if abs(value) <= sys.float_info.max else target
     else:
         return None
-    return next((where for path, part in inner if (where := _infinite(part, path))), None)
+    return next((where for path, part in inner if (where := infinite_in(part, path))), None)
 
 
 def _plain(value: Any, hint: Any, target: str) -> Any:
