@@ -18,7 +18,7 @@ from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.client import wait_until_ready
 from serve_app.host.environment import free_port
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NODE = {"CPU": 4, "serve": 1000, "learner": 1000}
 CONFIG, COMMAND = ({**SPEC, "name": name} for name in ("by-config", "by-command"))
