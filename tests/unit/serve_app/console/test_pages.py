@@ -30,6 +30,13 @@ from banditloop_client.schemas import (
     Trouble,
     UnplacedItem,
 )
+from banditloop_client.space_schemas import (
+    HeldEntry,
+    HeldEvent,
+    HeldProfile,
+    HeldShowing,
+    UserExport,
+)
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
 from policies.items.catalogue import Catalogue
@@ -325,6 +332,26 @@ async def test_everything_that_is_wrong_with_a_policy_is_named(headers):
     assert "<script>alert" not in page.text
     told = msgspec.to_builtins(TROUBLED)
     assert all(value == under(told, path) for path, value in numbers(page))
+
+
+async def test_all_that_is_held_of_a_user_is_on_their_page():
+    events = [HeldEvent(HOSTILE, HOSTILE, NOW)]
+    held = UserExport(
+        "s",
+        "u",
+        NOW,
+        ["ab"],
+        3,
+        HeldProfile(False, events, [HeldShowing(HOSTILE, NOW)], {HOSTILE: {HOSTILE: 7}}),
+        [],
+        [HeldEntry("activity", "1-0", NOW, "activity", {HOSTILE: HOSTILE})],
+        more=True,
+        keyed_logs=[HOSTILE],
+    )
+    page = await page_of(held, "/console/user?space=s&user_id=u")
+    assert page.status_code == 200, page.text
+    assert "<script>alert" not in page.text
+    assert sorted(value for _, value in numbers(page)) == [3, 7]
 
 
 def test_every_template_imports_the_macros_that_it_uses():
