@@ -118,6 +118,27 @@ def hash_texts(data: UInt8, offsets: Int32, out: UInt64) -> None:
         out[i] = _murmur(words, size)
 
 
+@compiled(u1s, types.int64[:, :], types.uint64[::1])
+def hash_parts(data: UInt8, bounds: Int64, out: UInt64) -> None:
+    """Hash n texts that lie anywhere.
+
+    Args:
+        data: uint8[...], which holds the texts, UTF-8.
+        bounds: int64[n, 2 or more], where each begins and ends.
+        out: uint64[n], gets the hashes.
+    """
+    longest = np.int64(0)
+    for i in range(out.size):
+        longest = max(longest, bounds[i, 1] - bounds[i, 0])
+
+    words = np.empty(longest // HALF + 4, np.uint64)
+    text = words.view(np.uint8)
+    for i in range(out.size):
+        size = _put(text, np.int64(0), data, bounds[i, 0], bounds[i, 1])
+        text[size : size + BLOCK] = 0
+        out[i] = _murmur(words, size)
+
+
 @compiled(
     *(u1s, i8s, u1s, i8s, i4s, i8s, i4s),
     *(i8s, u8s, i8s, i8s),

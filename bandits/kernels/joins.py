@@ -41,7 +41,9 @@ UNCOUNTED, DEFERRED, ACTIVE = 0, 1, 2
 """The states of a decision: its id was taken, it is not activated, it is activated."""
 
 Int8 = NDArray[np.int8]
+UInt64 = NDArray[np.uint64]
 i1s = read_only(types.int8)
+u1s, u8s = read_only(types.uint8), read_only(types.uint64)
 i1ss, i8ss = read_only(types.int8, 2), read_only(types.int64, 2)
 
 
@@ -211,3 +213,62 @@ def join_entries(  # noqa: C901, PLR0912, PLR0915 - one loop over the kinds of e
             ):
                 values[place, of_signal] = value[each]
             has_value[place, of_signal] = True
+
+
+@inlined
+def _same_text(data: Any, offsets: Any, one: Any, other: Any) -> bool:
+    first, at = offsets[one], offsets[other]
+    size = offsets[one + 1] - first
+    if offsets[other + 1] - at != size:
+        return False
+    for i in range(size):  # noqa: SIM110 - numba compiles no generator
+        if data[first + i] != data[at + i]:
+            return False
+    return True
+
+
+@compiled(u8s, u1s, i4s, types.int32[::1], types.int32[::1], returns=types.int64)
+def number_texts(
+    keys: UInt64, data: NDArray[np.uint8], offsets: Int32, table: Int32, numbers: Int32
+) -> int:
+    """Number n texts from 0 as they first appear; return how many different ones there are.
+
+    Args:
+        keys: uint64[n], a hash of each text.
+        data: uint8[...], the texts.
+        offsets: int32[n + 1], where each begins.
+        table: int32[T], all -1; T is a power of two, above n.
+        numbers: int32[n], gets the numbers.
+    """
+    last, count = table.size - 1, 0
+    for i in range(numbers.size):
+        place = np.int64(keys[i] & np.uint64(last))
+        while True:
+            known = table[place]
+            if known < 0:
+                table[place] = i
+                numbers[i] = count
+                count += 1
+                break
+            if keys[known] == keys[i] and _same_text(data, offsets, known, i):
+                numbers[i] = numbers[known]
+                break
+            place = (place + 1) & last
+    return count
+
+
+@compiled(types.uint64[::1], u8s, types.int64)
+def enter_rows(table: UInt64, hashes: UInt64, first: int) -> None:
+    """Enter rows of a hash table, each at the first free place from its hash on.
+
+    Args:
+        table: uint64[T], a row plus one, 0: free; T is a power of two, and n places are free.
+        hashes: uint64[n], the rows'.
+        first: the number of the first row; the others follow it.
+    """
+    last = table.size - 1
+    for i in range(hashes.size):
+        place = np.int64(hashes[i] & np.uint64(last))
+        while table[place]:
+            place = (place + 1) & last
+        table[place] = np.uint64(first + i + 1)

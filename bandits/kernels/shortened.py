@@ -30,18 +30,17 @@ def _copied(data: Any, first: Any, last: Any, out: Any, at: Any) -> Any:
 
 
 @inlined
-def _chosen_of(data: Any, at: Any, end: Any, is_chosen: Any, said: Any) -> Any:
-    """Note, of each index in a list, whether it was chosen."""
-    while at < end:
-        first = np.int64(data[at])
-        at += 1
-        index = first
-        if first >= 0x80:
-            index = np.int64(0)
-            for _ in range(1 << (first - 0xCC)):
-                index = (index << 8) | np.int64(data[at])
-                at += 1
-        is_chosen[index] = said
+def _index_at(data: Any, at: Any) -> Any:
+    """Return the index at a place, and where it ends."""
+    first = np.int64(data[at])
+    at += 1
+    index = first
+    if first >= 0x80:
+        index = np.int64(0)
+        for _ in range(1 << (first - 0xCC)):
+            index = (index << 8) | np.int64(data[at])
+            at += 1
+    return index, at
 
 
 @inlined
@@ -56,9 +55,9 @@ def _past_indices(data: Any, at: Any, count: Any) -> Any:
 u1s = read_only(types.uint8)
 
 
-@compiled(u1s, i8s, types.uint8[::1], returns=types.int64[::1])
+@compiled(u1s, i8s, types.uint8[::1], types.int64[:, ::1], returns=types.int64[::1])
 def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
-    data: NDArray[np.uint8], starts: Int64, out: NDArray[np.uint8]
+    data: NDArray[np.uint8], starts: Int64, out: NDArray[np.uint8], names: Int64
 ) -> Int64:
     """Write n decisions as ``policies.archive.parts.assembled.taught`` does from columns.
 
@@ -66,20 +65,23 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         data: uint8[N], valid decisions, one after the other; nothing is placed on their pages.
         starts: int64[n + 1], where each begins, and the last ends.
         out: what is written to: HEAD_BYTES by decision more than ``data`` has.
+        names: int64[slots of all, 2], gets where in ``data`` the id of what each slot chose is.
 
     Returns:
         Where each ends, int64[n].
     """
     ends = np.empty(starts.size - 1, np.int64)
-    is_chosen = np.zeros(np.diff(starts).max() + 1 if starts.size > 1 else 1, np.bool_)
-    to = np.int64(0)
+    longest = np.diff(starts).max() + 1 if starts.size > 1 else 1
+    is_chosen, places = np.zeros(longest, np.bool_), np.empty(longest, np.int64)
+    to, slot = np.int64(0), np.int64(0)
     for n in range(starts.size - 1):
         context = at = past_decision_head(data, starts[n])
         context_ends, _ = past_map(data, at)
 
         actions, ids = sized(data, context_ends)
         at = ids
-        for _ in range(actions):
+        for k in range(actions):
+            places[k] = at
             at = past(data, at)
         features = own = at
         has_features = data[at] != NIL
@@ -99,7 +101,13 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         chosen = past(data, at)
         drawn, first = sized(data, chosen)
         last = _past_indices(data, first, drawn)
-        _chosen_of(data, first, last, is_chosen, True)
+        at = first
+        while at < last:
+            index, at = _index_at(data, at)
+            is_chosen[index] = True
+            size, names[slot, 0] = sized(data, places[index])
+            names[slot, 1] = names[slot, 0] + size
+            slot += 1
 
         # What was not chosen has no name and no features.
         to = _copied(_HEAD, 0, _HEAD.size, out, to)
@@ -143,6 +151,6 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         to = _copied(data, chosen, last, out, to)
         to = _copied(_TAIL, 0, _TAIL.size, out, to)
 
-        _chosen_of(data, first, last, is_chosen, False)
+        is_chosen[:actions] = False
         ends[n] = to
     return ends

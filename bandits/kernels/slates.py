@@ -1,4 +1,4 @@
-"""Compiled loops over the lists of decisions: the rows of slates, and lists put in their places."""
+"""Compiled loops over lists of decisions: rows of slates, lists put in place, missing scores."""
 
 import numpy as np
 from numba import types
@@ -89,3 +89,20 @@ def put_lists(out: Float32, owners: Int64, offsets: Int64, flat: Float32, starts
         first, stop = offsets[owners[i]], offsets[owners[i] + 1]
         for at in range(stop - first):
             out[first + at] = flat[starts[i] + at]
+
+
+@compiled(i8s, f4s, returns=types.boolean[::1])
+def are_scored(offsets: Int64, scores: Float32) -> Bools:
+    """Return which rows have an action with a score, bool[n].
+
+    Args:
+        offsets: int64[n + 1].
+        scores: float32[total], NaN where there is none.
+    """
+    out = np.zeros(offsets.size - 1, np.bool_)
+    for row in range(offsets.size - 1):
+        for at in range(offsets[row], offsets[row + 1]):
+            if not np.isnan(scores[at]):
+                out[row] = True
+                break
+    return out

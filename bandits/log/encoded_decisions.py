@@ -5,14 +5,16 @@ chose. The rest stays encoded. Which bytes are a valid record, the codec alone s
 compiled scan is not sure of is decoded.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+import mmh3
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import CodecError
-from bandits.kernels.lessons import find_chosen, find_shown
+from bandits.kernels.hashes import hash_parts
+from bandits.kernels.lessons import find_chosen
 from bandits.kernels.records import (
     DECISION,
     DEFERRED,
@@ -72,20 +74,49 @@ def choice_of(decision: Decision) -> tuple[list[str], list[int]]:
     return choice.action_ids, choice.chosen
 
 
-def chosen_names(records: Sequence[bytes], slots: Sequence[int]) -> list[str]:
-    """Return what some decisions chose, slot by slot, one decision after the other.
+def action_hash(action_id: str) -> int:
+    """Return 64 bits that stand for an action's id."""
+    hashed: int = mmh3.hash64(action_id.encode(errors="surrogatepass"))[0]
+    return hashed
+
+
+def hashes_at(data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the hashes of ids, see ``action_hash``, that lie in some bytes, int64[n].
 
     Args:
-        records: the bytes of R decisions, as EncodedDecision has them.
-        slots: how many each has, [R].
+        data: the bytes.
+        bounds: int64[n, 2], where each id begins and ends.
     """
-    if not records:
-        return []
-    data, counts = b"".join(records), np.array(slots)
+    out = np.empty(len(bounds), np.uint64)
+    hash_parts(data, bounds, out)
+    return out.view(np.int64)
+
+
+def chosen_hashes(records: Sequence[Decision]) -> NDArray[np.int64]:
+    """Return the hashes of what some decisions chose, slot by slot, one decision after the other.
+
+    See ``action_hash``.
+    """
+    encoded = [each for each in records if isinstance(each, EncodedDecision)]
+    if not encoded or len(encoded) < len(records):
+        chosen = (choice_of(each) for each in records)
+        hashes = [action_hash(ids[index]) for ids, indices in chosen for index in indices]
+        return np.array(hashes, np.int64)
+
+    parts, counts = [each.data for each in encoded], np.array([each.slots for each in encoded])
     of_slots = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    begins = np.repeat(starts_of(records)[:-1], counts)
-    found, _ = find_chosen(np.frombuffer(data, np.uint8), begins, of_slots)
-    return [data[begin:end].decode() for begin, end in found[:, :2].tolist()]
+    data = np.frombuffer(b"".join(parts), np.uint8)
+    found, _ = find_chosen(data, np.repeat(starts_of(parts)[:-1], counts), of_slots)
+    return hashes_at(data, found[:, :2])
+
+
+class _Shown(_Choice, array_like=True, tag="decision", gc=False):
+    """The same up to ``user``."""
+
+    user: str | None = None
+
+
+_shown = msgspec.msgpack.Decoder(_Shown)
 
 
 def shown_to(decision: Decision) -> tuple[str | None, list[str]]:
@@ -93,52 +124,12 @@ def shown_to(decision: Decision) -> tuple[str | None, list[str]]:
 
     What it chose comes first, slot by slot, then what was placed on its page.
     """
-    (shown,) = shown_to_each([decision])
-    return shown
-
-
-def shown_to_each(decisions: Sequence[Decision]) -> list[tuple[str | None, list[str]]]:
-    """Return of each decision what ``shown_to`` does of one."""
-    plain = [
-        each for each in decisions if isinstance(each, EncodedDecision) and not each.has_placed
-    ]
-    found = iter(_shown_by_plain(plain) if plain else ())
-    if len(plain) == len(decisions):
-        return list(found)
-    return [
-        next(found)
-        if isinstance(each, EncodedDecision) and not each.has_placed
-        else _shown_by_record(whole_record(each))
-        for each in decisions
-    ]
-
-
-def _shown_by_record(record: DecisionRecord) -> tuple[str | None, list[str]]:
-    return record.user, [] if record.user is None else record.shown()
-
-
-def _shown_by_plain(
-    decisions: Sequence[EncodedDecision],
-) -> Iterator[tuple[str | None, list[str]]]:
-    parts, slots = [each.data for each in decisions], [each.slots for each in decisions]
-    joined, starts = b"".join(parts), starts_of(parts)[:-1]
-    users, chosen = find_shown(np.frombuffer(joined, np.uint8), starts, np.array(slots))
-
-    # One text of which the others are cut; what is not ASCII is cut of the bytes.
-    text = joined.decode("latin-1") if joined.isascii() else ""
-    texts = [
-        text[begins:ends] if text else joined[begins:ends].decode()
-        for begins, ends in chosen.tolist()
-    ]
-    at = 0
-    for (begins, ends), count in zip(users.tolist(), slots, strict=True):
-        if not ends:
-            yield None, []
-        elif text:
-            yield text[begins:ends], texts[at : at + count]
-        else:
-            yield joined[begins:ends].decode(), texts[at : at + count]
-        at += count
+    if isinstance(decision, DecisionRecord) or decision.has_placed:
+        record = whole_record(decision)
+        return record.user, [] if record.user is None else record.shown()
+    shown = _shown.decode(memoryview(decision.data)[1:])
+    user, ids, chosen = shown.user, shown.action_ids, shown.chosen
+    return user, [ids[index] for index in chosen] if user is not None else []
 
 
 def placed_of(decision: Decision) -> Sequence[Placed]:

@@ -13,7 +13,7 @@ from itertools import chain
 
 from bandits.errors import CodecError
 from bandits.log.deadlines import NEVER, Deadline
-from bandits.log.encoded_decisions import DECISIONS, Decision
+from bandits.log.encoded_decisions import DECISIONS, Decision, action_hash
 from bandits.log.join_rule import JoinRule
 from bandits.log.join_state import (
     Attached,
@@ -295,7 +295,7 @@ class Join(PlainRuns):
 
     def _reopen(self, position: str, opening: Opening, attached: Attached | None) -> None:
         """Remember a decision whose window was opened before."""
-        spec, chosen = opening.spec, list(map(hash, opening.chosen))
+        spec, chosen = opening.spec, list(map(action_hash, opening.chosen))
         decision = RememberedDecision(
             position,
             spec,
@@ -304,7 +304,7 @@ class Join(PlainRuns):
             not opening.deferred,
             len(chosen),
             chosen=chosen,
-            placed=[(each.slot, hash(each.action_id)) for each in opening.placed],
+            placed=[(each.slot, action_hash(each.action_id)) for each in opening.placed],
         )
         self._older.add(opening, decision)
 

@@ -7,18 +7,19 @@ kept of those that have any. Where records are needed they are read from the log
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from bandits.kernels.joins import enter_rows
 from bandits.log.deadlines import NEVER
 from bandits.log.encoded_decisions import (
     DECISIONS,
     Decision,
+    action_hash,
     choice_of,
-    chosen_names,
     placed_of,
 )
 from bandits.log.join_rule import JoinRule
@@ -38,6 +39,7 @@ ACTIVATED, CLOSED, BARE, GONE, DEFAULT, MORE = 1, 2, 4, 8, 16, 32
 It was activated; its window is closed; nothing can be taught of it any more; it is forgotten; the
 model holds the default reward of all its slots; there is more in ``_more``.
 """
+_ENDED = ACTIVATED | CLOSED | BARE
 
 
 class Opening(NamedTuple):
@@ -58,6 +60,21 @@ class Opening(NamedTuple):
         return cls(*named, [ids[index] for index in chosen], placed_of(decision))
 
 
+class Closing(NamedTuple):
+    """Decisions whose windows close one after the other, and what they have in common.
+
+    ``at_ms``: when each closes. ``slots``: how many each has; 0: it is one, and an unusual one, for
+    whoever closes it to end and to ``keep``.
+    """
+
+    at_ms: list[int]
+    positions: list[str]
+    spec: str
+    rule: JoinRule
+    rows: range
+    slots: int
+
+
 Opened = tuple[str, Opening | LogRecord | UnknownRecord | EncodedDecision]
 """A position, and what a join that goes through the log again wants to know of its entry."""
 
@@ -67,26 +84,6 @@ def opened_of(entries: Iterable[LogEntry]) -> Iterator[Opened]:
     for entry in entries:
         record = entry.record
         yield entry.id, Opening.of(record) if isinstance(record, DECISIONS) else record
-
-
-def openings_of(records: Sequence[Decision]) -> list[Opening]:
-    """Return what is kept of some records, in order."""
-    plain = [each for each in records if isinstance(each, EncodedDecision) and not each.has_placed]
-    if len(plain) < len(records):
-        return [Opening.of(each) for each in records]
-
-    # Of all of them at once, the names of what was chosen alone are made texts.
-    names = iter(chosen_names([each.data for each in plain], [each.slots for each in plain]))
-    return [
-        Opening(
-            each.event_id,
-            each.spec,
-            each.catalogue,
-            each.deferred,
-            list(islice(names, each.slots)),
-        )
-        for each in plain
-    ]
 
 
 class _More(msgspec.Struct, array_like=True, gc=False):
@@ -144,9 +141,33 @@ class _Rows:
         self.first, self.due_ms = row, ms + self.after_ms
         return True
 
-    def extend(self, rows: Iterable[int]) -> None:
-        """Add rows behind others that are there."""
-        self._rows.extend(rows)
+    def extend(self, rows: range, blocks: dict[int, _Block]) -> None:
+        """Add rows that follow each other in a block, behind others."""
+        first = rows.start
+        self.add(first, blocks[first >> SHIFT].ms[first & (ROWS - 1)])
+        self._rows.extend(rows[1:])
+
+    def due(self, blocks: dict[int, _Block], now_ms: int) -> range:
+        """Return the first rows that are due by now, as far as they follow each other in a block.
+
+        At least the first one is due.
+        """
+        first, rows, begin = self.first, self._rows, self._begin
+        times, offset = blocks[first >> SHIFT].ms, first & (ROWS - 1)
+        last_ms, most = now_ms - self.after_ms, min(len(self), ROWS - offset)
+        count = 1
+        while (
+            count < most
+            and times[offset + count] <= last_ms
+            and rows[begin + count] == first + count
+        ):
+            count += 1
+        return range(first, first + count)
+
+    def take(self, rows: range, blocks: dict[int, _Block]) -> None:
+        """Take the first ones, which ``due`` has returned, or some of these."""
+        self._begin += len(rows) - 1
+        self.pop(blocks)
 
     def pop(self, blocks: dict[int, _Block]) -> int:
         """Take the first one."""
@@ -221,10 +242,12 @@ class OlderDecisions:
         block.seq.append(sequence)
         block.named.append(self._number(opening.spec, opening.catalogue))
         block.flags.append(ACTIVATED if decision.activated else 0)
-        block.actions.extend(map(hash, opening.chosen))
+        block.actions.extend(map(action_hash, opening.chosen))
         block.ends.append(len(block.actions))
         if opening.placed:
-            self._placed[row] = tuple((each.slot, hash(each.action_id)) for each in opening.placed)
+            self._placed[row] = tuple(
+                (each.slot, action_hash(each.action_id)) for each in opening.placed
+            )
         block.there += 1
         block.taught += 1
 
@@ -239,39 +262,51 @@ class OlderDecisions:
         self._remind(row, ms, decision.rule.window_ms, closes=not decision.forgotten_ms)
         return row
 
-    def extend(self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision]) -> None:
+    def extend(
+        self,
+        records: Sequence[Decision],
+        decisions: Sequence[RememberedDecision],
+        hashes: NDArray[np.int64],
+    ) -> None:
         """Add decisions, which are later than all others.
 
         Args:
-            openings: what is kept of the records of n decisions.
+            records: those of n decisions.
             decisions: what has become of each so far.
+            hashes: of what they chose, slot by slot, one after the other.
         """
-        first = 0
-        while first < len(openings):
-            end = self._alike(openings, decisions, first)
+        first = slot = 0
+        while first < len(records):
+            end = self._alike(records, decisions, first)
             if end == first:
-                self.add(openings[first], decisions[first])
+                self.add(Opening.of(records[first]), decisions[first])
+                slot += records[first].slots
                 end += 1
             else:
-                self._add_alike(openings[first:end], decisions[first:end])
+                alike = decisions[first:end]
+                drawn = slot + sum([each.slots for each in alike])
+                ids = [each.event_id for each in records[first:end]]
+                self._add_alike(records[first], ids, alike, hashes[slot:drawn])
+                slot = drawn
             first = end
 
     def _alike(
-        self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision], first: int
+        self, records: Sequence[Decision], decisions: Sequence[RememberedDecision], first: int
     ) -> int:
         """Return up to where, from ``first`` on, decisions are open, of one spec and catalogue.
 
         All of these fit into the block that is being filled.
         """
-        opening, rule = openings[first], decisions[first].rule
-        spec, catalogue = opening.spec, opening.catalogue
-        most = min(len(openings), first + ROWS - (self._end & (ROWS - 1)))
+        spec, catalogue = records[first].spec, records[first].catalogue
+        rule = decisions[first].rule
+        most = min(len(records), first + ROWS - (self._end & (ROWS - 1)))
         for end in range(first, most):
-            opening, decision = openings[end], decisions[end]
+            record, decision = records[end], decisions[end]
             if (
-                opening.spec != spec
-                or opening.catalogue != catalogue
-                or opening.placed
+                type(record) is not EncodedDecision
+                or record.spec != spec
+                or record.catalogue != catalogue
+                or record.has_placed
                 or decision.forgotten_ms
                 or decision.rule is not rule
             ):
@@ -279,28 +314,32 @@ class OlderDecisions:
         return most
 
     def _add_alike(
-        self, openings: Sequence[Opening], decisions: Sequence[RememberedDecision]
+        self,
+        named: Decision,
+        event_ids: list[str],
+        decisions: Sequence[RememberedDecision],
+        hashes: NDArray[np.int64],
     ) -> None:
-        """Add decisions of ``_alike`` at once."""
-        count, begin = len(openings), self._end
+        """Add decisions of ``_alike`` at once; all have the spec and the catalogue of one."""
+        count, begin = len(decisions), self._end
         rows = range(begin, begin + count)
         self._end += count
         block = self._blocks.get(begin >> SHIFT)
         if block is None:
             block = self._blocks[begin >> SHIFT] = _Block()
 
-        lows = [hash(each.event_id) & BITS for each in openings]
-        times = [log_order(each.position) for each in decisions]
-        number = self._number(openings[0].spec, openings[0].catalogue, count)
+        lows = [hash(event_id) & BITS for event_id in event_ids]
+        parts = [each.position.split("-") for each in decisions]
+        number = self._number(named.spec, named.catalogue, count)
         block.low.extend(lows)
-        block.high.extend([_high(each.event_id) for each in openings])
-        block.ms.extend([ms for ms, _ in times])
-        block.seq.extend([sequence for _, sequence in times])
+        block.high.extend(map(_high, event_ids))
+        block.ms.extend([int(ms) for ms, _ in parts])
+        block.seq.extend([int(sequence) for _, sequence in parts])
         block.named.extend([number] * count)
         block.flags.extend([ACTIVATED if each.activated else 0 for each in decisions])
-        for each in openings:
-            block.actions.extend(map(hash, each.chosen))
-            block.ends.append(len(block.actions))
+        ends = len(block.actions) + np.cumsum([each.slots for each in decisions])
+        block.actions.frombytes(hashes.tobytes())
+        block.ends.frombytes(ends.astype(np.uint32).tobytes())
         block.there += count
         block.taught += count
 
@@ -308,14 +347,13 @@ class OlderDecisions:
         if 5 * self._count > 3 * self._mask:
             self._grow()
         else:
-            for low, row in zip(lows, rows, strict=True):
-                self._insert(low, row)
+            enter_rows(np.frombuffer(self._table, np.uint64), np.array(lows, np.uint64), begin)
         for row, decision in zip(rows, decisions, strict=True):
             decision.row = row
             if decision.seen or decision.taught:
                 self.keep(decision)
-        self._remind(begin, times[0][0], decisions[0].rule.window_ms, closes=True)
-        self._queue(decisions[0].rule.window_ms, closes=True).extend(rows[1:])
+        self._queue(decisions[0].rule.window_ms, closes=True).extend(rows, self._blocks)
+        self._set_next()
 
     def find(self, event_id: str) -> RememberedDecision | None:
         """Return the decision of a name, if one is here; ``keep`` it when it has been changed."""
@@ -426,48 +464,92 @@ class OlderDecisions:
         found = [queue for queue in self._all if queue.closes and queue.due_ms < NEVER]
         return found[0] if len(found) == 1 else None
 
-    def close_due(
-        self, queue: _Rows, now_ms: int
-    ) -> Iterator[tuple[int, str, str, JoinRule, int, int]]:
+    def close_due(self, queue: _Rows, now_ms: int) -> Iterator[Closing]:
         """Yield the decisions of a queue that are due to close, in order.
 
-        Of one that was activated, has no rewards and is corrected by none, nothing can be taught
-        any more once it was yielded.
+        Of those that were activated, have no rewards and are corrected by none, nothing can be
+        taught any more once they were yielded.
 
         Args:
             queue: that of ``closing_alone``.
             now_ms: all that are due by then.
-
-        Yields:
-            When it closes; its position, spec, rule, row, and how many slots it has. 0: it is an
-            unusual one, for the caller to end and to ``keep``.
         """
         blocks, window_ms = self._blocks, queue.window_ms
         forgets = self._queue(window_ms, closes=False)
-        while (at_ms := queue.due_ms) <= now_ms:
-            row = queue.pop(blocks)
-            block, offset = blocks[row >> SHIFT], row & (ROWS - 1)
-            ms, number = block.ms[offset], block.named[offset]
-            forgets.add(row, ms)
-            spec, rule = self._named[number][0], self._rules[number]
-            slots = block.ends[offset] - (block.ends[offset - 1] if offset else 0)
-            if block.flags[offset] != ACTIVATED or rule.late != "ignore" or row in self._placed:
-                slots = 0
-            if slots:
-                block.flags[offset] = ACTIVATED | CLOSED | BARE
-                self._taught_of[number] -= 1
-                block.taught -= 1
-                if not block.taught and len(block.flags) == ROWS:
-                    block.actions = array("q")
-            yield at_ms, f"{ms}-{block.seq[offset]}", spec, rule, row, slots
+        while queue.due_ms <= now_ms:
+            due = queue.due(blocks, now_ms)
+            block = blocks[due.start >> SHIFT]
+            while due:
+                rows = due[: max(1, self._usual(block, due))]
+                due = due[len(rows) :]
+                queue.take(rows, blocks)
+                forgets.extend(rows, blocks)
+                yield self._closing(block, rows, window_ms)
         self._set_next()
+
+    def _closing(self, block: _Block, rows: range, window_ms: int) -> Closing:
+        """Return rows that are closed, and end those that are usual; see ``close_due``."""
+        begin, count = rows.start & (ROWS - 1), len(rows)
+        number, end = block.named[begin], begin + count
+        slots = self._slots(block, begin) if self._usual(block, rows[:1]) else 0
+        if slots:
+            block.flags[begin:end] = bytes([_ENDED]) * count
+            self._taught_of[number] -= count
+            block.taught -= count
+            if not block.taught and len(block.flags) == ROWS:
+                block.actions = array("q")
+
+        times = block.ms[begin:end]
+        positions = [f"{ms}-{seq}" for ms, seq in zip(times, block.seq[begin:end], strict=True)]
+        spec, rule = self._named[number][0], self._rules[number]
+        return Closing([ms + window_ms for ms in times], positions, spec, rule, rows, slots)
+
+    def _slots(self, block: _Block, offset: int) -> int:
+        """Return how many slots a row has."""
+        return block.ends[offset] - (block.ends[offset - 1] if offset else 0)
+
+    def _usual(self, block: _Block, rows: range) -> int:
+        """Return how many rows from the first on end without another look, and are alike."""
+        begin = rows.start & (ROWS - 1)
+        number, slots = block.named[begin], self._slots(block, begin)
+        if not slots or self._rules[number].late != "ignore":
+            return 0
+        flags, named, ends, placed = block.flags, block.named, block.ends, self._placed
+        end = ends[begin] - slots
+        for count, row in enumerate(rows):
+            at, end = begin + count, end + slots
+            if (
+                flags[at] != ACTIVATED
+                or named[at] != number
+                or ends[at] != end
+                or (placed and row in placed)
+            ):
+                return count
+        return len(rows)
 
     def forget_due(self, now_ms: int) -> None:
         """Forget what is due to be forgotten by now."""
         for queue in self._all:
             while not queue.closes and queue.due_ms <= now_ms:
-                self._forget(queue.pop(self._blocks))
+                rows = queue.due(self._blocks, now_ms)
+                queue.take(rows, self._blocks)
+                self._forget_rows(rows)
         self._set_next()
+
+    def _forget_rows(self, rows: range) -> None:
+        """Forget rows that follow each other in a block."""
+        block, begin = self._blocks[rows.start >> SHIFT], rows.start & (ROWS - 1)
+        number, count, end = block.named[begin], len(rows), begin + len(rows)
+        alike = block.named[begin:end].count(number) == count
+        if not alike or block.flags[begin:end].count(_ENDED) < count:
+            for row in rows:
+                self._forget(row)
+            return
+
+        for row, low in zip(rows, block.low[begin:end], strict=True):
+            self._remove(low, row)
+        block.flags[begin:end] = bytes([GONE | BARE]) * count
+        self._gone(block, rows, number)
 
     def first(self) -> str | None:
         """Return the position of the oldest decision."""
@@ -540,17 +622,21 @@ class OlderDecisions:
         if block.flags[offset] & MORE:
             del self._more[row]
         self._placed.pop(row, None)
+        number = block.named[offset]
         if not block.flags[offset] & BARE:
             block.taught -= 1
-            self._taught_of[block.named[offset]] -= 1
+            self._taught_of[number] -= 1
         block.flags[offset] = GONE | BARE
-        block.there -= 1
-        self._count -= 1
-        if not block.there and len(block.flags) == ROWS:
-            del self._blocks[row >> SHIFT]
+        self._gone(block, range(row, row + 1), number)
 
-        number = block.named[offset]
-        self._uses[number] -= 1
+    def _gone(self, block: _Block, rows: range, number: int) -> None:
+        """Count rows of a block, which all name one spec and catalogue, no longer."""
+        block.there -= len(rows)
+        self._count -= len(rows)
+        if not block.there and len(block.flags) == ROWS:
+            del self._blocks[rows.start >> SHIFT]
+
+        self._uses[number] -= len(rows)
         if not self._uses[number]:
             del self._uses[number], self._taught_of[number], self._rules[number]
             del self._numbers[self._named.pop(number)]

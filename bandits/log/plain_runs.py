@@ -79,20 +79,23 @@ class _OlderClosing:
             return
 
         ended = 0
-        for at_ms, position, spec, rule, row, slots in older.close_due(queue, now_ms):
-            while times[self._at] < at_ms:
-                self._at += 1
+        for closing in older.close_due(queue, now_ms):
+            spec, rule, slots = closing.spec, closing.rule, closing.slots
             if not slots:
-                windows.end_older(older.decision(row), at_ms, out)
+                self._reach(closing.at_ms[0])
+                windows.end_older(older.decision(closing.rows.start), closing.at_ms[0], out)
                 causes.extend([self._first + self._at] * (len(out) - len(causes)))
                 continue
             taught = self._usual.get((spec, slots))
             if taught is None:
                 taught = self._usual[spec, slots] = _unrewarded(spec, rule, slots)
-            record = windows.closing_record(position, rule, spec)
-            out.append(JoinedDecision(position, record, *taught))
-            causes.append(self._first + self._at)
-            ended += 1
+            for at_ms, position in zip(closing.at_ms, closing.positions, strict=True):
+                while times[self._at] < at_ms:
+                    self._at += 1
+                record = windows.closing_record(position, rule, spec)
+                out.append(JoinedDecision(position, record, *taught))
+                causes.append(self._first + self._at)
+            ended += len(closing.positions)
         if ended:
             windows.counts["closed"] += ended
         older.forget_due(now_ms)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bandits.log.encoded_decisions import Decision, placed_of, whole_record
+from bandits.log.encoded_decisions import Decision, action_hash, placed_of, whole_record
 from bandits.log.join_rule import OF_ALL, Aggregation, JoinRule, SignalledRule, aggregate
 from bandits.log.join_state import Identity
 from bandits.log.records import RewardRecord, slots_between
@@ -237,12 +237,12 @@ def slot_of(decision: Decision, reward: RewardRecord) -> int | None:
 def slot_by_hash(decision: RememberedDecision, reward: RewardRecord) -> int | None:
     """Return the slot a reward is for, as ``slot_of``, of a decision without its record."""
     if decision.placed:
-        named = None if reward.action_id is None else hash(reward.action_id)
+        named = None if reward.action_id is None else action_hash(reward.action_id)
         return _on_page(decision.chosen, decision.placed, reward.slot, named)
     if reward.action_id is None:
         slot = reward.slot or 0
         return slot if slot < decision.slots else None
-    named = hash(reward.action_id)
+    named = action_hash(reward.action_id)
     for slot, action in enumerate(decision.chosen):
         if action == named and reward.slot in (None, slot):
             return slot

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bandits.log.deadlines import NEVER, Deadlines
-from bandits.log.encoded_decisions import Decision
+from bandits.log.encoded_decisions import Decision, chosen_hashes
 from bandits.log.join_notes import JoinNotes
 from bandits.log.join_rule import OF_ALL, UNNAMED, JoinRule, SignalledRule
 from bandits.log.join_state import Identity, Inherited
-from bandits.log.older_decisions import OlderDecisions, openings_of
+from bandits.log.older_decisions import OlderDecisions
 from bandits.log.positions import log_order, position_after, position_ms
 from bandits.log.records import ActivationRecord, EncodedDecision, RewardRecord
 from bandits.log.remembered_decisions import (
@@ -45,7 +48,7 @@ class RecordsBehind(Protocol):
 
     def put_by(
         self, decisions: Sequence[RememberedDecision], records: Sequence[Decision]
-    ) -> Sequence[Decision]:
+    ) -> NDArray[np.int64] | None:
         """Take note of what decisions teach when they close.
 
         Args:
@@ -53,7 +56,7 @@ class RecordsBehind(Protocol):
             records: theirs, which are kept no longer.
 
         Returns:
-            Records that say of each what an Opening says; shorter ones are read faster.
+            The hashes of what they chose, slot by slot (see ``action_hash``), if they are at hand.
         """
         ...
 
@@ -336,8 +339,8 @@ class Windows:
                 if first is not None:
                     break
 
-        said = records if self.behind is None else self.behind.put_by(made, records)
-        self._older.extend(openings_of(said), made)
+        hashes = None if self.behind is None else self.behind.put_by(made, records)
+        self._older.extend(records, made, chosen_hashes(records) if hashes is None else hashes)
         for decision in made:
             decision.record = None
 

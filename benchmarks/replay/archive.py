@@ -35,7 +35,7 @@ BEFORE = "787c29b"
 TASKS = Path(__file__).with_name("archive_tasks.py")
 LATENCY_TRIES = 5
 VERIFY_TURNS = 3
-PARTS = ("show", "write", "verify", "train", "evaluate", "windows")
+PARTS = ("show", "tiny", "write", "verify", "train", "evaluate", "windows")
 
 
 def run(code: Path, task: str, folder: Path, count: int = 0) -> dict[str, Any]:
@@ -116,6 +116,21 @@ def showing(table: Table, other: Path, folder: Path, files: int) -> None:
     table.add("the same, the whole command", f"{took:.2f} s", took)
 
 
+def tiny(table: Table, folder: Path, files: int, *, quick: bool) -> None:
+    """Compare what a file costs among many tiny ones with what it costs among a tenth of them."""
+    counts, goal = (files // 10, files), None if quick else 1.2
+    for count in counts:
+        run(HERE, "write-small-files", folder / f"tiny-{count}", count)
+
+    for task in ("show", "ips", "compact"):
+        few, many = (run(HERE, task, folder / f"tiny-{count}") for count in counts)
+        each = [1e6 * done["s"] / count for done, count in zip((few, many), counts, strict=True)]
+        said = f"{many['s']:.1f} s; {each[1]:,.0f} / {each[0]:,.0f} us a file"
+        grown = each[1] / each[0]
+        table.add(f"{task} of {files:,} tiny files to {counts[0]:,}", said, grown, at_most=goal)
+        table.add(f"{task}: peak memory, MiB", f"{many['peak_mib']:,.0f}", many["peak_mib"])
+
+
 def main() -> int:
     """Measure, print; exit 0 when all goals are reached."""
     parser = argparse.ArgumentParser(
@@ -137,6 +152,8 @@ def main() -> int:
         folder = Path(name)
         if "show" in parts:
             showing(table, other, folder, 1000)
+        if "tiny" in parts:
+            tiny(table, folder, 500 if quick else 5_000, quick=quick)
         if "write" in parts:
             archiving(table, other, 5_000 if quick else 20_000)
         if "verify" in parts:

@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import long_log as logs  # this file's neighbour, whichever build PYTHONPATH says
 
 from policies.archive.archive import ArchiveWriter
-from policies.archive.range_file import Range
+from policies.archive.range_file import Range, hour_of
 from serve_app.admin.archives import archive_summary
 from simulator.logs.formats import open_log
 from simulator.ope.targets import SourceTarget, UniformTarget
@@ -29,6 +30,7 @@ from simulator.replay.evaluate import OpeQuestion, evaluate
 
 IPS, DR = ("ips", "clipped_ips", "snips"), ("dm", "dr", "sndr")
 PER_FILE = 20
+"""Entries of a small file."""
 
 
 def write(folder: str, decisions: int) -> dict[str, Any]:
@@ -41,10 +43,14 @@ def write_small_files(folder: str, files: int) -> dict[str, Any]:
     """Write an archive of so many small files."""
     spec = logs.long_spec()
     writer, previous = ArchiveWriter(folder, logs.POLICY), "0-0"
-    entries = list(logs.long_log(PER_FILE * files))
-    size = -(-len(entries) // files)
-    for at in range(0, len(entries), size):
-        part = entries[at : at + size]
+    log = logs.long_log(PER_FILE * files)
+    kept: list[tuple[str, bytes]] = []
+    for _ in range(files):
+        entries = kept + list(islice(log, PER_FILE - len(kept)))
+        # No file spans an hour.
+        hour = hour_of(entries[0][0])
+        part = [entry for entry in entries if hour_of(entry[0]) == hour]
+        kept = entries[len(part) :]
         committed = Range(previous, part[0][0], part[-1][0], len(part))
         writer.write(committed, part, {spec.digest: spec.encoded}.get)
         previous = part[-1][0]
@@ -65,7 +71,17 @@ def evaluated(folder: str, estimators: tuple[str, ...]) -> dict[str, Any]:
     report = evaluate(question, open_log(folder, "archive"))
     seconds = time.process_time() - began
     values = [estimate.value for result in report.results for estimate in result.estimates.values()]
-    return {"per_s": report.log.rows / seconds, "rows": report.log.rows, "values": values}
+    rows = report.log.rows
+    return {"per_s": rows / seconds, "rows": rows, "values": values, "s": seconds}
+
+
+def compact(folder: str, _: int) -> dict[str, Any]:
+    """Write the small files of an archive as larger ones, as `banditloop archive compact` does."""
+    from serve_app.admin.archives import compact_archive  # noqa: PLC0415 - of later builds
+
+    began = time.perf_counter()
+    compact_archive(folder, logs.POLICY)
+    return {"s": time.perf_counter() - began}
 
 
 TASKS: dict[str, Callable[[str, int], dict[str, Any]]] = {
@@ -74,6 +90,7 @@ TASKS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     "show": show,
     "ips": lambda folder, _: evaluated(folder, IPS),
     "dr": lambda folder, _: evaluated(folder, DR),
+    "compact": compact,
 }
 
 

@@ -25,6 +25,8 @@ from policies.storage import Storage
 
 ASKED_AT_ONCE = 16
 """Files of an object store that are asked at a time what they are."""
+FOOTERS, ENDS = 4, 1 << 14
+"""Files whose footers are kept decoded, and row groups whose last positions are."""
 
 Item = TypeVar("Item")
 
@@ -72,12 +74,18 @@ class RangeChain:
 
     Methods raise ArchiveError for a file that is damaged or missing, and OSError for an unreachable
     file system.
+
+    Attributes:
+        listing: which files there are.
+        ends: the last position of row groups that were read, by file and number.
     """
 
     def __init__(self, files: Storage, policy: str) -> None:
         self.listing = Listing(files)
+        self.ends: dict[tuple[ListedFile, int], str] = {}
         self._files = files
         self._policy = policy
+        self._footers: dict[ListedFile, tuple[Any, RangeHeader]] = {}
 
     def past(self, after: str | None, through: str | None = None) -> Iterator[OpenFile]:
         """Yield each file that goes past a position, in order, without a gap (within ``resumed``).
@@ -176,6 +184,14 @@ class RangeChain:
             raise LookAgainError(self._gone(listed)) from error
 
         with source:
+            # A log is read twice side by side, its light columns ahead of the others.
+            known = self._footers.get(listed)
+            if known is not None:
+                with self.reading(listed):
+                    parquet = open_parquet(source, known[0])
+                yield OpenFile(listed, known[1], parquet)
+                return
+
             with self.reading(listed):
                 parquet = open_parquet(source)
                 header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
@@ -184,7 +200,22 @@ class RangeChain:
             fault = fault or self._fault(listed, header)
             if fault is not None:
                 raise self.damaged(listed, fault)
+            # Other threads may do the same: a dictionary that is in place is not changed.
+            kept = list(self._footers.items())[1 - FOOTERS :]
+            self._footers = {**dict(kept), listed: (parquet.metadata, header)}
             yield OpenFile(listed, header, parquet)
+
+    def ended(self, listed: ListedFile, group: int, last: str) -> None:
+        """Note where a row group ends, so that whoever reads others of its columns need not look.
+
+        Args:
+            listed: the file.
+            group: which of its row groups, from 0.
+            last: the position of its last entry.
+        """
+        if len(self.ends) >= ENDS:
+            self.ends.clear()
+        self.ends[listed, group] = last
 
     @contextlib.contextmanager
     def reading(self, listed: ListedFile, group: int | None = None) -> Iterator[None]:

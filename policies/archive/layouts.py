@@ -85,13 +85,15 @@ _CODED_EVER = CODED_LEAVES.union(*map(_coded, SCHEMAS.values()))
 STATISTICS = ["id", "ms", "seq", "kind", "reward", "spec", "snapshot_id", "catalogue", "user"]
 
 
-def open_parquet(source: Any) -> Any:
+def open_parquet(source: Any, metadata: Any = None) -> Any:
     """Open a file so that repeating texts are read as codes.
 
     Args:
         source: its bytes, at any offset.
+        metadata: what its footer says; None: it is read.
     """
-    metadata = pq.read_metadata(source)
+    if metadata is None:
+        metadata = pq.read_metadata(source)
     paths = {metadata.schema.column(i).path for i in range(len(metadata.schema))}
     return pq.ParquetFile(
         source,

@@ -199,8 +199,10 @@ class RangeRows:
 
             # The kinds matter where some are asked for, and where some entries may be of none.
             by_kind = kinds is not None or self._may_hold(number, [UNDECODABLE])
-            first_names = ["id", "kind", *names] if by_kind else ["id", *names]
-            known = self._read(number, list(dict.fromkeys(first_names)))
+            # Where all of it is asked for, and its end is known, nobody looks at the positions.
+            last = self._chain.ends.get((self._file.listed, number)) if is_within else None
+            first_names = ["id", "kind"] if by_kind else ["id"] if last is None or not names else []
+            known = self._read(number, list(dict.fromkeys([*first_names, *names])))
             first, end = 0, len(known)
             if not is_within:
                 rows, order = range(end), partial(_order_of, known["id"])
@@ -220,7 +222,9 @@ class RangeRows:
                     mask = pc.is_in(now.slice(first, end - first), asked)
                     if not mask.true_count:
                         continue
-            last = known["id"][end - 1].as_py()
+            last = last or known["id"][end - 1].as_py()
+            if is_within:
+                self._chain.ended(self._file.listed, number, last)
             yield _Wanted(number, first, end - first, mask, last, outgrown, known)
 
     def _may_hold(self, number: int, kinds: Collection[str] | None) -> bool:

@@ -9,13 +9,15 @@ process, and whoever resumes reads the archive. Nothing depends on them but time
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.kernels.shortened import HEAD_BYTES, shorten
-from bandits.log.encoded_decisions import starts_of
+from bandits.log.encoded_decisions import hashes_at, starts_of
 from bandits.log.positions import log_order
 from bandits.log.records import EncodedDecision
 
@@ -23,29 +25,24 @@ FILE_BYTES = 64 << 20
 """A file that has so many is followed by another one, and goes when it was read."""
 
 
-class _Row(msgspec.Struct, array_like=True, gc=False):
-    """A decision: its position, and what EncodedDecision has; two names by number."""
-
-    position: str
-    data: bytes
-    event_id: str
-    spec: int
-    catalogue: int
-    slots: int
-    deferred: bool
-    holdout: bool
-    has_placed: bool
-
-
 class _Block(msgspec.Struct, array_like=True, gc=False):
-    """Decisions that were put by together, and the names of their specs and catalogues."""
+    """Decisions that were put by together.
 
-    names: list[str]
-    rows: list[_Row]
+    ``kinds``: what some have in common, the fields of an EncodedDecision from ``spec`` on; ``kind``
+    says which of them each is of. ``ends``: where what each teaches ends in ``data``.
+    """
+
+    positions: list[str]
+    event_ids: list[str]
+    kinds: list[tuple[str, str, int, bool, bool, bool]]
+    kind: list[int]
+    ends: list[int]
+    data: bytes
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Block).decode
+_NOTHING = _Block([], [], [], [], [], b"")
 
 
 class _File:
@@ -92,9 +89,8 @@ class _Queue:
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self._files: deque[_File] = deque()
-        self._names: list[str] = []
-        self._rows: list[_Row] = []
-        self._at = 0
+        self._block = _NOTHING
+        self._at = self._begin = 0
 
     def write(self, block: _Block) -> None:
         if not self._files or self._files[-1].size >= FILE_BYTES:
@@ -102,32 +98,32 @@ class _Queue:
         self._files[-1].write(_encode(block))
 
     def take(self, position: str) -> EncodedDecision | None:
-        while self._at < len(self._rows) or self._read():
-            row = self._rows[self._at]
-            if row.position != position:
-                # Those before have taught nothing: they were never activated, say.
-                if log_order(row.position) > log_order(position):
-                    return None
-                self._at += 1
-                continue
-            self._at += 1
-            spec, catalogue = self._names[row.spec], self._names[row.catalogue]
-            said = row.slots, row.deferred, row.holdout, row.has_placed
-            return EncodedDecision(row.data, row.event_id, spec, catalogue, *said)
+        block = self._block
+        while self._at < len(block.positions) or self._read():
+            block, at = self._block, self._at
+            if block.positions[at] == position:
+                begin, end = self._begin, block.ends[at]
+                self._at, self._begin = at + 1, end
+                kind = block.kinds[block.kind[at]]
+                return EncodedDecision(block.data[begin:end], block.event_ids[at], *kind)
+
+            # Those before have taught nothing: they were never activated, say.
+            if log_order(block.positions[at]) > log_order(position):
+                return None
+            self._at, self._begin = at + 1, block.ends[at]
         return None
 
     def _read(self) -> bool:
         """Read the next decisions; return whether there are any."""
+        self._block, self._at, self._begin = _NOTHING, 0, 0
         while self._files:
             data = self._files[0].read()
             if data is not None:
-                block = _decode(data)
-                self._names, self._rows, self._at = block.names, block.rows, 0
+                self._block = _decode(data)
                 return True
             if len(self._files) == 1:
                 break
             self._files.popleft()
-        self._rows, self._at = [], 0
         return False
 
 
@@ -145,7 +141,7 @@ class PutBy:
 
     def add(
         self, window_ms: int, positions: Sequence[str], records: Sequence[EncodedDecision]
-    ) -> list[EncodedDecision]:
+    ) -> NDArray[np.int64] | None:
         """Put decisions by, which are later than all others of windows of that length.
 
         Where the disk has no room, nothing is put by any more.
@@ -156,18 +152,25 @@ class PutBy:
             records: the n decisions.
 
         Returns:
-            What was put by of each, or would have been.
+            The hashes of what they chose, slot by slot (see ``action_hash``); None where that is
+            not all that is on their pages.
         """
-        short = _with_what_teaches(records)
         if self._is_full or not records:
-            return short
+            return None
+        if any(each.has_placed for each in records):
+            # A page on which items are placed is kept whole: where its slots are depends on them.
+            parts = [each.data if each.has_placed else short_records([each])[0] for each in records]
+            data, ends, hashes = b"".join(parts), list(accumulate(map(len, parts))), None
+        else:
+            data, ends, hashes = _shortened(records)
+
         queue = self._queues.setdefault(window_ms, _Queue(self._folder))
         try:
-            queue.write(_block_of(positions, short))
+            queue.write(_block_of(positions, records, data, ends))
         except OSError:
             self._is_full = True
             self._queues.clear()
-        return short
+        return hashes
 
     def take(self, window_ms: int, position: str) -> EncodedDecision | None:
         """Return what a decision teaches; it and all before it are put by no longer.
@@ -194,50 +197,42 @@ class PutBy:
         self._queues.pop(window_ms, None)
 
 
-def _block_of(positions: Sequence[str], records: Sequence[EncodedDecision]) -> _Block:
-    numbers: dict[str, int] = {}
-    rows = [
-        _Row(
-            position,
-            each.data,
-            each.event_id,
-            numbers.setdefault(each.spec, len(numbers)),
-            numbers.setdefault(each.catalogue, len(numbers)),
-            each.slots,
-            each.deferred,
-            each.holdout,
-            each.has_placed,
-        )
-        for position, each in zip(positions, records, strict=True)
-    ]
-    return _Block(list(numbers), rows)
-
-
-def _with_what_teaches(records: Sequence[EncodedDecision]) -> list[EncodedDecision]:
-    # A page on which items are placed is kept whole: where its slots are depends on them.
-    short = iter(short_records([each.data for each in records if not each.has_placed]))
-    return [
-        each
-        if each.has_placed
-        else EncodedDecision(
-            next(short),
-            each.event_id,
-            each.spec,
-            each.catalogue,
-            each.slots,
-            each.deferred,
-            each.holdout,
+def _block_of(
+    positions: Sequence[str], records: Sequence[EncodedDecision], data: bytes, ends: list[int]
+) -> _Block:
+    kinds: dict[tuple[str, str, int, bool, bool, bool], int] = {}
+    kind = [
+        kinds.setdefault(
+            (
+                each.spec,
+                each.catalogue,
+                each.slots,
+                each.deferred,
+                each.holdout,
+                each.has_placed,
+            ),
+            len(kinds),
         )
         for each in records
     ]
+    event_ids = [each.event_id for each in records]
+    return _Block(list(positions), event_ids, list(kinds), kind, ends, data)
 
 
-def short_records(records: Sequence[bytes]) -> list[bytes]:
-    """Return the bytes of decisions with no more than what their chosen actions teach."""
-    if not records:
-        return []
-    starts = starts_of(records)
+def short_records(records: Sequence[EncodedDecision]) -> list[bytes]:
+    """Return the bytes of decisions with no more than what their chosen actions teach.
+
+    Nothing is placed on their pages.
+    """
+    data, ends, _ = _shortened(records)
+    return [data[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+
+
+def _shortened(records: Sequence[EncodedDecision]) -> tuple[bytes, list[int], NDArray[np.int64]]:
+    """Return those bytes one after the other, where each ends, and hashes of what was chosen."""
+    parts = [each.data for each in records]
+    data, starts = np.frombuffer(b"".join(parts), np.uint8), starts_of(parts)
     out = np.empty(int(starts[-1]) + HEAD_BYTES * len(records), np.uint8)
-    ends = shorten(np.frombuffer(b"".join(records), np.uint8), starts, out).tolist()
-    whole = out[: ends[-1]].tobytes()
-    return [whole[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+    names = np.empty((sum(each.slots for each in records), 2), np.int64)
+    ends = shorten(data, starts, out, names)
+    return out[: ends[-1]].tobytes(), ends.tolist(), hashes_at(data, names)

@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bandits.errors import BanditloopError, CodecError
 from bandits.log.encoded_decisions import DECISIONS, Decision
 from bandits.log.positions import log_order, position_before
@@ -43,7 +46,7 @@ class ReadBehind:
 
     def put_by(
         self, decisions: Sequence[RememberedDecision], records: Sequence[Decision]
-    ) -> Sequence[Decision]:
+    ) -> NDArray[np.int64] | None:
         """Put by what decisions teach when they close.
 
         Args:
@@ -51,14 +54,13 @@ class ReadBehind:
             records: theirs, which are kept no longer.
 
         Returns:
-            The records, with nothing that is not taught where that alone was put by.
+            The hashes of what they chose, slot by slot, where these were found on the way.
         """
-        said = list(records)
         places: dict[int, list[int]] = {}
         alone: dict[str, bool] = {}
         for place, (decision, record) in enumerate(zip(decisions, records, strict=True)):
             # As they arrive, decisions have taught before they close.
-            if not isinstance(record, EncodedDecision) or decision.rule.learn != "at_close":
+            if type(record) is not EncodedDecision or decision.rule.learn != "at_close":
                 continue
             spec = record.spec
             if spec not in alone:
@@ -66,13 +68,12 @@ class ReadBehind:
             if alone[spec]:
                 places.setdefault(decision.rule.window_ms, []).append(place)
 
+        hashes = None
         for window_ms, own in places.items():
             positions = [decisions[place].position for place in own]
-            whole = [each for place in own if isinstance(each := said[place], EncodedDecision)]
-            short = self._put_by.add(window_ms, positions, whole)
-            for place, record in zip(own, short, strict=True):
-                said[place] = record
-        return said
+            whole = [each for place in own if isinstance(each := records[place], EncodedDecision)]
+            hashes = self._put_by.add(window_ms, positions, whole)
+        return hashes if all(len(own) == len(records) for own in places.values()) else None
 
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.

@@ -1,7 +1,6 @@
 """``banditloop serve``: serve policies until a signal comes."""
 
 import contextlib
-import math
 import signal
 import sys
 import time
@@ -107,10 +106,9 @@ class Signals:
         """From now on a signal raises nothing."""
         self.starting = False
 
-    def wait(self, seconds: float = math.inf) -> None:
-        """Return once a signal has come, and after some seconds at the latest."""
-        until = time.monotonic() + seconds
-        while not self.number and time.monotonic() < until:
+    def wait(self) -> None:
+        """Return once a signal has come."""
+        while not self.number:
             self.take()
             time.sleep(CALL_S)
 
@@ -168,7 +166,7 @@ def _run_until_signal(
         with quiet, contextlib.ExitStack() as running:
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
-                service: contextlib.AbstractContextManager[RunningService] = serving(
+                service: contextlib.AbstractContextManager[RunningService | str] = serving(
                     settings, specs, forks
                 )
             else:
@@ -176,7 +174,7 @@ def _run_until_signal(
                 service = serving_on_cluster(settings, specs, address)
             started = _start(running, service, signals, ray_log)
             signals.ready()
-            url = started.url
+            url = started if isinstance(started, str) else started.url
 
             names = ", ".join(spec.name for spec in specs)
             say(("ready", "green"), f"  {url}  policies: {names}  docs: {url}/docs")
@@ -185,13 +183,13 @@ def _run_until_signal(
                 f" Ray itself in {ray_log}"
             )
 
-            notes = settled_at(started.settings, specs)[1]
-            for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
-                say(note)
-            if address is None:
-                _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
+            if isinstance(started, str):
+                signals.wait()
             else:
-                _answer_clients(started, signals)
+                notes = settled_at(started.settings, specs)[1]
+                for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
+                    say(note)
+                _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
             say("stopping")
     except InterruptedStartError:
         say("stopped before it was ready")
@@ -200,11 +198,11 @@ def _run_until_signal(
 
 def _start(
     running: contextlib.ExitStack,
-    service: "contextlib.AbstractContextManager[RunningService]",
+    service: "contextlib.AbstractContextManager[RunningService | str]",
     signals: Signals,
     ray_log: Path,
-) -> "RunningService":
-    """Return the started service."""
+) -> "RunningService | str":
+    """Return the started service, or its URL where it runs on a cluster."""
     try:
         return running.enter_context(service)
     except Exception as error:
@@ -239,13 +237,6 @@ def _answer_calls(service: "RunningService", door: "Door", signals: Signals) -> 
                 call.answer(msgspec.json.encode(answer))
         finally:
             call.close()
-
-
-def _answer_clients(service: "RunningService", signals: Signals) -> None:
-    """Do what clients ask, until a signal comes: a cluster's policies change by nothing else."""
-    while not signals.number:
-        heed_clients(service)
-        signals.wait(LOOK_S)
 
 
 def heed_clients(service: "RunningService") -> None:

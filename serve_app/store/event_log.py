@@ -23,8 +23,6 @@ from serve_app.store.replicas.known_appends import (
 from serve_app.store.replicas.shared_wire import TIMEOUT_S, SharedWire
 
 FIELD = b"r"
-XRANGE, XREVRANGE, XREAD = b"XRANGE", b"XREVRANGE", b"XREAD"
-"""In bytes: redis-py makes a dict of every entry that an answer to these names in text has."""
 SPAN_S = 60
 ATTEMPTS = 3
 """How often an entry is appended whose answer is lost."""
@@ -73,9 +71,7 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
-        (entry,) = await self.wire.send(head, (encode(record),), 1, alone)
-        return str(entry.decode())
+        return (await self.append_all(key, [record]))[0]
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several records; return the new entries' ids, in the order of the records.
@@ -248,7 +244,7 @@ class RedisLog:
         """
         if through is None:
             return read_entries(self._raw(after, count, block_ms, beside), self._count)
-        found = self._ask(XRANGE, self._keys.log, f"({after}", through, "COUNT", count)
+        found: Any = self._client.xrange(self._keys.log, f"({after}", through, count=count)
         return read_entries(_raw_entries(found), self._count)
 
     def read_back(self, before: str | None = None, *, count: int = 1000) -> list[LogEntry]:
@@ -259,23 +255,18 @@ class RedisLog:
             count: how many entries at most.
         """
         newest = "+" if before is None else f"({before}"
-        found = self._ask(XREVRANGE, self._keys.log, newest, "-", "COUNT", count)
+        found: Any = self._client.xrevrange(self._keys.log, newest, count=count)
         return read_entries(_raw_entries(found), self._count)
 
     def _raw(
         self, after: str, count: int, block_ms: int | None = None, beside: str | None = None
     ) -> list[tuple[str, bytes]]:
-        waits: list[str | int] = [] if block_ms is None else ["BLOCK", block_ms]
-        streams = {self._keys.log: after, **({} if beside is None else {beside: START})}
-        answer = self._ask(XREAD, "COUNT", count, *waits, "STREAMS", *streams, *streams.values())
+        streams: Any = {self._keys.log: after, **({} if beside is None else {beside: START})}
+        answer: Any = self._client.xread(streams, count=count, block=block_ms)
         if not answer:
             return []
-        return _raw_entries(dict(answer).get(self._keys.log.encode(), ()))
-
-    def _ask(self, command: bytes, *words: str | int) -> Any:
-        """Return what Redis answers to a command that is named in bytes: as it is."""
-        client: Any = self._client
-        return client.execute_command(command, *words)
+        found = dict(answer) if isinstance(answer, list) else {k: v[0] for k, v in answer.items()}
+        return _raw_entries(found.get(self._keys.log.encode(), ()))
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -351,15 +342,4 @@ class RedisLog:
 
 def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:
     """Return the position and the record of each entry in an answer of Redis."""
-    return [
-        (
-            entry_id.decode(),
-            fields[1] if len(fields) == 2 and fields[0] == FIELD else _field(fields),
-        )
-        for entry_id, fields in answer
-    ]
-
-
-def _field(fields: Sequence[bytes]) -> bytes:
-    """Return the record among names and values that nobody of ours has written."""
-    return dict(zip(fields[::2], fields[1::2], strict=True)).get(FIELD, b"")
+    return [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in answer]

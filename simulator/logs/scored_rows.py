@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
+from bandits.kernels.slates import are_scored
 from simulator.logs.actions.columns import ActionColumns
 from simulator.logs.actions.from_rows import with_actions
 from simulator.logs.left_out import LeftOut, left_out_of
@@ -97,8 +98,7 @@ class ScoredRows:
         for source in self.sources:
             if source not in scores:
                 return np.zeros(len(actions), np.bool_)
-            there = ~np.isnan(scores[source].values)
-            kept &= np.logical_or.reduceat(there, actions.offsets[:-1])
+            kept &= are_scored(actions.offsets, scores[source].values)
         return kept
 
 

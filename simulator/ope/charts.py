@@ -11,6 +11,7 @@ from bandits.types import Float64
 from simulator.logs.rows import LogBatch
 from simulator.logs.text_records import counts_of
 from simulator.ope.batch import OpeBatch
+from simulator.ope.kernels import count_in_bins, sum_by_place
 
 HOUR_MS = 3_600_000
 EDGES: Float64 = np.concatenate([[0.0], 10.0 ** np.arange(-2.0, 4.01, 0.25)])
@@ -77,8 +78,7 @@ class ChartSums:
         weights = np.stack([seen[policy].weight for policy in self._policies])
         counts = counts_of(batch)
         for number, weight in enumerate(weights):
-            bins = EDGES.searchsorted(weight, side="right") - 1
-            self._weights[number] += np.bincount(bins, minlength=EDGES.size)
+            count_in_bins(weight, EDGES, self._weights[number])
 
         # A log without times has no chart over time.
         if (batch.times_ms > 0).any():
@@ -193,11 +193,13 @@ def _summed(at: NDArray[np.integer], columns: Float64) -> tuple[list[int], Float
     """Return the places that rows have, and the sums of columns, float64[C, n], at each."""
     low, high = int(at.min()), int(at.max())
     if high - low <= SPREAD * len(at):
-        inverse = at - low
-        kept = np.flatnonzero(np.bincount(inverse))
-        places = kept + low
+        known = np.arange(low, high + 1)
+        inverse = at.astype(np.int64) - low
     else:
-        places, inverse = np.unique(at, return_inverse=True)
-        kept = np.arange(len(places))
-    sums: Float64 = np.stack([np.bincount(inverse, column)[kept] for column in columns], axis=1)
-    return places.tolist(), sums
+        known, inverse = np.unique(at, return_inverse=True)
+
+    sums, rows = np.zeros((len(known), len(columns))), np.zeros(len(known), np.int64)
+    sum_by_place(inverse, columns, sums, rows)
+    there = rows > 0
+    places: list[int] = known[there].tolist()
+    return places, sums[there]

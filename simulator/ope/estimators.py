@@ -6,6 +6,7 @@ the slots of a decision together.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -113,10 +114,13 @@ class Estimator:
         )
 
 
+@lru_cache(maxsize=32)
 def formula_columns(
     formula: Formula, batch: OpeBatch, *, counted: bool = False
 ) -> tuple[Float64, Diagnostics]:
-    """Compute a formula's columns, and what the rows tell beside them.
+    """Compute a formula's columns, and what the rows tell beside them; nobody changes either.
+
+    An estimator and the comparisons that use its formula ask for the same, one after the other.
 
     Args:
         formula: with k columns.

@@ -59,25 +59,19 @@ def weigh_rows(
     mass, expected = np.empty(count), np.zeros(count)
     never, second = np.zeros(count), np.zeros(count)
     for row in range(count):
-        first, stop = offsets[row], offsets[row + 1]
-        total = 0.0
-        for at in range(first, stop):
-            total += target[at]
-        mass[row] = total
-
-        if predictions.size:
-            total = 0.0
-            for at in range(first, stop):
-                total += predictions[at] * target[at]
-            expected[row] = total
-
-        if logging.size:
-            missed, total = 0.0, 0.0
-            for at in range(first, stop):
-                share, impossible = target[at], logging[at] <= 0.0
+        # One pass: a sum waits for its last term, and four of them wait together.
+        total, mean, missed, squares = 0.0, 0.0, 0.0, 0.0
+        for at in range(offsets[row], offsets[row + 1]):
+            share = target[at]
+            total += share
+            if predictions.size:
+                mean += predictions[at] * share
+            if logging.size:
+                impossible = logging[at] <= 0.0
                 missed += share if impossible else 0.0
-                total += 0.0 if impossible else share / logging[at] * share
-            never[row], second[row] = missed, total
+                squares += 0.0 if impossible else share / logging[at] * share
+        mass[row], expected[row] = total, mean
+        never[row], second[row] = missed, squares
     return mass, expected, never, second
 
 
@@ -91,15 +85,17 @@ def sum_logs(excess: Float64, bets: Float64) -> Float64:
         excess: float64[n], at least -1.
         bets: float64[b], in (0, 1).
     """
-    out = np.zeros(bets.size)
-    for at in range(bets.size):
-        bet, product = bets[at], 1.0
-        for row in range(excess.size):
-            product *= 1.0 + bet * excess[row]
+    # Row by row: the products of several bets are made at a time.
+    out, products = np.zeros(bets.size), np.ones(bets.size)
+    for row in range(excess.size):
+        for at in range(bets.size):
+            product = products[at] * (1.0 + bets[at] * excess[row])
             if product > FAR or product < 1.0 / FAR:
                 out[at] += np.log(product)
                 product = 1.0
-        out[at] += np.log(product)
+            products[at] = product
+    for at in range(bets.size):
+        out[at] += np.log(products[at])
     return out
 
 
@@ -129,6 +125,55 @@ def share_best(offsets: Int64, scores: Float32) -> tuple[Float64, int]:
         for at in range(mine.size):
             into[at] = share if mine[at] == best else 0.0
     return out, without
+
+
+@compiled(i8s, returns=made)
+def share_evenly(offsets: Int64) -> Float64:
+    """Return float64[total], the same probability for all actions of a row.
+
+    Args:
+        offsets: int64[n + 1].
+    """
+    out = np.empty(offsets[-1])
+    for row in range(offsets.size - 1):
+        first, stop = offsets[row], offsets[row + 1]
+        out[first:stop] = 1.0 / (stop - first)
+    return out
+
+
+@compiled(f8s, f8s, types.int64[::1])
+def count_in_bins(values: Float64, edges: Float64, counts: Int64) -> None:
+    """Count the values of each bin, in place.
+
+    Args:
+        values: float64[n], none below the first edge.
+        edges: float64[b], where bins begin, ascending.
+        counts: int64[b].
+    """
+    for row in range(values.size):
+        value, first, left = values[row], 0, edges.size
+        while left > 1:
+            half = left >> 1
+            first = first + half if edges[first + half] <= value else first
+            left -= half
+        counts[first] += 1
+
+
+@compiled(i8s, f8ss, types.float64[:, ::1], types.int64[::1])
+def sum_by_place(places: Int64, columns: Float64, sums: Float64, counts: Int64) -> None:
+    """Add columns up by the place of each row, in the order of the rows, in place.
+
+    Args:
+        places: int64[n].
+        columns: float64[C, n].
+        sums: float64[P, C].
+        counts: int64[P], how many rows each has.
+    """
+    for row in range(places.size):
+        place = places[row]
+        counts[place] += 1
+        for each in range(columns.shape[0]):
+            sums[place, each] += columns[each, row]
 
 
 @compiled(*(i8s, f4s, f8s), returns=made)

@@ -12,7 +12,7 @@ from bandits.types import Float64, Pmf
 from simulator.logs.actions.columns import ActionColumns, Places
 from simulator.logs.actions.from_rows import columns_from_rows, with_actions
 from simulator.logs.rows import LogBatch, LoggedDecision, Piece, column_kinds_of
-from simulator.ope.kernels import share_best
+from simulator.ope.kernels import share_best, share_evenly
 
 
 class Target(Protocol):
@@ -167,8 +167,7 @@ class UniformTarget(RowTarget):
 
     def flat_pmfs(self, batch: LogBatch) -> Float64:
         """Return the same probability for all actions of a row; see Target."""
-        counts = demand_actions(batch, self.name).counts
-        return np.repeat(1.0 / counts, counts)
+        return share_evenly(demand_actions(batch, self.name).offsets)
 
 
 class FirstTarget(RowTarget):

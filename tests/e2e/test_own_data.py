@@ -82,11 +82,10 @@ def test_two_commands(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "current").read_text() == version
 
 
-@pytest.mark.slow
-def test_a_published_layout_without_a_preset(tmp_path: Path) -> None:
-    """UCI's Online Retail, in Latin-1: each error says what to write, up to a rewarded decision."""
+def online_retail(folder: Path) -> tuple[str, list[tuple[str, str]]]:
+    """UCI's Online Retail, in Latin-1: the file, what to add, and the error that says so."""
     rng = np.random.default_rng(0)
-    with (tmp_path / "OnlineRetail.csv").open("w", newline="", encoding="latin-1") as file:
+    with (folder / "OnlineRetail.csv").open("w", newline="", encoding="latin-1") as file:
         rows = csv.writer(file)
         header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
         rows.writerow(header.split(","))
@@ -95,9 +94,32 @@ def test_a_published_layout_without_a_preset(tmp_path: Path) -> None:
                 day, quantity = f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/2011 8:26", 2
                 said = "CAF\u00c9, SET OF 2", quantity, day, "3.39", 17000 + user, "EIRE"
                 rows.writerow([536365 + user, f"{85000 + item}A", *said])
+    return "OnlineRetail.csv", [
+        ("--encoding=latin-1", "name its encoding, as in --encoding latin-1"),
+        ('--columns={time_unit: "%m/%d/%Y %H:%M"}', '{time_unit: "%m/%d/%Y %H:%M"}'),
+    ]
+
+
+def gowalla(folder: Path) -> tuple[str, list[tuple[str, str]]]:
+    """SNAP's Gowalla check-ins, which have no header."""
+    rng = np.random.default_rng(0)
+    with (folder / "Gowalla_totalCheckins.txt").open("w") as file:
+        for user in range(90):
+            for item in rng.permutation(np.arange(user % TASTES, 60, TASTES))[:12]:
+                day = f"2010-{rng.integers(1, 13):02}-{rng.integers(1, 29):02}T23:55:27Z"
+                file.write(f"{17000 + user}\t{day}\t30.23\t-97.79\t{85000 + item}\n")
+    said = "the first row has column_1 '17000', column_2 '2010-"
+    return "Gowalla_totalCheckins.txt", [("--columns={user: 1, item: 5, time: 2}", said)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [online_retail, gowalla])
+def test_a_published_layout_without_a_preset(tmp_path: Path, layout) -> None:
+    """Each error says what to write, up to a rewarded decision."""
+    events, told = layout(tmp_path)
 
     def train(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [BANDITLOOP, "train", "--events", "OnlineRetail.csv", "--out", "shop"]
+        command = [BANDITLOOP, "train", "--events", events, "--out", "shop"]
         sources = ["--sources", "als,popular"]
         return subprocess.run(
             [*command, *sources, *options],
@@ -109,10 +131,7 @@ def test_a_published_layout_without_a_preset(tmp_path: Path) -> None:
         )
 
     options: list[str] = []
-    for option, said in (
-        ("--encoding=latin-1", "name its encoding, as in --encoding latin-1"),
-        ('--columns={time_unit: "%m/%d/%Y %H:%M"}', '{time_unit: "%m/%d/%Y %H:%M"}'),
-    ):
+    for option, said in told:
         refused = train(*options)
         assert refused.returncode == 1
         assert said in " ".join(refused.stderr.split())
@@ -123,6 +142,7 @@ def test_a_published_layout_without_a_preset(tmp_path: Path) -> None:
 
     with serving(tmp_path, "shop/policy.yaml") as url, Client(url, "shop") as client:
         answer = client.rank(user_id="17001", return_pmf=True)
-        own = [p.probability for p in answer.pmf or () if int(p.id[:-1]) % TASTES == 85001 % TASTES]
+        taste = 85001 % TASTES
+        own = [p.probability for p in answer.pmf or () if int(p.id[:5]) % TASTES == taste]
         assert sum(own) > 0.4, "chance is a third, and nothing has been learned yet"
         client.reward(answer.event_id, 1.0)

@@ -70,9 +70,7 @@ class Quotas:
             within_s = span_ms(exposure.within, "exposure.within") / 1000
             self.group = exposure.group
             self.floor = Goal(exposure.floor, 1, within_s, exposure.cap)
-            self.looks_by_field["exposure.group"] = Looks(
-                frozenset([exposure.group]), needs=frozenset([(exposure.group, None)])
-            )
+            self.looks_by_field["exposure.group"] = Looks(frozenset([exposure.group]))
 
     def members(self, frame: Frame) -> Bools:
         """Return which items are of the group of each quota, bool[n, Q]."""

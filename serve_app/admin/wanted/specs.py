@@ -151,7 +151,8 @@ def want(client: Redis, served: PolicySpec, spec: PolicySpec) -> None:
     """
     if not is_governed(client):
         raise LogUnavailableError(
-            "nobody has served what is set over HTTP now: send it again once the service is up",
+            "nobody here changes what is served over HTTP: on a cluster a policy is what its Serve"
+            " config says",
             "configuration",
         )
     before = read_wanted(client, served.name)

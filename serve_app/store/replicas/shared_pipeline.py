@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from serve_app.store.replicas.messages import Command
-from serve_app.store.replicas.shared_wire import SharedWire
+from serve_app.store.replicas.shared_wire import Command, SharedWire
 
 _STREAMS = frozenset({"XRANGE", "XREVRANGE"})
 

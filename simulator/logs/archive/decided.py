@@ -27,6 +27,7 @@ from simulator.logs.actions.columns import (
     CodedTexts,
     FeatureColumns,
     SourceScores,
+    distinct_codes,
 )
 from simulator.logs.actions.records import (
     ChosenActions,
@@ -248,6 +249,11 @@ class Decided:
             here = np.flatnonzero(sources == code)
             if not len(here):
                 continue
+            # A source that is alone, and always answers, has its scores side by side already.
+            is_alone = len(here) == len(decision) == len(offsets) - 1
+            if is_alone and np.array_equal(start, start[0] + offsets[:-1]):
+                out[name] = SourceScores(flat[start[0] : start[0] + offsets[-1]])
+                continue
             answered = np.zeros(len(offsets) - 1, np.bool_)
             answered[decision[here]] = True
             scores = np.full(int(offsets[-1]), np.nan, np.float32)
@@ -261,7 +267,7 @@ class Decided:
         codes, names = merge_codes(
             [coded(column.take(pa.array(places))) for column, places in self.column("catalogue")]
         )
-        used, which = np.unique(codes, return_inverse=True)
+        used, which = distinct_codes(codes, len(names))
         return which.astype(np.int32), [names[code] for code in used.tolist()]
 
     def event_ids(self) -> EventIds:
@@ -353,7 +359,10 @@ class Decided:
         """Return by place in the PMFs of all slots what pages bar, bool[P]; empty: nothing."""
         # What a page says is of its last slots.
         ends = np.cumsum(np.diff(self.slots) * self._counts)
-        pages = [column.take(pa.array(places)) for column, places in self.column("page")]
+        columns = self.column("page")
+        if all(column.null_count == len(column) for column, _ in columns):
+            return np.zeros(0, np.bool_)
+        pages = [column.take(pa.array(places)) for column, places in columns]
         sizes = np.concatenate(
             [pc.fill_null(pc.binary_length(each), 0).to_numpy() for each in pages]
         )

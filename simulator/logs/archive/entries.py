@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bandits.features.hashing import UInt64
 from bandits.kernels.joins import DECISION
 from bandits.types import Float64
 
@@ -36,6 +37,7 @@ class JoinEntries:
         slot: int32[n], of a reward, -1 where it names none.
         action: int32[n], of a reward, by number, -1 where it names none.
         event: string[n], the ids of their events.
+        key: uint64[n], the keys of these, see ``key_of``; empty while they wait for what follows.
         reward: string[n], the ids of rewards, null where there is none.
         chosen: int32[S], by number, the action of each slot of each decision.
         on_page: int32[S], which slot of its page it is; empty where no items were placed on any.
@@ -54,6 +56,7 @@ class JoinEntries:
     slot: Int32
     action: Int32
     event: pa.StringArray
+    key: UInt64
     reward: pa.StringArray
     chosen: Int32
     on_page: Int32

@@ -30,7 +30,7 @@ from simulator.logs.archive.entries import (
 )
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.light import LIGHT, EntryReader, PieceBounds
-from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled, keys_of
+from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled, keys_of, numbers_of
 from simulator.logs.archive.signals import WeighedSignals
 from simulator.logs.rows import NO_WAITING, Waiting
 
@@ -100,6 +100,8 @@ class ArchiveJoin:
 
         What is kept gives the same when it is joined again.
         """
+        if self._carried is not None:
+            self._carried.key = keys_of(self._carried.event)
         parts = fresh if self._carried is None else [self._carried, *fresh]
         if not parts:
             return NOTHING_SETTLED._replace(frontier=EVERYTHING)
@@ -131,15 +133,16 @@ class ArchiveJoin:
 
         entries.deferred &= state != joins.ACTIVE
         entries.done |= counted & closed
+        # What is open for days is many: a hash is made again sooner than it is kept.
         self._carried = entries.take(waits | joined | remembered)
+        self._carried.key = np.zeros(0, np.uint64)
         return settled
 
     def _run(
         self, entries: JoinEntries, window: Int64, through: str | None
     ) -> tuple[NDArray[np.int8], Int32, Float64]:
         """Return each decision's state, each other's owner, and the reward of each slot."""
-        event = pc.dictionary_encode(entries.event)
-        events: Int32 = event.indices.to_numpy()
+        events, count = numbers_of(entries.event, entries.key)
         identity, identities = _identities(events, entries.reward)
         self._find_chosen(entries, events, through)
 
@@ -165,8 +168,8 @@ class ArchiveJoin:
             entries.begins,
             entries.chosen,
             entries.page_slots,
-            np.empty(len(event.dictionary), np.int32),
-            np.empty(len(event.dictionary), np.int32),
+            np.empty(count, np.int32),
+            np.empty(count, np.int32),
             np.empty(n, np.int32),
             np.empty(identities, np.int32),
             values,
@@ -184,9 +187,9 @@ class ArchiveJoin:
     def _settled(
         self, entries: JoinEntries, rows: NDArray[np.intp], rewards: Float64, frontier: int
     ) -> Settled:
-        no_keys = np.zeros(len(entries), np.uint64)
-        every = Settled(entries.sequence, entries.ms, no_keys, entries.begins, rewards, frontier)
-        return every.take(rows)._replace(key=keys_of(entries.event.take(pa.array(rows))))
+        return Settled(
+            entries.sequence, entries.ms, entries.key, entries.begins, rewards, frontier
+        ).take(rows)
 
     def _find_chosen(self, entries: JoinEntries, events: Int32, through: str | None) -> None:
         """Look up what was chosen in decisions that have rewards which name an action."""

@@ -32,7 +32,7 @@ from simulator.logs.archive.entries import (
 )
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.rules import evaluation_rule, relearned_in, spec_in_force
-from simulator.logs.archive.settled import EVERYTHING
+from simulator.logs.archive.settled import EVERYTHING, keys_of
 
 LIGHT = [
     *("id", "ms", "kind", "event_id", "spec", "slots", "deferred"),
@@ -271,6 +271,7 @@ class EntryReader:
             slot=slot.astype(np.int32),
             action=self.actions_of(named),
             event=batch["event_id"],
+            key=keys_of(batch["event_id"]),
             reward=batch["reward_id"],
             chosen=np.full(int(slots.sum()), UNKNOWN_ACTION, np.int32),
             on_page=_on_page(slots, batch["placed"]),

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bandits.features.hashing import UInt64
 from bandits.kernels.hashes import hash_texts
+from bandits.kernels.joins import number_texts
 from bandits.types import Float64
-from simulator.logs.archive.entries import Int64, offsets_of
+from simulator.logs.archive.entries import Int32, Int64, offsets_of
 
 EVERYTHING = 1 << 62
 """Beyond all entries of a piece."""
@@ -94,8 +96,29 @@ def _merged(one: Settled, other: Settled) -> Settled:
 def keys_of(texts: pa.StringArray) -> UInt64:
     """Return the keys of events, see ``key_of``, from their ids."""
     out = np.empty(len(texts), np.uint64)
-    _, offsets, data = texts.buffers()
-    if len(texts) and data is not None:
-        at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
-        hash_texts(np.frombuffer(data, np.uint8), at, out)
+    if len(texts):
+        hash_texts(*bytes_of(texts), out)
     return out
+
+
+def numbers_of(texts: pa.StringArray, keys: UInt64) -> tuple[Int32, int]:
+    """Return the numbers of texts, from 0 as they first appear, and how many differ.
+
+    Args:
+        texts: n of them.
+        keys: uint64[n], as ``keys_of`` makes them.
+    """
+    numbers = np.empty(len(texts), np.int32)
+    if not len(texts):
+        return numbers, 0
+    table = np.full(1 << (2 * len(texts)).bit_length(), -1, np.int32)
+    return numbers, number_texts(keys, *bytes_of(texts), table, numbers)
+
+
+def bytes_of(texts: pa.StringArray) -> tuple[NDArray[np.uint8], Int32]:
+    """Return the bytes of one text or more, and where each begins, int32[n + 1]."""
+    _, offsets, data = texts.buffers()
+    at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+    if data is None or not data.size:
+        return np.zeros(0, np.uint8), at
+    return np.frombuffer(data, np.uint8), at

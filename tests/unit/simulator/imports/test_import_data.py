@@ -186,7 +186,7 @@ def test_each_wrong_row_is_counted_under_one_reason_with_an_example(tmp_path: Pa
         "ann,x,view\n"
         f",x,view,{T0},5\n"
         f"ann,,view,{T0},5\n"
-        f"{'u' * 2000},x,view,{T0},5\n"
+        f"{'u' * 10_000},x,view,{T0},5\n"
         "ann,x,view,yesterday,5\n"
         "ann,x,view,12345,5\n"
         f"ann,x,view,{T0 * 2},5\n"
@@ -222,6 +222,20 @@ def test_each_wrong_row_is_counted_under_one_reason_with_an_example(tmp_path: Pa
     assert left["time_unreadable"].example == "timestamp: yesterday"
     assert left["no_id"].file.endswith("events.csv")
     assert data_set.manifest.rows_read == 13
+
+
+def test_ids_of_ten_kilobytes_are_taken_where_they_may_be_so_long(tmp_path: Path):
+    """Whole numbers, texts with spaces, quotes and line breaks, and ids that differ at their end."""
+    long = ["7" * 10_240, 'a "b"\n' * 1463, "ü" * 5119 + "x", "ü" * 5119 + "y"]
+    rows = [
+        '"{}","{}",{}\n'.format(*[each.replace('"', '""')] * 2, T0 + n)
+        for n, each in enumerate(long)
+    ]
+    text = "user,item,time\n" + "".join(rows)
+    data_set = run(tmp_path, text, cleaning=Cleaning(longest_id=10_242))
+    assert [(user, item) for user, item, *_ in rows_of(data_set)] == [(e, e) for e in sorted(long)]
+    with pytest.raises(DataSetError, match=r"nothing is left .* 4 id_too_long .* row 1 of"):
+        run(tmp_path, text)
 
 
 def test_a_rating_that_is_nan_is_counted_whatever_else_the_file_holds(tmp_path: Path):

@@ -37,7 +37,7 @@ from simulator.logs.archive import joined, light
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.pieces import ArchivePiece, weigh_rewards
 from simulator.logs.archive.rules import evaluation_rule, spec_in_force
-from simulator.logs.archive.settled import Settled, SettledRows, keys_of
+from simulator.logs.archive.settled import Settled, SettledRows, keys_of, numbers_of
 from simulator.logs.rows import Waiting, key_of
 
 RULES = [
@@ -339,3 +339,15 @@ def test_decisions_of_before_are_weighed_as_the_log_was_learned_anew():
     assert rows_by_columns(log, piece, 10, [])[0][0][3] == (7.0,)
     weigh_rewards([piece], PolicySpec("q"))
     assert rows_by_columns(log, piece, 10, [])[0][0][3] == (7.0,)
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["by their keys", "all keys alike"])
+def test_texts_are_numbered_as_they_first_appear(alike):
+    """Those whose keys are the same by chance are told apart."""
+    ids = ["b", "a", "", "b", "ab", "a" * 40, "ü", "ab", "", "a" * 41, "ü"]
+    texts = pa.array(["before", *ids], pa.string()).slice(1)
+    keys = np.full(len(ids), 7, np.uint64) if alike else keys_of(texts)
+    numbers, count = numbers_of(texts, keys)
+    coded = texts.dictionary_encode()
+    assert numbers.tolist() == coded.indices.to_pylist()
+    assert count == len(coded.dictionary)
