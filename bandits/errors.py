@@ -181,6 +181,12 @@ class InvalidVectorError(InvalidInputError):
     code = "invalid_vector"
 
 
+class VectorLengthError(InvalidInputError):
+    """A vector of an item has another length than those of the other items."""
+
+    code = "vector_length"
+
+
 class InvalidTimesError(InvalidInputError):
     """An item would be offered until a time that is not after the one from which it is offered."""
 

@@ -5,13 +5,13 @@ import numpy as np
 from bandits.types import Float64
 
 
-def summed(subscripts: str, one: Float64, other: Float64) -> Float64:
+def sum_products(subscripts: str, one: Float64, other: Float64) -> Float64:
     """Return sums of the products of two arrays; a sum over nothing is 0.
 
     The sum of a row does not depend on where it stands, as it may in a product of matrices.
 
     Args:
-        subscripts: which axes are multiplied and summed; see ``numpy.einsum``.
+        subscripts: which axes are multiplied and sum_products; see ``numpy.einsum``.
         one: float64.
         other: float64, of a shape that fits.
     """

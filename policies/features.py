@@ -75,9 +75,7 @@ def featurise(
     """
     actions: list[Namespace] = []
     if ITEM in spec.use:
-        hashes = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
-        ones = np.ones((len(ids), 1), np.float32)
-        actions.append(Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None]))
+        actions.append(item_indicators(ids))
     if FEATURES in spec.use:
         actions.append(_item_features(catalogue, ids, features, numbers))
     if SCORES in spec.use and scores:
@@ -85,6 +83,13 @@ def featurise(
 
     shared = _shared(spec, context)
     return Context(shared), ActionSet(tuple(ids), tuple(actions), scores)
+
+
+def item_indicators(ids: Sequence[str]) -> Namespace:
+    """Return a feature of its own of each action, by its id."""
+    hashes = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
+    ones = np.ones((len(ids), 1), np.float32)
+    return Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None])
 
 
 def featurise_record(

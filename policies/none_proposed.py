@@ -1,6 +1,7 @@
 """Why there is nothing to choose from: the errors, and what is to be done about each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from policies.sources.base import SourceRequest
 
 NO_ROW = np.zeros(1, np.intp)
 """The row of an item of which filters know nothing."""
+MOST_REASONS = 3
+"""Reasons that a message names; who has mended these is told of the next."""
 
 
 def why_nothing(
@@ -92,7 +95,10 @@ def _none_by_filter(offering: Offering, admission: Admission) -> str:
     if offering.limits and not len(offering.catalogue):
         return ""
     if offering.limits:
-        return "" if admission.count() else none_admitted(len(offering.catalogue), "items")
+        if admission.count():
+            return ""
+        why = admission.why_nothing(offering.feature_names)
+        return none_admitted(len(offering.catalogue), "items", why)
     if admission.at(NO_ROW).any():
         return ""
     return (
@@ -101,11 +107,15 @@ def _none_by_filter(offering: Offering, admission: Admission) -> str:
     )
 
 
-def none_admitted(count: int, what: str) -> str:
+def none_admitted(count: int, what: str, why: Iterable[str]) -> str:
     """Return the message of an error: the filters admit nothing.
 
     Args:
         count: how many there are.
         what: what they are.
+        why: what filters ask and nobody answers, as far as it is known.
     """
-    return f"none of the {count:,} {what} is admitted by the filters of the policy and the request"
+    said = "; ".join(
+        ["is admitted by the filters of the policy and the request", *islice(why, MOST_REASONS)]
+    )
+    return f"none of the {count:,} {what} {said}"

@@ -36,7 +36,7 @@ from policies.profiles.known_user import (
 )
 from policies.proposers import Proposers
 from policies.pseudonyms import pseudonym
-from policies.requests import RankRequest
+from policies.requests import BareRequest, RankRequest
 from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
 from policies.sources.base import Candidates, Source
@@ -104,7 +104,7 @@ class Ranker:
         self.proposers.answers = around(self.proposers.answers, "source", "ask")
         self.proposers = around(self.proposers, "candidates", "pool")
         self._decider = around(self._decider, "decide", "decide")
-        self._together = around(self._together, "decide", "decide")
+        self._together = around(self._together, "decide", "decide", "decide_one")
 
     def serve(self, snapshot_id: str, snapshot: Snapshot) -> None:
         """Swap in a snapshot; the state of the quotas' controller stays.
@@ -212,6 +212,20 @@ class Ranker:
         made = iter(self._together.decide(self.serving, asked, offered))
         return [next(made) if is_alone else None for is_alone in alone]
 
+    def rank_bare(self, request: BareRequest) -> DecisionRecord | None:
+        """Return the decision of a request whose actions are as they were sent, as ``rank`` does.
+
+        Args:
+            request: what is asked, by somebody of whom nothing is looked up.
+
+        Returns:
+            None: ``rank`` has to be asked, with the actions decoded.
+        """
+        serving = self.serving
+        if serving is None:
+            return None
+        return self._together.decide_one(serving, request, self.proposers.now())
+
     def decide(self, request: RankRequest, pool: Pool) -> DecisionRecord:
         """Choose from a pool.
 
@@ -315,6 +329,10 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit, where)
 
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are; see ``SourceSet.vector_lengths``."""
+        return self.proposers.now().sources.vector_lengths(but)
+
 
 async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
     """Return the actions of a request that the filters admit.
@@ -326,5 +344,6 @@ async def _admitted(pool: Pool, ruling: Ruling | None) -> Pool:
         return pool
     kept = pool.at((await ruling.sift(pool.ids, pool.features)).tolist())
     if not kept.ids:
-        raise NoCandidatesError(none_admitted(len(pool.ids), "actions"), "filter")
+        why = ruling.admission.why_nothing()
+        raise NoCandidatesError(none_admitted(len(pool.ids), "actions", why), "filter")
     return kept

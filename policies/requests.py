@@ -50,6 +50,11 @@ class BareRequest(RankRequest, frozen=True, omit_defaults=True, gc=False):
 
     actions: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
 
+    @property
+    def sent(self) -> bytes:
+        """The text of the actions; empty if there is none."""
+        return bytes(self.actions)
+
 
 MAX_FEATURES = 256
 MAX_DEPTH = 16

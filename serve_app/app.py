@@ -16,6 +16,7 @@ from bandits.errors import StartupError
 from policies.spec import PolicySpec, load_spec, read_spec
 from policies.typed_yaml import choices
 from serve_app.admin.preflight import check_logs, validate
+from serve_app.admin.wanted.specs import governed
 from serve_app.host.loopback import refuse_open_doors, serve_host
 from serve_app.host.placement import on_node_for
 from serve_app.office.deployment import Office
@@ -53,6 +54,7 @@ def build_app(
     specs: Sequence[PolicySpec],
     generation: int,
     since: Mapping[str, int] | None = None,
+    given: Sequence[PolicySpec] | None = None,
 ) -> Application:
     """Return the application: an ingress with its replicas, and the keeper of the workers.
 
@@ -61,6 +63,7 @@ def build_app(
         specs: the policies to serve.
         generation: that of the deployment.
         since: of the workers that it keeps of the one before, the generation that began them.
+        given: the specs of a Serve config, where the keeper is to have served what clients set.
     """
     # A dead replica is noticed by the next health check. Ray's default is to look every 10 s.
     quick = {
@@ -94,7 +97,13 @@ def build_app(
         **quick,
     )
 
-    kept = keeper.bind(settings, list(specs), generation, dict(since or {}))
+    kept = keeper.bind(
+        settings,
+        list(specs),
+        generation,
+        dict(since or {}),
+        None if given is None else list(given),
+    )
     return ingress.bind(settings, list(specs), kept)
 
 
@@ -128,13 +137,15 @@ class ClusterArgs(BaseModel):
 
     ``policies``: specs, each the path of a file that every node has or the spec itself.
     ``settings``: fields of ``Settings``; what is not named there comes from the nodes' environment
-    (``BANDITLOOP_REDIS_URL``, ``BANDITLOOP_SALT``), and secrets should.
+    (``BANDITLOOP_REDIS_URL``, ``BANDITLOOP_SALT``), and secrets should. ``edition``: which specs
+    clients have set; the service writes it, where it deploys the config again because of them.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     policies: list[str | dict[str, Any]] = Field(min_length=1)
     settings: dict[str, Any] = {}
+    edition: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,12 +167,28 @@ def build(args: ClusterArgs) -> Application:
     return build_for_cluster(_settings_of(args.settings), specs)
 
 
-def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Application:
-    """Return the application for a cluster; what would only work on one machine is refused.
+def build_for_cluster(settings: Settings, given: Sequence[PolicySpec]) -> Application:
+    """Return the application of a Serve config: what it says, or what clients have set since.
 
     Args:
         settings: of the service.
-        specs: the policies to serve.
+        given: the policies of the config.
+
+    Raises:
+        StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
+    """
+    settings, specs = fit_for_cluster(settings, given)
+    return build_app(settings, specs, new_generation(), given=given)
+
+
+def fit_for_cluster(
+    settings: Settings, given: Sequence[PolicySpec]
+) -> tuple[Settings, list[PolicySpec]]:
+    """Return the settings and the policies of a cluster; refuse what only works on one machine.
+
+    Args:
+        settings: of the service.
+        given: the policies of the files; clients may have set others.
 
     Raises:
         StartupError, SpecError, ArtifactError: it names the setting, field or file at fault.
@@ -183,7 +210,7 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
             "archive",
         )
 
-    if settings.users_backup is None and any(spec.profile is not UNSET for spec in specs):
+    if settings.users_backup is None and any(spec.profile is not UNSET for spec in given):
         raise StartupError(
             "say where every node reaches the copies of who users are: users_backup:"
             " s3://bucket/prefix, or none",
@@ -193,18 +220,12 @@ def build_for_cluster(settings: Settings, specs: Sequence[PolicySpec]) -> Applic
     settings.secret()
     refuse_open_doors(settings.model_copy(update={"host": serve_host()}))
 
+    # Clients may set specs as soon as they are answered.
+    specs = governed(settings, given) or list(given)
     validate(settings, specs)
     check_logs(str(settings.redis_url), specs)
-    return build_app(
-        settings.model_copy(
-            update={
-                "archive": settings.archive_root(),
-                "users_backup": settings.users_backup_root(),
-            }
-        ),
-        specs,
-        new_generation(),
-    )
+    roots = {"archive": settings.archive_root(), "users_backup": settings.users_backup_root()}
+    return settings.model_copy(update=roots), specs
 
 
 class ConsoleArgs(BaseModel):

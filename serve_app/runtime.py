@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from bandits.errors import StartupError
 from policies.spec import PolicySpec
 from serve_app.admin.preflight import check_logs
-from serve_app.admin.wanted.specs import settled_at
+from serve_app.admin.wanted.specs import governed
 from serve_app.client import is_ready
 from serve_app.host.embedded import near_url, valkey
 from serve_app.host.environment import join_clusters, prepare_environment
@@ -43,7 +43,7 @@ log = logging.getLogger("banditloop.runtime")
 
 
 class RunningService:
-    """A service that runs on this machine: where it answers, and what it serves.
+    """A service that this process has started: where it answers, and what it serves.
 
     ``generation`` is that of its newest deployment. ``given`` are the specs of the files, and
     ``specs`` those that are served: clients may have set others.
@@ -162,7 +162,8 @@ def serving(
         settings.secret()
         check_logs(url, specs)
         given = specs
-        specs = settled_at(settings, given)[0]
+        # Clients may set specs as soon as they are answered.
+        specs = governed(settings, given) or list(given)
 
         try:
             with ThreadPoolExecutor(1) as pool:
@@ -204,10 +205,10 @@ def serving(
 @contextlib.contextmanager
 def serving_on_cluster(
     settings: Settings, specs: Sequence[PolicySpec], address: str
-) -> Iterator[str]:
-    """Run the application on a Ray cluster until the context ends; yield its URL once it is ready.
+) -> Iterator[RunningService]:
+    """Run the application on a Ray cluster until the context ends; yield it once it is ready.
 
-    What Redis, salt and archive must be for that: see ``build_for_cluster``.
+    What Redis, salt and archive must be for that: see ``fit_for_cluster``.
 
     Args:
         settings: of the service.
@@ -224,7 +225,7 @@ def serving_on_cluster(
     import ray
     from ray import serve
 
-    from serve_app.app import APP_NAME, build_for_cluster
+    from serve_app.app import APP_NAME, build_app, fit_for_cluster, new_generation
     from serve_app.office.names import OFFICE_APP
 
     # All nodes get the salt that is kept here, if the environment has none.
@@ -243,14 +244,16 @@ def serving_on_cluster(
 
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
-        target = serve.RunTarget(build_for_cluster(settings, specs), APP_NAME)
+        given, generation = specs, new_generation()
+        settings, specs = fit_for_cluster(settings, given)
+        target = serve.RunTarget(build_app(settings, specs, generation), APP_NAME)
         serve.run_many([target], wait_for_applications_running=False)
         base = _url(settings.host if is_loopback(settings.host) else "127.0.0.1", settings.port)
         try:
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             if settings.console == "on":
                 _open_office(settings)
-            yield base
+            yield RunningService(base, settings, specs, generation, given)
         finally:
             serve.delete(APP_NAME)
             if settings.console == "on":

@@ -37,6 +37,7 @@ from bandits.kernels.packed import (
     past_map,
     sized,
 )
+from bandits.kernels.records import DECISION_LEAST
 
 u1s, i8ss = read_only(types.uint8), read_only(types.int64, 2)
 
@@ -87,8 +88,70 @@ def _murmur(text: Any, at: Any, end: Any, seed: Any) -> Any:
     return np.uint32(hashed)
 
 
+@inlined
+def _index_at(data: Any, at: Any) -> Any:
+    """Return a whole number that is not below 0, and where it ends."""
+    index = np.int64(data[at])
+    at += 1
+    if index >= 0x80:
+        size = 1 << (index - 0xCC)
+        index = np.int64(0)
+        for _ in range(size):
+            index = (index << 8) | np.int64(data[at])
+            at += 1
+    return index, at
+
+
+@compiled(u1s, i8s, i8s, returns=types.UniTuple(types.int64[:, ::1], 2))
+def find_shown(data: Any, starts: Int64, slots: Int64) -> tuple[Int64, Int64]:
+    """Return where decisions say whom they are for, and what they chose.
+
+    Args:
+        data: uint8[N], which holds the records of valid decisions.
+        starts: int64[R], where each begins.
+        slots: int64[R], how many slots each has; S in all.
+
+    Returns:
+        int64[R, 2], where the user's pseudonym begins and ends, twice 0 where there is none; and
+        int64[S, 2], the same of the ids that were chosen, slot by slot.
+    """
+    users, chosen = np.zeros((starts.size, 2), np.int64), np.empty((slots.sum(), 2), np.int64)
+    seen = 0
+    for r in range(starts.size):
+        fields, _ = sized(data, starts[r] + 1)
+        at, _ = past_map(data, past_decision_head(data, starts[r]))
+        actions, ids = sized(data, at)
+        at = ids
+        for _ in range(actions):
+            at = past(data, at)
+
+        if data[at] == NIL:
+            at += 1
+        else:
+            _, at = sized(data, at)
+            for _ in range(actions):
+                at = at + 1 if data[at] == NIL else past_map(data, at)[0]
+        sources, at = sized(data, at)
+        for _ in range(2 * sources):
+            at = past(data, at)
+
+        drawn, at = sized(data, past(data, at))
+        for _ in range(drawn):
+            index, at = _index_at(data, at)
+            name = ids
+            for _ in range(index):
+                name = past(data, name)
+            size, name = sized(data, name)
+            chosen[seen, 0], chosen[seen, 1] = name, name + size
+            seen += 1
+        if fields > DECISION_LEAST and data[at] != NIL:
+            size, at = sized(data, at)
+            users[r, 0], users[r, 1] = at, at + size
+    return users, chosen
+
+
 @compiled(u1s, i8s, i8s, returns=types.Tuple((types.int64[:, ::1], types.float64[::1])))
-def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
+def find_chosen(  # noqa: C901 - one pass over the fields
     data: Any, starts: Int64, slots: Int64
 ) -> tuple[Int64, Float64]:
     """Return where the parts of decisions are that say what was chosen.
@@ -142,14 +205,7 @@ def find_chosen(  # noqa: C901, PLR0912 - one pass over the fields
         # The index of the slot's action.
         at, index = chosen, np.int64(0)
         for _ in range(slots[n] + 1):
-            first = np.int64(data[at])
-            at += 1
-            index = first
-            if first >= 0x80:
-                index = np.int64(0)
-                for _ in range(1 << (first - 0xCC)):
-                    index = (index << 8) | np.int64(data[at])
-                    at += 1
+            index, at = _index_at(data, at)
 
         at = ids
         for _ in range(index):

@@ -53,7 +53,7 @@ DEFERRED, HOLDOUT, NAMED_BEFORE, HAS_PLACED = 1, 2, 4, 8
 
 _DECISION = np.frombuffer(b"decision", np.uint8)
 _REWARD = np.frombuffer(b"reward", np.uint8)
-_DECISION_LEAST, _DECISION_MOST = 12, 22
+DECISION_LEAST, _DECISION_MOST = 12, 22
 _REWARD_LEAST, _REWARD_MOST = 3, 7
 _CROWD = 8
 """So many names are compared each with each; more are looked up."""
@@ -288,7 +288,7 @@ def _is_decision(
     if at >= 0:
         at = _past_choice(data, at, end, actions, table, cell, out)
     if at >= 0:
-        at = _past_later_fields(data, at, end, count - _DECISION_LEAST, actions, cell, out)
+        at = _past_later_fields(data, at, end, count - DECISION_LEAST, actions, cell, out)
     return at == end
 
 
@@ -373,7 +373,7 @@ def scan_records(  # noqa: C901 - one loop over the kinds of records
             continue
 
         if says(data, begins, at, _DECISION):
-            if _DECISION_LEAST <= fields <= _DECISION_MOST and _is_decision(
+            if DECISION_LEAST <= fields <= _DECISION_MOST and _is_decision(
                 data, at, end, fields, spans, table, cell, out[r]
             ):
                 kinds[r] = DECISION

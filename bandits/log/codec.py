@@ -57,6 +57,7 @@ ITEM_CHANGES = ("put", "patch", "delete")
 MAX_COUNT = 1 << 53
 """Whole numbers up to here are exact in Redis's scripts."""
 
+_HEAD = bytes((VERSION,))
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[LogRecord] = msgspec.msgpack.Decoder(LogRecord)
 _decision_in: msgspec.msgpack.Decoder[DecisionRecord] = msgspec.msgpack.Decoder(DecisionRecord)
@@ -67,7 +68,7 @@ KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(LogRecord
 
 def encode(record: LogRecord) -> bytes:
     """Return the bytes of a record."""
-    return bytes((VERSION,)) + _encoder.encode(record)
+    return _HEAD + _encoder.encode(record)
 
 
 def decode(data: bytes) -> LogRecord:

@@ -5,7 +5,7 @@ chose. The rest stays encoded. Which bytes are a valid record, the codec alone s
 compiled scan is not sure of is decoded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import mmh3
 import msgspec
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import CodecError
 from bandits.kernels.hashes import hash_parts
-from bandits.kernels.lessons import find_chosen
+from bandits.kernels.lessons import find_chosen, find_shown
 from bandits.kernels.records import (
     DECISION,
     DEFERRED,
@@ -110,26 +110,57 @@ def chosen_hashes(records: Sequence[Decision]) -> NDArray[np.int64]:
     return hashes_at(data, found[:, :2])
 
 
-class _Shown(_Choice, array_like=True, tag="decision", gc=False):
-    """The same up to ``user``."""
-
-    user: str | None = None
-
-
-_shown = msgspec.msgpack.Decoder(_Shown)
-
-
 def shown_to(decision: Decision) -> tuple[str | None, list[str]]:
     """Return the pseudonym of the user that a decision is for, if any, and what was shown.
 
     What it chose comes first, slot by slot, then what was placed on its page.
     """
-    if isinstance(decision, DecisionRecord) or decision.has_placed:
-        record = whole_record(decision)
-        return record.user, [] if record.user is None else record.shown()
-    shown = _shown.decode(memoryview(decision.data)[1:])
-    user, ids, chosen = shown.user, shown.action_ids, shown.chosen
-    return user, [ids[index] for index in chosen] if user is not None else []
+    (shown,) = shown_to_each([decision])
+    return shown
+
+
+def shown_to_each(decisions: Sequence[Decision]) -> list[tuple[str | None, list[str]]]:
+    """Return of each decision what ``shown_to`` does of one."""
+    plain = [
+        each for each in decisions if isinstance(each, EncodedDecision) and not each.has_placed
+    ]
+    found = iter(_shown_by_plain(plain) if plain else ())
+    if len(plain) == len(decisions):
+        return list(found)
+    return [
+        next(found)
+        if isinstance(each, EncodedDecision) and not each.has_placed
+        else _shown_by_record(whole_record(each))
+        for each in decisions
+    ]
+
+
+def _shown_by_record(record: DecisionRecord) -> tuple[str | None, list[str]]:
+    return record.user, [] if record.user is None else record.shown()
+
+
+def _shown_by_plain(
+    decisions: Sequence[EncodedDecision],
+) -> Iterator[tuple[str | None, list[str]]]:
+    parts, slots = [each.data for each in decisions], [each.slots for each in decisions]
+    joined, starts = b"".join(parts), starts_of(parts)[:-1]
+    users, chosen = find_shown(np.frombuffer(joined, np.uint8), starts, np.array(slots))
+
+    # One text of which the others are cut; what is not ASCII is cut of the bytes.
+    text = joined.decode("latin-1") if joined.isascii() else ""
+    texts = [
+        text[begins:ends] if text else joined[begins:ends].decode()
+        for begins, ends in chosen.tolist()
+    ]
+    at = 0
+    for (begins, ends), count in zip(users.tolist(), slots, strict=True):
+        if not ends:
+            yield None, []
+        elif text:
+            yield text[begins:ends], texts[at : at + count]
+        else:
+            yield joined[begins:ends].decode(), texts[at : at + count]
+        at += count
 
 
 def placed_of(decision: Decision) -> Sequence[Placed]:

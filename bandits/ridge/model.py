@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bandits.errors import SnapshotError
 from bandits.kernels.actions import add_known, add_scaled
 from bandits.ridge.payloads import RidgePayload, decode_struct, finite, floats, index_of
-from bandits.sums import summed
+from bandits.sums import sum_products
 from bandits.types import ActionSet, Context, Float32, Float64, Snapshot
 
 PRIOR_CACHE = 10_000
@@ -71,7 +71,7 @@ class RidgeModel:
     def _means(self, context: Context, actions: ActionSet, *, relative: bool) -> Float64:
         columns, features, _ = self._index.matrix(context, actions, relative=relative)
         # So an action's sum does not depend on where it stands, and equals tie.
-        mean = summed("kn,n->k", features, self._weights[columns])
+        mean = sum_products("kn,n->k", features, self._weights[columns])
         mean += self._known(actions, self._bias)
         return mean
 
@@ -103,7 +103,7 @@ class RidgeModel:
             own = self._known(actions, self._shrink, unknown=1.0 / self._payload.config.bias_l2)
             features = features - self._known(actions, self._shift)
 
-        variance = summed("ki,ki->k", features @ self._covariance, features) + own
+        variance = sum_products("ki,ki->k", features @ self._covariance, features) + own
         variance += unmet / self._payload.config.l2
         bounds: Float64 = mean + alpha * np.sqrt(np.maximum(variance, 0.0))
         return bounds

@@ -20,7 +20,7 @@ from bandits.features.flat import Spaces, flatten, names_of, numbered
 from bandits.kernels.alike import weigh_each
 from bandits.kernels.compiled import Int32
 from bandits.kernels.features import FNV_PRIME, weigh
-from bandits.sums import summed
+from bandits.sums import sum_products
 from bandits.types import ActionSet, Context, Float32, Float64, Namespace, UInt32, frozen
 from bandits.vw.arguments import CLAIMED, DEFAULT_BITS, SCORED_CB_TYPES, read_arguments, read_bits
 
@@ -270,7 +270,7 @@ class WeightScorer:
         # In float64 throughout: einsum would buffer mixed types, and a row's rounding would then
         # depend on where it stands.
         weights = self._weights.take(block.hashes & self._mask).astype(np.float64)
-        return summed("kn,kn->k", weights, block.values)
+        return sum_products("kn,kn->k", weights, block.values)
 
 
 @lru_cache(maxsize=256)

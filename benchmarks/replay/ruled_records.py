@@ -6,7 +6,9 @@ Decisions as the demo's: among 56 candidates, with the scores of three sources, 
 Each is written without rules, and with every rule on: a request's filter, the moment and ten items
 of the profile that conditions looked at, up to 30 items that were removed, boosts of three in ten,
 the controller's state and a placed item. The best of three runs counts; both logs are measured in
-turn in one process. What is read back has to be what was written.
+turn in one process. What is read back has to be what was written. Beside them the bytes of the same
+records as builds wrote them that knew of no rules. Goals: 1.3 times with every rule, and as good as
+1.0 with none.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 
 import msgspec
@@ -29,6 +32,8 @@ from policies.archive.range_file import Range, write_range
 
 CANDIDATES, ITEMS, START_MS = 56, 3000, 1_764_000_000_000
 RUNS = 3
+NEWER = ("rules", "apprentice")
+"""Fields of a decision that builds before rules did not have."""
 Log = Sequence[tuple[str, bytes]]
 
 
@@ -103,6 +108,16 @@ def microseconds(work: Callable[[], object], log: Log) -> float:
     return 1e6 * (time.process_time() - begun) / len(log)
 
 
+def before_rules(data: bytes) -> bytes:
+    """A record as a build wrote it that knew of no rules."""
+    words, names = msgspec.msgpack.decode(data[1:]), DecisionRecord.__struct_fields__
+    known = [name not in NEWER for name in names]
+    # The version is before the words, and the tag before the fields.
+    if any(word is not None for word, old in zip(words[1:], known, strict=True) if not old):
+        raise SystemExit("this record has rules")
+    return data[:1] + msgspec.msgpack.encode([words[0], *compress(words[1:], known)])
+
+
 def whole(log: Log) -> Range:
     """The range of a log."""
     return Range("0-0", log[0][0], log[-1][0], len(log))
@@ -149,6 +164,9 @@ def main() -> int:
         if what.startswith("bytes"):
             ratio = ruled / value
             table.add(f"{what}, every rule / no rules", f"{ratio:.3f}", ratio, at_most=1.3)
+    older = sum(len(before_rules(data)) for _, data in logs["no rules"]) / given.decisions
+    ratio = best["no rules"]["bytes in the log"] / older
+    table.add("bytes in the log, no rules / before rules", f"{ratio:.4f}", ratio, at_most=1.005)
     print(f"what was read back is what was written: {same}")
     return table.finish(given.out) if same else 1
 

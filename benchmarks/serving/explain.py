@@ -11,6 +11,11 @@ decision again. Goal: 1e-9.
 turns of 50 requests; and the same with what a replica does beside deciding (decoding the body,
 encoding the record and the answer). Processor time; garbage is collected as seldom as in a replica.
 
+*Off.* A request that does not ask for an explanation, from its bytes to those of its answer (see
+`in_memory.py`), where after every tenth comes another's: one that does not ask either, and one that
+does. Processor time of those that do not ask, the tenth percentile of a turn. Goal: 1.03 times. That
+they run nothing of what explains is a test (`tests/unit/serve_app/api/test_explanations.py`).
+
 *Service.* The same of a running service, with the requests of `serve.py`, one after the other, in
 turns of 200: the time of an answer at the client (goal: 2 times), and the replica's processor time.
 And the first decision of its log, long after its model has gone: `GET …/events/{event_id}/explain`.
@@ -50,9 +55,10 @@ from bandits.ridge.model import RidgeModel
 from bandits.types import Snapshot
 from bandits.vw.config import VwConfig
 from bandits.vw.learner import load_vw
-from benchmarks.beside.arms import RANK
+from benchmarks.beside.arms import RANK, Times
 from benchmarks.serving.cost import used_s
 from benchmarks.serving.decision import ACTIONS, ITEMS, SALT, numbers, taught
+from benchmarks.serving.in_memory import connected
 from benchmarks.serving.serve import SPECS as SERVED
 from benchmarks.serving.serve import bodies, url_of, warmed
 from benchmarks.serving.services import Service, banditloop
@@ -83,6 +89,7 @@ SPECS = {
 }
 DECISIONS, TAUGHT, TURN = 10_000, 500, 50
 TURNS, A_TURN, STILL_AT_IT = 5, 200, 503
+OFF_TURNS, OFTEN = 40, 10
 LOGGED, A_SECOND, SECONDS, WINDOW_S = 10_000, 100, 30, 1.0
 
 
@@ -184,6 +191,48 @@ def costs(asked: Asked, spec: PolicySpec) -> tuple[float, float, float, float]:
     loop.close()
     medians = [float(np.median(times)) for times in taken]
     return medians[0], medians[1], medians[2], medians[3]
+
+
+def posted(policy: str, body: str, *, explain: bool) -> bytes:
+    """A rank as it comes over a connection."""
+    said = {**json.loads(body), "explain": True} if explain else json.loads(body)
+    data = json.dumps(said).encode()
+    head = f"POST /v1/policies/{policy}/rank HTTP/1.1\r\nhost: localhost\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+async def unasked_us(folder: Path, policy: str, turns: int) -> tuple[list[float], list[float]]:
+    """Of each turn the tenth percentile of requests that do not ask: nobody does, and others do.
+
+    The others send the same, whether they ask or not.
+    """
+    connection, written = await connected(folder)
+    sent, theirs = [posted(policy, each, explain=False) for each in bodies()], bodies()
+    others = [[posted(policy, each, explain=told) for each in theirs] for told in (False, True)]
+
+    async def ask(data: bytes) -> float:
+        written.parts.clear()
+        began = time.thread_time()
+        connection.data_received(data)
+        while not written.parts:  # noqa: ASYNC110 - as the loop would go round
+            await asyncio.sleep(0)
+        took = time.thread_time() - began
+        if not written.parts[0].startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{written.parts[0][:500]!r}")
+        return took
+
+    found: tuple[list[float], list[float]] = [], []
+    for turn in range(turns + 1):
+        for told in (False, True) if turn % 2 else (True, False):
+            taken = []
+            for number in range(A_TURN):
+                taken.append(await ask(sent[number % len(sent)]))
+                if number % OFTEN == 0:
+                    await ask(others[told][number % len(theirs)])
+            if turn:  # the first one warms up
+                found[told].append(1e6 * float(np.quantile(taken, 0.1)))
+    return found
 
 
 @contextmanager
@@ -349,7 +398,7 @@ def main() -> int:
     """Measure, and hold against the goals."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a tenth of the decisions")
-    parser.add_argument("--only", choices=["sums", "cost", "service", "long-ago"])
+    parser.add_argument("--only", choices=["sums", "cost", "off", "service", "long-ago"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     collect_rarely()
@@ -365,6 +414,14 @@ def main() -> int:
             without, with_, plain, explained = costs(asked, spec)
             table.add(f"{name}: decided", f"{with_:,.0f} / {without:,.0f} us", with_ / without)
             table.add(f"{name}: answered", f"{explained:,.0f} / {plain:,.0f} us", explained / plain)
+    for policy in SERVED:
+        if options.only in (None, "off"):
+            with tempfile.TemporaryDirectory() as name:
+                turns = OFF_TURNS // 10 if options.quick else OFF_TURNS
+                alone, beside = asyncio.run(unasked_us(Path(name), policy, turns))
+            times = Times.of(beside, alone)
+            us = f"{np.median(beside):,.0f} / {np.median(alone):,.0f} us = {times}"
+            table.add(f"{policy}, not asked, others ask / nobody", us, times.value, at_most=1.03)
     if options.only in (None, "service"):
         served(table)
     if options.only in (None, "long-ago"):

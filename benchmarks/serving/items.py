@@ -1,20 +1,21 @@
-"""Items that change while they are served: how soon every replica offers what was put, and nothing that was removed.
+"""Items that change while they are served: how soon all replicas propose what was put, and nothing that was removed.
 
-    python -m benchmarks.serving.items [--quick] [--out items.json]         (40 minutes; quick: four)
+    python -m benchmarks.serving.items [--quick] [--out items.json]         (40 minutes; quick: five)
+    python -m benchmarks.serving.items --items 200000 --changes 30 --seconds 120     (12 minutes)
 
 Two rank replicas, one learner, the embedded Valkey with every entry synced to disk, the archive, all
-on this machine together with the load. The policy's one source is an HTTP service of this
-benchmark, which proposes the same ids whatever becomes of them: so what a decision lacks, the
-replica has taken out.
+on this machine together with the load. The policy's one source is `content`, by a vector of 16
+numbers that items bring: forty items are like each other and like no other, so that whoever has one
+of them in the history is proposed the rest.
 
-*Freshness*: an item is put, or removed; from the moment of its acknowledgement on decisions are
-asked for on several connections, so that both replicas answer. Counted is when the last decision
+*Freshness*: one of the forty is put, or removed; from the moment of its acknowledgement on decisions
+are asked for on several connections, so that both replicas answer. Counted is when the last decision
 was asked for that was not as the change wants it. Meanwhile the service is under half of the load
-that it can bear.
+that it can bear, by requests with such a history.
 
 *Upserts*: so many puts a second of items that there are, one a request, for so long, at 1,000 items
-and at a million. Bytes are those of the log of items, whole catalogues included; processor time is
-that of all processes of the service, without what it uses while nobody asks.
+and at many. Bytes are those of the log of items, whole catalogues included; processor time is that
+of all processes of the service, without what it uses while nobody asks.
 """
 
 import argparse
@@ -29,7 +30,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -47,11 +47,13 @@ from serve_app.store.keys import ItemsKeys
 
 POLICY = "shop"
 SPEC = """
-learner: {{kind: ridge, interactions: [[context, features]]}}
-join: {{window_s: 2}}
-sources: [{{kind: remote, name: all, url: "{url}", timeout_ms: 1000}}]
+learner: {kind: ridge, interactions: [[context, features]]}
+join: {window_s: 2}
+sources: [{kind: content, name: looks, vector: image}]
 limit: 40
 """
+NUMBERS, APART = 16, 0.05
+"""Numbers of a vector, and how far those of the forty are from each other."""
 PROPOSED = [f"fresh-{number}" for number in range(20)] + [f"old-{number}" for number in range(20)]
 WATCHED = "fresh-0"
 WATCHERS, WATCH_S, PAUSE_S = 4, 1.5, 0.01
@@ -61,46 +63,20 @@ TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 rng = np.random.default_rng(0)
 
 
-class Proposer(ThreadingHTTPServer):
-    """Proposes the same items to everybody."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), ProposerHandler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """Return where it is asked."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class ProposerHandler(BaseHTTPRequestHandler):
-    """Answers as a remote source does."""
-
-    protocol_version = "HTTP/1.1"
-    answer = json.dumps(
-        {"candidates": [{"id": name, "score": 1.0 / (1 + k)} for k, name in enumerate(PROPOSED)]}
-    ).encode()
-
-    def do_POST(self) -> None:
-        """Propose."""
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(self.answer)))
-        self.end_headers()
-        self.wfile.write(self.answer)
-
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
-
-
 def item(name: str) -> dict[str, object]:
-    """An item with eight features and a text."""
+    """An item with eight features, a text, and a vector that says whether it is of the forty."""
     features = {f"f{j}": round(float(value), 4) for j, value in enumerate(rng.normal(size=8))}
-    return {"id": name, "features": features, "metadata": {"title": f"The item {name}"}}
+    vector = rng.normal(size=NUMBERS)
+    if name in PROPOSED:
+        vector = APART * vector + np.eye(NUMBERS)[0]
+    else:
+        vector[0] = 0.0
+    return {
+        "id": name,
+        "features": features,
+        "metadata": {"title": f"The item {name}"},
+        "vectors": {"image": [round(float(value), 4) for value in vector]},
+    }
 
 
 def filled(service: Service, count: int) -> Service:
@@ -163,7 +139,7 @@ async def _freshness(service: Service, changes: int) -> tuple[list[float], list[
 def half_loaded(service: Service, seconds: float) -> Iterator[float]:
     """Under half of the load that it can bear; gives requests per second."""
     url = f"{service.url}/v1/policies/{POLICY}/rank"
-    bodies = [json.dumps({"actions": [{"id": name} for name in PROPOSED]})]
+    bodies = [json.dumps({"history": [name]}) for name in PROPOSED if name != WATCHED]
     per_s = closed_loop(url, bodies, 3.0).per_s / 2
     thread = threading.Thread(target=open_loop, args=(url, bodies, per_s, seconds), daemon=True)
     thread.start()
@@ -286,13 +262,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer items and changes")
+    parser.add_argument("--items", type=int, help="many items [default: 1,000,000]")
+    parser.add_argument("--changes", type=int, help="how often one is put and removed [100]")
+    parser.add_argument("--seconds", type=float, help="how long there are upserts [600]")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    counts = (1_000, 20_000) if given.quick else (1_000, 1_000_000)
-    changes, seconds = (3, 10.0) if given.quick else (100, 600.0)
+    usual = (20_000, 3, 10.0) if given.quick else (1_000_000, 100, 600.0)
+    counts = (1_000, given.items or usual[0])
+    changes, seconds = given.changes or usual[1], given.seconds or usual[2]
 
     table, costs, freshness = Table(), [], []
-    spec = {POLICY: SPEC.format(url=Proposer().url)}
+    spec = {POLICY: SPEC}
     for count in counts:
         with (
             tempfile.TemporaryDirectory(prefix="items-") as folder,

@@ -66,6 +66,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "whole": "Whether nothing is missing just now.",
         "events": "What they did with which item, newest first.",
         "shown": "What was chosen for them, newest first.",
+        "counts": "By category (a feature that is a text or a list of texts, of items as they are"
+        " now) how many of the events each value has, the 20 most frequent, most first.",
     },
     "HeldEvent": {
         "item_id": "The item's id.",
@@ -236,6 +238,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "outcomes": "How many events of the log had each outcome of the join.",
         "signals": "Of each signal how many rewards counted, and their mean.",
         "quotas": "Of each quota, and each group that has a floor, its share and its price.",
+        "rule_troubles": "By field of the spec, what its rule asks of items and none can answer.",
         "stalled": "Where learning stands still.",
         "reason": "Why learning stands still.",
     },

@@ -16,16 +16,18 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from bandits.alike import AlikeDecisions
-from bandits.decide import decide_each
+from bandits.decide import decide, decide_each
 from bandits.errors import InvalidInputError
 from bandits.features.hashing import hash_feature
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM
+from bandits.kernels.actions import take_rows
 from bandits.kernels.alike import ONCE, UNKNOWN, occurrences
 from bandits.log.records import DecisionRecord
-from bandits.types import Float32, UInt32
+from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
 from policies.blend import Blend
 from policies.decisions.decider import MAX_PAIRS, Serving
 from policies.encoding import check_features, namespace_of, numbers_alike, rows_alike
+from policies.features import item_indicators
 from policies.items.bare_ids import BareIds
 from policies.items.catalogue import Catalogue
 from policies.offered import Offered
@@ -42,7 +44,8 @@ from policies.spec import PolicySpec
 EVENT_BYTES = 16
 """Random bytes of an event_id that is made here."""
 _ID, _FEATURES, _SCORES = map(attrgetter, ("id", "features", "scores"))
-_NO_ITEMS: UInt32 = np.zeros(0, np.uint32)
+_NO_ITEMS: UInt32 = frozen(np.zeros(0, np.uint32))
+_NO_VALUES: Float32 = frozen(np.zeros(0, np.float32))
 
 
 class _Contexts(NamedTuple):
@@ -96,10 +99,8 @@ class Together:
         """
         records: list[DecisionRecord | None] = [None] * len(requests)
         catalogue, policy = offered.offering.catalogue, serving.policy
-        names = catalogue.features.alike
-        if not self._can or names is None or offered.sources.scorers or "" in catalogue:
-            return records
-        if not isinstance(policy, Blend):
+        names = self._names(catalogue, offered)
+        if names is None or not isinstance(policy, Blend):
             return records
 
         plain = [*self._bare(requests, catalogue), *_decoded(requests, catalogue)]
@@ -145,6 +146,57 @@ class Together:
                 )
         return records
 
+    def decide_one(
+        self, serving: Serving, request: BareRequest, offered: Offered
+    ) -> DecisionRecord | None:
+        """Return the record of a decision that is asked for by itself; see ``decide``.
+
+        Args:
+            serving: the model, of whatever kind.
+            request: what is asked, by a user of whom nothing is looked up.
+            offered: the items, and the sources over them.
+        """
+        catalogue, text = offered.offering.catalogue, request.sent
+        names = self._names(catalogue, offered)
+        if names is None or not text or not _is_usual(request):
+            return None
+        found = self._ids.find_one(text, catalogue)
+        if found is None:
+            return None
+
+        # What the learner sees, as ``featurise`` has it.
+        ids, use = found.ids, self._spec.use
+        try:
+            check_features(request.context, "context")
+        except InvalidInputError:
+            return None
+        seen = request.context if CONTEXT in use else {}
+        shared = (namespace_of(seen, CONTEXT),) if seen else ()
+        of_items = Namespace(FEATURES, names, take_rows(catalogue.features.values, found.rows))
+        own = (item_indicators(ids), of_items) if ITEM in use else (of_items,)
+        width = sum([each.hashes.size for each in shared])
+        if _are_too_many_pairs(len(ids), width, names.size + 1):
+            return None
+
+        (event_id,) = _event_ids([request])
+        decision = decide(
+            serving.policy,
+            Context(shared),
+            ActionSet(tuple(ids), own),
+            event_id=event_id,
+            salt=self._salt,
+            name=self._spec.name,
+        )
+        one = _Plain(0, request, ids, found.rows)
+        pmf, (chosen,) = decision.pmfs.tobytes(), decision.chosen
+        return self._record(serving, catalogue, one, event_id, pmf, chosen)
+
+    def _names(self, catalogue: Catalogue, offered: Offered) -> UInt32 | None:
+        """Return the names of the features of all items; None: decisions need something more."""
+        if not self._can or offered.sources.scorers or "" in catalogue:
+            return None
+        return catalogue.features.alike
+
     def _record(
         self,
         serving: Serving,
@@ -180,7 +232,7 @@ class Together:
             for at, request in enumerate(requests)
             if type(request) is BareRequest and _is_usual(request)
         ]
-        texts = [bytes(request.actions or b"") for _, request in asked]
+        texts = [request.sent for _, request in asked]
         found = self._ids.find(texts, catalogue) if texts else []
         return [
             _Plain(at, request, *ids)
@@ -209,7 +261,7 @@ class Together:
 
         count = len(given)
         if CONTEXT not in self._spec.use:
-            return _Contexts(np.zeros(count + 1, np.int64), _NO_ITEMS, np.zeros(0, np.float32))
+            return _Contexts(np.zeros(count + 1, np.int64), _NO_ITEMS, _NO_VALUES)
         if alike is not None:
             width = alike.hashes.size
             starts = width * np.arange(count + 1, dtype=np.int64)
@@ -276,6 +328,10 @@ def _may_have_too_many_pairs(
 ) -> bool:
     """Return whether some decision may have more pairs of features than MAX_PAIRS."""
     count, shared = int(np.diff(starts).max()), int(np.diff(shared_starts).max())
+    return _are_too_many_pairs(count, shared, own)
+
+
+def _are_too_many_pairs(count: int, shared: int, own: int) -> bool:
     return count * (1 + shared + own) * (1 + own) > MAX_PAIRS
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.alike import ONCE, occurrences
 from policies.items.catalogue import Catalogue
-from policies.items.id_loops import enter_ids, find_bare_ids
+from policies.items.id_loops import enter_ids, find_bare_ids, find_distinct_ids
 from policies.requests import MAX_ACTIONS
 
 Cell = TypeVar("Cell", bound=np.generic)
@@ -39,7 +39,8 @@ class BareIds:
     """Finds ids in JSON arrays of objects that have an ``id`` and nothing else."""
 
     def __init__(self) -> None:
-        self._passes = self._passed = 0
+        self._passes = self._passed = self._mark = 0
+        self._found, self._spans = _scratch(0)
         self._forget()
 
     def find(self, texts: Sequence[bytes], catalogue: Catalogue) -> list[FoundIds | None]:
@@ -66,6 +67,33 @@ class BareIds:
             FoundIds(ids[begin:end], rows[begin:end]) if is_good else None
             for is_good, (begin, end) in zip(good.tolist(), pairwise(bounds.tolist()), strict=True)
         ]
+
+    def find_one(self, text: bytes, catalogue: Catalogue) -> FoundIds | None:
+        """Return the ids of one text, none of which is empty; None where a decoder has to read it.
+
+        It is much quicker than to ask for one of several, where all ids are known.
+
+        Args:
+            text: of JSON, not empty.
+            catalogue: the one that they are looked up in.
+        """
+        if self._passes:
+            self._passes -= 1
+            return None
+        data = np.frombuffer(text, np.uint8)
+        if data.size // LEAST_BYTES >= self._found.size:
+            self._found, self._spans = _scratch(data.size)
+
+        self._mark += 1
+        known = self._texts, self._bounds, self._table, self._found, self._spans
+        count = find_distinct_ids(data, *known, self._marks, self._mark)
+        if count < 0:
+            (found,) = self.find([text], catalogue)
+            return None if found is None or "" in found.ids else found
+        if count > MAX_ACTIONS:
+            return None
+        numbers = self._found[:count]
+        return FoundIds(self._objects[numbers].tolist(), self._rows_in(catalogue)[numbers])
 
     def _numbers(
         self, joined: bytes, starts: NDArray[np.int64]
@@ -98,6 +126,7 @@ class BareIds:
     def _forget(self) -> None:
         self._ids: list[str] = []
         self._objects: NDArray[Any] = np.zeros(ROOM, object)
+        self._marks = np.zeros(ROOM, np.int64)
         self._texts, self._bounds = np.zeros(ROOM, np.uint8), np.zeros(ROOM, np.int64)
         self._table = np.full(ROOM, -1, np.int32)
         self._catalogue: Catalogue | None = None
@@ -109,6 +138,7 @@ class BareIds:
         self._ids += [text.decode() for text in texts]
         count = len(self._ids)
         self._objects = _with_room(self._objects, count)
+        self._marks = _with_room(self._marks, count)
         self._objects[first:count] = np.fromiter(self._ids[first:], object, count - first)
 
         # Their texts stand behind the others, in arrays that double where there is no room.
@@ -133,6 +163,12 @@ class BareIds:
             new = catalogue.rows(self._ids[len(known) :])
             self._rows, self._catalogue = np.concatenate([known, new]), catalogue
         return self._rows
+
+
+def _scratch(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return room for the ids of a text of so many bytes, and for where each of them stands."""
+    most = size // LEAST_BYTES + 1
+    return np.empty(most, np.int64), np.empty((most, 2), np.int64)
 
 
 def _with_room(array: NDArray[Cell], size: int) -> NDArray[Cell]:

@@ -1,7 +1,7 @@
 """One item changed: put, or patched as a JSON merge patch (RFC 7386); and what no item may be."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from bandits.errors import (
     InvalidTimesError,
     InvalidVectorError,
     TextTooLongError,
+    VectorLengthError,
 )
 from bandits.log.codec import MALFORMED
 from bandits.log.records import ItemChange
@@ -139,6 +140,31 @@ def check_item(item: Item, target: str = "") -> Item:
             f"{target}available_until",
         )
     return item
+
+
+def check_lengths(
+    vectors: "Mapping[str, Sequence[float] | None] | UnsetType",
+    lengths: Mapping[str, int],
+    target: str = "",
+) -> None:
+    """Refuse vectors that cannot be compared with those of the other items.
+
+    Args:
+        vectors: an item's, or those that a patch changes.
+        lengths: by name how long those of the others are, as far as that matters to anybody.
+        target: their path in the request, which errors begin with, and a dot; or nothing.
+
+    Raises:
+        VectorLengthError: it names the vector.
+    """
+    for name, vector in ({} if vectors is UNSET else vectors).items():
+        length = lengths.get(name)
+        if length and vector is not None and len(vector) != length:
+            raise VectorLengthError(
+                f"it has {len(vector):,} numbers, and those of the other items {length:,}: put the"
+                " vectors of another encoder under another name",
+                f"{target}vectors.{name}",
+            )
 
 
 def check_change(change: ItemChange) -> None:

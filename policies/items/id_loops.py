@@ -65,6 +65,52 @@ def _place(texts: Any, bounds: Any, table: Any, data: Any, begin: Any, end: Any)
     return at
 
 
+@inlined
+def _find(
+    data: Any,
+    begin: Any,
+    end: Any,
+    texts: Any,
+    bounds: Any,
+    table: Any,
+    found: Any,
+    spans: Any,
+    filled: Any,
+) -> Any:
+    """Find the ids of one text, put behind those that are ``filled``; return how many, or OTHER."""
+    first = filled
+    at = _passed(data, begin, end, _BEGIN)
+    while at >= 0:
+        at = _passed(data, at, end, _OPEN)
+        at = _passed(data, at, end, _QUOTE) if at >= 0 else at
+        if at < 0 or at + 3 > end or data[at] != _I or data[at + 1] != _D:
+            return OTHER
+        at = at + 3 if data[at + 2] == _QUOTE else OTHER
+        at = _passed(data, at, end, _COLON) if at >= 0 else at
+        at = _passed(data, at, end, _QUOTE) if at >= 0 else at
+        if at < 0 or filled == found.size:
+            return OTHER
+
+        name = at
+        while at < end and data[at] != _QUOTE:
+            if data[at] == _ESCAPE or data[at] < _SPACE or data[at] >= _ASCII:
+                return OTHER
+            at += 1
+        if at >= end:
+            return OTHER
+        spans[filled, 0], spans[filled, 1] = name, at
+        found[filled] = table[_place(texts, bounds, table, data, name, at)]
+        filled += 1
+
+        at = _passed(data, at + 1, end, _CLOSE)
+        behind = _passed(data, at, end, _COMMA) if at >= 0 else OTHER
+        if behind < 0:
+            at = _passed(data, at, end, _END) if at >= 0 else OTHER
+            break
+        at = behind
+    return filled - first if at >= 0 and _skip(data, at, end) == end else OTHER
+
+
 @compiled(u1s, i8s, u1s, i8s, i4s, types.int64[::1], types.int64[:, ::1], returns=types.int64[::1])
 def find_bare_ids(
     data: UInt8,
@@ -96,46 +142,50 @@ def find_bare_ids(
     """
     counts, filled = np.zeros(starts.size - 1, np.int64), 0
     for r in range(starts.size - 1):
-        end, first = starts[r + 1], filled
-        at = _passed(data, starts[r], end, _BEGIN)
-        while at >= 0:
-            at = _passed(data, at, end, _OPEN)
-            at = _passed(data, at, end, _QUOTE) if at >= 0 else at
-            if at < 0 or at + 3 > end or data[at] != _I or data[at + 1] != _D:
-                at = OTHER
-                break
-            at = at + 3 if data[at + 2] == _QUOTE else OTHER
-            at = _passed(data, at, end, _COLON) if at >= 0 else at
-            at = _passed(data, at, end, _QUOTE) if at >= 0 else at
-            if at < 0 or filled == found.size:
-                at = OTHER
-                break
-
-            begin = at
-            while at < end and data[at] != _QUOTE:
-                if data[at] == _ESCAPE or data[at] < _SPACE or data[at] >= _ASCII:
-                    at = end
-                else:
-                    at += 1
-            if at >= end:
-                at = OTHER
-                break
-            spans[filled, 0], spans[filled, 1] = begin, at
-            found[filled] = table[_place(texts, bounds, table, data, begin, at)]
-            filled += 1
-
-            at = _passed(data, at + 1, end, _CLOSE)
-            behind = _passed(data, at, end, _COMMA) if at >= 0 else OTHER
-            if behind < 0:
-                at = _passed(data, at, end, _END) if at >= 0 else OTHER
-                break
-            at = behind
-
-        if at >= 0 and _skip(data, at, end) == end:
-            counts[r] = filled - first
-        else:
-            counts[r], filled = OTHER, first
+        count = _find(data, starts[r], starts[r + 1], texts, bounds, table, found, spans, filled)
+        counts[r] = count
+        filled += max(count, 0)
     return counts
+
+
+@compiled(
+    *(u1s, u1s, i8s, i4s),
+    *(types.int64[::1], types.int64[:, ::1], types.int64[::1], i8),
+    returns=types.int64,
+)
+def find_distinct_ids(
+    data: UInt8,
+    texts: UInt8,
+    bounds: Int64,
+    table: Int32,
+    found: Int64,
+    spans: Int64,
+    marks: Int64,
+    mark: int,
+) -> int:
+    """Find the ids in one JSON array, as ``find_bare_ids`` does, each of which is known.
+
+    Args:
+        data: the text.
+        texts: see ``find_bare_ids``, as of the next four.
+        bounds: the same.
+        table: the same.
+        found: the same.
+        spans: the same.
+        marks: int64[n or more], written to: the last mark of each id that is known.
+        mark: one that no other call has had.
+
+    Returns:
+        How many ids it has; OTHER where it is not of that form, or has none, or there is no room
+        for them, or an id is there twice or empty, or one is not known.
+    """
+    count = _find(data, 0, data.size, texts, bounds, table, found, spans, 0)
+    for k in range(count):
+        number = found[k]
+        if number < 0 or marks[number] == mark or spans[k, 0] == spans[k, 1]:
+            return OTHER
+        marks[number] = mark
+    return count if count > 0 else OTHER
 
 
 @compiled(u1s, i8s, types.int32[::1], i8, i8)

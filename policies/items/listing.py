@@ -12,7 +12,9 @@ from policies.items.changes import decode_item
 from policies.items.timeline import ItemTimeline
 
 LOOKED_AT = 1_000
-"""Items that a search looks at before other requests get their turn: a thousandth of a second."""
+"""Items that are put in order before other requests get their turn: a thousandth of a second."""
+DECODED = 250
+"""Items that a search decodes before other requests get their turn: the same."""
 _IN_JSON = re.compile(r"[ !#-\[\]-~]+")
 """Texts that stand in JSON as they are."""
 MANY: Final = 10_000
@@ -77,7 +79,7 @@ class ItemListing:
         ids = await self._sorted()
         found: list[Item] = []
         for at in range(bisect_right(ids, after) if after else 0, len(ids)):
-            if at % LOOKED_AT == LOOKED_AT - 1:
+            if at % DECODED == DECODED - 1:
                 await asyncio.sleep(0)
             item = self._timeline.item(ids[at])
             if item is None or (wanted and not _contains(item, wanted)):

@@ -6,6 +6,7 @@ Refused by the part of a policy's filter that looks at items alone: it is one fo
 import time
 from collections.abc import Callable, Collection, Iterable
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
 
 from banditloop_client.schemas import Item
@@ -13,6 +14,8 @@ from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline, Offer
 from policies.rules.ruled_items import RuledItems
 
+NAMED_BY = 100
+"""Items of which the names of features are looked at, where one is misspelt."""
 SPARE = 64
 """Entries of the queue beyond twice those that are due, before it is made anew."""
 
@@ -103,6 +106,17 @@ class Offering:
     def item(self, item_id: str) -> Item | None:
         """Return an item as it is now, also one that may not be offered; None: there is none."""
         return self.timeline.item(item_id)
+
+    def feature_names(self) -> list[str]:
+        """Return the names of features that some of the items have."""
+        some = (self.item(item_id) for item_id in islice(self.timeline, NAMED_BY))
+        return sorted({name for item in some if item is not None for name in item.features})
+
+    def rule_troubles(self) -> dict[str, str]:
+        """Return by field of the spec what its rule asks of items and none of them can answer."""
+        if self.ruled is None:
+            return {}
+        return self.ruled.rules.troubles(self.ruled.columns, self.feature_names)
 
     def offer_of(self, item_id: str) -> Offer | None:
         """Return when an item is offered; None: always, or there is no such item."""

@@ -181,9 +181,7 @@ def with_configuration(spec: PolicySpec, wanted: WantedConfiguration) -> PolicyS
         log_retention_days=wanted.log_retention_days,
         model_retrain_days=wanted.model_retrain_days,
         auto_optimization_frequency_s=_frequency(wanted, own),
-        auto_optimization_start=_given(
-            wanted.auto_optimization_start_date, own.auto_optimization_start
-        ),
+        auto_optimization_start=_start(wanted, own),
         explains=_kept(wanted.is_inference_explainability_enabled, otherwise=own.explains),
         edited=_now(),
     )
@@ -245,8 +243,16 @@ def _kept(given: bool | msgspec.UnsetType | None, *, otherwise: bool) -> bool:
     return given if isinstance(given, bool) else otherwise
 
 
-def _given(sent: Text, kept: str | msgspec.UnsetType) -> str | msgspec.UnsetType:
-    return sent if isinstance(sent, str) else kept
+def _start(wanted: WantedConfiguration, own: PersonalizerSettings) -> str | msgspec.UnsetType:
+    """Return since when a policy would be optimised, if it were: it is told again as it came."""
+    sent, field = wanted.auto_optimization_start_date, "autoOptimizationStartDate"
+    if not isinstance(sent, str):
+        return own.auto_optimization_start
+    try:
+        datetime.fromisoformat(sent)
+    except ValueError as error:
+        raise InvalidFieldError(f"a time is as in ISO 8601, not {sent!r}", field) from error
+    return sent
 
 
 def _frequency(wanted: WantedConfiguration, own: PersonalizerSettings) -> float | msgspec.UnsetType:

@@ -224,19 +224,27 @@ def _few_columns(part: Part) -> _Columns:
     times: list[int] = []
     lags: list[int] = []
     seqs: list[int] = []
+    before = known = 0
     for time_ms, entry_ms, seq, item, kind in part.events:
-        event_items.append(_number(item, items))
+        number = items.setdefault(item, known)
+        event_items.append(0 if number == known else number + 1)
+        known = len(items)
         event_types.append(types.setdefault(kind, len(types)))
-        times.append(time_ms)
+        times.append(before - time_ms if before else time_ms)
+        before = time_ms
         lags.append(entry_ms - time_ms)
         seqs.append(seq)
 
     shown_items: list[int] = []
     shown_times: list[int] = []
     shown_seqs: list[int] = []
+    before = 0
     for entry_ms, seq, item in part.shown:
-        shown_items.append(_number(item, items))
-        shown_times.append(entry_ms)
+        number = items.setdefault(item, known)
+        shown_items.append(0 if number == known else number + 1)
+        known = len(items)
+        shown_times.append(before - entry_ms if before else entry_ms)
+        before = entry_ms
         shown_seqs.append(seq)
 
     prefix = _common_beginning(items)
@@ -246,11 +254,11 @@ def _few_columns(part: Part) -> _Columns:
         list(types),
         event_items if any(event_items) else [],
         event_types if len(types) > 1 else [],
-        _differences(times) if times else times,
+        times,
         lags if any(lags) else [],
         seqs if any(seqs) else [],
         shown_items if any(shown_items) else [],
-        _differences(shown_times),
+        shown_times,
         shown_seqs if any(shown_seqs) else [],
     )
 

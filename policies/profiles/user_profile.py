@@ -1,7 +1,7 @@
 """What is known of one person: the parts of all logs, and of all their pseudonyms, joined."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from threading import Lock
 
@@ -55,16 +55,6 @@ class UserProfile(msgspec.Struct, frozen=True):
             return self.shown.often(times, since_ms)
         counts = Counter(each.item for each in self.shown if each.entry_ms >= since_ms)
         return [item for item, count in counts.items() if count >= times]
-
-    def counts(self, category: Callable[[str], str | None]) -> dict[str, int]:
-        """Return how many of the events each category has, most first.
-
-        Args:
-            category: an item's, as it is now; None: it has none.
-        """
-        found = Counter(map(category, (event.item for event in self.events)))
-        found.pop(None, None)
-        return {name: count for name, count in found.most_common() if name is not None}
 
 
 UNKNOWN_USER = UserProfile()

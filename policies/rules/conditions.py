@@ -10,11 +10,12 @@ from policies.rules.expressions import (
     Node,
     Operation,
     conjuncts,
+    guarded_fields,
     named_fields,
     operations,
     parse,
 )
-from policies.rules.kinds import field_kinds
+from policies.rules.kinds import Kind, field_kinds
 from policies.rules.texts import TESTED
 from policies.rules.values import Frame, Holds
 
@@ -24,12 +25,17 @@ Condition = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Looks(NamedTuple):
-    """What conditions look at: features of items and of the context, what users did, the time."""
+    """What conditions look at: features of items and of the context, what users did, the time.
+
+    ``needs``: the features of items that nothing asks for whether they are there, each with the
+    kind that it has to be of; None: any.
+    """
 
     items: frozenset[str] = frozenset()
     activities: frozenset[str] = frozenset()
     time: bool = False
     context: frozenset[str] = frozenset()
+    needs: frozenset[tuple[str, Kind | None]] = frozenset()
 
     @classmethod
     def at_all(cls, looks: Iterable["Looks"]) -> "Looks":
@@ -40,6 +46,7 @@ class Looks(NamedTuple):
             frozenset[str]().union(*(each.activities for each in every)),
             any(each.time for each in every),
             frozenset[str]().union(*(each.context for each in every)),
+            frozenset[tuple[str, Kind | None]]().union(*(each.needs for each in every)),
         )
 
 
@@ -62,13 +69,18 @@ class CompiledCondition:
             SpecError: it is none.
         """
         node = parse(where, target)
-        kinds = field_kinds(node, target)
+        kinds, guarded = field_kinds(node, target), guarded_fields(node)
         self.tests = sum(each.name in TESTED for each in operations(node))
         self.looks = Looks(
             frozenset(each.name for each in kinds if each.root == OF_ITEMS),
             frozenset(each.name for each in kinds if each.root == "profile"),
             any(each.root == "time" for each in kinds),
             frozenset(each.name for each in kinds if each.root == "context"),
+            frozenset(
+                (each.name, kind)
+                for each, kind in kinds.items()
+                if each.root == OF_ITEMS and each not in guarded
+            ),
         )
         of_items = [each for each in conjuncts(node) if _is_of_items(each)]
         others = [each for each in conjuncts(node) if not _is_of_items(each)]

@@ -97,6 +97,11 @@ def named_fields(node: Node) -> list[Field]:
     return list(dict.fromkeys(each for each in fields if isinstance(each, Field)))
 
 
+def guarded_fields(node: Node) -> frozenset[Field]:
+    """Return the fields of which an expression asks whether they are there."""
+    return frozenset(each.field for each in _nodes(node) if isinstance(each, Has))
+
+
 def operations(node: Node) -> list[Operation]:
     """Return the operators and functions of an expression, as they come."""
     return [each for each in _nodes(node) if isinstance(each, Operation)]

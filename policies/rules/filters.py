@@ -36,7 +36,7 @@ class FilterRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Filter:
-    """A filter's condition, and what becomes of an item of which nothing can be said."""
+    """A filter's condition, and whether it admits an item of which nothing can be said."""
 
     def __init__(self, where: str, target: str, *, admits_unknown: bool) -> None:
         """Compile a condition.
@@ -50,7 +50,7 @@ class Filter:
             SpecError: it is none.
         """
         self.condition = CompiledCondition(where, target)
-        self._admits_unknown = admits_unknown
+        self.admits_unknown = admits_unknown
 
     def admitted(self, found: Holds) -> Any:
         """Return which items are admitted, bool[n] or one for all.
@@ -58,7 +58,7 @@ class Filter:
         Args:
             found: of each, what is known of whether it is.
         """
-        return np.logical_not(found.no) if self._admits_unknown else found.yes
+        return np.logical_not(found.no) if self.admits_unknown else found.yes
 
 
 @lru_cache(REMEMBERED)

@@ -1,14 +1,17 @@
 """All rules of a policy, compiled: what a decision is made under, whoever asks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from policies.rules.boosts import Boost, Boosts
+from policies.rules.columns import CODES, ItemColumns
 from policies.rules.conditions import Looks
 from policies.rules.filters import Filter, FilterRule
+from policies.rules.kinds import SAID, Kind
 from policies.rules.pages.page import Page
 from policies.rules.placements import Placement, Placements
 from policies.rules.quotas.compiled import Quotas
 from policies.rules.quotas.quota import Exposure, Quota
+from policies.typed_yaml import nearest
 
 
 class PolicyRules:
@@ -72,3 +75,55 @@ class PolicyRules:
         named = [] if filter_rule is None else filter_rule.fields
         of_pages = () if page is None else page.item_fields
         self.item_fields = sorted({*self.looks.items, *named, *of_pages})
+
+    def troubles(
+        self, columns: ItemColumns, names: Callable[[], Collection[str]]
+    ) -> dict[str, str]:
+        """Return by field of the spec what its rule asks of items and none of them can answer.
+
+        Args:
+            columns: the features of the items.
+            names: gives the names of features that items have, of which the nearest is suggested.
+        """
+        found: dict[str, list[str]] = {}
+        for field, needs in self._needs():
+            for said in unanswered(needs, columns, names):
+                found.setdefault(field, []).append(said)
+        return {field: "; ".join(each) for field, each in found.items()}
+
+    def _needs(self) -> Iterator[tuple[str, Iterable[tuple[str, Kind | None]]]]:
+        """Yield the features of items that rules need, by the rule's field in the spec."""
+        for field, looks in self.looks_by_field.items():
+            yield field, looks.needs
+        if self.page is not None:
+            yield "page", [(name, None) for name in self.page.item_fields]
+        if self.filter_rule is not None:
+            yield "filter.fields", [(name, None) for name in self.filter_rule.fields]
+
+
+def unanswered(
+    needs: Iterable[tuple[str, Kind | None]],
+    columns: ItemColumns,
+    names: Callable[[], Collection[str]],
+) -> Iterator[str]:
+    """Yield what is asked of items and none of them can answer; nothing, if there are no items.
+
+    Args:
+        needs: features, each with the kind that it has to be of; None: any.
+        columns: the features of the items.
+        names: gives the names of features that items have.
+    """
+    if not columns.place:
+        return
+    for name, kind in sorted(needs, key=lambda need: need[0]):
+        counts = columns.columns[name].counts
+        kinds = [each for each, code in CODES.items() if counts[code]]
+        if not kinds:
+            near = nearest(name, [*names()]).rstrip()
+            yield f"no item has item.{name}" + (f": {near}" if near else "")
+        elif kind is not None and kind not in kinds:
+            said = " or a ".join(SAID[each] for each in kinds)
+            yield (
+                f"item.{name} is a {said} wherever an item has it, and a {SAID[kind]} has to stand"
+                " there"
+            )

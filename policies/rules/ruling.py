@@ -1,6 +1,6 @@
 """What the rules say of one request."""
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Final
 
@@ -17,6 +17,7 @@ from policies.rules.columns import Bools
 from policies.rules.conditions import CompiledCondition, Looks
 from policies.rules.pages.ruled_page import RuledPage
 from policies.rules.placements import OnPage
+from policies.rules.policy_rules import unanswered
 from policies.rules.quotas.prices import ScarceGroup
 from policies.rules.quotas.quota import Control
 from policies.rules.ruled_items import NO_ROW, Asked, RuledItems
@@ -134,6 +135,22 @@ class Admission:
         if self._few is None and np.count_nonzero(known) <= FEW * known.size:
             self._few = np.flatnonzero(known)
         return self._few
+
+    def why_nothing(self, names: Callable[[], Collection[str]] = list) -> Iterator[str]:
+        """Yield what the filters ask and nobody answers, so that they can admit nothing.
+
+        Args:
+            names: gives the names of features that items have, of which the nearest is suggested.
+        """
+        own = (POLICY_FILTER, self.items.rules.filter), (REQUEST_FILTER, self._asked.filter)
+        for target, asked in own:
+            if asked is None or asked.admits_unknown:
+                continue
+            looks = asked.condition.looks
+            for said in unanswered(looks.needs, self.items.columns, names):
+                yield f"{target}: {said}"
+            for name in sorted(looks.context - self._asked.context.keys()):
+                yield f"{target}: the request has no context.{name}"
 
     def _known(self) -> Bools | None:
         """Return of all items whether they may be chosen, by their rows; None: not looked at."""

@@ -207,6 +207,19 @@ class ComparingSource(Protocol):
 
 
 @runtime_checkable
+class VectorReader(Protocol):
+    """A source that compares items by vectors that they bring."""
+
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long the vectors are of all items but some, by the vectors' names.
+
+        Args:
+            but: those that are about to be others. What no other item has says nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class ContextScorer(Protocol):
     """Proposes nothing, and scores what is to be chosen from in the context of the decision."""
 

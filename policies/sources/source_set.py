@@ -1,6 +1,6 @@
 """The sources of a policy as one artifact has them: what is swapped when another is to serve."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,6 +12,7 @@ from policies.sources.base import (
     ContextScorer,
     OfferingFollower,
     Source,
+    VectorReader,
 )
 
 
@@ -60,6 +61,20 @@ class SourceSet:
     def comparing(self) -> dict[str, ComparingSource]:
         """Those that can say which items are like another, by name."""
         return {each.name: each for each in self.proposing if isinstance(each, ComparingSource)}
+
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are, by name, where the sources compare items by them.
+
+        Args:
+            but: items that do not count, since they are about to be others.
+        """
+        lengths: dict[str, int] = {}
+        for source in self.proposing:
+            if isinstance(source, VectorReader):
+                for name, length in source.vector_lengths(but).items():
+                    # Where two sources were made for two lengths, either may come.
+                    lengths[name] = length if lengths.get(name, length) == length else 0
+        return lengths
 
     def over(self, offering: Offering) -> Self:
         """Return the same sources over what may be offered."""

@@ -21,7 +21,7 @@ from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Refusal
 from policies.fold.verify import ServedSnapshot
 from policies.items.catalogue import Catalogue
-from policies.items.timeline import ItemTimeline, whole_catalogue
+from policies.items.timeline import ItemTimeline
 from policies.profiles.part import MOST_KEPT, CutRule
 from policies.profiles.signals import REWARD
 from policies.spec import PolicySpec
@@ -29,9 +29,8 @@ from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
 from serve_app.store.history import History
-from serve_app.store.items.bases import read_base
-from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys, Keys, UsersKeys
+from serve_app.store.items.history import items_now
+from serve_app.store.keys import Keys, UsersKeys
 from serve_app.store.merges import partition_count
 from serve_app.store.progress import Progress, decode_progress, decode_refusals
 from serve_app.store.replicas.artifacts import ServedArtifact, ask_to_load, read_reports
@@ -183,15 +182,7 @@ class StoredPolicy:
         Raises:
             ArtifactError, MissingBlobError: they are not stored, or damaged.
         """
-        keys = ItemsKeys(space_name(self._client, self.keys.policy))
-        history, base = ItemsHistory(self._client, keys, None), read_base(self._client, keys)
-        if base is None:
-            return ItemTimeline(Catalogue())
-        whole = Catalogue.decode(whole_catalogue(history.blob, base.digest))
-        timeline = ItemTimeline(whole, version=base.version, at=base.begins)
-        for entry in history.encoded(base.begins):
-            timeline.apply(entry, history.blob)
-        return timeline
+        return items_now(self._client, space_name(self._client, self.keys.policy))
 
     def part_rule(self, spec: PolicySpec) -> CutRule | None:
         """Return what of its users is worth keeping, whatever a spec asks for; None: it has none.

@@ -26,7 +26,17 @@ from serve_app.api.routes import (
     space_of,
 )
 from serve_app.api.statuses import STATUS, error_bytes, status_of
-from serve_app.api.wire import JSON, Answer, Receive, Scope, Send, encode, read_body, split_path
+from serve_app.api.wire import (
+    JSON,
+    WHOLE_BODY,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    encode,
+    read_body,
+    split_path,
+)
 
 RETRY_AFTER_S = b"1"
 ROUTE_LABEL = "banditloop.route"
@@ -136,7 +146,12 @@ class Api:
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
         body, decoder = b"", route.decoder
         if decoder is not None:
-            body = await read_body(scope, receive, route.limit)
+            # As a rule it is there, and nothing is to be waited for.
+            whole = scope.get(WHOLE_BODY)
+            if whole is not None and len(whole) <= route.limit.size:
+                body = whole
+            else:
+                body = await read_body(scope, receive, route.limit)
         started = time.perf_counter()
         request = None if decoder is None else decode_body(body, decoder)
 

@@ -24,6 +24,7 @@ from bandits.errors import (
     MalformedBodyError,
     NonFiniteNumberError,
 )
+from bandits.log.codec import MALFORMED
 from bandits.values import FeatureMap, Value
 from policies.requests import ActionRequest, BareRequest, RankRequest, plain_features
 
@@ -35,6 +36,8 @@ UNIONS = frozenset({Union, types.UnionType})
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
+_ACTIONS, _FEATURES = b'"actions"', b'"features"'
+_ACTIONS_AT = RankRequest.__struct_fields__.index("actions")
 _any = msgspec.json.Decoder()
 
 
@@ -96,9 +99,10 @@ def whole(request: RankRequest) -> RankRequest:
     """
     if type(request) is not BareRequest:
         return request
-    sent = b'{"actions":%b}' % (bytes(request.actions) or b"null")
-    fields = {**msgspec.structs.asdict(request), "actions": decode_body(sent, _actions).actions}
-    return RankRequest(**fields)
+    sent = b'{"actions":%b}' % (request.sent or b"null")
+    fields = list(msgspec.structs.astuple(request))
+    fields[_ACTIONS_AT] = decode_body(sent, _actions).actions
+    return RankRequest(*fields)
 
 
 def whole_or_error(request: RankRequest) -> RankRequest | BanditloopError:
@@ -116,6 +120,69 @@ class _Actions(msgspec.Struct, frozen=True):
 
 
 _actions = msgspec.json.Decoder(_Actions)
+
+
+class RankDecoder:
+    """Decodes the request for a decision, and leaves its actions as they are where that may do.
+
+    It does where they are ids and nothing else, and no event_id says that it may come again: what
+    it is remembered by is all of it, decoded.
+    """
+
+    type = RankRequest
+
+    def __init__(self) -> None:
+        self._bare = msgspec.json.Decoder(BareRequest)
+        self._whole = msgspec.json.Decoder(RankRequest)
+
+    def decode(self, body: bytes | msgspec.Raw, /) -> RankRequest:
+        """Return what is asked.
+
+        Raises:
+            MsgspecError: it is wrong.
+        """
+        if _FEATURES in body or _ACTIONS not in body:
+            return self._whole.decode(body)
+        try:
+            bare = self._bare.decode(body)
+        except MALFORMED:
+            bare = None  # what is wrong first is said of all of it
+        if bare is None or bare.event_id is not None or not bare.sent.startswith(b"["):
+            return self._whole.decode(body)
+        return bare
+
+
+class RawBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The items of a batch, each decoded by itself, so that one at fault refuses no other."""
+
+    requests: list[msgspec.Raw]
+
+
+class WholeBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The items of a batch, of which at most actions are at fault."""
+
+    requests: list[BareRequest]
+
+
+class BatchDecoder:
+    """Decodes a batch as a whole, which is faster, or else as items to be decoded one by one."""
+
+    type = RawBatch
+
+    def __init__(self) -> None:
+        self._whole = msgspec.json.Decoder(WholeBatch)
+        self._raw = msgspec.json.Decoder(RawBatch)
+
+    def decode(self, body: bytes | msgspec.Raw, /) -> WholeBatch | RawBatch:
+        """Return the items of a batch.
+
+        Raises:
+            MsgspecError: this is no batch at all.
+        """
+        try:
+            return self._whole.decode(body)
+        except MALFORMED:
+            return self._raw.decode(body)
 
 
 def decode_query(raw: bytes, kind: type[T]) -> T:
@@ -159,15 +226,20 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
         return MalformedBodyError("the body is nested too deeply", "body")
     if "out of range" in str(error):
         try:
-            target = _infinite(json.loads(body), "")
+            target = infinite_in(json.loads(body))
         except (ValueError, RecursionError):
             target = None
         return NonFiniteNumberError("a number is too large", target or "body")
     return MalformedBodyError(f"the body is not JSON: {error}", "body")
 
 
-def _infinite(value: Any, target: str) -> str | None:
-    """Return where the first number is that a float cannot hold."""
+def infinite_in(value: Any, target: str = "") -> str | None:
+    """Return where the first number is that a float cannot hold; None: there is none.
+
+    Args:
+        value: what JSON says.
+        target: its own path.
+    """
     if isinstance(value, dict):
         inner = [(f"{target}.{name}".removeprefix("."), entry) for name, entry in value.items()]
     elif isinstance(value, list):
@@ -176,7 +248,7 @@ def _infinite(value: Any, target: str) -> str | None:
         return None if abs(value) <= sys.float_info.max else target
     else:
         return None
-    return next((where for path, part in inner if (where := _infinite(part, path))), None)
+    return next((where for path, part in inner if (where := infinite_in(part, path))), None)
 
 
 def _plain(value: Any, hint: Any, target: str) -> Any:

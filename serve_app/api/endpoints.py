@@ -10,11 +10,10 @@ from banditloop_client import schemas
 from banditloop_client.explain_schemas import Explanation
 from bandits import errors
 from bandits.errors import BanditloopError
-from bandits.log.codec import MALFORMED
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
-from policies.requests import BareRequest, RankRequest, check_event_id
-from serve_app.api.bodies import decode_body
+from policies.requests import RankRequest, check_event_id
+from serve_app.api.bodies import BatchDecoder, RankDecoder, RawBatch, WholeBatch, decode_body
 from serve_app.api.console_endpoints import CONSOLE_ROUTES
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.item_endpoints import ITEM_ROUTES
@@ -25,39 +24,6 @@ from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
 from serve_app.store.progress import LearningHealth
 
 CATALOGUE_LIMIT = BodyLimit(64 << 20, 60.0)
-
-
-class RawBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The items of a batch, each decoded by itself, so that one at fault refuses no other."""
-
-    requests: list[msgspec.Raw]
-
-
-class WholeBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The items of a batch, of which at most actions are at fault."""
-
-    requests: list[BareRequest]
-
-
-class BatchDecoder:
-    """Decodes a batch as a whole, which is faster, or else as items to be decoded one by one."""
-
-    type = RawBatch
-
-    def __init__(self) -> None:
-        self._whole = msgspec.json.Decoder(WholeBatch)
-        self._raw = msgspec.json.Decoder(RawBatch)
-
-    def decode(self, body: bytes | msgspec.Raw, /) -> WholeBatch | RawBatch:
-        """Return the items of a batch.
-
-        Raises:
-            MsgspecError: this is no batch at all.
-        """
-        try:
-            return self._whole.decode(body)
-        except MALFORMED:
-            return self._raw.decode(body)
 
 
 # Decisions
@@ -130,7 +96,14 @@ def _decided(
     logged: bool,
 ) -> schemas.RankResponse:
     """Return a decision as it is answered."""
-    ids = record.action_ids
+    ids, chosen = record.action_ids, record.chosen
+    # Of most decisions there is nothing more to say.
+    if record.rules is None and record.profile is None and not _asks_more(request):
+        slots = [schemas.Chosen(at, ids[k], record.propensity(at)) for at, k in enumerate(chosen)]
+        return schemas.RankResponse(
+            record.event_id, record.policy, record.snapshot_id, logged, slots
+        )
+
     pmf = None
     if request.return_pmf:
         pmf = [
@@ -138,9 +111,9 @@ def _decided(
             for name, p in zip(ids, record.pmfs()[0].tolist() if ids else (), strict=True)
         ]
 
-    chosen = [
+    slots = [
         schemas.Chosen(at, ids[k], record.propensity(slot))
-        for slot, (at, k) in enumerate(zip(record.page_slots(), record.chosen, strict=True))
+        for slot, (at, k) in enumerate(zip(record.page_slots(), chosen, strict=True))
     ]
     # Whether what is known of the user, and of the visit, was heeded.
     profile = repeat = None
@@ -157,7 +130,7 @@ def _decided(
         record.policy,
         record.snapshot_id,
         logged,
-        chosen,
+        slots,
         pmf,
         profile,
         repeat,
@@ -165,6 +138,11 @@ def _decided(
         None if record.rules is None else record.rules.short,
         *_placed(record),
     )
+
+
+def _asks_more(request: RankRequest) -> bool:
+    """Return whether a request asks for more than what was chosen."""
+    return request.return_pmf or request.explain or request.visit_id is not None
 
 
 def _placed(
@@ -319,6 +297,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
         scope="rank",
         handler=rank,
         failures=(*_BODY, 409, 502, 503),
+        decodes=RankDecoder(),
     ),
     Route(
         schemas.RANK_BATCH,

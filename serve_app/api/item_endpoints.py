@@ -1,5 +1,6 @@
 """The endpoints of items: what there is to offer, one by one or many at once."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from banditloop_client import schemas
 from bandits.errors import InvalidItemIdError, TooManyItemsError
 from bandits.log.records import ItemChange
-from policies.items.changes import check_item, encode_item
+from policies.items.changes import check_item, check_lengths, encode_item
 from policies.requests import Item
 from serve_app.api.routes import Call, Route
 from serve_app.api.wire import BodyLimit
@@ -21,7 +22,8 @@ async def put_item(call: Call[schemas.ItemRequest]) -> schemas.ItemsVersion:
     item_id, named = call.parameters["item_id"], call.request.id
     if named not in {msgspec.UNSET, item_id}:
         raise InvalidItemIdError(f"the path names the item {item_id!r}, not {named!r}", "id")
-    return await call.service.change_items([_put(call.request.item(item_id), "")])
+    lengths = call.service.vector_lengths({item_id})
+    return await call.service.change_items([_put(call.request.item(item_id), lengths, "")])
 
 
 async def put_items(call: Call[schemas.ItemsRequest]) -> schemas.ItemsVersion:
@@ -31,18 +33,32 @@ async def put_items(call: Call[schemas.ItemsRequest]) -> schemas.ItemsVersion:
         raise TooManyItemsError(
             f"1 to {schemas.MAX_ITEMS:,} items at once, not {len(items):,}", "items"
         )
+    lengths = call.service.vector_lengths({item.id for item in items})
     return await call.service.change_items(
-        [_put(item, f"items[{at}].") for at, item in enumerate(items)]
+        [_put(item, lengths, f"items[{at}].") for at, item in enumerate(items)]
     )
 
 
-def _put(item: Item, target: str) -> ItemChange:
-    return ItemChange("put", item.id, encode_item(check_item(item, target)))
+def _put(item: Item, lengths: Mapping[str, int], target: str) -> ItemChange:
+    """Return the change that puts an item.
+
+    Args:
+        item: as it was sent.
+        lengths: those of the vectors of other items, by name.
+        target: the item's path in the request, and a dot; or nothing.
+
+    Raises:
+        InvalidInputError: it cannot be offered; it names the field.
+    """
+    check_lengths(check_item(item, target).vectors, lengths, target)
+    return ItemChange("put", item.id, encode_item(item))
 
 
 async def patch_item(call: Call[schemas.ItemPatch]) -> schemas.ItemsVersion:
     """Change some fields of an item."""
-    change = ItemChange("patch", call.parameters["item_id"], encode_item(call.request))
+    item_id = call.parameters["item_id"]
+    check_lengths(call.request.vectors, call.service.vector_lengths({item_id}))
+    change = ItemChange("patch", item_id, encode_item(call.request))
     return await call.service.change_items([change])
 
 

@@ -39,7 +39,7 @@ class PolicyService(Protocol):
         """Return the decision, and whether it is known to be logged.
 
         Args:
-            request: what is asked.
+            request: what is asked; its actions may be as they were sent (``BareRequest``).
             is_new: whether its event_id was made just now, so that it has answered nobody.
             again: whether a request is decided, too, whose event_id has answered another one: that
                 is logged, and never learned.
@@ -88,6 +88,14 @@ class PolicyService(Protocol):
 
     async def change_items(self, changes: Sequence[ItemChange]) -> schemas.ItemsVersion:
         """Make changes part of the log, at once; return the version that they have made."""
+        ...
+
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are, by name, where sources compare items by them.
+
+        Args:
+            but: items that do not count, since they are about to be others.
+        """
         ...
 
     async def item(self, item_id: str) -> schemas.ItemResponse:

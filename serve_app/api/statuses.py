@@ -33,6 +33,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.InvalidItemIdError: 422,
     errors.TextTooLongError: 422,
     errors.InvalidVectorError: 422,
+    errors.VectorLengthError: 422,
     errors.InvalidTimesError: 422,
     errors.BodyTooLargeError: 413,
     errors.BodyTimeoutError: 408,

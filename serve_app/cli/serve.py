@@ -1,6 +1,7 @@
 """``banditloop serve``: serve policies until a signal comes."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -106,9 +107,10 @@ class Signals:
         """From now on a signal raises nothing."""
         self.starting = False
 
-    def wait(self) -> None:
-        """Return once a signal has come."""
-        while not self.number:
+    def wait(self, seconds: float = math.inf) -> None:
+        """Return once a signal has come, and after some seconds at the latest."""
+        until = time.monotonic() + seconds
+        while not self.number and time.monotonic() < until:
             self.take()
             time.sleep(CALL_S)
 
@@ -166,7 +168,7 @@ def _run_until_signal(
         with quiet, contextlib.ExitStack() as running:
             if address is None:
                 say("starting: Valkey, Ray, HAProxy, replicas (about 20 s)")
-                service: contextlib.AbstractContextManager[RunningService | str] = serving(
+                service: contextlib.AbstractContextManager[RunningService] = serving(
                     settings, specs, forks
                 )
             else:
@@ -174,7 +176,7 @@ def _run_until_signal(
                 service = serving_on_cluster(settings, specs, address)
             started = _start(running, service, signals, ray_log)
             signals.ready()
-            url = started if isinstance(started, str) else started.url
+            url = started.url
 
             names = ", ".join(spec.name for spec in specs)
             say(("ready", "green"), f"  {url}  policies: {names}  docs: {url}/docs")
@@ -183,13 +185,13 @@ def _run_until_signal(
                 f" Ray itself in {ray_log}"
             )
 
-            if isinstance(started, str):
-                signals.wait()
-            else:
-                notes = settled_at(started.settings, specs)[1]
-                for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
-                    say(note)
+            notes = settled_at(started.settings, specs)[1]
+            for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
+                say(note)
+            if address is None:
                 _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
+            else:
+                _answer_clients(started, signals)
             say("stopping")
     except InterruptedStartError:
         say("stopped before it was ready")
@@ -198,11 +200,11 @@ def _run_until_signal(
 
 def _start(
     running: contextlib.ExitStack,
-    service: "contextlib.AbstractContextManager[RunningService | str]",
+    service: "contextlib.AbstractContextManager[RunningService]",
     signals: Signals,
     ray_log: Path,
-) -> "RunningService | str":
-    """Return the started service, or its URL where it runs on a cluster."""
+) -> "RunningService":
+    """Return the started service."""
     try:
         return running.enter_context(service)
     except Exception as error:
@@ -237,6 +239,13 @@ def _answer_calls(service: "RunningService", door: "Door", signals: Signals) -> 
                 call.answer(msgspec.json.encode(answer))
         finally:
             call.close()
+
+
+def _answer_clients(service: "RunningService", signals: Signals) -> None:
+    """Do what clients ask, until a signal comes: a cluster's policies change by nothing else."""
+    while not signals.number:
+        heed_clients(service)
+        signals.wait(LOOK_S)
 
 
 def heed_clients(service: "RunningService") -> None:

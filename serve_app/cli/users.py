@@ -123,10 +123,12 @@ def export_held(
 
     Where the logs are long this takes a while: all of the archive is looked through.
     """
+    from policies.profiles.category_counts import CategoryCounts, with_counts
     from policies.pseudonyms import check_user_id
     from serve_app.admin.spaces import known_secret, opened_space
     from serve_app.admin.users.user_export import export_user
     from serve_app.settings import Settings
+    from serve_app.store.items.history import items_now
 
     check_user_id(user)
     with opened_space(space, redis_url, data_dir) as (client, found, settings):
@@ -142,6 +144,10 @@ def export_held(
                 files=profiles or (),
                 progress=lambda count: progress.update(task, completed=count),
             )
+        items, counts = items_now(client, found.name), CategoryCounts()
+        for event in held.profile.events:
+            counts.add(items.item(event.item_id))
+        held = with_counts(held, counts)
     data = msgspec.json.format(msgspec.json.encode(held))
     if out is None:
         typer.echo(data.decode())

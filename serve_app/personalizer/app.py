@@ -7,7 +7,7 @@ at ``/policies/{policy}/personalizer``. What is asked elsewhere goes on to our o
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bandits import errors
 from bandits.errors import BanditloopError
 from serve_app.api.api_keys import Headers, KeyRing
-from serve_app.api.asgi import ROUTE_LABEL, Api
+from serve_app.api.asgi import MAX_PATHS, ROUTE_LABEL, Api
 from serve_app.api.bodies import decode_query
 from serve_app.api.ports import Backend
 from serve_app.api.routes import Call, Resource, RouteTable, needed_scope
@@ -48,6 +48,14 @@ class AskedPath(NamedTuple):
     parts: Sequence[str]
 
 
+class _Found(NamedTuple):
+    """What a path asks for, and what is there; None: nothing is."""
+
+    asked: AskedPath
+    parts: Sequence[str]
+    resource: Resource | None
+
+
 class PersonalizerApi:
     """Answers Personalizer's clients, and leaves all other requests to ``api``."""
 
@@ -71,6 +79,7 @@ class PersonalizerApi:
         self._api = api
         self._backend = backend
         self._keys = keys
+        self._paths: dict[tuple[bytes | None, str], _Found] = {}
 
     @property
     def backend(self) -> Backend:
@@ -79,16 +88,16 @@ class PersonalizerApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        asked = None
+        found = None
         if scope["type"] == "http" and scope["path"].startswith(_PREFIXES):
-            asked = asked_of(split_path(scope))
-        if asked is None:
+            found = self._found(scope)
+        if found is None:
             await self._api(scope, receive, send)
             return
 
         headers: list[tuple[bytes, bytes]] = []
         try:
-            (status, body, content_type), headers = await self._answer(asked, scope, receive)
+            (status, body, content_type), headers = await self._answer(found, scope, receive)
         except RefusedCall as refusal:
             status, body, content_type = refusal.status, refusal_bytes(refusal), JSON
             headers = refusal.headers
@@ -111,9 +120,30 @@ class PersonalizerApi:
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, asked: AskedPath, scope: Scope, receive: Receive) -> HeadedAnswer:
+    def _found(self, scope: Scope) -> _Found | None:
+        """Return what a path asks of the protocol; None: it is none of its paths."""
+        method = scope["method"]
+        key = scope.get("raw_path"), method
+        found = self._paths.get(key)
+        if found is not None:
+            return found
+
+        asked = asked_of(split_path(scope))
+        if asked is None:
+            return None
+        parts = ["", *asked.parts]
+        resource = self._operations.find("/".join(parts), parts, method)
+        found = _Found(asked, parts, resource)
+        # Such a path comes with every rank, one with parameters once.
+        if key[0] and resource is not None and not resource.has_parameters:
+            if len(self._paths) >= MAX_PATHS:
+                self._paths.clear()
+            self._paths[key] = found
+        return found
+
+    async def _answer(self, found: _Found, scope: Scope, receive: Receive) -> HeadedAnswer:
         try:
-            policy, operation, parameters = self._admitted(asked, scope)
+            policy, operation, parameters = self._admitted(found, scope)
         except BanditloopError as error:
             raise refused(error, "BadRequest") from error
         try:
@@ -122,13 +152,11 @@ class PersonalizerApi:
             raise refused(error, operation.refusal_of(error.target)) from error
 
     def _admitted(
-        self, asked: AskedPath, scope: Scope
-    ) -> tuple[str, PersonalizerRoute[Any, Any], dict[str, str]]:
+        self, found: _Found, scope: Scope
+    ) -> tuple[str, PersonalizerRoute[Any, Any], Mapping[str, str]]:
         """Return the policy, the operation and its parameters, if the request may pass."""
         method, headers = scope["method"], scope["headers"]
-        parts = ["", *asked.parts]
-        path = "/".join(parts)
-        resource = self._operations.find(path, parts, method)
+        asked, parts, resource = found
 
         # Whoever has no key learns neither which policies nor which operations there are.
         policies = [asked.policy] if asked.policy is not None else self._meant(headers)
@@ -146,6 +174,7 @@ class PersonalizerApi:
         if policy not in services:
             raise errors.UnknownPolicyError(f"no policy {policy!r} is served here", "policy")
         if resource is None:
+            path = "/".join(parts)
             raise errors.NotFoundError(f"Personalizer has no operation {path}", "path")
 
         scope[ROUTE_LABEL] = f"{ROOM}:{resource.label}"
@@ -154,7 +183,7 @@ class PersonalizerApi:
             raise errors.MethodNotAllowedError(
                 f"use {resource.allowed} here, not {method}", "method", allowed=resource.allowed
             )
-        return policy, operation, dict(resource.parameters(parts))
+        return policy, operation, resource.parameters(parts)
 
     def _meant(self, headers: Headers) -> list[str]:
         """Return the policies that a request may mean whose path names none."""
@@ -168,7 +197,7 @@ class PersonalizerApi:
         self,
         policy: str,
         operation: PersonalizerRoute[Any, Any],
-        parameters: dict[str, str],
+        parameters: Mapping[str, str],
         scope: Scope,
         receive: Receive,
     ) -> HeadedAnswer:

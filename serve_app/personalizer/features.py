@@ -30,8 +30,7 @@ def record_features(
         number: what stands in the path for ``%d``.
 
     Raises:
-        InvalidFieldError: a name is empty, a value of no known kind, or a feature both a text and a
-            number; it names the field.
+        InvalidFieldError: a name is empty, or a value of no known kind; it names the field.
         NonFiniteNumberError: a number is not finite.
     """
     # Most are one object without anything inside: as a record has it.
@@ -104,15 +103,15 @@ def _put_feature(features: FeatureMap, name: str, value: Value) -> None:
     before = features.get(name)
     if before is None:
         features[name] = value
-        return
-    of_text = [isinstance(each, str | list) for each in (before, value)]
-    if of_text == [True, True]:
+    elif isinstance(before, str | list) or isinstance(value, str | list):
         features[name] = [*_as_texts(before), *_as_texts(value)]
-    elif of_text == [False, False]:
-        features[name] = float(before) + float(value)  # type: ignore[arg-type]
     else:
-        raise InvalidFieldError("a feature is not both a text and a number", name)
+        features[name] = float(before) + float(value)
 
 
 def _as_texts(value: Value) -> list[str]:
-    return value if isinstance(value, list) else [str(value)]
+    if isinstance(value, list):
+        return value
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return [value if isinstance(value, str) else f"{value:g}"]

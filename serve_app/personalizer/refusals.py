@@ -14,6 +14,7 @@ from bandits.errors import BanditloopError
 from serve_app.api.api_keys import error_headers
 from serve_app.api.statuses import status_of
 from serve_app.api.wire import encode
+from serve_app.personalizer.naming import their_name
 
 
 class RefusedCall(Exception):  # noqa: N818 - it is raised for every answer that is no success
@@ -77,15 +78,16 @@ def refused(error: BanditloopError, code: str) -> RefusedCall:
         error: what was raised on purpose.
         code: the operation's own, of what is wrong with its request.
     """
+    target = their_name(error.target)
     known = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
     if known is not None:
-        return RefusedCall(*known, error.message, error.target, error_headers(error))
+        return RefusedCall(*known, error.message, target, error_headers(error))
 
     # Where our API tells kinds of wrong requests apart by their status, this one has 400 only.
     if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RefusedCall(HTTPStatus.BAD_REQUEST, code, error.message, error.target)
+        return RefusedCall(HTTPStatus.BAD_REQUEST, code, error.message, target)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return RefusedCall(status, "InternalServerError", error.message, error.target)
+    return RefusedCall(status, "InternalServerError", error.message, target)
 
 
 def refusal_bytes(refusal: RefusedCall) -> bytes:

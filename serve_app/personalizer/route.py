@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from banditloop_client.schemas import A, Q
+from bandits.errors import InvalidInputError
 from serve_app.api.bodies import decode_body
 from serve_app.api.routes import Route
 from serve_app.api.wire import Answer
+from serve_app.personalizer.naming import named
 
 
 class HeadedAnswer(NamedTuple):
@@ -58,7 +60,10 @@ class PersonalizerRoute(Route[Q, A]):
         if quick is not None and not (b'"_' in body or b'""' in body or b"\\" in body):
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 return quick.decode(body)
-        return decode_body(body, self.decoder)
+        try:
+            return decode_body(body, self.decoder)
+        except InvalidInputError as error:
+            raise named(error, body) from error
 
     def refusal_of(self, target: str | None) -> str:
         """Return the protocol's code of what is wrong with a field of its request."""

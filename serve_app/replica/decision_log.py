@@ -87,7 +87,14 @@ class DecisionLog:
             record: the decision.
             request: what it answers.
         """
-        return (await self._append(self._log_of(record.event_id), [record], [request]))[0]
+        keys = self._log_of(record.event_id)
+        if self._known is not None:
+            return (await self._append(keys, [record], [request]))[0]
+        try:
+            await self._writer.append(keys.log, record)
+        except LogUnavailableError:
+            return False
+        return True
 
     async def _append(
         self, keys: Keys, records: Sequence[DecisionRecord], requests: Sequence[RankRequest]

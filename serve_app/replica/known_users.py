@@ -20,7 +20,8 @@ from policies.spec import PolicySpec
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.keys import partitions
 from serve_app.store.profiles.part_state import are_whole
-from serve_app.store.replicas.shared_wire import Command, SharedWire
+from serve_app.store.replicas.messages import Command
+from serve_app.store.replicas.shared_wire import SharedWire
 from serve_app.store.spaces import decode_space
 from serve_app.store.users.persons import Person
 

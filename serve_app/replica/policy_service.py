@@ -40,11 +40,11 @@ from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
 from policies.profiles.known_user import KnownUser
 from policies.ranker import Around, Ranker
-from policies.requests import Item, RankRequest
+from policies.requests import BareRequest, Item, RankRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.refreshes import follow_refresh
-from serve_app.api.bodies import whole_or_error
+from serve_app.api.bodies import whole, whole_or_error
 from serve_app.api.readiness import stalled_at
 from serve_app.replica.artifact_swap import ArtifactSwap
 from serve_app.replica.decision_log import DecisionLog
@@ -210,11 +210,19 @@ class RedisPolicyService:
         """Decide, and log the decision; return it, and whether it is known to be logged.
 
         Args:
-            request: what is asked.
+            request: what is asked; its actions may be as they were sent.
             is_new: whether its event_id was made just now, so that it has answered nobody.
             again: whether a request is decided, too, whose event_id has answered another one: that
                 is logged, and never learned.
         """
+        if type(request) is BareRequest:
+            bare = None
+            if self._known is None and request.event_id is None:
+                bare = self.ranker.rank_bare(request)
+            if bare is not None:
+                return bare, bool(await self._log.append(bare, request))
+            request = whole(request)
+
         for _ in range(ERASED_ATTEMPTS):
             known = None if self._known is None else await self._known.know(request)
             made = await self._decide(request, known)
@@ -387,6 +395,10 @@ class RedisPolicyService:
         """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""
         return await self.items_log.change(changes)
 
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long vectors of items are; see ``Ranker.vector_lengths``."""
+        return self.ranker.vector_lengths(but)
+
     async def replace_catalogue(self, items: list[Item]) -> str:
         """Replace all items; see ``ReplicaItems.replace``."""
         return await self.items_log.replace(items)
@@ -462,6 +474,7 @@ class RedisPolicyService:
             refresh=refreshed,
             signals=_signals_info(stats),
             quotas=_quotas_info(stats),
+            rule_troubles=self.ranker.offering.rule_troubles(),
         )
 
     def _accept(self, snapshot_id: str, published: Published) -> None:
@@ -477,6 +490,9 @@ class RedisPolicyService:
 
     def _offer(self, timeline: ItemTimeline, changed: Collection[str] | None) -> None:
         self.ranker.offer(timeline.newest, timeline, changed)
+        if changed is None:
+            for field, trouble in self.ranker.offering.rule_troubles().items():
+                log.warning("%s of %s: %s", field, self.spec.name, trouble)
 
     async def _follow_artifact(self) -> None:
         """Say which artifact serves, and load what is asked for or could not be loaded before."""

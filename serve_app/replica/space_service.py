@@ -16,6 +16,7 @@ from bandits.errors import (
 from bandits.log.positions import position_ms
 from bandits.log.trends import PublishedTrend
 from policies.profiles.activity import check_event, record_of, said_by
+from policies.profiles.category_counts import CategoryCounts, with_counts
 from policies.spec import PolicySpec
 from serve_app.replica.erasures import ReplicaErasures
 from serve_app.replica.items import ReplicaItems
@@ -33,6 +34,8 @@ ERASED_ATTEMPTS = 3
 """How often users of one request may be erased, and come back, while it is appended."""
 FOLLOW_S = 0.5
 """How often it is looked at what is in demand."""
+COUNTED_PER_TURN = 100
+"""Events of an export that are counted before requests get their turn."""
 
 OnDemand = Callable[[Mapping[int, PublishedTrend], int], None]
 """Is told of what is in demand by half-life, and as of when, in milliseconds since 1970."""
@@ -140,7 +143,13 @@ class RedisSpaceService:
 
     async def export_user(self, user_id: str) -> UserExport:
         """Return all that is held of a user; see ``UserExports.export``."""
-        return await self._exports.export(user_id)
+        held = await self._exports.export(user_id)
+        timeline, counts = self._items.timeline, CategoryCounts()
+        for at, event in enumerate(held.profile.events, 1):
+            counts.add(timeline.item(event.item_id))
+            if at % COUNTED_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return with_counts(held, counts)
 
     async def merge_users(self, user_id: str, into: str) -> int:
         """Make two users one person; see ``UserMerges.merge``.

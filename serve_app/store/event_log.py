@@ -23,6 +23,8 @@ from serve_app.store.replicas.known_appends import (
 from serve_app.store.replicas.shared_wire import TIMEOUT_S, SharedWire
 
 FIELD = b"r"
+XRANGE, XREVRANGE, XREAD = b"XRANGE", b"XREVRANGE", b"XREAD"
+"""In bytes: redis-py makes a dict of every entry that an answer to these names in text has."""
 SPAN_S = 60
 ATTEMPTS = 3
 """How often an entry is appended whose answer is lost."""
@@ -71,7 +73,9 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        return (await self.append_all(key, [record]))[0]
+        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
+        (entry,) = await self.wire.send(head, (encode(record),), 1, alone)
+        return str(entry.decode())
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several records; return the new entries' ids, in the order of the records.
@@ -244,7 +248,7 @@ class RedisLog:
         """
         if through is None:
             return read_entries(self._raw(after, count, block_ms, beside), self._count)
-        found: Any = self._client.xrange(self._keys.log, f"({after}", through, count=count)
+        found = self._ask(XRANGE, self._keys.log, f"({after}", through, "COUNT", count)
         return read_entries(_raw_entries(found), self._count)
 
     def read_back(self, before: str | None = None, *, count: int = 1000) -> list[LogEntry]:
@@ -255,18 +259,23 @@ class RedisLog:
             count: how many entries at most.
         """
         newest = "+" if before is None else f"({before}"
-        found: Any = self._client.xrevrange(self._keys.log, newest, count=count)
+        found = self._ask(XREVRANGE, self._keys.log, newest, "-", "COUNT", count)
         return read_entries(_raw_entries(found), self._count)
 
     def _raw(
         self, after: str, count: int, block_ms: int | None = None, beside: str | None = None
     ) -> list[tuple[str, bytes]]:
-        streams: Any = {self._keys.log: after, **({} if beside is None else {beside: START})}
-        answer: Any = self._client.xread(streams, count=count, block=block_ms)
+        waits: list[str | int] = [] if block_ms is None else ["BLOCK", block_ms]
+        streams = {self._keys.log: after, **({} if beside is None else {beside: START})}
+        answer = self._ask(XREAD, "COUNT", count, *waits, "STREAMS", *streams, *streams.values())
         if not answer:
             return []
-        found = dict(answer) if isinstance(answer, list) else {k: v[0] for k, v in answer.items()}
-        return _raw_entries(found.get(self._keys.log.encode(), ()))
+        return _raw_entries(dict(answer).get(self._keys.log.encode(), ()))
+
+    def _ask(self, command: bytes, *words: str | int) -> Any:
+        """Return what Redis answers to a command that is named in bytes: as it is."""
+        client: Any = self._client
+        return client.execute_command(command, *words)
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -342,4 +351,15 @@ class RedisLog:
 
 def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:
     """Return the position and the record of each entry in an answer of Redis."""
-    return [(entry_id.decode(), fields.get(FIELD, b"")) for entry_id, fields in answer]
+    return [
+        (
+            entry_id.decode(),
+            fields[1] if len(fields) == 2 and fields[0] == FIELD else _field(fields),
+        )
+        for entry_id, fields in answer
+    ]
+
+
+def _field(fields: Sequence[bytes]) -> bytes:
+    """Return the record among names and values that nobody of ours has written."""
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(FIELD, b"")

@@ -1,7 +1,7 @@
 """Specs that were set over HTTP: what a policy is to be, until its file says something else.
 
-Whoever governs a service on this machine (``banditloop serve``) has them served, and leaves a mark
-here for as long as it does.
+Whoever governs a service (``banditloop serve``, or the keeper of a Serve config's application) has
+them served, and leaves a mark here for as long as it does.
 """
 
 from typing import Any

@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray import serve
 from ray.exceptions import ActorDiedError, RayActorError
 
 from policies.spec import PolicySpec
+from serve_app.admin.wanted.on_cluster import ClusterSpecs
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
 from serve_app.settings import Settings
@@ -21,6 +23,8 @@ WELL_S = 5.0
 
 Ray starts one again that dies; to ask all of them costs each of them something.
 """
+LOOK_S = 2.0
+"""How often it is looked whether clients have set another spec, where that is done here."""
 
 log = logging.getLogger("banditloop.background")
 
@@ -40,6 +44,7 @@ class Keeper:
         specs: Sequence[PolicySpec],
         generation: int,
         since: Mapping[str, int] | None = None,
+        given: Sequence[PolicySpec] | None = None,
     ) -> None:
         """Start what does not run yet.
 
@@ -48,6 +53,8 @@ class Keeper:
             specs: its policies.
             generation: that of the deployment.
             since: of the workers that it keeps, the generation that has begun them.
+            given: the specs of the Serve config, where clients may set others; None: it is for
+                another process to have those served.
         """
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
@@ -57,6 +64,11 @@ class Keeper:
         self._well_until, self._are_well = -math.inf, False
         self._kinds = worker_kinds(settings, specs, generation, since)
         self._actors = {name: self._start(name) for name in self._kinds}
+        self._specs: ClusterSpecs | None = None
+        self._look_at = -math.inf
+        if given is not None:
+            application = serve.get_replica_context().app_name
+            self._specs = ClusterSpecs(settings, given, specs, application)
 
     def _start(self, name: str) -> Any:
         return start_worker(self._settings, name, *self._kinds[name])
@@ -66,6 +78,9 @@ class Keeper:
 
         A worker that Ray does not start again, for its constructor failed, is tried anew.
         """
+        if self._specs is not None and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_S
+            await asyncio.to_thread(self._heed_clients, self._specs)
         if time.monotonic() < self._well_until:
             return
         self._are_well = True
@@ -86,6 +101,17 @@ class Keeper:
         for name in older:
             log.warning("ending %s, which an earlier deployment has left", name)
             await _end(ray.get_actor(name, NAMESPACE))
+
+    def _heed_clients(self, specs: ClusterSpecs) -> None:
+        """Have served what clients have set, unless a later deployment begins."""
+        try:
+            if other_generations(self._generation, self._kinds)[1]:
+                return
+            wanted = specs.wanted()
+            if wanted is not None:
+                specs.have_served(wanted)
+        except Exception:
+            log.exception("what clients have set is not served yet")
 
     async def _dies_of(self, name: str) -> ActorDiedError | None:
         """Return why a worker has died for good; None if it has not."""

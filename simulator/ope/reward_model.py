@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64, splitmix64
-from bandits.sums import summed
+from bandits.sums import sum_products
 from bandits.types import Float64
 from simulator.ope.feature_design import FeatureScales, HashedDesign, hashed_design, to_dense
 from simulator.ope.hashed_features import HashedFeatures, concatenate_features, no_features
@@ -279,7 +279,9 @@ class FittedRewardModel:
 
         size = self.coefficients.shape[1] - 1
         at = fold[:, None, None]
-        margins = summed("nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values)
+        margins = sum_products(
+            "nkw,nkw->nk", self.coefficients[at, laid.columns % size], laid.values
+        )
         margins += self.coefficients[fold, -1][:, None]
         return self._link(margins)
 

@@ -91,6 +91,18 @@ async def test_requests_that_come_while_a_batch_is_on_its_way_share_the_next_one
     assert client.xlen(KEYS.log) == 51
 
 
+async def test_whoever_asks_alone_is_not_kept_waiting_for_others(client, async_client):
+    """What is asked after that, in the same round of the loop, is a message of its own."""
+    writer = LogWriter(async_client)
+    await writer.append(KEYS.log, TickRecord())
+    await writer.append(KEYS.log, TickRecord())
+    task = asyncio.ensure_future(writer.append(KEYS.log, TickRecord()))
+    await asyncio.sleep(0)
+    assert writer.wire._sent is not None
+    ids = await asyncio.gather(task, *(writer.append(KEYS.log, each) for each in rewards(3)))
+    assert [entry.id for entry in RedisLog(client, KEYS).read("0-0")][2:] == ids
+
+
 async def test_writers_of_several_replicas_share_one_order(client, server_url):
     clients = [redis.asyncio.Redis.from_url(server_url) for _ in range(4)]
     writers = [LogWriter(each) for each in clients]

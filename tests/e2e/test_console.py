@@ -44,6 +44,7 @@ profile: {items: 50, types: {view: 1}}
 learner: {kind: ridge, interactions: [[context, features]]}
 exploration: {kind: lints, scale: 0.3, draws: 50}
 floor: 0.05
+boost: [{when: item.colour == "red", by: 0.1}]
 holdout: {fraction: 0.3, policy: uniform}
 join: {window_s: 1, default_reward: 0, aggregation: first}
 """
@@ -305,6 +306,7 @@ def test_whether_all_is_well(page: Page):
     card = page.get_by_role("region", name="shop")
     expect(card.locator("dl").get_by_text("ok", exact=True)).to_be_visible()
     expect(card.get_by_text("learned", exact=True)).to_be_visible()
+    expect(card.get_by_text("no item has item.colour")).to_be_visible()
     keeps_nobody_out(page, "overview")
 
 
@@ -431,6 +433,29 @@ def test_whether_the_log_can_be_trusted(house: House, page: Page):
     assert all(each["message"] in text for each in found["findings"])
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "least"),
+    [
+        ("/", "/policies/shop", 3),
+        ("/policies/shop/decisions", "/policies/shop/decisions?limit=100", 20),
+        ("/policies/shop/items", "/policies/shop/items", 1),
+        ("/policies/shop/sources", "/policies/shop/sources", 2),
+        ("/policies/shop/snapshots", "/policies/shop/snapshots", 4),
+        ("/user?space=shop&user_id=u2", "/spaces/shop/users/u2", 1),
+    ],
+)
+def test_the_numbers_of_every_other_page_are_those_of_the_api(house, page, path, asked, least):
+    """The report's, the doctor's and a decision's are looked at above."""
+
+    def shown() -> Any:
+        before = house.call("GET", asked)
+        page.goto(f"/console{path}")
+        expect(page.locator(".wait")).to_have_count(0)
+        return before if before == house.call("GET", asked) else None
+
+    check_numbers(page, eventually(shown, "nothing changed meanwhile"), least)
+
+
 @pytest.mark.parametrize("path", ["decision?event_id=never", "item?item_id=never"])
 def test_what_was_never_there(page: Page, path: str):
     page.goto(f"/console/policies/shop/{path}")
@@ -520,6 +545,10 @@ def test_a_user_is_given_what_is_held_of_them_and_erased(house: House, page: Pag
         page.get_by_role("link", name="Export as a file").click()
     held = json.loads(Path(download.value.path()).read_text())
     assert held == house.user("u1")
+    counts = held["profile"]["counts"]["topic"]
+    assert sum(counts.values()) == len(held["profile"]["events"]) > 0
+    table = page.get_by_role("table").filter(has_text="category")
+    expect(table).to_contain_text(f"{next(iter(counts))} {next(iter(counts.values()))}")
 
     page.get_by_role("link", name="Erase").click()
     keeps_nobody_out(page, "erase")

@@ -8,6 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
@@ -15,7 +16,7 @@ import pytest
 from support.small_artifact import ITEMS, make_artifact
 
 from banditloop_client.schemas import ItemPatch, ItemsQuery, SimilarQuery
-from bandits.errors import NotReadyError, UnknownItemError
+from bandits.errors import InvalidTimesError, NotReadyError, UnknownItemError
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, log_order
 from bandits.log.records import ItemChange, ItemsBaseRecord, RewardRecord
@@ -46,6 +47,7 @@ from serve_app.workers.learner_factory import learner_of_service
 pytestmark = pytest.mark.timeout(120)
 KEYS = ItemsKeys("home")
 ASKED = RankRequest(history=["i01"])
+MORNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def put(item_id: str, **fields) -> ItemChange:
@@ -284,6 +286,12 @@ async def test_nothing_is_put_before_the_log_has_begun_and_a_whole_catalogue_rep
             begun = (await one.item("i01")).version
             version = await one.replace_catalogue([Item("i02"), Item("x", {"p": 1.0})])
             assert (await other.item("x")).version == version != begun
+
+            # A patch is refused by what the item is.
+            then = await one.change_items([patch("x", available_from=MORNING)])
+            with pytest.raises(InvalidTimesError, match="not after available_from"):
+                await one.change_items([patch("x", available_until=MORNING)])
+            assert (await one.item("x")).version == then.version
             assert set((await other.rank(ASKED))[0].action_ids) == {"i02", "x"}
             await other.change_items([delete("x")])
             with pytest.raises(UnknownItemError):

@@ -277,7 +277,7 @@ MUTANTS = {
     ),
     "knows no versions": (
         (app, "_VERSION", re.compile("none")),
-        "a_single_action_is_certain",
+        "rewards_and_activations_of_any_event_are_taken",  # whose paths are read each time
     ),
     "takes only rewards of known events": (
         (RedisPolicyService, "log", _known_only),

@@ -1,5 +1,6 @@
 """Personalizer's administration client, unchanged, has a policy's archive evaluated, and says what replay says."""
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -16,6 +17,7 @@ from azure.ai.personalizer import PersonalizerAdministrationClient, Personalizer
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from support.personalizer import KEY, Adapted, adapted
+from support.replica import eventually
 from support.servers import PATIENCE_S
 from typer.testing import CliRunner
 
@@ -23,6 +25,7 @@ from bandits.log.join_rule import JoinRule
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
 from serve_app.cli.replay import app
+from serve_app.personalizer.evaluations.jobs import Done, EvaluationJobs
 from serve_app.personalizer.evaluations.judging import (
     ESTIMATOR,
     POLICIES,
@@ -31,6 +34,7 @@ from serve_app.personalizer.evaluations.judging import (
     learning_command,
     replay_command,
 )
+from serve_app.settings import Settings
 from serve_app.store.evaluations.kept import (
     AT_WORK_S,
     KeptEvaluation,
@@ -38,6 +42,7 @@ from serve_app.store.evaluations.kept import (
     begin_evaluation,
     end_evaluation,
     read_evaluation,
+    read_evaluations,
     take,
 )
 from serve_app.store.keys import Keys
@@ -284,6 +289,37 @@ def test_an_evaluation_whose_replica_has_gone_is_done_by_another(service, admin,
         admin.delete_evaluation(name)
 
 
+async def test_many_evaluations_at_once_hold_up_nobody_who_asks(service):
+    """They wait for one another; what is asked meanwhile is answered."""
+    jobs, go_on = (
+        EvaluationJobs(Settings(redis_url=service.server.url), ["busy"]),
+        threading.Event(),
+    )
+    done: list[str] = []
+
+    def long(_: str, kept: KeptEvaluation) -> Done:
+        go_on.wait(PATIENCE_S)
+        done.append(kept.id)
+        return msgspec.structs.replace(kept, status="Succeeded"), {}
+
+    jobs.does["evaluations"] = long
+    now = int(time.time() * 1000)
+    try:
+        for number in range(40):
+            kept = KeptEvaluation(f"e{number}", "w", "a", "b", now, "Running")
+            assert await asyncio.wait_for(jobs.begin("busy", "evaluations", kept), PATIENCE_S)
+        assert done == []
+    finally:
+        go_on.set()
+
+    def ended(client: Any) -> bool:
+        found = read_evaluations(client, "busy", "evaluations")
+        return {each.status for each in found} == {"Succeeded"}
+
+    await eventually(lambda: jobs.stored(ended), "all evaluations have ended")
+    assert len(done) == 40
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -293,6 +329,7 @@ def test_an_evaluation_whose_replica_has_gone_is_done_by_another(service, admin,
         ({"startTime": "2022-09-20", "endTime": "2022-09-21T00:00:00.1234567Z"}, "NoLogsExistInDateRange"),
         ({"policies": [{"name": f"p{n}", "arguments": "a"} for n in range(11)]}, "MaximumEvaluationCustomPoliciesExceeded"),
         ({"policies": [{"name": "p", "arguments": "a"}] * 2}, "DuplicateCustomPolicyNames"),
+        ({"policies": [{"name": "online", "arguments": "--cb_explore_adf"}]}, "DuplicateCustomPolicyNames"),
         ({"policies": [{"name": "p", "arguments": "--cats 4"}]}, "InvalidPolicyConfiguration"),
         ({"policies": [{"name": "p", "arguments": "--cb_explore_adf --epsilon 5"}]}, "InvalidPolicyConfiguration"),
         ({"policies": [{"name": "", "arguments": "--cb_explore_adf"}]}, "InvalidEvaluationContract"),

@@ -46,6 +46,7 @@ from serve_app.store.keys import ActivityKeys, UsersKeys
 from serve_app.workers.archiver import Archiver
 from serve_app.workers.refresher import ScheduledRefresh
 from simulator.refresh.course import refresh_sources
+from simulator.refresh.training import train_apart
 
 pytestmark = pytest.mark.usefixtures("hurried_learner")
 
@@ -204,7 +205,9 @@ def test_a_worse_artifact_is_refused_and_a_louder_one_starts_the_model_anew(
     assert shop.last.counts == {"accepted": 1, "refused": 1}
 
 
-def test_each_failure_has_a_code_and_leaves_the_log_alone(client, server_url, tmp_path, made):
+def test_each_failure_has_a_code_and_leaves_the_log_alone(
+    client, server_url, tmp_path, made, monkeypatch
+):
     good = artifact(tmp_path)
     shop = Shop(client, server_url, tmp_path, good, decisions=30, rewarded=False)
     before = len(shop.records)
@@ -228,6 +231,14 @@ def test_each_failure_has_a_code_and_leaves_the_log_alone(client, server_url, tm
     (tmp_path / "file").write_text("no folder")
     assert failed("--artifact", str(tmp_path / "file" / "artifacts")) == "store_unreadable"
     assert failed("--since", "yesterday") == "data_unavailable"
+    for code, ends in (
+        ("training_died", "sys.exit('a library is missing')"),
+        ("training_out_of_memory", "sys.exit(77)"),
+    ):
+        train = partial(train_apart, trainer=[sys.executable, "-c", f"import sys; {ends}"])
+        monkeypatch.setattr(run, "refresh_sources", partial(refresh_sources, train=train))
+        assert failed() == code
+    made(good)
     assert len(shop.records) == before
 
     # The second of two says who runs since when; the first one's outcome is its own.

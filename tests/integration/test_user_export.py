@@ -13,7 +13,9 @@ from bandits.errors import RateLimitedError, UnknownUserError
 from bandits.log.codec import encode
 from bandits.log.records import ActivityRecord, LogRecord, RewardRecord, TickRecord
 from policies.artifacts.profile_file import write_profiles
+from policies.items.catalogue import Catalogue, Item
 from policies.profiles.options import ProfileOptions
+from policies.profiles.part import Part, ProfileEvent, encode_part
 from policies.pseudonyms import pseudonym
 from policies.spec import PolicySpec
 from serve_app.admin.users.user_copies import StoredUsers
@@ -23,9 +25,11 @@ from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.settings import Settings
 from serve_app.store.event_log import LogWriter
-from serve_app.store.keys import ActivityKeys, Keys, LogKeys, UsersKeys
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, LogKeys, UsersKeys
 from serve_app.store.spaces import register
 from serve_app.workers.archiver import Archiver
+from serve_app.workers.items_leader import ItemsLeader
 
 SALT = "a secret of at least sixteen bytes"
 SPECS = [
@@ -170,6 +174,12 @@ async def test_those_who_were_merged_are_one_and_nobody_is_made_by_being_asked_a
 async def test_an_answer_has_so_many_entries_and_the_command_all(held, tmp_path, monkeypatch):
     monkeypatch.setattr("serve_app.replica.user_exports.MOST_ENTRIES", 2)
     alice = await held.fill()
+    events = tuple(ProfileEvent(5, 5, 0, item, "view") for item in ("a", "gone"))
+    held.client.hset(UsersKeys("shop").profile(alice), "activity", encode_part(Part(events)))
+    items = ItemsKeys("shop")
+    ItemsLeader(held.client, items, ItemsHistory(held.client, items, None)).begin(
+        Catalogue.put([Item("a", {"tags": ["x", "y"], "price": 2.0})]), None
+    )
     found = await held.exports.export("alice")
     assert (len(found.entries), found.more) == (2, True)
 
@@ -182,6 +192,7 @@ async def test_an_answer_has_so_many_entries_and_the_command_all(held, tmp_path,
     assert result.exit_code == 0
     written = json.loads(out.read_text())
     assert (written["pseudonyms"], len(written["entries"]), written["more"]) == ([alice], 4, False)
+    assert written["profile"]["counts"] == {"tags": {"x": 1, "y": 1}}
     assert oct(out.stat().st_mode & 0o777) == "0o600"
 
 

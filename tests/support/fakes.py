@@ -206,7 +206,7 @@ class FakeService:
         return self.learns
 
     async def rank(self, request, *, is_new=False, again=False) -> tuple[DecisionRecord, bool]:
-        record = await self.ranker.rank(request, self.known)
+        record = await self.ranker.rank(whole(request), self.known)
         try:
             self.records.append(record, at=1)
         except LogUnavailableError:
@@ -229,7 +229,7 @@ class FakeService:
         answers = []
         for request in requests:
             try:
-                answers.append(await self.rank(whole(request)))
+                answers.append(await self.rank(request))
             except BanditloopError as error:
                 answers.append(error)
         return answers
@@ -247,6 +247,9 @@ class FakeService:
     async def change_items(self, changes) -> ItemsVersion:
         self.changes += changes
         return ItemsVersion("v", len(changes))
+
+    def vector_lengths(self, but):
+        return self.ranker.vector_lengths(but)
 
     async def item(self, item_id) -> ItemResponse:
         if item_id != "known":

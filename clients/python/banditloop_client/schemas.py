@@ -494,6 +494,7 @@ class PolicyInfo(msgspec.Struct, frozen=True):
     refresh: RefreshInfo | None = None
     signals: dict[str, SignalInfo] = {}
     quotas: dict[str, QuotaInfo] = {}
+    rule_troubles: dict[str, str] = {}
 
 
 class PoliciesResponse(msgspec.Struct, frozen=True):

@@ -85,11 +85,16 @@ class HeldShowing(msgspec.Struct, frozen=True):
 
 
 class HeldProfile(msgspec.Struct, frozen=True):
-    """What the policies of a space read of a user; ``whole``: nothing is missing just now."""
+    """What the policies of a space read of a user; ``whole``: nothing is missing just now.
+
+    ``counts``: by feature of the items, and by its value, how many of the events are of items that
+    have it, most first.
+    """
 
     whole: bool
     events: list[HeldEvent]
     shown: list[HeldShowing]
+    counts: dict[str, dict[str, int]] = {}
 
 
 class HeldEntry(msgspec.Struct, frozen=True):

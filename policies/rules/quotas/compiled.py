@@ -70,7 +70,9 @@ class Quotas:
             within_s = span_ms(exposure.within, "exposure.within") / 1000
             self.group = exposure.group
             self.floor = Goal(exposure.floor, 1, within_s, exposure.cap)
-            self.looks_by_field["exposure.group"] = Looks(frozenset([exposure.group]))
+            self.looks_by_field["exposure.group"] = Looks(
+                frozenset([exposure.group]), needs=frozenset([(exposure.group, None)])
+            )
 
     def members(self, frame: Frame) -> Bools:
         """Return which items are of the group of each quota, bool[n, Q]."""

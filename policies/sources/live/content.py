@@ -1,6 +1,6 @@
 """Items like those of a user's history, also such as nobody has seen yet."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
@@ -52,7 +52,26 @@ class LiveContent(LiveVectors):
         Args:
             items: those that have come.
         """
-        self._of = self._of.sized(items)
+        made = self._of.sized(items)
+        if any((made.vectors or {}).values()):
+            self._of = made
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is known how long all of an item's own vectors are."""
+        return self.size > 0 and all((self._of.vectors or {}).values())
+
+    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+        """Return how long the vectors are of all items but some; see ``VectorReader``.
+
+        Args:
+            but: those that are about to be others.
+        """
+        lengths = self._of.vectors or {}
+        if self._trained is not None:
+            return lengths
+        # Who has a text is held by it alone, whether or not there is a vector.
+        return {} if self._of.encoder is not None or self._none_stays(but) else lengths
 
     def vector_of(self, item_id: str, item: Item | None) -> Float32 | None:
         """Return an item's vector; None if nothing is said of it.

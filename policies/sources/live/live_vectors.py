@@ -85,6 +85,11 @@ class LiveVectors(ImmediateSource):
             weights: float32[h], how strongly each speaks for its item.
         """
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is known how long all vectors are."""
+        return self.size > 0
+
     def look_at(self, items: Iterable[Item | None]) -> None:
         """Learn how long vectors are, if that is not known yet; by default it is.
 
@@ -108,7 +113,7 @@ class LiveVectors(ImmediateSource):
             return
 
         ids = list(dict.fromkeys([*offering.ids, *self._items.ids]))
-        if not self.size:
+        if not self.is_measured:
             self.look_at(offering.item(item_id) for item_id in ids)
         kept: list[str] = []
         vectors = np.empty((len(ids), self.size), np.float32)
@@ -135,11 +140,13 @@ class LiveVectors(ImmediateSource):
         offering = self._offering
         if offering is None:
             return
-        if not self.size:
+        if not self.is_measured or (self._trained is None and self._none_stays(changed)):
+            before = self.size
             self.look_at(map(offering.item, changed))
-            if not self.size:
-                return
-            self._begin()
+            if self.size != before:
+                self._begin()
+        if not self.size:
+            return
 
         index = self._current()
         for item_id in changed:
@@ -165,6 +172,11 @@ class LiveVectors(ImmediateSource):
         row = int(index.rows([item_id])[0])
         if self._rows is not None and row >= 0:
             self._rows.put(row, item_id)
+
+    def _none_stays(self, changed: Collection[str]) -> bool:
+        """Return whether no item has a vector but some that change: these may have any length."""
+        held = self._current()
+        return len(held) <= len(changed) and sum(each in held for each in changed) == len(held)
 
     @property
     def known(self) -> int:

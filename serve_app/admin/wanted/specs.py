@@ -151,8 +151,7 @@ def want(client: Redis, served: PolicySpec, spec: PolicySpec) -> None:
     """
     if not is_governed(client):
         raise LogUnavailableError(
-            "nobody here changes what is served over HTTP: on a cluster a policy is what its Serve"
-            " config says",
+            "nobody has served what is set over HTTP now: send it again once the service is up",
             "configuration",
         )
     before = read_wanted(client, served.name)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -28,6 +29,8 @@ from serve_app.store.keys import partitions
 from serve_app.store.merges import partition_count
 
 LOOK_S = AT_WORK_S / 4
+AT_ONCE = 2
+"""Evaluations that are done at a time; others wait, in threads of their own: clients do not."""
 OVERDUE_MS = 3_600_000
 """After this long nobody goes on with an evaluation any more."""
 ARCHIVED_WITHIN_S = 180.0
@@ -66,7 +69,8 @@ class EvaluationJobs:
         """
         self._settings, self._policies = settings, policies
         self.does: dict[Kind, Does] = {}
-        self._running: dict[tuple[str, Kind, str], tuple[_Job, asyncio.Task[None]]] = {}
+        self._pool = ThreadPoolExecutor(AT_ONCE, "evaluations")
+        self._running: dict[tuple[str, Kind, str], tuple[_Job, asyncio.Future[None]]] = {}
 
     async def begin(self, policy: str, kind: Kind, kept: KeptEvaluation) -> bool:
         """Keep a new evaluation and begin it; return whether its id was free.
@@ -116,9 +120,9 @@ class EvaluationJobs:
         ]
 
     def _start(self, job: _Job) -> None:
-        task = asyncio.create_task(asyncio.to_thread(self._do, job))
-        self._running[job.key] = job, task
-        task.add_done_callback(lambda _: self._running.pop(job.key, None))
+        doing = asyncio.get_running_loop().run_in_executor(self._pool, self._do, job)
+        self._running[job.key] = job, doing
+        doing.add_done_callback(lambda _: self._running.pop(job.key, None))
 
     def _do(self, job: _Job) -> None:
         """Do one, once the archive has what was logged before it was begun."""

@@ -23,7 +23,12 @@ from serve_app.personalizer.evaluations.bodies import (
     ListQuery,
 )
 from serve_app.personalizer.evaluations.jobs import Done, EvaluationJobs
-from serve_app.personalizer.evaluations.judging import LogPart, judge_learning, judge_served
+from serve_app.personalizer.evaluations.judging import (
+    POLICIES,
+    LogPart,
+    judge_learning,
+    judge_served,
+)
 from serve_app.personalizer.evaluations.kept_operations import (
     AskedTimes,
     KeptOperations,
@@ -195,8 +200,14 @@ def _checked(sent: EvaluationContract) -> AskedTimes:
             "policies",
         )
     names = [each.name for each in sent.policies or ()]
-    if len(set(names)) != len(names):
-        raise RefusedCall(400, "DuplicateCustomPolicyNames", "two policies of one name", "policies")
+    of_others = [name for name, _ in POLICIES.values()]
+    if len({*names, *of_others}) != len(names) + len(of_others):
+        raise RefusedCall(
+            400,
+            "DuplicateCustomPolicyNames",
+            f"two policies of one name; {', '.join(of_others)} are there already",
+            "policies",
+        )
     for each in sent.policies or ():
         try:
             with_arguments(PolicySpec("custom"), each.arguments)

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from bandits.errors import RetentionError
+from bandits.errors import RefusedError, RetentionError, SnapshotError, StalledError
 from bandits.log.positions import START, is_after, position_ms
 from bandits.log.records import DecisionRecord
 from bandits.vw.config import VwConfig
@@ -105,6 +106,7 @@ class StoredLoop:
         self._settings = settings
         self._served = served
         self._counting: asyncio.Future[None] | None = None
+        self._beside = ThreadPoolExecutor(1, "apprenticeship")
 
     async def spec(self) -> PolicySpec:
         """Return the spec that it has, or will have in a moment."""
@@ -221,9 +223,14 @@ class StoredLoop:
         metrics, is_time = await self._done(known)
         if is_time:
             data = msgspec.msgpack.encode(self._address())
-            counting = self._done(lambda client: count_again(client, policy, data))
-            self._counting = asyncio.ensure_future(counting)
+            loop = asyncio.get_running_loop()
+            self._counting = loop.run_in_executor(self._beside, self._count, data)
         return metrics
+
+    def _count(self, address: bytes) -> None:
+        """Count how an apprentice imitates, which may take long: no client waits for its thread."""
+        with self._connected() as client:
+            count_again(client, self._served.name, address)
 
     # Where it is stored
 
@@ -285,7 +292,15 @@ class StoredLoop:
         model = TrainedModel(
             spec_bytes=self._served.encoded, learned=learned, checkpoint=checkpoint, rows=None
         )
-        warm_start(stored, model, within_s=PATIENCE_S)
+        try:
+            warm_start(stored, model, within_s=PATIENCE_S)
+        except (SnapshotError, RefusedError, StalledError) as error:
+            if error.target == "partitions":
+                raise RefusedCall(
+                    403, "ModelFileAccessDenied", error.message, error.target
+                ) from error
+            # Most often another policy is about to be served: a client that asks again gets there.
+            raise RefusedCall(503, "OperationNotAllowed", error.message, error.target) from error
 
         # An export is of a checkpoint: the next one is to be of this model.
         checkpoint_now(stored, within_s=PATIENCE_S)

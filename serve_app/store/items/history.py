@@ -7,8 +7,11 @@ from bandits.log.positions import is_after, position_before
 from bandits.log.records import LogEntry
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
+from policies.items.catalogue import Catalogue
+from policies.items.timeline import ItemTimeline, whole_catalogue
 from serve_app.store.clients import Redis
 from serve_app.store.history import History
+from serve_app.store.items.bases import read_base
 from serve_app.store.keys import ItemsKeys
 from serve_app.store.spaces import space_name
 
@@ -75,3 +78,25 @@ def items_of_policy(client: Redis, policy: str, root: str) -> ItemsHistory:
         root: folder or URI of the archive; empty where nothing is archived.
     """
     return items_of_space(client, space_name(client, policy), root)
+
+
+def items_now(client: Redis, space: str) -> ItemTimeline:
+    """Return the items that a space has now.
+
+    Args:
+        client: a connection.
+        space: its name.
+
+    Raises:
+        ArtifactError, MissingBlobError: they are not stored, or damaged.
+    """
+    keys = ItemsKeys(space)
+    history, base = ItemsHistory(client, keys, None), read_base(client, keys)
+    if base is None:
+        return ItemTimeline(Catalogue())
+
+    whole = Catalogue.decode(whole_catalogue(history.blob, base.digest))
+    timeline = ItemTimeline(whole, version=base.version, at=base.begins)
+    for entry in history.encoded(base.begins):
+        timeline.apply(entry, history.blob)
+    return timeline

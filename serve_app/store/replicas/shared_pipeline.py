@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from serve_app.store.replicas.shared_wire import Command, SharedWire
+from serve_app.store.replicas.messages import Command
+from serve_app.store.replicas.shared_wire import SharedWire
 
 _STREAMS = frozenset({"XRANGE", "XREVRANGE"})
 

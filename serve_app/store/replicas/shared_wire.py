@@ -5,28 +5,26 @@ import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
-import msgspec
 from redis import exceptions as errors
 
 from bandits.errors import LogUnavailableError
 from serve_app.store.clients import AsyncRedis, look_again_if, lose_if_replica, packed, wire
+from serve_app.store.replicas.messages import (
+    Command,
+    LoneMessage,
+    Posted,
+    WireMessage,
+    message_of,
+)
 from serve_app.store.replicas.redis_line import RedisLine
 
 MAX_BATCH = 512
 MAX_WAITING = 50_000
-FEW, FEW_BYTES = 8, 12_000
-"""So many entries, of so many bytes, are a command each: a script costs more.
-
-What is longer the server may read in two parts, and sync twice.
-"""
 PAUSE_S = 0.05
 """Shortest pause between a failure and the one write that tries again."""
 TIMEOUT_S = 2.0
-
-Command = tuple[Any, ...]
 
 
 class UnconfirmedError(errors.RedisError):
@@ -60,93 +58,11 @@ def _is_error(answer: Any) -> bool:
     return isinstance(answer, Exception)
 
 
-class _Asked(msgspec.Struct, frozen=True, eq=False):
-    """``count`` entries to append, or commands that only read.
-
-    ``head``: what the command begins with that all who append alike share, each with its ``data``;
-    without any, it is a command of this one's own. Without a head, ``data`` are commands that read.
-    ``alone``: what a command begins with that appends one entry alone, whose bytes are its data.
-    """
-
-    head: tuple[Any, ...]
-    data: Sequence[Any]
-    count: int
-    done: "asyncio.Future[Any]"
-    due: float
-    alone: Command = ()
-
-
-def _are_few(sharing: Sequence[_Asked]) -> bool:
-    """Return whether those who append alike have a command each: what is one's stays one step."""
-    if len(sharing) > FEW or not all(asked.alone and asked.count == 1 for asked in sharing):
-        return False
-    return sum(len(data) for asked in sharing for data in asked.data) <= FEW_BYTES
-
-
-class _Message:
-    """What goes out at once: one command for all that append alike, one for each that has its own.
-
-    What several read alike is asked for once. The ``writes`` stand first.
-    """
-
-    def __init__(self, batch: Sequence[_Asked]) -> None:
-        self._batch = batch
-        self._alone: list[_Asked] = []
-        self._by_head: dict[Command, list[_Asked]] = {}
-        self._reads: dict[Command, int] = {}
-        for asked in batch:
-            if not asked.head:
-                for command in asked.data:
-                    self._reads.setdefault(command, len(self._reads))
-            elif asked.data:
-                self._by_head.setdefault(asked.head, []).append(asked)
-            else:
-                self._alone.append(asked)
-        few = [head for head, sharing in self._by_head.items() if _are_few(sharing)]
-        self._singly = [asked for head in few for asked in self._by_head.pop(head)]
-        self.writes = len(self._alone) + len(self._singly) + len(self._by_head)
-
-    @property
-    def commands(self) -> list[Command]:
-        """The commands."""
-        commands = [asked.head for asked in self._alone]
-        commands += [(*asked.alone, *asked.data) for asked in self._singly]
-        for head, sharing in self._by_head.items():
-            commands.append((*head, *[data for asked in sharing for data in asked.data]))
-        return [*commands, *self._reads]
-
-    def results(self, written: Sequence[Any], read: Sequence[Any]) -> list[Any]:
-        """Return the result of each that was asked, or its error.
-
-        Args:
-            written: the answers to the writes.
-            read: those to the reads.
-        """
-        result_of = dict(zip(map(id, self._alone), written, strict=False))
-        answers = written[len(self._alone) :]
-        for asked, answer in zip(self._singly, answers, strict=False):
-            result_of[id(asked)] = answer if isinstance(answer, Exception) else [answer]
-        # One answer holds the ids of all entries, in the order of those who append alike.
-        answers = answers[len(self._singly) :]
-        for sharing, answer in zip(self._by_head.values(), answers, strict=True):
-            entries = iter(() if isinstance(answer, Exception) else answer)
-            for asked in sharing:
-                own = list(islice(entries, asked.count))
-                result_of[id(asked)] = answer if isinstance(answer, Exception) else own
-        if self._reads:
-            for asked in self._batch:
-                if not asked.head:
-                    found = [read[self._reads[command]] for command in asked.data]
-                    wrong = (each for each in found if isinstance(each, Exception))
-                    result_of[id(asked)] = next(wrong, found)
-        return [result_of[id(asked)] for asked in self._batch]
-
-
 class _Sent(NamedTuple):
     """A message that was sent on a line and has no answer yet; ``began``: when, in loop time."""
 
-    batch: list[_Asked]
-    message: _Message
+    batch: list[Posted]
+    message: WireMessage | LoneMessage
     line: RedisLine
     began: float
 
@@ -158,9 +74,10 @@ class SharedWire:
     it (WAIT).
 
     While a batch is on its way the next one gathers: latency is one or two round trips, never a
-    timer. Nobody waits longer than ``timeout_s``. When a batch fails as a whole, all that wait fail
-    with it; then nothing is sent for as long as the failure took, and then one caller at a time
-    tries while the others fail at once, until one succeeds.
+    timer. A batch of one goes out at once, where the one before was of one, too. Nobody waits
+    longer than ``timeout_s``. When a batch fails as a whole, all that wait fail with it; then
+    nothing is sent for as long as the failure took, and then one caller at a time tries while the
+    others fail at once, until one succeeds.
 
     ``failures`` counts the writes not known to be logged by reason: those of ``reason_of``,
     ``skipped`` (not sent, after another's failure) and ``crowded`` (MAX_WAITING were waiting).
@@ -174,12 +91,12 @@ class SharedWire:
         self._wire = wire(client)
         self._timeout_s = timeout_s
         self._confirm_replicas = confirm_replicas
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[Posted] = deque()
         self._held = 0
         self._flusher: asyncio.Task[None] | None = None
         self._sent: _Sent | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._begins = self._failing = False
+        self._begins = self._failing = self._is_lone = False
         self._retry_at = 0.0
 
     def failed(self, reason: str, count: int = 1) -> LogUnavailableError:
@@ -256,17 +173,24 @@ class SharedWire:
             return "crowded"
 
         due = loop.time() + self._timeout_s
-        asked = _Asked(head, data, count, loop.create_future(), due, alone)
+        asked = Posted(head, data, count, loop.create_future(), due, alone)
         self._waiting.append(asked)
         self._held += max(1, count)
-        if not flushing:
+        if flushing:
+            return asked.done
+
+        # Others may ask in this round of the loop. Whoever was the only one the last time does not
+        # wait to see.
+        if self._is_lone:
+            self._begin()
+        else:
             self._begins = True
             loop.call_soon(self._begin)
         return asked.done
 
-    def _next(self) -> list[_Asked]:
+    def _next(self) -> list[Posted]:
         """Take those that wait, up to about MAX_BATCH records."""
-        batch: list[_Asked] = []
+        batch: list[Posted] = []
         size = 0
         while self._waiting and size < MAX_BATCH:
             batch.append(self._waiting.popleft())
@@ -285,7 +209,8 @@ class SharedWire:
             return
 
         batch, loop = self._next(), asyncio.get_running_loop()
-        sent = self._sent = _Sent(batch, _Message(batch), line, loop.time())
+        self._is_lone = len(batch) == 1
+        sent = self._sent = _Sent(batch, message_of(batch), line, loop.time())
         if self._watch is None:
             self._watch = loop.call_at(batch[0].due, self._look)
         try:
@@ -358,7 +283,7 @@ class SharedWire:
             sent = None
             self._settle(batch, results, began)
 
-    def _settle(self, batch: list[_Asked], results: list[Any] | Exception, began: float) -> None:
+    def _settle(self, batch: list[Posted], results: list[Any] | Exception, began: float) -> None:
         """Give everyone of a batch their result, or its error.
 
         Args:
@@ -385,22 +310,22 @@ class SharedWire:
             else:
                 asked.done.set_exception(self.failed(reason_of(result), asked.count))
 
-    async def _execute(self, batch: Sequence[_Asked]) -> list[Any]:
+    async def _execute(self, batch: Sequence[Posted]) -> list[Any]:
         """Return a result or an error for each that was asked."""
-        message = _Message(batch)
+        message = message_of(batch)
         async with asyncio.timeout_at(batch[0].due):
             answers = await self._wire.send(self._commands_of(message))
             await look_again_if(self._client, answers)
         return self._results(message, answers)
 
-    def _commands_of(self, message: _Message) -> list[Command]:
+    def _commands_of(self, message: WireMessage | LoneMessage) -> list[Command]:
         """Return what is sent: a message's commands, and the wait for other servers."""
         commands = message.commands
         if self._confirm_replicas and message.writes:
-            commands.append(("WAIT", self._confirm_replicas, round(self._timeout_s * 500)))
+            return [*commands, ("WAIT", self._confirm_replicas, round(self._timeout_s * 500))]
         return commands
 
-    def _results(self, message: _Message, answers: Sequence[Any]) -> list[Any]:
+    def _results(self, message: WireMessage | LoneMessage, answers: Sequence[Any]) -> list[Any]:
         """Return the result of each that was asked, or its error.
 
         Args:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ReplayError
 from bandits.features.hashing import UInt64
-from bandits.sums import summed
+from bandits.sums import sum_products
 from bandits.types import Float64
 from simulator.logs.rows import LoggedDecision, batch_of
 from simulator.ope.feature_design import FeatureScales, hashed_design
@@ -163,4 +163,4 @@ class FittedSessionModel:
             ahead: int[n], how many decisions ahead, from 1 to H.
         """
         coefficients = self.coefficients[fold_of(keys, len(self.coefficients)), ahead - 1]
-        return summed("nd,nd->n", features, coefficients)
+        return sum_products("nd,nd->n", features, coefficients)

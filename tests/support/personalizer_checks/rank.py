@@ -146,6 +146,13 @@ def features_are_logged_by_their_path(s: Setting) -> None:
 
 
 @check
+def a_feature_that_is_a_text_here_and_a_number_there_is_two_texts(s: Setting) -> None:
+    event = named()
+    s["home"].rank(asked(eventId=event, contextFeatures=[{"x": "one"}, {"x": 2}, {"x": True}]))
+    assert s.decision(event).context == {"x": ["one", "2", "true"]}
+
+
+@check
 def fifty_actions_of_a_hundred_nested_features_are_ranked(s: Setting) -> None:
     nested = {f"n{i}": {f"f{j}": float(j) for j in range(10)} for i in range(10)}
     body = {"actions": actions(*map(str, range(50)), **nested), "contextFeatures": [nested]}

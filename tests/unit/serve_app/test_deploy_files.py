@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve._private.deploy_utils import get_app_code_version
 from ray.serve.schema import ServeDeploySchema
 from support.dockerfile import parse
 
 from bandits.errors import BanditloopError
 from serve_app import app
+from serve_app.admin.wanted.on_cluster import config_again
 from serve_app.host.environment import CLUSTER_NODE
 from serve_app.office.names import CONSOLE_PREFIX, OFFICE_APP
 from serve_app.replica.scrape import ServiceCollector
@@ -114,6 +116,25 @@ def test_the_application_is_valid_and_is_built_from_its_file(tmp_path, monkeypat
     monkeypatch.delenv("BANDITLOOP_SALT")
     with pytest.raises(app.StartupError, match="BANDITLOOP_SALT"):
         app.build_console(app.ConsoleArgs(**console.args))
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+def test_a_config_that_is_deployed_again_is_the_same_with_another_edition():
+    """So Serve builds that application anew, and no other."""
+    config = read("serve_config.yaml")
+    deployed = {each["name"]: {"deployed_app_config": each} for each in config["applications"]}
+    details = {"applications": {**deployed, "run": {"deployed_app_config": None}}}
+    again = config_again({**details, "target_capacity": 50.0}, "banditloop", "e1")
+    before, after = map(ServeDeploySchema.model_validate, (config, again))
+    assert after.target_capacity == 50.0
+    assert app.ClusterArgs(**after.applications[0].args).edition == "e1"
+    versions = [
+        [get_app_code_version(each) for each in schema.applications] for schema in (before, after)
+    ]
+    assert versions[0][0] != versions[1][0]
+    assert versions[0][1:] == versions[1][1:]
+    del again["applications"][0]["args"]["edition"]
+    assert again["applications"] == read("serve_config.yaml")["applications"]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,17 @@ import numpy as np
 import pytest
 from support.fakes import SALT, FakeSource, fresh_ranker
 
-from bandits.exploration import EpsilonGreedy, Greedy, Softmax, SquareCB
+from bandits.exploration import (
+    EpsilonGreedy,
+    Greedy,
+    LinTs,
+    LinUcb,
+    Softmax,
+    SquareCB,
+    VwExploration,
+)
 from bandits.log.codec import encode
+from bandits.ridge.config import RidgeConfig
 from bandits.types import Interaction
 from bandits.vw.config import VwConfig
 from policies.blend import make_learner
@@ -102,15 +111,24 @@ async def test_ids_that_are_found_in_the_text_of_a_request_give_the_same_bytes(n
     rng = np.random.default_rng(8)
     ranker = taught(SPECS[name], rng)
     asked = requests(rng, 12, alike=False)
-    bare = msgspec.json.decode(msgspec.json.encode(asked), type=list[BareRequest])
-    assert ranker.rank_together(bare, [None] * len(bare)) == ranker.rank_together(
+    sent = [bare(request) for request in asked]
+    assert ranker.rank_together(sent, [None] * len(sent)) == ranker.rank_together(
         asked, [None] * len(asked)
     )
+    for of_bare, request in zip(map(ranker.rank_bare, sent), asked, strict=True):
+        assert encode(of_bare) == encode(await ranker.rank(request))
     ranker.offer(
         Catalogue([Item("item3", numbers(rng, "f", 3)), Item("new", numbers(rng, "f", 3))])
     )
-    for of_bare, request in zip(ranker.rank_together(bare, [None] * 12), asked, strict=True):
-        assert encode(of_bare) == encode(await ranker.rank(request))
+    for made in (ranker.rank_together(sent, [None] * 12), map(ranker.rank_bare, sent)):
+        for of_bare, request in zip(made, asked, strict=True):
+            assert encode(of_bare) == encode(await ranker.rank(request))
+
+
+def test_a_decision_by_itself_gets_a_name_of_its_own():
+    ranker = taught(SPECS["one pair"], np.random.default_rng(1))
+    names = {ranker.rank_bare(bare(RankRequest(actions=TWO))).event_id for _ in range(3)}
+    assert len(names) == 3
 
 
 async def test_each_decision_that_was_not_asked_for_by_name_gets_one_of_its_own():
@@ -122,6 +140,10 @@ async def test_each_decision_that_was_not_asked_for_by_name_gets_one_of_its_own(
     for record in made:
         again = await ranker.rank(msgspec.structs.replace(request, event_id=record.event_id))
         assert encode(record) == encode(again)
+
+
+def bare(request: RankRequest) -> BareRequest:
+    return msgspec.json.decode(msgspec.json.encode(request), type=BareRequest)
 
 
 TWO = [ActionRequest("item1"), ActionRequest("item2")]
@@ -148,6 +170,7 @@ def test_what_needs_more_is_left_and_the_others_are_decided_all_the_same(what):
     other = msgspec.structs.replace(PLAIN, **BY_ITSELF[what])
     made = ranker.rank_together([PLAIN, other, PLAIN], [None] * 3)
     assert made[1] is None
+    assert ranker.rank_bare(bare(other)) is None
     assert made[0] is not None
     assert encode(made[0]) == encode(made[2])
 
@@ -156,6 +179,7 @@ def test_a_context_that_cannot_be_is_said_to_be_wrong_one_by_one():
     ranker = taught(SPECS["one pair"], np.random.default_rng(1))
     wrong = msgspec.structs.replace(PLAIN, context={"x": 1e30})
     assert ranker.rank_together([PLAIN, wrong], [None] * 2) == [None, None]
+    assert ranker.rank_bare(bare(wrong)) is None
 
 
 def test_a_page_with_bars_and_whoever_is_looked_up_are_decided_one_by_one():
@@ -173,7 +197,6 @@ def test_a_page_with_bars_and_whoever_is_looked_up_are_decided_one_by_one():
         {"mode": "apprentice"},
         {"use": ["context"]},
         {"filter": "true"},
-        {"learner": VwConfig(args="--cb_explore_adf -q ff")},
     ],
     ids=str,
 )
@@ -181,11 +204,34 @@ def test_a_policy_of_which_a_decision_depends_on_more_decides_one_by_one(changed
     spec = msgspec.structs.replace(SPECS["one pair"], exploration=EpsilonGreedy(), **changed)
     ranker = taught(spec, np.random.default_rng(1))
     assert ranker.rank_together([PLAIN] * 2, [None] * 2) == [None, None]
+    assert ranker.rank_bare(bare(PLAIN)) is None
+
+
+@pytest.mark.parametrize(
+    ("learner", "exploration"),
+    [
+        (VwConfig(args="--cb_explore_adf -q ff"), EpsilonGreedy()),
+        (VwConfig(args="--cb_explore_adf --epsilon 0.3"), VwExploration()),
+        (RidgeConfig(interactions=[("context", "features")]), LinTs(draws=20)),
+        (RidgeConfig(), LinUcb()),
+    ],
+    ids=str,
+)
+async def test_a_model_of_another_kind_decides_one_by_one_and_finds_ids_all_the_same(
+    learner, exploration
+):
+    rng = np.random.default_rng(3)
+    spec = msgspec.structs.replace(SPECS["one pair"], learner=learner, exploration=exploration)
+    ranker = taught(spec, rng)
+    assert ranker.rank_together([PLAIN] * 2, [None] * 2) == [None, None]
+    for request in requests(rng, 6, alike=False):
+        assert encode(ranker.rank_bare(bare(request))) == encode(await ranker.rank(request))
 
 
 def test_without_items_that_are_alike_or_a_model_decisions_are_made_one_by_one():
     spec = msgspec.structs.replace(SPECS["one pair"], exploration=EpsilonGreedy())
     assert Ranker(spec, [], salt=SALT).rank_together([PLAIN], [None]) == [None]
+    assert Ranker(spec, [], salt=SALT).rank_bare(bare(PLAIN)) is None
     ranker = fresh_ranker(spec)
     assert ranker.rank_together([PLAIN], [None]) == [None]
     ranker.offer(Catalogue([Item("item1", {"a": 1.0}), Item("item2", {"b": 1.0})]))

@@ -16,10 +16,18 @@ decode = msgspec.json.Decoder(list[ActionRequest]).decode
 
 
 def found(ids: BareIds, *texts: bytes, catalogue: Catalogue = CATALOGUE) -> list[list[str] | None]:
+    passes = ids._passes
     answers = ids.find(texts, catalogue)
-    for answer in answers:
+    for text, answer in zip(texts, answers, strict=True):
         if answer is not None:
             assert answer.rows.tolist() == catalogue.rows(answer.ids).tolist()
+        if not passes and not ids._passes:
+            alone = ids.find_one(text, catalogue)
+            if answer is None or "" in answer.ids:
+                assert alone is None
+            else:
+                assert alone is not None
+                assert (alone.ids, [*alone.rows]) == (answer.ids, [*answer.rows])
     return [None if answer is None else answer.ids for answer in answers]
 
 
@@ -79,6 +87,16 @@ def test_whatever_is_found_is_what_a_decoder_reads(lists):
     texts = [msgspec.json.encode([ActionRequest(each) for each in ids]) for ids in lists]
     for text, ids in zip(texts, found(BareIds(), *texts), strict=True):
         assert ids is None or ids == [action.id for action in decode(text)]
+
+
+def test_ids_of_one_text_are_found_whether_they_are_new_or_were_seen():
+    ids, longer = BareIds(), Catalogue([Item("new"), Item("b")])
+    for text in (b'[{"id":"a"},{"id":"new"}]', b'[{"id":"b"}]', b'[{"id":"a"},{"id":"b"}]'):
+        for catalogue in (CATALOGUE, longer, longer, CATALOGUE):
+            one = ids.find_one(text, catalogue)
+            assert one is not None
+            assert one.ids == [action.id for action in decode(text)]
+            assert [*one.rows] == [*catalogue.rows(one.ids)]
 
 
 def test_another_catalogue_has_other_rows():

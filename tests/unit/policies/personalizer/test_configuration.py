@@ -132,6 +132,7 @@ def test_what_is_optional_and_left_out_keeps_its_value() -> None:
         ({"isAutoOptimizationEnabled": True}, "isAutoOptimizationEnabled"),
         ({"autoOptimizationFrequency": "weekly"}, "autoOptimizationFrequency"),
         ({"autoOptimizationFrequency": "PT0S"}, "autoOptimizationFrequency"),
+        ({"autoOptimizationStartDate": "soon"}, "autoOptimizationStartDate"),
         ({"logMirrorEnabled": True}, "logMirrorEnabled"),
         ({"learningMode": "Apprentice", "defaultReward": 0.1}, "learningMode"),
         ({"learningMode": "LoggingOnly", "rewardWaitTime": "PT1H"}, "learningMode"),

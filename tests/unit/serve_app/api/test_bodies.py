@@ -17,9 +17,9 @@ from bandits.errors import (
     NonFiniteNumberError,
     TooManyFeaturesError,
 )
-from policies.requests import Item, RankRequest, plain_features
+from policies.requests import BareRequest, Item, RankRequest, plain_features
 from policies.spec import PolicySpec
-from serve_app.api.bodies import decode_body
+from serve_app.api.bodies import RankDecoder, decode_body, whole
 from serve_app.api.endpoints import ROUTES
 
 rank = msgspec.json.Decoder(RankRequest)
@@ -36,6 +36,22 @@ recorded = st.one_of(
 
 def asked(**fields) -> RankRequest:
     return decode_body(json.dumps(fields).encode(), rank)
+
+
+def test_actions_stay_as_they_were_sent_where_nothing_says_that_they_are_needed_decoded():
+    sent = {"context": {"hour": 21}, "actions": [{"id": "a"}]}
+    bare = decode_body(json.dumps(sent).encode(), RankDecoder())
+    assert type(bare) is BareRequest
+    assert whole(bare) == asked(**sent)
+    for more in (
+        {"event_id": "e"},
+        {"actions": [{"id": "a", "features": {}}]},
+        {"actions": None, "user_id": "ann"},
+        {"context": {"user": {"age": 30}}},
+    ):
+        body = json.dumps({**sent, **more}).encode()
+        assert decode_body(body, RankDecoder()) == decode_body(body, rank)
+    assert decode_body(b'{"user_id": "ann"}', RankDecoder()) == RankRequest(user_id="ann")
 
 
 MEANINGS = {

@@ -14,8 +14,8 @@ from policies.items.catalogue import Catalogue
 from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR, decode_item, decode_patch
 from policies.ranker import Ranker
 from policies.requests import Item
-from policies.sources import Candidates
-from policies.spec import PolicySpec
+from policies.sources import Candidates, load_sources
+from policies.spec import ContentSource, PolicySpec
 from serve_app.api.asgi import Api
 from serve_app.replica.metrics import Metrics
 
@@ -98,6 +98,14 @@ BAD = {
         "metadata",
     ),
     "a text of 1 MB": (
+        "PUT",
+        "/a",
+        {"metadata": {"text": "x" * (1 << 20)}},
+        422,
+        "text_too_long",
+        "metadata",
+    ),
+    "a text of 4 MB": (
         "PATCH",
         "/a",
         {"metadata": {"text": "x" * (4 << 20)}},
@@ -140,6 +148,32 @@ async def test_bad_input_says_what_is_wrong_and_changes_nothing(service, what):
     assert [answer.status_code, error["code"], error["target"]] == expected
     assert error["message"]
     assert service.home.changes == []
+
+
+async def test_a_vector_of_another_length_than_the_others_is_refused_and_nothing_put():
+    """Where a source compares items by it; who is alone may have any, and so may other names."""
+    spec = PolicySpec("home", sources=[ContentSource("looks", vector="look")])
+    items = [Item("a", vectors={"look": [1.0, 0.0], "sound": [1.0]}), Item("plain")]
+    [source] = load_sources(None, spec.sources).values()
+    service = Service(fresh_ranker(spec, [source], Catalogue.put(items)))
+    three = {"vectors": {"look": [1, 2, 3]}}
+    for method, path, body, target in (
+        ("PUT", "/b", three, "vectors.look"),
+        ("PATCH", "/plain", three, "vectors.look"),
+        ("POST", "", {"items": [{"id": "b"}, {"id": "c", **three}]}, "items[1].vectors.look"),
+    ):
+        error = (await service.send(method, ITEMS + path, body)).json()["error"]
+        assert (error["code"], error["target"]) == ("vector_length", target)
+        assert "it has 3 numbers, and those of the other items 2" in error["message"]
+    assert service.home.changes == []
+
+    for method, path, body in (
+        ("PUT", "/a", three),
+        ("PATCH", "/plain", {"vectors": {"look": None, "sound": [1, 2]}}),
+        ("POST", "", {"items": [{"id": "b", "vectors": {"look": [3, 4]}}, {"id": "c"}]}),
+    ):
+        assert (await service.send(method, ITEMS + path, body)).status_code == 200
+    await service.http.aclose()
 
 
 async def test_a_time_that_is_none_is_told_how_it_is_written(service):

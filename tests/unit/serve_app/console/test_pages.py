@@ -22,16 +22,27 @@ from banditloop_client.explain_schemas import (
 from banditloop_client.schemas import (
     Chosen,
     PlacedItem,
+    PolicyInfo,
+    QuotaInfo,
     RefreshInfo,
     RefreshMeasure,
+    SignalInfo,
     Trouble,
     UnplacedItem,
+)
+from banditloop_client.space_schemas import (
+    HeldEntry,
+    HeldEvent,
+    HeldProfile,
+    HeldShowing,
+    UserExport,
 )
 from bandits.log.join import JoinRule
 from bandits.log.records import RewardRecord, TickRecord
 from policies.items.catalogue import Catalogue
 from policies.spec import Holdout, PolicySpec
 from serve_app.console.site import console_site
+from serve_app.console.visits import templates
 from simulator.report.gather import read_policy
 from simulator.report.make import policy_report_of
 
@@ -287,6 +298,73 @@ async def test_a_page_of_nothing_and_one_of_everything(path, answer, least):
     check(page, answer, least)
     if HOSTILE in str(msgspec.to_builtins(answer)):
         assert "&lt;script&gt;" in page.text
+
+
+TROUBLED = PolicyInfo(
+    policy="p",
+    ready=False,
+    snapshot_id=None,
+    position=None,
+    learned=0,
+    items=3,
+    sources=[HOSTILE],
+    spec={},
+    outcomes={"decisions": 7},
+    source_troubles={HOSTILE: Trouble(HOSTILE, 1.5)},
+    learning="stalled",
+    reason=HOSTILE,
+    artifact_trouble=Trouble(HOSTILE, 1.5),
+    refresh=RefreshInfo("failed", 1, 2, message=HOSTILE),
+    signals={HOSTILE: SignalInfo(2, 0.5)},
+    quotas={HOSTILE: QuotaInfo(0.1, 0.2, 1.0, capped=True)},
+    rule_troubles={"boost[0].when": HOSTILE},
+)
+
+
+@pytest.mark.parametrize("headers", [{"hx-request": "true"}, {}], ids=["its part", "the page"])
+async def test_everything_that_is_wrong_with_a_policy_is_named(headers):
+    """Also in the part of its page that is asked for again every few seconds."""
+    path = f"{HOME}/state" if headers else HOME
+    page = await page_of(TROUBLED, path, **headers)
+    assert page.status_code == 200, page.text
+    assert page.text.count('class="note ') == 7
+    assert "boost[0].when" in page.text
+    assert "<script>alert" not in page.text
+    told = msgspec.to_builtins(TROUBLED)
+    assert all(value == under(told, path) for path, value in numbers(page))
+
+
+async def test_all_that_is_held_of_a_user_is_on_their_page():
+    events = [HeldEvent(HOSTILE, HOSTILE, NOW)]
+    held = UserExport(
+        "s",
+        "u",
+        NOW,
+        ["ab"],
+        3,
+        HeldProfile(False, events, [HeldShowing(HOSTILE, NOW)], {HOSTILE: {HOSTILE: 7}}),
+        [],
+        [HeldEntry("activity", "1-0", NOW, "activity", {HOSTILE: HOSTILE})],
+        more=True,
+        keyed_logs=[HOSTILE],
+    )
+    page = await page_of(held, "/console/user?space=s&user_id=u")
+    assert page.status_code == 200, page.text
+    assert "<script>alert" not in page.text
+    assert sorted(value for _, value in numbers(page)) == [3, 7]
+
+
+def test_every_template_imports_the_macros_that_it_uses():
+    """What it is imported into may be asked for with other macros, or none."""
+    env, lacking = templates(), {}
+    texts = {name: env.loader.get_source(env, name)[0] for name in env.list_templates()}
+    macros = set().union(*(re.findall(r"import \S+ as (\w+)", text) for text in texts.values()))
+    assert {"parts", "state"} <= macros
+    for name, text in texts.items():
+        used = {macro for macro in macros if re.search(rf"\b{macro}\.\w+\(", text)}
+        if lacks := used.difference(re.findall(r"import \S+ as (\w+)", text)):
+            lacking[name] = lacks
+    assert lacking == {}
 
 
 async def test_a_part_that_takes_long_is_asked_for_again():

@@ -1,6 +1,7 @@
 """Personalizer's protocol over a real ranker: paths, keys, errors, and a first rank."""
 
 import json
+import math
 from collections.abc import AsyncIterator
 
 import httpx
@@ -67,6 +68,25 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
     assert error["message"]
     assert response.headers["x-ms-error-code"] == error["code"]
     return response.status_code, error["code"]
+
+
+@pytest.mark.parametrize(
+    ("body", "target"),
+    [
+        ({**GOOD, "contextFeatures": [{"user": {"age": math.nan}}]}, "contextFeatures[0].user.age"),
+        ({**GOOD, "contextFeatures": [{}, {"x": [1, "a"]}]}, "contextFeatures[1].x[1]"),
+        ({"actions": [{"id": "a", "features": [{"x": [True]}]}]}, "actions[0].features[0].x"),
+        ({**GOOD, "contextFeatures": [{"x": 1e300}]}, "contextFeatures.x"),
+        ({**GOOD, "contextFeatures": [{f"f{at}": at for at in range(300)}]}, "contextFeatures"),
+        (b'{"actions": [{"id": "a", "features": [{"x": 1}, ', "body"),
+    ],
+)
+async def test_what_is_wrong_with_a_feature_is_named_as_it_was_sent(adapter, body, target):
+    answer = await adapter.post("/personalizer/rank", body)
+    assert error_of(answer) == (400, "InvalidRankRequest")
+    assert answer.json()["error"]["target"] == target
+    reward = await adapter.post("/personalizer/events/e/reward", b'{"value": NaN}')
+    assert reward.json()["error"]["target"] == "value"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.events import coded_events
 
 from bandits.errors import ArtifactError, SpecError
@@ -19,9 +20,11 @@ from policies.requests import Item
 from policies.sources import load_sources
 from policies.sources.base import SourceRequest
 from policies.sources.live import vector_index
+from policies.sources.live.text_vectors import WordVectors
 from policies.spec import ArtifactSource, ContentSource
 from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.content.fit import fit_content, why_no_content
+from policies.training.content.text import fit_words
 from policies.training.histories import histories_of
 
 VECTOR = ContentSource("looks", vector="look")
@@ -171,6 +174,41 @@ def test_the_first_vector_may_come_with_a_change():
     assert shop.ask("a").ids == ()
     shop.put(EAST, NORTH_EAST)
     assert shop.ask("east").ids == ("north-east",)
+
+
+def test_where_no_other_item_has_a_vector_it_may_have_any_length():
+    """So whoever put the first one wrong puts it right, and says what a whole shop is to be."""
+    shop = Shop(Item("plain"), Item("first", vectors={"look": [1.0, 2.0, 3.0]}))
+    assert shop.source.vector_lengths({"first"}) == {}
+    assert shop.source.vector_lengths({"plain", "east"}) == {"look": 3}
+    shop.put(looks("first", 1, 1))
+    shop.put(EAST)
+    assert shop.ask("east").ids == ("first",)
+    assert shop.ask("east").trouble == ""
+    assert shop.source.vector_lengths({"first"}) == {"look": 2}
+
+    shop.delete("first", "east")
+    shop.put(Item("plain", {"x": 1.0}))
+    shop.put(looks("a", 1, 0, 0), looks("b", 1, 1, 0))
+    assert shop.ask("a").ids == ("b",)
+
+
+def test_a_text_and_a_vector_are_compared_together(monkeypatch):
+    """Also where the first vector comes later than the first text."""
+    encoder = WordVectors(*fit_words([*TEXTS.values()], size=4, most_words=99, seed=0))
+    monkeypatch.setattr("policies.sources.load_encoder", lambda _: encoder)
+    both = ContentSource("both", vector="look", text=["title"], encoder="wordllama")
+    items = [Item(name, {}, {"title": text}) for name, text in TEXTS.items()]
+    shop = Shop(*items, config=both)
+    assert shop.source.vector_lengths(()) == {}
+    alone = shop.ask("shoe 1").ids
+    assert set(alone[:2]) == {"shoe 2", "shoe 3"}
+
+    shop.put(*(replace(each, vectors={"look": [1.0, 0.0]}) for each in items if "2" not in each.id))
+    assert shop.ask("shoe 1").trouble == ""
+    assert shop.ask("shoe 1").ids[0] == "shoe 3"
+    anew = Shop(*(shop.timeline.item(each) for each in shop.timeline), config=both)
+    assert anew.ask("shoe 1").ids == shop.ask("shoe 1").ids
 
 
 def test_many_changes_are_arranged_in_blocks_meanwhile_nothing_is_lost(monkeypatch):
