@@ -1,11 +1,14 @@
 """Durations as Personalizer's configuration has them: ISO 8601, as ``PT10M``."""
 
+import re
 from datetime import timedelta
 
 import msgspec
 
 from bandits.errors import InvalidFieldError
 
+_WEEKS = re.compile(r"P(\d{1,4})W")
+_NO_MONTHS = re.compile(r"^P(?:0+Y)?(?:0+M)?")
 _UNITS = (("H", 3600), ("M", 60))
 
 
@@ -19,8 +22,11 @@ def iso_seconds(text: str, target: str) -> float:
     Raises:
         InvalidFieldError: it is no duration, or below 0.
     """
+    # What some clients write, and msgspec does not read: weeks, and no years or months.
+    weeks = _WEEKS.fullmatch(text)
+    days = f"P{7 * int(weeks[1])}D" if weeks else _NO_MONTHS.sub("P", text)
     try:
-        seconds = msgspec.convert(text, timedelta).total_seconds()
+        seconds = msgspec.convert(days, timedelta).total_seconds()
     except msgspec.ValidationError as error:
         raise InvalidFieldError(
             f"a duration is as in ISO 8601, PT10M or P1D, not {text!r}", target

@@ -349,6 +349,8 @@ def test_a_policy_tells_what_is_explored_since_the_configuration_was_changed(
         ("PT01.5S", 1.5, "PT1.5S"),
         ("PT90M", 5400, "PT1H30M"),
         ("P1DT1H1M1S", 90061, "P1DT1H1M1S"),
+        ("P1W", 7 * 86400, "P7D"),
+        ("P0Y0M0DT0H10M0S", 600, "PT10M"),
         ("PT0S", 0, "PT0S"),
     ],
 )
@@ -357,7 +359,7 @@ def test_durations_are_read_as_clients_write_them(text: str, seconds: float, sai
     assert iso_duration(seconds) == said
 
 
-@pytest.mark.parametrize("text", ["", "10", "PT", "P1M", "-PT5S", "PT10X"])
+@pytest.mark.parametrize("text", ["", "10", "PT", "P1M", "P0M", "P1Y", "-PT5S", "PT10X"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(BanditloopError) as caught:
         iso_seconds(text, "rewardWaitTime")
