@@ -69,7 +69,12 @@ def url(tmp_path_factory) -> Iterator[str]:
         )
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", timeout_s=150)
-        yield f"http://127.0.0.1:{port}"
+
+        # Who is answered may set something at once.
+        where, key = f"http://127.0.0.1:{port}", AzureKeyCredential(KEY)
+        with PersonalizerAdministrationClient(where, key, retry_total=0) as first:
+            first.update_service_configuration(first.get_service_configuration())
+        yield where
     except BanditloopError:
         print((folder / "output").read_text())  # noqa: T201 - why it did not start
         raise
