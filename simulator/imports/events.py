@@ -20,8 +20,6 @@ from simulator.imports.times import UTC_MS, read_times
 DAY_MS = 86_400_000
 MOST_TYPES = 1000
 LONGEST_TYPE = (1 << 31) - 1
-ROOM = 1 << 18
-"""Events for which memory is asked at a time: in 8 MiB, Linux gives pages of 2 MiB."""
 
 
 @dataclass(slots=True)
@@ -41,7 +39,6 @@ class EventColumns:
     whole_days: bool = True
     _kinds: IdTable = field(default_factory=lambda: IdTable(LONGEST_TYPE))
     _kind_types: list[int] = field(default_factory=list)
-    _room: NDArray[np.void] = field(default_factory=lambda: np.empty(0, EVENT))
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
 
     def __post_init__(self) -> None:
@@ -97,7 +94,7 @@ class EventColumns:
         time = self._times(rows, mapping, unit, drop)
         value = self._values(rows, mapping, drop)
         kind = self._types(rows, mapping)
-        events, ends = self._room_for(count), np.empty(parts, np.int64)
+        events, ends = np.empty(count, EVENT), np.empty(parts, np.int64)
         pack_by_part(
             user,
             item,
@@ -112,13 +109,6 @@ class EventColumns:
             ends,
         )
         return events, ends
-
-    def _room_for(self, count: int) -> NDArray[np.void]:
-        """Return memory for so many events."""
-        if count > len(self._room):
-            self._room = np.empty(max(ROOM, count), EVENT)
-        room, self._room = self._room[:count], self._room[count:]
-        return room
 
     def _times(
         self, rows: RawRows, mapping: ColumnMapping, unit: str | None, drop: "_Drop"

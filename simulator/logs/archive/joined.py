@@ -30,7 +30,13 @@ from simulator.logs.archive.entries import (
 )
 from simulator.logs.archive.features import coded
 from simulator.logs.archive.light import LIGHT, EntryReader, PieceBounds
-from simulator.logs.archive.settled import EVERYTHING, NOTHING_SETTLED, Settled, keys_of, numbers_of
+from simulator.logs.archive.settled import (
+    EVERYTHING,
+    NOTHING_SETTLED,
+    Settled,
+    keys_of,
+    numbered_texts,
+)
 from simulator.logs.archive.signals import WeighedSignals
 from simulator.logs.rows import NO_WAITING, Waiting
 
@@ -142,7 +148,7 @@ class ArchiveJoin:
         self, entries: JoinEntries, window: Int64, through: str | None
     ) -> tuple[NDArray[np.int8], Int32, Float64]:
         """Return each decision's state, each other's owner, and the reward of each slot."""
-        events, count = numbers_of(entries.event, entries.key)
+        events, count = numbered_texts(entries.event, entries.key)
         identity, identities = _identities(events, entries.reward)
         self._find_chosen(entries, events, through)
 

@@ -101,7 +101,7 @@ def keys_of(texts: pa.StringArray) -> UInt64:
     return out
 
 
-def numbers_of(texts: pa.StringArray, keys: UInt64) -> tuple[Int32, int]:
+def numbered_texts(texts: pa.StringArray, keys: UInt64) -> tuple[Int32, int]:
     """Return the numbers of texts, from 0 as they first appear, and how many differ.
 
     Args:

@@ -37,7 +37,7 @@ from simulator.logs.archive import joined, light
 from simulator.logs.archive.joined import ArchiveJoin
 from simulator.logs.archive.pieces import ArchivePiece, weigh_rewards
 from simulator.logs.archive.rules import evaluation_rule, spec_in_force
-from simulator.logs.archive.settled import Settled, SettledRows, keys_of, numbers_of
+from simulator.logs.archive.settled import Settled, SettledRows, keys_of, numbered_texts
 from simulator.logs.rows import Waiting, key_of
 
 RULES = [
@@ -347,7 +347,7 @@ def test_texts_are_numbered_as_they_first_appear(alike):
     ids = ["b", "a", "", "b", "ab", "a" * 40, "ü", "ab", "", "a" * 41, "ü"]
     texts = pa.array(["before", *ids], pa.string()).slice(1)
     keys = np.full(len(ids), 7, np.uint64) if alike else keys_of(texts)
-    numbers, count = numbers_of(texts, keys)
+    numbers, count = numbered_texts(texts, keys)
     coded = texts.dictionary_encode()
     assert numbers.tolist() == coded.indices.to_pylist()
     assert count == len(coded.dictionary)
