@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.x509 import load_der_x509_certificate
-from support.personalizer import KEY, Adapted, adapted
+from support.personalizer import KEY, SALT, Adapted, adapted
 from vowpal_wabbit_next import TextFormatParser
 
 from bandits.log.records import RootRecord, WarmStartRecord
@@ -25,6 +25,7 @@ from bandits.vw.payloads import encode_model
 from policies.personalizer.arguments import DEFAULT_ARGUMENTS, with_arguments
 from policies.spec import PolicySpec
 from serve_app.admin.wanted.specs import governed, keep_served, settled
+from serve_app.personalizer.loops.loop import StoredLoop
 from serve_app.settings import Settings
 from serve_app.store.wanted_specs import GOVERNED_S, read_wanted, say_governed
 
@@ -230,6 +231,21 @@ def test_an_export_is_a_file_and_a_signed_one_is_of_a_key_that_is_kept(service):
             with pytest.raises(InvalidSignature):
                 key.verify(signature, model + b"x", padding.PKCS1v15(), hashes.SHA512())
     assert len(certificates) == 1
+
+
+async def test_a_model_is_of_the_policy_that_is_learned_though_another_is_served_yet(
+    service, tmp_path
+):
+    """While a change begins to be served, the replica that is asked is of the policy before."""
+    settings = Settings(redis_url=service.server.url, salt=SALT.decode(), data_dir=tmp_path)
+    behind = StoredLoop(settings, with_arguments(SPEC, "--cb_explore_adf -q cf --bag 3"))
+    before, args = warm_starts(service), SPEC.learner.args
+    data = await behind.model()
+    VwLearner(args, checkpoint=encode_model(args, 1, 0, data))
+    await behind.import_model(data)
+    await behind.reset_model()
+    assert warm_starts(service) == before + 2
+    assert service.folded("home").refused_warm_starts == 0
 
 
 def test_a_policy_of_another_learner_has_no_model_to_export_or_import(service):

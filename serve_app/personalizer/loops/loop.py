@@ -18,7 +18,7 @@ from policies.archive.archive import ArchiveReader, archive_folder
 from policies.artifacts.learner_model import TrainedModel
 from policies.personalizer.apprentice_metrics import ApprenticeModeMetrics
 from policies.spec import PolicySpec
-from serve_app.admin.control import warm_start
+from serve_app.admin.control import stored_spec, warm_start
 from serve_app.admin.preflight import validate
 from serve_app.admin.replayed.verification import LogAddress
 from serve_app.admin.roots.older_files import older_files, remove_older
@@ -150,10 +150,11 @@ class StoredLoop:
 
     async def import_model(self, sent: bytes) -> None:
         """Go on from a model of Vowpal Wabbit."""
-        args = self._args()
 
         def imported(client: Redis) -> None:
-            self._go_on_from(self._stored(client), checkpoint_of(sent, args), 1)
+            stored = self._stored(client)
+            spec = self._in_force(stored)
+            self._go_on_from(stored, spec, checkpoint_of(sent, _args_of(spec)), 1)
 
         await self._done(imported)
 
@@ -161,7 +162,9 @@ class StoredLoop:
         """Go on from a model that has learned nothing."""
 
         def reset(client: Redis) -> None:
-            self._go_on_from(self._stored(client), self._untaught(), 0)
+            stored = self._stored(client)
+            spec = self._in_force(stored)
+            self._go_on_from(stored, spec, self._untaught(spec), 0)
 
         await self._done(reset)
 
@@ -267,30 +270,30 @@ class StoredLoop:
         is_cut = root is not None and not (archive and older_files(root, archive, self._folder()))
         return _log_times(stored, root.position if root is not None and is_cut else START)
 
-    def _args(self) -> str:
-        learner = self._served.learner
-        if not isinstance(learner, VwConfig):
-            raise RefusedCall(
-                403,
-                "ModelFileAccessDenied",
-                "the policy is not learned by Vowpal Wabbit: banditloop snapshots shows its models",
-                "model",
-            )
-        return learner.args
+    def _in_force(self, stored: StoredPolicy) -> PolicySpec:
+        """Return the spec that is learned by: of a change the new one, before that is served."""
+        head = stored.head()
+        return self._served if head is None else stored_spec(stored, stored.find(head)[1].spec)
 
     def _model(self, stored: StoredPolicy) -> bytes:
-        self._args()
-        kept = stored.checkpoints.list()
-        learner = stored.checkpoints.state(kept[0]).learner if kept else None
-        return decode_model(self._untaught() if learner is None else learner).model
+        spec, kept = self._in_force(stored), stored.checkpoints.list()
+        _args_of(spec)
+        state = stored.checkpoints.state(kept[0]) if kept else None
+        if state is None or state.learner is None or state.spec is None:
+            return decode_model(self._untaught(spec)).model
 
-    def _untaught(self) -> bytes:
-        spec = self._served
+        # A checkpoint of before another policy holds what that one goes on from no more.
+        is_of_another = stored_spec(stored, state.spec).model_digest != spec.model_digest
+        return decode_model(self._untaught(spec) if is_of_another else state.learner).model
+
+    def _untaught(self, spec: PolicySpec) -> bytes:
         return spec.learner.make(spec.exploration, salt=self._settings.secret()).checkpoint()
 
-    def _go_on_from(self, stored: StoredPolicy, checkpoint: bytes, learned: int) -> None:
+    def _go_on_from(
+        self, stored: StoredPolicy, spec: PolicySpec, checkpoint: bytes, learned: int
+    ) -> None:
         model = TrainedModel(
-            spec_bytes=self._served.encoded, learned=learned, checkpoint=checkpoint, rows=None
+            spec_bytes=spec.encoded, learned=learned, checkpoint=checkpoint, rows=None
         )
         try:
             warm_start(stored, model, within_s=PATIENCE_S)
@@ -304,6 +307,18 @@ class StoredLoop:
 
         # An export is of a checkpoint: the next one is to be of this model.
         checkpoint_now(stored, within_s=PATIENCE_S)
+
+
+def _args_of(spec: PolicySpec) -> str:
+    """Return the arguments of a spec's learner; refuse one that is not Vowpal Wabbit."""
+    if not isinstance(spec.learner, VwConfig):
+        raise RefusedCall(
+            403,
+            "ModelFileAccessDenied",
+            "the policy is not learned by Vowpal Wabbit: banditloop snapshots shows its models",
+            "model",
+        )
+    return spec.learner.args
 
 
 def _log_times(stored: StoredPolicy, start: str) -> Times | None:
