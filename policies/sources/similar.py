@@ -1,5 +1,6 @@
 """Which items are like another, as a trained model has them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +15,9 @@ from policies.sources.vectors import LargeVectorModel
 Passes = Callable[[Sequence[str]], NDArray[np.bool_]]
 """Says which of some items a filter admits, bool[n]."""
 WIDER = 4
-"""How many times as many are looked at, where too few of those before are admitted."""
+"""How many times as many are looked at first as are wanted, where there is a filter."""
+SPARE = 1.5
+"""How many times as many are looked at next as should do, going by those before."""
 MOST_LOOKED_AT = 100_000
 """However alike an item is, behind so many it is not looked for."""
 
@@ -80,13 +83,18 @@ def similar_to(
     """
     if passes is None:
         return source.similar(item_id, limit)
-    looked_at = limit
+    looked_at = WIDER * limit
     while True:
-        looked_at = min(WIDER * looked_at, MOST_LOOKED_AT)
+        looked_at = min(looked_at, MOST_LOOKED_AT)
         found = source.similar(item_id, looked_at)
         if found is None:
             return None
-        kept = np.flatnonzero(passes(found.ids))[:limit]
-        if kept.size == limit or len(found.ids) < looked_at or looked_at == MOST_LOOKED_AT:
+        kept = np.flatnonzero(passes(found.ids))
+        if kept.size >= limit or len(found.ids) < looked_at or looked_at == MOST_LOOKED_AT:
+            kept = kept[:limit]
             ids = tuple(map(found.ids.__getitem__, kept.tolist()))
             return Candidates(ids, frozen(found.scores[kept]))
+
+        # What is further away is admitted about as often.
+        share = (kept.size + 1) / (looked_at + 1)
+        looked_at = max(2 * looked_at, math.ceil(SPARE * limit / share))
