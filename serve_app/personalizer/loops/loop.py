@@ -37,6 +37,8 @@ from serve_app.store.evaluations.kept import KeptEvaluation, read_evaluation
 Times = tuple[int, int]
 """From and to, in milliseconds since 1970."""
 Result = TypeVar("Result")
+AT_ONCE = 4
+"""Calls that are done at a time, in threads of their own: some wait long, and snapshots may not."""
 PATIENCE_S = 20.0
 """Seconds to wait for a learner to take over a model."""
 
@@ -107,6 +109,7 @@ class StoredLoop:
         self._served = served
         self._counting: asyncio.Future[None] | None = None
         self._beside = ThreadPoolExecutor(1, "apprenticeship")
+        self._pool = ThreadPoolExecutor(AT_ONCE, "loop")
 
     async def spec(self) -> PolicySpec:
         """Return the spec that it has, or will have in a moment."""
@@ -242,7 +245,7 @@ class StoredLoop:
             with self._connected() as client:
                 return do(client)
 
-        return await asyncio.to_thread(run)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Redis]:
