@@ -31,6 +31,8 @@ from banditloop_client.schemas import (
     UnplacedItem,
 )
 from banditloop_client.space_schemas import (
+    FiledEvent,
+    FiledProfile,
     HeldEntry,
     HeldEvent,
     HeldProfile,
@@ -343,7 +345,7 @@ async def test_all_that_is_held_of_a_user_is_on_their_page():
         ["ab"],
         3,
         HeldProfile(False, events, [HeldShowing(HOSTILE, NOW)], {HOSTILE: {HOSTILE: 7}}),
-        [],
+        [FiledProfile(HOSTILE, [FiledEvent(HOSTILE, None, None, 9.0)])],
         [HeldEntry("activity", "1-0", NOW, "activity", {HOSTILE: HOSTILE})],
         more=True,
         keyed_logs=[HOSTILE],
@@ -351,7 +353,7 @@ async def test_all_that_is_held_of_a_user_is_on_their_page():
     page = await page_of(held, "/console/user?space=s&user_id=u")
     assert page.status_code == 200, page.text
     assert "<script>alert" not in page.text
-    assert sorted(value for _, value in numbers(page)) == [3, 7]
+    assert sorted(value for _, value in numbers(page)) == [3, 7, 9]
 
 
 def test_every_template_imports_the_macros_that_it_uses():
