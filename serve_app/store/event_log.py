@@ -2,7 +2,10 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
+
+from redis.cluster import RedisCluster
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read_entry
@@ -275,7 +278,18 @@ class RedisLog:
     def _ask(self, command: bytes, *words: str | int) -> Any:
         """Return what Redis answers to a command that is named in bytes: as it is."""
         client: Any = self._client
-        return client.execute_command(command, *words)
+        if not isinstance(client, RedisCluster):
+            return client.execute_command(command, *words)
+
+        # That of a cluster takes names in text alone, and gives fields by name.
+        answer = client.execute_command(command.decode(), *words)
+        if command != XREAD:
+            return _as_sent(answer)
+        named = answer.items() if isinstance(answer, dict) else answer or ()
+        return [
+            (name, _as_sent(entries[0] if isinstance(answer, dict) else entries))
+            for name, entries in named
+        ]
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -347,6 +361,11 @@ class RedisLog:
             data: those bytes.
         """
         self._client.set(self._keys.blob(name), data)
+
+
+def _as_sent(entries: Any) -> list[tuple[bytes, list[bytes]]]:
+    """Return entries with their fields one after the other, as Redis sends them."""
+    return [(entry_id, [*chain.from_iterable(fields.items())]) for entry_id, fields in entries]
 
 
 def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:
