@@ -125,8 +125,7 @@ _actions = msgspec.json.Decoder(_Actions)
 class RankDecoder:
     """Decodes the request for a decision, and leaves its actions as they are where that may do.
 
-    It does where they are ids and nothing else, and no event_id says that it may come again: what
-    it is remembered by is all of it, decoded.
+    It does where they are ids and nothing else.
     """
 
     type = RankRequest
@@ -147,7 +146,7 @@ class RankDecoder:
             bare = self._bare.decode(body)
         except MALFORMED:
             bare = None  # what is wrong first is said of all of it
-        if bare is None or bare.event_id is not None or not bare.sent.startswith(b"["):
+        if bare is None or not bare.sent.startswith(b"["):
             return self._whole.decode(body)
         return bare
 

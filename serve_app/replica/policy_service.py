@@ -215,17 +215,18 @@ class RedisPolicyService:
             again: whether a request is decided, too, whose event_id has answered another one: that
                 is logged, and never learned.
         """
+        bare = None
         if type(request) is BareRequest:
-            bare = None
-            if self._known is None and request.event_id is None:
+            if self._known is None:
                 bare = self.ranker.rank_bare(request)
-            if bare is not None:
+            if bare is not None and request.event_id is None:
                 return bare, bool(await self._log.append(bare, request))
+            # What a client's own event_id is remembered with is all that was asked, decoded.
             request = whole(request)
 
         for _ in range(ERASED_ATTEMPTS):
             known = None if self._known is None else await self._known.know(request)
-            made = await self._decide(request, known)
+            made = bare if bare is not None else await self._decide(request, known)
             if isinstance(made, BanditloopError):
                 return await self._shown_before(request, made), True
             record = made

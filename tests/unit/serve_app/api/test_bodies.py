@@ -44,7 +44,6 @@ def test_actions_stay_as_they_were_sent_where_nothing_says_that_they_are_needed_
     assert type(bare) is BareRequest
     assert whole(bare) == asked(**sent)
     for more in (
-        {"event_id": "e"},
         {"actions": [{"id": "a", "features": {}}]},
         {"actions": None, "user_id": "ann"},
         {"context": {"user": {"age": 30}}},
