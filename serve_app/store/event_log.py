@@ -278,7 +278,8 @@ class RedisLog:
     def _ask(self, command: bytes, *words: str | int) -> Any:
         """Return what Redis answers to a command that is named in bytes: as it is."""
         client: Any = self._client
-        if not isinstance(client, RedisCluster):
+        has_nodes = isinstance(self._client, RedisCluster)
+        if not has_nodes:
             return client.execute_command(command, *words)
 
         # That of a cluster takes names in text alone, and gives fields by name.
