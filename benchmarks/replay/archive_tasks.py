@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import long_log as logs  # this file's neighbour, whichever build PYTHONPATH says
 
+from bandits.log.codec import encode
+from bandits.log.records import TickRecord
 from policies.archive.archive import ArchiveWriter
 from policies.archive.range_file import Range, hour_of
 from serve_app.admin.archives import archive_summary
@@ -54,6 +56,10 @@ def write_small_files(folder: str, files: int) -> dict[str, Any]:
         committed = Range(previous, part[0][0], part[-1][0], len(part))
         writer.write(committed, part, {spec.digest: spec.encoded}.get)
         previous = part[-1][0]
+
+    # All windows close.
+    last = f"{int(previous.partition('-')[0]) + 3_600_000}-0"
+    writer.write(Range(previous, last, last, 1), [(last, encode(TickRecord()))], {}.get)
     return {}
 
 
