@@ -80,7 +80,9 @@ def quiet(loop: LearnerLoop) -> bool:
             and msgspec.msgpack.decode(raw, type=Stats).snapshot_id
             == loop.publisher.snapshots.newest
             and loop.publisher.served is not None
+            # Publishing waits for its share of the time, also where only a pin has come or gone.
             and loop.publisher.served[0] == loop.fold.changes
+            and loop.publisher.served[-1] == loop.fold.pinned
         )
 
 
