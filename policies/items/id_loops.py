@@ -167,11 +167,11 @@ def find_distinct_ids(
 
     Args:
         data: the text.
-        texts: see ``find_bare_ids``, as of the next four.
-        bounds: the same.
-        table: the same.
-        found: the same.
-        spans: the same.
+        texts: see ``find_bare_ids``, which has the next four, too.
+        bounds: see there.
+        table: see there.
+        found: see there.
+        spans: see there.
         marks: int64[n or more], written to: the last mark of each id that is known.
         mark: one that no other call has had.
 

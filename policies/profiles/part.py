@@ -224,6 +224,7 @@ def _few_columns(part: Part) -> _Columns:
     times: list[int] = []
     lags: list[int] = []
     seqs: list[int] = []
+    # What ``_number`` and ``_differences`` do, without a call for each.
     before = known = 0
     for time_ms, entry_ms, seq, item, kind in part.events:
         number = items.setdefault(item, known)

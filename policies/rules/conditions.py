@@ -71,6 +71,7 @@ class CompiledCondition:
         node = parse(where, target)
         kinds, guarded = field_kinds(node, target), guarded_fields(node)
         self.tests = sum(each.name in TESTED for each in operations(node))
+
         self.looks = Looks(
             frozenset(each.name for each in kinds if each.root == OF_ITEMS),
             frozenset(each.name for each in kinds if each.root == "profile"),
@@ -82,6 +83,7 @@ class CompiledCondition:
                 if each.root == OF_ITEMS and each not in guarded
             ),
         )
+
         of_items = [each for each in conjuncts(node) if _is_of_items(each)]
         others = [each for each in conjuncts(node) if not _is_of_items(each)]
         self.of_items, self.of_asking = (

@@ -101,7 +101,7 @@ class LoneMessage:
     """What goes out where one entry alone is appended, and nothing read: the same in fewer steps.
 
     Attributes:
-        commands: see ``WireMessage``, as of the next.
+        commands: the one that goes out.
         writes: how many of them write.
     """
 
