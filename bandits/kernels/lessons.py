@@ -32,6 +32,7 @@ from bandits.kernels.packed import (
     FALSE,
     NIL,
     TRUE,
+    index_at,
     past,
     past_decision_head,
     past_map,
@@ -88,20 +89,6 @@ def _murmur(text: Any, at: Any, end: Any, seed: Any) -> Any:
     return np.uint32(hashed)
 
 
-@inlined
-def _index_at(data: Any, at: Any) -> Any:
-    """Return a whole number that is not below 0, and where it ends."""
-    index = np.int64(data[at])
-    at += 1
-    if index >= 0x80:
-        size = 1 << (index - 0xCC)
-        index = np.int64(0)
-        for _ in range(size):
-            index = (index << 8) | np.int64(data[at])
-            at += 1
-    return index, at
-
-
 @compiled(u1s, i8s, i8s, returns=types.UniTuple(types.int64[:, ::1], 2))
 def find_shown(data: Any, starts: Int64, slots: Int64) -> tuple[Int64, Int64]:
     """Return where decisions say whom they are for, and what they chose.
@@ -137,7 +124,7 @@ def find_shown(data: Any, starts: Int64, slots: Int64) -> tuple[Int64, Int64]:
 
         drawn, at = sized(data, past(data, at))
         for _ in range(drawn):
-            index, at = _index_at(data, at)
+            index, at = index_at(data, at)
             name = ids
             for _ in range(index):
                 name = past(data, name)
@@ -205,7 +192,7 @@ def find_chosen(  # noqa: C901 - one pass over the fields
         # The index of the slot's action.
         at, index = chosen, np.int64(0)
         for _ in range(slots[n] + 1):
-            index, at = _index_at(data, at)
+            index, at = index_at(data, at)
 
         at = ids
         for _ in range(index):

@@ -204,6 +204,20 @@ def sized(data: Any, at: Any) -> Any:
 
 
 @inlined
+def index_at(data: Any, at: Any) -> Any:
+    """Return the number at a place of valid bytes, whole and not below 0, and where it ends."""
+    index = np.int64(data[at])
+    at += 1
+    if index >= 0x80:
+        size = 1 << (index - 0xCC)
+        index = np.int64(0)
+        for _ in range(size):
+            index = (index << 8) | np.int64(data[at])
+            at += 1
+    return index, at
+
+
+@inlined
 def past(data: Any, at: Any) -> Any:
     """Return where the text or the bytes at a place end."""
     size, at = sized(data, at)

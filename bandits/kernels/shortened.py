@@ -7,7 +7,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only
-from bandits.kernels.packed import NIL, past, past_decision_head, past_map, sized
+from bandits.kernels.packed import NIL, index_at, past, past_decision_head, past_map, sized
 
 HEAD_BYTES = 64
 """More than what is written of a record beside what is copied of it."""
@@ -27,20 +27,6 @@ def _copied(data: Any, first: Any, last: Any, out: Any, at: Any) -> Any:
         out[at] = data[k]
         at += 1
     return at
-
-
-@inlined
-def _index_at(data: Any, at: Any) -> Any:
-    """Return the index at a place, and where it ends."""
-    first = np.int64(data[at])
-    at += 1
-    index = first
-    if first >= 0x80:
-        index = np.int64(0)
-        for _ in range(1 << (first - 0xCC)):
-            index = (index << 8) | np.int64(data[at])
-            at += 1
-    return index, at
 
 
 @inlined
@@ -103,7 +89,7 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         last = _past_indices(data, first, drawn)
         at = first
         while at < last:
-            index, at = _index_at(data, at)
+            index, at = index_at(data, at)
             is_chosen[index] = True
             size, names[slot, 0] = sized(data, places[index])
             names[slot, 1] = names[slot, 0] + size
