@@ -172,7 +172,7 @@ def made_anew(
 ) -> None:
     """Make a part of a log that ends there."""
     writer = PartWriter(client, KEYS, part)
-    client.delete(KEYS.parts)
+    client.delete(KEYS.parts, *client.scan_iter(f"{KEYS.profile('')}*", count=1000))
     state = writer.lead(1, RULE, since=START, at=end)
     before, began = processor_s(client), time.perf_counter()
     PartBuild(writer, log.through).build(state)

@@ -200,8 +200,7 @@ class ActivityLeader:
         if has_reached(self._demand.position, self._position):
             self._demand.take(entries, self._types)
         changes = PartChanges()
-        for entry in entries:
-            changes.read(entry)
+        changes.read(entries)
         self._writer.write(changes, entries[-1].id)
         self._position = entries[-1].id
 

@@ -61,8 +61,7 @@ def write_parts(client, entries: list[LogEntry], spec: PolicySpec = SPEC) -> Non
         writer = PartWriter(client, USERS, name)
         writer.lead(1, RULE, since=START, at=START)
         changes = PartChanges()
-        for entry in entries if name == "activity" else ():
-            changes.read(entry)
+        changes.read(entries if name == "activity" else [])
         writer.write(changes, entries[-1].id if entries else "1-1")
 
 

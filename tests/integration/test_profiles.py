@@ -62,8 +62,7 @@ def entries(count: int = USERS * EACH) -> list[LogEntry]:
 
 def changes(log: list[LogEntry]) -> PartChanges:
     made = PartChanges()
-    for entry in log:
-        made.read(entry)
+    made.read(log)
     return made
 
 

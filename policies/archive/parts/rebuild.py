@@ -103,8 +103,12 @@ def stored_entries(batch: pa.RecordBatch, at_first: int = ROWS) -> Iterator[Stor
 
 
 def _entries(batch: pa.RecordBatch) -> StoredEntries:
+    kinds = batch["kind"]
+    if not {"decision", "reward"} & set(kinds.dictionary.to_pylist()):
+        return _whole(batch)
+
     # What the columns leave of records is the same of most.
-    stored, kinds = batch["record"].dictionary_encode(), batch["kind"]
+    stored = batch["record"].dictionary_encode()
     rest = cast(list[bytes], stored.dictionary.to_pylist())
     codes, kind_of_row = stored.indices.to_numpy(), kinds.indices.to_numpy()
     named = kinds.dictionary.to_pylist()
@@ -132,6 +136,12 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
 
     ids, checksums = (plain_values(batch[name]) for name in ("id", "checksum"))
     return StoredEntries(ids, data, checksums, is_record.tolist(), batch)
+
+
+def _whole(batch: pa.RecordBatch) -> StoredEntries:
+    """Return entries of which the columns leave everything: nothing is put together."""
+    ids, data, checksums = (plain_values(batch[name]) for name in ("id", "record", "checksum"))
+    return StoredEntries(ids, data, checksums, [False] * len(ids))
 
 
 def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:

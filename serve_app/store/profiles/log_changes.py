@@ -85,8 +85,7 @@ class ActivityChanges:
             yield from _known_at(self._root, self._history)
         for batch in batched(self._history.encoded(self._position, position), BATCH):
             changes = PartChanges()
-            for entry in batch:
-                changes.read(entry)
+            changes.read(batch)
             self._position = batch[-1].id
             yield self._position, changes
 

@@ -24,17 +24,32 @@ from serve_app.store.profiles.part_state import PartState, decode_part_state, st
 USERS = 200
 """Users that are read and written at a time: meanwhile Redis answers nobody else."""
 
-# Writes a part of some users' profiles. KEYS: fences, parts, profiles. ARGV: the part's name, the
-# fencing number, the state as it was read (empty: none), as it is to be, and the profiles' bytes.
-# Returns 1, or what is not so: "fenced", "moved".
-_WRITE = """
+# What both scripts below begin and end with. KEYS: fences, parts, profiles. ARGV: the part's name,
+# the fencing number, the state as it was read (empty: none), as it is to be, and the profiles'
+# bytes. They return what is not so: "fenced", "moved".
+_IF_LED = """
 local fence = redis.call('HGET', KEYS[1], ARGV[1])
 if fence and tonumber(fence) > tonumber(ARGV[2]) then return 'fenced' end
 if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[3] then return 'moved' end
-for i = 3, #KEYS do redis.call('HSET', KEYS[i], ARGV[1], ARGV[i + 2]) end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
-return 'written'
+"""
+
+# Writes a part of some users' profiles. Returns an empty list.
+_WRITE = f"""{_IF_LED}
+for i = 3, #KEYS do redis.call('HSET', KEYS[i], ARGV[1], ARGV[i + 2]) end
+return {{}}
+"""
+
+# Writes it for those of the users who have none. Returns the places of those who have another one,
+# from 0 on.
+_WRITE_FIRST = f"""{_IF_LED}
+local others = {{}}
+for i = 3, #KEYS do
+  if redis.call('HSETNX', KEYS[i], ARGV[1], ARGV[i + 2]) == 0
+    and redis.call('HGET', KEYS[i], ARGV[1]) ~= ARGV[i + 2] then others[#others + 1] = i - 3 end
+end
+return others
 """
 
 # Reads a part of some users' profiles: one command of many keys is composed and answered in a tenth
@@ -171,8 +186,11 @@ class PartWriter:
         """
         for chunk in _chunks(parts):
             with self._lock:
-                state = self._made(epoch)
-                self._commit(msgspec.structs.replace(state, built=built), self._joined(chunk))
+                # Most have no part yet, or the same one: only of the others is it asked for.
+                state = msgspec.structs.replace(self._made(epoch), built=built)
+                made = [(user, encode_part(join_parts([part], self._rule))) for user, part in chunk]
+                others = self._commit(state, made, _WRITE_FIRST)
+                self._commit(state, self._joined([chunk[place] for place in others]))
 
     def note_built(self, built: str, epoch: str, *, whole: bool = False) -> None:
         """Say how far the log was read anew, or that nothing is missing any more.
@@ -225,11 +243,13 @@ class PartWriter:
             self._damaged = True
             return EMPTY
 
-    def _commit(self, state: PartState, profiles: Sequence[tuple[str, bytes]]) -> None:
-        """Write profiles and the state in one step."""
+    def _commit(
+        self, state: PartState, profiles: Sequence[tuple[str, bytes]], script: str = _WRITE
+    ) -> list[int]:
+        """Write profiles and the state in one step; return which profiles a script leaves."""
         data = msgspec.msgpack.encode(state)
         if not profiles and data == self._stored and self._state is not None:
-            return
+            return []
 
         keys = [self._keys.profile(user) for user, _ in profiles]
         keys = [self._keys.fences, self._keys.parts, *keys]
@@ -241,12 +261,13 @@ class PartWriter:
             *(each for _, each in profiles),
         ]
         self._state = None  # until it is known
-        answer: Any = self._client.eval(_WRITE, len(keys), *keys, *arguments)
+        answer: Any = self._client.eval(script, len(keys), *keys, *arguments)
         if answer == b"fenced":
             raise PartFencedError(f"another leads part {self.part}")
         if answer == b"moved":
             raise PartMovedError(f"part {self.part} is not as it was left")
         self._state, self._stored = state, data
+        return list(answer)
 
 
 def _chunks(parts: Iterable[tuple[str, Part]]) -> Iterable[list[tuple[str, Part]]]:

@@ -178,12 +178,13 @@ def test_a_reward_that_waited_for_an_activation_counts_when_that_comes():
     fold = fold_of(log)
     changes = gathered(fold, log.entries)[0]
     assert fold.join.counts["joined"] == 4
-    assert set(changes.part("u").events) == {
+    said = dict(changes.parts())
+    assert set(said["u"].events) == {
         ProfileEvent(31, 31, 0, "a", "click"),
         ProfileEvent(31, 31, 0, "c", "reward"),
         ProfileEvent(31, 31, 0, "c", "hide"),
     }
-    assert changes.part("v").events == ()
+    assert said["v"].events == ()
 
 
 @given(SEEDS)
