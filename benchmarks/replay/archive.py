@@ -1,6 +1,7 @@
 """Our own archive beside the build before columns: written, evaluated, learned from, verified.
 
     python benchmarks/replay/archive.py [--decisions 5000000] [--against COMMIT] [--quick] [--only PART]
+                                       [--files 5000]
 
 One core. Both builds do the same on the same log, one after the other, each in processes of its
 own; the other build gets a shorter log, since a rate does not depend on its length. Rates are of
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument("--decisions", type=int, default=5_000_000)
     parser.add_argument("--against", default=BEFORE, metavar="COMMIT")
     parser.add_argument("--quick", action="store_true", help="short logs")
+    parser.add_argument("--files", type=int, help="tiny files, beside a tenth of them")
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     parser.add_argument("--only", action="append", choices=PARTS, help="may be repeated")
     given = parser.parse_args()
@@ -153,7 +155,7 @@ def main() -> int:
         if "show" in parts:
             showing(table, other, folder, 1000)
         if "tiny" in parts:
-            tiny(table, folder, 500 if quick else 5_000, quick=quick)
+            tiny(table, folder, given.files or (500 if quick else 5_000), quick=quick)
         if "write" in parts:
             archiving(table, other, 5_000 if quick else 20_000)
         if "verify" in parts:

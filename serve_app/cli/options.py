@@ -173,6 +173,21 @@ EventColumns = Annotated[
         " sku, time: null, time_unit: ms}'",
     ),
 ]
+ItemColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--item-columns",
+        help="Columns of the items, where their names do not tell, e.g. '{item: ref,"
+        " available_from: since, time_unit: ms}'",
+    ),
+]
+UserColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--user-columns",
+        help="Column of the users, where its name does not tell, e.g. '{user: key}'",
+    ),
+]
 Preset = Annotated[
     str | None, typer.Option("--preset", help="A published layout, such as movielens-1m")
 ]
@@ -193,6 +208,7 @@ Separator = Annotated[
         "--separator", help="What separates cells: a character, or :: [default: found out]"
     ),
 ]
+Quote = Annotated[str, typer.Option("--quote", help="What encloses cells; empty: nothing does")]
 Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of text, e.g. latin-1")]
 Address = Annotated[
     str | None,

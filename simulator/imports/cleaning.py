@@ -140,6 +140,11 @@ class DroppedRows:
         """All rows that are left out."""
         return sum(left.rows for left in self._left.values())
 
+    @property
+    def most(self) -> str | None:
+        """The reason with the most rows; None if no row is left out."""
+        return max(self._left, key=lambda reason: self._left[reason].rows, default=None)
+
     def report(self) -> dict[str, Dropped]:
         """Return what a manifest says of it, in the order of the steps."""
         return {

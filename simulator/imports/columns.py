@@ -268,13 +268,14 @@ def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first of a file's rows is its header.
 
     It is if its cells are filled with different words, none of them a number or a time; the first
-    may be empty, above row numbers. So rows of words alone would be taken for a header: their
-    "columns" are then in the error or in the report, and an option says otherwise.
+    may be empty, above row numbers, and of three or more the last, where each line ends with a
+    separator. So rows of words alone would be taken for a header: their "columns" are then in the
+    error or in the report, and an option says otherwise.
     """
     if not rows:
         return False
     first = [cell.strip("\ufeff \t\r\n\"'") for cell in rows[0]]
-    if len(set(first)) < len(first) or not all(first[1:]):
+    if len(set(first)) < len(first) or not all(first[1 : max(2, len(first) - 1)]):
         return False
     return not any(_NUMBER_OR_TIME.match(cell) for cell in first)
 

@@ -13,6 +13,7 @@ from policies.data.writer import DEFAULT_TYPE
 from simulator.imports import cleaning as reasons
 from simulator.imports.arrange import EVENT, NO_TIME, pack_by_part
 from simulator.imports.cleaning import Cleaning, DroppedRows
+from simulator.imports.id_columns import as_ids
 from simulator.imports.ids import MISSING, TOO_LONG, IdTable
 from simulator.imports.raw import ColumnMapping, RawRows
 from simulator.imports.times import UTC_MS, read_times
@@ -82,7 +83,7 @@ class EventColumns:
         drop = _Drop(rows, count, self.left_out)
         # The two tables have nothing in common, so two threads fill them at once.
         names = (mapping.user, mapping.item)
-        ids = [_ids(batch.column(name), name, rows.file) for name in names]
+        ids = [as_ids(batch.column(name), name, rows.file) for name in names]
         user, item = self._threads.map(IdTable.numbers, (self.users, self.items), ids)
         for codes, column in zip((user, item), names, strict=True):
             if codes.size and codes.min() < 0:
@@ -177,10 +178,10 @@ class EventColumns:
     def _kind_codes(self, given: "pa.Array", column: str, file: str) -> NDArray[np.int32]:
         """Return the number of each row's type among the texts of all, MISSING for none."""
         if not pa.types.is_dictionary(given.type):
-            return self._kinds.numbers(_ids(given, column, file).cast(pa.string()))
+            return self._kinds.numbers(as_ids(given, column, file).cast(pa.string()))
 
         # The distinct texts alone are looked up; the last number is that of a row without one.
-        texts = _ids(given.dictionary, column, file).cast(pa.string())
+        texts = as_ids(given.dictionary, column, file).cast(pa.string())
         numbers = np.append(self._kinds.numbers(texts), np.int32(MISSING))
         codes: NDArray[np.int32] = numbers[np.asarray(_filled(given.indices, len(texts)))]
         return codes
@@ -217,39 +218,6 @@ class _Drop:
             self.mask = new if self.mask is None else self.mask | new
 
 
-def _ids(values: "pa.Array", column: str, file: str) -> "pa.Array":
-    """Return a column as strings or whole numbers."""
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        values = values.dictionary_decode()
-        kind = values.type
-
-    if pa.types.is_string(kind) or pa.types.is_integer(kind):
-        return values
-    if pa.types.is_null(kind):
-        return pa.nulls(len(values), pa.string())
-
-    if pa.types.is_floating(kind):
-        # pandas makes 12.0 of 12 as soon as a value is missing.
-        try:
-            return values.cast(pa.int64())
-        except pa.ArrowInvalid:
-            raise DataSetError(
-                f"{file}: column {column!r} has fractions, which are no ids: name another",
-                "columns",
-            ) from None
-
-    if pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
-        return values.cast(pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return values.cast(pa.string())
-    raise DataSetError(
-        f"{file}: column {column!r} is {kind}, which is no id: name a column of texts or whole"
-        " numbers",
-        "columns",
-    )
-
-
 def _numbers(values: "pa.Array", column: str, file: str) -> "pa.Array":
     """Return a column as doubles; null where it is none."""
     kind = values.type
@@ -262,7 +230,13 @@ def _numbers(values: "pa.Array", column: str, file: str) -> "pa.Array":
             r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|[nN][aA][nN]|[iI][nN][fF])$"
         )
         return pc.if_else(pc.match_substring_regex(texts, pattern), texts, None).cast(pa.float64())
-    if pa.types.is_nested(kind) or pa.types.is_temporal(kind):
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+    ):
         raise DataSetError(
             f"{file}: column {column!r} is {kind}, which is no number: name another",
             "columns.value",

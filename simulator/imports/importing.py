@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bandits.errors import DataSetError
 from policies.data.data_set import DataSet
@@ -19,11 +20,20 @@ from policies.data.writer import (
     write_manifest,
     write_table,
 )
-from simulator.imports.cleaning import Cleaning
+from simulator.imports.cleaning import (
+    BAD_TIME,
+    BAD_VALUE,
+    EARLY,
+    FUTURE,
+    NOT_FINITE,
+    OFF_SCALE,
+    UNLISTED,
+    Cleaning,
+)
 from simulator.imports.columns import GivenColumn, listed
 from simulator.imports.events import DAY_MS, EventColumns
 from simulator.imports.files.chunks import failures_of, name_of, table_files
-from simulator.imports.item_tables import ReadItems, read_items
+from simulator.imports.item_tables import OPTIONS, ReadItems, read_items
 from simulator.imports.raw import RawTables, TableFormat
 from simulator.imports.reading import EventReading, event_reading, recognised_readings
 from simulator.imports.spill import SpilledEvents
@@ -35,6 +45,10 @@ PART_BYTES = 12 << 20
 COMPRESSED = 6
 """How many times larger a compressed file may be than it is stored."""
 MOST_PART_BITS = 8
+MANY_ODD = 0.02
+"""Share of rows with times that cannot be from which the report asks for their unit."""
+FEW_LISTED = 0.5
+"""Share of the items in events that a table of items lists, below which the report says so."""
 PLAIN = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 ImportProgress = Callable[[str, int], None]
@@ -48,6 +62,8 @@ def import_data(
     items: Sequence[str] | str = (),
     users: Sequence[str] | str = (),
     columns: Mapping[str, GivenColumn] | None = None,
+    item_columns: Mapping[str, GivenColumn] | None = None,
+    user_columns: Mapping[str, GivenColumn] | None = None,
     preset: str | None = None,
     form: TableFormat | None = None,
     cleaning: Cleaning | None = None,
@@ -64,6 +80,9 @@ def import_data(
         users: the same of the users.
         columns: which column of events is the ``user``, ``item``, ``time``, ``type`` and ``value``,
             where the names do not tell; and the ``time_unit``.
+        item_columns: which column of items is the ``item``, ``available_from`` and
+            ``available_until``; and the ``time_unit``.
+        user_columns: which column of users is the ``user``.
         preset: the name of a published layout; see ``simulator.imports.presets``.
         form: how the files are read, where they do not tell.
         cleaning: what is left out.
@@ -89,8 +108,11 @@ def import_data(
     weights = _checked(_either(weights, raw.weights))
 
     tables = [
-        _listed([given] if isinstance(given, str) else given, form, what, raw_table)
-        for what, given, raw_table in (("items", items, raw.items), ("users", users, raw.users))
+        _listed([given] if isinstance(given, str) else given, form, what, raw_table, known)
+        for what, given, raw_table, known in (
+            ("items", items, raw.items, item_columns),
+            ("users", users, raw.users, user_columns),
+        )
     ]
     item_table, user_table = tables
 
@@ -138,7 +160,11 @@ def import_data(
                 if read is not None
                 for reason, count in read.left_out.items()
             },
-            notes=[*raw.notes, *_notes(readings, state, tables, weights)],
+            notes=[
+                *raw.notes,
+                *_notes(readings, state, tables, weights),
+                *_unlisted(item_table, in_events),
+            ],
             item_columns=kinds_of(listed, "items"),
             user_columns={} if user_table is None else kinds_of(user_table.table, "users"),
         )
@@ -180,12 +206,18 @@ def _part_bits(readings: Sequence[EventReading]) -> int:
 
 
 def _listed(
-    patterns: Sequence[str], form: TableFormat, what: str, of_preset: "pa.Table | None"
+    patterns: Sequence[str],
+    form: TableFormat,
+    what: str,
+    of_preset: "pa.Table | None",
+    columns: Mapping[str, GivenColumn] | None,
 ) -> ReadItems | None:
     if not patterns:
+        if columns:
+            raise DataSetError(f"{OPTIONS[what]} goes with --{what}", what)
         return None if of_preset is None else ReadItems(_kept_columns(of_preset))
     files = [file for pattern in patterns for file in table_files(pattern, f"--{what}")]
-    return read_items(files, TableFormat(encoding=form.encoding), what)
+    return read_items(files, TableFormat(encoding=form.encoding), what, columns)
 
 
 def _kept_columns(table: "pa.Table") -> "pa.Table":
@@ -245,7 +277,21 @@ def _nothing_left(state: EventColumns) -> str:
     files = state.files[0] if state.files else "the files"
     if not state.rows_read:
         return f"{files} has no rows"
-    return f"nothing is left of the {state.rows_read:,} rows of events: {state.left_out.in_words()}"
+    said = state.left_out.in_words()
+    most = state.left_out.most
+    hint = next((f"; {hint}" for reasons, hint in _HINTS.items() if most in reasons), "")
+    return f"nothing is left of the {state.rows_read:,} rows of events: {said}{hint}"
+
+
+_HINTS = {
+    (BAD_VALUE, NOT_FINITE): "--columns '{value: null}' reads no values",
+    (BAD_TIME, EARLY, FUTURE): (
+        "--columns '{time_unit: ms}' says how times are written, '{time: null}' reads none"
+    ),
+    (OFF_SCALE,): "--rating-scale says from where to where ratings go",
+    (UNLISTED,): "are the ids of --items written like those of --events?",
+}
+"""What to write where one reason took the most rows, and nothing is left."""
 
 
 def _spoken(reading: EventReading) -> dict[str, str]:
@@ -254,6 +300,28 @@ def _spoken(reading: EventReading) -> dict[str, str]:
     if reading.times is not None:
         spoken["time_unit"] = reading.times.sentence
     return spoken
+
+
+def _unlisted(table: ReadItems | None, in_events: "pa.Array") -> list[str]:
+    """Return what is to be said where events name items of which the table of items has few.
+
+    Args:
+        table: the items, None for none.
+        in_events: the ids of the items in events.
+    """
+    if table is None:
+        return []
+    ids = table.table["id"]
+    known = pc.is_in(in_events, value_set=ids)
+    share = pc.mean(known).as_py()
+    if share is None or share >= FEW_LISTED:
+        return []
+    unknown = in_events.filter(pc.invert(known))
+    said = (
+        f"the table of items lists {share:.0%} of the {len(in_events):,} items that events name;"
+        f" events say {unknown[0].as_py()!r}, the table {ids[0].as_py()!r}: are they written alike?"
+    )
+    return [said]
 
 
 def _notes(
@@ -279,11 +347,23 @@ def _notes(
 
     if (table := readings[0].table) is not None:
         taken = readings[0].given.mapping.columns.values()
-        if unused := [name for name in table.names if name not in taken]:
+        if unused := [name for name in table.names if name and name not in taken]:
             notes.append(
                 f"columns of events that are not used: {listed(unused, 'and')}; what describes an"
                 " item or a user is a column of --items or --users"
             )
+
+    odd = [
+        left
+        for reason, left in state.left_out.report().items()
+        if reason in {EARLY, FUTURE} and left.rows > MANY_ODD * state.rows_read
+    ]
+    notes += [
+        f"{left.rows / state.rows_read:.0%} of the rows are left out for a time that cannot be,"
+        f" such as row {left.row:,} of {left.file} ({left.example}): are theirs in another unit"
+        " than the others'?"
+        for left in odd
+    ]
 
     if state.whole_days and "time" in first:
         notes.append("times are whole days, so nobody has too many events a minute")

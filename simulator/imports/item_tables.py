@@ -1,7 +1,8 @@
 """Tables of items and users: read whole, with the kind of each column found out."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,17 +14,29 @@ import pyarrow.parquet as pq
 
 from bandits.errors import DataSetError
 from policies.data.items import FROM, UNTIL, column_kind, only_finite
-from simulator.imports.columns import ITEM_COLUMNS, USER_COLUMNS, recognise_columns
+from simulator.imports.columns import (
+    ITEM_COLUMNS,
+    USER_COLUMNS,
+    GivenColumn,
+    recognise_columns,
+)
 from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
 from simulator.imports.files.delimited import in_one_character
 from simulator.imports.files.json_lines import parse_objects
+from simulator.imports.files.nested import flattened
 from simulator.imports.files.parsing import OpenTable
+from simulator.imports.files.quotes import unclosed_at, unclosed_error
 from simulator.imports.files.tables import open_table
+from simulator.imports.id_columns import as_ids
 from simulator.imports.raw import TableFormat
-from simulator.imports.times import read_times, recognise_times
+from simulator.imports.times import read_times, recognise_times, time_reading
 from simulator.logs.files import LogFile, open_bytes
 
+OPTIONS = {"items": "--item-columns", "users": "--user-columns"}
+"""The options that say which column is what."""
 BLANK = ["", "nan", "null", "none"]
+MOST_COLUMNS = 1000
+"""Columns of JSON Lines beyond which those that are fields of objects are left out."""
 BAR = "|"
 BARRED = 0.1
 """A column of text is lists where so large a share of its values has a bar in it."""
@@ -42,36 +55,40 @@ class ReadItems:
     notes: list[str] = field(default_factory=list)
 
 
-def read_items(files: Sequence[LogFile], form: TableFormat, what: str = "items") -> ReadItems:
+def read_items(
+    files: Sequence[LogFile],
+    form: TableFormat,
+    what: str = "items",
+    columns: Mapping[str, GivenColumn] | None = None,
+) -> ReadItems:
     """Return the items, or users, of some files: a column ``id`` and all others.
 
     Args:
         files: tables of the same columns.
         form: how they are read, as far as that is known.
         what: ``items`` or ``users``.
+        columns: those that are known, and the ``time_unit`` of times.
 
     Raises:
         DataSetError: a file cannot be read, or has no column that is the id.
     """
     is_items = what == "items"
     wanted, key = (ITEM_COLUMNS, "item") if is_items else (USER_COLUMNS, "user")
+    given, option = dict(columns or {}), OPTIONS[what]
+    unit = given.pop("time_unit", None)
     tables, notes = [], []
     for file in files:
         opened_table = open_table(file, form)
         names = list(opened_table.names)
-        found = recognise_columns(
-            names, name_of(file), wanted=wanted, option=f"--{what[:-1]}-columns"
-        )
+        found = recognise_columns(names, name_of(file), wanted=wanted, given=given, option=option)
         notes.append(f"{name_of(file)}: the id is {found[key]!r}")
         table = _whole(opened_table, found[key])
         for role in (FROM, UNTIL):
             if role in found:
-                table = _with_times(table, found[role], role, file)
-        tables.append(
-            table.rename_columns(["id" if n == found[key] else n for n in table.column_names])
-        )
+                table = _with_times(table, found[role], role, file, unit)
+        tables.append(table.rename_columns(_renamed(table.column_names, found[key])))
 
-    read = ReadItems(_concatenated(tables, what), notes=notes)
+    read = ReadItems(_without_parts(_concatenated(tables, what)), notes=notes)
     _clean_ids(read, what)
     for name in read.table.column_names:
         if name != "id":
@@ -79,17 +96,24 @@ def read_items(files: Sequence[LogFile], form: TableFormat, what: str = "items")
     return read
 
 
+def _renamed(names: Sequence[str], id_column: str) -> list[str]:
+    """Return the names of columns where one is the id; another one of that name has another."""
+    others = {"id": "id of the row"}
+    return ["id" if name == id_column else others.get(name, name) for name in names]
+
+
 def _whole(table: OpenTable, id_column: str) -> "pa.Table":
     name = name_of(table.file)
     with failures_of(table.file):
         if table.form.kind == "parquet":
             with open_bytes(table.file) as raw:
-                return pq.read_table(raw)
+                return flattened(pq.read_table(raw))
         with open_text(table.file, table.form.encoding) as text:
             if table.form.kind == "json":
-                return _objects([*row_chunks(text)], name)
+                return _objects([*row_chunks(text)], name, id_column)
             data = b"".join(row_chunks(text))
         data, delimiter = in_one_character(data, table.form.separator or ",")
+        _demand_closed(data, delimiter.encode(), (table.form.quote or "").encode(), name)
 
         bad: list[int] = []
 
@@ -122,7 +146,14 @@ def _whole(table: OpenTable, id_column: str) -> "pa.Table":
     return read
 
 
-def _objects(chunks: Sequence[bytes], name: str) -> "pa.Table":
+def _demand_closed(data: bytes, delimiter: bytes, quote: bytes, name: str) -> None:
+    """Raise DataSetError if a quotation mark takes up all the rows that follow."""
+    at = unclosed_at(data, delimiter, quote)
+    if at is not None and (lines := data.rstrip().count(b"\n", at)):
+        raise DataSetError(unclosed_error(name, data.count(b"\n", 0, at), lines), "quote")
+
+
+def _objects(chunks: Sequence[bytes], name: str, id_column: str) -> "pa.Table":
     rows, at = [], 0
     for chunk in chunks:
         parsed, bad = parse_objects(chunk)
@@ -132,7 +163,10 @@ def _objects(chunks: Sequence[bytes], name: str) -> "pa.Table":
             )
         rows += parsed
         at += len(parsed)
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = [*dict.fromkeys(name for row in rows for name in row)]
+    if len(names) > MOST_COLUMNS:
+        # Objects whose fields are different in each row would be a column for each field.
+        names = [name for name in names if "." not in name or name == id_column]
     return pa.table({column: _values([row.get(column) for row in rows]) for column in names})
 
 
@@ -151,7 +185,9 @@ def _values(values: list[object]) -> "pa.Array":
         )
 
 
-def _with_times(table: "pa.Table", column: str, role: str, file: LogFile) -> "pa.Table":
+def _with_times(
+    table: "pa.Table", column: str, role: str, file: LogFile, unit: GivenColumn
+) -> "pa.Table":
     values = table[column].combine_chunks()
     texts = values.cast(pa.string()).drop_null()
     blank = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(BLANK))
@@ -160,7 +196,15 @@ def _with_times(table: "pa.Table", column: str, role: str, file: LogFile) -> "pa
     # Most items may be offered at all times, and maybe all of them.
     if not len(said):
         return table.drop_columns([column])
-    reading = recognise_times(said.slice(0, 1000), column, name_of(file))
+    if unit is not None:
+        reading = time_reading(str(unit))
+    else:
+        try:
+            reading = recognise_times(said.slice(0, 1000), column, name_of(file))
+        except DataSetError as error:
+            # What it says to write is of events.
+            own = error.message.replace("{time: null}", f"{{{role}: null}}")
+            raise DataSetError(own.replace("--columns", OPTIONS["items"]), error.target) from None
     at = table.column_names.index(column)
     return table.set_column(at, role, read_times(values, reading.unit))
 
@@ -174,15 +218,25 @@ def _concatenated(tables: "Sequence[pa.Table]", what: str) -> "pa.Table":
         ) from None
 
 
+def _without_parts(table: "pa.Table") -> "pa.Table":
+    """Return items with the names of their features alone, where they are in our own form.
+
+    An item of the service has them in an object ``features``, beside ``metadata`` and ``vectors``.
+    """
+    names = table.column_names
+    plain = [re.sub(r"^(features|metadata|vectors)\.", "", name) for name in names]
+    twice = {name for name, count in Counter(plain).items() if count > 1}
+    return table.rename_columns(
+        [own if short in twice else short for own, short in zip(names, plain, strict=True)]
+    )
+
+
 def _clean_ids(read: ReadItems, what: str) -> None:
-    ids = read.table["id"]
-    if pa.types.is_floating(ids.type):
-        ids = ids.cast(pa.int64())
-    ids = ids.cast(pa.string())
+    ids = as_ids(read.table["id"].combine_chunks(), "id", f"the table of {what}").cast(pa.string())
     table = read.table.set_column(read.table.column_names.index("id"), "id", ids)
 
     has_id = np.asarray(pc.fill_null(pc.not_equal(ids, ""), False))
-    codes = np.asarray(pc.fill_null(ids, "").combine_chunks().dictionary_encode().indices)
+    codes = np.asarray(pc.fill_null(ids, "").dictionary_encode().indices)
     first = np.zeros(len(codes), np.bool_)
     first[np.unique(codes, return_index=True)[1]] = True
     for kept, reason in ((has_id, "without an id"), (first | ~has_id, "of an id that was there")):

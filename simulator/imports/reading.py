@@ -21,6 +21,8 @@ from simulator.imports.times import (
 )
 
 CODED = pa.dictionary(pa.int32(), pa.string())
+MOSTLY_LISTS = 0.9
+"""Share of texts that are lists from which all are taken for such."""
 
 
 @dataclass(slots=True)
@@ -129,6 +131,8 @@ def event_reading(given: EventTable, table: OpenTable | None = None) -> EventRea
                 f"{name} has no column {column!r}; the columns are {', '.join(table.names)}",
                 "columns",
             )
+    for column in (mapping.user, mapping.item):
+        _refuse_lists(table.sample[column].combine_chunks(), column, name)
     if mapping.time is not None:
         sample = table.sample[mapping.time].combine_chunks()
         reading.times = (
@@ -140,6 +144,27 @@ def event_reading(given: EventTable, table: OpenTable | None = None) -> EventRea
             reading.types[mapping.time] = pa.int64()
     reading.types |= _types_of(table, mapping)
     return reading
+
+
+def _refuse_lists(sample: "pa.Array", column: str, file: str) -> None:
+    """Raise DataSetError if the texts of an id's column are lists: baskets, of several items each.
+
+    Args:
+        sample: of the column.
+        column: its name.
+        file: the file.
+    """
+    if not pa.types.is_string(sample.type):
+        return
+    texts = [text for text in sample.to_pylist() if text]
+    lists = [text for text in texts if text.startswith("[") and text.endswith("]")]
+    several = next((text for text in lists if "," in text), None)
+    if several is not None and len(lists) >= MOSTLY_LISTS * len(texts):
+        raise DataSetError(
+            f"{file}: column {column!r} holds lists ({several[:60]!r}), and an event is of one user"
+            " and one item: write a row for each of a list's entries, or name another column",
+            "columns",
+        )
 
 
 def _types_of(table: OpenTable, mapping: ColumnMapping) -> dict[str, "pa.DataType"]:

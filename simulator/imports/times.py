@@ -2,7 +2,8 @@
 
 Numbers are told by their magnitude: between 1980 and 2100, seconds, milliseconds, microseconds and
 nanoseconds since 1970 do not overlap, nor do dates written as ``20240131`` or ``20240131235959``.
-A time without a zone is taken as UTC. Nothing is guessed: 3/4/2024 is an error that asks.
+Where the year stands first, the month comes next, as in 2024/1/31. A time without a zone is UTC.
+Nothing is guessed: 3/4/2024 is an error that asks.
 """
 
 import re
@@ -44,6 +45,7 @@ _WORDED = {
     MAIL: re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} [+-]\d{4}$"),
     HTTP: re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$"),
 }
+_YEAR_FIRST = re.compile(r"\d{4}([/.-])\d{1,2}\1\d{1,2}([T ])?(?(2)\d{1,2}:\d{2}(:\d{2})?)$")
 _DAYS_AND_MONTHS = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})\b(.*)$")
 _CLOCK = re.compile(r"\s+\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp][Mm])?$")
 _MIXED, _WORDS, _SMALL, _YEAR, _SLASHES = "mixed", "words", "small", "year", "slashes"
@@ -96,6 +98,16 @@ def spoken_unit(unit: str) -> str:
     return _SPOKEN.get(unit, f"times as {unit}")
 
 
+def quoted_unit(unit: str) -> str:
+    """Return a time unit as it is written in the option's YAML."""
+    return f'"{unit}"' if "%" in unit else unit
+
+
+def _is_unit(kind: str) -> bool:
+    """Return whether values of a kind can be read: by a unit of a name, or by a pattern."""
+    return kind in _SPOKEN or "%" in kind
+
+
 def recognise_times(values: pa.Array, column: str, file: str, *, first_row: int = 1) -> TimeReading:
     """Return how the times of a column are to be read.
 
@@ -128,22 +140,25 @@ def recognise_times(values: pa.Array, column: str, file: str, *, first_row: int 
             "columns.time",
         )
 
+    # Where 2024-1-9 is a date, 2024-10-31 is written likewise.
+    if any(kind.startswith("%Y-") for kind, _ in kinds.values()):
+        kinds = {row: (_year_first(text) or kind, text) for row, (kind, text) in kinds.items()}
     counts = Counter(kind for kind, _ in kinds.values())
     unit = counts.most_common(1)[0][0]
     at = {
         kind: next((row, text) for row, (k, text) in kinds.items() if k == kind) for kind in counts
     }
-    if unit not in _SPOKEN:
+    if not _is_unit(unit):
         raise _no_times(unit, [text for _, text in kinds.values()], at[unit], column, file)
 
-    others = [kind for kind in counts if kind in _SPOKEN and kind != unit]
+    others = [kind for kind in counts if _is_unit(kind) and kind != unit]
     for other in others:
         if counts[other] > MOST_OF_ANOTHER_UNIT * len(kinds):
             raise DataSetError(
                 f"{file}: the time column {column!r} mixes units: {spoken_unit(unit)}"
                 f" ({at[unit][1]!r} in row {at[unit][0]:,}) and {spoken_unit(other)}"
                 f" ({at[other][1]!r} in row {at[other][0]:,}); write them in one, or say which to"
-                f" keep: --columns '{{time_unit: {unit}}}'",
+                f" keep: --columns '{{time_unit: {quoted_unit(unit)}}}'",
                 "columns.time",
             )
     return TimeReading(unit, spoken_unit(unit) + _zone_note(unit, [t for _, t in kinds.values()]))
@@ -174,7 +189,7 @@ def _kind(text: str) -> str:
         for unit, form in _WORDED.items():
             if form.match(text):
                 return unit
-        return _SLASHES if _DAYS_AND_MONTHS.match(text) else _WORDS
+        return _year_first(text) or (_SLASHES if _DAYS_AND_MONTHS.match(text) else _WORDS)
 
     for unit, times in UNITS.items():
         if _FIRST_S * times <= number < _LAST_S * times:
@@ -182,6 +197,15 @@ def _kind(text: str) -> str:
     if text.isdigit() and 1980 <= int(text[:4]) < 2100 and len(text) in {4, 8, 14}:
         return {4: _YEAR, 8: COMPACT_DATE, 14: COMPACT_TIME}[len(text)]
     return _SMALL
+
+
+def _year_first(text: str) -> str | None:
+    """Return the pattern of a time such as ``2024/1/31 9:05``, which nobody can misread."""
+    match = _YEAR_FIRST.match(text)
+    if match is None:
+        return None
+    clock = f"{match[2]}%H:%M{':%S' if match[3] else ''}" if match[2] else ""
+    return match[1].join(("%Y", "%m", "%d")) + clock
 
 
 def _no_times(
@@ -265,7 +289,7 @@ def looks_like_times(values: pa.Array, column: str) -> bool:
     kind, count = kinds.most_common(1)[0]
     words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", column)}
     says = bool(words & _WORDS_OF_TIME)
-    is_time = kind in {ISO, _SLASHES, *_WORDED} or (says and kind in _SPOKEN)
+    is_time = kind in {ISO, _SLASHES, *_WORDED} or (says and _is_unit(kind))
     return is_time and count >= MOSTLY * sum(kinds.values())
 
 

@@ -13,9 +13,12 @@ from serve_app.cli.options import (
     Encoding,
     EventColumns,
     EventWeights,
+    ItemColumns,
     Preset,
+    Quote,
     RatingScale,
     Separator,
+    UserColumns,
     folder_to_write,
     options_from,
 )
@@ -43,6 +46,8 @@ class ImportOptions:
     ] = None
     users: Annotated[list[str] | None, typer.Option(help="Files of the users")] = None
     columns: EventColumns = None
+    item_columns: ItemColumns = None
+    user_columns: UserColumns = None
     preset: Preset = None
     weights: EventWeights = None
     half_life: Annotated[
@@ -59,7 +64,7 @@ class ImportOptions:
             " on [default: found out]",
         ),
     ] = None
-    quote: Annotated[str, typer.Option(help="What encloses cells; empty: nothing does")] = '"'
+    quote: Quote = '"'
     encoding: Encoding = "utf-8"
     absent: Annotated[
         str | None,
@@ -181,7 +186,14 @@ def import_tables(options: ImportOptions) -> None:
     It says which column was taken for what, and counts every row that is left out by its reason.
     """
     form, cleaning, weights = options.form(), options.cleaning(), options.weighing()
-    columns = mapping_of("--columns", options.columns)
+    columns, item_columns, user_columns = (
+        mapping_of(option, given)
+        for option, given in (
+            ("--columns", options.columns),
+            ("--item-columns", options.item_columns),
+            ("--user-columns", options.user_columns),
+        )
+    )
 
     from simulator.imports import import_data
 
@@ -199,6 +211,8 @@ def import_tables(options: ImportOptions) -> None:
             items=options.items or (),
             users=options.users or (),
             columns=columns,
+            item_columns=item_columns,
+            user_columns=user_columns,
             preset=options.preset,
             form=form,
             cleaning=cleaning,

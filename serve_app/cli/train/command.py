@@ -11,11 +11,14 @@ from serve_app.cli.options import (
     Encoding,
     EventColumns,
     EventWeights,
+    ItemColumns,
     Jobs,
     NoPrior,
     Preset,
+    Quote,
     RatingScale,
     Separator,
+    UserColumns,
     command_group,
     out_file,
     out_folder,
@@ -48,10 +51,13 @@ def train(
     items: Annotated[Files, typer.Option(help="Files of the items, beside --events")] = None,
     users: Annotated[Files, typer.Option(help="Files of the users, beside --events")] = None,
     columns: EventColumns = None,
+    item_columns: ItemColumns = None,
+    user_columns: UserColumns = None,
     preset: Preset = None,
     weights: EventWeights = None,
     rating_scale: RatingScale = None,
     separator: Separator = None,
+    quote: Quote = '"',
     encoding: Encoding = "utf-8",
     sources: Annotated[
         str | None,
@@ -117,11 +123,14 @@ def train(
 
     if events and data:
         raise typer.BadParameter("name a data set or files of events, not both: leave --data out")
-    of_tables = (items, users, columns, preset, weights, rating_scale, separator)
-    if not events and (any(of_tables) or encoding != "utf-8"):
+    of_tables = (
+        *(items, users, columns, item_columns, user_columns),
+        *(preset, weights, rating_scale, separator),
+    )
+    if not events and (any(of_tables) or (quote, encoding) != ('"', "utf-8")):
         raise typer.BadParameter(
-            "--items, --users, --columns, --preset, --weights, --rating-scale, --separator and"
-            " --encoding go with --events"
+            "--items, --users, --columns, --item-columns, --user-columns, --preset, --weights,"
+            " --rating-scale, --separator, --quote and --encoding go with --events"
         )
 
     if not search and (search_trials or search_minutes):
@@ -135,10 +144,13 @@ def train(
             items=tuple(items or ()),
             users=tuple(users or ()),
             columns=columns,
+            item_columns=item_columns,
+            user_columns=user_columns,
             preset=preset,
             weights=weights,
             rating_scale=rating_scale,
             separator=separator,
+            quote=quote,
             encoding=encoding,
             sources=_names(sources),
             spec_out=spec_out or (out / "policy.yaml" if events or data else None),

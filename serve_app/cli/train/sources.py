@@ -37,10 +37,13 @@ class SourceTraining:
     items: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     columns: str | None = None
+    item_columns: str | None = None
+    user_columns: str | None = None
     preset: str | None = None
     weights: str | None = None
     rating_scale: str | None = None
     separator: str | None = None
+    quote: str = '"'
     encoding: str = "utf-8"
     sources: tuple[str, ...] | None = None
     spec_out: Path | None = None
@@ -304,10 +307,13 @@ def _imported(asked: SourceTraining) -> "DataSet":
         items=list(asked.items),
         users=list(asked.users),
         columns=asked.columns,
+        item_columns=asked.item_columns,
+        user_columns=asked.user_columns,
         preset=asked.preset,
         weights=asked.weights,
         rating_scale=asked.rating_scale,
         separator=asked.separator,
+        quote=asked.quote,
         encoding=asked.encoding,
     )
     return DataSet.open(folder)

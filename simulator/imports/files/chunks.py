@@ -8,6 +8,8 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -21,7 +23,12 @@ from simulator.logs.files import LogFile, RemoteFile, files_of, open_bytes
 CHUNK = 2 << 20
 """Bytes that are parsed at a time."""
 LONGEST_ROW = 64 << 20
+SAMPLE = 1 << 18
+"""Bytes by which it is found out how a file is read."""
 
+TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
+MOST_LOOKED_AT = 1000
+"""Files of a folder that are looked at to say how to name them."""
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _WILD = frozenset("*[")
 _BOM = b"\xef\xbb\xbf"
@@ -38,13 +45,30 @@ def table_files(pattern: str, option: str) -> list[LogFile]:
         DataSetError: there is no such file.
     """
     try:
-        return _by_uri(pattern) if "://" in pattern else files_of(pattern)
+        files = _by_uri(pattern) if "://" in pattern else files_of(pattern)
     except (ReplayError, ArchiveError) as error:
         raise DataSetError(f"{option} {error.message}", option.strip("-")) from None
     except OSError as error:
         raise DataSetError(
             f"{option} {shown(pattern)} cannot be read: {plain(error)}", option.strip("-")
         ) from None
+
+    for file in files:
+        if isinstance(file, Path) and file.is_dir():
+            raise DataSetError(f"{option} {file} is a folder: {_files_in(file)}", option.strip("-"))
+    return files
+
+
+def _files_in(folder: Path) -> str:
+    """Return what to write where a folder was given."""
+    for path in islice(folder.rglob("*"), MOST_LOOKED_AT):
+        plain_name = path.name.removesuffix(".gz").removesuffix(".zst")
+        ending = next((ending for ending in TABLES if plain_name.endswith(ending)), None)
+        if ending is not None and not path.name.startswith((".", "_")):
+            between = "*/" * (len(path.relative_to(folder).parts) - 1)
+            packed = path.name[len(plain_name) :]
+            return f"name its files, as in '{folder}/{between}*{ending}{packed}'"
+    return "name a file, or a glob in quotation marks"
 
 
 def _by_uri(pattern: str) -> list[LogFile]:
@@ -184,7 +208,8 @@ def _end_of_rows(data: bytes, quote: bytes) -> int:
     # Up to the end of a row there is an even number of quotes; a doubled one counts twice.
     quotes, at = int(np.count_nonzero(np.frombuffer(data, np.uint8, end) == quote[0])), end
     while quotes % 2 and at:
-        before = data.rfind(b"\n", 0, at - 1) + 1
+        # Lines without one change nothing.
+        before = data.rfind(b"\n", 0, data.rfind(quote, 0, at)) + 1
         quotes -= data.count(quote, before, at)
         at = before
     if at or len(data) < LONGEST_ROW:
@@ -192,13 +217,12 @@ def _end_of_rows(data: bytes, quote: bytes) -> int:
     return end
 
 
-def sample_of(file: LogFile, encoding: str = "utf-8", *, size: int = 1 << 18) -> bytes:
+def sample_of(file: LogFile, encoding: str = "utf-8") -> bytes:
     """Return the first bytes of a file, decompressed, as UTF-8, without a byte order mark.
 
     Args:
         file: the file.
         encoding: that of its text.
-        size: about how many.
     """
     with open_text(file, encoding) as text:
-        return text.read(size).removeprefix(_BOM)
+        return text.read(SAMPLE).removeprefix(_BOM)

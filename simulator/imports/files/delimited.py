@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import pyarrow.csv as pacsv
 
 from bandits.errors import DataSetError, plain
 from simulator.imports.columns import looks_like_header
-from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
+from simulator.imports.files.chunks import SAMPLE, failures_of, name_of, open_text, row_chunks
 from simulator.imports.files.parsing import (
     PARSERS,
     SAMPLE_ROWS,
@@ -19,6 +20,7 @@ from simulator.imports.files.parsing import (
     ahead,
     numbered_rows,
 )
+from simulator.imports.files.quotes import unclosed_at, unclosed_error
 from simulator.imports.files.whole_ids import WHOLE_ID, are_plain
 from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile
@@ -26,6 +28,8 @@ from simulator.logs.files import LogFile
 DOUBLE = "::"
 """The one separator of two characters that published tables have."""
 _STAND_IN = "\x1f"
+MOST_OF_ROWS = 0.9
+"""Share of rows of another width than the first from which the first is what is wrong."""
 SEPARATORS = (",", "\t", ";", "|", DOUBLE)
 
 
@@ -46,23 +50,26 @@ def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
         lines = text[: text.rfind(b"\n") + 1] or text
         decoded = lines.decode("utf-8")
 
+    if text.startswith((b"sep=", b'"sep=')):
+        raise DataSetError(
+            f"{name} begins with {_first_line(decoded)!r}: remove that line", "events"
+        )
     separator = form.separator or _separator_of(decoded, form, file)
     rows = _parsed(decoded, separator, form.quote)[:SAMPLE_ROWS]
     header = looks_like_header(rows) if form.header is None else form.header
-    width = len(rows[0])
-    names = form.names or (
-        tuple(rows[0]) if header else tuple(f"column_{i}" for i in range(1, width + 1))
-    )
-    if header and form.names is None and len(set(names)) < len(names):
-        names = tuple(names)  # said by whoever looks for a column
+    width = _width_of(rows, header=header)
+    body = [row for row in rows[1 if header else 0 :] if len(row) == width]
+    if not body or len(text) < SAMPLE // 2:
+        _demand_closed(lines, separator, form.quote or "", name, header=header)
+    if not body:
+        raise _no_rows(rows, name)
+
+    named = tuple(f"column_{i}" for i in range(1, width + 1))
+    names = form.names or (tuple(rows[0]) + named[len(rows[0]) :] if header else named)
     if len(names) != width:
         raise DataSetError(
             f"{name} has {width} columns, not the {len(names)} that were named", "events"
         )
-
-    body = [row for row in rows[1 if header else 0 :] if len(row) == width]
-    if not body:
-        raise DataSetError(f"{name} has no rows, only a header", "events")
     sample = pa.table(
         [pa.array([row[i] for row in body], pa.string()) for i in range(width)],
         names=[*names],
@@ -71,6 +78,51 @@ def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
         form, kind="delimited", separator=separator, header=header, names=names
     )
     return OpenTable(file, settled, names, sample)
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:80]
+
+
+def _width_of(rows: Sequence[Sequence[str]], *, header: bool) -> int:
+    """Return how many cells rows have: as many as the first, or one more that is empty in all.
+
+    0: most have another number than the first.
+    """
+    first = len(rows[0])
+    widths = Counter(len(row) for row in rows[1:])
+    usual, count = widths.most_common(1)[0] if widths else (first, 0)
+    if first in widths and count < MOST_OF_ROWS * widths.total():
+        return first
+
+    # Each row ends with a separator, and the header does not.
+    if header and usual == first + 1 and not any(row[-1] for row in rows[1:] if len(row) == usual):
+        return usual
+    return first if usual == first else 0
+
+
+def _demand_closed(lines: bytes, separator: str, quote: str, name: str, *, header: bool) -> None:
+    """Raise DataSetError if a quotation mark in a file's first lines takes up all after it."""
+    at = unclosed_at(lines, separator[-1:].encode(), quote.encode())
+    if at is not None and (after := lines.rstrip().count(b"\n", at)):
+        row = lines.count(b"\n", 0, at) + int(not header)
+        raise DataSetError(unclosed_error(name, row, after), "quote")
+
+
+def _no_rows(rows: Sequence[Sequence[str]], name: str) -> DataSetError:
+    """Return the error for a file in which no row has as many cells as the first line."""
+    first = len(rows[0])
+    if len(rows) == 1:
+        return DataSetError(f"{name} has no rows, only a header", "events")
+
+    usual = Counter(len(row) for row in rows[1:]).most_common(1)[0][0]
+    begins = ", ".join(repr(cell[:40]) for cell in rows[0][:6])
+    return DataSetError(
+        f"{name}: the first line has {first} {'cell' if first == 1 else 'cells'} ({begins}), and"
+        f" most after it have {usual}: give each column a name there, or remove what stands above"
+        " the table",
+        "events",
+    )
 
 
 def in_one_character(text: bytes, separator: str) -> tuple[bytes, str]:
@@ -115,10 +167,9 @@ def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
         if widths[0] > 1 and share > best:
             best, found = share, separator
     if found is None:
-        first = text.splitlines()[0][:80]
         raise DataSetError(
-            f"{name_of(file)}: no separator is found, the first line is {first!r}: say it with"
-            " --separator",
+            f"{name_of(file)}: no separator is found, the first line is {_first_line(text)!r}: say"
+            " it with --separator",
             "separator",
         )
     return found
@@ -134,9 +185,10 @@ def read_delimited(
     form, name = table.form, name_of(table.file)
     quote = (form.quote or "").encode()
 
-    def parse(chunk: bytes, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]]]":
+    def parse(chunk: bytes, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]], int]":
         bad: list[tuple[int, str]] = []
         chunk, delimiter = in_one_character(chunk, form.separator or ",")
+        marks = quote if quote and quote in chunk else b""
 
         def refuse(row: "pacsv.InvalidRow") -> str:
             said = row.text.replace(delimiter, DOUBLE) if delimiter == _STAND_IN else row.text
@@ -155,7 +207,7 @@ def read_delimited(
                 ),
                 pacsv.ParseOptions(
                     delimiter=delimiter,
-                    quote_char=form.quote if quote and quote in chunk else False,
+                    quote_char=form.quote if marks else False,
                     newlines_in_values=False,
                     invalid_row_handler=refuse,
                 ),
@@ -168,14 +220,16 @@ def read_delimited(
             )
 
         kinds = types
-        if WHOLE_ID in types.values() and not are_plain(chunk, delimiter, quote):
+        if WHOLE_ID in types.values() and not are_plain(chunk, delimiter, marks):
             kinds = {column: kind for column, kind in types.items() if kind != WHOLE_ID}
+        open_at = unclosed_at(chunk, delimiter.encode(), marks)
+        swallowed = 0 if open_at is None else chunk.rstrip().count(b"\n", open_at)
         try:
-            return attempt(kinds), bad
+            return attempt(kinds), bad, swallowed
         except pa.ArrowInvalid as error:
             if "UTF8" in str(error):
                 raise UnicodeDecodeError("UTF-8", b"", 0, 1, plain(error)) from None
-            return attempt({}), bad
+            return attempt({}), bad, swallowed
 
     with open_text(table.file, form.encoding) as text, ThreadPoolExecutor(PARSERS) as pool:
         chunks = row_chunks(text, quote=quote)
@@ -184,7 +238,10 @@ def read_delimited(
             (pool.submit(parse, chunk, int(i == 0 and form.header is True)))
             for i, chunk in enumerate(chunks)
         )
-        for parsed, bad in ahead(jobs, 2 * PARSERS):
+        for parsed, bad, swallowed in ahead(jobs, 2 * PARSERS):
+            if swallowed:
+                last = row + parsed.num_rows + len(bad) - 1
+                raise DataSetError(unclosed_error(name, last, swallowed), "quote")
             for number, said in bad:
                 unreadable(name, row + number - 1, said)
             # A row after an unreadable one has its number, too.

@@ -9,6 +9,7 @@ import pyarrow.json as pajson
 
 from bandits.errors import DataSetError
 from simulator.imports.files.chunks import name_of, open_text, row_chunks
+from simulator.imports.files.nested import Row, flat_row, flattened
 from simulator.imports.files.parsing import (
     PARSERS,
     SAMPLE_ROWS,
@@ -31,13 +32,13 @@ def open_json(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
     Raises:
         DataSetError: no line is a JSON object.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     names: dict[str, None] = {}
     lines = text[: text.rfind(b"\n") + 1] or text
     for line in lines.splitlines()[:SAMPLE_ROWS]:
         if (row := _object(line)) is not None:
-            rows.append(row)
-            names.update(dict.fromkeys(row))
+            rows.append(flat_row(row))
+            names.update(dict.fromkeys(rows[-1]))
     if not rows:
         raise DataSetError(
             f"{name_of(file)} is not JSON Lines: its first lines are no JSON objects", "events"
@@ -46,7 +47,7 @@ def open_json(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
     return OpenTable(file, msgspec.structs.replace(form, kind="json"), tuple(names), sample)
 
 
-def _object(line: bytes) -> dict[str, object] | None:
+def _object(line: bytes) -> Row | None:
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError:
@@ -94,6 +95,8 @@ def _parse_json(
             pajson.ReadOptions(use_threads=False, block_size=len(chunk) + 1),
             pajson.ParseOptions(newlines_in_values=False),
         )
+        if not set(columns) <= set(parsed.column_names):
+            parsed = flattened(parsed)
         parsed = parsed.select(columns)
         # Text that looks like a time is one for pyarrow, also if it is an id.
         if not any(
@@ -109,8 +112,11 @@ def _parse_json(
     return pa.table({name: _texts(row.get(name) for row in rows) for name in columns}), bad
 
 
-def parse_objects(chunk: bytes) -> tuple[list[dict[str, object]], list[tuple[int, str]]]:
-    """Return the JSON objects of some lines, and the number and text of each line that is none."""
+def parse_objects(chunk: bytes) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Return the JSON objects of some lines, and the number and text of each line that is none.
+
+    The fields of objects in them are their own, as in ``flat_row``.
+    """
     rows, bad, number = [], [], 0
     for line in chunk.split(b"\n"):
         if not line.strip():
@@ -120,5 +126,5 @@ def parse_objects(chunk: bytes) -> tuple[list[dict[str, object]], list[tuple[int
         if row is None:
             bad.append((number, line[:200].decode("utf-8", "replace")))
         else:
-            rows.append(row)
+            rows.append(flat_row(row))
     return rows, bad

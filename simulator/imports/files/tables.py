@@ -9,12 +9,16 @@ import pyarrow.parquet as pq
 from bandits.errors import DataSetError
 from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of, stored_as
 from simulator.imports.files.delimited import open_delimited, read_delimited
+from simulator.imports.files.foreign import HEAD, refuse_foreign
 from simulator.imports.files.json_lines import open_json, read_json
+from simulator.imports.files.nested import flat_names, flattened, picked
 from simulator.imports.files.parsing import SAMPLE_ROWS, OpenTable
 from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile, open_bytes
 
 BATCH_ROWS = 1 << 18
+NULLS = 0.01
+"""Share of bytes that are 0 beyond which a file is no text; a stray one is part of a cell."""
 
 
 def open_table(file: LogFile, form: TableFormat) -> OpenTable:
@@ -36,6 +40,13 @@ def open_table(file: LogFile, form: TableFormat) -> OpenTable:
         raise DataSetError(f"{name} is empty", "events")
     if text[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         raise DataSetError(f"{name} is UTF-16: say --encoding utf-16", "encoding")
+    refuse_foreign(file, text[:HEAD])
+    if text.count(b"\0") > NULLS * len(text):
+        raise DataSetError(
+            f"{name} is no text: it has bytes that are 0; say its encoding, as in --encoding"
+            " utf-16-le, or write it as CSV, JSON Lines or Parquet",
+            "encoding",
+        )
 
     if kind is None:
         kind = "json" if text.lstrip()[:1] == b"{" else "delimited"
@@ -73,8 +84,11 @@ def rows_of_table(
 
 def _kind_of(file: LogFile) -> str | None:
     with failures_of(file), open_bytes(file) as raw:
-        if raw.read(4) == PARQUET:
-            return "parquet"
+        head = raw.read(HEAD)
+    if head.startswith(PARQUET):
+        return "parquet"
+    # What is compressed as a whole is looked at when it is unpacked.
+    refuse_foreign(file, head)
     stem = stored_as(file)
     if stem.endswith((".jsonl", ".ndjson")):
         return "json"
@@ -85,11 +99,11 @@ def _kind_of(file: LogFile) -> str | None:
 
 def _open_parquet(file: LogFile, form: TableFormat) -> OpenTable:
     with failures_of(file), open_bytes(file) as raw, pq.ParquetFile(raw) as parquet:
-        names = tuple(parquet.schema_arrow.names)
         if not parquet.metadata.num_rows:
             raise DataSetError(f"{name_of(file)} has no rows", "events")
         first = next(parquet.iter_batches(batch_size=SAMPLE_ROWS))
-        sample = pa.Table.from_batches([first])
+        sample = flattened(pa.Table.from_batches([first]))
+        names = tuple(flat_names(parquet.schema_arrow))
     return OpenTable(file, msgspec.structs.replace(form, kind="parquet"), names, sample)
 
 
@@ -102,5 +116,7 @@ def _read_parquet(
     name, row = name_of(table.file), 1
     with open_bytes(table.file) as raw, pq.ParquetFile(raw) as parquet:
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-            yield RawRows(name, row, batch)
+            # Nobody else has looked whether texts are UTF-8.
+            batch.validate(full=True)
+            yield RawRows(name, row, picked(batch, columns))
             row += batch.num_rows

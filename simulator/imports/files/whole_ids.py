@@ -30,15 +30,15 @@ def look_whole(sample: "pa.Array") -> bool:
     )
 
 
-def are_plain(chunk: bytes, delimiter: str, quote: bytes) -> bool:
+def are_plain(chunk: bytes, delimiter: str, marks: bytes) -> bool:
     """Return whether cells that are read as whole numbers stay what they are.
 
     Args:
         chunk: rows of delimited text.
         delimiter: the character between cells.
-        quote: what may enclose them; empty: nothing does.
+        marks: what encloses some of them; empty: nothing does.
     """
-    if (quote and quote in chunk) or chunk[-3:].rstrip(b"\r\n").endswith((b" ", b"\t")):
+    if marks or chunk[-3:].rstrip(b"\r\n").endswith((b" ", b"\t")):
         return False
     begin = np.frombuffer(b"\n" + chunk[:3] + b"\n", np.uint8)
     return not (

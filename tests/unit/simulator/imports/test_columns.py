@@ -200,6 +200,7 @@ def test_items_and_users_have_their_own_columns():
         ([["user", "user"]], False),
         ([["user", ""]], False),
         ([["", "user", "item"], ["0", "u", "i"]], True),
+        ([["user", "item", ""], ["u", "i", ""]], True),
         ([], False),
     ],
 )
