@@ -1,4 +1,4 @@
-"""Compiled: what stands at a place in bytes of msgpack, where it ends, and what it says."""
+"""Compiled: what stands at a place in bytes of msgpack, what it says, and how it gets there."""
 
 from typing import Any
 
@@ -254,3 +254,82 @@ def past_decision_head(data: Any, at: Any) -> Any:
     for _ in range(6):
         at = past(data, at)
     return at
+
+
+@inlined
+def put_size(out: Any, at: Any, size: Any, small: Any, most: Any, byte: Any) -> Any:
+    """Write how long something is: within one byte up to ``most``, or behind one; return its end.
+
+    ``byte``: the one before sizes of 8 bits, or 0 where there are none; those of 16 and 32 follow.
+    """
+    if size <= most:
+        out[at] = small + size
+        return at + 1
+    if byte > 0 and size <= 0xFF:
+        out[at], out[at + 1] = byte, size
+        return at + 2
+    wide = byte + 1 if byte > 0 else -byte
+    if size <= 0xFFFF:
+        out[at], out[at + 1], out[at + 2] = wide, size >> 8, size & 0xFF
+        return at + 3
+    out[at] = wide + 1
+    for k in range(4):
+        out[at + 1 + k] = (size >> (24 - 8 * k)) & 0xFF
+    return at + 5
+
+
+@inlined
+def put_array(out: Any, at: Any, size: Any) -> Any:
+    """Write the size of an array; return where it ends."""
+    return put_size(out, at, size, 0x90, 15, -0xDC)
+
+
+@inlined
+def put_map(out: Any, at: Any, size: Any) -> Any:
+    """Write the size of a map; return where it ends."""
+    return put_size(out, at, size, 0x80, 15, -0xDE)
+
+
+@inlined
+def put_text(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
+    """Write the text of a number, which lies between two starts; return where it ends."""
+    first, last = starts[word], starts[word + 1]
+    at = put_size(out, at, last - first, 0xA0, 31, 0xD9)
+    for k in range(first, last):
+        out[at] = words[k]
+        at += 1
+    return at
+
+
+@inlined
+def put_bytes(out: Any, at: Any, data: Any, first: Any, last: Any) -> Any:
+    """Write the bytes between two places; return where they end."""
+    at = put_size(out, at, last - first, 0, -1, 0xC4)
+    for k in range(first, last):
+        out[at] = data[k]
+        at += 1
+    return at
+
+
+@inlined
+def put_index(out: Any, at: Any, value: Any) -> Any:
+    """Write a whole number from 0 on, below 2^32; return where it ends."""
+    return put_size(out, at, value, 0, 0x7F, 0xCC)
+
+
+@inlined
+def put_whole(out: Any, at: Any, value: Any) -> Any:
+    """Write a whole number; return where it ends."""
+    if 0 <= value < 1 << 32:
+        return put_index(out, at, value)
+    if -32 <= value < 0:
+        out[at] = 256 + value
+        return at + 1
+
+    wide, byte = 8, 0xCF if value > 0 else 0xD3
+    if -(1 << 31) <= value < 0:
+        wide, byte = (1, 0xD0) if value >= -128 else (2, 0xD1) if value >= -32768 else (4, 0xD2)
+    out[at] = byte
+    for k in range(wide):
+        out[at + 1 + k] = (value >> (8 * (wide - 1 - k))) & 0xFF
+    return at + 1 + wide

@@ -34,7 +34,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.items.catalogue import Catalogue
 from policies.profiles.options import ProfileOptions
-from policies.profiles.part import CutRule, Part, ProfileEvent
+from policies.profiles.part import CutRule, Part, ProfileEvent, encode_part, join_parts
 from policies.spec import PolicySpec
 from serve_app.host.environment import collect_rarely, free_port
 from serve_app.store.checkpoints import Checkpoints
@@ -75,14 +75,14 @@ def bytes_of(client: Redis) -> int:
     return int(client.info("memory")["used_memory"])
 
 
-def full_parts(users: int) -> Iterator[tuple[str, Part]]:
+def full_parts(users: int) -> Iterator[tuple[str, bytes]]:
     """Users who did something with fifty items, some of it just now and some months ago."""
     for _ in range(users):
         events, at = [], 1_792_000_000_000
         for _ in range(EACH):
             at -= rng.choice(GAPS_MS) + rng.randrange(1000)
             events.append(ProfileEvent(at, at, 0, f"i{rng.randrange(ITEMS)}", rng.choice(TYPES)))
-        yield rng.randbytes(16).hex(), Part(tuple(events))
+        yield rng.randbytes(16).hex(), encode_part(join_parts([Part(tuple(events))], RULE))
 
 
 def memory(table: Table, users: int) -> None:

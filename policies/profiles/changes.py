@@ -2,36 +2,44 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from bandits.log.records import ActivityRecord, ErasureRecord, LogEntry
-from policies.profiles.part import ERASED, CutRule, Part, ProfileEvent, event_of, join_parts
-from policies.profiles.showings import Showing, showing_of
+from policies.profiles.encoded_parts import encode_parts
+from policies.profiles.part import (
+    ERASED,
+    CutRule,
+    Part,
+    ProfileEvent,
+    encode_part,
+    event_of,
+    join_parts,
+)
+from policies.profiles.showings import showing_of
 
 
 class PartChanges:
     """What some entries of one log say of its users, by pseudonym; in any order.
 
-    They lie side by side as they came, and are grouped by user when somebody asks: most users are
-    named by few of them.
+    It lies side by side as it came, and is grouped by user when somebody asks: most users are named
+    by few entries.
 
     Its length is how many changes it holds.
     """
 
     def __init__(self) -> None:
-        # Who did what, and who was shown what, each of one length.
-        self._doers: list[str] = []
-        self._done: list[ProfileEvent] = []
-        self._seers: list[str] = []
-        self._seen: list[Showing] = []
+        # The user, and each field of a ProfileEvent; likewise of a Showing.
+        self._done: list[list[Any]] = [[], [], [], [], [], []]
+        self._seen: list[list[Any]] = [[], [], [], []]
         self._erased: list[str] = []
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._done) + len(self._seen) + len(self._erased)
+        return len(self._done[0]) + len(self._seen[0]) + len(self._erased)
 
     def happened(self, user: str, event: ProfileEvent) -> None:
         """Note what a user did.
@@ -40,8 +48,7 @@ class PartChanges:
             user: the pseudonym.
             event: what, with what, and when.
         """
-        self._doers.append(user)
-        self._done.append(event)
+        _add(self._done, user, event)
 
     def shown(self, user: str, position: str, items: Sequence[str]) -> None:
         """Note what a decision chose for a user.
@@ -52,10 +59,11 @@ class PartChanges:
             items: what it chose.
         """
         ms, _, number = position.partition("-")
-        entry_ms, seq = int(ms), int(number or 0)
-        for item in items:
-            self._seers.append(user)
-            self._seen.append(showing_of((entry_ms, seq, item)))
+        users, times, seqs, shown = self._seen
+        users += [user] * len(items)
+        times += [int(ms)] * len(items)
+        seqs += [int(number or 0)] * len(items)
+        shown += items
 
     def erased(self, user: str) -> None:
         """Note that nothing is known of a user any more.
@@ -74,23 +82,25 @@ class PartChanges:
         """
         if part.erased:
             self.erased(user)
-            return
-        self._doers += [user] * len(part.events)
-        self._done += part.events
-        self._seers += [user] * len(part.shown)
-        self._seen += part.shown
+        for event in part.events:
+            _add(self._done, user, event)
+        for showing in part.shown:
+            _add(self._seen, user, showing)
 
     def read(self, entries: Iterable[LogEntry]) -> None:
         """Note what entries of a log of activity say, or of any log erasures."""
-        doers, done = self._doers, self._done
+        users, times, entered, seqs, items, types = self._done
         for entry in entries:
             record = entry.record
             if isinstance(record, ActivityRecord):
                 ms, _, number = entry.id.partition("-")
-                entry_ms, seq = int(ms), int(number or 0)
-                time_ms = entry_ms if record.time_ms is None else record.time_ms
-                doers.append(record.user)
-                done.append(event_of((time_ms, entry_ms, seq, record.item, record.event_type)))
+                entry_ms = int(ms)
+                users.append(record.user)
+                times.append(entry_ms if record.time_ms is None else record.time_ms)
+                entered.append(entry_ms)
+                seqs.append(int(number or 0))
+                items.append(record.item)
+                types.append(record.event_type)
             elif isinstance(record, ErasureRecord):
                 self.erased(record.user)
 
@@ -99,12 +109,12 @@ class PartChanges:
         for mine, more in zip(self._columns(), other._columns(), strict=True):  # noqa: SLF001
             mine.extend(more)
 
-    def _columns(self) -> tuple[list[Any], ...]:
-        return self._doers, self._done, self._seers, self._seen, self._erased
+    def _columns(self) -> Iterator[list[Any]]:
+        return chain(self._done, self._seen, (self._erased,))
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Yield each user with a part that says it all, and is not cut."""
-        done, seen = _grouped(self._doers, self._done), _grouped(self._seers, self._seen)
+        done, seen = _grouped(self._done, event_of), _grouped(self._seen, showing_of)
         erased = dict.fromkeys(self._erased)
         for user in erased:
             done.pop(user, None)
@@ -116,6 +126,18 @@ class PartChanges:
             yield user, Part((), tuple(shown))
         for user in erased:
             yield user, ERASED
+
+    def encoded(self, rule: CutRule) -> Iterator[tuple[str, bytes]]:
+        """Yield each user with the bytes of a part that says it all.
+
+        Args:
+            rule: what cuts it.
+        """
+        try:
+            yield from encode_parts(self._done, self._seen, self._erased, rule)
+        except OverflowError:  # a number of more than 64 bits
+            for user, part in self.parts():
+                yield user, encode_part(join_parts([part], rule))
 
     def cut(self, rule: CutRule) -> "PartChanges":
         """Return what a rule keeps of each user's.
@@ -134,20 +156,16 @@ class PartChanges:
         Args:
             count: how many groups there are; those of whom nothing is said are left out.
         """
-        doers, seers = _places(self._doers, count), _places(self._seers, count)
-        erased = _places(self._erased, count)
+        named = self._done[0], self._seen[0], self._erased
+        done, seen, erased = (_places(users, count) for users in named)
         for group in range(count):
             columns = (
-                _at(self._doers, doers[group]),
-                _at(self._done, doers[group]),
-                _at(self._seers, seers[group]),
-                _at(self._seen, seers[group]),
+                [_at(column, done[group]) for column in self._done],
+                [_at(column, seen[group]) for column in self._seen],
                 _at(self._erased, erased[group]),
             )
-            if any(columns):
-                names, done, viewers, seen, gone = columns
-                flat = names, [*zip(*done, strict=True)], viewers, [*zip(*seen, strict=True)], gone
-                yield group, msgspec.msgpack.encode(flat)
+            if columns[0][0] or columns[1][0] or columns[2]:
+                yield group, msgspec.msgpack.encode(columns)
 
     @classmethod
     def decoded(cls, data: bytes) -> "PartChanges":
@@ -157,16 +175,20 @@ class PartChanges:
             data: what ``encode_groups`` has made in this process.
         """
         changes = cls()
-        doers, done, seers, seen, erased = msgspec.msgpack.decode(data)
-        changes._doers, changes._done = doers, list(map(event_of, zip(*done, strict=True)))
-        changes._seers, changes._seen = seers, list(map(showing_of, zip(*seen, strict=True)))
-        changes._erased = erased
+        changes._done, changes._seen, changes._erased = msgspec.msgpack.decode(data)
         return changes
 
 
-def _grouped(users: list[str], what: list[Any]) -> dict[str, list[Any]]:
+def _add(columns: list[list[Any]], user: str, row: tuple[Any, ...]) -> None:
+    for column, value in zip(columns, (user, *row), strict=True):
+        column.append(value)
+
+
+def _grouped(columns: list[list[Any]], make: Any) -> dict[str, list[Any]]:
+    """Return by user what is made of the other columns."""
     found: defaultdict[str, list[Any]] = defaultdict(list)
-    for user, each in zip(users, what, strict=True):
+    users, *fields = columns
+    for user, each in zip(users, map(make, zip(*fields, strict=True)), strict=True):
         found[user].append(each)
     return found
 

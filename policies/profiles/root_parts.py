@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandits.errors import ArchiveError
-from policies.profiles.part import Part, decode_part, encode_part
+from policies.profiles.part import Part, decode_part
 from policies.storage import Storage
 
 FOLDER = "_profiles"
@@ -26,17 +26,17 @@ PER_GROUP = 10_000
 """Rows that are in memory at a time."""
 
 
-def write_root_parts(files: Storage, parts: Iterable[tuple[str, Part]]) -> str:
+def write_root_parts(files: Storage, parts: Iterable[tuple[str, bytes]]) -> str:
     """Store the parts of a root; return the digest of their file.
 
     Args:
         files: of the log's archive.
-        parts: by pseudonym.
+        parts: their bytes by pseudonym.
 
     Raises:
         OSError: the file system cannot be reached.
     """
-    rows = ((user, encode_part(part)) for user, part in parts)
+    rows = iter(parts)
     with tempfile.TemporaryFile() as spool:
         with pq.ParquetWriter(
             spool, SCHEMA, compression="zstd", use_dictionary=False, write_page_checksum=True

@@ -14,7 +14,7 @@ from bandits.log.records import ActivityRecord, ErasureRecord, RootRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.profiles.options import ProfileOptions
-from policies.profiles.part import ERASED, CutRule, Part, join_parts
+from policies.profiles.part import ERASED, CutRule, Part, decode_part
 from policies.spec import PolicySpec, TrendingSource
 from serve_app.admin.roots.older_files import remove_older
 from serve_app.admin.users.user_copies import StoredUsers
@@ -79,7 +79,7 @@ class Activity:
         with ChangeSpool(RULE) as spool:
             for _, some in changes.through(self.history.end()):
                 spool.add(some)
-            return {user: join_parts([part], RULE) for user, part in spool.parts()}
+            return {user: decode_part(data) for user, data in spool.parts()}
 
     def wanted(self) -> dict[str, float]:
         """How much each item is in demand, counted from where the log begins."""

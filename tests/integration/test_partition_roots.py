@@ -27,7 +27,7 @@ from bandits.log.positions import position_ms
 from bandits.log.records import CheckpointRecord, RollbackRecord
 from policies.archive.archive import ArchiveReader, archive_folder
 from policies.profiles.options import ProfileOptions
-from policies.profiles.part import CutRule, encode_part, join_parts
+from policies.profiles.part import CutRule
 from policies.spec import PolicySpec
 from serve_app.admin.control import rollback
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
@@ -124,7 +124,7 @@ class Shop:
         with ChangeSpool(RULE) as spool:
             for _, changes in self.changes(partition).through(end):
                 spool.add(changes)
-            return {user: encode_part(join_parts([part], RULE)) for user, part in spool.parts()}
+            return dict(spool.parts())
 
 
 @pytest.fixture

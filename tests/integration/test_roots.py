@@ -25,7 +25,7 @@ from bandits.log.records import (
 )
 from policies.archive.archive import ArchiveReader
 from policies.profiles.options import ProfileOptions
-from policies.profiles.part import CutRule, encode_part, join_parts
+from policies.profiles.part import CutRule
 from policies.spec import PolicySpec
 from policies.spec.personalizer import PersonalizerSettings
 from serve_app.admin.control import rollback
@@ -101,7 +101,7 @@ class Shop:
         with ChangeSpool(RULE) as spool:
             for _, changes in self.changes().through(self.stored.history.end()):
                 spool.add(changes)
-            return {user: encode_part(join_parts([part], RULE)) for user, part in spool.parts()}
+            return dict(spool.parts())
 
     def changes(self) -> PolicyChanges:
         history = self.stored.history

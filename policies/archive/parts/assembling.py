@@ -7,6 +7,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, truths
+from bandits.kernels.packed import put_array, put_bytes, put_index, put_map, put_text
 
 EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8)
 """Columns of ``texts``."""
@@ -19,67 +20,11 @@ _NIL = 0xC0
 
 
 @inlined
-def _size(out: Any, at: Any, size: Any, small: Any, most: Any, byte: Any) -> Any:
-    """Write how long something is: within one byte up to ``most``, or behind one.
-
-    ``byte``: the one before sizes of 8 bits, or 0 where there are none; those of 16 and 32 follow.
-    """
-    if size <= most:
-        out[at] = small + size
-        return at + 1
-    if byte > 0 and size <= 0xFF:
-        out[at], out[at + 1] = byte, size
-        return at + 2
-    wide = byte + 1 if byte > 0 else -byte
-    if size <= 0xFFFF:
-        out[at], out[at + 1], out[at + 2] = wide, size >> 8, size & 0xFF
-        return at + 3
-    out[at] = wide + 1
-    for k in range(4):
-        out[at + 1 + k] = (size >> (24 - 8 * k)) & 0xFF
-    return at + 5
-
-
-@inlined
-def _array(out: Any, at: Any, size: Any) -> Any:
-    return _size(out, at, size, 0x90, 15, -0xDC)
-
-
-@inlined
-def _map_of(out: Any, at: Any, size: Any) -> Any:
-    return _size(out, at, size, 0x80, 15, -0xDE)
-
-
-@inlined
-def _text(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
-    first, last = starts[word], starts[word + 1]
-    at = _size(out, at, last - first, 0xA0, 31, 0xD9)
-    for k in range(first, last):
-        out[at] = words[k]
-        at += 1
-    return at
-
-
-@inlined
 def _text_or_nil(out: Any, at: Any, words: Any, starts: Any, word: Any) -> Any:
     if word < 0:
         out[at] = _NIL
         return at + 1
-    return _text(out, at, words, starts, word)
-
-
-@inlined
-def _bytes(out: Any, at: Any, data: Any, first: Any, last: Any) -> Any:
-    at = _size(out, at, last - first, 0, -1, 0xC4)
-    for k in range(first, last):
-        out[at] = data[k]
-        at += 1
-    return at
-
-
-@inlined
-def _index(out: Any, at: Any, value: Any) -> Any:
-    return _size(out, at, value, 0, 0x7F, 0xCC)
+    return put_text(out, at, words, starts, word)
 
 
 @inlined
@@ -87,11 +32,11 @@ def _features(
     out: Any, at: Any, words: Any, starts: Any, entries: Any, listed: Any, bounds: Any, number: Any
 ) -> Any:
     """Write the map of features whose entries and listed texts begin at the bounds of a number."""
-    at = _map_of(out, at, bounds[0, number + 1] - bounds[0, number])
+    at = put_map(out, at, bounds[0, number + 1] - bounds[0, number])
     text = bounds[1, number]
 
     for entry in range(bounds[0, number], bounds[0, number + 1]):
-        at = _text(out, at, words, starts, entries[entry, 0])
+        at = put_text(out, at, words, starts, entries[entry, 0])
         kind, value = entries[entry, 1], entries[entry, 2]
         if kind == NUMBER:
             out[at] = 0xCB
@@ -102,11 +47,11 @@ def _features(
             out[at] = 0xC2 + value
             at += 1
         elif kind == TEXT:
-            at = _text(out, at, words, starts, value)
+            at = put_text(out, at, words, starts, value)
         else:
-            at = _array(out, at, value)
+            at = put_array(out, at, value)
             for k in range(text, text + value):
-                at = _text(out, at, words, starts, listed[k])
+                at = put_text(out, at, words, starts, listed[k])
             text += value
     return at
 
@@ -176,16 +121,16 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
             out[at + k] = _HEAD[k]
         at += _HEAD.size
         for k in range(USER):
-            at = _text(out, at, words, starts, texts[row, k])
+            at = put_text(out, at, words, starts, texts[row, k])
         at = _features(out, at, words, starts, context, context_listed, context_bounds, row)
 
-        at = _array(out, at, actions)
+        at = put_array(out, at, actions)
         for k in range(action, action + actions):
-            at = _text(out, at, words, starts, action_ids[k])
+            at = put_text(out, at, words, starts, action_ids[k])
         action += actions
 
         if has_features:
-            at = _array(out, at, actions)
+            at = put_array(out, at, actions)
             for _ in range(actions):
                 if has_map[number]:
                     at = _features(out, at, words, starts, entries, listed, bounds, number)
@@ -197,18 +142,18 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
             out[at] = _NIL
             at += 1
 
-        at = _map_of(out, at, count)
+        at = put_map(out, at, count)
         for k in range(source, source + count):
-            at = _text(out, at, words, starts, sources[k])
-            at = _bytes(out, at, scores, score, score + 4 * actions)
+            at = put_text(out, at, words, starts, sources[k])
+            at = put_bytes(out, at, scores, score, score + 4 * actions)
             score += 4 * actions
         source += count
 
-        at = _bytes(out, at, pmf, mass, mass + 8 * numbers[row, 8])
+        at = put_bytes(out, at, pmf, mass, mass + 8 * numbers[row, 8])
         mass += 8 * numbers[row, 8]
-        at = _array(out, at, slots)
+        at = put_array(out, at, slots)
         for k in range(slot, slot + slots):
-            at = _index(out, at, chosen[k])
+            at = put_index(out, at, chosen[k])
         slot += slots
 
         at = _text_or_nil(out, at, words, starts, texts[row, USER])

@@ -12,7 +12,7 @@ from bandits.log.positions import has_reached, is_after, log_order
 from bandits.log.records import LogEntry, RollbackRecord, RootRecord, WarmStartRecord
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import decode_state
-from policies.profiles.part import CutRule, join_parts
+from policies.profiles.part import CutRule
 from policies.profiles.root_parts import write_root_parts
 from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.stored_policy import StoredPolicy
@@ -91,8 +91,7 @@ def write_known_users(
     with ChangeSpool(rule) as spool:
         for _, some in changes.through(position):
             spool.add(some)
-        cut = ((user, join_parts([part], rule)) for user, part in spool.parts())
-        return write_root_parts(history.archive.files, cut)
+        return write_root_parts(history.archive.files, spool.parts())
 
 
 def spec_of_cuttable(stored: StoredPolicy) -> tuple[PolicySpec, ArchiveReader]:

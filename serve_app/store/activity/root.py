@@ -8,7 +8,7 @@ from bandits.log.codec import digest
 from bandits.log.positions import START, position_after, position_at
 from bandits.log.records import RootRecord
 from policies.archive.archive import ArchiveReader
-from policies.profiles.part import MOST_KEPT, CutRule, join_parts
+from policies.profiles.part import MOST_KEPT, CutRule
 from policies.profiles.root_parts import write_root_parts
 from serve_app.store.activity.demand import Demand, StoredDemand, decode_demand
 from serve_app.store.checkpoints import Root, read_root, write_root
@@ -76,8 +76,7 @@ def state_activity_root(
     with ChangeSpool(rule) as spool:
         for _, changes in ActivityChanges(history, root).through(position):
             spool.add(changes)
-        cut = ((user, join_parts([part], rule)) for user, part in spool.parts())
-        profiles = write_root_parts(archive.files, cut)
+        profiles = write_root_parts(archive.files, spool.parts())
 
     state = demand.encoded
     log.put_blob(digest(state), state)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -61,6 +61,7 @@ return out
 """
 
 log = logging.getLogger("banditloop.profiles")
+Each = TypeVar("Each")
 
 
 class PartFencedError(Exception):
@@ -172,11 +173,11 @@ class PartWriter:
                 self._damaged = False
                 self._commit(PartState.begun(self._led().position, self._rule), ())
 
-    def write_missing(self, parts: Iterable[tuple[str, Part]], built: str, epoch: str) -> None:
+    def write_missing(self, parts: Iterable[tuple[str, bytes]], built: str, epoch: str) -> None:
         """Write what was missing.
 
         Args:
-            parts: by pseudonym; uncut.
+            parts: their bytes by pseudonym, cut by the rule.
             built: how far the log was read for them.
             epoch: of the making that this is a step of.
 
@@ -188,9 +189,8 @@ class PartWriter:
             with self._lock:
                 # Most have no part yet, or the same one: only of the others is it asked for.
                 state = msgspec.structs.replace(self._made(epoch), built=built)
-                made = [(user, encode_part(join_parts([part], self._rule))) for user, part in chunk]
-                others = self._commit(state, made, _WRITE_FIRST)
-                self._commit(state, self._joined([chunk[place] for place in others]))
+                others = [chunk[place] for place in self._commit(state, chunk, _WRITE_FIRST)]
+                self._commit(state, self._joined([(u, decode_part(part)) for u, part in others]))
 
     def note_built(self, built: str, epoch: str, *, whole: bool = False) -> None:
         """Say how far the log was read anew, or that nothing is missing any more.
@@ -270,7 +270,7 @@ class PartWriter:
         return list(answer)
 
 
-def _chunks(parts: Iterable[tuple[str, Part]]) -> Iterable[list[tuple[str, Part]]]:
+def _chunks(parts: Iterable[tuple[str, Each]]) -> Iterable[list[tuple[str, Each]]]:
     iterator = iter(parts)
     while chunk := list(islice(iterator, USERS)):
         yield chunk

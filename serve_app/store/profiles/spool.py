@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import CutRule, Part
+from policies.profiles.part import CutRule
 
 IN_MEMORY = 200_000
 """Changes that are kept in memory before they go to the file."""
@@ -30,7 +30,7 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
         """Group them.
 
         Args:
-            rule: what cuts parts in the end; those of users who did much are cut by it at once.
+            rule: what cuts the parts.
         """
         self._rule = rule
         self._recent = PartChanges()
@@ -66,10 +66,10 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
             self._file.write(data)
         self._recent = PartChanges()
 
-    def parts(self) -> Iterator[tuple[str, Part]]:
-        """Yield each user once with a part that says it all, cut or not; nothing is added then."""
+    def parts(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each user once with the bytes of a part that says it all; nothing is added then."""
         if self._file is None:
-            yield from self._recent.parts()
+            yield from self._recent.encoded(self._rule)
             return
 
         self._put_away()
@@ -82,4 +82,4 @@ class ChangeSpool(AbstractContextManager["ChangeSpool"]):
                 if len(found) >= much:
                     found = found.cut(self._rule)
                     much = max(MUCH, 2 * len(found))
-            yield from found.parts()
+            yield from found.encoded(self._rule)

@@ -9,7 +9,7 @@ import msgspec
 
 from bandits.log.positions import START
 from policies.profiles.changes import PartChanges
-from policies.profiles.part import EMPTY, CutRule, Part, encode_part, join_parts
+from policies.profiles.part import EMPTY, CutRule, Part, decode_part, encode_part, join_parts
 from serve_app.store.clients import Redis
 from serve_app.store.keys import UsersKeys
 from serve_app.store.profiles.part_state import PartState, decode_part_state
@@ -96,11 +96,8 @@ def verify_part(
             on_read(position)
         for chunk in _chunks(spool.parts()):
             users.update(user for user, _ in chunk)
-            said = {user: join_parts([given], rule) for user, given in chunk}
-            _, found = _read(client, keys, part, said)
-            suspects |= {
-                user: given for user, given in said.items() if found[user] != encode_part(given)
-            }
+            _, found = _read(client, keys, part, [user for user, _ in chunk])
+            suspects |= {user: decode_part(said) for user, said in chunk if found[user] != said}
         count = spool.count
 
     # Also what is stored of users of whom the log says nothing.
