@@ -6,7 +6,7 @@ are trained anew with the same.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -21,6 +21,17 @@ FITTED_WITH: Final = "fitted_with"
 """The name under which an artifact tells of them."""
 
 Changes = Mapping[str, Mapping[str, Any]]
+
+# What the numbers of a config may be. Whoever writes another is told of it by ``with_changes``, not
+# by whatever fails first in a fit.
+Size = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+"""Of what memory is taken for: numbers of a vector, widths of layers, rows of a step."""
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+"""Of what is only counted."""
+CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
 
 
 def with_changes(config: "TrainConfig", changes: Changes) -> "TrainConfig":

@@ -10,6 +10,7 @@ from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import bm25_weight, tfidf_weight
 from scipy.sparse import coo_matrix, csr_matrix
 
+from policies.artifacts.fitted_with import Count, NotNegative, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.blocks import blocks_of
@@ -28,17 +29,17 @@ class AlsConfig:
     The defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
 
-    factors: int = 32
-    regularization: float = 30.0
-    alpha: float = 5.0
-    iterations: int = 15
+    factors: Size = 32
+    regularization: NotNegative = 30.0
+    alpha: NotNegative = 5.0
+    iterations: Count = 15
 
 
 @dataclass(frozen=True, slots=True)
 class KnnConfig:
     """``neighbours`` kept per item, and how interactions are weighted before items are compared."""
 
-    neighbours: int = 100
+    neighbours: Count = 100
     weighting: Literal["cosine", "tfidf", "bm25"] = "tfidf"
 
 

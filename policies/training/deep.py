@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional
 
+from policies.artifacts.fitted_with import Count, NotNegative, Positive, Share, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import user_items
@@ -34,14 +35,14 @@ class DeepConfig:
     were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
 
-    hidden: int = 200
-    dropout: float = 0.5
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    batch: int = 128
-    epochs: int = 50
-    budget: int = 3_000_000_000
-    max_items: int = 100_000
+    hidden: Size = 200
+    dropout: Share = 0.5
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.0
+    batch: Size = 128
+    epochs: Count = 50
+    budget: Count = 3_000_000_000
+    max_items: Count = 100_000
 
 
 class Autoencoder(nn.Module):  # type: ignore[misc]

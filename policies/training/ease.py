@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32
+from policies.artifacts.fitted_with import Count, NotNegative
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import Step, user_items
@@ -29,9 +30,9 @@ class EaseConfig:
     defaults were chosen on a validation part of MovieLens 100K (docs/benchmarks/sources.md).
     """
 
-    regularization: float = 200.0
-    neighbours: int = 400
-    max_items: int = 20_000
+    regularization: NotNegative = 200.0
+    neighbours: Count = 400
+    max_items: Count = 20_000
 
 
 def fit_ease(histories: Histories, config: EaseConfig, *, step: Step) -> TrainedSource:

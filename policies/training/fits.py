@@ -264,6 +264,8 @@ FITS: Final[Mapping[str, SourceFit]] = {
     ),
 }
 """Every source that can be trained, by name."""
+READS_CONTENT: Final = frozenset({"content", "content_tuned", "towers"})
+"""Those that read texts and vectors of items by ``TrainConfig.content``."""
 
 
 def choose_sources(

@@ -5,13 +5,18 @@ Recommendations for Interactive Applications", https://doi.org/10.1145/2955101 (
 """
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
+from policies.artifacts.fitted_with import Count
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import Step, user_items
 from policies.training.neighbours import most_similar
+
+Exponent = Annotated[float, msgspec.Meta(ge=-10, le=10)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +27,9 @@ class Rp3betaConfig:
     100K (docs/benchmarks/sources.md).
     """
 
-    alpha: float = 0.4
-    beta: float = 0.6
-    neighbours: int = 100
+    alpha: Exponent = 0.4
+    beta: Exponent = 0.6
+    neighbours: Count = 100
 
 
 def fit_rp3beta(histories: Histories, config: Rp3betaConfig, *, step: Step) -> TrainedSource:

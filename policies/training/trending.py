@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float32
+from policies.artifacts.fitted_with import Positive
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import Step
@@ -27,7 +28,7 @@ UNSEEN: Final = 0.1
 class TrendingConfig:
     """``half_life_days``: after so many days an event counts half; None: chosen on the data."""
 
-    half_life_days: float | None = None
+    half_life_days: Positive | None = None
 
 
 class ItemEvents(NamedTuple):

@@ -217,6 +217,14 @@ Address = Annotated[
 Jobs = Annotated[
     int, typer.Option("--jobs", min=1, help="Number of processes, unless Ray does the work")
 ]
+FittedWith = Annotated[
+    Path | None,
+    typer.Option(
+        "--fit",
+        help="File (YAML) of what sources are fitted with, by source and field, where that is not"
+        " the usual; a search writes one",
+    ),
+]
 NoPrior = Annotated[
     bool, typer.Option("--no-prior", help="Policies begin with nothing: make or use no prior")
 ]

@@ -7,11 +7,15 @@ import sys
 import pyarrow as pa
 import pytest
 from support.small_ranking import crowds
+from typer.testing import CliRunner
 
+from policies.data.data_set import DataSet
 from policies.data.writer import write_data_set
+from serve_app.cli.evaluate.command import app, trainer
 
 
-def test_sources_are_trained_judged_and_fused(tmp_path):
+@pytest.fixture
+def data(tmp_path):
     pytest.importorskip("implicit")
     events = crowds(users=150)
     table = pa.table(
@@ -22,11 +26,15 @@ def test_sources_are_trained_judged_and_fused(tmp_path):
         }
     )
     write_data_set(tmp_path / "data", table)
+    return tmp_path / "data"
+
+
+def test_sources_are_trained_judged_and_fused(data, tmp_path):
     out, page = tmp_path / "report.json", tmp_path / "page.html"
     done = subprocess.run(
         [
             *[sys.executable, "-c", "from serve_app.cli.main import main; main()", "evaluate"],
-            *["--data", str(tmp_path / "data"), "--sources", "als,item_knn,popular"],
+            *["--data", str(data), "--sources", "als,item_knn,popular"],
             *["--out", str(out), "--html", str(page)],
         ],
         capture_output=True,
@@ -43,3 +51,17 @@ def test_sources_are_trained_judged_and_fused(tmp_path):
     assert {"weighted", "stack_ridge", "stack_logistic"} < set(names)
     assert len(report["learners"]) >= 3
     assert page.read_text().count("<svg") == 5
+
+
+def test_sources_are_fitted_with_what_a_file_says(data, tmp_path):
+    """And an artifact is as it is."""
+    (tmp_path / "fit.yaml").write_text("item_knn: {neighbours: 3}")
+    opened = DataSet.open(str(data))
+    train = trainer(opened, None, ["item_knn"], 0, tmp_path / "fit.yaml", lambda *_: None)
+    artifact = train(opened.coded(), "sources").artifact
+    assert artifact.sources["item_knn"].config["neighbours"] == 3
+
+    asked = ["--data", str(data), "--artifact", "x", "--fit", str(tmp_path / "fit.yaml")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 2
+    assert "an artifact is evaluated as it is" in " ".join(done.output.split())

@@ -273,6 +273,22 @@ def test_what_events_are_worth_goes_to_the_import(
     assert "go with --events" in " ".join(done.output.split())
 
 
+def test_what_a_file_says_of_a_source_that_is_not_trained_is_said_to_be_of_no_account(
+    data: Path, tmp_path: Path
+) -> None:
+    """What the file cannot say stops it before anything is written."""
+    fit = tmp_path / "fit.yaml"
+    fit.write_text("sasrec: {blocks: 2}\ncontent: {size: 16}\n")
+    arguments = ["--data", data, "--out", tmp_path / "out", "--fit", fit, "--no-prior"]
+    said = " ".join(run(*arguments, "--sources", "popular").split())
+    assert "--fit: sasrec is not trained" in said
+    assert "--fit: content is not trained" in said
+
+    fit.write_text("sasrec: {blocks: 0}")
+    with pytest.raises(ArtifactError, match=r"fit.yaml: sasrec.blocks: Expected `int` >= 1"):
+        run(*arguments, "--sources", "popular")
+
+
 def test_what_goes_together_is_demanded(data: Path) -> None:
     done = CliRunner().invoke(app, ["--data", str(data), "--search-trials", "3"])
     assert done.exit_code == 2

@@ -21,6 +21,10 @@ NOT_RUN = {
     ("README.md", "make demo"): "what CI does besides: the demo has a test of its own",
     ("CONTRIBUTING.md", "make"): "what CI does besides, and what takes hours",
     ("benchmarks/", ""): "a benchmark: minutes",
+    (
+        "how-to/choose-sources.md",
+        "banditloop",
+    ): "networks: minutes; tests/integration/test_train_command.py fits, searches and resumes small ones",
     ("tutorials/first-model.md", "python3 -m venv"): "installs packages",
     ("tutorials/first-model.md", "kill"): "ends the service that the other blocks need",
     ("tutorials/recommend-films.md", ".venv/bin/pip"): "installs packages",

@@ -9,7 +9,7 @@ https://doi.org/10.1002/(SICI)1097-4571(199009)41:6<391::AID-ASI1>3.0.CO;2-9), f
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -53,6 +53,22 @@ def word_hashes(word: str) -> Iterator[int]:
     if len(marked) > GRAM + 1:
         for at in range(len(marked) - GRAM + 1):
             yield zlib.crc32(marked[at : at + GRAM].encode(errors="replace"), 1)
+
+
+def tell_apart(texts: Iterable[str]) -> bool:
+    """Return whether a word, or an n-gram, is in two of the texts and not in all.
+
+    Without one there is nothing to compare them by. It looks no further than it has to.
+    """
+    counts: Counter[int] = Counter()
+    in_all: set[int] = set()
+    for number, text in enumerate(filter(None, texts), 1):
+        said = {each for word in words_of(text) for each in word_hashes(word)}
+        counts.update(said)
+        in_all |= {each for each in said if counts[each] > 1}
+        if any(counts[each] < number for each in in_all):
+            return True
+    return False
 
 
 class WordVectors:

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from policies.artifacts.fitted_with import Count, NotNegative, Size
 from policies.requests import Item
 from policies.sources.live.item_encoder import WORDS, usual_sizes
+from policies.sources.live.text_vectors import tell_apart, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +29,19 @@ class ContentConfig:
     text: tuple[str, ...] | None = None
     encoder: str = WORDS
     vectors: tuple[str, ...] | None = None
-    size: int = 128
-    most_words: int = 50_000
-    factors: int = 32
-    iterations: int = 5
-    ridge: float = 3.0
+    size: Size = 128
+    most_words: Count = 50_000
+    factors: Size = 32
+    iterations: Count = 5
+    ridge: NotNegative = 3.0
 
 
 class Descriptions(msgspec.Struct, frozen=True):
     """The texts and vectors that a catalogue has of its items.
 
     ``text``: names under which they say something in words, none if they have no texts but the
-    names of categories; ``vectors``: the length that most have, by name.
+    names of categories, or none that tell items apart; ``vectors``: the length that most have, by
+    name.
     """
 
     items: Mapping[str, Item]
@@ -68,10 +71,13 @@ def describe(catalogue: Sequence[Mapping[str, Any]], config: ContentConfig) -> D
     sizes: dict[str, Counter[int]] = {}
     for item in items:
         for name, vector in ({} if item.vectors is UNSET else item.vectors).items():
-            if config.vectors is None or name in config.vectors:
+            if vector and (config.vectors is None or name in config.vectors):
                 sizes.setdefault(name, Counter())[len(vector)] += 1
+    names = tuple(sorted(text)) if config.text is None else config.text
+    if config.encoder == WORDS and not tell_apart(text_of(item, names) for item in items):
+        names = ()
     return Descriptions(
         {item.id: item for item in items},
-        tuple(sorted(text)) if config.text is None else config.text,
+        names,
         usual_sizes(dict(sorted(sizes.items()))),
     )

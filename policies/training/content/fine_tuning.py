@@ -3,16 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bandits.errors import ArtifactError
 from bandits.types import Float32
+from policies.artifacts.fitted_with import Count, CountOrNone, Positive, Share, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.live.item_encoder import taken_next
@@ -37,22 +38,21 @@ FIRST_TEMPERATURE: Final = 0.1
 class FineTuneConfig:
     """How vectors of items are fine-tuned.
 
-    ``size``: numbers of a vector, 1 or more; ``steps``: of how many of the user's last items it
-    matters which was when, 0 or more; ``history``: items of a history that are drawn for its mean;
-    ``draws``: pairs of an epoch at most; ``dropout``: the share of what is said of an item that is
-    left out each time it is read, at least 0 and below 1; the others are those of the loop. The
-    defaults were chosen on the frozen shop.
+    ``size``: numbers of a vector; ``steps``: of how many of the user's last items it matters which
+    was when; ``history``: items of a history that are drawn for its mean; ``draws``: pairs of an
+    epoch at most; ``dropout``: the share of what is said of an item that is left out each time it
+    is read; the others are those of the loop. The defaults were chosen on the frozen shop.
     """
 
-    size: int = 64
-    steps: int = 2
-    history: int = 20
-    draws: int = 100_000
-    dropout: float = 0.5
-    batch: int = 512
-    epochs: int = 12
-    patience: int = 2
-    learning_rate: float = 1e-2
+    size: Size = 64
+    steps: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 2
+    history: Size = 20
+    draws: Count = 100_000
+    dropout: Share = 0.5
+    batch: Size = 512
+    epochs: Count = 12
+    patience: CountOrNone = 2
+    learning_rate: Positive = 1e-2
 
     def loop(self, epochs: int, patience: int) -> LoopConfig:
         """Return how a fit goes.
@@ -82,14 +82,8 @@ def fit_tuned_content(
         course: how the fit is to go.
 
     Raises:
-        ArtifactError: a number of ``config`` is too small, or a loss is no number.
+        ArtifactError: a loss is no number.
     """
-    if config.size < 1 or config.steps < 0 or config.history < 1 or config.draws < 1:
-        raise ArtifactError(
-            "content_tuned: size, history and draws are 1 or more, steps 0 or more", "content_tuned"
-        )
-    if not 0 <= config.dropout < 1:
-        raise ArtifactError("content_tuned: dropout is at least 0 and below 1", "content_tuned")
     histories, said = data.histories, data.said
     fitted = fit_encoder(said, content, seed=course.seed)
     parts = parts_of(fitted.encoder, said, histories.items)

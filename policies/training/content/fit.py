@@ -18,7 +18,7 @@ def why_no_content(histories: Histories, said: Descriptions) -> str:
         said: of the items.
     """
     if not said.text and not said.vectors:
-        return "the items have no texts and no vectors"
+        return "the items have no vectors, and no texts that tell them apart"
     if not any(item in said.items for item in histories.items):
         return "no item with an event has a text or a vector"
     return ""

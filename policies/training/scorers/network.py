@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bandits.types import Float32
+from policies.artifacts.fitted_with import Count, CountOrNone, NotNegative, Positive, Share, Size
 from policies.sources.scorers.field_model import HISTORY_FIELDS
 from policies.sources.scorers.vocabulary import dense
 from policies.training.scorers.encoding import EncodedFeatures
@@ -23,7 +25,7 @@ CROSS_BYTES: Final = 2**28
 class ScorerConfig:
     """A scorer's network and its fit.
 
-    ``factors``: the size of the fields' vectors (1 to 256); ``pairs``: whether every two fields are
+    ``factors``: the size of the fields' vectors; ``pairs``: whether every two fields are
     multiplied; ``crosses``: the most features of an item that are crossed with those of the context
     and of the history; ``hidden``: the widths of the layers, none for a factorisation machine;
     ``history``: of how many of the newest items it is made; ``negatives``: items beside each that
@@ -35,20 +37,20 @@ class ScorerConfig:
     of interactions. The defaults are usual ones: no search chose them.
     """
 
-    factors: int = 16
+    factors: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     pairs: bool = True
-    crosses: int = 0
-    hidden: tuple[int, ...] = ()
-    history: int = 50
-    negatives: int = 4
-    forget: float = 0.1
-    dropout: float = 0.0
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-6
-    batch: int = 1024
-    epochs: int = 20
-    patience: int = 5
-    budget: int = 6_000_000
+    crosses: CountOrNone = 0
+    hidden: tuple[Size, ...] = ()
+    history: Size = 50
+    negatives: Size = 4
+    forget: Share = 0.1
+    dropout: Share = 0.0
+    learning_rate: Positive = 3e-3
+    weight_decay: NotNegative = 1e-6
+    batch: Size = 1024
+    epochs: Count = 20
+    patience: CountOrNone = 5
+    budget: Count = 6_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

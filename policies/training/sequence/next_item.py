@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from policies.artifacts.fitted_with import Count, CountOrNone, Positive, Share, Size
 from policies.artifacts.histories import Histories
 from policies.training.neural.loop import LoopConfig, fit_network, own_random_numbers
 from policies.training.sequence.order import in_order
@@ -31,20 +32,20 @@ class SequenceConfig:
     more. ``held_out``: users, at most, whose last event says when it is good enough
     (``patience`` epochs without a better one; 0: nobody says). It sees each event ``epochs`` times;
     or less often, if that were more than ``budget`` events. With more than ``max_items`` items it
-    is not fitted. All of them are above 0, but for ``dropout``, in [0, 1), and ``patience``.
+    is not fitted.
     """
 
-    factors: int = 64
-    length: int = 50
-    negatives: int = 256
-    dropout: float = 0.2
-    learning_rate: float = 2e-3
-    batch: int = 128
-    epochs: int = 40
-    patience: int = 5
-    held_out: int = 1000
-    budget: int = 20_000_000
-    max_items: int = 200_000
+    factors: Size = 64
+    length: Size = 50
+    negatives: Size = 256
+    dropout: Share = 0.2
+    learning_rate: Positive = 2e-3
+    batch: Size = 128
+    epochs: Count = 40
+    patience: CountOrNone = 5
+    held_out: CountOrNone = 1000
+    budget: Count = 20_000_000
+    max_items: Count = 200_000
 
     def memory(self, n_items: int) -> int:
         """Return the bytes that fitting vectors of so many items takes.

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bandits.errors import InvalidFieldError
+from policies.artifacts.fitted_with import Share, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.blocks import blocks_of
@@ -37,9 +39,14 @@ class SasRecConfig(SequenceConfig):
     ``factors``. More is dropped out than by default, which on little data measured much better.
     """
 
-    dropout: float = 0.5
-    blocks: int = 1
-    heads: int = 1
+    dropout: Share = 0.5
+    blocks: Size = 1
+    heads: Size = 1
+
+    def __post_init__(self) -> None:
+        """Refuse heads that cannot share the factors."""
+        if self.factors % self.heads:
+            raise InvalidFieldError(f"{self.heads} heads do not divide {self.factors}", "heads")
 
 
 class SasRecBlock(nn.Module):  # type: ignore[misc]

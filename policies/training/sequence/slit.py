@@ -15,6 +15,7 @@ from scipy.linalg import lapack
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32
+from policies.artifacts.fitted_with import Count, Positive, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.cf import Step
@@ -24,20 +25,20 @@ from policies.training.sequence.order import Ordered, in_order
 
 @dataclass(frozen=True, slots=True)
 class SlitConfig:
-    """``half_life``: so many newer events later an event counts half; above 0, and finite.
+    """``half_life``: so many newer events later an event counts half.
 
-    ``length``: the events that are looked at, the newest; 1 or more. ``regularization``: λ, in
-    transitions of mean squared weight; above 0. ``neighbours``: the largest weights that are kept
+    ``length``: the events that are looked at, the newest. ``regularization``: λ, in
+    transitions of mean squared weight. ``neighbours``: the largest weights that are kept
     of each item. ``max_items``: with more, the source is not fitted: the fit takes 8 · items²
     bytes, and time that grows with items³. The defaults were chosen on validation parts of
     MovieLens 100K and of the frozen shop (docs/benchmarks/sources.md).
     """
 
-    half_life: float = 10.0
-    length: int = 50
-    regularization: float = 3000.0
-    neighbours: int = 400
-    max_items: int = 15_000
+    half_life: Positive = 10.0
+    length: Size = 50
+    regularization: Positive = 3000.0
+    neighbours: Count = 400
+    max_items: Count = 15_000
 
     @property
     def fade(self) -> float:

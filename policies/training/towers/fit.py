@@ -55,7 +55,7 @@ def fit_towers(
         loop = LoopConfig(
             batch=config.batch,
             epochs=config.epochs,
-            steps=config.budget // config.batch,
+            steps=max(1, config.budget // config.batch),
             patience=config.patience,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,

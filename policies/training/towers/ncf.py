@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bandits.errors import InvalidFieldError
+from policies.artifacts.fitted_with import Count, CountOrNone, NotNegative, Positive, Share, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.neural.loop import LoopConfig, fit_network, one_thread, own_random_numbers
@@ -44,20 +46,27 @@ class NcfConfig:
     layers with every one of them.
     """
 
-    factors: int = 32
-    wide: int = 32
-    hidden: tuple[int, ...] = (64, 32)
-    most: int = 50
-    after: int = 50
-    negatives: int = 4
-    dropout: float = 0.5
-    batch: int = 512
-    epochs: int = 20
-    patience: int = 20
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    budget: int = 6_000_000
-    max_items: int = 20_000
+    factors: Size = 32
+    wide: Size = 32
+    hidden: tuple[Size, ...] = (64, 32)
+    most: Size = 50
+    after: CountOrNone = 50
+    negatives: Size = 4
+    dropout: Share = 0.5
+    batch: Size = 512
+    epochs: Count = 20
+    patience: CountOrNone = 20
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.0
+    budget: Count = 6_000_000
+    max_items: Count = 20_000
+
+    def __post_init__(self) -> None:
+        """Refuse another number of layers."""
+        if len(self.hidden) not in {0, 2}:
+            raise InvalidFieldError(
+                f"two layers, or none for the product alone, not {len(self.hidden)}", "hidden"
+            )
 
 
 class NcfModule(nn.Module):  # type: ignore[misc]
@@ -168,7 +177,7 @@ def fit_ncf(histories: Histories, config: NcfConfig, course: Course) -> TrainedS
     loop = LoopConfig(
         batch=config.batch,
         epochs=config.epochs,
-        steps=config.budget // config.batch,
+        steps=max(1, config.budget // config.batch),
         patience=config.patience,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from policies.artifacts.fitted_with import Count, CountOrNone, NotNegative, Positive, Share, Size
 from policies.training.towers.features import CodedFeatures
 from policies.training.towers.past import Bags, PastItems, mean_ndcg
 
@@ -25,22 +26,22 @@ class TowersConfig:
     users, that are known. With more than ``max_items`` items it is not fitted.
     """
 
-    factors: int = 64
-    hidden: int = 128
-    most: int = 50
-    recent: int = 3
-    after: int = 50
-    negatives: int = 512
-    forget: float = 0.4
-    dropout: float = 0.5
-    batch: int = 512
-    epochs: int = 20
-    patience: int = 3
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    budget: int = 6_000_000
-    most_features: int = 20_000
-    max_items: int = 300_000
+    factors: Size = 64
+    hidden: Size = 128
+    most: Size = 50
+    recent: Size = 3
+    after: CountOrNone = 50
+    negatives: Size = 512
+    forget: Share = 0.4
+    dropout: Share = 0.5
+    batch: Size = 512
+    epochs: Count = 20
+    patience: CountOrNone = 3
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.0
+    budget: Count = 6_000_000
+    most_features: Count = 20_000
+    max_items: Count = 300_000
 
 
 class TowersModule(nn.Module):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bandits.errors import DataSetError
-from serve_app.cli.options import AsJson, ReportFile, one_command, out_file
+from serve_app.cli.options import AsJson, FittedWith, ReportFile, one_command, out_file
 from serve_app.cli.terminal import print_report, progress_bar, say
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def evaluate_data(
         int, typer.Option(min=1, help="Users to ask for at most; of more, so many are drawn")
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
+    fit: FittedWith = None,
     fusion: Annotated[
         bool, typer.Option("--fusion/--no-fusion", help="Evaluate fusions of the sources, too")
     ] = True,
@@ -80,6 +81,8 @@ def evaluate_data(
 
     if blend and not fusion and artifact is None:
         raise typer.BadParameter("--blend is taught what --fusion trains: leave --no-fusion out")
+    if fit is not None and artifact is not None:
+        raise typer.BadParameter("--fit is for training: an artifact is evaluated as it is")
     kind = check_split_name(split)
     names = _names(sources)
     beside = names is not None and NAME in names
@@ -97,7 +100,7 @@ def evaluate_data(
             RankingOptions(
                 kind, share, k, seed, users, fusion, blend, user_knn=names is None or beside
             ),
-            _trainer(opened, artifact, names, seed, show),
+            trainer(opened, artifact, names, seed, fit, show),
             contexts=user_contexts(opened),
             artifact=None if artifact is None else str(artifact),
             progress=show,
@@ -115,17 +118,36 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _trainer(
-    data: "DataSet", artifact: Path | None, names: list[str] | None, seed: int, show: Show
+def trainer(
+    data: "DataSet",
+    artifact: Path | None,
+    names: list[str] | None,
+    seed: int,
+    fit: Path | None,
+    show: Show,
 ) -> "Train":
-    """Return what trains the sources on a part of the events, or gives those of an artifact."""
+    """Return what trains the sources on a part of the events, or gives those of an artifact.
+
+    Args:
+        data: the data set.
+        artifact: is evaluated as it is; None: sources are trained.
+        names: of the sources; None: the usual ones.
+        seed: of every random choice.
+        fit: the file of what sources are fitted with; None: the usual.
+        show: told of steps.
+
+    Raises:
+        ArtifactError: the artifact or the file cannot be read, or names what there is not.
+    """
     from policies.artifacts import source_artifact
     from policies.data.coded import CodedEvents
+    from serve_app.cli.train.search import read_fit
     from simulator.ranking.asking import TrainedModels
     from simulator.ranking.training import models_of, train_on
 
     items = data.items()
     loaded = None if artifact is None else models_of(source_artifact.load(artifact), names)
+    config = None if fit is None else read_fit(fit)
 
     def train(events: CodedEvents, purpose: str) -> TrainedModels:
         if loaded is not None:
@@ -138,6 +160,7 @@ def _trainer(
             events,
             items,
             sources=names,
+            config=config,
             contexts=contexts_of(data),
             seed=seed,
             progress=lambda source, done, total: show(f"{purpose}: {source}", done, total),

@@ -11,6 +11,7 @@ from serve_app.cli.options import (
     Encoding,
     EventColumns,
     EventWeights,
+    FittedWith,
     ItemColumns,
     Jobs,
     NoPrior,
@@ -75,13 +76,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice")] = 0,
-    fit: Annotated[
-        Path | None,
-        typer.Option(
-            help="File (YAML) of what sources are fitted with, by source and field, where that is"
-            " not the usual; a search writes one"
-        ),
-    ] = None,
+    fit: FittedWith = None,
     search: Annotated[
         bool,
         typer.Option(

@@ -1,8 +1,8 @@
 """The course of ``banditloop train``: data set, sources, artifact, profiles, spec."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +115,11 @@ def _fitted_with(
     asked: SourceTraining, what: "_LearnedFrom"
 ) -> "tuple[TrainConfig | None, TuningReport | None]":
     """Return what sources are fitted with, None for the usual, and how that was found."""
+    given = None if asked.fit is None else read_fit(asked.fit)
+    if given is not None:
+        _say_of_unused(given, asked.sources)
     if not asked.search:
-        return None if asked.fit is None else read_fit(asked.fit), None
+        return given, None
 
     from simulator.tuning.search import BRACKET, SearchBudget
 
@@ -127,11 +130,32 @@ def _fitted_with(
         what.weights,
         SearchBudget(asked.search_trials or BRACKET, asked.search_minutes),
         sources=asked.sources,
-        config=None if asked.fit is None else read_fit(asked.fit),
+        config=given,
         contexts=what.contexts,
         seed=asked.seed,
         address=asked.address,
     )
+
+
+def _say_of_unused(config: "TrainConfig", sources: Collection[str] | None) -> None:
+    """Say what of a file is of no account, since no source that reads it is to be trained.
+
+    Args:
+        config: what the file says that sources are fitted with.
+        sources: those that were asked for; None: the usual ones.
+    """
+    from policies.artifacts.fitted_with import changes_of
+    from policies.training.fits import EVERY, FITS, READS_CONTENT
+
+    wanted = set(sources or (name for name, each in FITS.items() if each.usual))
+    if EVERY in wanted:
+        return
+    for source in changes_of(config, [each.name for each in fields(config)]):
+        if source not in wanted and not (source == "content" and READS_CONTENT & wanted):
+            say(
+                f"--fit: {source} is not trained, so what it says of that is of no account: name it"
+                " with --sources"
+            )
 
 
 def _trained(

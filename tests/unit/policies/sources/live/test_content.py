@@ -313,8 +313,13 @@ def test_texts_and_vectors_count_alike():
 
 def test_items_without_texts_and_vectors_are_not_fitted():
     said = describe([{"id": "shoe 1", "features": {"kind": "shoe"}}], ContentConfig())
-    assert why_no_content(histories_of(EVENTS), said) == "the items have no texts and no vectors"
-    said = describe([{"id": "other", "metadata": {"title": "x"}}], ContentConfig())
+    why = "the items have no vectors, and no texts that tell them apart"
+    assert why_no_content(histories_of(EVENTS), said) == why
+    alone = [{"id": "shoe 1", "metadata": {"title": "the only one"}}]
+    assert why_no_content(histories_of(EVENTS), describe(alone, ContentConfig())) == why
+    titles = {"one": "a red shoe", "two": "a red hat", "three": "books"}
+    others = [{"id": item, "metadata": {"title": title}} for item, title in titles.items()]
+    said = describe(others, ContentConfig())
     assert "no item with an event" in why_no_content(histories_of(EVENTS), said)
 
 

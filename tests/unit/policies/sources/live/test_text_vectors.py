@@ -1,5 +1,7 @@
 """Texts as vectors: alike texts are near, and the same training gives the same bytes."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from policies.requests import Item
 from policies.sources.live.text_vectors import (
     MOST_CHARACTERS,
     WordVectors,
+    tell_apart,
     text_of,
     unit,
     words_of,
@@ -52,6 +55,16 @@ def test_the_same_texts_and_seed_give_the_same_bytes():
 @pytest.mark.parametrize("texts", [[], ["one text alone"], ["same words"] * 5, ["a b", "c d"]])
 def test_texts_that_tell_nothing_apart_are_not_fitted(texts):
     assert fit_words(texts, size=4, most_words=10, seed=0) is None
+    assert not tell_apart(texts)
+
+
+def test_texts_that_share_a_word_that_another_lacks_are_told_apart():
+    """Whichever comes first, also beside texts that are empty; no more is read than that takes."""
+    texts = ["", "same words", "same words", "others", "same words"]
+    assert tell_apart(texts)
+    assert tell_apart(texts[::-1])
+    endless = iter(lambda: "same words", None)
+    assert tell_apart(itertools.chain(texts, endless))
 
 
 def test_of_a_long_text_the_beginning_counts():

@@ -3,14 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
-from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.sources.live.item_encoder import taken_next
 from policies.sources.live.text_vectors import unit
-from policies.training.content.descriptions import ContentConfig, Descriptions, describe
+from policies.training.content.descriptions import ContentConfig, describe
 from policies.training.content.fine_tuning import (
     FineTuneConfig,
     FineTunedModule,
@@ -126,13 +124,3 @@ def test_texts_that_are_missing_of_other_languages_or_empty_and_vectors_of_two_l
     said = [at % 4 != 1 and (at % 10 > 3 or at % 4 > 1) for at in range(ITEMS)]
     np.testing.assert_array_equal(vectors.any(axis=1), said)
     assert all(np.isfinite(each).all() for each in found.arrays.values())
-
-
-@pytest.mark.parametrize(
-    "config",
-    [FineTuneConfig(size=0), FineTuneConfig(steps=-1), FineTuneConfig(dropout=1.0)],
-)
-def test_a_number_that_cannot_be_is_refused(config):
-    data = TrainingData(walks(1)[1], Descriptions({}, (), {}))
-    with pytest.raises(ArtifactError, match="content_tuned: "):
-        fit_tuned_content(data, ContentConfig(), config, Course())
