@@ -4,6 +4,7 @@
     python -m benchmarks.learning.families --seeds 1 --first-seed 7 --rounds 5000 --set events=60000
     python -m benchmarks.learning.families --chosen als,ease,popular,sasrec
     python -m benchmarks.learning.families --strength 0.1 --crossed             as training wrote specs before
+    python -m benchmarks.learning.families --sources als,item_knn,popular,trending,content --components 4
 
 The shop (``banditloop worlds tables shop``) exports its tables; sources are trained on them, and blends of these
 sources meet the visits that come after the export, in one process (simulator/worlds/loop.py), the same users with the
@@ -12,6 +13,8 @@ same luck:
 - default: every source that training fits where nobody says which.
 - all: every source that can be fitted. It has order effects that histories without an order hide.
 - chosen: those of ``--chosen``, such as a table of ``banditloop evaluate --blend`` would leave.
+- described: the default's, and items have the first ``--components`` principal components of their texts' vectors
+  (those of the source content) as features.
 
 Each has a prior of its own sources, as ``banditloop train`` makes it. Reward is the exact mean of what was chosen, so
 that only the choice is luck; regret is what the best item on offer at each visit would have earned more. Processor time
@@ -34,6 +37,7 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
+import msgspec
 import numpy as np
 
 from benchmarks.table import Table
@@ -42,9 +46,11 @@ from policies.artifacts.source_artifact import Artifact, TrainedSource
 from policies.data.data_set import DataSet
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
-from policies.requests import RankRequest
+from policies.requests import Item, RankRequest
 from policies.sources import load_sources
+from policies.sources.live.item_encoder import ItemEncoder
 from policies.spec import PolicySpec, spec_of
+from policies.training.content.components import principal_directions
 from policies.training.fits import EVERY, FITS
 from policies.training.prior import contexts_of, make_prior
 from policies.training.train import Progress, SourceTask, run_training
@@ -91,6 +97,7 @@ def one_seed(
     every: Sequence[str],
     chosen: Sequence[str],
     fields: Mapping[str, Any],
+    components: int = 0,
 ) -> dict[str, Any]:
     """What each blend earned in one shop, and what its decisions took."""
     world = frozen_world("shop", seed=seed, **changes_from(changes))
@@ -103,7 +110,7 @@ def one_seed(
             items=[str(folder / "tables" / "items.csv")],
             users=[str(folder / "tables" / "users.csv")],
         )
-        return _play(world, data, tables.visits, seed, rounds, every, chosen, fields)
+        return _play(world, data, tables.visits, seed, rounds, every, chosen, fields, components)
 
 
 def _play(
@@ -115,6 +122,7 @@ def _play(
     every: Sequence[str],
     chosen: Sequence[str],
     fields: Mapping[str, Any],
+    components: int,
 ) -> dict[str, Any]:
     rounds = min(rounds, world.visits - first)
     events, items, contexts = data.coded(), data.items(), contexts_of(data)
@@ -123,18 +131,28 @@ def _play(
     run = run_training(events, items, sources=asked, contexts=contexts, seed=seed, map_tasks=whole)
     names = list(run.artifact.sources)
     blends = {"default": [name for name in names if FITS[name].usual], "all": names}
+    if blends["default"] == names:
+        del blends["all"]
     if chosen:
         blends["chosen"] = [name for name in names if name in chosen]
+    if components:
+        blends["described"] = blends["default"]
 
     salt = f"seed {seed}".encode()
     profiles = Profiles.of(run.histories, salt)
-    catalogue = Catalogue.of([_timeless(item) for item in items])
+    plain = Catalogue.of([_timeless(item) for item in items])
+    described = Catalogue.of(
+        _with_components([_timeless(item) for item in items], run.artifact, components)
+        if components
+        else []
+    )
     best = [float(world.expected(first + at).max()) for at in range(rounds)]
     found: dict[str, Any] = {"seed": seed, "rounds": rounds, "best": float(np.mean(best))}
     found["fit_s"] = whole.seconds
 
     rankers: dict[str, Ranker] = {}
     for name, sources in blends.items():
+        catalogue = described if name == "described" else plain
         prior = make_prior(
             events,
             items,
@@ -200,6 +218,27 @@ def _timeless(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if not name.startswith("available_")}
 
 
+def _with_components(
+    items: Sequence[Mapping[str, Any]], artifact: Artifact, count: int
+) -> list[dict[str, Any]]:
+    """The items with the first principal components of what is said of them, of deviation 1."""
+    encoder = ItemEncoder.load(artifact.sources["content"])
+    made = [encoder.of(msgspec.convert(item, Item)) for item in items]
+    vectors = np.stack(
+        [np.zeros(encoder.size, np.float32) if each is None else each for each in made]
+    )
+    places = vectors @ principal_directions(vectors, count)
+    places /= places.std(axis=0)
+    return [
+        {**item, "features": {**item["features"], **_named(row)}}
+        for item, row in zip(items, places.tolist(), strict=True)
+    ]
+
+
+def _named(places: Sequence[float]) -> dict[str, float]:
+    return {f"component_{number}": place for number, place in enumerate(places, 1)}
+
+
 def _bytes(artifact: Artifact, source: str) -> int:
     return sum(array.nbytes for array in artifact.sources[source].arrays.values())
 
@@ -232,7 +271,8 @@ def _rank_ms(world: Any, first: int, rankers: Mapping[str, Ranker]) -> dict[str,
 
 def report(results: Sequence[Mapping[str, Any]], table: Table) -> None:
     """Print a row for each goal, all seeds together, and what stands beside it."""
-    names = [name for name in ("default", "all", "chosen") if name in results[0]]
+    known = ("default", "all", "chosen", "described")
+    names = [name for name in known if name in results[0]]
 
     def mean(name: str, what: str) -> float:
         return float(np.mean([each[name][what] for each in results]))
@@ -269,6 +309,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="a parameter, users=1000")
     parser.add_argument("--sources", default="", help="fitted at all [default: every source]")
     parser.add_argument("--chosen", default="", help="sources of a third blend")
+    parser.add_argument("--components", type=int, default=0, help="of texts, in a further blend")
     parser.add_argument("--strength", type=float, help="what a row of the prior is worth")
     parser.add_argument("--scale", type=float, help="of LinTS")
     parser.add_argument(
@@ -294,6 +335,7 @@ def main() -> int:
         every=[name for name in given.sources.split(",") if name],
         chosen=[name for name in given.chosen.split(",") if name],
         fields=fields,
+        components=given.components,
     )
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:

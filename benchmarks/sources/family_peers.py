@@ -144,6 +144,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
         {"n_factors": 64, "batch_size": 128, "max_epochs": 200},
     ),
     "ncf": Family("RecBole", "neumf", epochs=("epochs", 20)),
+    "deep": Family(
+        "RecBole",
+        "multidae",
+        {
+            "mlp_hidden_dimension": [],
+            "latent_dimension": 200,
+            "dropout_prob": 0.5,
+            "train_batch_size": 128,
+            "train_neg_sample_args": None,
+        },
+        {"hidden": 200, "dropout": 0.5},
+        ("epochs", 50),
+    ),
     "fm": Family(
         "torch-rechub",
         "deepfm",
@@ -155,6 +168,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "deepfm": Family(
         "torch-rechub",
         "deepfm",
+        {"factors": 16, "hidden": [64, 32], "dropout": 0.0, "rate": 3e-3, "batch": 1024},
+        {"history": 20},
+        ("epochs", 5),
+        scorer=True,
+    ),
+    "wide_deep": Family(
+        "torch-rechub",
+        "widedeep",
         {"factors": 16, "hidden": [64, 32], "dropout": 0.0, "rate": 3e-3, "batch": 1024},
         {"history": 20},
         ("epochs", 5),

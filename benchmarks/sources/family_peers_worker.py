@@ -149,6 +149,24 @@ def gru4rec(folder: Path, data: str, seed: int, **config: Any) -> Answer:
     return seconds, _best(given, scores)
 
 
+def multidae(folder: Path, data: str, seed: int, **config: Any) -> Answer:
+    """RecBole's denoising autoencoder."""
+    from recbole.data.interaction import Interaction  # noqa: PLC0415
+
+    given = Data(folder, data)
+    model, dataset, seconds = _recbole("MultiDAE", given, seed, config)
+    users_of = dataset.field2token_id["user_id"]
+    code_of = dataset.field2token_id["item_id"]
+    codes = torch.tensor([code_of.get(str(item), 0) for item in range(given.items)])
+
+    def scores(users: np.ndarray) -> torch.Tensor:
+        rows = torch.tensor([users_of[str(user)] for user in users])
+        found = model.full_sort_predict(Interaction({"user_id": rows}))
+        return found.view(len(rows), -1)[:, codes]
+
+    return seconds, _best(given, scores)
+
+
 def neumf(folder: Path, data: str, seed: int, **config: Any) -> Answer:
     """RecBole's neural collaborative filtering."""
     from recbole.data.interaction import Interaction  # noqa: PLC0415
@@ -266,7 +284,18 @@ def sessions(folder: Path, data: str, seed: int, **config: Any) -> Answer:
 # --- torch-rechub
 
 
-def deepfm(
+def deepfm(folder: Path, data: str, seed: int, **config: Any) -> Answer:
+    """The DeepFM of torch-rechub; without hidden layers, a factorisation machine beside a linear part."""
+    return _rechub("DeepFM", folder, data, seed, **config)
+
+
+def widedeep(folder: Path, data: str, seed: int, **config: Any) -> Answer:
+    """The Wide & Deep of torch-rechub; no feature is crossed with another."""
+    return _rechub("WideDeep", folder, data, seed, **config)
+
+
+def _rechub(
+    name: str,
     folder: Path,
     data: str,
     seed: int,
@@ -278,10 +307,9 @@ def deepfm(
     batch: int,
     epochs: int,
 ) -> Answer:
-    """The DeepFM of torch-rechub; without hidden layers, a factorisation machine beside a linear part."""
     from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset  # noqa: PLC0415
     from torch_rechub.basic.features import SequenceFeature, SparseFeature  # noqa: PLC0415
-    from torch_rechub.models.ranking import DeepFM  # noqa: PLC0415
+    from torch_rechub.models import ranking  # noqa: PLC0415
     from torch_rechub.trainers import CTRTrainer  # noqa: PLC0415
 
     given, rows = Data(folder, data), load_file(folder / f"{data}.rows.safetensors")
@@ -303,7 +331,7 @@ def deepfm(
         found |= {name: table[user if name[0] == "u" else item] for name, table in tables.items()}
         return {name: torch.from_numpy(column) for name, column in found.items()}
 
-    model = DeepFM(features, features, {"dims": list(hidden), "dropout": dropout})
+    model = getattr(ranking, name)(features, features, {"dims": list(hidden), "dropout": dropout})
     trainer = CTRTrainer(
         model,
         optimizer_params={"lr": rate, "weight_decay": 1e-6},
@@ -335,7 +363,18 @@ def deepfm(
 
 
 RUNS: dict[str, Callable[..., Answer]] = {
-    each.__name__: each for each in (versions, sasrec, dssm, gru4rec, neumf, sessions, deepfm)
+    each.__name__: each
+    for each in (
+        versions,
+        sasrec,
+        dssm,
+        gru4rec,
+        multidae,
+        neumf,
+        sessions,
+        deepfm,
+        widedeep,
+    )
 }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.sources.family_data import Trial, movielens, shop
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources import load_model
+from policies.sources import model_of
 from policies.sources.base import SourceRequest
 from policies.sources.local import LocalSource
 from policies.sources.places import ItemOrder
@@ -37,10 +37,10 @@ GAINS = 1 / np.log2(np.arange(2, 12))
 
 
 def quality(source: TrainedSource, trial: Trial) -> float:
-    """nDCG@10 of the lists that are served to those who test."""
+    """nDCG@10 of the lists that are served to those who test; a scorer's are of all items."""
     histories = trial.histories
-    items = ItemOrder(histories.items)
-    served = LocalSource(source.kind, load_model(source, len(items)), items, source.scale)
+    model = model_of(source, histories.items, trial.training.items)
+    served = LocalSource(source.kind, model, ItemOrder(histories.items), source.scale)
     found = []
     for user, wanted in trial.liked.items():
         asked = SourceRequest(
@@ -111,6 +111,9 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|---|---|---|")
         for name in asked.sources:
+            if why := FITS[name].why_not(trial.training, TrainConfig()):
+                print(f"left out: {name}: {why}")
+                continue
             compare(name, trial, asked.workers, asked.seeds)
 
 
