@@ -77,6 +77,27 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
     return float(int.from_bytes(hashed.digest(), "little") >> 11) * 2.0**-53
 
 
+def uniform_of_each(
+    salt: bytes, policy: str, event_ids: Sequence[str], slot: int, purpose: str
+) -> Float64:
+    """Return ``uniform`` of each of R decisions, float64[R].
+
+    Args:
+        salt: see ``uniform``.
+        policy: the policy's name.
+        event_ids: the decisions.
+        slot: which of their slots.
+        purpose: what is drawn.
+    """
+    begun, rest, digests = _begun(salt, policy), _field(purpose) + _LENGTH(slot), list[bytes]()
+    for event_id in event_ids:
+        event, hashed = event_id.encode(), begun.copy()
+        hashed.update(_LENGTH(len(event)) + event + rest)
+        digests.append(hashed.digest())
+    bits = np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
+
+
 def decide(
     policy: Policy,
     context: Context,
@@ -162,7 +183,7 @@ def decide_each(
     pmfs = policy.pmf_of_each(decisions)
     if pmfs is None:
         return None
-    uniforms = np.array([uniform(salt, name, each, 0, PURPOSE_ACTION) for each in event_ids])
+    uniforms = uniform_of_each(salt, name, event_ids, 0, PURPOSE_ACTION)
     return frozen(pmfs), draw_each(pmfs, decisions.starts, uniforms).tolist()
 
 

@@ -235,9 +235,9 @@ class Together:
         texts = [request.sent for _, request in asked]
         found = self._ids.find(texts, catalogue) if texts else []
         return [
-            _Plain(at, request, *ids)
+            _Plain(at, request, ids.ids, ids.rows)
             for (at, request), ids in zip(asked, found, strict=True)
-            if ids is not None and "" not in ids.ids
+            if ids is not None and (ids.are_known or "" not in ids.ids)
         ]
 
     def _items(self, plain: Sequence[_Plain]) -> UInt32:

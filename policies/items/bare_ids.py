@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.kernels.alike import ONCE, occurrences
 from policies.items.catalogue import Catalogue
 from policies.items.id_loops import enter_ids, find_bare_ids, find_distinct_ids
 from policies.requests import MAX_ACTIONS
@@ -29,10 +28,14 @@ MOST_PASSED = 1 << 10
 
 
 class FoundIds(NamedTuple):
-    """The ids of one text, each once, and their rows in the catalogue, int64[K]; -1: none."""
+    """The ids of one text, each once, and their rows in the catalogue, int64[K]; -1: none.
+
+    ``are_known``: for certain each of them has a row, without a look at every one.
+    """
 
     ids: list[str]
     rows: NDArray[np.int64]
+    are_known: bool = False
 
 
 class BareIds:
@@ -60,11 +63,12 @@ class BareIds:
         counts, numbers = self._numbers(joined, starts)
         bounds = np.zeros(len(texts) + 1, np.int64)
         np.cumsum(np.maximum(counts, 0), out=bounds[1:])
-        good = (counts > 0) & (counts <= MAX_ACTIONS) & (occurrences(numbers, bounds) == ONCE)
+        good = (counts > 0) & (counts <= MAX_ACTIONS)
         rows, ids = self._rows_in(catalogue)[numbers], self._objects[numbers].tolist()
+        are_known = bool(rows.min(initial=0) >= 0)
 
         return [
-            FoundIds(ids[begin:end], rows[begin:end]) if is_good else None
+            FoundIds(ids[begin:end], rows[begin:end], are_known) if is_good else None
             for is_good, (begin, end) in zip(good.tolist(), pairwise(bounds.tolist()), strict=True)
         ]
 
@@ -81,11 +85,10 @@ class BareIds:
             self._passes -= 1
             return None
         data = np.frombuffer(text, np.uint8)
-        if data.size // LEAST_BYTES >= self._found.size:
-            self._found, self._spans = _scratch(data.size)
+        room = self._room(data.size)
 
         self._mark += 1
-        known = self._texts, self._bounds, self._table, self._found, self._spans
+        known = self._texts, self._bounds, self._table, *room
         count = find_distinct_ids(data, *known, self._marks, self._mark)
         if count < 0:
             (found,) = self.find([text], catalogue)
@@ -95,14 +98,20 @@ class BareIds:
         numbers = self._found[:count]
         return FoundIds(self._objects[numbers].tolist(), self._rows_in(catalogue)[numbers])
 
+    def _room(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return room for the ids of a text of so many bytes, which the next call uses again."""
+        if size // LEAST_BYTES >= self._found.size:
+            self._found, self._spans = _scratch(size)
+        return self._found, self._spans
+
     def _numbers(
         self, joined: bytes, starts: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return how many ids each text has, and the number of each, one after the other."""
-        data, most = np.frombuffer(joined, np.uint8), len(joined) // LEAST_BYTES + 1
-        found, spans = np.empty(most, np.int64), np.empty((most, 2), np.int64)
+        data = np.frombuffer(joined, np.uint8)
+        found, spans = self._room(data.size)
         known = self._texts, self._bounds, self._table
-        counts = find_bare_ids(data, starts, *known, found, spans)
+        counts = find_bare_ids(data, starts, *known, found, spans, self._marks, self._next(starts))
 
         total = int(counts[counts > 0].sum())
         new = np.flatnonzero(found[:total] < 0)
@@ -120,8 +129,13 @@ class BareIds:
         texts = [joined[begin:end] for begin, end in spans[new].tolist()]
         self._learn(list(dict.fromkeys(texts)))
         known = self._texts, self._bounds, self._table
-        find_bare_ids(data, starts, *known, found, spans)
-        return counts, found[:total]
+        again = find_bare_ids(data, starts, *known, found, spans, self._marks, self._next(starts))
+        return again, found[: int(again[again > 0].sum())]
+
+    def _next(self, starts: NDArray[np.int64]) -> int:
+        """Return the first of as many marks as there are texts, which nobody has had."""
+        self._mark += len(starts)
+        return self._mark - len(starts) + 1
 
     def _forget(self) -> None:
         self._ids: list[str] = []

@@ -47,22 +47,39 @@ def _hash(data: Any, begin: Any, end: Any) -> Any:
 
 
 @inlined
-def _place(texts: Any, bounds: Any, table: Any, data: Any, begin: Any, end: Any) -> Any:
-    """Return where the table has a text, or the free place where it would be."""
-    hashed, mask = _hash(data, begin, end), table.size - 1
+def _place(
+    texts: Any, bounds: Any, table: Any, data: Any, begin: Any, end: Any, hashed: Any
+) -> Any:
+    """Return where the table has a text of this hash, or the free place where it would be."""
+    mask = table.size - 1
     at = np.int64((hashed ^ (hashed >> _HIGH)) & np.uint64(mask))
     while table[at] >= 0:
         first, last = bounds[table[at]], bounds[table[at] + 1]
-        if last - first == end - begin:
-            same = True
-            for k in range(end - begin):
-                if texts[first + k] != data[begin + k]:
-                    same = False
-                    break
-            if same:
-                return at
+        if last - first == end - begin and _are_same(texts, first, data, begin, end - begin):
+            return at
         at = (at + 1) & mask
     return at
+
+
+@inlined
+def _are_same(one: Any, first: Any, other: Any, second: Any, size: Any) -> Any:
+    """Return whether two texts of one size have the same bytes."""
+    k = size - size
+    while k < size and one[first + k] == other[second + k]:
+        k += 1
+    return k == size
+
+
+@inlined
+def _opened(data: Any, at: Any, end: Any) -> Any:
+    """Return where the id of an object begins that has nothing else, or OTHER."""
+    at = _passed(data, at, end, _OPEN)
+    at = _passed(data, at, end, _QUOTE) if at >= 0 else at
+    if at < 0 or at + 3 > end or data[at] != _I or data[at + 1] != _D:
+        return OTHER
+    at = at + 3 if data[at + 2] == _QUOTE else OTHER
+    at = _passed(data, at, end, _COLON) if at >= 0 else at
+    return _passed(data, at, end, _QUOTE) if at >= 0 else at
 
 
 @inlined
@@ -78,40 +95,41 @@ def _find(
     filled: Any,
 ) -> Any:
     """Find the ids of one text, put behind those that are ``filled``; return how many, or OTHER."""
-    first = filled
+    first, gap_at, gap = filled, begin, begin - begin
     at = _passed(data, begin, end, _BEGIN)
-    while at >= 0:
-        at = _passed(data, at, end, _OPEN)
-        at = _passed(data, at, end, _QUOTE) if at >= 0 else at
-        if at < 0 or at + 3 > end or data[at] != _I or data[at + 1] != _D:
-            return OTHER
-        at = at + 3 if data[at + 2] == _QUOTE else OTHER
-        at = _passed(data, at, end, _COLON) if at >= 0 else at
-        at = _passed(data, at, end, _QUOTE) if at >= 0 else at
-        if at < 0 or filled == found.size:
-            return OTHER
-
-        name = at
+    name = _opened(data, at, end) if at >= 0 else at
+    while name >= 0 and filled < found.size:
+        at, hashed = name, _BASIS
         while at < end and data[at] != _QUOTE:
             if data[at] == _ESCAPE or data[at] < _SPACE or data[at] >= _ASCII:
                 return OTHER
+            hashed = (hashed ^ np.uint64(data[at])) * _PRIME
             at += 1
         if at >= end:
             return OTHER
         spans[filled, 0], spans[filled, 1] = name, at
-        found[filled] = table[_place(texts, bounds, table, data, name, at)]
+        found[filled] = table[_place(texts, bounds, table, data, name, at, hashed)]
         filled += 1
 
-        at = _passed(data, at + 1, end, _CLOSE)
-        behind = _passed(data, at, end, _COMMA) if at >= 0 else OTHER
+        # Whoever writes such a text has the same between any two ids, as a rule.
+        if gap > 0 and at + gap <= end and _are_same(data, gap_at, data, at, gap):
+            name = at + gap
+            continue
+        gap_at, at = at, _passed(data, at + 1, end, _CLOSE)
+        behind = _passed(data, at, end, _COMMA) if at >= 0 else at
         if behind < 0:
-            at = _passed(data, at, end, _END) if at >= 0 else OTHER
-            break
-        at = behind
-    return filled - first if at >= 0 and _skip(data, at, end) == end else OTHER
+            at = _passed(data, at, end, _END) if at >= 0 else at
+            return filled - first if at >= 0 and _skip(data, at, end) == end else OTHER
+        name = _opened(data, behind, end)
+        gap = name - gap_at
+    return OTHER
 
 
-@compiled(u1s, i8s, u1s, i8s, i4s, types.int64[::1], types.int64[:, ::1], returns=types.int64[::1])
+@compiled(
+    *(u1s, i8s, u1s, i8s, i4s),
+    *(types.int64[::1], types.int64[:, ::1], types.int64[::1], i8),
+    returns=types.int64[::1],
+)
 def find_bare_ids(
     data: UInt8,
     starts: Int64,
@@ -120,6 +138,8 @@ def find_bare_ids(
     table: Int32,
     found: Int64,
     spans: Int64,
+    marks: Int64,
+    mark: int,
 ) -> Int64:
     """Find the ids in JSON arrays of objects that have an ``id`` and nothing else.
 
@@ -135,14 +155,23 @@ def find_bare_ids(
         found: int64[M], written to: the number of each id that was found, one after the other; -1
             for one that is not known.
         spans: int64[M, 2], written to: where each id begins and ends in ``data``.
+        marks: int64[n or more], written to: the last mark of each id that is known.
+        mark: the first of R that no other call has had.
 
     Returns:
         How many ids each text has, int64[R]; OTHER where it is not of that form, or there is no
-        room for them.
+        room for them, or one that is known is there twice.
     """
     counts, filled = np.zeros(starts.size - 1, np.int64), 0
     for r in range(starts.size - 1):
         count = _find(data, starts[r], starts[r + 1], texts, bounds, table, found, spans, filled)
+        for k in range(filled, filled + count):
+            number = found[k]
+            if number >= 0:
+                if marks[number] == mark + r:
+                    count = OTHER
+                    break
+                marks[number] = mark + r
         counts[r] = count
         filled += max(count, 0)
     return counts
@@ -200,4 +229,6 @@ def enter_ids(texts: UInt8, bounds: Int64, table: Int32, first: int, count: int)
         count: how many are known.
     """
     for number in range(first, count):
-        table[_place(texts, bounds, table, texts, bounds[number], bounds[number + 1])] = number
+        begin, end = bounds[number], bounds[number + 1]
+        hashed = _hash(texts, begin, end)
+        table[_place(texts, bounds, table, texts, begin, end, hashed)] = number

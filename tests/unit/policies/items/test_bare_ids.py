@@ -37,10 +37,11 @@ def test_texts_are_read_whatever_white_space_they_have():
         b' [ {"id" : "b" } ,\n{ "id"\t:"a"}\r] ',
         b'[{"id":""}]',
         b'[{"id":"a"}]',
+        b'[{"id":"c"}, {"id":"d"}, {"id":"e"},{"id":"f"} , {"id":"g"}, {"id":"h"}]',
     )
     ids = BareIds()
     for _ in range(2):  # all of them new, and then none
-        assert found(ids, *texts) == [["a", "new"], ["b", "a"], [""], ["a"]]
+        assert found(ids, *texts) == [["a", "new"], ["b", "a"], [""], ["a"], [*"cdefgh"]]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,9 @@ def test_texts_are_read_whatever_white_space_they_have():
         b'[{"id":"a"}',
         b'[{"id":"a"}]]',
         b'[{"id":"a"}{"id":"b"}]',
+        b'[{"id":"a"},{"id":"b"},{"id":"c"},{"id":"',
+        b'[{"id":"a"},{"id":"b"},{"id":"c"},{"ID":"d"}]',
+        b'[{"id":"a"},{"id":"b"},{"id":"a"}]',
         b'[{"id":"a',
         b'[{"id":"a\n"}]',
         b'[{"id"',
