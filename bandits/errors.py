@@ -170,7 +170,7 @@ class InvalidItemIdError(InvalidInputError):
 
 
 class TextTooLongError(InvalidInputError):
-    """The texts of an item's metadata are longer than is kept of an item."""
+    """The texts of an item, its metadata or its features, are longer than is kept of one."""
 
     code = "text_too_long"
 

@@ -34,11 +34,11 @@ from policies.sources.base import (
     Candidates,
     DemandFollower,
     ImmediateSource,
+    Passes,
     SnapshotFollower,
     SourceRequest,
 )
 from policies.sources.local import EMPTY
-from policies.sources.similar import Passes, similar_to
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
@@ -370,14 +370,15 @@ class Proposers:
             )
 
         asked = list(can) if source is None else [source]
-        answers = {name: similar_to(can[name], item_id, limit, passes) for name in asked}
-        known = {name: answer for name, answer in answers.items() if answer is not None}
-        if item_id not in offering.catalogue and (offering.limits or not known):
+        is_known = item_id in offering.catalogue
+        for name in asked if is_known or not offering.limits else ():
+            found = can[name].similar(item_id, limit, passes)
+            if found is not None and found.ids:
+                return name, found
+            is_known |= found is not None
+        if not is_known:
             raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
-
-        # The first that has any answer to it; an item that nobody has seen yet has none.
-        name = next((name for name, answer in known.items() if answer.ids), asked[0])
-        return name, known.get(name, EMPTY)
+        return asked[0], EMPTY  # nobody has seen it yet, or nothing that is like it passes
 
     def _passes(self, where: str | None, offered: Offered) -> Passes | None:
         """Return what says which items a filter admits that nobody in particular asks for.
@@ -396,7 +397,7 @@ class Proposers:
                 "nobody asks what is similar: a filter of it looks at item and time alone", "filter"
             )
         asked = Asked({}, dict, int(self._clock() * 1000), own)
-        return lambda ids: ruled.passing(own, ruled.rows(ids), asked)
+        return lambda rows: ruled.passing(own, rows, asked)
 
     async def read_filter(self, where: str | None) -> None:
         """Read a request's filter before it is asked for; see ``RuledItems.read_ahead``."""

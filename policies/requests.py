@@ -73,6 +73,7 @@ __all__ = [
     "check_event_id",
     "is_private",
     "plain_features",
+    "plain_patch",
     "without_private",
 ]
 
@@ -119,6 +120,33 @@ def plain_features(given: Mapping[str, Any], target: str) -> FeatureMap:
                 f"at most {MAX_FEATURES} features, not {len(features)} and more", target
             )
     return features
+
+
+def plain_patch(given: Mapping[str, Any], target: str) -> dict[str, Value | None]:
+    """Return changes of features as JSON has them, in the form of a record.
+
+    What is ``null`` goes, however deep it stands. A list takes the place of what had its name, so
+    numbers of a longer vector go.
+
+    Args:
+        given: the object of the request.
+        target: its path in the request, which errors begin with.
+
+    Raises:
+        InvalidInputError: as ``plain_features`` does.
+    """
+    changed = plain_features(given, target)
+    return {**_gone(given, ""), **changed}
+
+
+def _gone(given: Mapping[str, Any], above: str) -> dict[str, None]:
+    gone: dict[str, None] = {}
+    for name, value in given.items():
+        if isinstance(value, dict):
+            gone |= _gone(value, f"{above}{name}.")
+        elif value is None or isinstance(value, list):
+            gone[f"{above}{name}"] = None
+    return gone
 
 
 def without_private(context: FeatureMap, private: Collection[str]) -> FeatureMap:

@@ -20,11 +20,12 @@ from bandits.errors import (
 )
 from bandits.log.codec import MALFORMED
 from bandits.log.records import ItemChange
+from bandits.values import Value
 from policies.encoding import check_features
 
 MAX_ID_BYTES = 1_000
 MAX_TEXT_BYTES = 100_000
-"""Bytes of an item's metadata, all values together."""
+"""Bytes of an item's metadata, all values together; and of the names and texts of its features."""
 MAX_VECTOR = 4_096
 """Numbers of a vector."""
 
@@ -64,7 +65,7 @@ def patched(item: Item, patch: ItemPatch) -> Item:
 
     Args:
         item: as it was.
-        patch: its maps are merged name by name, and ``None`` takes a name away.
+        patch: its maps are merged name by name, and ``None`` takes a name away, or all of them.
     """
     vectors = _merged({} if item.vectors is UNSET else item.vectors, patch.vectors)
     return Item(
@@ -78,7 +79,11 @@ def patched(item: Item, patch: ItemPatch) -> Item:
     )
 
 
-def _merged(before: Mapping[str, T], after: "Mapping[str, T | None] | UnsetType") -> dict[str, T]:
+def _merged(
+    before: Mapping[str, T], after: "Mapping[str, T | None] | UnsetType | None"
+) -> dict[str, T]:
+    if after is None:
+        return {}
     merged: dict[str, Any] = {**before, **({} if after is UNSET else after)}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -142,8 +147,57 @@ def check_item(item: Item, target: str = "") -> Item:
     return item
 
 
+def check_new(item: Item, target: str = "") -> Item:
+    """Return the item, if it may come: it can be offered, and none of its features is a long text.
+
+    Of logs that earlier builds have written, whoever reads them asks ``check_item`` alone.
+
+    Args:
+        item: one that decodes.
+        target: its path in the request, which errors begin with, and a dot; or nothing.
+
+    Raises:
+        InvalidInputError: it names the field.
+    """
+    size = sum(len(name) + _text_bytes(value) for name, value in item.features.items())
+    if size > MAX_TEXT_BYTES:
+        raise TextTooLongError(
+            f"the texts of features have {size:,} bytes, at most {MAX_TEXT_BYTES:,}: what is to be"
+            " shown or searched belongs in metadata",
+            f"{target}features",
+        )
+    return check_item(item, target)
+
+
+def _text_bytes(value: Value) -> int:
+    if isinstance(value, str):
+        return len(value.encode(errors="replace"))
+    return sum(map(_text_bytes, value)) if isinstance(value, list) else 0
+
+
+def checked_patch(fields: bytes, item: Item) -> bytes:
+    """Return a patch that names all that goes: with a feature what is below it, of size size.cm.
+
+    Args:
+        fields: the patch, as it was sent.
+        item: the one that is patched, as it is now.
+
+    Raises:
+        ArtifactError: the fields are no patch.
+        InvalidInputError: the item could not be offered any more; it names the field.
+    """
+    patch = decode_patch(fields)
+    changed = patch.features or {}
+    gone = tuple(f"{name}." for name, value in changed.items() if value is None)
+    below = dict.fromkeys(name for name in item.features if name.startswith(gone))
+    if below:
+        patch = msgspec.structs.replace(patch, features={**below, **changed})
+    check_new(patched(item, patch))
+    return encode_item(patch)
+
+
 def check_lengths(
-    vectors: "Mapping[str, Sequence[float] | None] | UnsetType",
+    vectors: "Mapping[str, Sequence[float] | None] | UnsetType | None",
     lengths: Mapping[str, int],
     target: str = "",
 ) -> None:
@@ -157,7 +211,7 @@ def check_lengths(
     Raises:
         VectorLengthError: it names the vector.
     """
-    for name, vector in ({} if vectors is UNSET else vectors).items():
+    for name, vector in ({} if vectors is UNSET or vectors is None else vectors).items():
         length = lengths.get(name)
         if length and vector is not None and len(vector) != length:
             raise VectorLengthError(
@@ -168,14 +222,14 @@ def check_lengths(
 
 
 def check_change(change: ItemChange) -> None:
-    """Refuse a change that whoever reads the log would refuse, whatever the items are by then.
+    """Refuse a change that must not come, whatever the items are by then.
 
     Raises:
         ArtifactError: its fields are no item, or no patch of one.
         InvalidInputError: the item cannot be offered; it names the field.
     """
     check_item_id(change.id)
-    if change.op == "put" and check_item(decode_item(change.fields)).id != change.id:
+    if change.op == "put" and check_new(decode_item(change.fields)).id != change.id:
         raise InvalidItemIdError(f"the change is of {change.id!r}, its item is another", "id")
     if change.op == "patch":
         decode_patch(change.fields)

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
 from bandits.errors import ArtifactError, MissingBlobError
@@ -30,10 +29,10 @@ from bandits.log.records import (
 from policies.items.catalogue import EMPTIED, NEVER_PUT, Catalogue
 from policies.items.changes import decode_item, decode_patch, encode_item, patched, refusal_of
 from policies.items.stored import StoredItems
+from policies.items.table import FeatureTable
+from policies.items.version import ABSENT, CatalogueVersion, step_of
 
 SEPARATOR = "~"
-ABSENT = -1
-"""The row of an item that is not there."""
 LEAST_DEAD = 1_000
 """Rows that nobody needs any more are taken out once they are more than these, and than half."""
 
@@ -313,6 +312,16 @@ class ItemTimeline:
         Args:
             position: in the log of items; one before its first version forgets nothing.
         """
+        self.forget_versions(position)
+        if self.is_due:
+            self.adopt(self.trimmed())
+
+    def forget_versions(self, position: str) -> None:
+        """Forget the versions that ``forget`` forgets, and leave what they needed where it is.
+
+        Args:
+            position: see ``forget``.
+        """
         kept, gone = self._first, list[str]()
         for version, step in self._steps.items():
             made = position_of(version)
@@ -328,14 +337,17 @@ class ItemTimeline:
         del self._counts[: kept - self._first]
         self._first = kept
         self._forget_rows(kept)
-        if self._dead > max(LEAST_DEAD, self._table.rows // 2):
-            self._make_anew()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much is kept for no version that it is to be taken out (``trimmed``)."""
+        return self._dead > max(LEAST_DEAD, self._table.rows // 2)
 
     def _forget_rows(self, kept: int) -> None:
         """Drop the rows that items had before a step, and no longer at it."""
         as_ever: list[str] = []
         for item_id, history in self._changed.items():
-            at = bisect_right(history, kept, key=_step_of) - 1
+            at = bisect_right(history, kept, key=step_of) - 1
             self._dead += sum(row != ABSENT for _, row in islice(history, at))
             del history[:at]
             if len(history) == 1:
@@ -343,12 +355,11 @@ class ItemTimeline:
         for item_id in as_ever:
             del self._changed[item_id]
 
-    def _make_anew(self) -> None:
-        """Keep the rows that some version needs, and no others.
+    def trimmed(self) -> "TrimmedItems":
+        """Return what some version needs, and nothing else; of a million items it takes seconds.
 
-        Catalogues that were given out keep what they have.
+        In a thread it may be asked for, while nothing is applied.
         """
-        self._stored = StoredItems(self.encoded)
         live = np.fromiter(self._rows.values(), np.intp, len(self._rows))
         needed = {row for history in self._changed.values() for _, row in history} - {ABSENT}
         older = np.fromiter(needed.difference(live.tolist()), np.intp)
@@ -356,63 +367,30 @@ class ItemTimeline:
 
         places = np.full(self._table.rows + 1, ABSENT)  # that of ABSENT is the last
         places[rows] = np.arange(len(rows))
-        self._table = self._table.taken(rows)
-        self._rows = {item_id: row for row, item_id in enumerate(self._rows)}
-        self._changed = {
+        changed = {
             item_id: [(step, int(places[row])) for step, row in history]
             for item_id, history in self._changed.items()
         }
+        numbered = {item_id: row for row, item_id in enumerate(self._rows)}
+        return TrimmedItems(StoredItems(self.encoded), self._table.taken(rows), numbered, changed)
+
+    def adopt(self, trimmed: "TrimmedItems") -> None:
+        """Keep what was found to be needed; catalogues that were given out keep what they have.
+
+        Args:
+            trimmed: of this timeline, to which nothing was applied since.
+        """
+        self._stored, self._table, self._rows, self._changed = trimmed
         self._dead, self._newest = 0, None
 
 
-class CatalogueVersion(Catalogue):
-    """One version of a timeline, in the place of a catalogue of its own."""
+class TrimmedItems(NamedTuple):
+    """What a timeline keeps: texts, features, the row of each item, and of those that changed."""
 
-    def __init__(self, timeline: ItemTimeline, version: str, step: int) -> None:
-        self.digest = version
-        self._timeline, self._step = timeline, step
-        self._features = timeline._table  # noqa: SLF001 - two parts of one thing
-        self._rows = timeline._rows  # noqa: SLF001
-        self._changed = timeline._changed  # noqa: SLF001
-        self._count = timeline._counts[step - timeline._first]  # noqa: SLF001
-        self._row = self._rows.get
-        self._lacking = None
-
-    def freeze(self) -> None:
-        """Look rows up as of this version: later ones are about to come, or have."""
-        self._row = self._row_then
-
-    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
-        """Return the row of each id, -1 for one that is not here."""
-        # What has not changed since is asked of the newest, which is faster.
-        if self._row == self._row_then and self._step >= self._timeline._first:  # noqa: SLF001
-            changed, row, then = self._changed, self._rows.get, self._row_then
-            found = [then(each, ABSENT) if each in changed else row(each, ABSENT) for each in ids]
-            return np.array(found, np.intp)
-        return super().rows(ids)
-
-    def _row_then(self, item_id: str, default: int) -> int:
-        if self._step < self._timeline._first:  # noqa: SLF001
-            raise MissingBlobError(f"version {self.digest} of the items is forgotten", "catalogue")
-        history = self._changed.get(item_id)
-        if history is None:
-            return self._rows.get(item_id, default)
-        # Most of those that ask do so of a version that is not much older than the newest.
-        step, row = history[-1]
-        if step > self._step:
-            row = history[bisect_right(history, self._step, key=_step_of) - 1][1]
-        return default if row == ABSENT else row
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def ids(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The items; those of the newest version in the order in which they came."""
-        if self._row != self._row_then:
-            return tuple(self._rows)
-        every = dict.fromkeys((*self._rows, *self._changed))
-        return tuple(item_id for item_id in every if item_id in self)
+    stored: StoredItems
+    table: FeatureTable
+    rows: dict[str, int]
+    changed: dict[str, list[tuple[int, int]]]
 
 
 def whole_catalogue(blob: Callable[[str], bytes], name: str) -> bytes:
@@ -431,7 +409,3 @@ def whole_catalogue(blob: Callable[[str], bytes], name: str) -> bytes:
             f"what is stored as blob {name} are other bytes: restore it", "digest"
         )
     return data
-
-
-def _step_of(change: tuple[int, int]) -> int:
-    return change[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.log.trends import PublishedTrend
 from bandits.types import Float32, Snapshot
@@ -17,6 +18,8 @@ from policies.profiles.known_user import LiveHistory
 from policies.rules.ruling import Admission
 
 ScoreItems = Callable[[Sequence[str]], Float32]
+Passes = Callable[[NDArray[np.intp]], NDArray[np.bool_]]
+"""Says which of some items pass a filter, by their rows among the items as rules see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +196,13 @@ class ComparingSource(Protocol):
 
     name: str
 
-    def similar(self, item_id: str, limit: int) -> Candidates | None:
+    def similar(self, item_id: str, limit: int, passes: Passes | None = None) -> Candidates | None:
         """Return the items most like one, best first, of those that may be offered; not itself.
 
         Args:
             item_id: the one, whether or not it may be offered.
             limit: how many at most.
+            passes: the filter that these pass; None: there is none.
 
         Returns:
             Items with how alike each is; None where the source does not know the one.

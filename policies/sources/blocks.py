@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import Float32
+from policies.sources.highest import MOST_ASKED, Admits, highest, of_places
 
 LOOK_AT: Final = 160
 """Blocks that are looked at, if they hold candidates enough."""
@@ -179,7 +180,12 @@ class Blocks:
         return ItemSubset(self._place, self._starts, places)
 
     def nearest(
-        self, user: Float32, barred: NDArray[Any], limit: int, part: ItemSubset | None = None
+        self,
+        user: Float32,
+        barred: NDArray[Any],
+        limit: int,
+        part: ItemSubset | None = None,
+        admits: Admits | None = None,
     ) -> tuple[NDArray[Any], Float32]:
         """Return about ``limit`` items with the highest products, in no order, and the products.
 
@@ -190,13 +196,18 @@ class Blocks:
             barred: items that are left out.
             limit: how many are wanted.
             part: the only items that may be found; None for all.
+            admits: says which items of these may be found, the nearest first; None: all.
         """
         # What the best item of a block may be worth.
         hoped = self._means @ user + np.sqrt(user @ user) * self._reach
-        return self._nearest(hoped, user, barred, limit, part)
+        return self._nearest(hoped, user, barred, limit, part, admits)
 
     def alike(
-        self, item: int, limit: int, part: ItemSubset | None = None
+        self,
+        item: int,
+        limit: int,
+        part: ItemSubset | None = None,
+        admits: Admits | None = None,
     ) -> tuple[NDArray[Any], Float32]:
         """Return about ``limit`` items whose factors have the highest cosine with those of one.
 
@@ -206,11 +217,13 @@ class Blocks:
             item: the one, which is not found.
             limit: how many are wanted.
             part: the only items that may be found; None for all.
+            admits: says which items of these may be found, the most alike first; None: all.
         """
         row: Float32 = self._rows[self._place[item]]
         unit = row / max(np.sqrt(row @ row), np.float32(1e-12))
         barred = np.array([item])
-        return self._nearest(self._directions @ unit, unit, barred, limit, part, self._lengths)
+        hoped = self._directions @ unit
+        return self._nearest(hoped, unit, barred, limit, part, admits, self._lengths)
 
     def _nearest(
         self,
@@ -219,6 +232,7 @@ class Blocks:
         barred: NDArray[Any],
         limit: int,
         part: ItemSubset | None,
+        admits: Admits | None,
         lengths: Float32 | None = None,
     ) -> tuple[NDArray[Any], Float32]:
         """Return the items with the highest products in the blocks of which most is hoped.
@@ -229,6 +243,7 @@ class Blocks:
             barred: items that are left out.
             limit: how many are wanted.
             part: the only items that may be found; None for all.
+            admits: says which items of these may be found; None: all.
             lengths: float32[items], in the order of memory, that products are divided by.
         """
         blocks, count = np.arange(hoped.size), LOOK_AT
@@ -239,19 +254,17 @@ class Blocks:
 
         # The most promising blocks, and four times as many while they hold too few.
         closed = np.unique(self._place[barred])
-        while count < hoped.size:
-            best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
+        while True:
+            best = blocks
+            if count < hoped.size:
+                best = np.sort(blocks[np.argpartition(hoped, -count)[-count:]])
             items, products = self._look(best, user, closed, part, lengths)
-            if items.size >= limit:
-                break
-            count *= 4
-        else:
-            items, products = self._look(blocks, user, closed, part, lengths)
 
-        if 0 < limit < items.size:
-            best = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
-            items, products = items[best], products[best]
-        return items, products
+            at = highest(products, limit, None if admits is None else of_places(items, admits))
+            enough = at.size >= limit or (admits is not None and items.size >= MOST_ASKED)
+            if enough or best is blocks:
+                return items[at], products[at]
+            count *= 4
 
     def _look(
         self,

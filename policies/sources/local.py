@@ -19,6 +19,7 @@ from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.blocks import ItemSubset
 from policies.sources.cf import NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
+from policies.sources.highest import highest
 from policies.sources.live.item_encoder import ContentModel
 from policies.sources.loops import best_places
 from policies.sources.places import ClosedPlaces, ItemOrder
@@ -167,7 +168,9 @@ class LocalSource(ImmediateSource):
                 near, products = blocks.nearest(vector, barred, limit, self._open_part(admitted))
             else:
                 near = _without(only, barred, len(self._items))
-                near, products = _highest(near, blocks.products(near, vector), limit)
+                products = blocks.products(near, vector)
+                reaching = highest(products, limit)
+                near, products = near[reaching], products[reaching]
             calibrated = self._calibrated(products)
             ranked = np.lexsort((near, -calibrated))[: max(limit, 0)]
             best, best_scores = near[ranked], calibrated[ranked]
@@ -244,22 +247,6 @@ def _without(places: NDArray[np.intp], barred: NDArray[Any], items: int) -> NDAr
     are_barred = np.zeros(items, np.bool_)
     are_barred[barred] = True
     return places[~are_barred[places]]
-
-
-def _highest(
-    places: NDArray[np.intp], scores: Float32, limit: int
-) -> tuple[NDArray[np.intp], Float32]:
-    """Return the places of the ``limit`` highest scores, in no order, with what equals the last.
-
-    Args:
-        places: int[n].
-        scores: of each, float32[n].
-        limit: how many are wanted.
-    """
-    if not 0 < limit < scores.size:
-        return places, scores
-    at = np.flatnonzero(scores >= np.partition(scores, -limit)[-limit])
-    return places[at], scores[at]
 
 
 def _best(

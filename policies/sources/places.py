@@ -222,6 +222,10 @@ class ClosedPlaces:
     def __contains__(self, place: int) -> bool:
         return bool(self.shade[place])
 
+    def rows(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows of some places among the items as rules see them."""
+        return self._rows.of(places)
+
     def only(self, admission: Admission | None) -> NDArray[np.intp] | None:
         """Return the open places that are admitted, where these are few or of one group; else None.
 

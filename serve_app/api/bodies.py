@@ -26,7 +26,7 @@ from bandits.errors import (
 )
 from bandits.log.codec import MALFORMED
 from bandits.values import FeatureMap, Value
-from policies.requests import ActionRequest, BareRequest, RankRequest, plain_features
+from policies.requests import ActionRequest, BareRequest, RankRequest, plain_features, plain_patch
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -269,8 +269,7 @@ def _plain(value: Any, hint: Any, target: str) -> Any:
     if isinstance(value, dict) and hint == FeatureMap:
         return plain_features(value, target)
     if isinstance(value, dict) and hint == FeaturesPatch:
-        gone = {name: None for name, entry in value.items() if entry is None}
-        return {**plain_features(value, target), **gone}
+        return plain_patch(value, target)
     if isinstance(value, dict) and origin is dict:
         return _entries(value, get_args(hint)[1], target)
     if isinstance(value, list) and origin is list:

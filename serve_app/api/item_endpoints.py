@@ -1,5 +1,6 @@
 """The endpoints of items: what there is to offer, one by one or many at once."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,13 +9,15 @@ import msgspec
 from banditloop_client import schemas
 from bandits.errors import InvalidItemIdError, TooManyItemsError
 from bandits.log.records import ItemChange
-from policies.items.changes import check_item, check_lengths, encode_item
+from policies.items.changes import check_lengths, check_new, encode_item
 from policies.requests import Item
 from serve_app.api.routes import Call, Route
 from serve_app.api.wire import BodyLimit
 
 ITEM_LIMIT = BodyLimit(4 << 20)
 ITEMS_LIMIT = BodyLimit(64 << 20, 60.0)
+CHECKED = 200
+"""Items that are looked at before other requests get their turn."""
 
 
 async def put_item(call: Call[schemas.ItemRequest]) -> schemas.ItemsVersion:
@@ -34,9 +37,12 @@ async def put_items(call: Call[schemas.ItemsRequest]) -> schemas.ItemsVersion:
             f"1 to {schemas.MAX_ITEMS:,} items at once, not {len(items):,}", "items"
         )
     lengths = call.service.vector_lengths({item.id for item in items})
-    return await call.service.change_items(
-        [_put(item, lengths, f"items[{at}].") for at, item in enumerate(items)]
-    )
+    changes: list[ItemChange] = []
+    for at, item in enumerate(items):
+        changes.append(_put(item, lengths, f"items[{at}]."))
+        if at % CHECKED == CHECKED - 1:
+            await asyncio.sleep(0)
+    return await call.service.change_items(changes)
 
 
 def _put(item: Item, lengths: Mapping[str, int], target: str) -> ItemChange:
@@ -50,7 +56,7 @@ def _put(item: Item, lengths: Mapping[str, int], target: str) -> ItemChange:
     Raises:
         InvalidInputError: it cannot be offered; it names the field.
     """
-    check_lengths(check_item(item, target).vectors, lengths, target)
+    check_lengths(check_new(item, target).vectors, lengths, target)
     return ItemChange("put", item.id, encode_item(item))
 
 

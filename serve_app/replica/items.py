@@ -22,7 +22,7 @@ from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, is_after
 from bandits.log.records import ItemChange, ItemsBaseRecord, ItemsRecord, LogEntry
 from policies.items.catalogue import NEVER_PUT, Catalogue
-from policies.items.changes import check_item, decode_patch, patched
+from policies.items.changes import check_new, checked_patch
 from policies.items.listing import ItemListing
 from policies.items.timeline import ItemTimeline, RefusedChange
 from policies.requests import Item
@@ -260,7 +260,7 @@ class ReplicaItems:
             refused = self.timeline.apply(entry, _no_blob)
             if isinstance(record, ItemsRecord):
                 self._note(entry.id, refused)
-                self._forget(entry.id, len(record.changes))
+                await self._forget(entry.id, len(record.changes))
                 changed |= dict.fromkeys(change.id for change in record.changes)
             if len(changed) >= CHANGES_PER_TURN:
                 self._tell(changed)
@@ -276,12 +276,14 @@ class ReplicaItems:
             self.timeline.position = position
             log.warning("the items at %s of %s are refused: %s", position, self._keys.log, error)
 
-    def _forget(self, position: str, changes: int) -> None:
+    async def _forget(self, position: str, changes: int) -> None:
         """Forget the versions that nobody uses any more."""
         self._changes += changes
         if self._changes >= REMEMBERED:
-            self.timeline.forget(self._remembered)
+            self.timeline.forget_versions(self._remembered)
             self._changes, self._remembered = 0, position
+            if self.timeline.is_due:
+                self.timeline.adopt(await asyncio.to_thread(self.timeline.trimmed))
 
     def _tell(self, changed: dict[str, None]) -> None:
         if changed:
@@ -307,7 +309,9 @@ class ReplicaItems:
     # Changing
 
     async def change(self, changes: Sequence[ItemChange]) -> ItemsVersion:
-        """Append changes as one entry; return the version that they have made.
+        """Append changes, all or none; return the version that they have made.
+
+        Many are several entries: whoever applies them has its turns in between.
 
         Args:
             changes: those of several items are puts alone.
@@ -320,18 +324,33 @@ class ReplicaItems:
         """
         if not self.begun or any(change.op != "put" for change in changes):
             await self.catch_up()
-        for change in changes:
-            if change.op == "patch":
-                check_item(patched(self._item(change.id), decode_patch(change.fields)))
-            elif change.op == "delete":
-                self._item(change.id)
+        made = [each if each.op == "put" else self._of_item(each) for each in changes]
 
         with self._remembering():
-            position = await self._writer.append(self._keys.log, ItemsRecord(list(changes)))
-            outcome = await self._outcome_of(position)
-        if outcome.refused:
-            _raise(outcome.refused[0], self.timeline)
-        return outcome.version
+            outcomes = [await self._outcome_of(each) for each in await self._append(made)]
+        for outcome in outcomes:
+            if outcome.refused:
+                _raise(outcome.refused[0], self.timeline)
+        return outcomes[-1].version
+
+    async def _append(self, made: Sequence[ItemChange]) -> list[str]:
+        """Append changes, all or none; return the positions of the entries."""
+        some = range(0, len(made), CHANGES_PER_TURN)
+        records = [ItemsRecord(list(made[at : at + CHANGES_PER_TURN])) for at in some]
+        if len(records) == 1:
+            return [await self._writer.append(self._keys.log, records[0])]
+        return await self._writer.append_together(self._keys.log, records)
+
+    def _of_item(self, change: ItemChange) -> ItemChange:
+        """Return a change of an item that is there, as it is appended.
+
+        Raises:
+            UnknownItemError, InvalidInputError: see ``change``.
+        """
+        item = self._item(change.id)
+        if change.op == "delete":
+            return change
+        return ItemChange("patch", change.id, checked_patch(change.fields, item))
 
     async def replace(self, items: Sequence[Item]) -> str:
         """Replace all items; return the digest of their catalogue.
@@ -419,7 +438,7 @@ def _raise(refused: RefusedChange, timeline: ItemTimeline) -> NoReturn:
 def _checked(items: Sequence[Item]) -> Catalogue:
     catalogue = Catalogue.put(items)
     for at, item in enumerate(items):
-        check_item(item, f"items[{at}].")
+        check_new(item, f"items[{at}].")
     return catalogue
 
 

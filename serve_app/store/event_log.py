@@ -97,6 +97,20 @@ class LogWriter:
         entries = await self.wire.send(head, data, len(records), alone)
         return [entry.decode() for entry in entries]
 
+    async def append_together(self, key: str, records: Sequence[LogRecord]) -> list[str]:
+        """Append all of several records, or none; return the new entries' ids, in their order.
+
+        Args:
+            key: the name of the log in Redis.
+            records: what the entries are to hold.
+
+        Raises:
+            LogUnavailableError: not known to be logged.
+        """
+        command = ("EVAL", APPEND, 1, key, *map(encode, records))
+        entries = await self.append_by(key, command)
+        return [entry.decode() for entry in entries]
+
     async def append_known(
         self, keys: Keys, records: Sequence[DecisionRecord], visits: Sequence[str]
     ) -> list[bool]:

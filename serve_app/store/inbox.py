@@ -12,6 +12,7 @@ from bandits.features.hashing import partition_of
 from bandits.log.codec import MALFORMED, decode, encode
 from bandits.log.records import ActivationRecord, ItemChange, ItemsRecord, RewardRecord
 from policies.items.changes import check_change, encode_item
+from policies.requests import plain_features, plain_patch
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import APPEND_REMEMBERED, FIELD
 from serve_app.store.keys import REMEMBERED_S, ItemsKeys, Keys
@@ -196,6 +197,28 @@ class PartitionInbox(Inbox):
         return True
 
 
+def _asked(data: bytes) -> InboxReward | InboxActivation | InboxItem:
+    """Return what an entry asks for; its features may be in any form that the HTTP API takes.
+
+    Raises:
+        MsgspecError, RecursionError: it is no event.
+        InvalidInputError: it names the feature at fault.
+    """
+    asked: InboxReward | InboxActivation | InboxItem
+    try:
+        asked = _json.decode(data)
+    except msgspec.ValidationError:
+        raw: Any = msgspec.json.decode(data)
+        if not isinstance(raw, dict):
+            raise
+        for name, plain in (("item", plain_features), ("patch", plain_patch)):
+            part = raw.get(name)
+            if isinstance(part, dict) and isinstance(part.get("features"), dict):
+                part["features"] = plain(part["features"], f"{name}.features")
+        asked = msgspec.convert(raw, _json.type)
+    return asked
+
+
 InboxEvent = RewardRecord | ActivationRecord | ItemsRecord
 
 
@@ -209,7 +232,7 @@ def event_of(fields: dict[bytes, bytes]) -> InboxEvent:
     """
     if JSON_FIELD in fields:
         try:
-            asked = _json.decode(fields[JSON_FIELD])
+            asked = _asked(fields[JSON_FIELD])
         except MALFORMED as error:
             message, _, where = str(error).partition(" - at `")
             raise CodecError(

@@ -322,30 +322,55 @@ class Follower:
 
     async def _step(self) -> tuple[bool, bool]:
         """Return whether a snapshot was swapped in, and whether anything else was new."""
-        wire = self._wire
-        pipeline: Any = (
-            self._client.pipeline(transaction=False) if wire is None else SharedPipeline(wire)
-        )
+        pipeline = self._pipeline()
         pipeline.get(self._keys.head)
         question = self._beside.ask(pipeline)
         raw, *answers = await pipeline.execute()
 
-        # Neither waits for the other: what keeps one back is reported, and tried again.
-        found = False
+        # Neither waits for the other, also where a snapshot waits for its artifact to be loaded.
+        # What keeps one back is reported, and tried again.
         try:
-            swapped = await self._take_head(raw)
-        finally:
+            head = self._new_head(raw)
+        except SnapshotError:
+            await self._beside.take(question, answers)
+            raise
+        if head is None:
+            return False, await self._beside.take(question, answers)
+
+        loading = asyncio.ensure_future(self._load(head))
+        try:
             found = await self._beside.take(question, answers)
-        return swapped, found
+            while not (await asyncio.wait([loading], timeout=self._interval_s))[0]:
+                found |= await self._step_beside()
+        except asyncio.CancelledError:
+            loading.cancel()
+            raise
+        finally:
+            await loading
+        return True, found
 
-    async def _take_head(self, raw: Any) -> bool:
+    async def _step_beside(self) -> bool:
+        """Look at what is followed beside; return whether anything was new."""
+        pipeline = self._pipeline()
+        question = self._beside.ask(pipeline)
+        return await self._beside.take(question, await pipeline.execute())
+
+    def _pipeline(self) -> Any:
+        wire = self._wire
+        return self._client.pipeline(transaction=False) if wire is None else SharedPipeline(wire)
+
+    def _new_head(self, raw: Any) -> Head | None:
+        """Return what the head says, if it is of another snapshot than the one that was seen."""
         if raw is None and self._seen is None:
-            return False  # nothing has been published yet
+            return None  # nothing has been published yet
         head = _decode_head(raw)
-        if head.snapshot_id == self._seen:
-            self._take_control(head.control)
-            return False
+        if head.snapshot_id != self._seen:
+            return head
+        self._take_control(head.control)
+        return None
 
+    async def _load(self, head: Head) -> None:
+        """Swap in the snapshot of a head, and report it."""
         # What is refused once is refused for good; what could not be read is tried again.
         published = decode_published(await self._blob(head.snapshot_id), head.snapshot_id)
         try:
@@ -364,7 +389,6 @@ class Follower:
                 maxlen=LOADS_KEPT,
                 approximate=True,
             )
-        return True
 
     def _take_control(self, control: Control | None) -> None:
         if self._accepted and control != self._control:

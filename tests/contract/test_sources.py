@@ -21,6 +21,7 @@ from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.proposers import Proposers
+from policies.rules.ruled_items import RuledItems
 from policies.sources import (
     CandidateSource,
     ComparingSource,
@@ -33,7 +34,7 @@ from policies.sources.base import ImmediateSource
 from policies.sources.live.text_vectors import unit
 from policies.sources.remote import ROUNDS
 from policies.sources.source_set import SourceSet
-from policies.spec import PolicySpec, RemoteSource
+from policies.spec import PolicySpec, RemoteSource, spec_of
 
 N_ITEMS, N_USERS = 40, 6
 ITEMS = tuple(f"item-{i}" for i in range(N_ITEMS))
@@ -570,6 +571,29 @@ def test_what_is_similar_is_of_what_may_be_offered_and_never_the_item_itself(nam
             left = [each for each in zip(every.ids, every.scores, strict=True) if each[0] in held]
             assert list(zip(found.ids, found.scores, strict=True)) == left[:limit]
     assert limited.similar("not an item", 3) is None
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_what_is_similar_and_passes_a_filter_is_found_as_far_down_as_it_is(name: str) -> None:
+    """The same as of all that are similar, in their order, those that pass."""
+    rules = spec_of({"name": "home", "filter": {"where": "true", "fields": ["price"]}}).rules
+    assert rules is not None
+    ruled = RuledItems(rules)
+    source: Any = load_sources(
+        WITH_BLOCKS
+    )[
+        name
+    ].over(  # type: ignore[union-attr]
+        Offering(Catalogue.put([*map(Item, ITEMS[3:])]), ruled=ruled)
+    )
+    for item in (ITEMS[0], ITEMS[5], ITEMS[-1]):
+        every = source.similar(item, N_ITEMS)
+        for each in (2, 7, N_ITEMS + 9):
+            passing = {i for i in ITEMS[3:] if ruled.rows([i])[0] % each == 0}
+            left = [one for one in zip(every.ids, every.scores, strict=True) if one[0] in passing]
+            for limit in (1, 4, N_ITEMS):
+                found = source.similar(item, limit, lambda rows, of=each: rows % of == 0)
+                assert list(zip(found.ids, found.scores, strict=True)) == left[:limit]
 
 
 def test_items_of_one_direction_have_similar_factors_whatever_their_length() -> None:

@@ -301,6 +301,12 @@ async def test_nothing_is_put_before_the_log_has_begun_and_a_whole_catalogue_rep
             assert await one.replace_catalogue([Item("i03")]) != version
             await other.item("i03")
             assert (await other.rank(ASKED))[0].action_ids == ["i03"]
+
+            # Many are several entries, so that replicas have turns in between.
+            entries = client.xlen(KEYS.log)
+            many = await other.change_items([put(f"m{number}") for number in range(450)])
+            assert client.xlen(KEYS.log) == entries + 3
+            assert (many.items, many.version) == (451, (await one.item("m449")).version)
     finally:
         await shop.close()
 
@@ -309,8 +315,8 @@ async def test_items_come_through_the_inbox_once(client, server_url, tmp_path):
     shop = Shop(server_url, tmp_path, 1)
     inbox = Keys("home").inbox
     sent = [
-        {"type": "item", "op": "put", "item": {"id": "a", "features": {"x": 1}}},
-        {"type": "item", "op": "patch", "id": "a", "patch": {"features": {"y": 2}}},
+        {"type": "item", "op": "put", "item": {"id": "a", "features": {"x": 1, "s": {"cm": 4}}}},
+        {"type": "item", "op": "patch", "id": "a", "patch": {"features": {"y": [2, 3]}}},
         {"type": "item", "op": "put", "item": {"id": "b"}},
         {"type": "item", "op": "delete", "id": "b"},
         {"type": "item", "op": "delete"},
@@ -322,7 +328,8 @@ async def test_items_come_through_the_inbox_once(client, server_url, tmp_path):
             for each in sent:
                 client.xadd(inbox, {"json": msgspec.json.encode(each)})
             await until(lambda: not client.xlen(inbox))
-            assert (await one.item("a")).item.features == {"x": 1.0, "y": 2.0}
+            features = {"x": 1.0, "s.cm": 4.0, "y.0": 2.0, "y.1": 3.0}
+            assert (await one.item("a")).item.features == features
             for absent in "bc":
                 with pytest.raises(UnknownItemError):
                     await one.item(absent)

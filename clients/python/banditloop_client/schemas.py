@@ -98,9 +98,9 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ItemPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Some fields of an item, as a JSON merge patch (RFC 7386): ``null`` takes one away."""
 
-    features: dict[str, Value | None] | UnsetType = UNSET
-    metadata: dict[str, str | None] | UnsetType = UNSET
-    vectors: dict[str, Vector | None] | UnsetType = UNSET
+    features: dict[str, Value | None] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    vectors: dict[str, Vector | None] | UnsetType | None = UNSET
     available_from: Time | UnsetType | None = UNSET
     available_until: Time | UnsetType | None = UNSET
     hidden: bool | UnsetType | None = UNSET

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
 from policies.requests import Item
-from policies.sources.base import Candidates, SourceRequest
+from policies.sources.base import Candidates, Passes, SourceRequest
 from policies.sources.live.item_encoder import ItemEncoder, taken_next
 from policies.sources.live.live_vectors import LiveVectors
 from policies.sources.live.text_vectors import unit
@@ -103,12 +103,13 @@ class LiveContent(LiveVectors):
             user = taken_next(rows, weights, self._steps)
         return user if user.any() else None
 
-    def similar(self, item_id: str, limit: int) -> Candidates | None:
+    def similar(self, item_id: str, limit: int, passes: Passes | None = None) -> Candidates | None:
         """Return the items nearest to one, best first, by their cosine; not itself.
 
         Args:
             item_id: the one, whether or not it may be offered.
             limit: how many at most.
+            passes: the filter that these pass; None: there is none.
 
         Returns:
             None if nothing is said of the one.
@@ -117,4 +118,5 @@ class LiveContent(LiveVectors):
         row = index.rows([item_id])
         if row[0] < 0:
             return None
-        return Candidates(*index.nearest(index.vectors(row)[0], row, limit))
+        admits = None if passes is None else self._passing(passes)
+        return Candidates(*index.nearest(index.vectors(row)[0], row, limit, admits=admits))

@@ -1,7 +1,8 @@
 """The newest items among what a user likes: each is proposed from the moment it is there."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise, repeat
 from typing import Any, Final, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from bandits.types import Float32, Float64, Namespace, UInt32, frozen
 from policies.items.offering import Offering
 from policies.rules.columns import Bools
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
+from policies.sources.highest import Admits
 from policies.sources.live.base import history_of
 from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder, RuledRows
@@ -98,22 +100,32 @@ class FreshItems(ImmediateSource):
         if offering is None:
             return
         now_ms = float(position_ms(offering.timeline.position))
+        there = [item_id for item_id in changed if item_id in offering]
+        traits = dict(zip(there, self._traits_of_each(there, offering), strict=True))
         for item_id in changed:
-            number = self._number.get(item_id)
             if item_id not in offering.catalogue:
                 self._put_ms.pop(item_id, None)
                 self._remove(item_id)
                 continue
 
             # An item that changes is as old as before.
-            self._put_ms.setdefault(item_id, now_ms if number is None else self._base_ms)
-            if item_id not in offering:
+            known = item_id in self._number
+            self._put_ms.setdefault(item_id, self._base_ms if known else now_ms)
+            if item_id in traits:
+                self._put(item_id, self._time_of(item_id), traits[item_id])
+            else:
                 self._remove(item_id)
-                continue
-            features = offering.catalogue.namespace([item_id])
-            self._learn_numbers(features)
-            _, traits = self._traits(features)
-            self._put(item_id, self._time_of(item_id), tuple(traits.tolist()))
+
+    def _traits_of_each(self, ids: Sequence[str], offering: Offering) -> list[tuple[int, ...]]:
+        """Return the traits of each item: of many together, which is many times as fast."""
+        if not ids:
+            return []
+        features = offering.catalogue.namespace(ids)
+        self._learn_numbers(features)
+        rows, traits = self._traits(features)
+        ends = np.searchsorted(rows, np.arange(len(ids) + 1)).tolist()
+        every = traits.tolist()
+        return [tuple(every[begin:end]) for begin, end in pairwise(ends)]
 
     def _remove(self, item_id: str) -> None:
         number = self._number.pop(item_id, None)
@@ -160,8 +172,8 @@ class FreshItems(ImmediateSource):
         number, index = self._number, self._index
         barred = [number[item] for item in request.barred(history) if item in number]
         admits = self._admits(request)
-        found = [index.newest(trait, limit, barred, admits) for trait in (None, *traits.tolist())]
-        items = np.unique(np.concatenate(found))
+        found = index.newest_of_each([None, *traits.tolist()], limit, barred, admits)
+        items = np.unique(np.concatenate(found)).astype(np.intp)
 
         # Of equal scores, in float32, the newest first.
         scores = self._scores(items, traits, shares, offering.now_ms)
@@ -177,7 +189,7 @@ class FreshItems(ImmediateSource):
         ids = tuple(map(self._ids.__getitem__, items[best].tolist()))
         return Candidates(ids, frozen(scores[best]), score_items, admitted=True)
 
-    def _admits(self, request: SourceRequest) -> Callable[[NDArray[Any]], Bools] | None:
+    def _admits(self, request: SourceRequest) -> Admits | None:
         """Return what says which items, by their numbers, filters admit; None: all there are."""
         admission, rows = request.admission, self._rows
         if admission is None or rows is None or not admission.narrows:
@@ -192,9 +204,9 @@ class FreshItems(ImmediateSource):
     def _likes(self, history: dict[str, float], offering: Offering) -> tuple[UInt32, Float64]:
         """Return the traits of which the history tells most, ascending, and the share of each."""
         last = list(history.items())[-HISTORY:]
-        weights = np.array([weight for _, weight in last], np.float64)
-        rows, traits = self._traits(offering.catalogue.namespace([item for item, _ in last]))
+        rows, traits = self._traits_of([item for item, _ in last], offering)
         each, which = np.unique(traits, return_inverse=True)
+        weights = np.array([weight for _, weight in last], np.float64)
         liked = np.bincount(which, weights[rows], minlength=each.size).astype(np.float64)
 
         # Inverse document frequency: what all items have tells nothing.
@@ -206,6 +218,28 @@ class FreshItems(ImmediateSource):
         best = np.argsort(-liked, kind="stable")[:TASTES]
         best = np.sort(best[liked[best] > 0])
         return each[best], liked[best] / liked[best].sum()
+
+    def _traits_of(self, ids: Sequence[str], offering: Offering) -> tuple[NDArray[np.intp], UInt32]:
+        """Return the traits of items as ``_traits`` does, by their places, ascending."""
+        numbers = np.fromiter(map(self._number.get, ids, repeat(-1)), np.intp, len(ids))
+        known = np.flatnonzero(numbers >= 0)
+        places, traits = self._index.traits_of(numbers[known])
+        if self._numbers.size:
+            at = np.minimum(np.searchsorted(self._numbers, traits), self._numbers.size - 1)
+            kept = self._numbers[at] != traits
+            places, traits = places[kept], traits[kept]
+        places = known[places]
+
+        # What may not be offered now speaks for its traits, too.
+        others = [
+            at for at in np.flatnonzero(numbers < 0).tolist() if ids[at] in offering.catalogue
+        ]
+        if others:
+            rows, more = self._traits(offering.catalogue.namespace([ids[at] for at in others]))
+            places = np.concatenate([places, np.array(others)[rows]])
+            traits = np.concatenate([traits, more])
+        order = np.argsort(places, kind="stable")
+        return places[order], traits[order]
 
     def _scores(
         self, items: NDArray[np.intp], traits: UInt32, shares: Float64, now_ms: float

@@ -13,7 +13,8 @@ from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
 from policies.items.offering import Offering
 from policies.requests import Item
-from policies.sources.base import Candidates, ImmediateSource, SourceRequest
+from policies.sources.base import Candidates, ImmediateSource, Passes, SourceRequest
+from policies.sources.highest import Admits
 from policies.sources.live.base import history_of
 from policies.sources.live.vector_index import HeldVectors, VectorIndex
 from policies.sources.local import EMPTY
@@ -104,15 +105,16 @@ class LiveVectors(ImmediateSource):
         source._begin()  # noqa: SLF001
         return source
 
-    def _begin(self) -> None:
-        """Take in every item anew."""
+    def _begin(self, only: Sequence[str] | None = None) -> None:
+        """Take in every item anew; or only some, where none of the others has a vector."""
         self.refused, self._arranged, self._meanwhile = {}, None, set()
         offering = self._offering
         if offering is None:
             self._index = VectorIndex(self._as_trained(), self.least)
             return
 
-        ids = list(dict.fromkeys([*offering.ids, *self._items.ids]))
+        every = [*offering.ids, *self._items.ids] if only is None else only
+        ids = list(dict.fromkeys(every))
         if not self.is_measured:
             self.look_at(offering.item(item_id) for item_id in ids)
         kept: list[str] = []
@@ -140,11 +142,14 @@ class LiveVectors(ImmediateSource):
         offering = self._offering
         if offering is None:
             return
-        if not self.is_measured or (self._trained is None and self._none_stays(changed)):
+        alone = self._trained is None and self._none_stays(changed)
+        if not self.is_measured or alone:
             before = self.size
             self.look_at(map(offering.item, changed))
             if self.size != before:
-                self._begin()
+                # Of all others, those alone have a vector that were refused for its length.
+                few = alone and len(self.refused) < REMEMBERED
+                self._begin([*self.refused, *changed] if few else None)
         if not self.size:
             return
 
@@ -172,6 +177,13 @@ class LiveVectors(ImmediateSource):
         row = int(index.rows([item_id])[0])
         if self._rows is not None and row >= 0:
             self._rows.put(row, item_id)
+
+    def _passing(self, passes: Passes) -> Admits:
+        """Return what says by their rows here which items pass a filter."""
+        ruled = self._rows
+        if ruled is None:
+            return lambda rows: passes(np.zeros(len(rows), np.intp))
+        return lambda rows: passes(ruled.of(rows))
 
     def _none_stays(self, changed: Collection[str]) -> bool:
         """Return whether no item has a vector but some that change: these may have any length."""

@@ -2,13 +2,15 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float64, UInt32
+from policies.sources.highest import Admits
 
 LEAST_ROOM = 64
 """Items for which there is room at first; it doubles."""
@@ -111,10 +113,11 @@ class NewestIndex:
         pairs = np.arange(int(lengths.sum())) + np.repeat(begin - starts, lengths)
         places, traits = [np.repeat(first, lengths)], [self._own[pairs]]
 
-        for place in np.flatnonzero(items >= self._first).tolist():
-            own = self._added_traits[int(items[place])]
-            places.append(np.full(len(own), place))
-            traits.append(np.array(own, np.uint32))
+        added = np.flatnonzero(items >= self._first)
+        if added.size:
+            own = [self._added_traits[item] for item in items[added].tolist()]
+            places.append(np.repeat(added, [len(each) for each in own]))
+            traits.append(np.array([*chain.from_iterable(own)], np.uint32))
         return np.concatenate(places), np.concatenate(traits)
 
     def counts(self, traits: UInt32) -> NDArray[np.intp]:
@@ -130,7 +133,7 @@ class NewestIndex:
         trait: int | None,
         limit: int,
         barred: Sequence[int] = (),
-        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None = None,
+        admits: Admits | None = None,
     ) -> NDArray[np.intp]:
         """Return the numbers of the newest items, newest first.
 
@@ -140,26 +143,48 @@ class NewestIndex:
             barred: numbers of items that are passed over.
             admits: says which items, by their numbers, are not passed over; None: all.
         """
+        (found,) = self.newest_of_each([trait], limit, barred, admits)
+        return found.astype(np.intp)
+
+    def newest_of_each(
+        self,
+        traits: Iterable[int | None],
+        limit: int,
+        barred: Sequence[int] = (),
+        admits: Admits | None = None,
+    ) -> list[NDArray[np.int32]]:
+        """Return the numbers of the newest items with each trait, newest first.
+
+        Args:
+            traits: None among them: of all.
+            limit: how many at most, of each.
+            barred: numbers of items that are passed over.
+            admits: says which items, by their numbers, are not passed over; None: all.
+        """
         there, out = self._there, [item for item in barred if self._there[item]]
         there[out] = False
-        found = [
-            self._first_newest(trait, limit, admits),
-            *self._added_newest(trait, limit, admits),
-        ]
+        found = [self._newest(trait, max(limit, 0), admits) for trait in traits]
         there[out] = True
         self._thin()
+        return found
 
-        items = np.concatenate(found)
-        return items[np.lexsort((-items, -self._times[items]))][: max(limit, 0)].astype(np.intp)
+    def _newest(self, trait: int | None, limit: int, admits: Admits | None) -> NDArray[np.int32]:
+        """Return the newest items with a trait that are there, newest first."""
+        first = self._first_newest(trait, limit, admits)
+        if not self._added.get(trait):
+            return first[::-1][:limit]
+        items = np.concatenate([first, *self._added_newest(trait, limit, admits)])
+        return items[np.lexsort((-items, -self._times[items]))][:limit]
 
     def _added_newest(
         self,
         trait: int | None,
         limit: int,
-        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None,
+        admits: Admits | None,
     ) -> list[NDArray[np.int32]]:
         """Return the newest of those that were added since, in no order."""
-        added, kept, count, look = self._added.get(trait, ()), list[NDArray[np.int32]](), 0, LOOK
+        added, count, look = self._added.get(trait, ()), 0, LOOK
+        kept: list[NDArray[np.int32]] = []
         end = len(added)
         while end > 0 and count < limit:
             begin = max(0, end - look)
@@ -174,14 +199,15 @@ class NewestIndex:
         self,
         trait: int | None,
         limit: int,
-        admits: Callable[[NDArray[Any]], NDArray[np.bool_]] | None,
+        admits: Admits | None,
     ) -> NDArray[np.int32]:
-        """Return the newest of those that the index began with, in no order."""
+        """Return the newest of those that the index began with, newest last."""
         parts = self._parts.get(trait)
         if parts is None:
             parts = [self._order[:0] if trait is None else self._first_with(trait)]
 
-        looked, kept = list[NDArray[np.int32]](), list[NDArray[np.int32]]()
+        looked: list[NDArray[np.int32]] = []
+        kept: list[NDArray[np.int32]] = []
         count, look, left = 0, LOOK, list(parts)
         while left and count < limit:
             part = left.pop()
@@ -198,7 +224,7 @@ class NewestIndex:
         if not looked:
             return self._order[:0]
         if admits is not None:
-            return np.concatenate(kept)
+            return np.concatenate(kept[::-1])
 
         # What has gone is not looked at again and again.
         seen = np.concatenate(looked[::-1])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from policies.sources.blocks import Blocks
+from policies.sources.highest import Admits, highest
 from policies.training.blocks import arrange
 
 EXACT_UP_TO: Final = 100_000
@@ -139,6 +140,7 @@ class VectorIndex:
         barred: NDArray[np.intp],
         limit: int,
         admitted: NDArray[np.bool_] | None = None,
+        admits: Admits | None = None,
     ) -> tuple[tuple[str, ...], Float32]:
         """Return up to ``limit`` open items with the highest products, best first.
 
@@ -149,6 +151,7 @@ class VectorIndex:
             barred: rows that are left out.
             limit: how many at most.
             admitted: bool[rows], those that may be found; None: all.
+            admits: says which rows of these may be found, the nearest first; None: all.
         """
         products = self._loose[: self._loose_count] @ user
         products += self._shade[: self._loose_count]
@@ -159,15 +162,14 @@ class VectorIndex:
             if self._blocks is not None:
                 part = self._blocks.narrowed(part, admitted[: self._first_loose])
         products[barred[barred >= self._first_loose] - self._first_loose] = -np.inf
-        if 0 < limit < products.size:
-            rows = np.flatnonzero(products >= np.partition(products, -limit)[-limit])
-        else:
-            rows = np.arange(products.size)
-        rows = rows[products[rows] > self._least] + self._first_loose
+        first = self._first_loose
+        loose = None if admits is None else (lambda at: admits(at + first))
+        rows = highest(products, limit, loose)
+        rows = rows[products[rows] > self._least] + first
 
         if self._blocks is not None:
             known = barred[barred < self._first_loose]
-            near, _ = self._blocks.nearest(user, known, limit, part)
+            near, _ = self._blocks.nearest(user, known, limit, part, admits)
             rows = np.concatenate([rows, near])
 
         exact: Float32 = np.vecdot(self.vectors(rows), user)

@@ -16,12 +16,14 @@ from support.items import (
     said_of,
 )
 
+from banditloop_client.schemas import ItemPatch
 from bandits.errors import MissingBlobError
 from bandits.log.codec import decode, digest, encode
 from bandits.log.positions import position_before
 from bandits.log.records import ItemChange, ItemsBaseRecord, ItemsRecord, LogEntry
 from policies.items import timeline as timelines
 from policies.items.catalogue import EMPTIED, Catalogue, Item
+from policies.items.changes import checked_patch, decode_patch, encode_item, patched
 from policies.items.timeline import ItemTimeline, Offer, position_of, version_after
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,6 +124,24 @@ def test_changes_of_an_entry_are_made_in_their_order():
     assert [float(newest.one(item_id).values.sum()) for item_id in "abc"] == [4, 0, 9]
     assert [float(was.one(item_id).values.sum()) for item_id in "abc"] == [1, 3, 0]
     assert log.timeline.offers == {"c": Offer(until_ms=UNTIL.timestamp() * 1000)}
+
+
+def test_a_patch_takes_maps_away_and_with_a_feature_what_is_below_it():
+    """As an object that is null takes its members along; what the log holds names each of them."""
+    log = MemoryItems()
+    sizes = {"size": 1.0, "size.cm": 2.0, "size.in": 3.0, "sizes": 4.0, "t.0": 5.0, "t.1": 6.0}
+    item = Item("a", sizes, {"title": "A"}, vectors={"v": [1.0]}, hidden=True)
+    log.append(put(item))
+    for sent, left in (
+        ({"size": None}, {"sizes": 4.0, "t.0": 5.0, "t.1": 6.0}),
+        ({"t": None, "t.0": 9.0}, {**sizes, "t.0": 9.0, "t.1": None}),
+    ):
+        made = checked_patch(encode_item(ItemPatch(features=sent)), item)
+        assert patched(item, decode_patch(made)).features == {
+            name: value for name, value in left.items() if value is not None
+        }
+    log.append(patch("a", features=None, metadata=None, vectors=None, hidden=None))
+    assert log.timeline.item("a") == Item("a")
 
 
 def test_a_version_is_named_by_the_one_before_and_by_its_entry():

@@ -105,6 +105,22 @@ BAD = {
         "text_too_long",
         "metadata",
     ),
+    "a feature of 1 MB": (
+        "PUT",
+        "/a",
+        {"features": {"price": 3, "about": "x" * (1 << 20)}},
+        422,
+        "text_too_long",
+        "features",
+    ),
+    "features of long names and lists": (
+        "POST",
+        "",
+        {"items": [{"id": "a", "features": {"x" * 60_000: 1, "tags": ["y" * 30_000] * 2}}]},
+        422,
+        "text_too_long",
+        "items[0].features",
+    ),
     "a text of 4 MB": (
         "PATCH",
         "/a",
@@ -190,9 +206,12 @@ async def test_items_become_changes_of_the_log(service):
     assert (answer.status_code, answer.json()) == (200, {"version": "v", "items": 1})
     await service.send("POST", ITEMS, {"items": [{"id": "b", "hidden": True}, {"id": "c"}]})
     await service.send("PATCH", f"{ITEMS}/b", {"hidden": None, "features": {"x": None, "y": 2}})
+    await service.send("PATCH", f"{ITEMS}/b", {"features": None, "metadata": None})
+    nested = {"size": {"cm": None, "in": 2}, "taste": [1, 2], "tags": ["z"]}
+    await service.send("PATCH", f"{ITEMS}/b", {"features": nested})
     await service.send("DELETE", f"{ITEMS}/c")
 
-    put, hidden, plain, patch, gone = service.home.changes
+    put, hidden, plain, patch, emptied, deep, gone = service.home.changes
     item = decode_item(put.fields)
     assert (put.op, put.id, item.id) == ("put", "a/1", "a/1")
     assert item.features == {"price": 3.0, "tags": ["x", "y"], "size.cm": 4.0}
@@ -204,6 +223,15 @@ async def test_items_become_changes_of_the_log(service):
     changed = decode_patch(patch.fields)
     assert (patch.op, changed.hidden, changed.features) == ("patch", None, {"x": None, "y": 2.0})
     assert changed.metadata is msgspec.UNSET
+    assert decode_patch(emptied.fields).features is decode_patch(emptied.fields).metadata is None
+    assert decode_patch(deep.fields).features == {
+        "size.cm": None,
+        "size.in": 2.0,
+        "taste": None,
+        "taste.0": 1.0,
+        "taste.1": 2.0,
+        "tags": ["z"],
+    }
     assert gone == ItemChange("delete", "c")
 
 
@@ -219,7 +247,7 @@ async def test_a_page_is_asked_for_behind_the_path(service):
 class Comparing(FakeSource):
     """It knows what is like "a"."""
 
-    def similar(self, item_id, limit):
+    def similar(self, item_id, limit, passes=None):
         if item_id != "a":
             return None
         return Candidates(("b", "c")[:limit], np.array([0.9, 0.5], np.float32)[:limit])

@@ -1,10 +1,14 @@
 """How often a replica looks for news: seldom where nothing happens."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
+import msgspec
+
+from bandits.log.codec import digest
 from serve_app.store.keys import Keys
-from serve_app.store.snapshots import QUIET_AFTER_S, QUIET_S, Follower
+from serve_app.store.snapshots import QUIET_AFTER_S, QUIET_S, Follower, Head, Published
 
 
 class Nothing:
@@ -47,3 +51,49 @@ async def test_news_are_followed_by_others_and_a_first_snapshot_is_waited_for():
     with_news._found_at = now
     first._accepted = False
     assert with_news._rest_s() == first._rest_s() == 0.05
+
+
+class OneSnapshot:
+    """A server that has one snapshot, and nothing else."""
+
+    def __init__(self) -> None:
+        self.blob = Published("ridge", "1-0", 0, b"", "spec", "catalogue").encoded
+        self.head = msgspec.msgpack.encode(Head(digest(self.blob)))
+        self.asked: list[bytes] = []
+
+    def pipeline(self, *, transaction: bool) -> "OneSnapshot":
+        del transaction
+        self.asked = []
+        return self
+
+    def get(self, key: str):
+        if "blob" in key:
+            return asyncio.sleep(0, self.blob)
+        self.asked.append(self.head)
+        return None
+
+    async def execute(self) -> list[bytes]:
+        return self.asked
+
+    async def xadd(self, *_args, **_options) -> None:
+        pass
+
+
+async def test_what_is_followed_beside_goes_on_while_a_snapshot_waits_to_be_swapped_in():
+    """An item that is removed meanwhile is offered no more: loading an artifact may take long."""
+    looked, enough = 0, threading.Event()
+
+    class Beside(Nothing):
+        async def take(self, _number, _answers) -> bool:
+            nonlocal looked
+            looked += 1
+            if looked > 3:
+                enough.set()
+            return True
+
+    def accept(*_what) -> None:
+        assert enough.wait(30)
+
+    found = Follower(OneSnapshot(), Keys("home"), accept, Beside(), replica="r", interval_s=0.001)
+    assert await found.step() is True
+    assert looked > 3
