@@ -40,11 +40,14 @@ async def show_decisions(visit: PageVisit) -> Response:
 
 async def show_decision(visit: PageVisit) -> Response:
     """Show a decision: what it was among, what was drawn, and what came of it."""
-    event_id = visit.asked("event_id").strip()
+    query = EventQuery(visit.asked("entry"))
+    # What a list names is exactly that; what somebody has typed, or pasted, may have spaces around.
+    event_id = visit.asked("event_id")
+    if not query.entry:
+        event_id = event_id.strip()
     if not event_id:
         return visit.go("decisions", policy=visit.policy)
 
-    query = EventQuery(visit.asked("entry"))
     event = await visit.ask(EVENT, query, policy=visit.policy, event_id=event_id)
     return visit.page(
         "decision.html",

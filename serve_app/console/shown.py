@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from serve_app.console.located import path_to, unlocated
 
 UNKNOWN = Markup('<span class="soft" title="not known">-</span>')
+EXACT = 2**53
+"""Up to here floats are told apart by their whole part."""
 SECONDS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -107,7 +109,9 @@ def shown_value(value: Any) -> Markup:
     if isinstance(inside, bool):
         return escape("yes" if inside else "no")
     if isinstance(inside, int | float):
-        return shown_number(value, 6)
+        # A whole number may be a time, or a number of something: it is shown as it was sent.
+        is_whole = abs(inside) <= EXACT and inside == int(inside)
+        return exactly(value, f"{int(inside):,}") if is_whole else shown_number(value, 6)
     if isinstance(inside, str):
         return escape(inside) if inside else UNKNOWN
     if isinstance(inside, list) and all(isinstance(each, str) for each in inside):

@@ -302,6 +302,21 @@ async def test_a_page_of_nothing_and_one_of_everything(path, answer, least):
         assert "&lt;script&gt;" in page.text
 
 
+async def test_a_decision_whose_name_has_spaces_is_opened_from_the_list():
+    """What was typed is trimmed; what a list names is exactly that."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(httpx.URL(request.url).path)
+        return httpx.Response(200, content=msgspec.json.encode(BARE))
+
+    site = httpx.ASGITransport(console_site("http://api", httpx.MockTransport(answer)))
+    async with httpx.AsyncClient(transport=site, base_url="http://console") as http:
+        for more in ("&entry=1-1", ""):
+            await http.get(f"{HOME}/decision?event_id=%20a%20{more}")
+    assert [path.rsplit("/", 1)[1] for path in asked] == [" a ", "a"]
+
+
 TROUBLED = PolicyInfo(
     policy="p",
     ready=False,

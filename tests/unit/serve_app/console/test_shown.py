@@ -31,6 +31,21 @@ def test_a_number_is_rounded_for_a_person_and_whole_for_a_program(number, text):
     )
 
 
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (94107123.0, "94,107,123"),
+        (1764511200000.0, "1,764,511,200,000"),
+        (-0.0, "0"),
+        (1e300, "1e+300"),
+        (48.85661234, "48.8566"),
+    ],
+)
+def test_a_whole_number_that_was_sent_is_shown_in_full(sent, text):
+    """A postcode or a time is told from its neighbours."""
+    assert f">{text}</data>" in shown.shown_value(Located({"zip": sent}).zip)
+
+
 @pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
 @pytest.mark.parametrize(
     "show", [shown.shown_number, shown.shown_change, shown.shown_share, shown.shown_span]
