@@ -36,7 +36,7 @@ from simulator.report.numbering import UnitNumbers, text_hashes
 Int64 = NDArray[np.int64]
 Root: TypeAlias = "str | FileSystem"
 
-READ = ("catalogue", "chosen", "action", "actions", "holdout", "spec", "user")
+READ = ("catalogue", "action", "actions", "holdout", "spec", "user")
 """The columns that every report reads, beside those of the join."""
 POLICY, HOLDOUT, UNSERVED, EARLIER = range(4)
 """Groups of decisions. Unserved: the holdout's policy could not serve it. Earlier: of a comparison,
@@ -129,10 +129,9 @@ def read_policy(
     """
     gathered = _Gathered(by, progress, after)
     pieces = policy_pieces(root, policy, 1, after=after)
-    readers = [ArchiveReader(root, piece.policy) for piece in pieces]
-    gathered.spec = _newest_spec(readers)
+    gathered.spec = _newest_spec([ArchiveReader(root, piece.policy) for piece in pieces])
 
-    for piece, reader in zip(pieces, readers, strict=True):
+    for piece in pieces:
         # Threads join, read and gather: each has its own way into the archive.
         join = ArchiveJoin(ArchiveReader(root, piece.policy), piece, gathered.refuse)
         columns = (*READ, *(["context"] if gathered.wants_context else []))
@@ -143,7 +142,7 @@ def read_policy(
             if there:
                 gathered.add(Decided(decisions, there, settled))
         gathered.waiting = gathered.waiting.plus(join.waiting)
-        gathered.count_signals(reader, piece.after)
+        gathered.count_signals(join.came)
     rows = gathered.rows()
     if unknown := [name for name in by if not rows.fields.get(name, ([], []))[1]]:
         raise ReplayError(
@@ -302,26 +301,20 @@ class _Gathered:
             self._newest = ms, name or ""
 
     def _count_chosen(self, decided: Decided, group: NDArray[np.int8]) -> None:
-        chosen = decided.chosen_actions()
-        of_slots = group[decided.decisions]
+        # Where each decision fills one slot, its list of slots is not read.
+        alone = len(decided.settled.rewards) == len(group)
+        codes, names = decided.first_ids() if alone else decided.chosen_ids()
+        of_slots = group if alone else group[decided.decisions]
         for number, counter in enumerate(self._chosen):
-            counts = np.bincount(chosen.codes[of_slots == number], minlength=len(chosen.names))
+            counts = np.bincount(codes[of_slots == number], minlength=len(names))
             for code in np.flatnonzero(counts).tolist():
-                counter[chosen.names[code]] += int(counts[code])
+                counter[names[code]] += int(counts[code])
 
-    def count_signals(self, reader: ArchiveReader, after: str) -> None:
-        """Count the reward events of an archive by signal."""
-        for group in reader.columns(["reward", "signal"], after, kinds=["reward"]):
-            names = coded(group.batch["signal"])
-            codes = pc.fill_null(names.indices, -1).to_numpy(zero_copy_only=False)
-            values = group.batch["reward"].to_numpy(zero_copy_only=False)
-            for code in np.unique(codes).tolist():
-                name = "" if code < 0 else names.dictionary[code].as_py()
-                count, total = self._signals.get(name, SignalCount(0, 0.0))
-                mine = codes == code
-                self._signals[name] = SignalCount(
-                    count + int(mine.sum()), total + float(values[mine].sum())
-                )
+    def count_signals(self, came: Mapping[str, tuple[int, float]]) -> None:
+        """Count the reward events of a partition; see ``ArchiveJoin.came``."""
+        for name, (events, total) in came.items():
+            before = self._signals.get(name, SignalCount(0, 0.0))
+            self._signals[name] = SignalCount(before.events + events, before.total + total)
 
     def rows(self) -> PolicyRows:
         """Return everything, in the order of time."""

@@ -332,14 +332,15 @@ class Decided:
 
     def chosen_actions(self) -> ChosenActions:
         """Return what each slot chose."""
-        if self.has_slates:
-            codes, names = self.actions.chosen_ids
-            return ChosenActions(names, codes, self._left)
-        codes, names = self._chosen_ids()
-        return ChosenActions(names, codes, self._counts)
+        codes, names = self.chosen_ids()
+        return ChosenActions(names, codes, self._left if self.has_slates else self._counts)
 
-    def _chosen_ids(self) -> CodedTexts:
-        """Return what each decision chose, none of which has several slots."""
+    def chosen_ids(self) -> CodedTexts:
+        """Return what each slot chose, S of them."""
+        return self.actions.chosen_ids if self.has_slates else self.first_ids()
+
+    def first_ids(self) -> CodedTexts:
+        """Return what each decision chose in its first slot, m of them."""
         columns = self.column("action")
         return merge_codes([coded(column).take(pa.array(places)) for column, places in columns])
 
@@ -397,7 +398,7 @@ class Decided:
                 lambda: self.scores,
                 lambda: self.context,
                 lambda: None if self.features is None else self.features[0],
-                self._chosen_ids,
+                self.first_ids,
             )
 
         chosen = np.ascontiguousarray(self.chosen, np.int32)

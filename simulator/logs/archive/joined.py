@@ -6,7 +6,7 @@ long as what goes on into it, or longer, so that on average an entry is looked a
 however long the windows are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,13 @@ class ArchiveJoin:
         self._log = EntryReader(reader, piece, refuse)
         self._carried: JoinEntries | None = None
         self._spans: list[_Span] = []
+
+    @property
+    def came(self) -> Mapping[str, tuple[int, float]]:
+        """By signal, of the piece's rewards that were read: how many, and the sum of values."""
+        counts, totals = self._log.came.tolist()
+        named = zip(self._log.signals, counts, totals, strict=False)
+        return {name: (int(count), total) for name, count, total in named if count}
 
     def spans(self) -> Iterator[Settled]:
         """Yield what is settled, span by span; no entry is left before the last one's frontier."""

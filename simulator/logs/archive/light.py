@@ -18,6 +18,7 @@ from bandits.log.join_rule import UNNAMED
 from bandits.log.positions import log_order, position_before
 from bandits.log.records import BuildRecord, slots_between
 from bandits.log.versions import SIGNALS_SINCE, fold_version
+from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
 from policies.fold.checkpoint import Relearned
 from policies.fold.relearning import weighed_by
@@ -82,6 +83,8 @@ class EntryReader:
         last_close: When the last window of the piece closes, of those that were read.
         rules: By number; the first is of those that do not wait.
         signals: The numbers of signals that rewards have named; that of naming none is 0.
+        came: float64[2, signals or fewer], of the piece's rewards, by signal: how many came, and
+            the sum of their values.
     """
 
     reader: ArchiveReader
@@ -94,6 +97,7 @@ class EntryReader:
     last_close: int = 0
     rules: list[JoinRule] = field(default_factory=lambda: [_NO_WINDOW])
     signals: dict[str, int] = field(default_factory=lambda: {UNNAMED: 0})
+    came: Float64 = field(default_factory=lambda: np.zeros((2, 1)))
     _in_force: int = NOBODY_WAITS
     _fold: int = 1
     _relearned: Relearned | None = None
@@ -187,8 +191,22 @@ class EntryReader:
         rule = np.where(kind == joins.DECISION, own, rule)
         # What it names, no build of before read.
         signal = _numbered(coded(batch["signal"]), self.signals, UNNAMED)
+        self._count(signal, (kind == joins.REWARD) & self._mine(sequence), batch["reward"])
         signal[fold < SIGNALS_SINCE] = 0
         return self._entries(batch, kind, ms, sequence, rule, era, signal)
+
+    def _mine(self, sequence: Int64) -> Bools:
+        """Return which entries are of the piece."""
+        mine: Bools = (sequence >= 0) & (sequence < self.end)
+        return mine
+
+    def _count(self, signal: Int32, counted: Bools, values: pa.Array) -> None:
+        """Count rewards by signal."""
+        if len(self.signals) > self.came.shape[1]:
+            self.came = np.pad(self.came, ((0, 0), (0, len(self.signals) - self.came.shape[1])))
+        named, size = signal[counted], self.came.shape[1]
+        self.came[0] += np.bincount(named, minlength=size)
+        self.came[1] += np.bincount(named, _numbers_of(values, 0.0)[counted], size)
 
     def _in_state(self) -> tuple[int, int, int]:
         return self._in_force, self.era, self._fold
@@ -250,7 +268,7 @@ class EntryReader:
             signal = signal[joined]
         decisions = kind == joins.DECISION
 
-        mine = decisions & (sequence >= 0) & (sequence < self.end)
+        mine = decisions & self._mine(sequence)
         closes = ms[mine] + self.windows()[rule[mine]]
         self.last_close = max(self.last_close, int(closes.max(initial=0)))
 

@@ -10,6 +10,7 @@ from support.fakes import FakeLog
 from support.logs import archived, decision, write_archive
 
 from bandits.log.join import JoinRule
+from bandits.log.positions import START, is_after
 from bandits.log.records import RewardRecord, TickRecord
 from bandits.statistics.sequences import MixtureSequence
 from policies.archive.archive import ArchiveWriter
@@ -145,6 +146,10 @@ def test_only_decisions_past_a_position_are_read_with_the_rewards_of_each(tmp_pa
     assert 300 < len(part) < 360
     np.testing.assert_array_equal(part.reward, whole.reward[-len(part) :])
     np.testing.assert_array_equal(part.ms, whole.ms[-len(part) :])
+    for rows, first in ((whole, START), (part, at)):
+        came = [entry.id for entry in log.entries if isinstance(entry.record, RewardRecord)]
+        events = sum(is_after(each, first) for each in came)
+        assert rows.signals == {"click": (events, float(events))}
 
 
 @pytest.mark.parametrize(
