@@ -84,19 +84,20 @@ class _Compiler:
 
     def _call(self, name: str, args: tuple[ex.Node, ...]) -> Asks:
         if name in {"==", "!="}:
-            alike = self._alike(*args)
-            return alike if name == "==" else _negated(alike)
+            return self._alike(*args, differs=name == "!=")
         if name == "in":
             return self._in(*args)
         takes: Kind | None = None if name == "?:" else TAKES.get(name, "text")
         return _applied(name, [self.compile(each, takes) for each in args])
 
-    def _alike(self, one: ex.Node, other: ex.Node) -> Asks:
+    def _alike(self, one: ex.Node, other: ex.Node, *, differs: bool) -> Asks:
         if isinstance(one, ex.Field) and isinstance(other, ex.Field) and not self._kinds[one]:
-            return _same_of_any_kind(
+            alike = _same_of_any_kind(
                 [(self.compile(one, kind), self.compile(other, kind)) for kind in ANY_KIND]
             )
-        return _same(self.compile(one), self.compile(other))
+            return _negated(alike) if differs else alike
+        same = _other if differs else _same
+        return same(self.compile(one), self.compile(other))
 
     def _in(self, one: ex.Node, listed: ex.Node) -> Asks:
         if isinstance(listed, ex.ListOf):
@@ -268,6 +269,20 @@ def _same(one: Asks, other: Asks) -> Asks:
     return asks
 
 
+def _other(one: Asks, other: Asks) -> Asks:
+    """Return where two values are not the same: what ``!`` says of ``_same``, in one step."""
+
+    def asks(frame: Frame) -> Holds:
+        first, second = one(frame), other(frame)
+        if isinstance(first, Holds):
+            found = _equal(frame, first, second)
+            return Holds(lambda: found.no, lambda: found.yes)
+        ours, theirs = _comparable(frame, first, second)
+        return where(ours != theirs, both(first.known, second.known))
+
+    return asks
+
+
 def _equal(frame: Frame, first: Any, second: Any) -> Holds:
     """Return where two values of one kind are the same."""
     if isinstance(first, Holds):
@@ -275,15 +290,14 @@ def _equal(frame: Frame, first: Any, second: Any) -> Holds:
             lambda: (first.yes & second.yes) | (first.no & second.no),
             lambda: (first.yes & second.no) | (first.no & second.yes),
         )
-    ours, theirs = first.values, second.values
-    if isinstance(first, Texts):
-        ours, theirs = _comparable(frame, ours, theirs)
+    ours, theirs = _comparable(frame, first, second)
     return where(ours == theirs, both(first.known, second.known))
 
 
-def _comparable(frame: Frame, ours: Any, theirs: Any) -> tuple[Any, Any]:
-    """Return two texts, or columns of them, both as texts or both as codes."""
-    if isinstance(ours, str) == isinstance(theirs, str):
+def _comparable(frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
+    """Return two numbers, or two texts both as texts or both as codes; or columns of them."""
+    ours, theirs = first.values, second.values
+    if not isinstance(first, Texts) or isinstance(ours, str) == isinstance(theirs, str):
         return ours, theirs
     if isinstance(ours, str):
         return frame.known(ours), theirs

@@ -236,8 +236,9 @@ class RuledItems:
             asked: what is looked at beside them.
             rows: int[n], of the items; None: all, that of nothing among them.
         """
-        filters = [each for each in (self.rules.filter, asked.filter) if each is not None]
-        first = max(FIRST // (1 + sum(each.condition.tests for each in filters)), 1)
+        tests = 0 if self.rules.filter is None else self.rules.filter.condition.tests
+        tests += 0 if asked.filter is None else asked.filter.condition.tests
+        first = max(FIRST // (1 + tests), 1)
         if rows is not None and rows.size <= first:
             return self.admits(rows, asked)
         admitted = self._open[: len(self)].copy() if rows is None else self._open[rows]

@@ -79,7 +79,8 @@ class Admission:
             admitted = self.at(rows)
         [kept] = admitted.nonzero()
         if kept.size < rows.size:
-            self.removed.update(dict.fromkeys(compress(ids, ~admitted)))
+            [refused] = np.logical_not(admitted).nonzero()
+            self.removed.update(dict.fromkeys(map(ids.__getitem__, refused.tolist())))
         return kept
 
     def removed_by_rule(self) -> dict[str, Removed]:
