@@ -62,11 +62,21 @@ def barred_slots(request: RankRequest, pool: Pool, rule: RuledPage | None) -> Ba
     """
     if not isinstance(request, SlateRequest) or not request.barred:
         return None
-    place = {name: at for at, name in enumerate(pool.ids)}
-    admitted = np.ones((len(request.barred), len(place)), np.bool_)
-    for slot, names in enumerate(request.barred):
+    return BarredSlots(admitted_by_slot(request.barred, pool.ids), rule)
+
+
+def admitted_by_slot(barred: Sequence[Sequence[str]], ids: Sequence[str]) -> Bools:
+    """Return which of K actions may stand in which slot, bool[slots, K].
+
+    Args:
+        barred: by slot, the ids of those that may not.
+        ids: of all K.
+    """
+    place = {name: at for at, name in enumerate(ids)}
+    admitted: Bools = np.ones((len(barred), len(place)), np.bool_)
+    for slot, names in enumerate(barred):
         admitted[slot, [place[name] for name in names if name in place]] = False
-    return BarredSlots(admitted, rule)
+    return admitted
 
 
 def _fillable(admitted: Bools) -> Bools:

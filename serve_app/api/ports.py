@@ -33,6 +33,11 @@ class PolicyService(Protocol):
         """Whether clients of Personalizer's protocol have set a policy of one slot."""
         ...
 
+    @property
+    def parts_pages(self) -> bool:
+        """Whether each slot of a page of Personalizer's protocol may be a decision of its own."""
+        ...
+
     async def rank(
         self, request: RankRequest, *, is_new: bool = False, again: bool = False
     ) -> tuple[DecisionRecord, bool]:

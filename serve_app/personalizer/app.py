@@ -37,6 +37,7 @@ _PREFIXES = f"/{ROOM}/", "/policies/"
 _VERSION = re.compile(r"v\d+\.\d+[\w.-]*")
 _OF_EVENTS = "reward", "activate"
 _EVENTS = (("events",), ("multislot", "events"))
+_ABOVE_EVENTS = ((), ("multislot",))
 
 log = logging.getLogger("banditloop.http")
 
@@ -258,4 +259,7 @@ def asked_of(parts: Sequence[str]) -> AskedPath | None:
     # An empty id leaves no part behind in the path that one of the clients asks for.
     if tuple(rest[:-1]) in _EVENTS and rest[-1] in _OF_EVENTS:
         rest = [*rest[:-1], "", rest[-1]]
+    # The clients take an event that is called ".." for a step upwards, and make it.
+    if tuple(rest[:-1]) in _ABOVE_EVENTS and rest[-1] in _OF_EVENTS:
+        rest = [*rest[:-1], "events", "..", rest[-1]]
     return AskedPath(policy, rest)

@@ -28,8 +28,20 @@ def logged_event_id(event_id: str) -> str:
     """
     if not 0 < len(event_id) <= MAX_ID:
         raise InvalidEventIdError(f"an event id has 1 to {MAX_ID} characters", "eventId")
-    if len(event_id) <= MAX_EVENT_ID_BYTES // 4:
-        return event_id
+    return event_id if len(event_id) <= MAX_EVENT_ID_BYTES // 4 else _short(event_id)
+
+
+def slot_event_id(event_id: str, slot: str) -> str:
+    """Return the id that a slot of a page has in the log, where it is a decision of its own.
+
+    Args:
+        event_id: the page's, as the log has it.
+        slot: what its caller calls the slot.
+    """
+    return _short(f"{event_id}/slots/{slot}")
+
+
+def _short(event_id: str) -> str:
     data = event_id.encode()
     if len(data) <= MAX_EVENT_ID_BYTES:
         return event_id

@@ -5,7 +5,7 @@ from typing import Any
 
 from banditloop_client.schemas import Endpoint
 from serve_app.personalizer import bodies
-from serve_app.personalizer.multi_slot import rank_slots, reward_slots
+from serve_app.personalizer.multi_slot import activate_slots, rank_slots, reward_slots
 from serve_app.personalizer.route import PersonalizerRoute
 from serve_app.personalizer.single_slot import activate_event, rank_single, reward_single
 
@@ -54,7 +54,7 @@ OPERATIONS: tuple[PersonalizerRoute[Any, Any], ...] = (
         Endpoint("POST", "/multislot/events/{event}/activate", NoneType, NoneType, 204),
         "Activate a deferred event, with all of its slots",
         scope="reward",
-        handler=activate_event,
+        handler=activate_slots,
         refusal="InvalidEventIdToActivate",
     ),
 )

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 from banditloop_client.schemas import ActionRequest, RankRequest
@@ -34,6 +35,8 @@ from serve_app.personalizer.explained import inference_explanation
 from serve_app.personalizer.features import FeatureObjects, record_features
 
 SentAction = RankableAction | PlainAction
+_FEATURES = attrgetter("features")
+_ID = attrgetter("id")
 MOST_ACTIONS = 50
 NOTHING: Answer = (204, b"", JSON)
 """What is answered where there is nothing to say."""
@@ -78,14 +81,14 @@ def ranked(
         record: the decision among those that could be chosen.
     """
     ids = record.action_ids
-    pmf = record.pmfs()[0].tolist() if record.chosen else []
+    pmf = memoryview(record.pmf).cast("d").tolist() if record.chosen else []
     order = sorted(range(len(pmf)), key=pmf.__getitem__, reverse=True)
     if pmf:
         at = order.index(record.chosen[0])
         order[0], order[at] = order[at], order[0]
 
     if len(pmf) == len(sent):
-        return [RankedAction(ids[k], pmf[k]) for k in order]
+        return [*map(RankedAction, map(ids.__getitem__, order), map(pmf.__getitem__, order))]
     could = set(ids)
     places = compress(range(len(sent)), (action.id in could for action in sent))
     answer = [RankedAction(action.id, 0.0) for action in sent]
@@ -120,14 +123,17 @@ def actions_of(
         raise TooManyActionsError(
             f"a request has 1 to {MOST_ACTIONS} actions, not {len(sent)}", "actions"
         )
-    names = [action.id for action in sent]
-    sizes = list(map(len, names))
-    if len(set(names)) < len(names) or not 0 < min(sizes) <= max(sizes) <= MAX_ID:
+    names = [*map(_ID, sent)]
+    sizes = {*map(len, names)}
+    if len({*names}) < len(names) or not 0 < min(sizes) <= max(sizes) <= MAX_ID:
         _check_ids(names)
+    if isinstance(sent[0], PlainAction):  # then all are
+        found = map(_FEATURES, sent)
+        return [
+            ActionRequest(name, features) for name, (features,) in zip(names, found, strict=True)
+        ]
     return [
-        ActionRequest(action.id, action.features[0])  # type: ignore[arg-type] # fewer kinds of values
-        if isinstance(action, PlainAction)
-        else ActionRequest(action.id, _features_of(action, at))
+        ActionRequest(action.id, _features_of(action, at))  # type: ignore[arg-type] # none is plain
         for at, action in enumerate(sent)
     ]
 

@@ -38,6 +38,7 @@ from policies.explain.live import Explains, LiveExplainer
 from policies.explain.looked_at import previewed
 from policies.fold.known_prior import KnownPrior
 from policies.items.timeline import ItemTimeline
+from policies.personalizer.pages import parts_pages
 from policies.profiles.known_user import KnownUser
 from policies.ranker import Around, Ranker
 from policies.requests import BareRequest, Item, RankRequest
@@ -110,6 +111,7 @@ class RedisPolicyService:
         self.ranker = Ranker(spec, [], salt=salt)
         self._explainer = LiveExplainer(self.ranker)
         self._equipped: SourceSet | None = None
+        self._parts_pages = parts_pages(spec)
         self._equip(self.artifacts.loaded)
         self._swapping = threading.Lock()
 
@@ -181,6 +183,11 @@ class RedisPolicyService:
         """Whether clients of Personalizer's protocol have set a policy of one slot."""
         own = self.spec.personalizer
         return own is not msgspec.UNSET and own.has_one_slot
+
+    @property
+    def parts_pages(self) -> bool:
+        """Whether each slot of a page of Personalizer's protocol may be a decision of its own."""
+        return self._parts_pages
 
     @property
     def ready(self) -> bool:

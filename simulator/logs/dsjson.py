@@ -261,7 +261,7 @@ def _read(
             if pages and not line.keys:
                 return line
             raise _several_slots(record, "_outcomes")
-        if b'"_slots"' in text and "_slots" in _context_of(text):
+        if b'"_slots"' in text and "_slots" in context_of_line(text):
             raise _several_slots(record, "c._slots")
         if b'"__aid"' in text:
             raise BadRowError(
@@ -280,7 +280,7 @@ def _read(
 def _with_usual_keys(text: bytes, record: TextRecord) -> bytes:
     """Return the line with its label before ``c``, its keys as they are usually written."""
     line = _objects.decode(text)
-    context = _context_of(text)
+    context = context_of_line(text)
 
     # VW reads a label that stands right within ``c``, too.
     label = {
@@ -321,7 +321,8 @@ def _refuse_labels(tree: Any, record: TextRecord) -> None:
         _refuse_labels(value, record)
 
 
-def _context_of(text: bytes) -> dict[str, msgspec.Raw]:
+def context_of_line(text: bytes) -> dict[str, msgspec.Raw]:
+    """Return what a line says under ``c``, by key, undecoded."""
     context = bytes(_objects.decode(text).get("c", msgspec.Raw(b"{}")))
     return _objects.decode(context) if context[:1] == b"{" else {}
 

@@ -189,8 +189,17 @@ def _without_code(refusal):
     return b'{"detail": "wrong"}'
 
 
-def _by_place(event_id, sent, target, names):
+def _by_place(event_id, sent, target, kept):
     return RewardRecord(event_id, sent.value, "r", slot=0)
+
+
+async def _as_a_slate(call, event_id):
+    names = await call.service.slot_names(event_id)
+    return multi_slot._KeptSlots(names, apart=False)
+
+
+async def _by_its_features(call, page, *, is_new):
+    return any(page.features)
 
 
 def _decoded_first(scope):
@@ -314,8 +323,16 @@ MUTANTS = {
         "rewards_find_their_slots_by_name",
     ),
     "drops features of slots": (
-        (multi_slot, "_of_slots", lambda _: {}),
-        "features_of_slots_are_of_the_context",
+        (multi_slot, "_in_slot", lambda context, own: context),
+        "a_slot_with_features_is_a_decision_of_its_own_that_sees_them",
+    ),
+    "forgets that slots were decided by themselves": (
+        (multi_slot, "_kept", _as_a_slate),
+        "rewards_and_activations_find_slots_that_are_decisions_of_their_own",
+    ),
+    "decides each page as its request says": (
+        (multi_slot, "_is_apart", _by_its_features),
+        "an_id_that_has_answered_a_page_goes_on_as_that",
     ),
     "forgets which slots cannot do without what": (
         (barred_slots, "_fillable", lambda admitted: admitted[0]),

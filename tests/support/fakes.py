@@ -39,6 +39,7 @@ from policies.fold.checkpoint import FoldState, decode_state
 from policies.fold.fold import Fold
 from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
+from policies.personalizer.pages import parts_pages
 from policies.profiles.known_user import KnownUser
 from policies.ranker import Ranker
 from policies.sources.base import Candidates, ScoreItems, SourceRequest
@@ -196,6 +197,10 @@ class FakeService:
     def has_one_slot(self) -> bool:
         own = self.ranker.spec.personalizer
         return own is not msgspec.UNSET and own.has_one_slot
+
+    @property
+    def parts_pages(self) -> bool:
+        return parts_pages(self.ranker.spec)
 
     @property
     def ready(self) -> bool:

@@ -2,19 +2,23 @@
 
 They are dsjson. Features that a request gives without a namespace stand there in ``FromUrl`` (of
 the context) and ``j`` (of an action), and an action's id in ``i``: here they have no such names.
+Features of a slot of a page are of its context, under ``slot``.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bandits.errors import BadRowError
 from bandits.values import FeatureMap
-from simulator.logs.dsjson import dsjson_pieces, parse_dsjson
+from simulator.logs.dsjson import context_of_line, dsjson_pieces, parse_dsjson
 from simulator.logs.files import LogFile
 from simulator.logs.rows import LoggedDecision
 from simulator.logs.text_records import Parsed, RecordPiece, TextRecord
-from simulator.logs.vw_features import combine
+from simulator.logs.vw_features import combine, read_json_features
 
 BARE_CONTEXT, BARE_ACTION, IDS = "FromUrl.", "j.", "i."
+OF_SLOT = "slot."
+"""What the features of a slot begin with in its context, as they are logged here."""
 _ID = f"{IDS}id"
 
 
@@ -45,7 +49,11 @@ def parse_exported(record: TextRecord) -> Parsed:
     if parsed is None or isinstance(parsed, str):
         return parsed
     if isinstance(parsed, list):
-        return [(as_served(row), weight) for row, weight in parsed]
+        slots = _slots_of(record)
+        return [
+            (_in_slot(as_served(row), slots[at] if at < len(slots) else {}), weight)
+            for at, (row, weight) in enumerate(parsed)
+        ]
     row, weight = parsed
     return as_served(row), weight
 
@@ -65,6 +73,29 @@ def as_served(row: LoggedDecision) -> LoggedDecision:
             for each in features
         ],
     )
+
+
+def _slots_of(record: TextRecord) -> list[FeatureMap]:
+    """Return the features of each slot of a line, named as here.
+
+    Raises:
+        BadRowError: they are none.
+    """
+    text, where = record.lines[0], record.where()
+    sent = bytes(context_of_line(text).get("_slots", b"[]"))
+    try:
+        # They stand there as actions do.
+        _, slots, _ = read_json_features(b'{"_multi":%b}' % sent, where)
+    except BadRowError as error:
+        message = f"{where}: c._slots is the list of the slots, each an object"
+        raise BadRowError(message, "c._slots") from error
+    return [_without(_without(each, BARE_ACTION), BARE_CONTEXT) for each in slots]
+
+
+def _in_slot(row: LoggedDecision, features: FeatureMap) -> LoggedDecision:
+    """Return a row whose context has the features of its slot, too."""
+    own = {f"{OF_SLOT}{name}": value for name, value in features.items()}
+    return replace(row, context={**row.context, **own}) if own else row
 
 
 def _without(features: FeatureMap, prefix: str) -> FeatureMap:

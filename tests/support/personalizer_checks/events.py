@@ -26,7 +26,7 @@ def rewards_and_activations_of_any_event_are_taken(s: Setting) -> None:
 
 @check
 def an_event_may_be_called_as_a_part_of_its_path(s: Setting) -> None:
-    for event in ("events", "reward", "activate", "multislot"):
+    for event in ("events", "reward", "activate", "multislot", ".."):
         before = len(s.service.of_event("home", event, RewardRecord))
         s["home"].reward(event, 0.5)
         s["home"].activate(event)

@@ -14,10 +14,11 @@ from support.personalizer_checks.parts import (
     actions,
     asked,
     check_of_slots,
+    eventually,
     named,
 )
 
-from bandits.log.records import RewardRecord
+from bandits.log.records import DecisionRecord, RerankedRecord, RewardRecord
 
 
 def page(*slots: str, names: str = "abcdef", **fields: Any) -> dict:
@@ -109,14 +110,95 @@ def an_activation_is_of_all_slots(s: Setting) -> None:
     assert (after["joined"], after["closed"], after["not_activated"]) == (2, 1, 0)
 
 
+def described(*slots: str, **fields: Any) -> dict:
+    """The body of a multi-slot rank whose slots have features: their size is their name."""
+    body = page(*slots, **fields)
+    for slot in body["slots"]:
+        slot["features"] = [{"size": slot["id"], "place": {"x": 2}}]
+    return body
+
+
 @check_of_slots
-def features_of_slots_are_of_the_context(s: Setting) -> None:
-    body = page("top", eventId=named("p"))
-    body["slots"][0]["features"] = [{"size": "large", "place": {"x": 2}}]
-    s["home"].rank_slots(body)
-    context = s.decision(body["eventId"]).context
-    assert context.get("slots.top.size") == "large"
-    assert context.get("slots.top.place.x") == 2.0
+def a_slot_with_features_is_a_decision_of_its_own_that_sees_them(s: Setting) -> None:
+    """Among the actions that those above it have left; what is shared is of all."""
+    event = named("p")
+    body = described("top", "side", "foot", names="cba", eventId=event)
+    body["slots"][0]["excludedActions"] = ["b"]
+    body["slots"][2]["excludedActions"] = ["b", "c"]
+    said = s["home"].rank_slots(body)
+    assert [each["rewardActionId"] for each in said["slots"]] == ["c", "b", "a"]
+    assert s["home"].rank_slots(body) == said
+    for name, left in (("top", ["c"]), ("side", ["b"]), ("foot", ["a"])):
+        record = s.decision(f"{event}/slots/{name}")
+        assert record.action_ids == left
+        assert record.context.get("slot.size") == name
+        assert record.context.get("slot.place.x") == 2.0
+        assert record.context.get("user.plan") == "free"
+    assert s.service.of_event("home", event, DecisionRecord) == []
+
+
+@check_of_slots
+def rewards_and_activations_find_slots_that_are_decisions_of_their_own(s: Setting) -> None:
+    event, before = named("p"), s.service.folded("home").join.counts
+    s["home"].rank_slots(described("one", "two", eventId=event, deferActivation=True))
+    s["home"].reward_slots(event, two=0.5, one=1.0, three=1.0)
+    s["home"].activate_slots(event)
+    for name, value in (("one", 1.0), ("two", 0.5)):
+        rewards = s.service.of_event("home", f"{event}/slots/{name}", RewardRecord)
+        assert [each.value for each in rewards] == [value]
+    after = Counter(s.service.folded("home").join.counts)
+    after.subtract(before)
+    assert (after["joined"], after["closed"], after["not_activated"]) == (2, 2, 0)
+
+
+@check_of_slots
+def an_id_that_has_answered_a_page_goes_on_as_that(s: Setting) -> None:
+    """Whether or not the slots of another request have features; both are decided anew."""
+    for first, then, places in (
+        (page, described, [""]),
+        (described, page, ["/slots/one", "/slots/two"]),
+    ):
+        event = named("p")
+        s["home"].rank_slots(first("one", "two", eventId=event))
+        said = s["home"].rank_slots(then("one", "two", names="ghijkl", eventId=event))
+        assert {each["rewardActionId"] for each in said["slots"]} <= {*"ghijkl"}
+        for place in places:
+            s.decision(f"{event}{place}")
+            assert len(s.service.of_event("home", f"{event}{place}", RerankedRecord)) == 1
+
+
+@check_of_slots
+def what_is_best_depends_on_the_slot(s: Setting) -> None:
+    """An action is learned to be good in one slot, and another one in the other."""
+    best = {"one": "a", "two": "b"}
+
+    def likes(first: str, second: str) -> bool:
+        """Whether the slot that is chosen first likes its best, after some lessons."""
+        body = described(first, second, names="abcd")
+        for _ in range(20):
+            said = s["quick"].rank_slots(body)
+            shown = {each["id"]: each["rewardActionId"] for each in said["slots"]}
+            rewards = {name: float(best[name] == shown[name]) for name in best}
+            s["quick"].reward_slots(said["eventId"], **rewards)
+        event = named("p")
+        s["quick"].rank_slots({**body, "eventId": event})
+        record = s.decision(f"{event}/slots/{first}", "quick")
+        return record.pmfs()[0][record.action_ids.index(best[first])] > 0.5
+
+    if not getattr(s.service, "slots_taught", False):  # once for all clients
+        eventually(lambda: likes("one", "two") & likes("two", "one"), "each slot has its own best")
+        s.service.slots_taught = True
+
+
+@check_of_slots
+def an_apprentices_slots_with_features_have_their_baselines(s: Setting) -> None:
+    event = named("p")
+    body = described("one", "two", names="abcd", eventId=event)
+    body["slots"][0]["baselineAction"], body["slots"][1]["baselineAction"] = "c", "a"
+    said = s["novice"].rank_slots(body)
+    assert [each["rewardActionId"] for each in said["slots"]] == ["c", "a"]
+    for name in ("one", "two"):
+        assert s.decision(f"{event}/slots/{name}", "novice").apprentice is not None
 
 
 @check_of_slots

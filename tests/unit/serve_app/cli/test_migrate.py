@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 from vowpal_wabbit_next import DSJsonFormatParser, Workspace, run_cli_driver
 
-from bandits.errors import SpecError
+from bandits.errors import BadRowError, SpecError
 from bandits.types import ActionSet
 from bandits.vw.learner import VwLearner, load_vw
 from bandits.vw.payloads import decode_model
@@ -205,6 +205,30 @@ def test_a_models_weights_are_carried_over_by_the_names_that_logs_give(tmp_path:
         asked, actions = featurise(spec, Catalogue(), row.context, row.action_ids, row.features, {})
         ours = scorer.scores(asked, actions)
         assert [-theirs[at] for at in range(3)] == pytest.approx(ours.tolist(), abs=1e-5)
+
+
+def test_features_of_a_pages_slots_are_of_their_contexts():
+    """As they are where such a page is asked for here."""
+    page = line(1, random.Random(1))
+    shared = {name: page[name] for name in ("EventId", "Timestamp", "c")}
+    outcomes = [
+        {"_label_cost": -1.0, "_a": [1, 0, 2], "_p": [0.4, 0.3, 0.3]},
+        {"_label_cost": 0.0, "_a": [0, 2], "_p": [0.5, 0.5]},
+    ]
+
+    def rows(slots: Any) -> list[Any]:
+        made = {**shared, "c": {**page["c"], "_slots": slots}, "_outcomes": outcomes}
+        parsed = parse_exported(TextRecord(Path("log.json"), 0, [json.dumps(made).encode()]))
+        return [row for row, _ in parsed]
+
+    first, second = rows([{"Size": "L", "place": {"x": 2}}, {"j": [{"Size": "S"}]}])
+    everywhere = {name: value for name, value in first.context.items() if "slot." not in name}
+    assert first.context == {**everywhere, "slot.Size": "L", "slot.place.x": 2.0}
+    assert second.context == {**everywhere, "slot.Size": "S"}
+    assert (first.action_ids, second.action_ids) == (IDS, ["news", "arts"])
+    assert [row.context for row in rows([])] == [everywhere, everywhere]
+    with pytest.raises(BadRowError, match="_slots is the list"):
+        rows([1, 2])
 
 
 def test_crosses_are_of_what_stands_here_for_their_namespaces(tmp_path: Path):

@@ -14,6 +14,7 @@ from bandits.exploration import EpsilonGreedy
 from bandits.log.records import ActivationRecord, RewardRecord, TickRecord
 from bandits.vw.config import VwConfig
 from policies.items.catalogue import Catalogue
+from policies.rules.pages.page import Page
 from policies.spec import PolicySpec
 from policies.spec.personalizer import PersonalizerSettings
 from serve_app.api.api_keys import Key, KeyRing, secret_hash
@@ -215,6 +216,26 @@ async def test_an_answer_says_why_only_where_the_configuration_asks_for_it(adapt
     assert {each["name"] for each in why["match"]} == {
         *("id", "topic", "live", "user.age", "user.plan", "hour"),
     }
+
+
+async def test_a_page_of_a_policy_with_rules_for_pages_is_one_decision(adapter):
+    """Features of its slots are of the context then; without such rules each slot is decided by itself."""
+    page = {
+        **GOOD,
+        "slots": [
+            {"id": "top", "baselineAction": "news", "features": [{"size": "large"}]},
+            {"id": "side", "baselineAction": "match"},
+        ],
+    }
+    ruled = PolicySpec("home", page=Page(most={"topic": 1}))
+    for spec, places in ((ruled, ["p"]), (PolicySpec("home"), ["p/slots/top", "p/slots/side"])):
+        service = FakeService(fresh_ranker(spec))
+        adapter.app._backend.services["home"] = adapter.services["home"] = service
+        answer = await adapter.post(f"{SHAPES[1]}/multislot/rank", {**page, "eventId": "p"})
+        assert (answer.status_code, len(answer.json()["slots"])) == (201, 2)
+        assert [each.event_id for each in adapter.entries()] == places
+        name = "slots.top.size" if spec is ruled else "slot.size"
+        assert adapter.entries()[0].context[name] == "large"
 
 
 async def test_another_method_is_told_which_there_is(adapter):
