@@ -1,6 +1,7 @@
 """Ids of events: those that callers send, those that are made for them, and those of the log."""
 
 import os
+import secrets
 import string
 from hashlib import blake2b
 
@@ -9,13 +10,13 @@ from bandits.values import MAX_EVENT_ID_BYTES
 
 MAX_ID = 256
 """Characters of an id, of an event or of anything else."""
-_LETTERS = string.ascii_letters + string.digits
+_SUFFIX = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(5))
+"""What ids that are made end with: it tells processes apart, as it told theirs."""
 
 
 def made_event_id() -> str:
     """Return an event id of the form that Personalizer makes."""
-    chance = os.urandom(21)
-    return f"{chance[:16].hex()}-{''.join([_LETTERS[each % 62] for each in chance[16:]])}"
+    return f"{os.urandom(16).hex()}-{_SUFFIX}"
 
 
 def logged_event_id(event_id: str) -> str:

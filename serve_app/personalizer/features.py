@@ -6,7 +6,7 @@ value of null is no feature, and nor is one whose name begins with an underscore
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bandits.errors import InvalidFieldError, InvalidInputError, NonFiniteNumberError
@@ -15,8 +15,12 @@ from policies.requests import MAX_DEPTH
 
 FeatureObject = dict[str, float | str | bool | list[float] | dict[str, Any] | None]
 FeatureObjects = list[FeatureObject | None]
+NAMELESS = "the name of a feature is not empty"
 _IGNORED = "_"
 _SCALARS = frozenset((float, str, bool))
+_SPACED = _SCALARS | {dict}
+_LARGE = 1 << 53
+"""A whole number below this is a float."""
 
 
 def record_features(
@@ -33,14 +37,11 @@ def record_features(
         InvalidFieldError: a name is empty, or a value of no known kind; it names the field.
         NonFiniteNumberError: a number is not finite.
     """
-    # Most are one object without anything inside: as a record has it.
+    # Most are one object with nothing inside, which is as a record has it, or with namespaces.
     only = given[0] if len(given) == 1 else None
-    if only is not None:
-        for name, value in only.items():
-            if type(value) not in _SCALARS or not name or name[0] == _IGNORED:
-                break
-        else:
-            return only  # type: ignore[return-value]
+    plain = None if only is None else _plain(only)
+    if plain is not None:
+        return plain
 
     features: FeatureMap = {}
     for at, each in enumerate(given):
@@ -52,6 +53,44 @@ def record_features(
                 path = target if number is None else target % number
                 raise type(error)(error.message, f"{path}[{at}]{inner}") from error
     return features
+
+
+def _plain(given: FeatureObject) -> FeatureMap | None:
+    """Return texts, numbers and booleans by their names, also those of namespaces.
+
+    None: there is something else, or one name twice.
+    """
+    kinds = {*map(type, given.values())}
+    if not kinds <= _SPACED or not _are_plain(given):
+        return None
+    if dict not in kinds:
+        return given  # type: ignore[return-value] # there are fewer kinds of values in it
+
+    features: FeatureMap = {}
+    count = 0
+    for name, value in given.items():
+        inside = value if isinstance(value, dict) else None
+        count += 1 if inside is None else len(inside)
+        if inside is None:
+            features[name] = value  # type: ignore[assignment] # a scalar
+        elif not _are_plain(inside):
+            return None
+        for inner, scalar in () if inside is None else inside.items():
+            if type(scalar) is int and abs(scalar) < _LARGE:
+                features[f"{name}.{inner}"] = float(scalar)
+            elif type(scalar) in _SCALARS:
+                features[f"{name}.{inner}"] = scalar
+            else:
+                return None
+    return features if len(features) == count else None
+
+
+def _are_plain(names: Iterable[str]) -> bool:
+    """Return whether all are names, and none is ignored."""
+    for name in names:  # noqa: SIM110 - all() takes twice as long
+        if not name or name[0] == _IGNORED:
+            return False
+    return True
 
 
 def _add_all(features: FeatureMap, given: Mapping[str, Any], prefix: str, depth: int) -> None:
@@ -68,7 +107,7 @@ def _add_all(features: FeatureMap, given: Mapping[str, Any], prefix: str, depth:
 
 def _add_any(features: FeatureMap, name: str, value: Any, prefix: str, depth: int) -> None:
     if not name:
-        raise InvalidFieldError("the name of a feature is not empty", prefix.rstrip(".") or None)
+        raise InvalidFieldError(NAMELESS, prefix.rstrip(".") or None)
     if name[0] == _IGNORED or value is None:
         return
 

@@ -1,6 +1,7 @@
 """A route of Personalizer's protocol."""
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,9 @@ from serve_app.api.bodies import decode_body
 from serve_app.api.routes import Route
 from serve_app.api.wire import Answer
 from serve_app.personalizer.naming import named
+
+_IGNORED_NAME = re.compile(rb'_(?<="_)').search
+"""Finds a name that begins with an underscore, by what is rarer in a body than a quote."""
 
 
 class HeadedAnswer(NamedTuple):
@@ -55,9 +59,9 @@ class PersonalizerRoute(Route[Q, A]):
         if self.decoder is None:
             return None
 
-        # A plain body has no name that begins with an underscore, nor an empty or an escaped one.
+        # A plain body has no name that begins with an underscore, nor an escaped one.
         quick = self.plain_decoder
-        if quick is not None and not (b'"_' in body or b'""' in body or b"\\" in body):
+        if quick is not None and b"\\" not in body and _IGNORED_NAME(body) is None:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 return quick.decode(body)
         try:

@@ -7,8 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from itertools import compress
-from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from banditloop_client.schemas import ActionRequest, RankRequest
 from bandits.errors import (
@@ -32,11 +31,9 @@ from serve_app.personalizer.bodies import (
 )
 from serve_app.personalizer.event_ids import MAX_ID, logged_event_id, made_event_id
 from serve_app.personalizer.explained import inference_explanation
-from serve_app.personalizer.features import FeatureObjects, record_features
+from serve_app.personalizer.features import NAMELESS, FeatureObjects, record_features
 
 SentAction = RankableAction | PlainAction
-_FEATURES = attrgetter("features")
-_ID = attrgetter("id")
 MOST_ACTIONS = 50
 NOTHING: Answer = (204, b"", JSON)
 """What is answered where there is nothing to say."""
@@ -88,7 +85,7 @@ def ranked(
         order[0], order[at] = order[at], order[0]
 
     if len(pmf) == len(sent):
-        return [*map(RankedAction, map(ids.__getitem__, order), map(pmf.__getitem__, order))]
+        return [RankedAction(ids[k], pmf[k]) for k in order]
     could = set(ids)
     places = compress(range(len(sent)), (action.id in could for action in sent))
     answer = [RankedAction(action.id, 0.0) for action in sent]
@@ -123,19 +120,24 @@ def actions_of(
         raise TooManyActionsError(
             f"a request has 1 to {MOST_ACTIONS} actions, not {len(sent)}", "actions"
         )
-    names = [*map(_ID, sent)]
+    names = [action.id for action in sent]
     sizes = {*map(len, names)}
     if len({*names}) < len(names) or not 0 < min(sizes) <= max(sizes) <= MAX_ID:
         _check_ids(names)
-    if isinstance(sent[0], PlainAction):  # then all are
-        found = map(_FEATURES, sent)
-        return [
-            ActionRequest(name, features) for name, (features,) in zip(names, found, strict=True)
-        ]
+    if isinstance(sent[0], PlainAction):
+        return _plain_actions(cast("Sequence[PlainAction]", sent), names)  # then all are
     return [
         ActionRequest(action.id, _features_of(action, at))  # type: ignore[arg-type] # none is plain
         for at, action in enumerate(sent)
     ]
+
+
+def _plain_actions(sent: Sequence[PlainAction], names: Sequence[str]) -> list[ActionRequest]:
+    found: list[FeatureMap] = [action.features[0] for action in sent]  # type: ignore[misc] # fewer kinds
+    nameless = [at for at, features in enumerate(found) if "" in features]
+    if nameless:
+        raise InvalidFieldError(NAMELESS, f"actions[{nameless[0]}].features[0]")
+    return [*map(ActionRequest, names, found)]
 
 
 def _features_of(action: RankableAction, at: int) -> FeatureMap:
