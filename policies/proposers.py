@@ -176,7 +176,8 @@ class Proposers:
         sources = offered.sources
         if not sources.proposing:
             raise EmptyActionsError(
-                f"policy {self._spec.name} has no sources: send the actions to choose from",
+                f"policy {self._spec.name} has no source that proposes items: send the actions to"
+                " choose from",
                 "actions",
             )
 

@@ -67,7 +67,11 @@ def choose_spec(report: RankingReport, *, name: str, artifact: str) -> ChosenSpe
         DataSetError: no source proposes anything.
     """
     if not report.pools:
-        raise DataSetError("none of these sources proposes anything: they score what others do", "")
+        raise DataSetError(
+            "none of these sources proposes anything: they score what others do, or the actions"
+            " that requests bring",
+            "",
+        )
     sources, why_sources = _sources(report)
     limit, why_limit = _limit(report)
     learned, why_learner = _learner(report)

@@ -284,9 +284,13 @@ def test_what_a_file_says_of_a_source_that_is_not_trained_is_said_to_be_of_no_ac
     assert "--fit: sasrec is not trained" in said
     assert "--fit: content is not trained" in said
 
-    fit.write_text("sasrec: {blocks: 0}")
-    with pytest.raises(ArtifactError, match=r"fit.yaml: sasrec.blocks: Expected `int` >= 1"):
-        run(*arguments, "--sources", "popular")
+    for wrong, why in (
+        ("sasrec: {blocks: 0}", "sasrec.blocks: Expected `int` >= 1"),
+        ("als: 3", "als: Expected `object`, got `int`"),
+    ):
+        fit.write_text(wrong)
+        with pytest.raises(ArtifactError, match=f"fit.yaml: {why}"):
+            run(*arguments, "--sources", "popular")
 
 
 def test_what_goes_together_is_demanded(data: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from bandits.errors import ArtifactError, BanditloopError
+from bandits.errors import ArtifactError, BanditloopError, InvalidFieldError
 from policies.typed_yaml import as_type, parse_yaml
 from serve_app.cli.terminal import empty_table, output, progress_bar, ray_kept_quiet, say
 
@@ -40,6 +40,9 @@ def read_fit(path: Path) -> "TrainConfig":
         return with_changes(TrainConfig(), changes)
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}", "fit") from error
+    except InvalidFieldError as error:
+        where = f"{error.target}: " if error.target else ""
+        raise ArtifactError(f"{path}: {where}{error.message}", error.target or "fit") from error
     except BanditloopError as error:
         raise ArtifactError(f"{path}: {error.message}", error.target or "fit") from error
 

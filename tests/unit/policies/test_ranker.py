@@ -106,7 +106,7 @@ async def test_a_request_that_cannot_be_answered_is_refused_by_the_name_of_its_f
 
 
 async def test_a_policy_without_sources_asks_for_actions():
-    with pytest.raises(EmptyActionsError, match="no sources"):
+    with pytest.raises(EmptyActionsError, match="no source that proposes"):
         await fresh_ranker(PolicySpec("home")).rank(RankRequest(user_id="u"))
 
 
