@@ -6,6 +6,7 @@ one slot, so on one node; different partitions may be on different ones.
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol, TypeAlias, cast
 
 import redis
@@ -73,6 +74,35 @@ def blocking_client(url: str, *, timeout_s: float = 30.0) -> Redis:
         cluster: Any = RedisCluster.from_url(without_cluster(url), **options)
         return cast("Redis", cluster)
     return redis.Redis.from_url(url, **options)
+
+
+def as_sent(client: Redis, command: bytes, *words: str | int) -> Any:
+    """Return what Redis answers to XRANGE, XREVRANGE or XREAD, with fields one after the other.
+
+    redis-py makes a dict of every entry that an answer to these names in text has. That of one
+    server leaves alone what a name in bytes is answered; that of a cluster takes no such name.
+
+    Args:
+        client: of one Redis, or of a cluster.
+        command: the command's name.
+        words: what stands behind it.
+    """
+    asked: Any = client
+    if not isinstance(client, RedisCluster):
+        return asked.execute_command(command, *words)
+    answer = asked.execute_command(command.decode(), *words)
+    if command != b"XREAD":
+        return _undone(answer)
+    named = answer.items() if isinstance(answer, dict) else answer or ()
+    return [
+        (name, _undone(entries[0] if isinstance(answer, dict) else entries))
+        for name, entries in named
+    ]
+
+
+def _undone(entries: Any) -> list[tuple[bytes, list[bytes]]]:
+    """Return entries with their fields one after the other, as Redis sends them."""
+    return [(entry_id, [*chain.from_iterable(fields.items())]) for entry_id, fields in entries]
 
 
 def asyncio_client(url: str, *, timeout_s: float) -> AsyncRedis:

@@ -2,17 +2,14 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
-
-from redis.cluster import RedisCluster
 
 from bandits.errors import CodecError, EventConflictError, LogUnavailableError, MissingBlobError
 from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
-from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, now_ms
+from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, as_sent, now_ms
 from serve_app.store.keys import REMEMBERED_S, Keys, LogKeys
 from serve_app.store.replicas.known_appends import (
     APPEND_ONCE,
@@ -27,7 +24,7 @@ from serve_app.store.replicas.shared_wire import TIMEOUT_S, SharedWire
 
 FIELD = b"r"
 XRANGE, XREVRANGE, XREAD = b"XRANGE", b"XREVRANGE", b"XREAD"
-"""In bytes: redis-py makes a dict of every entry that an answer to these names in text has."""
+"""In bytes: see ``as_sent``."""
 SPAN_S = 60
 ATTEMPTS = 3
 """How often an entry is appended whose answer is lost."""
@@ -265,7 +262,7 @@ class RedisLog:
         """
         if through is None:
             return read_entries(self._raw(after, count, block_ms, beside), self._count)
-        found = self._ask(XRANGE, self._keys.log, f"({after}", through, "COUNT", count)
+        found = as_sent(self._client, XRANGE, self._keys.log, f"({after}", through, "COUNT", count)
         return read_entries(_raw_entries(found), self._count)
 
     def read_back(self, before: str | None = None, *, count: int = 1000) -> list[LogEntry]:
@@ -276,7 +273,7 @@ class RedisLog:
             count: how many entries at most.
         """
         newest = "+" if before is None else f"({before}"
-        found = self._ask(XREVRANGE, self._keys.log, newest, "-", "COUNT", count)
+        found = as_sent(self._client, XREVRANGE, self._keys.log, newest, "-", "COUNT", count)
         return read_entries(_raw_entries(found), self._count)
 
     def _raw(
@@ -284,27 +281,12 @@ class RedisLog:
     ) -> list[tuple[str, bytes]]:
         waits: list[str | int] = [] if block_ms is None else ["BLOCK", block_ms]
         streams = {self._keys.log: after, **({} if beside is None else {beside: START})}
-        answer = self._ask(XREAD, "COUNT", count, *waits, "STREAMS", *streams, *streams.values())
+        answer = as_sent(
+            self._client, XREAD, "COUNT", count, *waits, "STREAMS", *streams, *streams.values()
+        )
         if not answer:
             return []
         return _raw_entries(dict(answer).get(self._keys.log.encode(), ()))
-
-    def _ask(self, command: bytes, *words: str | int) -> Any:
-        """Return what Redis answers to a command that is named in bytes: as it is."""
-        client: Any = self._client
-        has_nodes = isinstance(self._client, RedisCluster)
-        if not has_nodes:
-            return client.execute_command(command, *words)
-
-        # That of a cluster takes names in text alone, and gives fields by name.
-        answer = client.execute_command(command.decode(), *words)
-        if command != XREAD:
-            return _as_sent(answer)
-        named = answer.items() if isinstance(answer, dict) else answer or ()
-        return [
-            (name, _as_sent(entries[0] if isinstance(answer, dict) else entries))
-            for name, entries in named
-        ]
 
     def between(self, after: str, through: str | None = None) -> Iterator[LogEntry]:
         """Yield the entries of a part of the log, in order.
@@ -376,11 +358,6 @@ class RedisLog:
             data: those bytes.
         """
         self._client.set(self._keys.blob(name), data)
-
-
-def _as_sent(entries: Any) -> list[tuple[bytes, list[bytes]]]:
-    """Return entries with their fields one after the other, as Redis sends them."""
-    return [(entry_id, [*chain.from_iterable(fields.items())]) for entry_id, fields in entries]
 
 
 def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:

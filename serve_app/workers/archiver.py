@@ -21,7 +21,7 @@ from bandits.log.positions import START, is_after, position_ms
 from policies.archive.archive import ArchiveReader, ArchiveWriter, archive_folder
 from policies.archive.range_file import Range, hour_of
 from policies.archive.shared import Shared, shared_folder
-from serve_app.store.archiving.archived import ArchivedStream, Committed
+from serve_app.store.archiving.archived import ArchivedStream, Committed, StreamSize
 from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.keys import ActivityKeys, ItemsKeys, Keys, LogKeys
 
@@ -37,13 +37,25 @@ log = logging.getLogger("banditloop.archiver")
 
 @dataclass(slots=True)
 class _Scan:
-    """The range that would come next, as far as the stream has been looked at."""
+    """The range that would come next, as far as the stream has been looked at.
+
+    ``added`` and ``length``: what the stream had when ``last`` was its newest entry, without what
+    was trimmed since; None where that is not known.
+    """
 
     previous: str
     last: str
     first: str = ""
     count: int = 0
     closed: bool = field(default=False)
+    added: int | None = None
+    length: int = 0
+
+    def after(self, previous: str) -> "_Scan":
+        """Return the scan of the range that begins behind an entry."""
+        if previous != self.last:
+            return _Scan(previous, previous)
+        return _Scan(previous, previous, added=self.added, length=self.length)
 
     def take(self, entry_id: str, limit: int) -> None:
         """Let the range grow by the next entry of the stream, or end before it."""
@@ -51,6 +63,18 @@ class _Scan:
             self.closed = True
         if not self.closed:
             self.first, self.last, self.count = self.first or entry_id, entry_id, self.count + 1
+            self.added = None if self.added is None else self.added + 1
+            self.length += 1
+
+    def growth(self, now: StreamSize) -> int | None:
+        """Return how many entries have come since; None where that has to be looked at.
+
+        Where nothing else was removed, as many are there more as were added.
+        """
+        if self.added is None or now.added is None:
+            return None
+        grown = now.added - self.added
+        return grown if 0 <= grown == now.length - self.length else None
 
 
 class Archiver:
@@ -178,27 +202,50 @@ class Archiver:
         Returns how many entries were removed: up to some 10,000 at a time, so that nobody waits for
         it; 0 when there are no more.
         """
-        return self._stream.trim(self._retain_ms)
+        removed = self._stream.trim(self._retain_ms)
+        self._scan.length -= removed
+        return removed
 
     def _next_range(self, previous: str) -> Range | None:
         """Return the range after ``previous``; None while it is not due."""
         if self._scan.previous != previous:
-            self._scan = _Scan(previous, previous)
+            self._scan = self._scan.after(previous)
 
         # The stream is looked at once: what was seen of the range is remembered.
-        scan = self._scan
-        while not scan.closed and scan.count < self._max_entries:
-            ids = self._stream.ids_after(scan.last)
-            for entry_id in ids:
-                scan.take(entry_id, self._max_entries)
-            if not ids:
-                break
+        scan, size = self._scan, self._stream.size()
+        if size is not None and not scan.closed and not self._grow(scan, size):
+            while not scan.closed and scan.count < self._max_entries:
+                ids = self._stream.ids_after(scan.last, size.last)
+                for entry_id in ids:
+                    scan.take(entry_id, self._max_entries)
+                if not ids:
+                    scan.added, scan.length = size.added, size.length
+                    break
 
         if not scan.count:
             return None
         if not scan.closed and scan.count < self._max_entries and self._young(scan.first):
             return None
         return Range(previous, scan.first, scan.last, scan.count)
+
+    def _grow(self, scan: _Scan, size: StreamSize) -> bool:
+        """Let a range grow by all that has come, if it may; no entry but its first is read.
+
+        Args:
+            scan: of the range.
+            size: of the stream.
+        """
+        grown = scan.growth(size)
+        if grown is None or scan.count + grown > self._max_entries:
+            return False
+        if not grown:
+            return True
+        first = scan.first or next(iter(self._stream.ids_after(scan.last, count=1)), "")
+        if not first or hour_of(first) != hour_of(size.last):
+            return False
+        scan.first, scan.last, scan.count = first, size.last, scan.count + grown
+        scan.added, scan.length = size.added, size.length
+        return True
 
     def _young(self, first: str) -> bool:
         return self._stream.now_ms() - position_ms(first) < self._max_age_ms

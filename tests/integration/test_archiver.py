@@ -108,6 +108,47 @@ def test_a_range_ends_with_its_hour_its_age_or_its_size(client, tmp_path):
     assert list(reader.raw()) == stream(client)
 
 
+@pytest.mark.usefixtures("small_nodes")
+def test_what_a_stream_grows_by_is_counted_and_not_read(client, tmp_path):
+    """Nor does it matter that somebody has removed an entry, or trimmed what is archived."""
+    fill(client, 12)
+    client.set(KEYS.needed, "9999999999999-0")
+    archiver = Archiver(client, "home", tmp_path, max_entries=400, max_age_s=1e9, retain_s=0.0)
+
+    def add(count: int) -> None:
+        pipeline = client.pipeline()
+        for _ in range(count):
+            pipeline.xadd(KEYS.log, {FIELD: encode(TickRecord())})
+        pipeline.execute()
+
+    def calls() -> int:
+        return int(client.info("commandstats")["cmdstat_xrange"]["calls"])
+
+    add(5)
+    assert archiver.step()  # what is of an hour before
+    assert not archiver.step()
+    trimmed = 0
+    for _ in range(3):
+        add(50)
+        before = calls()
+        assert not archiver.step()
+        assert calls() == before
+        trimmed += archiver.trim()
+    assert trimmed == 10
+
+    # One that is gone was there when the others were counted; what comes then is read again.
+    add(3)
+    client.xdel(KEYS.log, stream(client)[-2][0])
+    add(20)
+    assert not archiver.step()
+    add(250)
+    finish(archiver)
+    finish(Archiver(client, "home", tmp_path, max_entries=400, max_age_s=0.0))
+    reader = ArchiveReader(tmp_path, "home")
+    assert [*reader.raw()][12:] == [entry for entry in stream(client) if entry[0] > f"{OLD + 11}-0"]
+    assert [each.range.count for each in reader.ranges()] == [12, 400, 27]
+
+
 def test_a_blob_that_nobody_stored_does_not_hold_up_the_log(client, tmp_path):
     client.xadd(KEYS.log, {FIELD: encode(CatalogueRecord(digest(b"unknown")))})
     finish(Archiver(client, "home", tmp_path, **AT_ONCE))

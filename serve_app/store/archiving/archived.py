@@ -10,14 +10,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from bandits.log.positions import START
 from policies.archive.range_file import Range
-from serve_app.store.clients import Redis, now_ms
-from serve_app.store.event_log import FIELD
+from serve_app.store.clients import Redis, as_sent, now_ms
+from serve_app.store.event_log import FIELD, XRANGE
 from serve_app.store.keys import LogKeys
 
 READ = 256
@@ -97,6 +98,20 @@ class Committed:
         return self.newest.last != self.written
 
 
+class StreamSize(NamedTuple):
+    """What a stream has had and has, as the server counts it.
+
+    Attributes:
+        last: the id of the newest entry that it has had.
+        added: how many it has had; None where the server does not count them (Redis before 7).
+        length: how many it has.
+    """
+
+    last: str
+    added: int | None
+    length: int
+
+
 class ArchivedStream:
     """The stream of one log as archivers see it: what is to be archived, and what is agreed.
 
@@ -149,9 +164,26 @@ class ArchivedStream:
         """Count failures, for metrics."""
         self._client.hincrby(self._keys.archive, "failures", count)
 
-    def ids_after(self, position: str) -> list[str]:
-        """Return the ids of the next entries, at most READ."""
-        batch: Any = self._client.xrange(self._keys.log, f"({position}", count=READ)
+    def size(self) -> StreamSize | None:
+        """Return the size of the stream; None where there is none yet."""
+        try:
+            said: Any = self._client.xinfo_stream(self._keys.log)
+        except ResponseError:
+            return None
+        return StreamSize(
+            said["last-generated-id"].decode(), said.get("entries-added"), said["length"]
+        )
+
+    def ids_after(self, position: str, through: str = "+", count: int = READ) -> list[str]:
+        """Return the ids of the next entries.
+
+        Args:
+            position: the id to begin behind.
+            through: the last id to return.
+            count: how many at most.
+        """
+        words = f"({position}", through, "COUNT", count
+        batch = as_sent(self._client, XRANGE, self._keys.log, *words)
         return [entry_id.decode() for entry_id, _ in batch]
 
     def raw(self, first: str, last: str) -> Iterator[tuple[str, bytes]]:
@@ -163,7 +195,7 @@ class ArchivedStream:
         """
         start = first
         while True:
-            batch: Any = self._client.xrange(self._keys.log, start, last, count=READ)
+            batch = as_sent(self._client, XRANGE, self._keys.log, start, last, "COUNT", READ)
             for entry_id, fields in batch:
                 yield entry_id.decode(), _record_bytes(fields)
             if len(batch) < READ:
@@ -176,9 +208,12 @@ class ArchivedStream:
         return None if data is None else bytes(data)
 
 
-def _record_bytes(fields: dict[bytes, bytes]) -> bytes:
+def _record_bytes(fields: list[bytes]) -> bytes:
     """Return the record field as it is.
 
     For an entry without one, which nobody can decode, all its fields are returned as a msgpack map.
     """
-    return fields[FIELD] if FIELD in fields else msgspec.msgpack.encode(fields)
+    if len(fields) == 2 and fields[0] == FIELD:
+        return fields[1]
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    return named[FIELD] if FIELD in named else msgspec.msgpack.encode(named)
