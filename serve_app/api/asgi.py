@@ -33,6 +33,7 @@ from serve_app.api.wire import (
     Receive,
     Scope,
     Send,
+    check_path,
     encode,
     read_body,
     split_path,
@@ -142,6 +143,8 @@ class Api:
             )
 
         # A parameter is checked before a body is waited for.
+        if resource.has_parameters:
+            check_path(scope)
         parameters, asked = resource.parameters(parts), route.endpoint.query
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
         body, decoder = b"", route.decoder

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import msgspec
 
@@ -44,9 +44,27 @@ ORDINARY = BodyLimit()
 def split_path(scope: Scope) -> list[str]:
     """Split the path before it is unquoted, so that an escaped slash is part of an event_id."""
     raw = scope.get("raw_path") or quote(scope["path"]).encode()
-    path = raw.decode("ascii", "replace").split("?")[0]
+    path = raw.decode("utf-8", "replace").split("?")[0]
     parts = path.split("/")
     return [unquote(part) for part in parts] if "%" in path else parts
+
+
+def check_path(scope: Scope) -> None:
+    """Refuse a path that is no text: the names of several would be read as one.
+
+    Raises:
+        InvalidFieldError: it is not UTF-8.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%" not in raw and raw.isascii():
+        return
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError as error:
+        raise errors.InvalidFieldError(
+            f"it is not UTF-8 ({error.reason}): quote the bytes of UTF-8, as of ä %C3%A4",
+            "path",
+        ) from error
 
 
 async def read_body(scope: Scope, receive: Receive, limit: BodyLimit) -> bytes:

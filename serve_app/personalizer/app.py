@@ -24,6 +24,7 @@ from serve_app.api.wire import (
     Receive,
     Scope,
     Send,
+    check_path,
     encode,
     read_body,
     split_path,
@@ -178,6 +179,7 @@ class PersonalizerApi:
             path = "/".join(parts)
             raise errors.NotFoundError(f"Personalizer has no operation {path}", "path")
 
+        check_path(scope)
         scope[ROUTE_LABEL] = f"{ROOM}:{resource.label}"
         operation = resource.routes.get(method)
         if not isinstance(operation, PersonalizerRoute):

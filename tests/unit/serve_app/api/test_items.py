@@ -17,6 +17,7 @@ from policies.requests import Item
 from policies.sources import Candidates, load_sources
 from policies.spec import ContentSource, PolicySpec
 from serve_app.api.asgi import Api
+from serve_app.api.wire import check_path, split_path
 from serve_app.replica.metrics import Metrics
 
 ITEMS = "/v1/policies/home/items"
@@ -53,6 +54,8 @@ def many(count: int) -> dict:
 BAD = {
     "another id than the path's": ("PUT", "/a", {"id": "b"}, 422, "invalid_item_id", "id"),
     "an id that is too long": ("PUT", "/" + "a" * 1001, {}, 422, "invalid_item_id", "item_id"),
+    "an id that is not UTF-8": ("PUT", "/a%FF", {}, 422, "invalid_field", "path"),
+    "half a character as an id": ("DELETE", "/%ED%A0%80", None, 422, "invalid_field", "path"),
     "no id": ("POST", "", {"items": [{"id": ""}]}, 422, "invalid_item_id", "items[0].id"),
     "no items": ("POST", "", many(0), 422, "too_many_items", "items"),
     "10,001 items": ("POST", "", many(MAX_ITEMS + 1), 422, "too_many_items", "items"),
@@ -233,6 +236,16 @@ async def test_items_become_changes_of_the_log(service):
         "tags": ["z"],
     }
     assert gone == ItemChange("delete", "c")
+
+
+async def test_an_id_is_what_its_bytes_are_in_utf_8(service):
+    """Quoted or not: where it is no text, it would be one item with all others that are none."""
+    assert (await service.send("DELETE", f"{ITEMS}/%C3%84pfel")).status_code == 200
+    assert service.home.changes == [ItemChange("delete", "Äpfel")]
+    for raw in ("/%C3%84/a%2Fb", "/Ä/a%2Fb"):
+        scope = {"raw_path": raw.encode()}
+        check_path(scope)
+        assert split_path(scope) == ["", "Ä", "a/b"]
 
 
 async def test_a_page_is_asked_for_behind_the_path(service):
