@@ -42,7 +42,8 @@ class Sample:
     largest weight, and the range of rewards and predictions, that were seen. ``skewness``: that of
     a row's part of the value, where the value is a mean of such parts; 0 where nobody says it.
     ``effective``: how many rows the standard error is made of, as far as weights go; infinite where
-    nobody says it.
+    nobody says it. ``draws``: how many draws the weights were found by; infinite where they are
+    exact. The rows share what such weights are off by, so that no number of rows takes it away.
     """
 
     moments: Moments
@@ -53,6 +54,7 @@ class Sample:
     rewards: tuple[float, float]
     skewness: float = 0.0
     effective: float = math.inf
+    draws: float = math.inf
 
     @property
     def point(self) -> float:
@@ -64,7 +66,8 @@ class Sample:
         """Its standard error; infinite below two rows, or where the function has no value."""
         if self.moments.n < 2 or not math.isfinite(self.point):
             return math.inf
-        return self.moments.stderr(self.gradient(self.moments.mean))
+        n = self.moments.n
+        return self.moments.stderr(self.gradient(self.moments.mean)) * math.sqrt(1 + n / self.draws)
 
 
 def per_decision(sample: Sample) -> Sample:

@@ -1,8 +1,8 @@
 """Estimators of pages: how often their intervals hold the truth, on the frozen ``positions`` world.
 
-    python -m benchmarks.replay.slates --logs 200 [--estimators sips,iips]
+    python -m benchmarks.replay.slates --logs 200 [--first 1000] [--estimators sips,iips] [--policies uniform]
 
-Every log is so many visits of a world of its own (seeds 0, 1, ...), with the lists that the world's
+Every log is so many visits of a world of its own (seeds 0, 1, ..., or from --first on), with the lists that the world's
 logging policy shows. Each estimator says what another policy would have earned on these pages; the
 truth is what its pages earn on average, computed from the world's parameters by filling many pages
 of each visit. A row of the table is one policy and one estimator: how many of the logs' 95%
@@ -72,12 +72,10 @@ def rows_of(world: FrozenWorld, count: int) -> list[LoggedDecision]:
         count: How many visits.
     """
     visits = np.arange(count)
-    lists, ids = logged_lists(world, visits), world.people.item_ids
+    shown, ids = logged_lists(world, visits).items, world.people.item_ids
     slots, uniform = world.slots, world.log_uniform
     weights = world.log_weights(np.arange(len(ids)))
-    draws = world.draws(
-        np.repeat(visits, slots), np.tile(np.arange(slots), count), lists.items.ravel()
-    )
+    draws = world.draws(np.repeat(visits, slots), np.tile(np.arange(slots), count), shown.ravel())
     rewards = world.rewards(draws).reshape(count, slots)
     rows = []
     for visit in range(count):
@@ -85,7 +83,7 @@ def rows_of(world: FrozenWorld, count: int) -> list[LoggedDecision]:
         for slot in range(slots):
             mine = weights[left]
             pmf = (1.0 - uniform) * mine / mine.sum() + uniform / len(left)
-            chosen = left.index(int(lists.items[visit, slot]))
+            chosen = left.index(int(shown[visit, slot]))
             rows.append(
                 LoggedDecision(
                     event_id=f"v{visit}",
@@ -161,6 +159,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--logs", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first log")
     parser.add_argument("--visits", type=int, default=2000)
     parser.add_argument("--horizon", type=int, default=10)
     parser.add_argument(
@@ -169,13 +168,20 @@ def main() -> int:
         default=tuple(SLATE_FORMULAS),
         help="some of them, with commas; pi and snpi take most of the time",
     )
+    parser.add_argument(
+        "--policies", type=lambda text: text.split(","), help="some of them, with commas"
+    )
     given = parser.parse_args()
     print(describe())
 
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for seed in range(given.logs):
+    for seed in range(given.first, given.first + given.logs):
         world = frozen_world("positions", seed, visits=given.visits)
-        targets = targets_of(world, given.visits)
+        targets = [
+            (target, weights)
+            for target, weights in targets_of(world, given.visits)
+            if given.policies is None or target.name in given.policies
+        ]
         question = SlateQuestion(
             [target for target, _ in targets], given.estimators, horizon=given.horizon
         )
@@ -189,7 +195,7 @@ def main() -> int:
                 found[target.name, name].append(
                     Row(each.value - truth, each.stderr, low <= truth <= high, each.verdict)
                 )
-        print(f"{seed + 1} of {given.logs} logs", end="\r", file=sys.stderr)
+        print(f"{seed - given.first + 1} of {given.logs} logs", end="\r", file=sys.stderr)
 
     print(f"{given.logs} logs of {given.visits:,} pages of {given.horizon} slots")
     print(

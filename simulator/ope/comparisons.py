@@ -114,6 +114,7 @@ class Difference:
             self._largest(),
             self._rewards(),
             effective=self._effective(),
+            draws=self._draws(),
         )
         sample = per_decision(sample) if self._counted else sample
         low, high, note = interval.bounds(sample)
@@ -158,6 +159,10 @@ class Difference:
 
     def _effective(self) -> float:
         """Return how many rows count; infinite where the limit of many is taken."""
+        return math.inf
+
+    def _draws(self) -> float:
+        """Return how many draws the weights were found by; infinite where they are exact."""
         return math.inf
 
     def _rewards(self) -> RewardRange:

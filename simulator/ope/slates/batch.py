@@ -1,5 +1,6 @@
 """Whole pages as rows: what estimators of slates need of a log and one target policy."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ class SlateBatch(SessionBatch):
             above.
         page_weights: float64[n], those of the pseudo-inverse; None where they cannot be had.
         page_second: float64[n], the means of their squares under the logging policy.
+        page_draws: how many pages they were found by; infinite where these are all that there are.
     """
 
     lengths: NDArray[np.integer]
@@ -41,6 +43,7 @@ class SlateBatch(SessionBatch):
     slot_second: Float64 | None = None
     page_weights: Float64 | None = None
     page_second: Float64 | None = None
+    page_draws: float = math.inf
 
 
 def rewards_of_pages(rewards: Float64, there: NDArray[np.bool_], kind: PageReward) -> Float64:
@@ -73,6 +76,7 @@ def slate_batch(
     slot_second: Float64 | None = None,
     page_weights: Float64 | None = None,
     page_second: Float64 | None = None,
+    page_draws: float = math.inf,
     page_reward: PageReward = "sum",
 ) -> SlateBatch:
     """Return pages from what is known of each slot.
@@ -94,6 +98,7 @@ def slate_batch(
         slot_second: float64[n, S].
         page_weights: float64[n].
         page_second: float64[n].
+        page_draws: see SlateBatch.
         page_reward: what a page earns.
 
     Raises:
@@ -121,4 +126,5 @@ def slate_batch(
         slot_second=slot_second,
         page_weights=page_weights,
         page_second=page_second,
+        page_draws=page_draws,
     )

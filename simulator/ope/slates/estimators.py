@@ -172,6 +172,7 @@ class SlateEstimator:
             rewards,
             skewness,
             effective_rows(self._slots.seen[slots]),
+            self._slots.draws,
         )
 
 
@@ -216,18 +217,23 @@ class SlateDifference(Difference):
     def _effective(self) -> float:
         return min(effective_rows(slots.seen) for slots in self._both)
 
+    def _draws(self) -> float:
+        return min(slots.draws for slots in self._both)
+
 
 class SlotsSeen:
     """What tells of the weights of each slot of pages, or of whole pages: a monoid.
 
     A page that has ended counts in the slots below, with the weight that it has there and without a
-    reward: values are of pages. ``pages``: int64[S], how many have each slot.
+    reward: values are of pages. ``pages``: int64[S], how many have each slot. ``draws``: how many
+    draws the weights of pages were found by.
     """
 
     def __init__(self, formula: SlateFormula) -> None:
         count = formula.horizon if formula.by_slot else 1
         self.rows = [Diagnostics() for _ in range(count)]
         self.pages = np.zeros(count, np.int64)
+        self.draws = math.inf
         self._formula = formula
 
     @property
@@ -239,6 +245,8 @@ class SlotsSeen:
         """Add pages."""
         formula, used = self._formula, self._formula.used(batch)
         ones = np.ones(len(batch))
+        if formula.weights == "pseudo_inverse":
+            self.draws = min(self.draws, batch.page_draws)
         for slot, diagnostics in enumerate(self.rows):
             self.pages[slot] += int((batch.lengths > slot).sum())
             weights = np.ascontiguousarray(used[:, slot])
@@ -260,6 +268,7 @@ class SlotsSeen:
     def merge(self, other: "SlotsSeen") -> None:
         """Add the pages of another, of the same formula."""
         self.pages += other.pages
+        self.draws = min(self.draws, other.draws)
         for mine, theirs in zip(self.rows, other.rows, strict=True):
             mine.merge(theirs)
 

@@ -71,6 +71,20 @@ def page_weights(pages: Pages, marginals: Float64) -> tuple[Float64, Float64]:
     return weights, second
 
 
+def draws_of(pages: Pages) -> float:
+    """Return how many pages the weights are found by; infinite where all that there are are listed.
+
+    Args:
+        pages: of the log.
+    """
+    actions = pages.batch.actions
+    assert actions is not None  # noqa: S101 - of every batch of pages
+    counts = actions.counts[pages.starts[:-1]]
+    kinds = set(zip(counts.tolist(), pages.lengths.tolist(), strict=True))
+    is_listed = all(math.perm(count, slots) <= LISTED for count, slots in kinds)
+    return math.inf if is_listed else DRAWN
+
+
 def rule_of(pmfs: Float64, places: NDArray[np.int64]) -> Rule | None:
     """Return the rule by which a page was filled; None if it is not of the kind.
 

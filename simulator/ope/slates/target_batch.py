@@ -1,5 +1,6 @@
 """A target policy's choices on pages of the log, as the rows that estimators take."""
 
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -14,7 +15,7 @@ from simulator.ope.slates.formulas import Weights
 from simulator.ope.slates.kernels import weigh_slots
 from simulator.ope.slates.marginals import slot_marginals
 from simulator.ope.slates.pages import Pages, rows_of_first_slots
-from simulator.ope.slates.pseudo_inverse import page_weights
+from simulator.ope.slates.pseudo_inverse import draws_of, page_weights
 from simulator.ope.targets import LoggingTarget, RowTarget, demand_actions
 
 OFF_THE_PATH: frozenset[Weights] = frozenset({"slot", "pseudo_inverse"})
@@ -70,6 +71,7 @@ def target_slate_batch(
     missing = pages.laid_out((never if known else 0.0) + mass_outside(mass))
 
     slot_weights = slot_missing = slot_second = own_weights = page_second = None
+    draws = math.inf
     marginals = marginals_of(target, pages) if known and OFF_THE_PATH & set(needed) else NOTHING
     if "slot" in needed and known:
         weights, lacking, slot_squares = weigh_slots(
@@ -79,6 +81,7 @@ def target_slate_batch(
         slot_second = pages.laid_out(slot_squares, 1.0)
     if "pseudo_inverse" in needed and known:
         own_weights, page_second = page_weights(pages, marginals)
+        draws = draws_of(pages)
 
     return slate_batch(
         keys,
@@ -93,6 +96,7 @@ def target_slate_batch(
         slot_second=slot_second,
         page_weights=own_weights,
         page_second=page_second,
+        page_draws=draws,
         page_reward=page_reward,
     )
 

@@ -23,13 +23,14 @@ from simulator.logs.archive.pieces import archive_pieces
 from simulator.logs.formats import open_log
 from simulator.logs.left_out import LeftOut
 from simulator.logs.rows import LoggedDecision, MemoryPiece, key_of
+from simulator.ope.slates import pseudo_inverse
 from simulator.ope.slates.batch import slate_batch
 from simulator.ope.slates.estimators import SlateEstimator
 from simulator.ope.slates.formulas import SLATE_FORMULAS
 from simulator.ope.slates.kernels import weigh_slots
 from simulator.ope.slates.marginals import slot_marginals
 from simulator.ope.slates.pages import BROKEN, WIDER, pages_of
-from simulator.ope.slates.pseudo_inverse import page_weights, rule_of
+from simulator.ope.slates.pseudo_inverse import draws_of, page_weights, rule_of
 from simulator.ope.slates.target_batch import marginals_of, target_slate_batch
 from simulator.ope.targets import ColumnTarget, LoggingTarget, RowTarget, UniformTarget
 from simulator.replay.evaluate_slates import SlateQuestion, evaluate_slates
@@ -215,6 +216,48 @@ def test_weights_of_the_pseudo_inverse_have_the_means_they_should(name):
     assert found == pytest.approx(wanted, abs=1e-9)
     assert squares == pytest.approx(second[0], rel=1e-9)
     assert weights @ chances == pytest.approx(1.0)
+
+
+def test_what_drawn_pages_are_off_by_is_in_the_interval(monkeypatch):
+    """Weights of large pages are found by drawn ones, and no number of logged pages mends that."""
+    rows, chances = all_pages(LOGGING["softmax"], 4, 3)
+    pages, wanted = all_together(rows, 3), exact_marginals(TARGET, 4, 3)
+    worth = np.arange(12.0).reshape(3, 4)
+    shown = np.array([int(row.action_ids[row.chosen]) for row in rows]).reshape(-1, 3)
+    earned, truth = worth[np.arange(3), shown].sum(axis=1), float((wanted * worth).sum())
+
+    def errors(draws, seeds):
+        for seed in seeds:
+            drawn = np.random.default_rng(seed).random((draws, 3))
+            monkeypatch.setattr(pseudo_inverse, "_draws", lambda _, drawn=drawn: drawn)
+            pseudo_inverse._inverse.cache_clear()
+            weights, _ = page_weights(pages, np.tile(wanted.ravel(), len(pages)))
+            yield float(chances @ (weights * earned)) - truth
+
+    exact, _ = page_weights(pages, np.tile(wanted.ravel(), len(pages)))
+    assert draws_of(pages) == np.inf
+    spread = np.sqrt(chances @ (exact * earned) ** 2 - truth**2)
+    with monkeypatch.context() as patch:
+        patch.setattr(pseudo_inverse, "LISTED", 0)
+        patch.setattr(pseudo_inverse, "DRAWN", 1000)
+        assert draws_of(pages) == 1000
+        off = np.sqrt(np.mean(np.square(list(errors(1000, range(40))))))
+    pseudo_inverse._inverse.cache_clear()
+    assert off == pytest.approx(spread / np.sqrt(1000), rel=0.25)
+
+    # An interval takes it for a sample beside the log's.
+    found = []
+    for draws in (np.inf, 24):
+        ones, weights = np.ones((24, 3)), {"page_weights": exact, "page_draws": draws}
+        batch = slate_batch(
+            *(np.arange(24, dtype=np.uint64), np.full(24, 3), ones * earned[:, None], ones, ones),
+            0.0 * ones,
+            **weights,
+        )
+        estimator = SlateEstimator("pi", horizon=3)
+        estimator.update(batch)
+        found.append(estimator.estimate().stderr)
+    assert found[1] / found[0] == pytest.approx(np.sqrt(2.0))
 
 
 def test_a_rule_is_found_where_pages_are_filled_by_one():
