@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bandits.values import MAX_FEATURE
 from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR
 
 FROM, UNTIL = "available_from", "available_until"
@@ -58,8 +59,8 @@ def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, 
 
     Texts are metadata, vectors are ``vectors``, and the times from and until which an item is
     available are its own; all else that is of use is features. What no item may have is left out,
-    too: a vector with a number that is not finite, or text beyond what metadata may hold, which is
-    cut.
+    too: a vector with a number that is not finite, a feature beyond MAX_FEATURE, or text beyond
+    what metadata may hold, which is cut.
 
     Args:
         table: the items, with a column ``id``.
@@ -87,7 +88,7 @@ def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, 
 
 
 def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) <= MAX_FEATURE else None
 
 
 def _texts(values: list[str | None]) -> list[str]:

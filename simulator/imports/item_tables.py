@@ -90,10 +90,24 @@ def read_items(
 
     read = ReadItems(_without_parts(_concatenated(tables, what)), notes=notes)
     _clean_ids(read, what)
+    _note_times(read, what)
     for name in read.table.column_names:
         if name != "id":
             _clean_column(read, name, what)
     return read
+
+
+def _note_times(read: ReadItems, what: str) -> None:
+    """Say which items can never be offered, since their time is over before it begins."""
+    if not {FROM, UNTIL} <= set(read.table.column_names):
+        return
+    contradict = pc.fill_null(pc.less_equal(read.table[UNTIL], read.table[FROM]), fill_value=False)
+    never = read.table["id"].filter(contradict)
+    if len(never):
+        read.notes.append(
+            f"{what}: {len(never):,} are never offered, such as {never[0].as_py()!r}: their {UNTIL}"
+            f" is not after their {FROM}"
+        )
 
 
 def _renamed(names: Sequence[str], id_column: str) -> list[str]:

@@ -33,6 +33,7 @@ def test_what_no_item_may_have_is_left_out():
         {
             "id": ["a", "b"],
             "price": [float("nan"), 2.0],
+            "ean": [1e25, 4e12],
             "look": [[1.0, float("inf")], [1.0, 2.0]],
             "embedding": [[], [1.0, None]],
             "title": ["ä" * 1_000_000, ""],
@@ -43,6 +44,7 @@ def test_what_no_item_may_have_is_left_out():
     )
     kinds = {
         "price": "number",
+        "ean": "number",
         "look": "vector",
         "embedding": "vector",
         "title": "text",
@@ -58,7 +60,7 @@ def test_what_no_item_may_have_is_left_out():
     }
     assert second == {
         "id": "b",
-        "features": {"price": 2.0},
+        "features": {"price": 2.0, "ean": 4e12},
         "vectors": {"look": [1.0, 2.0]},
         "available_from": "1970-01-01T00:00:01.000Z",
         "available_until": "1970-01-01T00:00:02.000Z",

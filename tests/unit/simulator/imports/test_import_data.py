@@ -535,6 +535,14 @@ def test_an_items_table_may_be_separated_by_two_colons(tmp_path):
     assert data_set.items()[0]["features"]["year"] == 1995
 
 
+def test_items_whose_time_is_over_before_it_begins_are_told_of(tmp_path):
+    rows = "a,2026-03-02,2026-03-01\nb,2026-03-01,2026-03-02\nc,,2026-03-01\nd,2026-03-01,\n"
+    items = write(tmp_path, "item_id,available_from,available_until\n" + rows, "items.csv")
+    notes = run(tmp_path, CSV, items=[items]).manifest.notes
+    (said,) = [note for note in notes if "never offered" in note]
+    assert "1 are never offered, such as 'a'" in said
+
+
 def test_items_of_which_few_or_none_have_a_time_are_offered_at_all_others(tmp_path):
     """A table of a shop in which nothing is new has the column all the same."""
     rows = [f"i{number},,{'2026-03-01' if number == 1500 else ' '}\n" for number in range(1501)]
