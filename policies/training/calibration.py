@@ -15,6 +15,8 @@ CALIBRATION_TOP: Final = 50
 """Best candidates by user that scores are calibrated on: about as many as a request asks for."""
 CALIBRATION_USERS: Final = 1000
 """Users that scores are calibrated on, drawn where there are more."""
+ALIKE: Final = 1e-6
+"""What scores that are the same differ by at most, by rounding: no scale is made of that."""
 
 
 def calibrate(
@@ -52,6 +54,6 @@ def calibrate(
     pooled = np.concatenate([np.zeros(0), *best])
     pooled = pooled[np.isfinite(pooled) & (pooled > model.floor)]
     # Too few items, or all alike, are nothing to calibrate by.
-    if pooled.size == 0 or pooled.std() == 0:
+    if pooled.size == 0 or np.ptp(pooled) <= ALIKE * np.abs(pooled).max():
         return Calibration()
     return Calibration(float(pooled.mean()), float(pooled.std()))

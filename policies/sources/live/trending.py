@@ -23,6 +23,9 @@ from policies.spec import TrendingSource
 
 TYPICAL = 50
 """Items by which scores are put on a scale: about as many as a request asks for."""
+LOWEST = 5.0
+"""How far below the typical an item is at most that was never rewarded, on that scale: where many
+are about as much in demand, their differences are no scale for the others."""
 
 
 class _Demand(NamedTuple):
@@ -48,7 +51,7 @@ class LiveTrending:
     """Proposes the items with the highest half-life counts, as the snapshot in force brings them.
 
     A score is log(1 + count), standardised by the TYPICAL most in demand; an item that was never
-    rewarded has a count of 0.
+    rewarded has a count of 0, and is LOWEST below them at most.
 
     Args:
         config: what the spec says of it.
@@ -107,11 +110,12 @@ class LiveTrending:
         raw = np.log1p(np.array(trend.counts, np.float64))
         typical = raw[:TYPICAL]
         mean, std = (float(typical.mean()), float(typical.std())) if raw.size else (0.0, 1.0)
-        scores = (raw - mean) / (std or 1.0)
+        scale = max(std, mean / LOWEST) or 1.0
+        scores = (raw - mean) / scale
 
         self._ids, self._scores = list(trend.ids), frozen(scores.astype(np.float32))
         self._score_of = dict(zip(self._ids, self._scores.tolist(), strict=True))
-        self._unseen = np.float32(-mean / (std or 1.0))
+        self._unseen = np.float32(-mean / scale)
 
     @property
     def known(self) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
+from policies.artifacts.source_artifact import Calibration, TrainedSource
 from policies.sources import model_of
 from policies.sources.local import MODELS
 from policies.sources.scorers.artifact_scorer import SCORERS
@@ -159,6 +160,15 @@ def test_ease_is_left_out_where_there_are_many_items() -> None:
 def test_what_is_fitted_is_what_can_be_served_and_configured() -> None:
     assert set(FITS) == {*MODELS, *SCORERS}
     assert {*CONFIG.__slots__, "popular"} == set(FITS)
+
+
+def test_scores_that_differ_by_rounding_alone_are_no_scale() -> None:
+    histories = make_histories([{0: 1.0}], 49)
+    for count in (0.1, 1 / 3, 7.0):
+        counts = np.full(49, count, np.float32)
+        counts[1:9] *= np.float32(1 + 1e-7)
+        source = TrainedSource("popular", {"counts": counts})
+        assert calibrate(source, histories) == Calibration()
 
 
 def test_scores_are_calibrated_on_a_sample_of_many_users() -> None:

@@ -105,6 +105,17 @@ async def test_little_or_equal_demand_has_finite_scores(counts):
     assert np.isfinite(found.scores).all()
 
 
+@pytest.mark.parametrize("apart_ms", [0, 1, 1000])
+async def test_demand_that_is_about_equal_is_no_scale_for_other_items(apart_ms):
+    """Each item was looked at five times, one after the other: what nobody has looked at is 5 below."""
+    source = source_of({})
+    counts = {f"i{n}": 5 * 2 ** (-n * apart_ms / HOUR_MS) for n in range(6)}
+    source.follow(done(counts), 6 * apart_ms)
+    found = await source.candidates(SourceRequest(), 10)
+    assert found.score_items(["new"])[0] == pytest.approx(-5.0, abs=1e-3)
+    assert np.abs(found.scores).max() < 0.01
+
+
 async def test_a_snapshot_without_counts_of_its_half_life_proposes_nothing():
     assert (await source_of({"a": 2}, half_life_ms=1).candidates(SourceRequest(), 10)).ids == ()
     source = source_of({"a": 2})
