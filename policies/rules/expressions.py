@@ -187,7 +187,8 @@ BINARY: Final = {
 CHAINS: Final = {"conditionalor": "||", "conditionaland": "&&"}
 SIGNS: Final = {"unary_not": "!", "unary_neg": "-"}
 FUNCTIONS: Final = {"has": 1, "size": 1}
-METHODS: Final = {"startsWith": 1, "endsWith": 1, "contains": 1}
+METHODS: Final = {"startsWith": 1, "endsWith": 1, "contains": 1, "size": 0}
+"""By name, how many arguments they take; of a method, beside what it is called on."""
 
 
 OTHER_TONGUES: Final = re.compile(r"[^=!<>]=[^=]|\b(and|or|not|AND|OR|NOT)\b")
@@ -331,7 +332,10 @@ class _Reader:
     def _called(self, name: str, known: dict[str, int], args: list[Any], depth: int) -> Node:
         wanted = known.get(name)
         if wanted is None:
-            everything = [*FUNCTIONS, *METHODS]
+            everything = list(dict.fromkeys([*FUNCTIONS, *METHODS]))
+            if name in everything:
+                written = f'item.title.{name}("The ")' if name in METHODS else f"{name}(item.stock)"
+                raise self._error(f"{name} is written as in {written}")
             raise self._error(
                 f"there is no function {abbreviated(name)!r}:"
                 f" {nearest(abbreviated(name), everything)}there are"

@@ -190,6 +190,7 @@ ITEMS = {
         ("item.t in item.l", [False, False, None, None]),
         ("item.t in context.l", [True, False, None, None]),
         ("size(item.l) == 2", [True, False, None, None]),
+        ("item.l.size() == 2", [True, False, None, None]),
         ("item.id in profile.view", [True, False, True, False]),
         ("item.id in profile.nothing", [False] * 4),
         ("item.missing > 1 || item.id == 'a'", [True, None, None, None]),
