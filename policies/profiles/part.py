@@ -24,8 +24,6 @@ MOST_KEPT = 1_000
 """Events that are kept of each type that ``repeat`` asks about, however many items are kept."""
 MOST_SHOWN = 200
 """Showings that are kept."""
-FEW = 8
-"""So many events and showings are encoded one by one: columns are made at a cost of their own."""
 _ERASED = msgspec.msgpack.encode(None)
 _NO_EVENTS, _NO_SHOWINGS = ((),) * 5, ((),) * 3
 
@@ -181,8 +179,6 @@ def encode_part(part: Part) -> bytes:
     """Return a part's bytes; equal parts have equal bytes."""
     if part.erased:
         return _ERASED
-    if len(part.events) + len(part.shown) <= FEW:
-        return _encoder.encode(_few_columns(part))
 
     columns: Any = [*zip(*part.events, strict=True)] or _NO_EVENTS
     times, entries, seqs, done_with, done = columns
@@ -213,55 +209,6 @@ def encode_part(part: Part) -> bytes:
         _unless_zero(list(shown_seqs)),
     )
     return _encoder.encode(stored)
-
-
-def _few_columns(part: Part) -> _Columns:
-    """Return the columns of a part that says little, made one by one."""
-    items: dict[str, int] = {}
-    types: dict[str, int] = {}
-    event_items: list[int] = []
-    event_types: list[int] = []
-    times: list[int] = []
-    lags: list[int] = []
-    seqs: list[int] = []
-    # What ``_number`` and ``_differences`` do, without a call for each.
-    before = known = 0
-    for time_ms, entry_ms, seq, item, kind in part.events:
-        number = items.setdefault(item, known)
-        event_items.append(0 if number == known else number + 1)
-        known = len(items)
-        event_types.append(types.setdefault(kind, len(types)))
-        times.append(before - time_ms if before else time_ms)
-        before = time_ms
-        lags.append(entry_ms - time_ms)
-        seqs.append(seq)
-
-    shown_items: list[int] = []
-    shown_times: list[int] = []
-    shown_seqs: list[int] = []
-    before = 0
-    for entry_ms, seq, item in part.shown:
-        number = items.setdefault(item, known)
-        shown_items.append(0 if number == known else number + 1)
-        known = len(items)
-        shown_times.append(before - entry_ms if before else entry_ms)
-        before = entry_ms
-        shown_seqs.append(seq)
-
-    prefix = _common_beginning(items)
-    return _Columns(
-        prefix,
-        [item[len(prefix) :] for item in items] if prefix else list(items),
-        list(types),
-        event_items if any(event_items) else [],
-        event_types if len(types) > 1 else [],
-        times,
-        lags if any(lags) else [],
-        seqs if any(seqs) else [],
-        shown_items if any(shown_items) else [],
-        shown_times,
-        shown_seqs if any(shown_seqs) else [],
-    )
 
 
 def _number(name: str, known: dict[str, int]) -> int:
