@@ -163,14 +163,30 @@ class NewestIndex:
         """
         there, out = self._there, [item for item in barred if self._there[item]]
         there[out] = False
-        found = [self._newest(trait, max(limit, 0), admits) for trait in traits]
+        asked = list(traits)
+        last = {} if admits is not None else self._last_of_each(asked, limit)
+        found = [self._newest(trait, max(limit, 0), admits, last.get(trait)) for trait in asked]
         there[out] = True
         self._thin()
         return found
 
-    def _newest(self, trait: int | None, limit: int, admits: Admits | None) -> NDArray[np.int32]:
-        """Return the newest items with a trait that are there, newest first."""
-        first = self._first_newest(trait, limit, admits)
+    def _newest(
+        self,
+        trait: int | None,
+        limit: int,
+        admits: Admits | None,
+        first: NDArray[np.int32] | None,
+    ) -> NDArray[np.int32]:
+        """Return the newest items with a trait that are there, newest first.
+
+        Args:
+            trait: see ``newest``.
+            limit: likewise.
+            admits: likewise.
+            first: the newest of those that the index began with, newest last; None: look for them.
+        """
+        if first is None:
+            first = self._first_newest(trait, limit, admits)
         if not self._added.get(trait):
             return first[::-1][:limit]
         items = np.concatenate([first, *self._added_newest(trait, limit, admits)])
@@ -231,6 +247,32 @@ class NewestIndex:
         if seen.size > LOOK + 4 * limit:
             self._crowded[trait] = [*left, seen]
         return seen[self._there[seen]]
+
+    def _last_of_each(
+        self, traits: Iterable[int | None], limit: int
+    ) -> dict[int | None, NDArray[np.int32]]:
+        """Return by trait what ``_first_newest`` does, where a look at the last LOOK is enough.
+
+        All traits are looked at together, which is several times as fast.
+
+        Args:
+            traits: see ``newest_of_each``.
+            limit: how many are wanted of each.
+        """
+        given = [trait for trait in traits if trait is not None and trait not in self._parts]
+        if not given or not self._traits.size:
+            return {}
+        asked = np.array(given, np.uint32)
+        at = np.minimum(np.searchsorted(self._traits, asked), self._traits.size - 1)
+        end = self._starts[at + 1]
+        begin = np.where(self._traits[at] == asked, self._starts[at], end)
+
+        places = end[:, None] - np.arange(LOOK, 0, -1)
+        items = self._order[np.maximum(places, 0)]
+        there = self._there[items] & (places >= begin[:, None])
+        enough = (np.count_nonzero(there, axis=1) >= limit) | (end - begin <= LOOK)
+        each = zip(given, items, there, enough.tolist(), strict=True)
+        return {trait: own[kept] for trait, own, kept, is_enough in each if is_enough}
 
     def _first_with(self, trait: int) -> NDArray[np.int32]:
         """Return the items with a trait that the index began with, newest last."""

@@ -14,6 +14,7 @@ from policies.items.changes import encode_item
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.sources import SourceRequest, load_sources
+from policies.sources.live import newest
 from policies.sources.live.fresh import FreshItems
 from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder
@@ -196,10 +197,17 @@ def test_after_any_changes_it_is_as_if_made_anew_of_what_is_left(first, steps):
 @given(
     times=st.lists(st.integers(0, 20), max_size=30),
     added=st.lists(st.tuples(st.integers(0, 20), st.sets(st.integers(1, 4))), max_size=30),
+    look=st.sampled_from([2, newest.LOOK]),
     data=st.data(),
 )
 @settings(max_examples=100, deadline=None)
-def test_the_index_finds_the_newest_of_each_trait_whatever_has_gone(times, added, data):
+def test_the_index_finds_the_newest_of_each_trait_whatever_has_gone(times, added, look, data):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(newest, "LOOK", look)
+        check_index(times, added, data)
+
+
+def check_index(times, added, data):
     rng = np.random.default_rng(len(times))
     own = [set(rng.integers(1, 5, 2).tolist()) for _ in times]
     pairs = [(item, trait) for item, traits in enumerate(own) for trait in traits]
@@ -231,3 +239,7 @@ def test_the_index_finds_the_newest_of_each_trait_whatever_has_gone(times, added
         for limit in (1, 3, 100):
             for _ in range(2):
                 assert index.newest(trait, limit, barred).tolist() == expected[:limit]
+    every = index.newest_of_each([None, 1, 2, 9], 3, barred)
+    assert [each.tolist() for each in every] == [
+        index.newest(trait, 3, barred).tolist() for trait in (None, 1, 2, 9)
+    ]
