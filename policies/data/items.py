@@ -92,7 +92,7 @@ def _number(value: float) -> float | None:
 
 
 def _texts(values: list[str | None]) -> list[str]:
-    return [text for text in values if text is not None]
+    return [text for text in values if text]
 
 
 def _vector(values: list[float | None]) -> list[float] | None:

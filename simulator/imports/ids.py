@@ -262,13 +262,14 @@ class IdTable:
         count = _look_up(codes, whole, self._whole, fresh)
         if count:
             fresh = fresh[:count]
-            numbers = self._of_texts(pa.array(fresh).cast(pa.string()))
+            digits = any(text.isdigit() for text in self.absent)
+            numbers = self._of_texts(pa.array(fresh).cast(pa.string()), look_for_absent=digits)
             self._whole[fresh] = numbers + _KNOWN
             is_fresh = codes < TOO_LONG
             codes[is_fresh] = numbers[-1 - _KNOWN - codes[is_fresh]]
         return codes
 
-    def _of_texts(self, texts: "pa.Array") -> NDArray[np.int32]:
+    def _of_texts(self, texts: "pa.Array", *, look_for_absent: bool = True) -> NDArray[np.int32]:
         codes = np.empty(len(texts), np.int32)
         if not len(texts):
             return codes
@@ -297,7 +298,7 @@ class IdTable:
                 break
             self._grow(int(offsets[row + 1] - offsets[row]))
 
-        if self.absent and len(self) > known:
+        if look_for_absent and self.absent and len(self) > known:
             fresh = np.arange(known, len(self))
             none = pc.is_in(self.texts(fresh), value_set=pa.array(sorted(self.absent)))
             self._stand_for_none += fresh[np.asarray(none)].tolist()

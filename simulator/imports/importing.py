@@ -217,7 +217,7 @@ def _listed(
             raise DataSetError(f"{OPTIONS[what]} goes with --{what}", what)
         return None if of_preset is None else ReadItems(_kept_columns(of_preset))
     files = [file for pattern in patterns for file in table_files(pattern, f"--{what}")]
-    return read_items(files, TableFormat(encoding=form.encoding), what, columns)
+    return read_items(files, TableFormat(quote=form.quote, encoding=form.encoding), what, columns)
 
 
 def _kept_columns(table: "pa.Table") -> "pa.Table":

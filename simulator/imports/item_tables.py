@@ -40,6 +40,9 @@ MOST_COLUMNS = 1000
 BAR = "|"
 BARRED = 0.1
 """A column of text is lists where so large a share of its values has a bar in it."""
+ROW_NUMBERS = re.compile(r"\s*|Unnamed: \d+")
+"""Names of columns that programs write in front of a table, to number its rows."""
+_DECIMAL_COMMA = r"^\s*-?\d+(\.\d{3})*,\d+\s*$"
 _JSON_LIST = re.compile(r"^\s*\[.*\]\s*$", re.DOTALL)
 
 
@@ -264,13 +267,23 @@ def _clean_ids(read: ReadItems, what: str) -> None:
 def _clean_column(read: ReadItems, name: str, what: str) -> None:
     """Turn one column into what a data set keeps, or leave it out, and say so."""
     at, column = read.table.column_names.index(name), read.table[name]
-    if pa.types.is_null(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        # An empty cell is no category of its own.
+        column = column.cast(pa.string())
+        is_blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+        column = pc.if_else(is_blank, pa.scalar(None, pa.string()), column)
+    if column.null_count == len(column) or ROW_NUMBERS.fullmatch(name):
+        why = "is empty" if column.null_count == len(column) else "has no name of its own"
         read.table = read.table.remove_column(at)
-        read.notes.append(f"{what}: column {name!r} is empty, and left out")
+        read.notes.append(f"{what}: column {name!r} {why}, and left out")
         return
 
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column, note = _lists(column.cast(pa.string()))
+    if pa.types.is_string(column.type):
+        if pc.all(pc.match_substring_regex(column, _DECIMAL_COMMA)).as_py():
+            read.notes.append(
+                f"{what}: column {name!r} is text: numbers have a point, as in 4.50, not a comma"
+            )
+        column, note = _lists(column)
         if note:
             read.notes.append(f"{what}: column {name!r}: {note}")
     if column_kind(column) is None:

@@ -163,6 +163,11 @@ REFUSED = {
         b"Sales, 2023\n" + CSV,
         r"first line has 2 cells \('Sales', ' 2023'\), and most after it have 3",
     ),
+    "a title of one word above the header": (
+        "a.csv",
+        b"Sales\n" + CSV,
+        r"first line has 1 cell \('Sales'\), and most after it have 3",
+    ),
     "a header that lacks a name": (
         "a.csv",
         (HEADER + "".join(f"{n},{row}\n" for n, row in enumerate(ROWS.split()))).encode(),
@@ -297,3 +302,21 @@ def test_the_id_of_items_and_users_can_be_said(tmp_path):
             import_data(out, file, **{what: odd})
     with pytest.raises(DataSetError, match="--user-columns goes with --users"):
         import_data(out, file, user_columns={"user": "ref"})
+
+
+def test_what_a_table_of_items_says_nothing_by_is_no_feature(tmp_path):
+    """Row numbers that a program wrote in front, and empty cells."""
+    text = b',Unnamed: 0,id,size,price,note\n0,0,tea,S,"4,50",\n1,1,mug,,"9,00", \n'
+    items, file = stored(tmp_path, "items.csv", text), stored(tmp_path, "events.csv", CSV)
+    data_set = import_data(tmp_path / "out", file, items=items)
+    found = {item["id"]: item["features"] for item in data_set.items()}
+    assert found == {"tea": {"size": "S", "price": "4,50"}, "mug": {"price": "9,00"}}
+
+    notes = "; ".join(data_set.manifest.notes)
+    for said in (
+        "'' has no name of its own",
+        "'Unnamed: 0' has no name",
+        "'note' is empty",
+        "'price' is text: numbers have a point",
+    ):
+        assert said in notes
