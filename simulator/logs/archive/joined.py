@@ -40,7 +40,7 @@ from simulator.logs.archive.settled import (
 from simulator.logs.archive.signals import WeighedSignals
 from simulator.logs.rows import NO_WAITING, Waiting
 
-SPAN_ENTRIES = 1 << 16
+SPAN_ENTRIES = 1 << 17
 """Entries that are joined at once, at least, but for the first."""
 READ_ENTRIES = 1 << 14
 """Entries that are looked at together, or a row group more."""
