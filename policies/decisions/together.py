@@ -232,7 +232,8 @@ class Together:
             for at, request in enumerate(requests)
             if type(request) is BareRequest and _is_usual(request)
         ]
-        texts = [request.sent for _, request in asked]
+        # Not as bytes: what is copied is copied once, when the texts are put side by side.
+        texts = [request.actions for _, request in asked]
         found = self._ids.find(texts, catalogue) if texts else []
         return [
             _Plain(at, request, ids.ids, ids.rows)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +47,9 @@ class BareIds:
         self._found, self._spans = _scratch(0)
         self._forget()
 
-    def find(self, texts: Sequence[bytes], catalogue: Catalogue) -> list[FoundIds | None]:
+    def find(
+        self, texts: Sequence[bytes | msgspec.Raw], catalogue: Catalogue
+    ) -> list[FoundIds | None]:
         """Return the ids of each text; None where a decoder has to read it.
 
         Args:

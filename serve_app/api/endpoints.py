@@ -99,7 +99,12 @@ def _decided(
     ids, chosen = record.action_ids, record.chosen
     # Of most decisions there is nothing more to say.
     if record.rules is None and record.profile is None and not _asks_more(request):
-        slots = [schemas.Chosen(at, ids[k], record.propensity(at)) for at, k in enumerate(chosen)]
+        if len(chosen) == 1:
+            slots = [schemas.Chosen(0, ids[chosen[0]], record.propensity(0))]
+        else:
+            slots = [
+                schemas.Chosen(at, ids[k], record.propensity(at)) for at, k in enumerate(chosen)
+            ]
         return schemas.RankResponse(
             record.event_id, record.policy, record.snapshot_id, logged, slots
         )

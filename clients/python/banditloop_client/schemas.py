@@ -167,7 +167,7 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-class Chosen(msgspec.Struct, frozen=True):
+class Chosen(msgspec.Struct, frozen=True, gc=False):
     """One slot's action, with its propensity given those that were drawn for slots before it."""
 
     slot: int
@@ -202,7 +202,7 @@ class Probability(msgspec.Struct, frozen=True):
     probability: float
 
 
-class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A decision. ``logged`` false means: not known to be logged.
 
     ``chosen`` are the slots of the page that something was drawn for, ``placed`` the others, and
