@@ -186,7 +186,9 @@ class KeyRing:
         presented = presented_key(headers)
         if presented is None:
             raise UnauthorizedError(
-                "an API key is needed: send Authorization: Bearer bl_…", "authorization"
+                "an API key is needed: send Authorization: Bearer bl_…, or the key alone in"
+                " Ocp-Apim-Subscription-Key or X-API-Key",
+                "authorization",
             )
 
         # The same work is done for an id that is not known, so time does not tell which ids are.

@@ -21,6 +21,7 @@ from serve_app.api.ports import Backend
 from serve_app.api.routes import Call, Resource, RouteTable, needed_scope
 from serve_app.api.wire import (
     JSON,
+    WHOLE_BODY,
     Receive,
     Scope,
     Send,
@@ -208,7 +209,14 @@ class PersonalizerApi:
         asked = operation.endpoint.query
         query = None if asked is NoneType else decode_query(scope.get("query_string", b""), asked)
         is_read = operation.is_raw or operation.decoder is not None
-        body = await read_body(scope, receive, operation.limit) if is_read else b""
+        body = b""
+        if is_read:
+            # As a rule it is there, and nothing is to be waited for.
+            whole = scope.get(WHOLE_BODY)
+            if whole is not None and len(whole) <= operation.limit.size:
+                body = whole
+            else:
+                body = await read_body(scope, receive, operation.limit)
         started = time.perf_counter()
         request: Any = operation.decoded(body)
 
