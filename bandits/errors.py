@@ -455,6 +455,12 @@ class ReplayError(BanditloopError):
     code = "cannot_replay"
 
 
+class RowsWaitError(ReplayError):
+    """A log whose decisions all wait for their windows yet: it has no rows to evaluate."""
+
+    code = "rows_wait"
+
+
 class DataUnavailableError(BanditloopError):
     """A data set could not be fetched or does not have the expected checksum."""
 

@@ -75,6 +75,7 @@ STATUS: Mapping[type[BanditloopError], int] = {
     errors.LogGapError: 500,
     errors.BadRowError: 500,
     errors.ReplayError: 500,
+    errors.RowsWaitError: 500,
     errors.DataUnavailableError: 422,
     errors.DataSetError: 500,
     errors.StartupError: 500,

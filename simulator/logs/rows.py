@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditloop_client.schemas import Item
-from bandits.errors import BadRowError, ReplayError
+from bandits.errors import BadRowError, ReplayError, RowsWaitError
 from bandits.features.hashing import UInt64, event_key
 from bandits.log.records import DecisionRecord
 from bandits.types import Float32, Float64
@@ -250,7 +250,7 @@ def no_rows_error(pieces: Iterable[Piece], what: str = "rows to evaluate") -> Re
         return ReplayError(f"the log has no {what}: {left_out or EMPTY_LOG_ADVICE}", "log")
 
     also = f" ({left_out})" if left_out else ""
-    return ReplayError(f"the log has no {what} yet{also}: {describe_waiting(waiting)}", "log")
+    return RowsWaitError(f"the log has no {what} yet{also}: {describe_waiting(waiting)}", "log")
 
 
 def describe_waiting(waiting: Waiting) -> str:

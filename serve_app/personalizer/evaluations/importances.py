@@ -64,9 +64,11 @@ class ImportanceOperations(KeptOperations):
         )
         times = asked_times(kept.start, kept.end)
         start, end = (f"{int(each.timestamp() * 1000)}-0" for each in times)
-        scores, said = weigh_features(WeighingRequest(msgspec.msgpack.encode(address), start, end))
-        status = "Succeeded" if scores else "Failed"
-        return msgspec.structs.replace(kept, status=status, scores=scores, said=said), {}
+        found = weigh_features(WeighingRequest(msgspec.msgpack.encode(address), start, end))
+        status = "Succeeded" if found.is_done else "Failed"
+        return msgspec.structs.replace(
+            kept, status=status, scores=found.scores, said=found.said
+        ), {}
 
     async def get(self, call: Call[None]) -> FeatureImportance:
         """Return feature importances, with their scores once they are there."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bandits.errors import RowsWaitError
 from policies.personalizer.arguments import read_policy_arguments, with_arguments
 from policies.spec import PolicySpec
 from serve_app.store.evaluations.kept import ONLINE, JudgedPolicy
@@ -18,6 +19,8 @@ from serve_app.store.evaluations.series import Series, SeriesPoint
 LONGEST_S = 1800.0
 ESTIMATOR = "snips"
 Z_95 = 1.959963984540054
+MOST_SAID = 600
+"""Characters of what a command says that failed."""
 POLICIES: Mapping[str, tuple[str, str]] = {
     "logging": ("online", ONLINE),
     "first": ("baseline1", "Baseline"),
@@ -43,11 +46,15 @@ class LogPart(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What policies are worth, and what they earn over time; ``said``: what is to be told of it."""
+    """What policies are worth, and what they earn over time; ``said``: what is to be told of it.
+
+    ``waits``: nothing is found, since all decisions wait for their rewards yet.
+    """
 
     found: list[JudgedPolicy]
     series: dict[str, Series]
     said: str = ""
+    waits: bool = False
 
 
 def replay_command(part: LogPart) -> Sequence[str]:
@@ -71,7 +78,8 @@ def judge_served(part: LogPart) -> Judgement:
     """Return what was served is worth, and both baselines; or nothing, and why."""
     report, said = _answer(replay_command(part))
     if report is None:
-        return Judgement([], {}, said)
+        _, waits, why = said.rpartition(f"error {RowsWaitError.code}: ")
+        return Judgement([], {}, why, waits=bool(waits))
 
     found: list[JudgedPolicy] = []
     series: dict[str, Series] = {}
@@ -158,4 +166,4 @@ def _answer(
     try:
         return msgspec.json.decode(done.stdout), ""
     except msgspec.DecodeError:
-        return None, done.stderr.decode(errors="replace").strip()[-300:]
+        return None, done.stderr.decode(errors="replace").strip()[-MOST_SAID:]

@@ -35,8 +35,19 @@ class WeighingRequest(msgspec.Struct, frozen=True):
     through: str
 
 
-def weigh_features(request: WeighingRequest) -> tuple[list[FeatureWeight], str]:
-    """Return the scores of features, in a process of their own; or none, and why.
+class Weighed(msgspec.Struct, frozen=True):
+    """What features weigh, the heaviest first; or why nothing does.
+
+    ``is_done``: whether there is no more to say, though the model has learned nothing of them yet.
+    """
+
+    scores: list[FeatureWeight]
+    said: str = ""
+    is_done: bool = True
+
+
+def weigh_features(request: WeighingRequest) -> Weighed:
+    """Return what features weigh, computed in a process of its own.
 
     Args:
         request: which decisions.
@@ -49,9 +60,35 @@ def weigh_features(request: WeighingRequest) -> tuple[list[FeatureWeight], str]:
         check=False,
     )
     if done.returncode:
-        return [], done.stderr.decode(errors="replace").strip()[-300:]
-    scores = msgspec.msgpack.decode(done.stdout, type=list[FeatureWeight])
-    return scores, "" if scores else "no decision from then to then has a score that is a sum"
+        said = done.stderr.decode(errors="replace").strip()[-300:]
+        return Weighed([], said, is_done=False)
+    return msgspec.msgpack.decode(done.stdout, type=Weighed)
+
+
+def weighed(explanations: Iterable[Explanation]) -> Weighed:
+    """Return what features weigh in explanations, or why nothing does."""
+    looked_at, summed, notes = 0, 0, list[str]()
+
+    def passed() -> Iterator[Explanation]:
+        nonlocal looked_at, summed
+        for each in explanations:
+            looked_at += 1
+            summed += any(action.score is not None for action in each.actions)
+            if each.note and not notes:
+                notes.append(each.note)
+            yield each
+
+    scores = weights_of(passed())
+    if scores:
+        return Weighed(scores)
+    if not looked_at:
+        return Weighed([], "no decision from then to then is in the archive", is_done=False)
+    if not summed:
+        said = "no decision from then to then has a score that is a sum"
+        return Weighed([], ": ".join([said, *notes]), is_done=False)
+    return Weighed(
+        [], "the model that serves has learned nothing yet of what decisions from then to then have"
+    )
 
 
 def weights_of(explanations: Iterable[Explanation]) -> list[FeatureWeight]:
@@ -66,7 +103,9 @@ def weights_of(explanations: Iterable[Explanation]) -> list[FeatureWeight]:
                 for feature in term.features:
                     sums[_named(feature)] += abs(term.adds) / len(term.features)
 
-    largest = max(sums.values(), default=0.0) or 1.0
+    largest = max(sums.values(), default=0.0)
+    if not largest:
+        return []
     ordered = sorted(sums.items(), key=lambda each: (-each[1], each[0]))
     return [FeatureWeight(*names, value / largest) for names, value in ordered]
 
@@ -140,4 +179,4 @@ def thinned(found: Iterable[Found], most: int) -> list[Found]:
 
 if __name__ == "__main__":
     asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WeighingRequest)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(weights_of(_explanations(asked))))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(weighed(_explanations(asked))))

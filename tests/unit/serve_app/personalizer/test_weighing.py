@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from banditloop_client.explain_schemas import ExplainedAction, ExplainedTerm, Explanation
-from serve_app.personalizer.evaluations.weighing import thinned, weights_of
+from serve_app.personalizer.evaluations.weighing import thinned, weighed, weights_of
 from serve_app.store.evaluations.kept import FeatureWeight
 
 
@@ -33,6 +33,21 @@ def test_a_product_is_shared_signs_do_not_count_and_the_largest_is_1():
         *(("FromUrl", "hour"), ("scores", "als"), ("taste.of", "0")),
     ]
     assert weights_of([]) == weights_of([explained()]) == []
+
+
+def test_where_nothing_weighs_it_is_said_why():
+    """It is no failure that the model has learned nothing yet."""
+    assert weighed([explained((["item.a"], 0.5))]).scores
+    untaught = weighed([explained((["item.a"], 0.0), ([], 0.0)), explained()])
+    assert (untaught.scores, untaught.is_done) == ([], True)
+    assert "learned nothing" in untaught.said
+
+    action = ExplainedAction("a", 1.0)
+    without = Explanation("rl", "vw", 0.0, [action], "a network scored each action")
+    for found, said in (([], "no decision"), ([without], "is a sum: a network scored")):
+        nothing = weighed(found)
+        assert (nothing.scores, nothing.is_done) == ([], False)
+        assert said in nothing.said
 
 
 @pytest.mark.parametrize(("count", "kept"), [(0, 0), (10, 10), (11, 6), (21, 6), (1000, 8)])

@@ -9,12 +9,13 @@ from support.logs import archived
 from support.towns import SPECS, log_of
 from typer.testing import CliRunner
 
-from bandits.errors import ReplayError
+from bandits.errors import ReplayError, RowsWaitError
 from bandits.log.join import Join, JoinRule
 from bandits.log.positions import position_ms
 from bandits.log.records import DecisionRecord
 from serve_app.cli.main import app
 from serve_app.cli.train import app as train_app
+from serve_app.personalizer.evaluations.judging import LogPart, judge_served
 from simulator.learners.trained import train_on_log
 from simulator.logs.archive.rows import decision_rows
 from simulator.logs.archive.rules import evaluation_rule
@@ -71,10 +72,23 @@ ASKED = {
 @pytest.mark.parametrize("asked", ASKED)
 def test_whoever_finds_no_rows_says_what_waits_and_until_when(archive, asked):
     with pytest.raises(
-        ReplayError,
+        RowsWaitError,
         match=r"1,\d\d\d decisions wait for their windows, the first until \d{4}-.*--window-s",
     ):
         ASKED[asked](open_log(str(archive), "archive"))
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_personalizers_protocol_waits_for_nothing_and_says_so(archive):
+    """It has not failed: there is nothing to tell yet, and until when."""
+    times = ["1970-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"]
+    judged = judge_served(LogPart(str(archive), *times))
+    assert judged.waits
+    assert judged.found == []
+    assert judged.said.startswith("the log has no rows to evaluate yet")
+    nowhere = judge_served(LogPart(str(archive / "none"), *times))
+    assert not nowhere.waits
+    assert nowhere.said
 
 
 @pytest.mark.parametrize("method", ["ope", "progressive", "rejection"])
