@@ -298,6 +298,7 @@ REFRESH = RefreshInfo(
 async def test_a_page_of_nothing_and_one_of_everything(path, answer, least):
     page = await page_of(answer, f"{HOME}/{path}")
     check(page, answer, least)
+    assert '<span class="which">p</span>' in page.text, "whose page it is"
     if HOSTILE in str(msgspec.to_builtins(answer)):
         assert "&lt;script&gt;" in page.text
 
