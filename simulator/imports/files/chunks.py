@@ -12,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
 from bandits.errors import ArchiveError, DataSetError, ReplayError, plain
 from policies.storage import filesystem_of, shown
+from simulator.imports.files.quotes import ends_outside
 from simulator.logs.files import LogFile, RemoteFile, files_of, open_bytes
 
 CHUNK = 2 << 20
@@ -165,12 +165,15 @@ class _Recoded:
         return self._decoder.decode(b"", final=True).encode()
 
 
-def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iterator[bytes]:
+def row_chunks(
+    file: BinaryIO, *, quote: bytes = b"", delimiter: bytes = b",", size: int = CHUNK
+) -> Iterator[bytes]:
     """Yield a file's bytes in parts, each of which ends with a row.
 
     Args:
         file: its text, as UTF-8.
         quote: the character that may enclose line breaks; empty: none does.
+        delimiter: the one that separates cells, where there is a quote.
         size: about how many bytes a part has.
     """
     held = b""
@@ -184,9 +187,9 @@ def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iter
             break
         if quote and (quote in data or quote in held):
             held += data
-            end = _end_of_rows(held, quote)
+            end = _end_of_rows(held, quote, delimiter)
             chunk, held = held[:end], held[end:]
-        elif end := _end_of_rows(data, b""):
+        elif end := _end_of_rows(data, b"", delimiter):
             chunk, held = b"".join((held, memoryview(data)[:end])), data[end:]
         else:
             chunk, held = b"", held + data
@@ -196,25 +199,17 @@ def row_chunks(file: BinaryIO, *, quote: bytes = b"", size: int = CHUNK) -> Iter
         yield held
 
 
-def _end_of_rows(data: bytes, quote: bytes) -> int:
+def _end_of_rows(data: bytes, quote: bytes, delimiter: bytes) -> int:
     """Return where the last whole row ends; 0 where none does."""
-    end = data.rfind(b"\n") + 1
+    newline, end = b"\n", data.rfind(b"\n") + 1
     if not end:
         # Old Macs end lines so.
-        end = data.rfind(b"\r", 0, len(data) - 1) + 1
+        newline, end = b"\r", data.rfind(b"\r", 0, len(data) - 1) + 1
     if not quote or not end or quote not in data:
         return end
 
-    # Up to the end of a row there is an even number of quotes; a doubled one counts twice.
-    quotes, at = int(np.count_nonzero(np.frombuffer(data, np.uint8, end) == quote[0])), end
-    while quotes % 2 and at:
-        # Lines without one change nothing.
-        before = data.rfind(b"\n", 0, data.rfind(quote, 0, at)) + 1
-        quotes -= data.count(quote, before, at)
-        at = before
-    if at or len(data) < LONGEST_ROW:
-        return at
-    return end
+    at = ends_outside(data[:end], delimiter, quote, newline)
+    return at if at or len(data) < LONGEST_ROW else end
 
 
 def sample_of(file: LogFile, encoding: str = "utf-8") -> bytes:

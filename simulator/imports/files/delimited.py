@@ -239,7 +239,8 @@ def read_delimited(
             return attempt({}), bad, swallowed
 
     with open_text(table.file, form.encoding) as text, ThreadPoolExecutor(PARSERS) as pool:
-        chunks = row_chunks(text, quote=quote)
+        delimiter = (form.separator or ",")[-1:].encode()
+        chunks = row_chunks(text, quote=quote, delimiter=delimiter)
         row = 1
         jobs = (
             (pool.submit(parse, chunk, int(i == 0 and form.header is True)))
