@@ -65,7 +65,7 @@ def weigh_features(request: WeighingRequest) -> Weighed:
     return msgspec.msgpack.decode(done.stdout, type=Weighed)
 
 
-def weighed(explanations: Iterable[Explanation]) -> Weighed:
+def importances_of(explanations: Iterable[Explanation]) -> Weighed:
     """Return what features weigh in explanations, or why nothing does."""
     looked_at, summed, notes = 0, 0, list[str]()
 
@@ -179,4 +179,4 @@ def thinned(found: Iterable[Found], most: int) -> list[Found]:
 
 if __name__ == "__main__":
     asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WeighingRequest)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(weighed(_explanations(asked))))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(importances_of(_explanations(asked))))

@@ -170,11 +170,11 @@ def an_id_that_has_answered_a_page_goes_on_as_that(s: Setting) -> None:
 @check_of_slots
 def what_is_best_depends_on_the_slot(s: Setting) -> None:
     """An action is learned to be good in one slot, and another one in the other."""
-    best = {"one": "a", "two": "b"}
+    best = {"one": "i", "two": "j"}  # what other checks know of a and b stays as it is
 
     def likes(first: str, second: str) -> bool:
         """Whether the slot that is chosen first likes its best, after some lessons."""
-        body = described(first, second, names="abcd")
+        body = described(first, second, names="ijkl")
         for _ in range(20):
             said = s["quick"].rank_slots(body)
             shown = {each["id"]: each["rewardActionId"] for each in said["slots"]}

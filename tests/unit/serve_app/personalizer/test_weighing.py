@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from banditloop_client.explain_schemas import ExplainedAction, ExplainedTerm, Explanation
-from serve_app.personalizer.evaluations.weighing import thinned, weighed, weights_of
+from serve_app.personalizer.evaluations.weighing import importances_of, thinned, weights_of
 from serve_app.store.evaluations.kept import FeatureWeight
 
 
@@ -37,15 +37,15 @@ def test_a_product_is_shared_signs_do_not_count_and_the_largest_is_1():
 
 def test_where_nothing_weighs_it_is_said_why():
     """It is no failure that the model has learned nothing yet."""
-    assert weighed([explained((["item.a"], 0.5))]).scores
-    untaught = weighed([explained((["item.a"], 0.0), ([], 0.0)), explained()])
+    assert importances_of([explained((["item.a"], 0.5))]).scores
+    untaught = importances_of([explained((["item.a"], 0.0), ([], 0.0)), explained()])
     assert (untaught.scores, untaught.is_done) == ([], True)
     assert "learned nothing" in untaught.said
 
     action = ExplainedAction("a", 1.0)
     without = Explanation("rl", "vw", 0.0, [action], "a network scored each action")
     for found, said in (([], "no decision"), ([without], "is a sum: a network scored")):
-        nothing = weighed(found)
+        nothing = importances_of(found)
         assert (nothing.scores, nothing.is_done) == ([], False)
         assert said in nothing.said
 
