@@ -291,7 +291,8 @@ def report(results: Sequence[Mapping[str, Any]], table: Table) -> None:
     for name in names[1:]:
         ratios = [each[name]["reward"] / each["default"]["reward"] for each in results]
         said = f"{np.mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        table.add(f"reward of {name}, of default's", said, float(np.mean(ratios)), at_least=1.08)
+        goal = None if name == "described" else 1.08
+        table.add(f"reward of {name}, of default's", said, float(np.mean(ratios)), at_least=goal)
         times = [each[name]["rank_ms"] / each["default"]["rank_ms"] for each in results]
         said = f"{np.mean(times):.2f}"
         table.add(f"rank's time of {name}, of default's", said, float(np.mean(times)), at_most=1.6)
