@@ -32,6 +32,7 @@ from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources
+from policies.sources.scorers.artifact_scorer import SCORERS
 from policies.spec import ArtifactSource, PolicySpec
 from simulator.ranking.evaluate import weighed_part
 from simulator.ranking.splits import SPLITS, Split, split_events
@@ -64,7 +65,8 @@ class DataSetSessions:
         seed: of what is fitted, and of the sample of users.
 
     Raises:
-        DataSetError: the events cannot be split, or no user has anything in the later part.
+        DataSetError: the events cannot be split, no user has anything in the later part, or none of
+            the sources proposes anything.
         ArtifactError: a source cannot be trained on the earlier part.
     """
 
@@ -73,6 +75,12 @@ class DataSetSessions:
     def __init__(self, data: DataSet, sources: Sequence[str], seed: int) -> None:
         from policies.training.prior import contexts_of  # noqa: PLC0415 - torch
 
+        if sources and SCORERS.issuperset(sources):
+            raise DataSetError(
+                f"{' and '.join(sources)} only score what others propose: name a source that"
+                " proposes, such as popular",
+                "sources",
+            )
         events, items = data.coded(), data.items()
         self.catalogue = Catalogue.of(items)
         self._whole: Self | None = None

@@ -148,6 +148,8 @@ def test_those_of_movielens_are_what_they_were():
 def test_what_cannot_be_played_is_refused(folder, tmp_path):
     with pytest.raises(ArtifactError, match="no source 'alz'"):
         session_world("data", 0, folder, ["alz"])
+    with pytest.raises(DataSetError, match="fm only score what others propose"):
+        session_world("data", 0, folder, ["fm"])
     with pytest.raises(DataSetError, match="is not a data set"):
         session_world("data", 0, str(tmp_path / "nothing"))
     write_data_set(tmp_path / "one", pa.table({"user": ["a", "b"], "item": ["x", "y"]}))
