@@ -24,6 +24,7 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.artifacts import source_artifact as artifact
 from policies.artifacts.fetch import load_artifact
+from policies.items import timeline as timelines
 from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.requests import ActionRequest, Item, RankRequest
@@ -31,6 +32,7 @@ from policies.rules.filters import FilterRule
 from policies.spec import ArtifactSource, FreshSource, PolicySpec
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
+from serve_app.replica import items as replica_items
 from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.archiving.archived import Committed
@@ -185,7 +187,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture(params=[1, 2], ids=["one log", "two partitions"])
-async def shop(request, client, server_url, tmp_path) -> AsyncIterator[Shop]:
+async def shop(request, client, server_url, tmp_path, monkeypatch) -> AsyncIterator[Shop]:
+    # Replicas forget what nobody needs again and again, beside what they answer.
+    monkeypatch.setattr(replica_items, "REMEMBERED", 7)
+    monkeypatch.setattr(timelines, "LEAST_DEAD", 0)
     made = Shop(server_url, tmp_path, request.param)
     yield made
     await made.close()
