@@ -149,14 +149,15 @@ async def _stats_of(client: AsyncRedis, keys: Keys) -> Stats | None:
 
 
 async def _lag_s(client: AsyncRedis, keys: Keys, stats: Stats) -> float:
-    """Return the seconds since the learner's position, if the log goes on.
+    """Return the age of the oldest entry past the learner's position, in seconds; 0: there is none.
 
     Measured here, because a learner that has died cannot say that it is behind.
     """
-    newest: Any = await client.xrevrange(keys.log, count=1)
-    if not newest or newest[0][0].decode() == stats.position:
+    unread: Any = await client.xrange(keys.log, f"({stats.position}", count=1)
+    if not unread:
         return 0.0
-    return max(0.0, (await clock_ms(client, keys.log) - position_ms(stats.position)) / 1000)
+    now_ms = await clock_ms(client, keys.log)
+    return max(0.0, (now_ms - position_ms(unread[0][0].decode())) / 1000)
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -288,7 +289,7 @@ class ServiceCollector:
         early = _gauge("early_rewards", "Rewards waiting for their decision")
         learned = _counter("learned", "Interactions learned")
         published = _counter("snapshots_published", "Snapshots published")
-        lag = _gauge("learner_lag_seconds", "Time since the learner's position, if the log goes on")
+        lag = _gauge("learner_lag_seconds", "Age of the oldest entry that the learner has not read")
         merges = _counter("merges", "Merges of a policy's partitions")
         late = _gauge("late_partitions", "Partitions without which the newest merge was made")
         free = _gauge(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bandits.log.positions import START, position_ms
+from bandits.log.positions import position_ms
 from serve_app.replica.metrics import INBOX_OUTCOMES
 from serve_app.store.clients import AsyncRedis, clock_ms
 from serve_app.store.keys import ActivityKeys, UsersKeys
@@ -65,11 +65,12 @@ async def _read_state(client: AsyncRedis, name: str) -> SpaceState:
     copied_s = None if copied is None else max(0.0, (now_ms - int(copied)) / 1000)
 
     # Measured here, because a leader that has died cannot say that it is behind.
-    led = states.get(ACTIVITY.encode())
-    position, lag_s = START if led is None else led.position, 0.0
-    if newest and newest[0][0].decode() != position:
-        since_ms = position_ms(newest[0][0].decode() if position == START else position)
-        lag_s = max(0.0, (now_ms - since_ms) / 1000)
+    led, lag_s = states.get(ACTIVITY.encode()), 0.0
+    unread: Any = (
+        newest if led is None else await client.xrange(keys.log, f"({led.position}", count=1)
+    )
+    if unread:
+        lag_s = max(0.0, (now_ms - position_ms(unread[0][0].decode())) / 1000)
     counts = {outcome.decode(): int(count) for outcome, count in inbox.items()}
     return SpaceState(lag_s, int(entries), missing, counts, copied_s)
 
@@ -78,7 +79,7 @@ def space_families(states: Mapping[str, SpaceState]) -> Iterator[Metric]:
     """Yield every family, also those that have no sample yet."""
     lag = GaugeMetricFamily(
         "banditloop_activity_lag_seconds",
-        "Time since the position of the leader of activity, if the log goes on",
+        "Age of the oldest entry of activity that its leader has not read",
         labels=["space"],
     )
     entries = GaugeMetricFamily(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from pyarrow import fs
@@ -27,6 +28,7 @@ from serve_app.store.archiving.archived import COMMIT, MARK, Committed
 from serve_app.store.event_log import FIELD
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
+from serve_app.store.stats import Stats
 from serve_app.workers.archiver import Archiver
 
 KEYS = Keys("home")
@@ -497,6 +499,20 @@ async def test_metrics_say_how_far_behind_the_archive_is(client, async_client, t
     finish(archiver)
     text = (await collect(async_client, Metrics("p").sample(), ["home"])).decode()
     assert _value(text, "banditloop_archive_lag_seconds") == 0.0
+
+
+async def test_metrics_say_since_when_the_learner_lacks_an_entry(client, async_client):
+    """What comes after an hour of silence is not an hour late when it comes."""
+    read = client.xadd(KEYS.log, {FIELD: encode(TickRecord())}, id=f"{OLD}-0").decode()
+    stats = Stats(read, 0, 1, "s", OLD, {})
+    client.set(KEYS.stats, msgspec.msgpack.encode(stats))
+    for at, within in ((None, 0.0), (time.time() * 1000 - 5000, 60.0)):
+        if at is not None:
+            client.xadd(KEYS.log, {FIELD: encode(TickRecord())}, id=f"{int(at)}-0")
+        text = (await collect(async_client, Metrics("p").sample(), ["home"], {"home": 1})).decode()
+        lag_s = _value(text, "banditloop_learner_lag_seconds")
+        assert lag_s <= within
+        assert (lag_s >= 5.0) is (at is not None)
 
 
 def _value(text: str, name: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from banditloop_client.schemas import RefreshInfo
-from bandits.log.positions import has_reached, position_ms
+from bandits.log.positions import has_reached, is_after, position_ms
 from bandits.log.records import LogEntry, PinRecord, RollbackRecord, SpecRecord, WarmStartRecord
 from policies.fold.known_prior import EXPECTED, KnownPrior
 from simulator.doctor.checks.findings import (
@@ -59,19 +59,52 @@ class Staleness:
         self._live = live
         self._taught = taught
         self._pinned = False
+        # The first entry that was read, that the learner lacks, and that taught what the newest
+        # snapshot lacks.
+        self._begins: str | None = None
+        self._unread: str | None = None
+        self._unserved: str | None = None
 
     def add(self, entry: LogEntry) -> None:
-        """Note whether a snapshot is pinned: then replicas serve an old one by intention."""
+        """Note whether a snapshot is pinned, and since when something is lacking.
+
+        Where one is pinned, replicas serve an old one by intention.
+        """
+        self._begins = self._begins or entry.id
+        position, head, taught = self._live.position, self._live.head, self._taught()
+        if self._unread is None and position is not None and is_after(entry.id, position):
+            self._unread = entry.id
+        if self._unserved is None and head is not None and taught and is_after(taught, head):
+            self._unserved = taught
+
         if isinstance(entry.record, PinRecord):
             self._pinned = entry.record.snapshot_id is not None
         elif isinstance(entry.record, SpecRecord | RollbackRecord | WarmStartRecord):
             self._pinned = False
 
+    def _behind(self, position: str | None, end: str, first: str | None) -> float:
+        """Return seconds since the first thing that ``position`` lacks; 0: it has reached ``end``.
+
+        Args:
+            position: what was reached; None: nothing.
+            end: what was to be reached.
+            first: what was read past ``position`` first; None: nothing.
+        """
+        if position is not None and has_reached(position, end):
+            return 0.0
+
+        # Where it was not read from there on, something may be lacking since then.
+        since = position or end
+        if first is not None and self._begins is not None and not is_after(self._begins, since):
+            since = first
+        return max(0.0, (self._live.now_ms - position_ms(since)) / 1000.0)
+
     def findings(self) -> Iterator[Finding]:
         """Yield two: the learner's lag, and the snapshot's age."""
         live, taught = self._live, self._taught()
-        lag_s = _behind(live.position, live.end, live.now_ms)
-        stale_s = 0.0 if taught is None else _behind(live.head, taught, live.now_ms)
+        lag_s, stale_s = self._behind(live.position, live.end, self._unread), 0.0
+        if taught is not None:
+            stale_s = self._behind(live.head, taught, self._unserved)
         figures: dict[str, Figure] = {
             "end": live.end,
             "learner_position": live.position,
@@ -196,14 +229,6 @@ class PriorReport:
                 "strength": known.strength if taught is None else taught.strength,
             },
         )
-
-
-def _behind(position: str | None, end: str, now_ms: int) -> float:
-    """Return seconds since the first thing that ``position`` may lack; 0 if it reached ``end``."""
-    if position is not None and has_reached(position, end):
-        return 0.0
-    since = position_ms(end) if position is None else position_ms(position)
-    return max(0.0, (now_ms - since) / 1000.0)
 
 
 def _severity(seconds: float) -> Severity:

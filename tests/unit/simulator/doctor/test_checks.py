@@ -186,6 +186,24 @@ def test_how_far_a_live_policy_is_behind(changes, lag, snapshot):
     assert severities(check) == {"learner_lag": lag, "snapshot_staleness": snapshot}
 
 
+def test_what_comes_after_a_long_silence_is_not_late_when_it_comes():
+    """A learner is behind since the first entry that it lacks, a snapshot since the first lesson."""
+    taught = ["50000-0"]
+    check = Staleness(live(end="899000-0", head="50000-0"), lambda: taught[-1])
+    check.add(LogEntry("50000-0", TickRecord()))
+    taught.append("898000-0")
+    check.add(LogEntry("898000-0", TickRecord()))
+    check.add(LogEntry("899000-0", TickRecord()))
+    assert severities(check) == {"learner_lag": "ok", "snapshot_staleness": "ok"}
+    lag, stale = check.findings()
+    assert (lag.figures["lag_s"], stale.figures["stale_s"]) == (2.0, 2.0)
+
+    # Where the log was not read from there on, nobody knows since when something is lacking.
+    check = Staleness(live(end="899000-0", head="50000-0"), lambda: "898000-0")
+    check.add(LogEntry("898000-0", TickRecord()))
+    assert severities(check) == {"learner_lag": "failure", "snapshot_staleness": "failure"}
+
+
 def test_a_pinned_snapshot_is_old_by_intention():
     check = Staleness(live(head="40000-0"), lambda: "50000-0")
     check.add(LogEntry("60000-0", PinRecord("s")))
