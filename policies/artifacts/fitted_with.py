@@ -25,9 +25,9 @@ Changes = Mapping[str, Mapping[str, Any]]
 # What the numbers of a config may be. Whoever writes another is told of it by ``with_changes``, not
 # by whatever fails first in a fit.
 Size = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
-"""Of what memory is taken for: numbers of a vector, widths of layers, rows of a step."""
+"""A number that memory is taken for: the length of a vector, a layer's width, a step's rows."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
-"""Of what is only counted."""
+"""A number of what is only counted."""
 CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]

@@ -341,10 +341,12 @@ class _Reader:
                 f" {nearest(abbreviated(name), everything)}there are"
                 f" {', '.join(everything)}"
             )
+
         wanted += known is METHODS
         if len(args) != wanted:
             at = known is METHODS
             raise self._error(f"{name} takes {wanted - at}, not {len(args) - at}")
+
         read = tuple(self.read(arg, depth + 1) for arg in args)
         if name == "has":
             if not isinstance(read[0], Field):

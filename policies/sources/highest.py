@@ -12,7 +12,7 @@ from bandits.types import Float32
 Admits = Callable[[NDArray[Any]], NDArray[np.bool_]]
 """Says which of some items may be found, bool[n]."""
 LEAST_ASKED: Final = 1_000
-"""Of how many a filter is asked first: it takes hardly longer than to ask of a few."""
+"""So many a filter is asked about first: it takes hardly longer than to ask about a few."""
 SPARE: Final = 1.5
 """How many times as many are asked about next as should do, going by those before."""
 MOST_ASKED: Final = 100_000

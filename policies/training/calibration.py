@@ -16,7 +16,7 @@ CALIBRATION_TOP: Final = 50
 CALIBRATION_USERS: Final = 1000
 """Users that scores are calibrated on, drawn where there are more."""
 ALIKE: Final = 1e-6
-"""What scores that are the same differ by at most, by rounding: no scale is made of that."""
+"""Scores that are the same differ by at most this, by rounding: no scale is made of that."""
 
 
 def calibrate(

@@ -224,12 +224,14 @@ def _numbers(values: "pa.Array", column: str, file: str) -> "pa.Array":
     if pa.types.is_dictionary(kind):
         values = values.dictionary_decode()
         kind = values.type
+
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         texts = pc.utf8_trim_whitespace(values)
         pattern = (
             r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|[nN][aA][nN]|[iI][nN][fF])$"
         )
         return pc.if_else(pc.match_substring_regex(texts, pattern), texts, None).cast(pa.float64())
+
     if not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

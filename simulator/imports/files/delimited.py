@@ -166,6 +166,7 @@ def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
         share = widths.count(widths[0]) / len(widths)
         if widths[0] > 1 and share > best:
             best, found = share, separator
+
     if found is None:
         # What stands above a table has none of its separators.
         for separator in SEPARATORS:
@@ -174,6 +175,7 @@ def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
             most = max(counts, default=0)
             if most > 1 and counts[most] >= MOST_OF_ROWS * counts.total():
                 raise _no_rows(rows, name_of(file))
+
         raise DataSetError(
             f"{name_of(file)}: no separator is found, the first line is {_first_line(text)!r}: say"
             " it with --separator",

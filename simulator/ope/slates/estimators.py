@@ -247,11 +247,13 @@ class SlotsSeen:
         ones = np.ones(len(batch))
         if formula.weights == "pseudo_inverse":
             self.draws = min(self.draws, batch.page_draws)
+
         for slot, diagnostics in enumerate(self.rows):
             self.pages[slot] += int((batch.lengths > slot).sum())
             weights = np.ascontiguousarray(used[:, slot])
             rewards = batch.rewards[:, slot] if formula.by_slot else batch.reward
             missing, second = _told(batch, formula.weights, slot)
+
             rows = OpeBatch(
                 batch.keys,
                 np.ascontiguousarray(rewards),

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.strategies import decision_features, pmfs, salts
 
-from bandits.decide import decide, uniform
+from bandits.decide import decide, uniform, uniform_of_each
 from bandits.errors import EmptyActionsError, InvalidFieldError, InvalidPmfError
 from bandits.kernels.actions import draw
 from bandits.types import ActionSet, Context
@@ -108,3 +108,9 @@ def test_a_decision_is_re_derived_bit_for_bit(seed):
     )
     assert first.chosen == second.chosen
     assert first.pmfs.tobytes() == second.pmfs.tobytes()
+
+
+@given(salts, st.text(max_size=20), st.lists(st.text(max_size=30), min_size=1, max_size=5))
+def test_what_is_drawn_for_many_is_what_is_drawn_for_each(salt, policy, event_ids):
+    drawn = uniform_of_each(salt, policy, event_ids, 3, "action")
+    assert drawn.tolist() == [uniform(salt, policy, each, 3, "action") for each in event_ids]
