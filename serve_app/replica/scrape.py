@@ -400,7 +400,7 @@ class ServiceCollector:
     def _shadow_lags(self) -> Metric:
         lag = GaugeMetricFamily(
             "banditloop_shadow_lag_seconds",
-            "Time since the position of a shadow, if the log goes on",
+            "Age of the oldest entry that a shadow has not followed",
             labels=["policy", "shadow"],
         )
         for policy, by_name in self._shadows.items():

@@ -18,7 +18,7 @@ from support import partition_loops as several
 from typer.testing import CliRunner
 
 from bandits.log.codec import encode
-from bandits.log.positions import log_order, merged_position
+from bandits.log.positions import log_order, merged_position, position_ms
 from bandits.log.records import CheckpointRecord, DecisionRecord, TickRecord
 from policies.archive.archive import ArchiveReader
 from policies.shadows import files as shadow_files
@@ -251,13 +251,21 @@ def test_the_report_knows_all_of_them_and_a_policy_without_any_forgets_them(
 
     lags = asyncio.run(lags_of(server_url))
     assert lags == {"greedy": 0.0, "vw": 0.0}
-    client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())})
+    first = client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())}).decode()
     client.xadd(one.KEYS.log, {FIELD: encode(TickRecord())})
     wait(lambda: asyncio.run(lags_of(server_url))["vw"] > 0.0)
+    # What comes after a silence is no later than it is old.
+    lag_s = asyncio.run(lags_of(server_url))["vw"]
+    assert lag_s <= (clock_ms(client) - position_ms(first)) / 1000
 
     forget_shadows(settings, one.SPEC.name)
     assert report(settings) == []
     assert asyncio.run(lags_of(server_url)) == {}
+
+
+def clock_ms(client) -> float:
+    seconds, microseconds = client.time()
+    return seconds * 1000 + microseconds / 1000
 
 
 async def lags_of(url: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bandits.log.positions import START, log_order, merged_position, position_ms
+from bandits.log.positions import START, own_position, position_ms
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis, clock_ms
 from serve_app.store.keys import Keys
 
@@ -42,7 +42,7 @@ def forget_progress(client: Redis, keys: Keys) -> None:
 
 
 async def read_shadow_lags(client: AsyncRedis, keys: Sequence[Keys]) -> dict[str, float]:
-    """Return the seconds since the position of each shadow, if the log goes on.
+    """Return the age of the oldest entry that each shadow has not followed, in seconds; 0: of none.
 
     Measured here, because a process that has died cannot say that it is behind.
 
@@ -55,27 +55,24 @@ async def read_shadow_lags(client: AsyncRedis, keys: Sequence[Keys]) -> dict[str
         MsgspecError: something else is stored there.
     """
     raw: Any = await client.hgetall(keys[0].shadows)
-    if not raw:
-        return {}
-    oldest, ends = [], []
-    for own in keys:
-        newest: Any = await client.xrevrange(own.log, count=1)
-        first: Any = await client.xrange(own.log, count=1)
-        if newest and first:
-            ends.append(merged_position(newest[0][0].decode(), own.partition, len(keys)))
-            oldest.append(first[0][0].decode())
-    if not ends:
-        return dict.fromkeys(_decoded(raw), 0.0)
-
-    # Who has read nothing yet is behind as far as Redis goes back.
-    end, begins_ms = max(ends, key=log_order), min(map(position_ms, oldest))
-    now_ms = await clock_ms(client, keys[0].log)
     lags = {}
     for name, progress in _decoded(raw).items():
-        at = progress.position
-        since_ms = begins_ms if at == START else position_ms(at)
-        lags[name] = 0.0 if at == end else max(0.0, (now_ms - since_ms) / 1000)
+        unread = [await _first_past(client, own, progress.position, len(keys)) for own in keys]
+        since_ms = min((ms for ms in unread if ms is not None), default=None)
+        if since_ms is None:
+            lags[name] = 0.0
+        else:
+            now_ms = await clock_ms(client, keys[0].log)
+            lags[name] = max(0.0, (now_ms - since_ms) / 1000)
     return lags
+
+
+async def _first_past(client: AsyncRedis, own: Keys, merged: str, count: int) -> int | None:
+    """Return the time of a partition's first entry that a shadow lacks, in ms; None: of none."""
+    # Who has read nothing yet is behind as far as Redis goes back.
+    past = "-" if merged == START else f"({own_position(merged, own.partition, count)}"
+    found: Any = await client.xrange(own.log, past, count=1)
+    return position_ms(found[0][0].decode()) if found else None
 
 
 def _decoded(raw: Mapping[bytes, bytes]) -> dict[str, ShadowProgress]:
