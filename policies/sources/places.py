@@ -215,12 +215,12 @@ class ClosedPlaces:
             self._rows.put(place, item_id)
             self._look(place)
             closed = item_id not in offering
-            if closed != bool(shade[place]):
+            if closed != bool(shade.item(place)):
                 shade[place] = -np.inf if closed else 0.0
                 self.count += 1 if closed else -1
 
     def __contains__(self, place: int) -> bool:
-        return bool(self.shade[place])
+        return bool(self.shade.item(place))
 
     def rows(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the rows of some places among the items as rules see them."""

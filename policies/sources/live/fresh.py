@@ -52,6 +52,7 @@ class FreshItems(ImmediateSource):
         self._number: dict[str, int] = {}
         self._ids: list[str] = []
         self._numbers: UInt32 = np.zeros(0, np.uint32)
+        self._are_numbers = frozenset[int]()
         self._base_ms = 0.0
         self._put_ms: dict[str, float] = {}
         self._rows: RuledRows | None = None
@@ -74,7 +75,7 @@ class FreshItems(ImmediateSource):
         times = np.fromiter(map(self._time_of, ids), np.float64, len(ids))
 
         parts = [ids[at : at + PART] for at in range(0, len(ids), PART)]
-        self._numbers = np.zeros(0, np.uint32)
+        self._numbers, self._are_numbers = np.zeros(0, np.uint32), frozenset()
         for part in parts:
             self._learn_numbers(catalogue.namespace(part))
         pairs: list[tuple[NDArray[np.intp], UInt32]] = []
@@ -120,12 +121,23 @@ class FreshItems(ImmediateSource):
         """Return the traits of each item: of many together, which is many times as fast."""
         if not ids:
             return []
+        if len(ids) == 1:
+            return [self._traits_alone(offering.catalogue.one(ids[0]))]
         features = offering.catalogue.namespace(ids)
         self._learn_numbers(features)
         rows, traits = self._traits(features)
         ends = np.searchsorted(rows, np.arange(len(ids) + 1)).tolist()
         every = traits.tolist()
         return [tuple(every[begin:end]) for begin, end in pairwise(ends)]
+
+    def _traits_alone(self, features: Namespace) -> tuple[int, ...]:
+        """Return the traits of one item, [n]: what ``_traits`` says of it, in a tenth of the time."""
+        pairs = list(zip(features.hashes.tolist(), features.values.tolist(), strict=True))
+        numbers = {cell for cell, value in pairs if value not in {0.0, 1.0}}
+        if not numbers <= self._are_numbers:
+            self._learn(np.array([*numbers], np.uint32))
+        flags = {cell for cell, value in pairs if value == 1.0}
+        return tuple(sorted(flags - self._are_numbers))
 
     def _remove(self, item_id: str) -> None:
         number = self._number.pop(item_id, None)
@@ -273,7 +285,11 @@ class FreshItems(ImmediateSource):
             cells = np.broadcast_to(features.cells(), values.shape)
             found = np.setdiff1d(cells[rows, columns], self._numbers)
             if found.size:
-                self._numbers = np.union1d(self._numbers, found)
+                self._learn(found)
+
+    def _learn(self, found: UInt32) -> None:
+        self._numbers = np.union1d(self._numbers, found)
+        self._are_numbers = frozenset(self._numbers.tolist())
 
     def _traits(self, features: Namespace) -> tuple[NDArray[np.intp], UInt32]:
         """Return the features that are texts or flags: int[p], which row has it, and uint32[p]."""

@@ -1,7 +1,6 @@
 """The newest items by what they have in common, as items come and go."""
 
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -53,7 +52,7 @@ class NewestIndex:
         self._crowded: dict[int | None, list[NDArray[np.int32]]] = {}
         self._added: dict[int | None, list[tuple[float, int]]] = {None: []}
         self._added_traits: dict[int, tuple[int, ...]] = {}
-        self._more: Counter[int] = Counter()
+        self._more: dict[int, int] = {}
 
     def add(self, time_ms: float, traits: Iterable[int]) -> int:
         """Add an item; return its number.
@@ -71,10 +70,10 @@ class NewestIndex:
         self._times[item], self._there[item] = time_ms, True
 
         self.count += 1
-        self._more.update(own)
         self._added_traits[item] = own
-        for trait in (None, *own):
-            insort(self._added.setdefault(trait, []), (time_ms, item))
+        self._tally(own, 1)
+        for each in (None, *own):
+            insort(self._added.setdefault(each, []), (time_ms, item))
         return item
 
     def remove(self, item: int) -> None:
@@ -82,7 +81,7 @@ class NewestIndex:
         self._there[item] = False
         self.count -= 1
         own = self.traits(item)
-        self._more.subtract(own)
+        self._tally(own, -1)
         if item < self._first:
             return
 
@@ -93,6 +92,10 @@ class NewestIndex:
             del added[bisect_left(added, key)]
             if not added and trait is not None:
                 del self._added[trait]
+
+    def _tally(self, traits: Iterable[int], more: int) -> None:
+        for trait in traits:
+            self._more[trait] = self._more.get(trait, 0) + more
 
     def traits(self, item: int) -> tuple[int, ...]:
         """Return the traits of an item that is there, by its number."""
@@ -123,10 +126,10 @@ class NewestIndex:
     def counts(self, traits: UInt32) -> NDArray[np.intp]:
         """Return how many items have each trait, int[n]."""
         if not self._traits.size:
-            return np.array([self._more[trait] for trait in traits.tolist()], np.intp)
+            return np.array([self._more.get(trait, 0) for trait in traits.tolist()], np.intp)
         at = np.minimum(np.searchsorted(self._traits, traits), self._traits.size - 1)
         first = np.where(self._traits[at] == traits, self._starts[at + 1] - self._starts[at], 0)
-        return first + np.array([self._more[trait] for trait in traits.tolist()], np.intp)
+        return first + np.array([self._more.get(trait, 0) for trait in traits.tolist()], np.intp)
 
     def newest(
         self,
