@@ -1,7 +1,8 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -24,17 +25,34 @@ from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
 from serve_app.store.progress import LearningHealth
 
 CATALOGUE_LIMIT = BodyLimit(64 << 20, 60.0)
+_OK = HTTPStatus.OK.value
 
 
 # Decisions
 
 
-async def rank(call: Call[RankRequest]) -> schemas.RankResponse:
+async def rank(call: Call[RankRequest]) -> schemas.RankResponse | Answer:
     """Make one decision, or a slate."""
-    explain = call.service.explaining() if call.request.explain else None
-    record, logged = await call.service.rank(call.request)
+    begun = call.service.begin(call.request)
+    if not isinstance(begun, RankRequest):
+        return await _answered_meanwhile(call, *begun)
+    explain = call.service.explaining() if begun.explain else None
+    record, logged = await call.service.rank(begun)
     _count(call, 1, logged=logged)
-    return _decided(call, call.request, record, explain, logged=logged)
+    return _decided(call, begun, record, explain, logged=logged)
+
+
+async def _answered_meanwhile(
+    call: Call[RankRequest], record: DecisionRecord, logging: Awaitable[object]
+) -> Answer:
+    """Answer a decision that is about to be logged: the answer is made while the disk syncs."""
+    body, logged = encode(_decided(call, call.request, record, None, logged=True)), True
+    try:
+        await logging
+    except errors.LogUnavailableError:
+        body, logged = encode(_decided(call, call.request, record, None, logged=False)), False
+    _count(call, 1, logged=logged)
+    return _OK, body, JSON
 
 
 async def rank_batch(call: Call[WholeBatch | RawBatch]) -> schemas.RankBatchResponse:

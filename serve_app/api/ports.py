@@ -38,6 +38,18 @@ class PolicyService(Protocol):
         """Whether each slot of a page of Personalizer's protocol may be a decision of its own."""
         ...
 
+    def begin(self, request: RankRequest) -> tuple[DecisionRecord, Awaitable[object]] | RankRequest:
+        """Decide where nothing is looked up first, and begin to log the decision.
+
+        Args:
+            request: what is asked; its actions may be as they were sent (``BareRequest``).
+
+        Returns:
+            The decision, and what is awaited until it is in the log, which raises
+            LogUnavailableError where that is not known; or what ``rank`` has to be asked.
+        """
+        ...
+
     async def rank(
         self, request: RankRequest, *, is_new: bool = False, again: bool = False
     ) -> tuple[DecisionRecord, bool]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -79,6 +79,15 @@ class DecisionLog:
             for at, is_logged in zip(part, done, strict=True):
                 logged[at] = is_logged
         return logged
+
+    def begin(self, record: DecisionRecord) -> Awaitable[object]:
+        """Begin to append a decision about nobody who is known.
+
+        Returns:
+            What is awaited until it is in the log; it raises LogUnavailableError where that is not
+            known.
+        """
+        return self._writer.begin(self._log_of(record.event_id).log, record)
 
     async def append(self, record: DecisionRecord, request: RankRequest) -> bool | None:
         """Append one decision; see ``append_each``.

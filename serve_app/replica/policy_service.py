@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -135,7 +135,7 @@ class RedisPolicyService:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
-        self._was_ready = False
+        self._was_ready = self._is_watched = False
 
     def start(self) -> None:
         """Begin to follow snapshots, and the artifact that they are served with."""
@@ -147,6 +147,7 @@ class RedisPolicyService:
         """Put something around the parts of each decision; see ``Around``."""
         if self._known is not None:
             self._known = around(self._known, "profile", "know")
+        self._is_watched = True
         appends = ("append", "append_each", "append_once", "append_events")
         self._log = around(self._log, "log", *appends)
         self.ranker.put_around_parts(around)
@@ -210,6 +211,24 @@ class RedisPolicyService:
     def learning(self) -> LearningHealth:
         """How its learning stands, as of the last look."""
         return LearningHealth() if self._watch is None else self._watch.of(self.spec.name)
+
+    def begin(self, request: RankRequest) -> tuple[DecisionRecord, Awaitable[object]] | RankRequest:
+        """Decide where nothing is looked up first, and begin to log the decision.
+
+        Whoever asks has the time until it is on disk for the answer.
+
+        Args:
+            request: what is asked; its actions may be as they were sent.
+
+        Returns:
+            The decision, and what is awaited until it is in the log, which raises
+            LogUnavailableError where that is not known; or what ``rank`` has to be asked.
+        """
+        looks = self._known is not None or request.event_id is not None or request.explain
+        if looks or self._is_watched or type(request) is not BareRequest:
+            return request
+        record = self.ranker.rank_bare(request)
+        return whole(request) if record is None else (record, self._log.begin(record))
 
     async def rank(
         self, request: RankRequest, *, is_new: bool = False, again: bool = False

@@ -1,5 +1,6 @@
 """The log in Redis: appended to with group commit, read in order."""
 
+import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -73,9 +74,18 @@ class LogWriter:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
-        (entry,) = await self.wire.send(head, (encode(record),), 1, alone)
+        (entry,) = await self.begin(key, record)
         return str(entry.decode())
+
+    def begin(self, key: str, record: LogRecord) -> "asyncio.Future[Any]":
+        """Begin to append a record; return what is done once the server holds it; see ``append``.
+
+        Args:
+            key: the name of the log in Redis.
+            record: what the entry is to hold.
+        """
+        head, alone = ("EVAL", APPEND, 1, key), ("XADD", key, "*", FIELD)
+        return self.wire.begin(head, (encode(record),), 1, alone)
 
     async def append_all(self, key: str, records: Sequence[LogRecord]) -> list[str]:
         """Append several records; return the new entries' ids, in the order of the records.

@@ -210,6 +210,9 @@ class FakeService:
     def learning(self) -> LearningHealth:
         return self.learns
 
+    def begin(self, request):
+        return request
+
     async def rank(self, request, *, is_new=False, again=False) -> tuple[DecisionRecord, bool]:
         record = await self.ranker.rank(whole(request), self.known)
         try:

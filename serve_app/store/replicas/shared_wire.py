@@ -149,11 +149,29 @@ class SharedWire:
         Raises:
             LogUnavailableError: not known to be logged.
         """
-        self.written_at = asyncio.get_running_loop().time()
+        return await self.begin(head, data, count, alone)
+
+    def begin(
+        self, head: Command, data: Sequence[Any], count: int, alone: Command = ()
+    ) -> "asyncio.Future[Any]":
+        """Begin to append entries; return what becomes the answer, or its error.
+
+        Whoever asks may do something else while the server syncs; see ``send``.
+
+        Args:
+            head: see ``send``.
+            data: see there.
+            count: see there.
+            alone: see there.
+        """
+        loop = asyncio.get_running_loop()
+        self.written_at = loop.time()
         asked = self._wait(head, data, count, alone)
         if isinstance(asked, str):
-            raise self.failed(asked, count)
-        return await asked
+            refused = loop.create_future()
+            refused.set_exception(self.failed(asked, count))
+            return refused
+        return asked
 
     def _wait(
         self, head: Command, data: Sequence[Any], count: int, alone: Command = ()
