@@ -1,6 +1,7 @@
 """The candidate sources of a policy over what it may offer now, and what they propose together."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -24,7 +25,7 @@ from policies.items.catalogue import Catalogue
 from policies.items.offering import Offering
 from policies.items.timeline import ItemTimeline
 from policies.none_proposed import why_nothing
-from policies.offered import Offered
+from policies.offered import AT_ONCE, NextTurn, Offered
 from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
@@ -71,6 +72,7 @@ class Proposers:
         self._clock = clock
         self._snapshot: Snapshot | None = None
         self._turn = 0
+        self._soon = NextTurn()
         self._sent = None if self._rules is None else SentItems(self._rules)
         self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
 
@@ -139,13 +141,16 @@ class Proposers:
             self._ready = _Ready(Offered(offering, sources.over(offering)), since)
 
     def now(self) -> Offered:
-        """Return what may be offered now, and the sources over it."""
+        """Return what may be offered now, and the sources over it.
+
+        Where the time of many items has come, or is over, at one moment, the sources are told of
+        some, and of the others between requests.
+        """
         if self._ready is not None:
             self._swap()
-        offered = self.offered
-        if turned := offered.offering.pass_time():
-            offered.tell(turned)
-        return offered
+        if self.offered.pass_time(AT_ONCE) and not self._soon.ask(self.now):
+            self.offered.pass_time()
+        return self.offered
 
     def _swap(self) -> None:
         """Swap in the sources that are ready, with what has changed since."""
@@ -173,6 +178,28 @@ class Proposers:
             SourceError: every source failed.
         """
         offered = self.now()
+        if not offered.offering.is_late:
+            return await self._pool(request, asker, offered)
+
+        # Sources propose items that are over, too: if too few others are left, they are told of all
+        # at once.
+        with contextlib.suppress(NoCandidatesError):
+            pool, now, ruling = await self._pool(request, asker, offered)
+            if pool is NOTHING or len(pool.ids) >= request.slots:
+                return pool, now, ruling
+        self.offered.pass_time()
+        return await self._pool(request, asker, self.now())
+
+    async def _pool(
+        self, request: RankRequest, asker: Asker, offered: Offered
+    ) -> tuple[Pool, Offered, Ruling | None]:
+        """Return what ``pool`` does.
+
+        Args:
+            request: it brings no actions.
+            asker: who asks.
+            offered: what may be offered now.
+        """
         sources = offered.sources
         if not sources.proposing:
             raise EmptyActionsError(
@@ -213,7 +240,8 @@ class Proposers:
 
         # While the sources answered, items may have gone. What follows the offering has looked at
         # everything else already.
-        if offered.all_follow and self.is_as_before(offered, changes):
+        as_before = offered.all_follow and self.is_as_before(offered, changes)
+        if as_before and not offered.offering.look_at_clock():
             return pool, self.offered, ruling
         removed = {} if admission is None else admission.removed
         kept, now, ruling = await self._still_offered(pool, request, asker, removed)
@@ -340,16 +368,19 @@ class Proposers:
             known = pool.at(there) if now.offering.limits else pool
             kept = known.at((await ruling.admission.sift(known.ids)).tolist())
             if self.is_as_before(now, changes):
+                now.offering.look_at_clock()
                 return kept.within(now.offering), now, ruling
 
     def is_as_before(self, offered: Offered, changes: int) -> bool:
-        """Return whether the same may be offered now as was.
+        """Return whether the same items are there, for all that the sources know.
 
         Args:
             offered: what was.
             changes: those of its offering by then.
         """
-        now = self.now().offering
+        if self._ready is not None:
+            self._swap()
+        now = self.offered.offering
         return now is offered.offering and now.changes == changes
 
     def similar(
@@ -374,6 +405,8 @@ class Proposers:
         is_known = item_id in offering.catalogue
         for name in asked if is_known or not offering.limits else ():
             found = can[name].similar(item_id, limit, passes)
+            if found is not None and offering.is_late:
+                found = found.at([at for at, each in enumerate(found.ids) if each in offering])
             if found is not None and found.ids:
                 return name, found
             is_known |= found is not None

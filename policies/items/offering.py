@@ -33,6 +33,8 @@ class Offering:
         limits: whether only they may be offered: not before a catalogue was ever put.
         now_ms: the time that was looked at last, in ms since 1970.
         changes: goes up whenever an item has changed, or its time has come or is over.
+        is_late: whether there are items whose time has come, or is over, of which nobody was told
+            yet. Those that are over are none of the offering even so.
         ruled: the items as the policy's rules see them; None: it has none.
     """
 
@@ -58,6 +60,7 @@ class Offering:
         self.limits = catalogue.limits
         self.changes = 0
         self.now_ms = clock() * 1000
+        self.is_late = False
 
         self._clock = clock
         self._offers: dict[str, Offer] = {}
@@ -81,9 +84,14 @@ class Offering:
     def __contains__(self, item_id: object) -> bool:
         if not self.limits:
             return self.admits_strangers
-        return (
-            isinstance(item_id, str) and item_id in self.catalogue and item_id not in self._closed
-        )
+        if not isinstance(item_id, str) or item_id not in self.catalogue:
+            return False
+        return item_id not in self._closed and not (self.is_late and self._is_over(item_id))
+
+    def _is_over(self, item_id: str) -> bool:
+        """Return whether an item that was offered is no more, though nobody was told."""
+        offer = self._offers.get(item_id)
+        return offer is not None and not offer.holds(self.now_ms)
 
     @property
     def admits_strangers(self) -> bool:
@@ -139,21 +147,27 @@ class Offering:
             self._look(item_id, timeline.offers.get(item_id))
         self._note(changed)
 
-    def pass_time(self) -> Collection[str]:
-        """Let it be now; return the items whose time has come, or is over."""
-        self.now_ms = now_ms = self._clock() * 1000
-        if not self._queue or now_ms < self._queue[0][0]:
-            return ()
+    def look_at_clock(self) -> bool:
+        """Let it be now, and return whether that makes it late (``is_late``)."""
+        self.now_ms = self._clock() * 1000
+        self.is_late = bool(self._queue) and self._queue[0][0] <= self.now_ms
+        return self.is_late
 
-        turned = set[str]()
-        while self._queue and self._queue[0][0] <= now_ms:
+    def pass_time(self, most: float = inf) -> Collection[str]:
+        """Let it be now; return the items whose time has come, or is over.
+
+        Args:
+            most: return no more of them; whether there are others, ``is_late`` says.
+        """
+        turned: dict[str, None] = {}
+        while self.look_at_clock() and len(turned) < most:
             due_ms, item_id = heappop(self._queue)
             if self._due.get(item_id) == due_ms:
                 self._look(item_id, self._offers[item_id])
-                turned.add(item_id)
+                turned[item_id] = None
         if turned:
             self._note(turned)
-        return turned
+        return turned.keys()
 
     def record(self) -> set[str]:
         """Return a set that collects what changes from now on, until ``stop`` is given it."""
