@@ -30,7 +30,7 @@ from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.archive.read_ahead import read_ahead
 from simulator.logs.archive.settled import keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
-from simulator.report.growing import GrowingColumn
+from simulator.report.growing import GrowingColumn, picked
 from simulator.report.numbering import UnitNumbers, text_hashes
 
 Int64 = NDArray[np.int64]
@@ -113,6 +113,7 @@ def read_policy(
     after: str = START,
     by: Sequence[str] = (),
     progress: Callable[[int], None] = lambda _rows: None,
+    between: Callable[[], None] = lambda: None,
 ) -> PolicyRows:
     """Read a policy's decisions from its archive, of all partitions.
 
@@ -122,6 +123,7 @@ def read_policy(
         after: only what comes past this position.
         by: fields of the context to divide decisions by; none: all that have few values.
         progress: told how many decisions were read, again and again.
+        between: called when a partition was read, of which nothing but its rows is left.
 
     Raises:
         ArchiveError: a file is damaged or missing.
@@ -143,6 +145,7 @@ def read_policy(
                 gathered.add(Decided(decisions, there, settled))
         gathered.waiting = gathered.waiting.plus(join.waiting)
         gathered.count_signals(join.came)
+        between()
     rows = gathered.rows()
     if unknown := [name for name in by if not rows.fields.get(name, ([], []))[1]]:
         raise ReplayError(
@@ -319,23 +322,22 @@ class _Gathered:
     def rows(self) -> PolicyRows:
         """Return everything, in the order of time."""
         ms = self._ms.values()
-        order: NDArray[Any] | None = None
+        order: NDArray[np.uint32] | None = None
         if (ms[1:] < ms[:-1]).any():
             order = np.argsort(ms, kind="stable").astype(np.uint32)
 
         def ordered(column: GrowingColumn) -> NDArray[Any]:
-            values = column.values()
             if order is not None:
-                values[:] = values[order]
-            return values
+                column.put_in_order(order)
+            return column.values()
 
-        unit = ordered(self._unit)
-        named = unit != NO_UNIT
-        unit[named] = self._numbers.in_order()[unit[named]]
+        # The last place is that of those without a unit.
+        numbers = np.append(self._numbers.in_order(), np.int32(NO_UNIT))
+        del ms  # or what was not in order would stay, too
         return PolicyRows(
             spec=self.spec,
             ms=ordered(self._ms),
-            unit=unit,
+            unit=picked(numbers, ordered(self._unit)),
             group=ordered(self._group),
             compared=ordered(self._compared_as),
             slots=ordered(self._slots),

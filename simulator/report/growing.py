@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 LEAST = 1 << 16
 """Elements that there is room for at first."""
+AT_ONCE = 1 << 18
+"""Elements whose places are 64-bit integers at a time, as numpy wants them."""
 
 
 class GrowingColumn:
@@ -26,6 +28,27 @@ class GrowingColumn:
         self._room[self._count : count] = part
         self._count = count
 
+    def put_in_order(self, order: NDArray[np.uint32]) -> None:
+        """Have them in another order.
+
+        Args:
+            order: uint32[n], the place of each so far.
+        """
+        self._room = picked(self._room, order)
+
     def values(self) -> NDArray[Any]:
         """Return all of them, which later parts do not change."""
         return self._room[: self._count]
+
+
+def picked(values: NDArray[Any], places: NDArray[np.integer]) -> NDArray[Any]:
+    """Return the values at n places; their integers are nowhere all there as 64 bits.
+
+    Args:
+        values: at least as many as the places say.
+        places: integers [n].
+    """
+    out = np.empty(len(places), values.dtype)
+    for start in range(0, len(places), AT_ONCE):
+        out[start : start + AT_ONCE] = values[places[start : start + AT_ONCE]]
+    return out

@@ -1,5 +1,6 @@
 """The command ``banditloop report``: its options, each declared here and nowhere else."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -78,6 +79,8 @@ def report_policy(options: ReportOptions) -> None:
 
     The uplift's interval holds at every look: look as often as you like, and stop when you like.
     """
+    # Arrow's own pool keeps much of what threads have freed; which it has is read at its import.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from serve_app.cli.report.run import run_report
     from serve_app.cli.report.tables import policy_report_tables
     from simulator.report.page import policy_page

@@ -22,6 +22,7 @@ from serve_app.cli.doctor.examination import run_doctor
 from serve_app.cli.report.command import ReportOptions
 from serve_app.cli.terminal import messages, progress_count
 from serve_app.host.embedded import any_redis
+from serve_app.host.lean_ray import pandas_hidden
 from serve_app.settings import Settings
 from serve_app.store.clients import REDIS_ERRORS, blocking_client
 from serve_app.store.reachable import no_redis
@@ -49,10 +50,15 @@ def run_report(options: ReportOptions, policy: str | None) -> PolicyReport:
         BanditloopError: an option is at fault, or the log cannot be read.
     """
     settings = Settings.with_options(redis_url=options.redis_url, data_dir=options.data_dir)
-    if options.archive is not None:
-        name = archived_policy_name(options.archive, policy)
-        return _reported(options, settings, name, options.archive)
+    with pandas_hidden():
+        if options.archive is not None:
+            name = archived_policy_name(options.archive, policy)
+            return _reported(options, settings, name, options.archive)
+        return _reported_live(options, settings, policy)
 
+
+def _reported_live(options: ReportOptions, settings: Settings, policy: str | None) -> PolicyReport:
+    """Report on a policy of a service: what is archived, and what is not yet."""
     with any_redis(settings) as url:
         settings = settings.model_copy(update={"redis_url": url})
         try:
@@ -91,6 +97,7 @@ def _reported(
             after=after,
             by=options.by or (),
             progress=partial(_show, progress, task),
+            between=_give_memory_back,
         )
         shadows = PolicyShadows(options.archive or settings.shadows_root(), name)
         progress.update(task, description="estimating shadows")

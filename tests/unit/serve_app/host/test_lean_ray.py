@@ -1,5 +1,6 @@
 """Ray without what nobody asks: what of Ray it stands on, and what it leaves as it was."""
 
+import importlib
 import inspect
 import os
 import subprocess
@@ -22,6 +23,7 @@ from serve_app.host.lean_ray import (
     forks_for_ray,
     lean_command,
     lean_ray,
+    pandas_hidden,
     why_not_lean,
 )
 from serve_app.settings import Settings
@@ -110,6 +112,15 @@ def test_a_command_forks_a_server_that_has_imported_all_but_pandas(tmp_path):
     assert said.splitlines()[:4] == ["True", "before", module.ABSENT, "3"]
     ids = said.splitlines()[4:]
     assert len(ids) == len(set(ids)) == 12
+
+
+def test_who_looks_for_pandas_finds_it_again_once_it_is_no_longer_hidden(monkeypatch):
+    """What was imported of it stays out of this test: it is not asked for by whoever hides it."""
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    looked_at = list(sys.meta_path)
+    with pandas_hidden(), pytest.raises(ImportError, match="needs pandas"):
+        importlib.import_module("pandas")
+    assert sys.meta_path == looked_at
 
 
 COMMAND = """
