@@ -30,7 +30,7 @@ from simulator.logs.archive.pieces import policy_pieces
 from simulator.logs.archive.read_ahead import read_ahead
 from simulator.logs.archive.settled import keys_of
 from simulator.logs.rows import NO_WAITING, Waiting
-from simulator.report.growing import GrowingColumn, picked
+from simulator.report.growing import GrowingColumn, in_places
 from simulator.report.numbering import UnitNumbers, text_hashes
 
 Int64 = NDArray[np.int64]
@@ -337,7 +337,7 @@ class _Gathered:
         return PolicyRows(
             spec=self.spec,
             ms=ordered(self._ms),
-            unit=picked(numbers, ordered(self._unit)),
+            unit=in_places(numbers, ordered(self._unit)),
             group=ordered(self._group),
             compared=ordered(self._compared_as),
             slots=ordered(self._slots),

@@ -34,14 +34,14 @@ class GrowingColumn:
         Args:
             order: uint32[n], the place of each so far.
         """
-        self._room = picked(self._room, order)
+        self._room = in_places(self._room, order)
 
     def values(self) -> NDArray[Any]:
         """Return all of them, which later parts do not change."""
         return self._room[: self._count]
 
 
-def picked(values: NDArray[Any], places: NDArray[np.integer]) -> NDArray[Any]:
+def in_places(values: NDArray[Any], places: NDArray[np.integer]) -> NDArray[Any]:
     """Return the values at n places; their integers are nowhere all there as 64 bits.
 
     Args:
