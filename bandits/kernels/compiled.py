@@ -61,3 +61,4 @@ u4s, i4s, i8s, f4s = (
 )
 f8s, truths = read_only(types.float64), read_only(types.boolean)
 i4ss, f4ss = read_only(types.int32, 2), read_only(types.float32, 2)
+f4sss = read_only(types.float32, 3)

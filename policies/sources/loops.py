@@ -1,6 +1,6 @@
-"""Compiled loops of sources: the neighbours of a history's items, and the best of all items."""
+"""Compiled loops of sources: neighbours of a history's items, the best of all items, networks."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba import types
@@ -12,11 +12,17 @@ from bandits.kernels.compiled import (
     compiled,
     f4s,
     f4ss,
+    f4sss,
     i4ss,
     i8,
     i8s,
     inlined,
 )
+
+LARGEST_TANH: Final = 20.0
+"""Of what is beyond, the hyperbolic tangent is 1."""
+LEAST_VARIANCE: Final = 1e-5
+"""Added to a variance, as torch does."""
 
 
 @compiled(i4ss, f4ss, i8s, f4s, returns=types.float32[::1])
@@ -108,3 +114,138 @@ def best_places(
         _swap(best, places, 0, last)
         _sink(best, places, last)
     return places[:size].copy()
+
+
+@inlined
+def _tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent, float64: off by less than float32 can tell.
+
+    The exponential is that of a 128th part, squared until it is whole; a loop of it needs no call.
+    """
+    part = max(-LARGEST_TANH, min(LARGEST_TANH, np.float64(x))) / 128.0
+    power = 1.0 + part * (1.0 + part / 2.0 * (1.0 + part / 3.0 * (1.0 + part / 4.0)))
+    for _ in range(8):
+        power *= power
+    return 1.0 - 2.0 / (power + 1.0)
+
+
+@compiled(f4ss, f4ss, f4s, returns=types.float32[::1])
+def recurrent_state(events: Float32, state_weight: Float32, new_bias: Float32) -> Float32:
+    """Return the state of gated recurrent units after some events, float32[d].
+
+    Args:
+        events: float32[h, 3 d], what each event says to the reset, the update and the new state,
+            oldest first.
+        state_weight: float32[d, 3 d], what each number of the state says to them.
+        new_bias: float32[d], is added to what the state says to the new one.
+    """
+    d = new_bias.size
+    state, said = np.zeros(d, np.float32), np.empty(3 * d, np.float32)
+    for number in range(len(events)):
+        event = events[number]
+        said[:] = 0.0
+        for k in range(d):
+            value = state[k]
+            for at in range(3 * d):
+                said[at] += value * state_weight[k, at]
+
+        # A sigmoid as a tanh, which never overflows.
+        for at in range(2 * d):
+            said[at] = 0.5 + 0.5 * _tanh(0.5 * (said[at] + event[at]))
+        for at in range(d):
+            kept = said[at] * (said[2 * d + at] + new_bias[at])
+            new = np.float32(_tanh(event[2 * d + at] + kept))
+            state[at] = new + said[d + at] * (state[at] - new)
+    return state
+
+
+@inlined
+def _normalise(row: Any, weight: Any, bias: Any) -> None:
+    """Bring a row to mean 0 and deviation 1, then scale and move it."""
+    mean = np.float64(0.0)
+    for value in row:
+        mean += value
+    mean /= row.size
+    spread = np.float64(0.0)
+    for value in row:
+        spread += (value - mean) * (value - mean)
+    spread = np.sqrt(spread / row.size + LEAST_VARIANCE)
+    for at in range(row.size):
+        row[at] = (row[at] - mean) / spread * weight[at] + bias[at]
+
+
+@inlined
+def _layer(row: Any, weight: Any, bias: Any) -> Any:
+    """Return row · weight + bias."""
+    made = bias.copy()
+    for k in range(row.size):
+        value = row[k]
+        for at in range(made.size):
+            made[at] += value * weight[k, at]
+    return made
+
+
+@inlined
+def _share(events: Any, query: Any, key: Any, of_head: Any, seen: Any) -> None:
+    """Put in ``seen`` the events' mean, each counted by its share of a head's attention."""
+    h, d = events.shape
+    asked = np.zeros(d, np.float32)
+    for k in of_head:
+        for at in range(d):
+            asked[at] += query[k] * key[k, at]
+
+    shares = np.zeros(h)
+    for number in range(h):
+        for at in range(d):
+            shares[number] += asked[at] * events[number, at]
+    shares /= np.sqrt(np.float64(len(of_head)))
+    shares = np.exp(shares - shares.max())
+    shares /= shares.sum()
+
+    seen[:] = 0.0
+    for number in range(h):
+        share = np.float32(shares[number])
+        for at in range(d):
+            seen[at] += share * events[number, at]
+
+
+@compiled(f4ss, f4sss, f4ss, f4ss, i8, returns=types.float32[::1])
+def newest_attended(
+    events: Float32, layers: Float32, biases: Float32, norms: Float32, heads: int
+) -> Float32:
+    """Return what the last block of self-attention makes of the newest event, float32[d].
+
+    Keys and values are linear, so that none is made: the query goes through the keys' layer once,
+    and the shares' sum of the events through the values'. What a key's bias adds is the same for
+    all events.
+
+    Args:
+        events: float32[h, d], what the blocks before have made of them, oldest first.
+        layers: float32[6, d, d]: query, key, value, answer, inner, outer; each is multiplied from
+            the right but that of the keys.
+        biases: float32[5, d], of all of these but the keys.
+        norms: float32[6, d]: weight and bias before the attention, before the layers, at the end.
+        heads: which divide d.
+    """
+    h, d = events.shape
+    each = d // heads
+    before = events.copy()
+    for number in range(h):
+        _normalise(before[number], norms[0], norms[1])
+
+    found, query = biases[1].copy(), _layer(before[h - 1], layers[0], biases[0])
+    seen = np.empty(d, np.float32)
+    for head in range(heads):
+        of_head = range(head * each, (head + 1) * each)
+        _share(before, query, layers[1], of_head, seen)
+        for k in range(d):
+            for at in of_head:
+                found[at] += seen[k] * layers[2, k, at]
+
+    newest = events[h - 1] + _layer(found, layers[3], biases[2])
+    inner = newest.copy()
+    _normalise(inner, norms[2], norms[3])
+    hidden = np.maximum(_layer(inner, layers[4], biases[3]), np.float32(0.0))
+    newest += _layer(hidden, layers[5], biases[4])
+    _normalise(newest, norms[4], norms[5])
+    return newest

@@ -1,4 +1,4 @@
-"""A recurrent network over a history at serving time, in numpy alone."""
+"""A recurrent network over a history at serving time, without torch."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.loops import recurrent_state
 from policies.sources.sequence.kept import KeptUsers
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
 
@@ -19,9 +20,9 @@ class Gru4RecEncoder:
     """
 
     def __init__(self, source: TrainedSource, factors: int) -> None:
-        self._factors = factors
         self._item_weight = source.array("item_weight", 3 * factors, factors)
-        self._state_weight = source.array("state_weight", 3 * factors, factors)
+        state_weight = source.array("state_weight", 3 * factors, factors)
+        self._state_weight = np.ascontiguousarray(state_weight.T)
         self._answer_weight = source.array("answer_weight", factors, factors)
         self._answer_bias = source.array("answer_bias", factors)
 
@@ -29,7 +30,7 @@ class Gru4RecEncoder:
         state_bias = source.array("state_bias", 3 * factors)
         self._bias = source.array("item_bias", 3 * factors).copy()
         self._bias[: 2 * factors] += state_bias[: 2 * factors]
-        self._new_bias = state_bias[2 * factors :]
+        self._new_bias = np.ascontiguousarray(state_bias[2 * factors :])
 
     def encode(self, _indices: NDArray[Any], rows: Float32, _weights: Float32) -> Float32:
         """Return the user's vector, float32[d].
@@ -37,14 +38,8 @@ class Gru4RecEncoder:
         Args:
             rows: the vectors of the history's items, float32[h, d], oldest first.
         """
-        d, half = self._factors, np.float32(0.5)
-        state = np.zeros(d, np.float32)
-        for item in rows @ self._item_weight.T + self._bias:
-            said = self._state_weight @ state
-            # A sigmoid as a tanh, which never overflows.
-            gates = half + half * np.tanh(half * (item[: 2 * d] + said[: 2 * d]))
-            new = np.tanh(item[2 * d :] + gates[:d] * (said[2 * d :] + self._new_bias))
-            state = new + gates[d:] * (state - new)
+        events = rows @ self._item_weight.T + self._bias
+        state = recurrent_state(events, self._state_weight, self._new_bias)
         user: Float32 = self._answer_weight @ state + self._answer_bias
         return user
 

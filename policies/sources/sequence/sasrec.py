@@ -1,6 +1,6 @@
-"""Self-attention over a history at serving time, in numpy alone."""
+"""Self-attention over a history at serving time, without torch."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.loops import LEAST_VARIANCE, newest_attended
 from policies.sources.sequence.kept import KeptUsers
 from policies.sources.vectors import LargeVectorModel, VectorModel, load_vectors
-
-EPSILON: Final = np.float32(1e-5)
-"""Added to a variance, as torch does."""
 
 
 class SasRecEncoder:
@@ -30,23 +28,21 @@ class SasRecEncoder:
         self._heads = heads
         self._scale = np.float32(np.sqrt(factors))
         self._places = source.array("places", self.length, factors)
-        self._norm = tuple(source.array("norm", 2, factors))
 
         def layers(name: str, *shape: int) -> list[tuple[Float32, Float32]]:
             weights = source.array(f"{name}_weight", blocks, *shape)
             return list(zip(weights, source.array(f"{name}_bias", blocks, shape[0]), strict=True))
 
-        self._blocks = list(
-            zip(
-                layers("norm_attention", factors),
-                layers("ask", 3 * factors, factors),
-                layers("answer", factors, factors),
-                layers("norm_layers", factors),
-                layers("inner", factors, factors),
-                layers("outer", factors, factors),
-                strict=True,
-            )
+        *self._blocks, last = zip(
+            layers("norm_attention", factors),
+            layers("ask", 3 * factors, factors),
+            layers("answer", factors, factors),
+            layers("norm_layers", factors),
+            layers("inner", factors, factors),
+            layers("outer", factors, factors),
+            strict=True,
         )
+        self._newest = _of_newest(last, source.array("norm", 2, factors))
 
     def encode(self, _indices: NDArray[Any], rows: Float32, _weights: Float32) -> Float32:
         """Return the user's vector, float32[d].
@@ -55,32 +51,45 @@ class SasRecEncoder:
             rows: the vectors of the history's items, float32[h, d], oldest first, h at least 1.
         """
         events = rows * self._scale + self._places[self.length - len(rows) :]
-        for number, block in enumerate(self._blocks, 1):
-            events = self._attended(events, block, last=number == len(self._blocks))
-        user: Float32 = _normalised(events, self._norm)[-1]
-        return user
+        for block in self._blocks:
+            events = self._attended(events, block)
+        return newest_attended(events, *self._newest, self._heads)
 
-    def _attended(self, events: Float32, block: tuple[Any, ...], *, last: bool) -> Float32:
-        """Return what each event has become; of the last block, the newest alone."""
+    def _attended(self, events: Float32, block: tuple[Any, ...]) -> Float32:
+        """Return what a block makes of each event, float32[h, d]."""
         norm_attention, ask, answer, norm_layers, inner, outer = block
         h, factors = events.shape
         each = factors // self._heads
         asked = _linear(_normalised(events, norm_attention), ask)
         query, key, value = asked.reshape(h, 3, self._heads, each).transpose(1, 2, 0, 3)
-        if last:
-            query, events = query[:, -1:], events[-1:]
 
         logits = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(each))
-        if not last:
-            logits[:, *np.triu_indices(h, 1)] = -np.inf
+        logits[:, *np.triu_indices(h, 1)] = -np.inf
         shares = np.exp(logits - logits.max(axis=2, keepdims=True))
         shares /= shares.sum(axis=2, keepdims=True)
-        found = (shares @ value).transpose(1, 0, 2).reshape(len(events), factors)
+        found = (shares @ value).transpose(1, 0, 2).reshape(h, factors)
         events = events + _linear(found, answer)
 
         hidden = np.maximum(_linear(_normalised(events, norm_layers), inner), 0)
         become: Float32 = events + _linear(hidden, outer)
         return become
+
+
+def _of_newest(block: tuple[Any, ...], norm: Float32) -> tuple[Float32, Float32, Float32]:
+    """Return the last block as ``newest_attended`` takes it: layers, biases and norms.
+
+    Args:
+        block: its layers, each a weight and a bias.
+        norm: float32[2, d], weight and bias of what ends the network.
+    """
+    norm_attention, (ask, ask_bias), answer, norm_layers, inner, outer = block
+    query, key, value = np.split(ask, 3)
+    query_bias, _, value_bias = np.split(ask_bias, 3)
+    return (
+        np.stack([query.T, key, value.T, answer[0].T, inner[0].T, outer[0].T]),
+        np.stack([query_bias, value_bias, answer[1], inner[1], outer[1]]),
+        np.stack([*norm_attention, *norm_layers, *norm]),
+    )
 
 
 def load_sasrec(source: TrainedSource, n_items: int) -> VectorModel | LargeVectorModel:
@@ -107,6 +116,6 @@ def _linear(rows: Float32, layer: tuple[Float32, Float32]) -> Float32:
 def _normalised(rows: Float32, layer: tuple[Float32, Float32]) -> Float32:
     weight, bias = layer
     centred = rows - rows.mean(axis=1, keepdims=True)
-    spread = np.sqrt((centred * centred).mean(axis=1, keepdims=True) + EPSILON)
+    spread = np.sqrt((centred * centred).mean(axis=1, keepdims=True) + np.float32(LEAST_VARIANCE))
     made: Float32 = centred / spread * weight + bias
     return made

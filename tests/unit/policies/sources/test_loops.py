@@ -3,7 +3,7 @@
 import numpy as np
 
 from policies.sources.cf import NeighboursModel
-from policies.sources.loops import best_places
+from policies.sources.loops import best_places, recurrent_state
 
 
 def test_sums_are_the_bits_that_numpy_adds_up():
@@ -37,3 +37,20 @@ def test_the_best_places_are_those_of_a_sorted_list():
         found = sorted(np.flatnonzero(shaded > floor), key=lambda at: (-shaded[at], at))
         got = best_places(scores, shade, barred, limit, np.float32(floor)).tolist()
         assert got == found[: max(limit, 0)]
+
+
+def test_a_recurrent_state_is_that_of_numpy_however_large_what_events_say():
+    """Gates that are open or shut altogether are no trouble: nothing overflows."""
+    rng = np.random.default_rng(2)
+    d = 5
+    state_weight, new_bias = rng.normal(size=(d, 3 * d)), rng.normal(size=d)
+    for scale in (0.1, 3.0, 1e4, 1e30):
+        events = (scale * rng.normal(size=(6, 3 * d))).astype(np.float32)
+        state = np.zeros(d)
+        for event in events.astype(np.float64):
+            said = state @ state_weight
+            reset, update = np.split((1 + np.tanh((event + said)[: 2 * d] / 2)) / 2, 2)
+            new = np.tanh(event[2 * d :] + reset * (said[2 * d :] + new_bias))
+            state = new + update * (state - new)
+        found = recurrent_state(events, *(np.float32(each) for each in (state_weight, new_bias)))
+        assert np.abs(found - state).max() < 1e-5
