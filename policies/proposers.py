@@ -263,11 +263,16 @@ class Proposers:
         each of these would take as long as some of them do.
         """
         waited = [each for each in sources.proposing if not isinstance(each, ImmediateSource)]
+        if not waited:
+            return {
+                each.name: (await self.answers.ask(each, asked, wanted.get(each.name)))[1]
+                for each in sources.proposing
+            }
+
         asking = asyncio.gather(
             *(self.answers.ask(each, asked, wanted.get(each.name)) for each in waited)
         )
-        if waited:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
         try:
             answers = {
@@ -275,8 +280,7 @@ class Proposers:
                 for each in sources.proposing
                 if isinstance(each, ImmediateSource)
             }
-            if waited:
-                answers.update(await asking)
+            answers.update(await asking)
         finally:
             asking.cancel()
         return {each.name: answers[each.name] for each in sources.proposing}

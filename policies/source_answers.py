@@ -71,7 +71,11 @@ class SourceAnswers:
         """
         limit = wanted
         while True:
-            found = _checked(await source.candidates(request, limit))
+            if isinstance(source, ImmediateSource):
+                found = source.propose(request, limit)
+            else:
+                found = await source.candidates(request, limit)
+            check_scores(found.scores)
             if request.admission is None or not found.ids or found.admitted:
                 return found
 
@@ -115,11 +119,10 @@ class SourceAnswers:
             answers: by source.
             artifact: the version of the artifact that they are of.
         """
-        ids = tuple(dict.fromkeys(item for answer in answers.values() for item in answer.ids))
+        ids = tuple(dict.fromkeys(chain.from_iterable([each.ids for each in answers.values()])))
         if len(ids) > MAX_ACTIONS:
             ids = self._cut(answers)
-        rows = {item: row for row, item in enumerate(ids)}
-
+        rows: dict[str, int] = {}
         scores: dict[str, Float32] = {}
         for name, candidates in answers.items():
             # In a blend a source also scores what others propose. In a mixture it stands only for
@@ -127,6 +130,7 @@ class SourceAnswers:
             if candidates.score_items is not None and self._spec.kind != "mixture":
                 scores[name] = candidates.score_items(ids)
                 continue
+            rows = rows or {item: row for row, item in enumerate(ids)}
             column = np.full(len(ids), np.nan, np.float32)
             for item, score in zip(candidates.ids, candidates.scores.tolist(), strict=True):
                 if item in rows:
@@ -156,16 +160,12 @@ class SourceAnswers:
         return ids
 
 
-def _checked(candidates: Candidates) -> Candidates:
-    check_scores(candidates.scores)
-    return candidates
-
-
 def check_scores(scores: Float32) -> None:
     """Refuse scores that are no numbers, or too large.
 
     Raises:
         SourceError: one is.
     """
-    if not (np.abs(scores) <= MAX_NUMBER).all():  # also catches NaN
+    # NaN is the largest of any numbers, and is not below.
+    if not np.maximum.reduce(np.abs(scores), initial=0.0) <= MAX_NUMBER:
         raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")

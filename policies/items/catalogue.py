@@ -57,6 +57,8 @@ class Catalogue:
             raise ArtifactError("two items share an id", "catalogue")
         self._row: RowOf = self._rows.get
         self._lacking: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
+        # What several look for, for one decision, is looked up once.
+        self._last: tuple[Sequence[str], NDArray[np.intp]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,7 +122,13 @@ class Catalogue:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each id, -1 for one that is not here."""
-        return np.fromiter(map(self._row, ids, repeat(-1)), np.intp, len(ids))
+        last = self._last
+        if last is not None and last[0] is ids:
+            return last[1]
+        found: NDArray[np.intp] = np.fromiter(map(self._row, ids, repeat(-1)), np.intp, len(ids))
+        if isinstance(ids, tuple):  # what may change is looked up again
+            self._last = ids, frozen(found)
+        return found
 
     def namespace(self, ids: Sequence[str]) -> Namespace:
         """Return the features of some items; an unknown item has none."""

@@ -147,18 +147,9 @@ class LocalSource(ImmediateSource):
             request: what is known of its user is joined with the history sent.
             limit: how many at most; none if it is not above 0.
         """
-        index = self._items.places
-
-        key, stored, weights = self._items.history(request)
-        if self._model.needs_history and not weights.any():
+        key, stored, weights, speaks, barred = self._items.asked(request)
+        if self._model.needs_history and not speaks:
             return EMPTY
-
-        # What was sent is barred, even where what is known may be proposed again.
-        barred = np.zeros(0, np.int32) if request.repeats else stored
-        more = (*request.exclude, *(request.history if request.repeats else ()))
-        if more:
-            places = np.array([index[i] for i in more if i in index], np.int32)
-            barred = np.concatenate([barred, places])
 
         only, admitted = self._admitted(request.admission)
         scores_at: Callable[[NDArray[np.intp]], Float32]
@@ -185,7 +176,7 @@ class LocalSource(ImmediateSource):
             best_scores, scores_at = scores[best], scores.__getitem__
 
         def score_items(ids: Sequence[str]) -> Float32:
-            if not index:
+            if not self._items.ids:
                 return np.full(len(ids), np.nan, np.float32)
             places = self._items.places_of(ids)
             return np.where(places < 0, np.float32(np.nan), scores_at(places))
@@ -263,7 +254,7 @@ def _best(
     return best_places(
         np.ascontiguousarray(scores, np.float32),
         NO_SHADE if shade is None else shade,
-        np.ascontiguousarray(barred, np.int64),
+        barred,
         limit,
         floor,
     )

@@ -242,7 +242,7 @@ def newest_attended(
             for at in of_head:
                 found[at] += seen[k] * layers[2, k, at]
 
-    newest = events[h - 1] + _layer(found, layers[3], biases[2])
+    newest: Float32 = events[h - 1] + _layer(found, layers[3], biases[2])
     inner = newest.copy()
     _normalise(inner, norms[2], norms[3])
     hidden = np.maximum(_layer(inner, layers[4], biases[3]), np.float32(0.0))

@@ -13,6 +13,7 @@ from policies.profiles.known_user import LiveHistory
 from policies.rules.columns import Bools
 from policies.rules.quotas.prices import ScarceGroup
 from policies.rules.ruling import Admission, GroupAdmission
+from policies.sources.asked import AskedPlaces, ItemWeights, earlier_weights
 from policies.sources.base import SourceRequest
 
 LEAST_ROOM: Final = 64
@@ -34,6 +35,8 @@ class ItemOrder:
         # What the sources of an artifact ask one after the other, for one decision, is made once.
         self._last: tuple[Profile | None, LiveHistory, Profile] | None = None
         self._last_sent: tuple[Profile, tuple[str, ...], Profile] | None = None
+        self._last_asked: tuple[SourceRequest, AskedPlaces] | None = None
+        self._last_weights: tuple[SourceRequest, ItemWeights] | None = None
         self._last_ids: tuple[Sequence[str], NDArray[np.intp]] = (), frozen(np.zeros(0, np.intp))
 
     def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
@@ -108,6 +111,32 @@ class ItemOrder:
         self._last_sent = known, history, whole
         return whole
 
+    def asked(self, request: SourceRequest) -> AskedPlaces:
+        """Return who asks, and what may not be proposed."""
+        last = self._last_asked
+        if last is not None and last[0] is request:
+            return last[1]
+
+        key, places, weights = self.history(request)
+        # What was sent is barred, even where what is known may be proposed again.
+        index, more = self.places, [*request.exclude, *(request.history if request.repeats else ())]
+        barred = np.array([index[each] for each in more if each in index], np.int64)
+        if not request.repeats:
+            barred = np.concatenate([places, barred], dtype=np.int64)
+        made = AskedPlaces(key, places, weights, bool(weights.any()), frozen(barred))
+        self._last_asked = request, made
+        return made
+
+    def item_weights(self, request: SourceRequest) -> ItemWeights:
+        """Return the history of who asks by its items, of this order or not."""
+        last = self._last_weights
+        if last is not None and last[0] is request:
+            return last[1]
+
+        made = ItemWeights.of(request, self.ids)
+        self._last_weights = request, made
+        return made
+
     def places_of(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the place of each item, -1 of one that is not of this order."""
         last = self._last_ids
@@ -128,19 +157,6 @@ class ItemOrder:
         if self._closed is None or self._closed.offering is not offering:
             self._closed = ClosedPlaces(self, offering)
         return self._closed
-
-
-def earlier_weights(profile: Profile, live: LiveHistory) -> list[float]:
-    """Return how strongly each item of a profile speaks beside what was done since.
-
-    Args:
-        profile: what was known when the artifact was made.
-        live: what the log says.
-    """
-    total = float(profile.weights.sum())
-    share = live.earlier / total if total > live.earlier else 1.0
-    weights: list[float] = (profile.weights * np.float32(share)).tolist()
-    return weights
 
 
 def newest_last(items: Sequence[int]) -> list[int]:

@@ -14,7 +14,6 @@ from policies.items.offering import Offering
 from policies.rules.columns import Bools
 from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.highest import Admits
-from policies.sources.live.base import history_of
 from policies.sources.live.newest import NewestIndex
 from policies.sources.places import ItemOrder, RuledRows
 from policies.spec import FreshSource
@@ -179,7 +178,7 @@ class FreshItems(ImmediateSource):
         if offering is None or limit <= 0:
             return _NONE
 
-        history = history_of(request, self._items)
+        history = self._items.item_weights(request).by_id
         traits, shares = self._likes(history, offering)
         number, index = self._number, self._index
         barred = [number[item] for item in request.barred(history) if item in number]

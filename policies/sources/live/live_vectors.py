@@ -15,7 +15,6 @@ from policies.items.offering import Offering
 from policies.requests import Item
 from policies.sources.base import Candidates, ImmediateSource, Passes, SourceRequest
 from policies.sources.highest import Admits
-from policies.sources.live.base import history_of
 from policies.sources.live.vector_index import HeldVectors, VectorIndex
 from policies.sources.local import EMPTY
 from policies.sources.places import ItemOrder, RuledRows
@@ -240,24 +239,28 @@ class LiveVectors(ImmediateSource):
             limit: how many at most; none if it is not above 0.
         """
         index = self._current()
-        history = list(history_of(request, self._items).items())
-        if not self.reads_order:
-            # By their ids, so that a sum depends on no other order.
-            history.sort()
-        rows = index.rows([item_id for item_id, _ in history])
-        weights = np.array([weight for _, weight in history], np.float32)
+        history = self._items.item_weights(request)
+        ids, weights = history.in_order if self.reads_order else history.sorted
+        rows = index.rows(ids)
         here = rows >= 0
-        user = self.user_of(request, index.vectors(rows[here]), weights[here])
+        if not here.all():
+            rows, weights = rows[here], weights[here]
+        user = self.user_of(request, index.vectors(rows), weights)
         if user is None:
             return EMPTY
 
-        known = (item_id for item_id, _ in history)
-        barred = index.rows(list(request.barred(known)))
+        more = (*request.exclude, *request.history) if request.repeats else request.exclude
+        barred = index.rows(tuple(more))
+        barred = barred[barred >= 0]
+        if not request.repeats:
+            barred = np.concatenate([rows, barred])
         admitted = None if self._rows is None else self._rows.admitted(request.admission)
-        ids, products = index.nearest(user, barred[barred >= 0], limit, admitted)
+        ids, products = index.nearest(user, barred, limit, admitted)
 
         def score_items(asked: Sequence[str]) -> Float32:
             at = index.rows(asked)
+            if not (at < 0).any():
+                return self._calibrated(np.vecdot(index.vectors(at), user))
             scores = np.full(at.size, np.nan, np.float32)
             scores[at >= 0] = self._calibrated(np.vecdot(index.vectors(at[at >= 0]), user))
             return scores

@@ -16,7 +16,6 @@ from bandits.log.trends import PublishedTrend, decode_trends
 from bandits.types import Float32, Snapshot, frozen
 from policies.items.offering import Offering
 from policies.sources.base import Candidates, SourceRequest
-from policies.sources.live.base import history_of
 from policies.sources.local import EMPTY
 from policies.sources.places import ItemOrder
 from policies.spec import TrendingSource
@@ -134,7 +133,7 @@ class LiveTrending:
             request: what may be looked at.
             limit: how many at most; none if it is not above 0.
         """
-        barred = request.barred(history_of(request, self._items))
+        barred = request.barred(self._items.item_weights(request).by_id)
         admission = request.admission
         admitted: Iterable[bool] = repeat(True)
         if admission is not None and admission.narrows:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from policies.sources.blocks import Blocks
 from policies.sources.highest import Admits, highest
+from policies.sources.loops import best_places
 from policies.training.blocks import arrange
 
 EXACT_UP_TO: Final = 100_000
@@ -154,18 +155,22 @@ class VectorIndex:
             admits: says which rows of these may be found, the nearest first; None: all.
         """
         products = self._loose[: self._loose_count] @ user
-        products += self._shade[: self._loose_count]
+        first, shade = self._first_loose, self._shade[: self._loose_count]
         part = self._part if self._blocks is not None else None
         if admitted is not None:
             end = self._first_loose + self._loose_count
             products[~admitted[self._first_loose : end]] = -np.inf
             if self._blocks is not None:
                 part = self._blocks.narrowed(part, admitted[: self._first_loose])
-        products[barred[barred >= self._first_loose] - self._first_loose] = -np.inf
-        first = self._first_loose
-        loose = None if admits is None else (lambda at: admits(at + first))
-        rows = highest(products, limit, loose)
-        rows = rows[products[rows] > self._least] + first
+        left_out = barred if not first else barred[barred >= first] - first
+        if admits is None:
+            least = np.float32(self._least)
+            rows = best_places(products, shade, left_out, limit, least) + first
+        else:
+            products += shade
+            products[left_out] = -np.inf
+            rows = highest(products, limit, lambda at: admits(at + first))
+            rows = rows[products[rows] > self._least] + first
 
         if self._blocks is not None:
             known = barred[barred < self._first_loose]

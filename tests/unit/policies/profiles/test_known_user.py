@@ -26,7 +26,6 @@ from policies.profiles.user_profile import UNKNOWN_USER, UserProfile
 from policies.pseudonyms import pseudonym
 from policies.requests import ActionRequest, RankRequest
 from policies.sources.base import SourceRequest
-from policies.sources.live.base import history_of
 from policies.sources.local import LocalSource
 from policies.sources.places import ItemOrder
 from policies.spec import PolicySpec
@@ -175,7 +174,7 @@ def test_of_what_the_file_and_the_log_say_the_stronger_counts():
 
     # Live sources know items that the artifact does not, the newest last.
     request = SourceRequest("u", ("d", "z"), profile=filed, live=live)
-    told = history_of(request, items)
+    told = items.item_weights(request).by_id
     assert told == {"d": 1.0, "new": 4.0, "a": 2.0, "e": 3.0, "z": 1.0}
     assert list(told) == ["new", "a", "e", "d", "z"]
 
