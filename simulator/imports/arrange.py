@@ -284,44 +284,57 @@ def put_in_order(  # noqa: C901 - the steps of one pass over the users
     _u1,
     _i4,
     _i4,
-    types.uint16[::1],
+    _i4,
     types.int64[::1],
     types.float64[::1],
     types.boolean[::1],
-    returns=types.UniTuple(i8, 4),
+    types.int64[::1],
+    returns=types.UniTuple(i8, 5),
 )
 def kept_columns(
-    events: Any, fate: Any, user: Any, item: Any, kind: Any, time: Any, value: Any, present: Any
+    events: Any,
+    fate: Any,
+    user: Any,
+    item: Any,
+    kind: Any,
+    time: Any,
+    value: Any,
+    present: Any,
+    by_type: Any,
 ) -> Any:
     """Write the fields of the events that are kept.
 
     Args:
-        events: of a part.
+        events: of a part, those of a user side by side.
         fate: what becomes of each.
         user: int32[n].
         item: int32[n].
-        kind: uint16[n].
+        kind: int32[n].
         time: int64[n].
         value: float64[n].
         present: bool[items], set for those of these events.
+        by_type: int64[types], to which the events of each type are added.
 
     Returns:
-        How many events have a time, how many a value, and the first and the last time.
+        How many users there are, how many events have a time, how many a value, and the first and
+        the last time.
     """
-    kept, timed, valued, first, last = 0, 0, 0, -NO_TIME, NO_TIME
+    kept, users, timed, valued, first, last = 0, 0, 0, 0, -NO_TIME, NO_TIME
     for at in range(events.size):
         if fate[at] == KEPT:
             event = events[at]
+            users += kept == 0 or user[kept - 1] != event.user
             user[kept], item[kept], kind[kept] = event.user, event.item, event.type
             time[kept], value[kept] = event.time, event.value
             present[event.item] = True
+            by_type[event.type] += 1
             if event.time != NO_TIME:
                 timed += 1
                 first, last = min(first, event.time), max(last, event.time)
             if not np.isnan(event.value):
                 valued += 1
             kept += 1
-    return timed, valued, first, last
+    return users, timed, valued, first, last
 
 
 @compiled(_i4, _i4, _i4, returns=i8)

@@ -170,7 +170,7 @@ def _demand_closed(data: bytes, delimiter: bytes, quote: bytes, name: str) -> No
         raise DataSetError(unclosed_error(name, data.count(b"\n", 0, at), lines), "quote")
 
 
-def _objects(chunks: Sequence[bytes], name: str, id_column: str) -> "pa.Table":
+def _objects(chunks: Sequence[bytearray], name: str, id_column: str) -> "pa.Table":
     rows, at = [], 0
     for chunk in chunks:
         parsed, bad = parse_objects(chunk)

@@ -5,8 +5,11 @@ Memory holds what is known of each distinct id, and the parts at work.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +35,8 @@ from simulator.imports.arrange import (
 from simulator.imports.events import EventColumns
 from simulator.imports.ids import IdTable
 from simulator.imports.spill import SpilledEvents
+
+Number = TypeVar("Number", bound=np.generic)
 
 WRITERS = 3
 """Parts that are put in order and written at a time: one of them may wait for the disk."""
@@ -63,6 +68,48 @@ class _Part:
     dropped: list[tuple[str, int, np.void]] = field(default_factory=list)
 
 
+class _Room:
+    """The arrays of whoever works on a part, used again for the next: memory that was touched."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._places = np.full(0, -1, np.int32)
+
+    def array(self, name: str, size: int, kind: "type[Number]") -> NDArray[Number]:
+        """Return an array of whatever was in it before.
+
+        Args:
+            name: what it is for.
+            size: how long it is.
+            kind: of what.
+        """
+        return self._sized(name, size, np.dtype(kind))
+
+    def events(self, size: int) -> NDArray[np.void]:
+        """Return an array of so many events."""
+        return self._sized("events", size, EVENT)
+
+    def _sized(self, name: str, size: int, kind: "np.dtype[Any]") -> NDArray[Any]:
+        held = self._arrays.get(name)
+        if held is None or len(held) < size:
+            held = self._arrays[name] = np.empty(size + size // 8, kind)
+        return held[:size]
+
+    def coded(self, name: str, codes: NDArray[np.int32], table: IdTable) -> "pa.DictionaryArray":
+        """Return texts by their numbers, which are changed, with a dictionary of those that occur.
+
+        Args:
+            name: what they are.
+            codes: the numbers.
+            table: the texts of all numbers.
+        """
+        if len(self._places) < len(table):
+            self._places = np.full(len(table), -1, np.int32)
+        used = self.array(f"{name} used", len(codes), np.int32)
+        count = recode(codes, self._places, used)
+        return pa.DictionaryArray.from_arrays(pa.array(codes), table.texts(used[:count]))
+
+
 class EventWriting:
     """The second pass over the events of an import.
 
@@ -81,6 +128,7 @@ class EventWriting:
         self._spilled = spilled
         self._scratch = scratch
         self._progress = progress
+        self._rooms: SimpleQueue[_Room] = SimpleQueue()
 
     def run(self) -> WrittenEvents:
         """Write all parts; say what was written, and count what was left out."""
@@ -126,10 +174,12 @@ class EventWriting:
 
         def work(number: int) -> _Part:
             pieces = self._spilled.take(number)
-            if not is_arranged:
-                return self._write(number, *self._in_order(number, pieces))
-            events = _joined(pieces)
-            return self._write(number, events, np.full(len(events), KEPT, np.uint8), _Part())
+            with self._room() as room:
+                if not is_arranged:
+                    return self._write(number, *self._in_order(number, pieces, room), room)
+                events = _joined(pieces)
+                fate = np.full(len(events), KEPT, np.uint8)
+                return self._write(number, events, fate, _Part(), room)
 
         waiting: list[Future[_Part]] = []
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -140,8 +190,17 @@ class EventWriting:
             for job in waiting:
                 yield job.result()
 
+    @contextmanager
+    def _room(self) -> Iterator[_Room]:
+        try:
+            room = self._rooms.get_nowait()
+        except Empty:
+            room = _Room()
+        yield room
+        self._rooms.put(room)
+
     def _in_order(
-        self, number: int, pieces: list[NDArray[np.void]]
+        self, number: int, pieces: list[NDArray[np.void]], room: _Room
     ) -> tuple[NDArray[np.void], NDArray[np.uint8], _Part]:
         """Return a part's events by user and time, what becomes of each, and what is left out."""
         cleaning, bits = self._columns.cleaning, self._spilled.bits
@@ -151,10 +210,10 @@ class EventWriting:
             count_users(piece, bits, starts[1:])
         np.cumsum(starts, out=starts)
 
-        events, ends = np.empty(int(starts[-1]), EVENT), starts[:-1].copy()
+        events, ends = room.events(int(starts[-1])), starts[:-1].copy()
         for piece in pieces:
             put_by_user(piece, bits, ends, events)
-        fate = np.empty(len(events), np.uint8)
+        fate = room.array("fate", len(events), np.uint8)
         put_in_order(
             events,
             starts,
@@ -178,18 +237,21 @@ class EventWriting:
         events: NDArray[np.void],
         fate: NDArray[np.uint8],
         part: _Part,
+        room: _Room,
     ) -> _Part:
         """Write the events of a part that are kept, in order."""
-        n = int(np.count_nonzero(fate == KEPT))
+        n = len(fate) - int(np.count_nonzero(fate))
         if not n:
             return part
         columns = self._columns
-        user, item = np.empty(n, np.int32), np.empty(n, np.int32)
-        kind, time, value = np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.float64)
+        user, item, kind = (room.array(name, n, np.int32) for name in ("user", "item", "kind"))
+        time, value = room.array("time", n, np.int64), room.array("value", n, np.float64)
         present = np.zeros(len(columns.items), np.bool_)
-        timed, valued, first, last = kept_columns(
-            events, fate, user, item, kind, time, value, present
+        part.types = np.zeros(len(columns.types), np.int64)
+        part.users, timed, valued, first, last = kept_columns(
+            events, fate, user, item, kind, time, value, present, part.types
         )
+        types = pa.array(list(columns.types), pa.string())
 
         with event_writer(self._scratch / self._name(number), CODED_SCHEMA) as writer:
             for start in range(0, n, ROW_GROUP):
@@ -198,12 +260,9 @@ class EventWriting:
                 no_value = None if valued == n else np.isnan(value[rows])
                 batch = pa.record_batch(
                     [
-                        _coded(user[rows].copy(), columns.users),
-                        _coded(item[rows].copy(), columns.items),
-                        pa.DictionaryArray.from_arrays(
-                            pa.array(kind[rows].astype(np.int32)),
-                            pa.array(list(columns.types), pa.string()),
-                        ),
+                        room.coded("user", user[rows], columns.users),
+                        room.coded("item", item[rows], columns.items),
+                        pa.DictionaryArray.from_arrays(pa.array(kind[rows]), types),
                         pa.array(time[rows], mask=no_time).view(EVENT_SCHEMA.field("time").type),
                         pa.array(value[rows], mask=no_value),
                     ],
@@ -213,8 +272,6 @@ class EventWriting:
                 self._progress(batch.num_rows)
 
         part.rows, part.stored = n, synced(self._scratch / self._name(number), n)
-        part.users = 1 + int(np.count_nonzero(user[1:] != user[:-1]))
-        part.types = np.bincount(kind, minlength=len(columns.types))
         part.untimed = n - timed
         if timed:
             part.first, part.last = first, last
@@ -224,10 +281,11 @@ class EventWriting:
     def _keep_core(self) -> None:
         """Leave out users and items with too few events, until none has too few."""
         columns, spilled = self._columns, self._spilled
-        for number in range(spilled.parts):
-            events, fate, part = self._in_order(number, spilled.take(number))
-            self._count(part)
-            spilled.put(number, events[fate == KEPT])
+        with self._room() as room:
+            for number in range(spilled.parts):
+                events, fate, part = self._in_order(number, spilled.take(number), room)
+                self._count(part)
+                spilled.put(number, events[fate == KEPT])
 
         while True:
             users = np.zeros(len(columns.users), np.int64)
@@ -274,10 +332,3 @@ class EventWriting:
 
 def _joined(pieces: list[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate(pieces) if pieces else np.empty(0, EVENT)
-
-
-def _coded(codes: NDArray[np.int32], table: IdTable) -> "pa.DictionaryArray":
-    """Return texts by their numbers, with a dictionary of those that occur."""
-    place, used = np.full(len(table), -1, np.int32), np.empty(len(codes), np.int32)
-    count = recode(codes, place, used)
-    return pa.DictionaryArray.from_arrays(pa.array(codes), table.texts(used[:count]))

@@ -5,12 +5,13 @@ import contextlib
 import gzip
 import io
 import posixpath
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pyarrow as pa
 from pyarrow import fs
@@ -19,6 +20,9 @@ from bandits.errors import ArchiveError, DataSetError, ReplayError, plain
 from policies.storage import filesystem_of, shown
 from simulator.imports.files.quotes import ends_outside
 from simulator.logs.files import LogFile, RemoteFile, files_of, open_bytes
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK = 2 << 20
 """Bytes that are parsed at a time."""
@@ -146,28 +150,44 @@ def open_text(file: LogFile, encoding: str = "utf-8") -> Iterator[BinaryIO]:
                 stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
                 unpacked = io.BufferedReader(cast("Any", stack.enter_context(stream)))
             if codecs.lookup(encoding).name != "utf-8":
-                unpacked = _Recoded(unpacked, encoding)
+                unpacked = io.BufferedReader(_Recoded(unpacked, encoding))
             yield cast("BinaryIO", unpacked)
 
 
-class _Recoded:
+class _Recoded(io.RawIOBase):
     """A file of text in another encoding, read as UTF-8."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._held = memoryview(b"")
 
-    def read(self, count: int) -> bytes:
-        """Return about so many bytes; none at the end."""
-        while data := self._file.read(count):
-            if text := self._decoder.decode(data):
-                return text.encode()
-        return self._decoder.decode(b"", final=True).encode()
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, room: "WriteableBuffer", /) -> int:
+        """Write text into a buffer; return how many bytes, none at the end."""
+        while not self._held:
+            data = self._file.read(CHUNK)
+            self._held = memoryview(self._decoder.decode(data, final=not data).encode())
+            if not data:
+                break
+
+        with memoryview(room) as into:
+            count = min(len(into), len(self._held))
+            into[:count], self._held = self._held[:count], self._held[count:]
+        return count
 
 
 def row_chunks(
-    file: BinaryIO, *, quote: bytes = b"", delimiter: bytes = b",", size: int = CHUNK
-) -> Iterator[bytes]:
+    file: BinaryIO,
+    *,
+    quote: bytes = b"",
+    delimiter: bytes = b",",
+    size: int = CHUNK,
+    spare: "deque[bytearray] | None" = None,
+) -> Iterator[bytearray]:
     """Yield a file's bytes in parts, each of which ends with a row.
 
     Args:
@@ -175,31 +195,49 @@ def row_chunks(
         quote: the character that may enclose line breaks; empty: none does.
         delimiter: the one that separates cells, where there is a quote.
         size: about how many bytes a part has.
+        spare: earlier parts that nobody needs any more; later ones are read into their memory.
     """
-    held = b""
-    is_first = True
-
+    held, is_first = bytearray(), True
     while True:
-        data = file.read(size)
-        if is_first:
-            data, is_first = data.removeprefix(_BOM), False
-        if not data:
+        chunk = _read_into(spare.pop() if spare else bytearray(), held, file, size)
+        if is_first and chunk.startswith(_BOM):
+            del chunk[: len(_BOM)]
+        is_first = False
+        if len(chunk) == len(held):
             break
-        if quote and (quote in data or quote in held):
-            held += data
-            end = _end_of_rows(held, quote, delimiter)
-            chunk, held = held[:end], held[end:]
-        elif end := _end_of_rows(data, b"", delimiter):
-            chunk, held = b"".join((held, memoryview(data)[:end])), data[end:]
-        else:
-            chunk, held = b"", held + data
+
+        end = _end_of_rows(chunk, quote if quote and quote in chunk else b"", delimiter)
+        held = chunk[end:]
+        del chunk[end:]
         if chunk:
             yield chunk
     if held:
         yield held
 
 
-def _end_of_rows(data: bytes, quote: bytes, delimiter: bytes) -> int:
+def _read_into(chunk: bytearray, held: bytearray, file: BinaryIO, size: int) -> bytearray:
+    """Return a buffer with what is held, and so many bytes of a file after it, or what is left.
+
+    Args:
+        chunk: the buffer, of any length.
+        held: what it begins with.
+        file: what is read.
+        size: how many bytes of it.
+    """
+    wanted = len(held) + size
+    try:
+        chunk.extend(bytes(max(1, wanted - len(chunk))))
+    except BufferError:  # a thread of the parser has not let go of it yet
+        chunk = bytearray(wanted)
+    chunk[: len(held)] = held
+
+    with memoryview(chunk) as whole, whole[len(held) : wanted] as room:
+        count = cast("Any", file).readinto(room)
+    del chunk[len(held) + count :]
+    return chunk
+
+
+def _end_of_rows(data: bytearray, quote: bytes, delimiter: bytes) -> int:
     """Return where the last whole row ends; 0 where none does."""
     newline, end = b"\n", data.rfind(b"\n") + 1
     if not end:

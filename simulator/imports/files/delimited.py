@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -24,6 +25,8 @@ from simulator.imports.files.quotes import unclosed_at, unclosed_error
 from simulator.imports.files.whole_ids import WHOLE_ID, are_plain
 from simulator.imports.raw import RawRows, TableFormat, Unreadable
 from simulator.logs.files import LogFile
+
+Text = TypeVar("Text", bytes, bytearray)
 
 DOUBLE = "::"
 """The one separator of two characters that published tables have."""
@@ -125,7 +128,7 @@ def _no_rows(rows: Sequence[Sequence[str]], name: str) -> DataSetError:
     )
 
 
-def in_one_character(text: bytes, separator: str) -> tuple[bytes, str]:
+def in_one_character(text: Text, separator: str) -> tuple[Text, str]:
     """Return text whose cells one character separates, and that character.
 
     Args:
@@ -194,9 +197,11 @@ def read_delimited(
     form, name = table.form, name_of(table.file)
     quote = (form.quote or "").encode()
 
-    def parse(chunk: bytes, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]], int]":
+    spare: deque[bytearray] = deque()
+
+    def parse(read: bytearray, skipped: int) -> "tuple[pa.Table, list[tuple[int, str]], int]":
         bad: list[tuple[int, str]] = []
-        chunk, delimiter = in_one_character(chunk, form.separator or ",")
+        chunk, delimiter = in_one_character(read, form.separator or ",")
         marks = quote if quote and quote in chunk else b""
 
         def refuse(row: "pacsv.InvalidRow") -> str:
@@ -234,15 +239,19 @@ def read_delimited(
         open_at = unclosed_at(chunk, delimiter.encode(), marks)
         swallowed = 0 if open_at is None else chunk.rstrip().count(b"\n", open_at)
         try:
-            return attempt(kinds), bad, swallowed
+            parsed = attempt(kinds)
         except pa.ArrowInvalid as error:
             if "UTF8" in str(error):
                 raise UnicodeDecodeError("UTF-8", b"", 0, 1, plain(error)) from None
-            return attempt({}), bad, swallowed
+            parsed = attempt({})
+
+        # A table has its own memory.
+        spare.append(read)
+        return parsed, bad, swallowed
 
     with open_text(table.file, form.encoding) as text, ThreadPoolExecutor(PARSERS) as pool:
         delimiter = (form.separator or ",")[-1:].encode()
-        chunks = row_chunks(text, quote=quote, delimiter=delimiter)
+        chunks = row_chunks(text, quote=quote, delimiter=delimiter, spare=spare)
         row = 1
         jobs = (
             (pool.submit(parse, chunk, int(i == 0 and form.header is True)))

@@ -47,7 +47,7 @@ def open_json(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
     return OpenTable(file, msgspec.structs.replace(form, kind="json"), tuple(names), sample)
 
 
-def _object(line: bytes) -> Row | None:
+def _object(line: bytes | bytearray) -> Row | None:
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError:
@@ -86,7 +86,7 @@ def read_json(
 
 
 def _parse_json(
-    chunk: bytes, columns: Sequence[str], types: Mapping[str, "pa.DataType"]
+    chunk: bytearray, columns: Sequence[str], types: Mapping[str, "pa.DataType"]
 ) -> "tuple[pa.Table, list[tuple[int, str]]]":
     """Return some lines as a table; one by one where they are not alike."""
     try:
@@ -112,7 +112,7 @@ def _parse_json(
     return pa.table({name: _texts(row.get(name) for row in rows) for name in columns}), bad
 
 
-def parse_objects(chunk: bytes) -> tuple[list[Row], list[tuple[int, str]]]:
+def parse_objects(chunk: bytearray) -> tuple[list[Row], list[tuple[int, str]]]:
     """Return the JSON objects of some lines, and the number and text of each line that is none.
 
     The fields of objects in them are their own, as in ``flat_row``.

@@ -14,7 +14,7 @@ from bandits.kernels.compiled import compiled, i8, read_only
 RETURN = 13
 
 
-def ends_outside(data: bytes, delimiter: bytes, quote: bytes, newline: bytes) -> int:
+def ends_outside(data: bytes | bytearray, delimiter: bytes, quote: bytes, newline: bytes) -> int:
     """Return where the last row ends whose cells are all closed; 0: none does.
 
     Args:
@@ -27,7 +27,7 @@ def ends_outside(data: bytes, delimiter: bytes, quote: bytes, newline: bytes) ->
     return int(end)
 
 
-def unclosed_at(data: bytes, delimiter: bytes, quote: bytes) -> int | None:
+def unclosed_at(data: bytes | bytearray, delimiter: bytes, quote: bytes) -> int | None:
     """Return where the mark is that opens a cell which nothing closes; None: every cell ends.
 
     Args:

@@ -30,7 +30,7 @@ def look_whole(sample: "pa.Array") -> bool:
     )
 
 
-def are_plain(chunk: bytes, delimiter: str, marks: bytes) -> bool:
+def are_plain(chunk: bytes | bytearray, delimiter: str, marks: bytes) -> bool:
     """Return whether cells that are read as whole numbers stay what they are.
 
     Args:
