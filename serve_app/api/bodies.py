@@ -6,6 +6,7 @@ The second reading costs time only those whose features are not as a record has 
 the name of the entry at fault, which msgspec writes as ``[...]``.
 """
 
+import asyncio
 import json
 import re
 import sys
@@ -26,7 +27,14 @@ from bandits.errors import (
 )
 from bandits.log.codec import MALFORMED
 from bandits.values import FeatureMap, Value
-from policies.requests import ActionRequest, BareRequest, RankRequest, plain_features, plain_patch
+from policies.requests import (
+    ActionRequest,
+    BareRequest,
+    Item,
+    RankRequest,
+    plain_features,
+    plain_patch,
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -38,7 +46,10 @@ _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
 _ACTIONS, _FEATURES = b'"actions"', b'"features"'
 _ACTIONS_AT = RankRequest.__struct_fields__.index("actions")
+DECODED = 50
+"""Items that are decoded before other requests get their turn."""
 _any = msgspec.json.Decoder()
+_item = msgspec.json.Decoder(Item)
 
 
 class BodyDecoder(Protocol[T_co]):
@@ -182,6 +193,72 @@ class BatchDecoder:
             return self._whole.decode(body)
         except MALFORMED:
             return self._raw.decode(body)
+
+
+class SentItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Items as they were sent."""
+
+    items: list[msgspec.Raw]
+
+
+class ManyItems:
+    """The items of a body, of which many take long to decode.
+
+    Args:
+        sent: as they were sent.
+        body: all of it.
+        whole: decodes all of it.
+    """
+
+    def __init__(self, sent: SentItems, body: bytes | msgspec.Raw, whole: BodyDecoder[Any]) -> None:
+        self._sent, self._body, self._whole = sent.items, body, whole
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    async def decoded(self) -> list[Item]:
+        """Return them; other requests have their turns meanwhile.
+
+        Raises:
+            InvalidInputError: one is wrong; ``target`` is its path in the body.
+        """
+        items: list[Item] = []
+        try:
+            for at, sent in enumerate(self._sent):
+                items.append(decode_body(sent, _item))
+                if at % DECODED == DECODED - 1:
+                    await asyncio.sleep(0)
+        except InvalidInputError:
+            # What is wrong is said of the body, in which it has its path.
+            every: list[Item] = decode_body(self._body, self._whole).items
+            return every
+        return items
+
+
+class ItemsDecoder:
+    """Decodes a body of many items, all but the items themselves.
+
+    Args:
+        kind: its type, which has ``items`` and nothing else.
+    """
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.type = kind
+        self._whole = msgspec.json.Decoder(kind)
+        self._sent = msgspec.json.Decoder(SentItems)
+
+    def decode(self, body: bytes | msgspec.Raw, /) -> ManyItems:
+        """Return the items.
+
+        Raises:
+            MsgspecError: this is no body of items at all.
+        """
+        try:
+            sent = self._sent.decode(body)
+        except MALFORMED:
+            self._whole.decode(body)  # says what is wrong
+            raise
+        return ManyItems(sent, body, self._whole)
 
 
 def decode_query(raw: bytes, kind: type[T]) -> T:

@@ -14,7 +14,15 @@ from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
 from policies.requests import RankRequest, check_event_id
-from serve_app.api.bodies import BatchDecoder, RankDecoder, RawBatch, WholeBatch, decode_body
+from serve_app.api.bodies import (
+    BatchDecoder,
+    ItemsDecoder,
+    ManyItems,
+    RankDecoder,
+    RawBatch,
+    WholeBatch,
+    decode_body,
+)
 from serve_app.api.console_endpoints import CONSOLE_ROUTES
 from serve_app.api.docs_page import DOCS_HTML
 from serve_app.api.item_endpoints import ITEM_ROUTES
@@ -245,9 +253,9 @@ def _checked(
 # Policies
 
 
-async def replace_catalogue(call: Call[schemas.CatalogueRequest]) -> schemas.CatalogueResponse:
+async def replace_catalogue(call: Call[ManyItems]) -> schemas.CatalogueResponse:
     """Replace the item catalogue."""
-    items = call.request.items
+    items = await call.request.decoded()
     return schemas.CatalogueResponse(await call.service.replace_catalogue(items), len(items))
 
 
@@ -357,6 +365,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
         scope="admin",
         handler=replace_catalogue,
         failures=(*_BODY, 503),
+        decodes=ItemsDecoder(schemas.CatalogueRequest),
         limit=CATALOGUE_LIMIT,
     ),
     *ITEM_ROUTES,

@@ -11,12 +11,13 @@ from bandits.errors import InvalidItemIdError, TooManyItemsError
 from bandits.log.records import ItemChange
 from policies.items.changes import check_lengths, check_new, encode_item
 from policies.requests import Item
+from serve_app.api.bodies import ItemsDecoder, ManyItems
 from serve_app.api.routes import Call, Route
 from serve_app.api.wire import BodyLimit
 
 ITEM_LIMIT = BodyLimit(4 << 20)
 ITEMS_LIMIT = BodyLimit(64 << 20, 60.0)
-CHECKED = 200
+CHECKED = 100
 """Items that are looked at before other requests get their turn."""
 
 
@@ -29,13 +30,12 @@ async def put_item(call: Call[schemas.ItemRequest]) -> schemas.ItemsVersion:
     return await call.service.change_items([_put(call.request.item(item_id), lengths, "")])
 
 
-async def put_items(call: Call[schemas.ItemsRequest]) -> schemas.ItemsVersion:
+async def put_items(call: Call[ManyItems]) -> schemas.ItemsVersion:
     """Put many items; all are put, or none is."""
-    items = call.request.items
-    if not 0 < len(items) <= schemas.MAX_ITEMS:
-        raise TooManyItemsError(
-            f"1 to {schemas.MAX_ITEMS:,} items at once, not {len(items):,}", "items"
-        )
+    count = len(call.request)
+    if not 0 < count <= schemas.MAX_ITEMS:
+        raise TooManyItemsError(f"1 to {schemas.MAX_ITEMS:,} items at once, not {count:,}", "items")
+    items = await call.request.decoded()
     lengths = call.service.vector_lengths({item.id for item in items})
     changes: list[ItemChange] = []
     for at, item in enumerate(items):
@@ -134,6 +134,7 @@ ITEM_ROUTES: tuple[Route[Any, Any], ...] = (
         scope="admin",
         handler=put_items,
         failures=_BODY,
+        decodes=ItemsDecoder(schemas.ItemsRequest),
         limit=ITEMS_LIMIT,
     ),
     Route(

@@ -34,10 +34,10 @@ from serve_app.store.replicas.shared_wire import reason_of
 
 READ, READ_FIRST = 500, 10
 """Entries at a time: as many as there are, and while it is not known yet how large they are."""
-READ_BYTES = 8 << 20
+READ_BYTES = 1 << 20
 """About as much at a time: an entry may hold 10,000 items."""
-CHANGES_PER_TURN = 200
-"""How many items change before requests get their turn."""
+CHANGES_PER_TURN = 50
+"""How many items change before requests get their turn: some thousandths of a second."""
 REMEMBERED = 5_000
 """Changes for which a version is remembered at least: decisions that are being made use it."""
 

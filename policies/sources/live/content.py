@@ -1,7 +1,8 @@
 """Items like those of a user's history, also such as nobody has seen yet."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from bandits.errors import InvalidFieldError
 from bandits.types import Float32
 from policies.artifacts.source_artifact import Calibration
 from policies.requests import Item
@@ -85,6 +86,18 @@ class LiveContent(LiveVectors):
         """
         vector = None if item is None else self._of.of(item)
         return self.trained_vector(item_id) if vector is None else vector
+
+    def vectors_of(
+        self, ids: Sequence[str], items: Sequence[Item | None]
+    ) -> list[Float32 | InvalidFieldError | None]:
+        """Return the vector of each item, or why it has none; see ``vector_of``.
+
+        Args:
+            ids: whose.
+            items: each as it is now; None if it is gone.
+        """
+        made = zip(ids, self._of.of_each(items), strict=True)
+        return [self.trained_vector(item_id) if each is None else each for item_id, each in made]
 
     def user_of(self, request: SourceRequest, rows: Float32, weights: Float32) -> Float32 | None:
         """Return the mean of the history's vectors, of length 1, and what its last items add.

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Self
 
@@ -21,6 +21,8 @@ from policies.sources.places import ItemOrder, RuledRows
 
 REMEMBERED: Final = 10_000
 """Items without a vector of which the reason is kept."""
+PART: Final = 1_000
+"""Items whose vectors are made together."""
 
 
 class LiveVectors(ImmediateSource):
@@ -74,6 +76,23 @@ class LiveVectors(ImmediateSource):
             InvalidFieldError: what is said of it cannot be read.
         """
 
+    def vectors_of(
+        self, ids: Sequence[str], items: Sequence[Item | None]
+    ) -> list[Float32 | InvalidFieldError | None]:
+        """Return the vector of each item, None if it has none, or why it cannot be read.
+
+        Args:
+            ids: whose.
+            items: each as it is now; None if it is gone.
+        """
+        found: list[Float32 | InvalidFieldError | None] = []
+        for item_id, item in zip(ids, items, strict=True):
+            try:
+                found.append(self.vector_of(item_id, item))
+            except InvalidFieldError as error:
+                found.append(error)
+        return found
+
     @abstractmethod
     def user_of(self, request: SourceRequest, rows: Float32, weights: Float32) -> Float32 | None:
         """Return the user's vector, float32[size]; None if too little is known.
@@ -118,11 +137,11 @@ class LiveVectors(ImmediateSource):
             self.look_at(offering.item(item_id) for item_id in ids)
         kept: list[str] = []
         vectors = np.empty((len(ids), self.size), np.float32)
-        for item_id in ids:
-            vector = self._vector(item_id, offering.item(item_id))
-            if vector is not None:
-                vectors[len(kept)] = vector
-                kept.append(item_id)
+        for at in range(0, len(ids), PART):
+            for item_id, vector in self._vectors(ids[at : at + PART], offering):
+                if vector is not None:
+                    vectors[len(kept)] = vector
+                    kept.append(item_id)
         is_open = np.array([item_id in offering for item_id in kept], np.bool_)
         held = HeldVectors(tuple(kept), vectors[: len(kept)], is_open)
         self._index = VectorIndex(held, self.least)
@@ -153,8 +172,7 @@ class LiveVectors(ImmediateSource):
             return
 
         index = self._current()
-        for item_id in changed:
-            vector = self._vector(item_id, offering.item(item_id))
+        for item_id, vector in self._vectors(list(changed), offering):
             if vector is None:
                 index.drop(item_id)
             else:
@@ -173,8 +191,8 @@ class LiveVectors(ImmediateSource):
         return anew, RuledRows(offering, anew.ids)
 
     def _note_row(self, index: VectorIndex, item_id: str) -> None:
-        row = int(index.rows([item_id])[0])
-        if self._rows is not None and row >= 0:
+        row = index.row(item_id)
+        if self._rows is not None and row is not None:
             self._rows.put(row, item_id)
 
     def _passing(self, passes: Passes) -> Admits:
@@ -211,15 +229,19 @@ class LiveVectors(ImmediateSource):
         self._index, self._arranged, self._meanwhile = anew, None, set()
         return anew
 
-    def _vector(self, item_id: str, item: Item | None) -> Float32 | None:
-        """Return the vector of an item, None if it has none; why it is refused is kept."""
-        self.refused.pop(item_id, None)
-        try:
-            return self.vector_of(item_id, item)
-        except InvalidFieldError as error:
+    def _vectors(
+        self, ids: Sequence[str], offering: Offering
+    ) -> Iterator[tuple[str, Float32 | None]]:
+        """Yield items with their vectors, None if one has none; why it is refused is kept."""
+        found = self.vectors_of(ids, [offering.item(item_id) for item_id in ids])
+        for item_id, vector in zip(ids, found, strict=True):
+            self.refused.pop(item_id, None)
+            if not isinstance(vector, InvalidFieldError):
+                yield item_id, vector
+                continue
             if len(self.refused) < REMEMBERED:
-                self.refused[item_id] = error.message
-            return None
+                self.refused[item_id] = vector.message
+            yield item_id, None
 
     def trained_vector(self, item_id: str) -> Float32 | None:
         """Return the vector that training gave an item, None if it gave none."""

@@ -88,7 +88,7 @@ class VectorIndex:
             is_open: whether it may be found.
         """
         row = self._rows.get(item_id)
-        if row is not None and np.array_equal(self.vectors(np.array([row]))[0], vector):
+        if row is not None and (self._vector(row) == vector).all():
             self._set_open(row, is_open=is_open)
             return
 
@@ -121,6 +121,15 @@ class VectorIndex:
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item, int[n]; -1 for one that is not here."""
         return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
+
+    def row(self, item_id: str) -> int | None:
+        """Return the row of an item; None of one that is not here."""
+        return self._rows.get(item_id)
+
+    def _vector(self, row: int) -> Float32:
+        at = row - self._first_loose
+        known: Float32 = self._loose[at] if at >= 0 else self.vectors(np.array([row]))[0]
+        return known
 
     def vectors(self, rows: NDArray[np.intp]) -> Float32:
         """Return the vectors of rows, float32[n, size]."""

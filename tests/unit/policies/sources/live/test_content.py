@@ -1,5 +1,6 @@
 """Items like a user's: proposed from the moment they are put, and never when they may not be."""
 
+import dataclasses
 import math
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.events import coded_events
 
-from bandits.errors import ArtifactError, SpecError
+from bandits.errors import ArtifactError, InvalidFieldError, SpecError
 from bandits.log.records import ItemChange, ItemsRecord, LogEntry
 from policies.artifacts.histories import Profile
 from policies.artifacts.source_artifact import Artifact, Calibration, TrainedSource
@@ -20,6 +21,7 @@ from policies.requests import Item
 from policies.sources import load_sources
 from policies.sources.base import SourceRequest
 from policies.sources.live import vector_index
+from policies.sources.live.item_encoder import ItemEncoder
 from policies.sources.live.text_vectors import WordVectors
 from policies.spec import ArtifactSource, ContentSource
 from policies.training.content.descriptions import ContentConfig, describe
@@ -154,6 +156,44 @@ def test_a_vector_that_cannot_be_compared_is_refused_counted_and_shown(vector, r
     shop.put(looks("odd", 1, 0))
     assert shop.ask("east").ids == ("odd", "north-east")
     assert shop.ask("east").trouble == ""
+
+
+@pytest.mark.parametrize("size", [3, 16, 300])
+def test_vectors_of_many_items_are_those_of_each_byte_for_byte(size):
+    """With texts or without, fitted or not; what is refused of one is refused among many."""
+    rng = np.random.default_rng(size)
+    rows = rng.normal(size=(40, size)) * 10.0 ** rng.integers(-40, 38, size=(40, 1))
+    items = [looks(f"i{at}", *row, metadata={"t": f"w{at % 7} all"}) for at, row in enumerate(rows)]
+    odd = [looks("zeros", *[0.0] * size), looks("long", *[1.0] * (size + 1)), Item("none")]
+    every = [*items, *odd, looks("large", *[1e39] * size), None]
+
+    fit = fit_words([f"w{at % 7} all" for at in range(40)], size=4, most_words=9, seed=0)
+    assert fit is not None
+    words = WordVectors(*fit)
+    parts = size + words.size
+    fitted = {
+        "mean": rng.normal(size=parts).astype(np.float32),
+        "projection": rng.normal(size=(parts, 5)).astype(np.float32),
+    }
+    plain = ItemEncoder(vectors={"look": size})
+    both = ItemEncoder(("t",), words, {"look": size})
+    for encoder in (plain, both, dataclasses.replace(both, **fitted)):
+        together = list(map(told, encoder.of_each(every)))
+        assert together == [told(vector_or_error(encoder, item)) for item in every]
+
+
+def vector_or_error(encoder: ItemEncoder, item: Item | None) -> object:
+    try:
+        return None if item is None else encoder.of(item)
+    except InvalidFieldError as error:
+        return error
+
+
+def told(found: object) -> object:
+    """What can be compared: a vector's bytes, an error's message."""
+    if isinstance(found, InvalidFieldError):
+        return found.message
+    return found.tobytes() if isinstance(found, np.ndarray) else found
 
 
 def test_a_vector_of_zeros_is_none():
