@@ -195,7 +195,7 @@ class BatchDecoder:
             return self._raw.decode(body)
 
 
-class SentItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RawItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Items as they were sent."""
 
     items: list[msgspec.Raw]
@@ -210,7 +210,7 @@ class ManyItems:
         whole: decodes all of it.
     """
 
-    def __init__(self, sent: SentItems, body: bytes | msgspec.Raw, whole: BodyDecoder[Any]) -> None:
+    def __init__(self, sent: RawItems, body: bytes | msgspec.Raw, whole: BodyDecoder[Any]) -> None:
         self._sent, self._body, self._whole = sent.items, body, whole
 
     def __len__(self) -> int:
@@ -245,7 +245,7 @@ class ItemsDecoder:
     def __init__(self, kind: type[Any]) -> None:
         self.type = kind
         self._whole = msgspec.json.Decoder(kind)
-        self._sent = msgspec.json.Decoder(SentItems)
+        self._sent = msgspec.json.Decoder(RawItems)
 
     def decode(self, body: bytes | msgspec.Raw, /) -> ManyItems:
         """Return the items.
