@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from types import NoneType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bandits import errors
 from bandits.errors import BanditloopError
@@ -30,6 +30,7 @@ from serve_app.api.wire import (
     JSON,
     WHOLE_BODY,
     Answer,
+    LoggedAnswer,
     Receive,
     Scope,
     Send,
@@ -87,27 +88,34 @@ class Api:
         if scope["type"] != "http":
             return
 
-        headers: list[tuple[bytes, bytes]] = []
+        then, logged = None, True
         try:
-            status, body, content_type = await self._answer(scope, receive)
+            answer = await self._answer(scope, receive)
+            if isinstance(answer, LoggedAnswer):
+                then, start = answer.then, _start(answer.answer)
+                logged = await _is_logged(answer.logging)
+                answer = answer.answer if logged else answer.otherwise()
+                start = start if logged else _start(answer)
+            else:
+                start = _start(answer)
         except BanditloopError as error:
-            status, body, content_type = status_of(error), error_bytes(error), JSON
-            headers = error_headers(error)
+            answer = status_of(error), error_bytes(error), JSON
+            start = _start(answer, error_headers(error))
         except Exception as error:
             # The answer names no detail: the log has them.
             log.exception("a request failed in a way that it should not")
             failure = BanditloopError(f"internal error ({type(error).__name__}): see the log")
-            status, body, content_type = 500, error_bytes(failure), JSON
+            answer = 500, error_bytes(failure), JSON
+            start = _start(answer)
 
-        headers += [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-        if status == STATUS[errors.NotReadyError]:
-            headers.append((b"retry-after", RETRY_AFTER_S))
+        await send(start)
+        await send({"type": "http.response.body", "body": answer[1]})
+        label = scope.get(ROUTE_LABEL, "other")
+        self.backend.metrics.count("requests", label, str(start["status"]))
+        if then is not None:
+            then(logged)
 
-        self.backend.metrics.count("requests", scope.get(ROUTE_LABEL, "other"), str(status))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | LoggedAnswer:
         method = scope["method"]
         resource, policy, space, parts = self._found(scope, method)
 
@@ -181,6 +189,30 @@ class Api:
                 self._paths.clear()
             self._paths[key] = found
         return found
+
+
+def _start(answer: Answer, more: Sequence[tuple[bytes, bytes]] = ()) -> dict[str, Any]:
+    """Return the message that an answer begins with.
+
+    Args:
+        answer: the answer.
+        more: headers beside those that every answer has.
+    """
+    status, body, content_type = answer
+    length = str(len(body)).encode()
+    headers = [*more, (b"content-type", content_type), (b"content-length", length)]
+    if status == STATUS[errors.NotReadyError]:
+        headers.append((b"retry-after", RETRY_AFTER_S))
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+async def _is_logged(logging: Awaitable[object]) -> bool:
+    """Return whether what is awaited is known to be in the log."""
+    try:
+        await logging
+    except errors.LogUnavailableError:
+        return False
+    return True
 
 
 class NoOffice:

@@ -1,7 +1,8 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -29,7 +30,7 @@ from serve_app.api.item_endpoints import ITEM_ROUTES
 from serve_app.api.readiness import readiness
 from serve_app.api.routes import Call, Route
 from serve_app.api.space_endpoints import SPACE_ROUTES
-from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, encode
+from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, LoggedAnswer, encode
 from serve_app.store.progress import LearningHealth
 
 CATALOGUE_LIMIT = BodyLimit(64 << 20, 60.0)
@@ -39,28 +40,26 @@ _OK = HTTPStatus.OK.value
 # Decisions
 
 
-async def rank(call: Call[RankRequest]) -> schemas.RankResponse | Answer:
+async def rank(call: Call[RankRequest]) -> schemas.RankResponse | LoggedAnswer:
     """Make one decision, or a slate."""
     begun = call.service.begin(call.request)
     if not isinstance(begun, RankRequest):
-        return await _answered_meanwhile(call, *begun)
+        record, logging = begun
+        answer = _answer_of(call, record, logged=True)
+        otherwise = partial(_answer_of, call, record, logged=False)
+        return LoggedAnswer(logging, answer, otherwise, partial(_count_one, call))
     explain = call.service.explaining() if begun.explain else None
     record, logged = await call.service.rank(begun)
     _count(call, 1, logged=logged)
     return _decided(call, begun, record, explain, logged=logged)
 
 
-async def _answered_meanwhile(
-    call: Call[RankRequest], record: DecisionRecord, logging: Awaitable[object]
-) -> Answer:
-    """Answer a decision that is about to be logged: the answer is made while the disk syncs."""
-    body, logged = encode(_decided(call, call.request, record, None, logged=True)), True
-    try:
-        await logging
-    except errors.LogUnavailableError:
-        body, logged = encode(_decided(call, call.request, record, None, logged=False)), False
+def _answer_of(call: Call[RankRequest], record: DecisionRecord, *, logged: bool) -> Answer:
+    return _OK, encode(_decided(call, call.request, record, None, logged=logged)), JSON
+
+
+def _count_one(call: Call[RankRequest], logged: bool) -> None:
     _count(call, 1, logged=logged)
-    return _OK, body, JSON
 
 
 async def rank_batch(call: Call[WholeBatch | RawBatch]) -> schemas.RankBatchResponse:

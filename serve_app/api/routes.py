@@ -16,7 +16,7 @@ from policies.requests import check_event_id
 from serve_app.api.api_keys import ScopeName
 from serve_app.api.bodies import BodyDecoder
 from serve_app.api.ports import Backend, PolicyService, SpaceService
-from serve_app.api.wire import ORDINARY, Answer, BodyLimit
+from serve_app.api.wire import ORDINARY, Answer, BodyLimit, LoggedAnswer
 
 POLICY_PREFIX = POLICY_PATH.split("/")[:-1]
 POLICY_AT = len(POLICY_PREFIX)
@@ -95,7 +95,7 @@ class Route(Generic[Q, A]):
     endpoint: Endpoint[Q, A]
     summary: str
     scope: ScopeName | tuple[ScopeName, ...] | None
-    handler: Callable[[Call[Any]], Awaitable[A | Answer]]
+    handler: Callable[[Call[Any]], Awaitable[A | Answer | LoggedAnswer]]
     failures: tuple[int, ...] = ()
     states: Mapping[int, str] = field(default_factory=dict)
     reads: type | None = None

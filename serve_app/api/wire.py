@@ -18,6 +18,23 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = tuple[int, bytes, bytes]
 """Status, body and content type."""
 
+
+class LoggedAnswer(NamedTuple):
+    """An answer that is made while what it tells of is still on its way to the log.
+
+    Attributes:
+        logging: is awaited before anything is answered.
+        answer: what is answered then.
+        otherwise: makes what is answered instead, where the log is not known to hold it.
+        then: is told, after the answer, whether the log is known to hold it.
+    """
+
+    logging: Awaitable[object]
+    answer: Answer
+    otherwise: Callable[[], Answer]
+    then: Callable[[bool], None]
+
+
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 HTML = b"text/html; charset=utf-8"

@@ -33,6 +33,9 @@ class Posted(msgspec.Struct, frozen=True, eq=False):
 
 def _are_few(sharing: Sequence[Posted]) -> bool:
     """Return whether those who append alike have a command each: what is one's stays one step."""
+    if len(sharing) == 1:
+        (only,) = sharing
+        return bool(only.alone) and only.count == 1 and sum(map(len, only.data)) <= FEW_BYTES
     if len(sharing) > FEW or not all(asked.alone and asked.count == 1 for asked in sharing):
         return False
     return sum(len(data) for asked in sharing for data in asked.data) <= FEW_BYTES

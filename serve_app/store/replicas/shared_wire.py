@@ -116,7 +116,7 @@ class SharedWire:
 
         What several callers ask for alike is asked for once.
         """
-        asked = self._wait((), commands, 0)
+        asked = self._read(commands)
         answers: list[Any] | Exception | None = None if isinstance(asked, str) else await asked
         return None if isinstance(answers, Exception) else answers
 
@@ -126,7 +126,7 @@ class SharedWire:
         Raises:
             RedisError, OSError: one was not answered.
         """
-        asked = self._wait((), commands, 0)
+        asked = self._read(commands)
         if isinstance(asked, str):
             raise errors.ConnectionError(f"not asked ({asked}): Redis has not answered others")
         answers: list[Any] | Exception = await asked
@@ -165,19 +165,31 @@ class SharedWire:
             alone: see there.
         """
         loop = asyncio.get_running_loop()
-        self.written_at = loop.time()
-        asked = self._wait(head, data, count, alone)
+        self.written_at = now = loop.time()
+        due, done = now + self._timeout_s, loop.create_future()
+        asked = self._wait(loop, now, Posted(head, data, count, done, due, alone))
         if isinstance(asked, str):
-            refused = loop.create_future()
-            refused.set_exception(self.failed(asked, count))
-            return refused
+            done.set_exception(self.failed(asked, count))
+            return done
         return asked
 
-    def _wait(
-        self, head: Command, data: Sequence[Any], count: int, alone: Command = ()
-    ) -> "asyncio.Future[Any] | str":
-        """Have something sent with the next batch, or say why it is not."""
+    def _read(self, commands: Sequence[Command]) -> "asyncio.Future[Any] | str":
+        """Have commands that only read sent with the next batch, or say why they are not."""
         loop = asyncio.get_running_loop()
+        now = loop.time()
+        due, done = now + self._timeout_s, loop.create_future()
+        return self._wait(loop, now, Posted((), commands, 0, done, due))
+
+    def _wait(
+        self, loop: asyncio.AbstractEventLoop, now: float, asked: Posted
+    ) -> "asyncio.Future[Any] | str":
+        """Have something sent with the next batch, or say why it is not.
+
+        Args:
+            loop: the one that runs.
+            now: its time.
+            asked: what is to be sent.
+        """
         flushing = (
             self._begins
             or self._sent is not None
@@ -185,25 +197,23 @@ class SharedWire:
         )
 
         # After a failure one caller at a time tries; the others fail at once.
-        if self._failing and (flushing or loop.time() < self._retry_at):
+        if self._failing and (flushing or now < self._retry_at):
             return "skipped"
         if self._held >= MAX_WAITING:
             return "crowded"
 
-        due = loop.time() + self._timeout_s
-        asked = Posted(head, data, count, loop.create_future(), due, alone)
         self._waiting.append(asked)
-        self._held += max(1, count)
+        self._held += asked.count or 1
         if flushing:
             return asked.done
 
         # Others may ask in this round of the loop. Whoever was the only one the last time does not
         # wait to see.
         if self._is_lone:
-            self._begin()
+            self._begin(loop)
         else:
             self._begins = True
-            loop.call_soon(self._begin)
+            loop.call_soon(self._begin, loop)
         return asked.done
 
     def _next(self) -> list[Posted]:
@@ -218,7 +228,7 @@ class SharedWire:
 
     # A message over a line that is open: no task waits for its answers
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send what waits, on the open line, or from a task where there is none."""
         self._begins = False
         line = self._wire.line()
@@ -226,7 +236,7 @@ class SharedWire:
             self._flusher = asyncio.create_task(self._flush())
             return
 
-        batch, loop = self._next(), asyncio.get_running_loop()
+        batch = self._next()
         self._is_lone = len(batch) == 1
         sent = self._sent = _Sent(batch, message_of(batch), line, loop.time())
         if self._watch is None:
@@ -268,7 +278,7 @@ class SharedWire:
             if not asked.done.done():  # its request was not cancelled
                 asked.done.set_result(result)
         if self._waiting:
-            self._begin()
+            self._begin(asyncio.get_running_loop())
 
     # Or from a task, which opens a connection, and sees to failures
 
