@@ -59,6 +59,12 @@ def _begun(salt: bytes, policy: str) -> "hashlib.blake2b":
     return hashlib.blake2b(_field(policy), key=salt, digest_size=8)
 
 
+@lru_cache(maxsize=1024)
+def _ending(purpose: str, slot: int) -> bytes:
+    """Return what ends all that is hashed for a slot's draws."""
+    return _field(purpose) + _LENGTH(slot)
+
+
 def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) -> float:
     """Return a uniform in [0, 1) hashed from what the draw is for: 53 bits of keyed BLAKE2b.
 
@@ -73,7 +79,7 @@ def uniform(salt: bytes, policy: str, event_id: str, slot: int, purpose: str) ->
     """
     event = event_id.encode()
     hashed = _begun(salt, policy).copy()
-    hashed.update(_LENGTH(len(event)) + event + _field(purpose) + _LENGTH(slot))
+    hashed.update(_LENGTH(len(event)) + event + _ending(purpose, slot))
     return float(int.from_bytes(hashed.digest(), "little") >> 11) * 2.0**-53
 
 
@@ -89,7 +95,7 @@ def uniform_of_each(
         slot: which of their slots.
         purpose: what is drawn.
     """
-    begun, rest, digests = _begun(salt, policy), _field(purpose) + _LENGTH(slot), list[bytes]()
+    begun, rest, digests = _begun(salt, policy), _ending(purpose, slot), list[bytes]()
     for event_id in event_ids:
         event, hashed = event_id.encode(), begun.copy()
         hashed.update(_LENGTH(len(event)) + event + rest)

@@ -29,10 +29,8 @@ def check_features(features: FeatureMap, target: str) -> None:
         NonFiniteNumberError: a number is beyond MAX_FEATURE, or none.
         TooManyFeaturesError: there are more than MAX_FEATURES.
     """
-    values = features.values()
-    alike = len(values) <= MAX_FEATURES and set(map(type, values)) == _NUMBERS
-    if alike and sum(map(abs, cast("Iterable[float]", values))) <= MAX_FEATURE:
-        return  # a few numbers, as a rule, of which none is large
+    if _are_few_numbers(features):
+        return
 
     count = 0
     for name, value in features.items():
@@ -44,6 +42,13 @@ def check_features(features: FeatureMap, target: str) -> None:
 
     if count > MAX_FEATURES:
         raise TooManyFeaturesError(f"at most {MAX_FEATURES} features, not {count}", target)
+
+
+def _are_few_numbers(features: FeatureMap) -> bool:
+    """Return whether features are a few numbers of which none is large, as they are as a rule."""
+    values = features.values()
+    alike = len(values) <= MAX_FEATURES and set(map(type, values)) == _NUMBERS
+    return alike and sum(map(abs, cast("Iterable[float]", values))) <= MAX_FEATURE
 
 
 class NumberTable(NamedTuple):
@@ -157,6 +162,24 @@ def namespace_of(features: FeatureMap, namespace: str) -> Namespace:
     pairs = hash_pairs(features, namespace)
     hashes = np.array([hashed for hashed, _ in pairs], np.uint32)
     return Namespace(namespace, hashes, np.array([value for _, value in pairs], np.float32))
+
+
+def checked_namespace(features: FeatureMap, namespace: str, target: str) -> Namespace:
+    """Return what ``namespace_of`` does of features that ``check_features`` does not refuse.
+
+    Args:
+        features: in the form of a record.
+        namespace: which names are hashed with.
+        target: their path in the request, which errors begin with.
+
+    Raises:
+        InvalidInputError: as ``check_features`` does.
+    """
+    if not _are_few_numbers(features):
+        check_features(features, target)
+        return namespace_of(features, namespace)
+    values = np.fromiter(cast("Iterable[float]", features.values()), np.float32, len(features))
+    return Namespace(namespace, _hashes_of(namespace, tuple(features)), values)
 
 
 @lru_cache(maxsize=256)

@@ -26,7 +26,13 @@ from bandits.log.records import DecisionRecord
 from bandits.types import ActionSet, Context, Float32, Namespace, UInt32, frozen
 from policies.blend import Blend
 from policies.decisions.decider import MAX_PAIRS, Serving
-from policies.encoding import check_features, namespace_of, numbers_alike, rows_alike
+from policies.encoding import (
+    check_features,
+    checked_namespace,
+    namespace_of,
+    numbers_alike,
+    rows_alike,
+)
 from policies.features import item_indicators
 from policies.items.bare_ids import BareIds
 from policies.items.catalogue import Catalogue
@@ -167,18 +173,17 @@ class Together:
         # What the learner sees, as ``featurise`` has it.
         ids, use = found.ids, self._spec.use
         try:
-            check_features(request.context, "context")
+            context = checked_namespace(request.context, CONTEXT, "context")
         except InvalidInputError:
             return None
-        seen = request.context if CONTEXT in use else {}
-        shared = (namespace_of(seen, CONTEXT),) if seen else ()
+        shared = (context,) if request.context and CONTEXT in use else ()
         of_items = Namespace(FEATURES, names, take_rows(catalogue.features.values, found.rows))
         own = (item_indicators(ids), of_items) if ITEM in use else (of_items,)
         width = sum([each.hashes.size for each in shared])
         if _are_too_many_pairs(len(ids), width, names.size + 1):
             return None
 
-        (event_id,) = _event_ids([request])
+        event_id = request.event_id or os.urandom(EVENT_BYTES).hex()
         decision = decide(
             serving.policy,
             Context(shared),
