@@ -339,13 +339,6 @@ class ItemColumns:
                 column.add(LACKING, -1)
             self._forget()
 
-    def only(self, ids: Sequence[str]) -> "ItemColumns":
-        """Return the same columns, in which only some items are found, where they are now."""
-        some = ItemColumns.__new__(ItemColumns)
-        place = dict(zip(ids, map(self.place.__getitem__, ids), strict=True))
-        vars(some).update(vars(self), place=place)
-        return some
-
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item; of one that is not there, the row of nothing."""
         return np.fromiter(map(self.place.get, ids, repeat(0)), np.intp, len(ids))

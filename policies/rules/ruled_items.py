@@ -155,14 +155,14 @@ class RuledItems:
         ]
         return RuledItems(self.rules, [(ids, self._values(every))])
 
-    def only(self, ids: Sequence[str]) -> "RuledItems":
+    def over(self, columns: ItemColumns) -> "RuledItems":
         """Return some of them as they are now, whatever becomes of these items.
 
         Args:
-            ids: theirs; all are here, and no row of one is ever given to another.
+            columns: theirs, in which only these are found; no row of one is ever given to another.
         """
         some = RuledItems.__new__(RuledItems)
-        vars(some).update(vars(self), _columns=self._columns.only(ids))
+        vars(some).update(vars(self), _columns=columns)
         return some
 
     def _values(self, features: Sequence[FeatureMap]) -> list[list[Any]]:
