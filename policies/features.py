@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bandits.features.hashing import hash_feature, hash_namespace
 from bandits.features.namespaces import CONTEXT, FEATURES, ITEM, SCORES
+from bandits.kernels.actions import columns_of_scores
 from bandits.kernels.lessons import features_of_chosen, find_chosen
 from bandits.log.records import DecisionRecord
 from bandits.types import (
@@ -213,16 +214,8 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
     """
     names = tuple(sorted(scores))
     matrix = np.stack([scores[name] for name in names])
-    present = ~np.isnan(matrix)
-    filled = np.where(present, matrix, np.float32(0.0))
     ordered = np.sort(matrix, axis=1)  # NaN last
-
-    columns = np.empty((matrix.shape[1], 3 * len(names)), np.float32)
-    for row, count in enumerate(present.sum(axis=1)):
-        rank = count - ordered[row, :count].searchsorted(filled[row], side="right")
-        columns[:, 3 * row + 1] = discounts_of_ranks(matrix.shape[1])[rank] * present[row]
-    columns[:, 0::3] = filled.T
-    columns[:, 2::3] = present.T
+    columns = columns_of_scores(matrix, ordered, discounts_of_ranks(matrix.shape[1]))
     return Namespace(SCORES, score_hashes(names), columns)
 
 

@@ -181,3 +181,39 @@ def take_rows(values: Float32, rows: Int64) -> Float32:
         for j in range(values.shape[1]):
             out[k, j] = values[rows[k], j] if rows[k] >= 0 else np.float32(0.0)
     return out
+
+
+@compiled(f4ss, f4ss, f8s, returns=types.float32[:, ::1])
+def columns_of_scores(scores: Float32, ordered: Float32, discounts: Float64) -> Float32:
+    """Return three columns of each source, float32[K, 3 S]: its score, its rank, 1 if it has one.
+
+    All three are 0 for an action that a source has not scored.
+
+    Args:
+        scores: float32[S, K], NaN where there is none.
+        ordered: the same, each row ascending, NaN last.
+        discounts: float64[K + 1], what a rank counts, by how many actions have a higher score.
+    """
+    sources, count = scores.shape
+    out = np.zeros((count, 3 * sources), np.float32)
+    for source in range(sources):
+        scored = count
+        while scored and np.isnan(ordered[source, scored - 1]):
+            scored -= 1
+        for k in range(count):
+            score = scores[source, k]
+            if np.isnan(score):
+                continue
+
+            # The first place of a higher score.
+            low, high = 0, scored
+            while low < high:
+                middle = (low + high) // 2
+                if ordered[source, middle] <= score:
+                    low = middle + 1
+                else:
+                    high = middle
+            out[k, 3 * source] = score
+            out[k, 3 * source + 1] = discounts[scored - low]
+            out[k, 3 * source + 2] = 1.0
+    return out

@@ -38,6 +38,8 @@ class Profiles:
         self._first, self._second = (np.ascontiguousarray(keys[:, half]).data for half in (0, 1))
         self._starts = np.ascontiguousarray(starts).data
         self._indices, self._weights = frozen(indices), frozen(weights)
+        # Whoever looks twice for one decision finds the same object.
+        self._last: Profile | None = None
 
     def __len__(self) -> int:
         return len(self._first)
@@ -58,12 +60,16 @@ class Profiles:
 
     def find(self, user: str) -> Profile | None:
         """Return the profile of a pseudonym, 32 hex digits; None if there is none."""
+        last = self._last
+        if last is not None and last.key == user:
+            return last
         first, second = int(user[:HALF], 16), int(user[HALF:], 16)
         row = bisect_left(self._first, first)
         while row < len(self._first) and self._first[row] == first:
             if self._second[row] == second:
                 part = slice(self._starts[row], self._starts[row + 1])
-                return Profile(user, self._indices[part], self._weights[part])
+                self._last = Profile(user, self._indices[part], self._weights[part])
+                return self._last
             row += 1
         return None
 

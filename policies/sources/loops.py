@@ -249,3 +249,46 @@ def newest_attended(
     newest += _layer(hidden, layers[5], biases[4])
     _normalise(newest, norms[4], norms[5])
     return newest
+
+
+@compiled(
+    f4ss,
+    f4ss,
+    i8s,
+    f4s,
+    f4ss,
+    returns=types.Tuple((types.float32[:, ::1], types.float32[::1], types.float32)),
+)
+def fields_of_user(
+    history: Float32, last: Float32, places: Int64, weights: Float32, context: Float32
+) -> tuple[Float32, Float32, np.float32]:
+    """Return the vectors of a user's fields, float32[2 + C, d], their sum, and their products' sum.
+
+    The products are those of every two fields.
+
+    Args:
+        history: float32[items, d], vectors of items by which somebody is known.
+        last: float32[items, d], vectors of the newest of these.
+        places: int64[h], those that somebody has, oldest first.
+        weights: float32[h], how strongly each speaks for its item.
+        context: float32[C, d], vectors of what is said of them.
+    """
+    d = history.shape[1]
+    fields = np.zeros((2 + len(context), d), np.float32)
+    fields[2:] = context
+    total = np.float32(0.0)
+    for weight in weights:
+        total += weight
+    if total > 0:
+        for h in range(places.size):
+            share, place = weights[h] / total, places[h]
+            for at in range(d):
+                fields[0, at] += share * history[place, at]
+        fields[1] = last[places[-1]]
+
+    vector, pairs = np.zeros(d, np.float32), 0.0
+    for at in range(d):
+        for field in range(len(fields)):
+            pairs += vector[at] * fields[field, at]
+            vector[at] += fields[field, at]
+    return fields, vector, np.float32(pairs)

@@ -6,8 +6,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.types import Float32, frozen
+from bandits.features.namespaces import CONTEXT
+from bandits.types import Float32, Namespace, frozen
 from policies.artifacts.histories import Profile
+from policies.encoding import namespace_of
 from policies.items.offering import Offering
 from policies.profiles.known_user import LiveHistory
 from policies.rules.columns import Bools
@@ -37,6 +39,7 @@ class ItemOrder:
         self._last_sent: tuple[Profile, tuple[str, ...], Profile] | None = None
         self._last_asked: tuple[SourceRequest, AskedPlaces] | None = None
         self._last_weights: tuple[SourceRequest, ItemWeights] | None = None
+        self._last_context: tuple[SourceRequest, Namespace | None] | None = None
         self._last_ids: tuple[Sequence[str], NDArray[np.intp]] = (), frozen(np.zeros(0, np.intp))
 
     def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
@@ -105,8 +108,7 @@ class ItemOrder:
             return last[2]
 
         index, whole = self.places, known
-        sent = np.array(newest_last([index[i] for i in history if i in index]), np.int32)
-        if sent.size:
+        if sent := newest_last([index[i] for i in history if i in index]):
             whole = Profile("", *map(frozen, _joined(known.indices, known.weights, sent)))
         self._last_sent = known, history, whole
         return whole
@@ -126,6 +128,14 @@ class ItemOrder:
         made = AskedPlaces(key, places, weights, bool(weights.any()), frozen(barred))
         self._last_asked = request, made
         return made
+
+    def context(self, request: SourceRequest) -> Namespace | None:
+        """Return the hashed features of the context of a request; None if it has none."""
+        last = self._last_context
+        if last is None or last[0] is not request:
+            made = namespace_of(request.context, CONTEXT) if request.context else None
+            last = self._last_context = request, made
+        return last[1]
 
     def item_weights(self, request: SourceRequest) -> ItemWeights:
         """Return the history of who asks by its items, of this order or not."""
@@ -165,19 +175,16 @@ def newest_last(items: Sequence[int]) -> list[int]:
 
 
 def _joined(
-    stored: NDArray[Any], weights: Float32, sent: NDArray[Any]
+    stored: NDArray[Any], weights: Float32, sent: Sequence[int]
 ) -> tuple[NDArray[Any], Float32]:
     """Return what is known with what was sent behind it, and how strongly each speaks.
 
-    An item that is in both keeps the strength that is known.
+    An item that is in both keeps the strength that is known; what was sent has one of 1.
     """
-    strength = np.ones(sent.size, np.float32)
-    if stored.size:
-        both, at, behind = np.intersect1d(stored, sent, assume_unique=True, return_indices=True)
-        if both.size:
-            strength[behind] = weights[at]
-            stored, weights = np.delete(stored, at), np.delete(weights, at)
-    return np.concatenate([stored, sent]), np.concatenate([weights, strength])
+    by_place = dict(zip(stored.tolist(), weights.tolist(), strict=True))
+    for place in sent:
+        by_place[place] = by_place.pop(place, 1.0)
+    return np.array(list(by_place), np.int32), np.array(list(by_place.values()), np.float32)
 
 
 NO_PROFILE: Final = Profile("", frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.float32)))

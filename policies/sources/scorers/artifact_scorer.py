@@ -56,11 +56,11 @@ class ArtifactScorer:
             scores: by candidate source; of no account.
         """
         _, places, weights = self._items.history(request)
-        context = namespace_of(request.context, CONTEXT) if request.context else None
         known = None
         if self._model.reads_items:
-            known = self._kept.of(catalogue, [self._items.ids[place] for place in places.tolist()])
-        user = self._model.user(context, places, weights, known)
+            history = tuple(map(self._items.ids.__getitem__, places.tolist()))
+            known = self._kept.of(catalogue, history)
+        user = self._model.user(self._items.context(request), places, weights, known)
 
         kept = self._kept.of(catalogue, ids)
         if features is not None:
@@ -87,7 +87,8 @@ class KeptItems:
         self._most = KEPT_BYTES // (4 * model.width)
         self._table: FeatureTable | None = None
         self._rows = np.zeros((0, model.width), np.float32)
-        self._there = np.zeros(0, np.bool_)
+        # One more than there are rows: that of -1, and of what is beyond, is never there.
+        self._there = np.zeros(1, np.bool_)
 
     def places(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the place of each item, -1 for one that was never seen."""
@@ -103,32 +104,35 @@ class KeptItems:
         # A row of its table is one version of one item, for good.
         rows, table = catalogue.rows(ids), catalogue.features
         if table is not self._table:
-            self._table, self._there = table, np.zeros(0, np.bool_)
-        room = min(max(table.rows, 2 * self._there.size), self._most)
-        if rows.size and int(rows.max()) >= self._there.size < room:
-            self._make_room(room)
+            self._table, self._there = table, np.zeros(1, np.bool_)
+        there = self._there.take(np.minimum(rows, self._room))
+        if there.all():
+            return self._rows.take(rows, axis=0)
 
-        keeps = (rows >= 0) & (rows < self._there.size)
-        if keeps.all() and self._there[rows].all():
-            whole: Float32 = self._rows[rows]
-            return whole
-        lacking = keeps.copy()
-        lacking[keeps] = ~self._there[rows[keeps]]
+        self._make_room(int(rows.max()))
         made = np.empty((len(ids), self._model.width), np.float32)
-        new = np.flatnonzero(lacking | ~keeps)
-        if new.size:
-            fresh = [ids[row] for row in new.tolist()]
-            made[new] = self._model.items(self.places(fresh), catalogue.namespace(fresh))
-            into = np.flatnonzero(lacking[new])
-            self._rows[rows[new[into]]], self._there[rows[new[into]]] = made[new[into]], True
-        known = np.flatnonzero(keeps & ~lacking)
+        known, new = np.flatnonzero(there), np.flatnonzero(~there)
+        fresh = [ids[at] for at in new.tolist()]
         made[known] = self._rows[rows[known]]
+        made[new] = self._model.items(self.places(fresh), catalogue.namespace(fresh))
+
+        kept = new[(rows[new] >= 0) & (rows[new] < self._room)]
+        self._rows[rows[kept]], self._there[rows[kept]] = made[kept], True
         return made
 
-    def _make_room(self, count: int) -> None:
+    @property
+    def _room(self) -> int:
+        """Rows for which there is room."""
+        return self._there.size - 1
+
+    def _make_room(self, row: int) -> None:
+        """Make room for a row, as far as it may be kept."""
+        held = self._room
+        if row < held or held == self._most or self._table is None:
+            return
+        count = min(max(self._table.rows, 2 * held), self._most)
         room = np.zeros((count, self._model.width), np.float32)
-        there = np.zeros(count, np.bool_)
-        held = min(count, self._there.size)
+        there = np.zeros(count + 1, np.bool_)
         room[:held], there[:held] = self._rows[:held], self._there[:held]
         self._rows, self._there = room, there
 

@@ -6,22 +6,35 @@ Recommender Systems", https://arxiv.org/abs/1606.07792.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
-from bandits.types import Float32, Namespace
+from bandits.types import Float32, Namespace, frozen
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.loops import fields_of_user
 from policies.sources.scorers.vocabulary import FeatureVocabulary, dense, one_row
 
 HISTORY_FIELDS: Final = 2
 """All of the history, and its newest item."""
-CONTEXTS: Final = 1_000
-"""Contexts of which it is kept what they add; when there are more, all are forgotten."""
 ROWS: Final = 20_000
 """Items whose layers are computed at a time."""
+CONTEXTS: Final = 1_000
+"""Contexts of which it is kept what they add; when there are more, all are forgotten."""
+NOTHING: Final[Float32] = frozen(np.empty(0, np.float32))
+
+
+class SaidPart(NamedTuple):
+    """What a context adds: its fields' vectors, float32[C, d], its linear part, and crosses.
+
+    ``crossed``: how much each of its features counts that is crossed.
+    """
+
+    fields: Float32
+    linear: np.float32
+    crossed: Float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +95,13 @@ class FieldModel:
         self._context_vectors = source.array("context_vectors", len(self._context), factors)
         self.history = source.whole("history", 50)
         self._pairs = bool(source.config.get("pairs", True))
-        self._contexts: dict[tuple[bytes, bytes], tuple[Float32, np.float32, Float32]] = {}
         self._load_crosses(source)
+        self._contexts: dict[tuple[bytes, bytes], SaidPart] = {}
+        self._nothing_said = SaidPart(
+            np.zeros((self._context.fields, factors), np.float32),
+            np.float32(0.0),
+            np.zeros(len(self._said), np.float32),
+        )
         self._load_layers(source)
 
     @classmethod
@@ -118,8 +136,8 @@ class FieldModel:
             raise ArtifactError(f"{source.kind}: the last layer has {width} outputs", "weight")
 
         # What the first layer adds up of who asks, and of an action, is computed apart.
-        self._layers = list(zip(weights[1:], biases[1:], strict=True))
         self.hidden = weights[0].shape[1] if weights else 0
+        self._layers = list(zip(weights[1:], biases[1:], strict=True))
         if weights:
             self._of_user, self._of_item = (
                 np.ascontiguousarray(part) for part in (weights[0][:asks], weights[0][asks:])
@@ -151,43 +169,49 @@ class FieldModel:
             weights: float32[h], how strongly each speaks for its item.
             rows: what is kept of these items, float32[h, width], where it ``reads_items``.
         """
-        fields = np.zeros((HISTORY_FIELDS + self._context.fields, self.factors), np.float32)
         places, weights = places[-self.history :], weights[-self.history :]
-        if (total := weights.sum()) > 0:
-            fields[0] = (weights / total) @ self._history_vectors[places]
-            fields[1] = self._last_vectors[places[-1]]
+        said = self._nothing_said if context is None else self._of_context(context)
+        fields, vector, pairs = fields_of_user(
+            self._history_vectors,
+            self._last_vectors,
+            places.astype(np.int64, copy=False),
+            weights,
+            said.fields,
+        )
 
-        asks = np.zeros(len(self._crosses), np.float32)
-        if rows is not None and total > 0:
-            asks[len(self._said) :] = (weights / total) @ rows[-self.history :, self._columns]
-
-        linear = np.float32(0.0)
-        if context is not None and len(self._context):
-            fields[HISTORY_FIELDS:], linear, asks[: len(self._said)] = self._of_context(context)
-
-        vector = fields.sum(axis=0)
-        constant = self._bias + linear + (_pairs(vector, fields) if self._pairs else 0)
-        hidden = np.zeros(0, np.float32)
+        constant, hidden = self._bias + said.linear, NOTHING
         if self.hidden:
             hidden = fields.ravel() @ self._of_user + self._first_bias
         if not self._pairs:
-            vector = np.zeros_like(vector)
-        return UserPart(np.float32(constant), vector, hidden, asks @ self._crosses)
+            return UserPart(
+                constant, np.zeros_like(vector), hidden, self._asked(said, weights, rows)
+            )
+        return UserPart(constant + pairs, vector, hidden, self._asked(said, weights, rows))
 
-    def _of_context(self, context: Namespace) -> tuple[Float32, np.float32, Float32]:
-        """Return the vectors of a context's fields, its linear part, and what of it is crossed.
+    def _asked(self, said: "SaidPart", weights: Float32, rows: Float32 | None) -> Float32:
+        """Return the weight of each feature of an item that is crossed, for one request."""
+        if not self._crossed.size:
+            return NOTHING
+        asks = np.zeros(len(self._crosses), np.float32)
+        asks[: len(self._said)] = said.crossed
+        if rows is not None and (total := weights.sum()) > 0:
+            asks[len(self._said) :] = (weights / total) @ rows[-self.history :, self._columns]
+        crossed: Float32 = asks @ self._crosses
+        return crossed
 
-        Many requests have the same one: they are kept.
-        """
+    def _of_context(self, context: Namespace) -> "SaidPart":
+        """Return what a context adds; many requests have the same one: they are kept."""
+        if not len(self._context):
+            return self._nothing_said
         key = context.hashes.tobytes(), context.values.tobytes()
         if (known := self._contexts.get(key)) is not None:
             return known
 
         codes = one_row(self._context.codes(context.hashes))
         counts = self._context.pooled(codes, one_row(context.values))
-        made = (
+        made = SaidPart(
             self._context.vectors(codes, counts, self._context_vectors)[0],
-            counts[0] @ self._context_linear[codes[0]],
+            np.float32(counts[0] @ self._context_linear[codes[0]]),
             dense(codes, counts, self._said, len(self._context))[0],
         )
         if len(self._contexts) >= CONTEXTS:
@@ -241,19 +265,22 @@ class FieldModel:
             user: see ``user``.
             items: see ``items``.
         """
-        logits = user.constant + items[:, 0] + items[:, 1 : 1 + self.factors] @ user.vector
+        logits = items[:, 1 : 1 + self.factors] @ user.vector
+        logits += items[:, 0]
+        logits += user.constant
         if self._crossed.size:
             logits += items[:, self._columns] @ user.crossed
         if self.hidden:
             for start in range(0, len(items), ROWS):
                 part = slice(start, start + ROWS)
-                first = items[part, 1 + self.factors : 1 + self.factors + self.hidden]
-                inner = user.hidden + first
+                inner = user.hidden + items[part, 1 + self.factors : 1 + self.factors + self.hidden]
                 for weight, bias in self._layers:
-                    inner = np.maximum(inner, np.float32(0.0)) @ weight + bias
+                    inner = np.maximum(inner, np.float32(0.0), out=inner) @ weight
+                    inner += bias
                 logits[part] += inner[:, 0]
-        calibrated: Float32 = self._slope * logits + self._intercept
-        return calibrated
+        logits *= self._slope
+        logits += self._intercept
+        return logits
 
 
 def _pairs(total: Float32, fields: Float32) -> Float32:

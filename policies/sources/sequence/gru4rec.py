@@ -22,7 +22,7 @@ class Gru4RecEncoder:
     def __init__(self, source: TrainedSource, factors: int) -> None:
         self._item_weight = source.array("item_weight", 3 * factors, factors)
         state_weight = source.array("state_weight", 3 * factors, factors)
-        self._state_weight = np.ascontiguousarray(state_weight.T)
+        self._state_weight = np.ascontiguousarray(state_weight.T, np.float32)
         self._answer_weight = source.array("answer_weight", factors, factors)
         self._answer_bias = source.array("answer_bias", factors)
 
@@ -30,7 +30,7 @@ class Gru4RecEncoder:
         state_bias = source.array("state_bias", 3 * factors)
         self._bias = source.array("item_bias", 3 * factors).copy()
         self._bias[: 2 * factors] += state_bias[: 2 * factors]
-        self._new_bias = np.ascontiguousarray(state_bias[2 * factors :])
+        self._new_bias = np.ascontiguousarray(state_bias[2 * factors :], np.float32)
 
     def encode(self, _indices: NDArray[Any], rows: Float32, _weights: Float32) -> Float32:
         """Return the user's vector, float32[d].
