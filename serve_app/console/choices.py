@@ -20,6 +20,12 @@ from serve_app.console.visits import PageHandler, PageVisit
 
 SHOWN_CANDIDATES = 50
 FIELDS = ("user_id", "context", "actions", "slots", "filter")
+WRONG = {
+    "context": 'this is no JSON object, such as {"device": "phone"}',
+    "actions": 'this is no JSON list, such as [{"id": "news"}]',
+    "slots": "this is no number of slots, such as 3",
+}
+"""What is said of a field that is no JSON."""
 EMPTY = {"user_id": "", "context": "{}", "actions": "", "slots": "1", "filter": ""}
 
 
@@ -104,7 +110,8 @@ def _request_of(filled: Mapping[str, str]) -> dict[str, Any]:
         try:
             asked[name] = msgspec.json.decode(filled[name])
         except msgspec.DecodeError as error:
-            raise ServiceError(422, "malformed_json", f"this is no JSON: {error}", name) from error
+            wrong = WRONG[name]
+            raise ServiceError(422, "malformed_json", f"{wrong} ({error})", name) from error
     return asked
 
 

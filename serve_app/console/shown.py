@@ -10,8 +10,11 @@ from markupsafe import Markup, escape
 from serve_app.console.located import path_to, unlocated
 
 UNKNOWN = Markup('<span class="soft" title="not known">-</span>')
+MILLION = 1e6
 EXACT = 2**53
 """Up to here floats are told apart by their whole part."""
+BRIEF = 160
+"""Characters of a text where many are shown below each other."""
 SECONDS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -97,7 +100,8 @@ def shown_span(value: Any) -> Markup:
         return UNKNOWN
     for name, length in SECONDS:
         if seconds >= 2 * length or name == "second":
-            return exactly(value, f"{seconds / length:,.0f} {name}s")
+            text = f"{seconds / length:,.0f}"
+            return exactly(value, f"{text} {name}" if text == "1" else f"{text} {name}s")
     return UNKNOWN
 
 
@@ -109,14 +113,28 @@ def shown_value(value: Any) -> Markup:
     if isinstance(inside, bool):
         return escape("yes" if inside else "no")
     if isinstance(inside, int | float):
-        # A whole number may be a time, or a number of something: it is shown as it was sent.
+        # A whole number may be a year, a postcode, a time: it is shown as it was sent.
         is_whole = abs(inside) <= EXACT and inside == int(inside)
-        return exactly(value, f"{int(inside):,}") if is_whole else shown_number(value, 6)
+        return (
+            exactly(value, str(int(inside)))
+            if is_whole
+            else shown_number(value, 6 if abs(inside) < MILLION else 12)
+        )
     if isinstance(inside, str):
         return escape(inside) if inside else UNKNOWN
     if isinstance(inside, list) and all(isinstance(each, str) for each in inside):
         return escape(", ".join(inside)) if inside else UNKNOWN
     return Markup("<code>{}</code>").format(msgspec.json.encode(inside).decode())
+
+
+def shown_briefly(value: Any) -> Markup:
+    """Return a value of a list of many things: of a long text, the beginning."""
+    inside = unlocated(value)
+    if isinstance(inside, list) and all(isinstance(each, str) for each in inside):
+        inside = ", ".join(inside)
+    if isinstance(inside, str) and len(inside) > BRIEF:
+        return escape(inside[:BRIEF] + "…")
+    return shown_value(value)
 
 
 def as_json(value: Any) -> str:
@@ -130,7 +148,7 @@ def in_words(name: Any) -> str:
 
 
 def _rounded(number: float, digits: int) -> str:
-    if number and not 1e-4 <= abs(number) < 1e6:
+    if number and not 1e-4 <= abs(number) < MILLION:
         return f"{number:.{digits}g}"
     magnitude = int(f"{number:.{digits - 1}e}".partition("e")[2])
     text = f"{number:,.{max(0, digits - 1 - magnitude)}f}"

@@ -217,6 +217,7 @@ def templates() -> jinja2.Environment:
         "moment": shown.shown_time,
         "span": shown.shown_span,
         "any_value": shown.shown_value,
+        "brief": shown.shown_briefly,
         "as_json": shown.as_json,
         "in_words": shown.in_words,
         "plain": unlocated,

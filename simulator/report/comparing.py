@@ -191,7 +191,8 @@ def _expected_s(compared: Compared, effect: float, per_information: float | None
     low, high = compared.interval
     if low > 0.0 or high < 0.0:
         return 0.0
-    if compared.sequence is None or per_information is None or not effect:
+    # Units that are too few for an interval say nothing of when there is one.
+    if compared.sequence is None or not compared.ready or per_information is None or not effect:
         return None
     needed = compared.sequence.information_to_find(effect) - 1.0 / compared.variance
     return max(0.0, needed) * per_information

@@ -37,6 +37,8 @@ BAD = {"error", "warning"}
 REFUSED = re.compile(r"the server responded with a status of 4\d\d")
 """Chromium says of each refusal that it is one."""
 HOSTILE = '<script>window.hurt=1</script><img src=x onerror="window.hurt=1">\'&'
+UNBROKEN = "x" * 300
+ROOM = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 SPEC = """
 name: shop
 sources: [{kind: fresh, name: new}, {kind: trending, name: now, half_life: 6h}]
@@ -108,7 +110,11 @@ class House:
             for n in range(20)
         ]
         items.append(
-            {"id": HOSTILE, "features": {"topic": HOSTILE}, "metadata": {"title": HOSTILE}}
+            {
+                "id": HOSTILE,
+                "features": {"topic": HOSTILE, "tag": UNBROKEN},
+                "metadata": {"title": HOSTILE, "link": UNBROKEN},
+            }
         )
         self.call("POST", "/policies/shop/items", items=items)
         views = [
@@ -287,8 +293,7 @@ def keeps_nobody_out(page: Page, name: str) -> None:
                 if each["impact"] in {"serious", "critical"}
             ]
             assert serious == [], (name, scheme)
-        room = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(room) <= 0, name
+        assert page.evaluate(ROOM) <= 0, name
         if PICTURES.is_dir():
             page.screenshot(path=PICTURES / f"{name}-{scheme}-{width}.png", full_page=True)
     if PICTURES.is_dir():
@@ -465,7 +470,8 @@ def test_what_was_never_there(page: Page, path: str):
 
 
 def test_script_that_callers_sent_is_text_everywhere(page: Page):
-    """Each page on which an id, a feature or a user id of theirs stands."""
+    """Each page on which an id, a feature or a user id of theirs stands, no wider than a phone."""
+    page.set_viewport_size({"width": 390, "height": 800})
     asked = {"event_id": HOSTILE, "item_id": HOSTILE, "user_id": HOSTILE, "space": "shop"}
     for path, names in {
         "policies/shop/decisions": ("user_id",),
@@ -487,6 +493,7 @@ def test_script_that_callers_sent_is_text_everywhere(page: Page):
         else:
             expect(page.get_by_text(HOSTILE).first).to_be_visible()
         assert page.evaluate("window.hurt") is None, path
+        assert page.evaluate(ROOM) <= 0, path
 
 
 def test_a_key_that_may_only_look(house: House, browser: Browser):

@@ -1,5 +1,7 @@
 """Numbers as pages show them: rounded for a person, and as they were answered for a program."""
 
+import html
+
 import msgspec
 import pytest
 
@@ -34,16 +36,32 @@ def test_a_number_is_rounded_for_a_person_and_whole_for_a_program(number, text):
 @pytest.mark.parametrize(
     ("sent", "text"),
     [
-        (94107123.0, "94,107,123"),
-        (1764511200000.0, "1,764,511,200,000"),
+        (94107123.0, "94107123"),
+        (1764511200000.0, "1764511200000"),
         (-0.0, "0"),
+        (2024, "2024"),
         (1e300, "1e+300"),
         (48.85661234, "48.8566"),
+        (123456789.125, "123456789.125"),
     ],
 )
 def test_a_whole_number_that_was_sent_is_shown_in_full(sent, text):
     """A postcode or a time is told from its neighbours."""
     assert f">{text}</data>" in shown.shown_value(Located({"zip": sent}).zip)
+
+
+@pytest.mark.parametrize(
+    ("sent", "begins"),
+    [("<b>" * 200, "&lt;b&gt;"), (["a tag"] * 200, "a tag, a tag"), ("&" * 161, "&amp;" * 160)],
+)
+def test_a_long_text_among_many_is_shown_by_its_beginning(sent, begins):
+    """It is cut before it is escaped: no half of an entity stands there."""
+    told = str(shown.shown_briefly(Located({"text": sent}).text))
+    assert told.startswith(begins)
+    assert told.endswith("…")
+    assert len(html.unescape(told)) == shown.BRIEF + 1
+    assert shown.shown_briefly("short") == "short"
+    assert ">7</data>" in shown.shown_briefly(7)
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan"), float("inf")])
@@ -60,6 +78,7 @@ def test_shares_changes_spans_and_times():
     assert ">-3<" in shown.shown_change(-3)
     assert ">3 days<" in shown.shown_span(3 * 86_400)
     assert ">90 seconds<" in shown.shown_span(90)
+    assert ">1 second<" in shown.shown_span(1.2)
     assert ">2026-11-29 20:00:00<" in shown.shown_time("2026-11-29T22:00:00+02:00")
     assert ">1970-01-01 00:00:01<" in shown.shown_time(1000)
 

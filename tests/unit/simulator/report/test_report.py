@@ -170,6 +170,8 @@ def test_every_log_has_an_answer(tmp_path, code, changes):
     found = reported(tmp_path, log_of(**changes))
     assert found.verdict.code == code
     assert found.verdict.action == VERDICTS[code].action
+    if code == "too_early":
+        assert found.uplift.answer_s is found.uplift.worth_finding_s is None
     msgspec.json.encode(found)
     page = policy_page(found)
     assert SCRIPT not in page
