@@ -59,6 +59,8 @@ WATCHED = "fresh-0"
 WATCHERS, WATCH_S, PAUSE_S = 4, 1.5, 0.01
 """How many ask for decisions meanwhile, for how long, and how long each waits between two."""
 PUT, BEGUN_S = 10_000, 60.0
+LOAD_S = 2.0
+"""Seconds of load at a time, before it is looked whether there has been enough."""
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 rng = np.random.default_rng(0)
 
@@ -136,19 +138,29 @@ async def _freshness(service: Service, changes: int) -> tuple[list[float], list[
 
 
 @contextlib.contextmanager
-def half_loaded(service: Service, seconds: float) -> Iterator[float]:
-    """Under half of the load that it can bear; gives requests per second."""
+def half_loaded(service: Service) -> Iterator[float]:
+    """Under half of the load that it can bear, of which nothing is left behind it; gives requests per second."""
     url = f"{service.url}/v1/policies/{POLICY}/rank"
     bodies = [json.dumps({"history": [name]}) for name in PROPOSED if name != WATCHED]
     per_s = closed_loop(url, bodies, 3.0).per_s / 2
-    thread = threading.Thread(target=open_loop, args=(url, bodies, per_s, seconds), daemon=True)
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            open_loop(url, bodies, per_s, LOAD_S)
+
+    thread = threading.Thread(target=load, daemon=True)
     thread.start()
-    yield per_s
+    try:
+        yield per_s
+    finally:
+        over.set()
+        thread.join()
 
 
 def report_freshness(table: Table, service: Service, count: int, changes: int) -> float:
     """Measure freshness; return the larger p99, in seconds."""
-    with half_loaded(service, 2 * changes * (WATCH_S + 0.5)) as per_s:
+    with half_loaded(service) as per_s:
         put, removed = asyncio.run(_freshness(service, changes))
     worst = 0.0
     for what, taken in (
