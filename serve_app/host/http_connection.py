@@ -80,10 +80,12 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_peers",
         "_reading",
+        "_rest",
         "_state",
         "_target",
         "_transport",
         "_waiting",
+        "_work",
         "closed",
         "exchange",
     )
@@ -99,6 +101,9 @@ class Connection(asyncio.Protocol):
         self.exchange: HttpExchange | None = None
         self._reading: HttpExchange | None = None
         self._waiting: deque[HttpExchange] = deque()
+        # What has them answered, and what it waits for while there is none.
+        self._work: asyncio.Task[None] | None = None
+        self._rest: asyncio.Future[None] | None = None
         self._closing = self._is_paused = self._is_asked = False
         # Whether the parser stands where a request may begin; the scope of each request that was
         # complete in what came last, and the size of its body, as far as nobody has read it.
@@ -124,6 +129,8 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self.exchange is not None:
             self.exchange.leave()
+        if self._work is not None and (self.exchange is None or not self.exchange.is_answered):
+            self._work.cancel()
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -300,7 +307,24 @@ class Connection(asyncio.Protocol):
                 self._pause()
             return
         self.exchange = exchange
-        exchange.task = self._loop.create_task(exchange.run())
+        if self._work is None or self._work.done():
+            self._work = self._loop.create_task(self._answer())
+        elif self._rest is not None:
+            rest, self._rest = self._rest, None
+            rest.set_result(None)
+
+    async def _answer(self) -> None:
+        """Have one request after the other answered.
+
+        They share a task, and its context: to begin one for each costs more.
+        """
+        while (exchange := self.exchange) is not None:
+            await exchange.run()
+            if self.exchange is exchange or self._transport is None:
+                return  # its body is still to be read, or nobody is there any more
+            if self.exchange is None:
+                self._rest = self._loop.create_future()
+                await self._rest
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer."""

@@ -68,7 +68,6 @@ class HttpExchange:
         "keeps_alive",
         "scope",
         "size",
-        "task",
     )
 
     def __init__(
@@ -84,7 +83,6 @@ class HttpExchange:
         self._connection = connection
         self.scope = scope
         self.keeps_alive = keeps_alive
-        self.task: asyncio.Task[None] | None = None
 
         self._parts: list[bytes] = []
         self.size = 0
@@ -136,8 +134,6 @@ class HttpExchange:
         """Give up: the client has left, and nobody waits for the answer."""
         self._is_left = True
         self._wake()
-        if self.task is not None and not self.is_answered:
-            self.task.cancel()
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
