@@ -1,8 +1,8 @@
 """An HTTP/1.1 server for one ASGI application: what a replica answers with, behind HAProxy.
 
 It does what a request to the API needs and no more: no lifespan, no WebSocket, no TLS, no access
-log. httptools, which wraps Node's parser, reads requests; the rest is a task for each connection and a
-write for each answer. It knows nothing of Ray.
+log. httptools, which wraps Node's parser, reads requests; the rest is a task for each connection
+and a write for each answer. It knows nothing of Ray.
 """
 
 import asyncio
