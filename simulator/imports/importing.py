@@ -35,7 +35,12 @@ from simulator.imports.events import DAY_MS, EventColumns
 from simulator.imports.files.chunks import failures_of, name_of, table_files
 from simulator.imports.item_tables import OPTIONS, ReadItems, read_items
 from simulator.imports.raw import RawTables, TableFormat
-from simulator.imports.reading import EventReading, event_reading, recognised_readings
+from simulator.imports.reading import (
+    EventReading,
+    event_reading,
+    recognised_readings,
+    with_blanks,
+)
 from simulator.imports.spill import SpilledEvents
 from simulator.imports.writing import EventWriting
 from simulator.logs.files import LogFile, size_of
@@ -338,6 +343,8 @@ def _notes(
         for reading in readings[1:]
         if (spoken := _spoken(reading)) != first
     ]
+
+    notes += with_blanks(readings[0])
 
     if "value" in first and weights.rating_scale is None:
         notes.append(

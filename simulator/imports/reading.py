@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bandits.errors import DataSetError
 from simulator.imports.columns import GivenColumn, listed, recognise_columns, yaml_name
@@ -65,7 +66,7 @@ def recognised_readings(
             try:
                 found = recognise_columns(list(table.names), name_of(file), given=given)
             except DataSetError as error:
-                raise _with_first_row(error, table) from None
+                raise _with_objects(_with_first_row(error, table), table) from None
             if "time" not in found and "time" not in given:
                 _ask_for_times(table, found)
             mapping = ColumnMapping(
@@ -85,6 +86,46 @@ def _with_first_row(error: DataSetError, table: OpenTable) -> DataSetError:
         f"{name} {str(table.sample[name][0].as_py())[:40]!r}" for name in table.names[:12]
     )
     return DataSetError(f"{error.message}; the first row has {cells}", error.target)
+
+
+def _with_objects(error: DataSetError, table: OpenTable) -> DataSetError:
+    """Return the error, with a column of lists of objects, which may be the rows that are meant."""
+    nested = next((name for name in table.names if _holds_objects(table.sample[name])), None)
+    if nested is None:
+        return error
+    named = table.form.kind == "json" and nested.isidentifier()
+    how = f": jq -c 'del(.{nested}) + .{nested}[]' FILE" if named else ""
+    return DataSetError(
+        f"{error.message}; column {nested!r} holds lists of objects: if these are the events, write"
+        f" a row for each{how}",
+        error.target,
+    )
+
+
+def _holds_objects(sample: "pa.ChunkedArray") -> bool:
+    if pa.types.is_list(sample.type) or pa.types.is_large_list(sample.type):
+        return bool(pa.types.is_struct(sample.type.value_type))
+    texts = sample.to_pylist() if pa.types.is_string(sample.type) else []
+    return any(isinstance(text, str) and text.startswith("[{") for text in texts)
+
+
+def with_blanks(reading: EventReading) -> list[str]:
+    """Return what is to be said of ids that have blanks around them, as far as a sample tells."""
+    said = []
+    table, mapping = reading.table, reading.given.mapping
+    for what, column in (("user", mapping.user), ("item", mapping.item)):
+        sample = None if table is None else table.sample[column].combine_chunks()
+        if sample is None or not pa.types.is_string(sample.type):
+            continue
+        odd = pc.not_equal(pc.utf8_trim_whitespace(sample), sample)
+        if count := odd.true_count:
+            share = count / len(sample)
+            said.append(
+                f"{share:.0%} of the first {len(sample):,} ids in column {column!r} begin or end"
+                f" with a blank, such as {sample.filter(odd)[0].as_py()[:40]!r}: they are other ids"
+                f" than those without, and whoever names {what}s has to write them so"
+            )
+    return said
 
 
 def _ask_for_times(table: OpenTable, found: Mapping[str, str]) -> None:

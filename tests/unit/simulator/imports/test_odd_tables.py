@@ -320,3 +320,24 @@ def test_what_a_table_of_items_says_nothing_by_is_no_feature(tmp_path):
         "'price' is text: numbers have a point",
     ):
         assert said in notes
+
+
+def test_events_inside_of_one_row_are_found_and_said_how_to_be_taken_out(tmp_path):
+    """A session with the list of its events, or a whole log as one object, is no table of events."""
+    events = [{"aid": 7, "ts": 1}, {"aid": 8, "ts": 2}]
+    file = stored(tmp_path, "sessions.jsonl", lines({"session": 1, "events": events}))
+    with pytest.raises(DataSetError, match=r"jq -c 'del\(\.events\) \+ \.events\[\]' FILE"):
+        import_data(tmp_path / "out", file)
+
+    file = stored(tmp_path, "s.parquet", pa.table({"session": [1], "all events": [events]}))
+    with pytest.raises(DataSetError, match=r"'all events' holds lists of objects.*a row for each$"):
+        import_data(tmp_path / "out", file)
+
+
+def test_blanks_around_ids_are_kept_and_said(tmp_path):
+    """A comma with a blank after it makes other ids of all items."""
+    file = stored(tmp_path, "events.csv", b"user, item\nann, tea\nbob, mug\n")
+    data_set = import_data(tmp_path / "out", file)
+    assert sorted(item["id"] for item in data_set.items()) == [" mug", " tea"]
+    (note,) = data_set.manifest.notes
+    assert note.startswith("100% of the first 2 ids in column ' item' begin or end with a blank")
