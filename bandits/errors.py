@@ -164,7 +164,7 @@ class TooManyItemsError(InvalidInputError):
 
 
 class InvalidItemIdError(InvalidInputError):
-    """An item's id is empty, too long, or another than that of the path."""
+    """An item's id is empty, too long, another than that of the path, or that of two items."""
 
     code = "invalid_item_id"
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving.items [--quick] [--out items.json]         (40 minutes; quick: five)
     python -m benchmarks.serving.items --items 200000 --changes 30 --seconds 120     (12 minutes)
+    python -m benchmarks.serving.items --only waits --items 20000                    (one minute)
 
 Two rank replicas, one learner, the embedded Valkey with every entry synced to disk, the archive, all
 on this machine together with the load. The policy's one source is `content`, by a vector of 16
@@ -16,6 +17,9 @@ that it can bear, by requests with such a history.
 *Upserts*: so many puts a second of items that there are, one a request, for so long, at 1,000 items
 and at many. Bytes are those of the log of items, whole catalogues included; processor time is that
 of all processes of the service, without what it uses while nobody asks.
+
+*Waits*: how long `rank` takes, one request after the other, while 10,000 items are put by one
+request, and when the time of 10,000 is over at one moment; one replica.
 """
 
 import argparse
@@ -29,8 +33,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -59,6 +65,8 @@ WATCHED = "fresh-0"
 WATCHERS, WATCH_S, PAUSE_S = 4, 1.5, 0.01
 """How many ask for decisions meanwhile, for how long, and how long each waits between two."""
 PUT, BEGUN_S = 10_000, 60.0
+SPELL_S = 8.0
+"""Seconds for which decisions are asked for that nothing holds up."""
 LOAD_S = 2.0
 """Seconds of load at a time, before it is looked whether there has been enough."""
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -268,6 +276,62 @@ def report_upserts(table: Table, few: Upserts, many: Upserts, counts: tuple[int,
         table.add(name, f"{ratio:.2f} times", ratio, at_most=2.0)
 
 
+class Asking:
+    """Asks for decisions, one after the other, in a thread; remembers when and how long each took."""
+
+    def __init__(self, service: Service) -> None:
+        self._url = f"{service.url}/v1/policies/{POLICY}/rank"
+        self._taken: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(timeout=30) as http:
+            while not self._over.is_set():
+                began = time.perf_counter()
+                http.post(self._url, json={"history": ["old-1"]}).raise_for_status()
+                self._taken.append((began, time.perf_counter() - began))
+
+    def add_since(self, table: Table, what: str, began: float) -> None:
+        """Add how long those took that were asked for since."""
+        ms = np.array([1e3 * taken for at, taken in list(self._taken) if at >= began])
+        p50, p99 = np.quantile(ms, [0.5, 0.99])
+        written = f"p50 {p50:.1f}, p99 {p99:.1f}, at most {ms.max():.1f} ms of {ms.size}"
+        table.add(what, written, float(ms.max()))
+
+
+def report_waits(table: Table, service: Service, count: int) -> None:
+    """Measure what `rank` takes while many items are put, and when their time is over."""
+    url = f"{service.url}/v1/policies/{POLICY}/items"
+    many = [item(f"item{number}") for number in range(PUT)]
+    body = json.dumps({"items": many})
+    with Asking(service) as asking:
+        time.sleep(5.0)
+        began = time.perf_counter()
+        time.sleep(SPELL_S)
+        asking.add_since(table, f"rank, {count:,} items, nothing else asked for", began)
+
+        began = time.perf_counter()
+        httpx.post(url, content=body, timeout=60).raise_for_status()
+        asking.add_since(table, f"… while {PUT:,} are put ({len(body) >> 10:,} KiB)", began)
+
+        end = datetime.now(UTC) + timedelta(seconds=SPELL_S + 10)
+        ending = [{**each, "available_until": end.isoformat()} for each in many]
+        httpx.post(url, json={"items": ending}, timeout=60).raise_for_status()
+        time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()))
+        began = time.perf_counter()
+        time.sleep(SPELL_S / 4)
+        asking.add_since(table, f"… from when the time of {PUT:,} is over", began)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -277,6 +341,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, help="many items [default: 1,000,000]")
     parser.add_argument("--changes", type=int, help="how often one is put and removed [100]")
     parser.add_argument("--seconds", type=float, help="how long there are upserts [600]")
+    parser.add_argument("--only", choices=["waits"], help="measure nothing else")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     usual = (20_000, 3, 10.0) if given.quick else (1_000_000, 100, 600.0)
@@ -285,6 +350,14 @@ def main() -> int:
 
     table, costs, freshness = Table(), [], []
     spec = {POLICY: SPEC}
+    with (
+        tempfile.TemporaryDirectory(prefix="items-") as folder,
+        banditloop(Path(folder), spec) as service,
+    ):
+        some = min(counts[1], 2 * PUT)
+        report_waits(table, filled(service, some), some)
+    if given.only:
+        return table.finish(given.out)
     for count in counts:
         with (
             tempfile.TemporaryDirectory(prefix="items-") as folder,

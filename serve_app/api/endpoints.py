@@ -255,6 +255,13 @@ def _checked(
 async def replace_catalogue(call: Call[ManyItems]) -> schemas.CatalogueResponse:
     """Replace the item catalogue."""
     items = await call.request.decoded()
+    ids = set[str]()
+    for at, item in enumerate(items):
+        if item.id in ids:
+            raise errors.InvalidItemIdError(
+                f"an item before it has the id {item.id!r}, too: leave one out", f"items[{at}].id"
+            )
+        ids.add(item.id)
     return schemas.CatalogueResponse(await call.service.replace_catalogue(items), len(items))
 
 

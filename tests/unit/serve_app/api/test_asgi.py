@@ -601,12 +601,17 @@ async def test_a_catalogue_can_be_replaced(service):
     body = json.dumps({"items": [{"id": "a", "features": {"x": 1}}]})
     response = await service.http.put(f"{HOME}/catalogue", content=body)
     assert (response.status_code, response.json()["items"]) == (200, 1)
-    for bad, code in [
-        (b'{"items": [{"id": "a"}, {"id": "a"}]}', "invalid_artifact"),
-        (b'{"items": [{"id": "a", "features": {"x": 1e999}}]}', "non_finite_number"),
-        (b'{"items": [{}]}', "invalid_field"),
+    for bad, code, target in [
+        (b'{"items": [{"id": "a"}, {"id": "a"}]}', "invalid_item_id", "items[1].id"),
+        (
+            b'{"items": [{"id": "a", "features": {"x": 1e999}}]}',
+            "non_finite_number",
+            "items[0].features.x",
+        ),
+        (b'{"items": [{}]}', "invalid_field", "items[0].id"),
     ]:
-        assert error_of(await service.http.put(f"{HOME}/catalogue", content=bad))[:2] == (422, code)
+        refused = await service.http.put(f"{HOME}/catalogue", content=bad)
+        assert error_of(refused) == (422, code, target)
 
 
 @pytest.mark.parametrize(
