@@ -385,6 +385,26 @@ def test_every_template_imports_the_macros_that_it_uses():
     assert lacking == {}
 
 
+def test_no_table_widens_its_page():
+    """Each scrolls by itself: what somebody sent may be longer than a phone is wide."""
+    env = templates()
+    texts = {name: env.loader.get_source(env, name)[0] for name in env.list_templates()}
+    tables = {name: text.count("<table") for name, text in texts.items() if "<table" in text}
+    assert len(tables) >= 9
+    alone = r"\{% call (?:parts\.)?wide\([^%]*%\}\s*<table"
+    assert tables == {name: len(re.findall(alone, texts[name])) for name in tables}
+
+
+async def test_each_slot_of_a_listed_page_is_on_one_line_with_its_propensity():
+    """An id that is longer than the line is cut there, and whole where one points at it."""
+    slots = [Chosen(slot, f"{slot}-{HOSTILE * 20}", 0.25) for slot in range(3)]
+    listed = schemas.DecisionSummary("e", "1-1", NOW, slots, "open")
+    page = await page_of(schemas.DecisionsPage([listed]), f"{HOME}/decisions")
+    lines = re.findall(r'<div class="cut" title="([^"]*)">', page.text)
+    assert [html.unescape(line) for line in lines] == [each.id for each in slots]
+    assert [value for _, value in numbers(page)] == [0.25] * 3
+
+
 async def test_a_part_that_takes_long_is_asked_for_again():
     """The page says so meanwhile; to whoever asked for a whole page, that the service is busy."""
     error = {"error": {"code": "still_working", "message": "ask again", "target": None}}
