@@ -1,12 +1,13 @@
 """Estimators of pages: how often their intervals hold the truth, on the frozen ``positions`` world.
 
-    python -m benchmarks.replay.slates --logs 200 [--first 1000] [--estimators sips,iips] [--policies uniform]
+    python -m benchmarks.replay.slates [--logs 600] [--visits 1000] [--first 1000] [--estimators sips,iips] [--policies uniform]
 
 Every log is so many visits of a world of its own (seeds 0, 1, ..., or from --first on), with the lists that the world's
 logging policy shows. Each estimator says what another policy would have earned on these pages; the
 truth is what its pages earn on average, computed from the world's parameters by filling many pages
 of each visit. A row of the table is one policy and one estimator: how many of the logs' 95%
-intervals hold the truth, and how wide they are.
+intervals hold the truth, and how wide they are. A log takes some 5 s, nearly all of it for pi and snpi.
+Of the logs `pi` calls a third usable: of 200 of these a share has a standard error of 0.016.
 """
 
 import argparse
@@ -158,9 +159,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--logs", type=int, default=200)
+    parser.add_argument("--logs", type=int, default=600)
     parser.add_argument("--first", type=int, default=0, help="seed of the first log")
-    parser.add_argument("--visits", type=int, default=2000)
+    parser.add_argument("--visits", type=int, default=1000)
     parser.add_argument("--horizon", type=int, default=10)
     parser.add_argument(
         "--estimators",

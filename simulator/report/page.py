@@ -331,6 +331,8 @@ def _sources(report: PolicyReport) -> str:
 
 
 def _exploration(price: ExplorationPrice) -> str:
+    if not math.isfinite(price.price):
+        return f"<p>What exploration costs is not known: {escape(price.reason)}.</p>"
     return (
         f"<p>Always choosing the likeliest action would have earned {price.price:+.4g} per slot"
         f" ({_interval(price.low, price.high)}), by doubly robust evaluation of"

@@ -90,7 +90,7 @@ def _read(report: PolicyReport) -> Table:
         table.add_row("to", f"{describe_time(read.last_ms)} UTC")
     table.add_row("decisions", f"{read.decisions:,}")
     table.add_row("slots", f"{read.rows:,}")
-    table.add_row("mean reward of a slot", f"{read.mean_reward:.6g}")
+    table.add_row("mean reward of a slot", _number(read.mean_reward))
     table.add_row("windows open", f"{read.waiting:,}")
     return table
 
@@ -102,7 +102,7 @@ def _apprentice(found: ApprenticeWorth) -> Table:
     table.add_row("whose choice was served", served)
     table.add_row("the policy would have chosen alike", f"{found.agreed:.1%}")
     table.add_row("choices that might have been others", f"{found.explored:.1%}")
-    table.add_row("the baseline earns", f"{found.earned:.6g}")
+    table.add_row("the baseline earns", _number(found.earned))
 
     known = math.isfinite(found.value)
     table.add_row("the policy would earn", f"{found.value:.6g}" if known else "not known")
@@ -141,17 +141,16 @@ def _uplift(uplift: Uplift) -> Table:
         caption=caption,
     )
     for name, group in (("policy", uplift.policy), ("holdout", uplift.holdout)):
-        table.add_row(name, *_cells(group), f"{group.per_unit:.6g}")
+        table.add_row(name, *_cells(group), _number(group.per_unit))
     return table
 
 
 def _cells(group: GroupSummary) -> tuple[str, str, str, str]:
-    stderr = f"{group.stderr:.4g}" if math.isfinite(group.stderr) else "-"
     return (
         f"{group.units:,}",
         f"{group.decisions:,}",
-        f"{group.mean:.6g}" if group.decisions else "-",
-        stderr,
+        _number(group.mean),
+        _number(group.stderr, 4),
     )
 
 
@@ -238,15 +237,16 @@ def _sources(report: PolicyReport) -> Table:
             f"{each.proposed:.1%}",
             f"{each.candidates:.1f}",
             *shares,
-            f"{each.earned:.5g}",
-            f"{each.others:.5g}",
+            _number(each.earned, 5),
+            _number(each.others, 5),
         )
     return table
 
 
 def _exploration(price: ExplorationPrice) -> Text:
+    known = f"{price.price:+.4g} per slot, {_interval(price.low, price.high)}"
     return Text.assemble(
-        f"price of exploration: {price.price:+.4g} per slot, {_interval(price.low, price.high)}, ",
+        f"price of exploration: {known if math.isfinite(price.price) else 'not known'}, ",
         (price.verdict, VERDICT_COLOURS[price.verdict]),
         f": {price.reason}",
     )
@@ -281,6 +281,10 @@ def _verdict_on(shadow: ShadowWorth) -> Text:
         f": {verdict.message}; {shadow.decisions:,} decisions followed,"
         f" {describe_span(shadow.behind_s)} behind\nwhat to do: {verdict.action}",
     )
+
+
+def _number(value: float, digits: int = 6) -> str:
+    return f"{value:.{digits}g}" if math.isfinite(value) else "-"
 
 
 def _interval(low: float, high: float) -> str:

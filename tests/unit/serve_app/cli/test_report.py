@@ -53,6 +53,13 @@ def test_the_page_the_file_and_the_screen_say_the_same(archive, tmp_path):
     assert json.loads(run("--archive", archive, "--no-doctor", "--json").output) == found
 
 
+def test_what_is_not_known_is_no_number_on_the_screen(archive):
+    """Nothing is that new, so nobody has earned anything."""
+    said = run("p", "--archive", archive, "--no-doctor", "--since", "2099-01-01").output
+    assert "no_decisions" in said
+    assert "nan" not in said
+
+
 def test_groups_of_items_are_said_where_a_feature_is_named(archive):
     """The catalogue is empty here: all that was chosen is of no group, and the screen says so."""
     done = run("p", "--archive", archive, "--no-doctor", "--group", "provider")

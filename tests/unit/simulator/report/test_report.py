@@ -1,6 +1,7 @@
 """A policy's report: the same numbers as replay's, and an answer whatever the log is like."""
 
 import math
+import re
 from collections import Counter, defaultdict
 
 import msgspec
@@ -176,6 +177,7 @@ def test_every_log_has_an_answer(tmp_path, code, changes):
     page = policy_page(found)
     assert SCRIPT not in page
     assert f">{code}<" in page
+    assert not re.search(r"\bnan\b", re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL))
 
 
 def test_without_a_holdout_it_says_how_to_have_one(tmp_path):
