@@ -177,7 +177,9 @@ class Together:
         except InvalidInputError:
             return None
         shared = (context,) if request.context and CONTEXT in use else ()
-        of_items = Namespace(FEATURES, names, take_rows(catalogue.features.values, found.rows))
+        values, rows = catalogue.features.values, found.rows
+        values = values.take(rows, 0) if found.are_known else take_rows(values, rows)
+        of_items = Namespace(FEATURES, names, values)
         own = (item_indicators(ids), of_items) if ITEM in use else (of_items,)
         width = sum([each.hashes.size for each in shared])
         if _are_too_many_pairs(len(ids), width, names.size + 1):

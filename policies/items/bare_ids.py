@@ -91,15 +91,15 @@ class BareIds:
         room = self._room(data.size)
 
         self._mark += 1
-        known = self._texts, self._bounds, self._table, *room
-        count = find_distinct_ids(data, *known, self._marks, self._mark)
+        known = self._texts, self._bounds, self._table, *room, self._marks, self._mark
+        rows = np.empty(self._found.size, np.int64)
+        count = find_distinct_ids(data, *known, self._rows_in(catalogue), rows)
         if count < 0:
             (found,) = self.find([text], catalogue)
             return None if found is None or "" in found.ids else found
         if count > MAX_ACTIONS:
             return None
-        numbers = self._found[:count]
-        return FoundIds(self._objects[numbers].tolist(), self._rows_in(catalogue)[numbers])
+        return FoundIds(self._objects[self._found[:count]].tolist(), rows[:count], are_known=True)
 
     def _room(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return room for the ids of a text of so many bytes, which the next call uses again."""

@@ -179,7 +179,7 @@ def find_bare_ids(
 
 @compiled(
     *(u1s, u1s, i8s, i4s),
-    *(types.int64[::1], types.int64[:, ::1], types.int64[::1], i8),
+    *(types.int64[::1], types.int64[:, ::1], types.int64[::1], i8, i8s, types.int64[::1]),
     returns=types.int64,
 )
 def find_distinct_ids(
@@ -191,8 +191,10 @@ def find_distinct_ids(
     spans: Int64,
     marks: Int64,
     mark: int,
+    row_of: Int64,
+    rows: Int64,
 ) -> int:
-    """Find the ids in one JSON array, as ``find_bare_ids`` does, each of which is known.
+    """Find the ids in one JSON array, as ``find_bare_ids`` does, each of which has a row.
 
     Args:
         data: the text.
@@ -203,17 +205,21 @@ def find_distinct_ids(
         spans: see there.
         marks: int64[n or more], written to: the last mark of each id that is known.
         mark: one that no other call has had.
+        row_of: int64[n], the row of each id that is known; -1: none.
+        rows: int64[M], written to: the row of each id that was found.
 
     Returns:
         How many ids it has; OTHER where it is not of that form, or has none, or there is no room
-        for them, or an id is there twice or empty, or one is not known.
+        for them, or an id is there twice or empty, or one is not known, or has no row.
     """
     count = _find(data, 0, data.size, texts, bounds, table, found, spans, 0)
     for k in range(count):
         number = found[k]
         if number < 0 or marks[number] == mark or spans[k, 0] == spans[k, 1]:
             return OTHER
-        marks[number] = mark
+        marks[number], rows[k] = mark, row_of[number]
+        if rows[k] < 0:
+            return OTHER
     return count if count > 0 else OTHER
 
 
