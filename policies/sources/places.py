@@ -1,6 +1,7 @@
 """An artifact's items in their order, and which of its places may not be proposed now."""
 
 from collections.abc import Collection, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -153,8 +154,8 @@ class ItemOrder:
         if last[0] is ids:
             return last[1]
 
-        index = self.places
-        found = frozen(np.fromiter((index.get(each, -1) for each in ids), np.intp, len(ids)))
+        places = map(self.places.get, ids, repeat(NOWHERE))
+        found = frozen(np.fromiter(places, np.intp, len(ids)))
         if isinstance(ids, tuple):  # what may change is looked up again
             self._last_ids = ids, found
         return found

@@ -5,10 +5,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.types import Float32, UInt32
+from bandits.types import Float32, Namespace, UInt32
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import TrainedSource
-from policies.encoding import hash_pairs
+from policies.encoding import namespace_of
 
 FARTHEST = 5.0
 """Standard deviations from its mean beyond which a number says nothing more."""
@@ -55,15 +55,19 @@ class FeatureRows:
 
     def sum(self, features: FeatureMap) -> Float32 | None:
         """Return the vector of some features, float32[d]; None if none of them is known."""
+        return self.sum_of(namespace_of(features, self._namespace))
+
+    def sum_of(self, features: Namespace) -> Float32 | None:
+        """Return the vector of some features that are hashed, [n]; None if none is known."""
         found = [
-            (place, value)
-            for hashed, value in hash_pairs(features, self._namespace)
+            (place, at)
+            for at, hashed in enumerate(features.hashes.tolist())
             if (place := self._places.get(hashed)) is not None
         ]
         if not found:
             return None
         places = np.array([place for place, _ in found], np.intp)
-        values = np.array([value for _, value in found], np.float32)
+        values = features.values[[at for _, at in found]]
         total: Float32 = on_scale(values, self._scales[places]) @ self._rows[places]
         return total
 

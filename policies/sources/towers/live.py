@@ -67,7 +67,7 @@ class LiveTowers(LiveVectors):
             rows: the vectors of the history's items, float32[h, size], oldest first.
             weights: float32[h], how strongly each speaks for its item.
         """
-        return self._user.of(rows, weights, request.context)
+        return self._user.of(rows, weights, self._items.context(request))
 
 
 def described_by(source: TrainedSource) -> ItemEncoder | None:

@@ -69,7 +69,8 @@ class NcfModel:
         told = user[width:] @ self._user
         for start in range(0, len(scores), CHUNK):
             part = slice(start, start + CHUNK)
-            hidden = np.maximum(self._first[part] + told, 0)
-            hidden = np.maximum(hidden @ self._second + self._second_bias, 0)
-            scores[part] += hidden @ self._last
+            first = self._first[part] + told
+            second = np.maximum(first, 0, out=first) @ self._second
+            second += self._second_bias
+            scores[part] += np.maximum(second, 0, out=second) @ self._last
         return scores

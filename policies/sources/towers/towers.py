@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.features.namespaces import CONTEXT, FEATURES
-from bandits.types import Float32
+from bandits.types import Float32, Namespace
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import TrainedSource
+from policies.encoding import namespace_of
 from policies.sources.towers.hashed import FeatureRows
 from policies.sources.vectors import VectorModel
 
@@ -131,15 +132,15 @@ class UserTower:
             source.whole("recent"),
         )
 
-    def of(self, rows: Float32, weights: Float32, context: FeatureMap) -> Float32 | None:
+    def of(self, rows: Float32, weights: Float32, context: Namespace | None) -> Float32 | None:
         """Return the user's vector, float32[d + 1]; None if neither items nor context are known.
 
         Args:
             rows: the vectors of the history's items, float32[h, d + 1], oldest first.
             weights: float32[h], how strongly each speaks for its item.
-            context: what the caller says of the user.
+            context: what the caller says of the user, hashed; None: nothing.
         """
-        told = self.context.sum(context) if context else None
+        told = None if context is None else self.context.sum_of(context)
         speaks = weights > 0
         if not speaks.all():
             rows, weights = rows[speaks], weights[speaks]
@@ -168,13 +169,13 @@ class UserTower:
             weights: float32[h], how strongly each speaks for its item.
         """
         del indices
-        user = self.of(rows, weights, {})
+        user = self.of(rows, weights, None)
         return np.zeros(self.whole.shape[0] + 1, np.float32) if user is None else user
 
 
 def _mean(rows: Float32, weights: Float32) -> Float32:
     """Return the mean of rows, float32[h, d], each counted by its weight."""
-    mean: Float32 = (weights / weights.sum()) @ rows
+    mean: Float32 = (weights / np.add.reduce(weights)) @ rows
     return mean
 
 
@@ -198,7 +199,8 @@ class TowersModel(VectorModel):
             indices: places of the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
-        user = self._tower.of(self._vectors[indices], weights, context)
+        said = namespace_of(context, CONTEXT) if context else None
+        user = self._tower.of(self._vectors[indices], weights, said)
         if user is None:
             return self.raw(indices, weights)
         scores: Float32 = self._vectors @ user

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from bandits.errors import ArtifactError
+from bandits.features.namespaces import CONTEXT
 from policies.artifacts import source_artifact
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import Artifact, TrainedSource
+from policies.encoding import namespace_of
 from policies.items.catalogue import Catalogue, Item
 from policies.items.offering import Offering
 from policies.sources import Candidates, SourceRequest, load_sources
@@ -115,7 +117,8 @@ def test_what_is_served_is_what_torch_computes() -> None:
             want = network.user_vectors(vectors, bags, torch.from_numpy(network.past.users[[at]]))
         items = bags.items.numpy()
         context = DATA.contexts[DATA.histories.users[network.past.users[at]]]
-        made = user.of(source.arrays["vectors"][items], bags.weights.numpy(), context)
+        said = namespace_of(context, CONTEXT)
+        made = user.of(source.arrays["vectors"][items], bags.weights.numpy(), said)
         np.testing.assert_allclose(made, want[0].numpy(), atol=1e-5, rtol=1e-4)
 
 
