@@ -295,6 +295,28 @@ def _clean_column(read: ReadItems, name: str, what: str) -> None:
     if lost:
         read.left_out[f"{what}: values of {name} that are NaN or infinite"] = lost
     read.table = read.table.set_column(at, name, column)
+    if column_kind(column) == "vector":
+        _note_lengths(read, name, what)
+
+
+def _note_lengths(read: ReadItems, name: str, what: str) -> None:
+    """Say which vectors cannot be compared with most, since they have another length."""
+    lengths = pc.list_value_length(read.table[name])
+    counts = {
+        each["values"].as_py(): each["counts"].as_py()
+        for each in pc.value_counts(lengths)
+        if each["values"].as_py()
+    }
+    if len(counts) < 2:
+        return
+    usual = min(counts, key=lambda length: (-counts[length], length))
+    others = pc.and_(pc.not_equal(lengths, usual), pc.greater(lengths, 0))
+    such = read.table["id"].filter(others)
+    read.notes.append(
+        f"{what}: column {name!r}: {counts[usual]:,} vectors have {usual} numbers;"
+        f" {len(such):,} have another length, such as that of {such[0].as_py()!r}, and are compared"
+        " with nothing"
+    )
 
 
 def _lists(column: "pa.ChunkedArray") -> "tuple[pa.ChunkedArray, str | None]":

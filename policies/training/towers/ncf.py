@@ -30,8 +30,9 @@ from policies.training.neural.loop import LoopConfig, fit_network, one_thread, o
 from policies.training.towers.past import Bags, PastItems, mean_ndcg
 from policies.training.training_data import Course
 
-JUDGED_AT_ONCE = 2_000_000
-"""Pairs of a user and an item that go through the layers at once when it is judged."""
+JUDGED_AT_ONCE = 20_000
+"""Pairs of a user and an item that go through the layers at once when it is judged: what they
+become stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,10 @@ class NcfModule(nn.Module):  # type: ignore[misc]
             items: int64[b, c], or int64[1, c] if all users meet the same.
         """
         factors = self.products.shape[1]
-        scores = (self.products[items] * users[:, None, :factors]).sum(2) + self.bias[items]
+        if len(items) == 1:
+            scores = users[:, :factors] @ self.products[items[0]].T + self.bias[items]
+        else:
+            scores = (self.products[items] * users[:, None, :factors]).sum(2) + self.bias[items]
         if not len(self.last):
             return scores
         told = users[:, factors:] @ self.user

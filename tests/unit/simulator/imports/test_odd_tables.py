@@ -250,6 +250,24 @@ def test_items_of_which_events_name_few_are_told_of(tmp_path):
     )
 
 
+def test_vectors_that_are_longer_than_most_are_told_of(tmp_path):
+    """They are left out of all comparisons; who has none, or the usual length, is not counted."""
+    vectors = [[0.1, 0.2], [0.3], [0.4, 0.5], None, [], [0.1, 0.2, 0.3]]
+    told = [{"id": f"i{at}", "look": vector} for at, vector in enumerate(vectors)]
+    file = stored(tmp_path, "events.csv", CSV)
+    items = stored(tmp_path, "items.jsonl", lines(*told))
+    (said,) = [
+        note
+        for note in import_data(tmp_path / "out", file, items=items).manifest.notes
+        if "'look'" in note
+    ]
+    assert "2 vectors have 2 numbers; 2 have another length, such as that of 'i1'" in said
+
+    items = stored(tmp_path, "same.jsonl", lines(*told[:1], *told[2:5]))
+    notes = import_data(tmp_path / "same", file, items=items).manifest.notes
+    assert not any("'look'" in note for note in notes)
+
+
 def test_times_whose_unit_changes_late_in_a_file_are_told_of(tmp_path):
     """The first rows say seconds; the report shows one of those that cannot be meant so."""
     rows = "".join(f"u{n},tea,{(T0 + n) * (1000 if n >= 1500 else 1)}\n" for n in range(2000))
