@@ -89,10 +89,17 @@ class _OlderClosing:
             taught = self._usual.get((spec, slots))
             if taught is None:
                 taught = self._usual[spec, slots] = _unrewarded(spec, rule, slots)
-            for at_ms, position in zip(closing.at_ms, closing.positions, strict=True):
+            at_hand = windows.records_at_hand(closing.positions, rule, spec)
+            for place, (at_ms, position) in enumerate(
+                zip(closing.at_ms, closing.positions, strict=True)
+            ):
                 while times[self._at] < at_ms:
                     self._at += 1
-                record = windows.closing_record(position, rule, spec)
+                record = (
+                    windows.closing_record(position, rule, spec)
+                    if at_hand is None
+                    else at_hand[place]
+                )
                 out.append(JoinedDecision(position, record, *taught))
                 causes.append(self._first + self._at)
             ended += len(closing.positions)

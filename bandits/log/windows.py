@@ -60,6 +60,19 @@ class RecordsBehind(Protocol):
         """
         ...
 
+    def at_hand(self, positions: list[str], window_ms: int, spec: str) -> Sequence[Decision] | None:
+        """Return what some decisions teach whose windows close, if all of it is at hand.
+
+        Args:
+            positions: theirs, that follow each other in the log.
+            window_ms: their windows' length.
+            spec: the digest of theirs.
+
+        Returns:
+            None: it is not, and each is to be asked for by ``closing``.
+        """
+        ...
+
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.
 
@@ -283,6 +296,19 @@ class Windows:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
         return self.behind.closing(position, rule.window_ms, spec)
 
+    def records_at_hand(
+        self, positions: list[str], rule: JoinRule, spec: str
+    ) -> Sequence[Decision] | None:
+        """Return what some older decisions teach, as ``closing_record`` of each, or None.
+
+        Args:
+            positions: theirs, that follow each other.
+            rule: their spec's.
+            spec: the digest of their spec.
+        """
+        assert self.behind is not None  # noqa: S101 - else every record is in memory
+        return self.behind.at_hand(positions, rule.window_ms, spec)
+
     def _record_of(self, decision: RememberedDecision) -> Decision:
         assert self.behind is not None  # noqa: S101 - else every record is in memory
         return self.behind.at(decision.position)
@@ -333,7 +359,7 @@ class Windows:
                 decision = self._open.pop(queue.popleft()[3])
                 record = decision.record
                 assert record is not None  # noqa: S101 - it is open, and no older one
-                self._give_back(record)
+                self._taken_bytes -= weight_of(record)
                 made.append(decision)
                 records.append(record)
                 if first is not None:

@@ -113,6 +113,24 @@ class _Queue:
             self._at, self._begin = at + 1, block.ends[at]
         return None
 
+    def take_all(self, positions: list[str]) -> list[EncodedDecision] | None:
+        """Return decisions that follow each other, if the next ones are these."""
+        if self._at >= len(self._block.positions) and not self._read():
+            return None
+        block, at, stop = self._block, self._at, self._at + len(positions)
+        if block.positions[at:stop] != positions:
+            return None
+
+        ends, kinds, data = block.ends[at:stop], block.kinds, block.data
+        begins = [self._begin, *ends]
+        self._at, self._begin = stop, ends[-1]
+        return [
+            EncodedDecision(data[begin:end], event_id, *kinds[kind])
+            for begin, end, event_id, kind in zip(
+                begins, ends, block.event_ids[at:stop], block.kind[at:stop], strict=False
+            )
+        ]
+
     def _read(self) -> bool:
         """Read the next decisions; return whether there are any."""
         self._block, self._at, self._begin = _NOTHING, 0, 0
@@ -188,6 +206,25 @@ class PutBy:
             return None
         try:
             return queue.take(position)
+        except OSError:
+            self.drop(window_ms)
+            return None
+
+    def take_all(self, window_ms: int, positions: list[str]) -> list[EncodedDecision] | None:
+        """Return what some decisions teach, as ``take`` of each, if all of it is at hand.
+
+        Args:
+            window_ms: the length of their windows.
+            positions: theirs, one or more, in the order of the log.
+
+        Returns:
+            None: it is not, and none of them was taken.
+        """
+        queue = self._queues.get(window_ms)
+        if queue is None:
+            return None
+        try:
+            return queue.take_all(positions)
         except OSError:
             self.drop(window_ms)
             return None

@@ -57,16 +57,17 @@ class ReadBehind:
             The hashes of what they chose, slot by slot, where these were found on the way.
         """
         places: dict[int, list[int]] = {}
-        alone: dict[str, bool] = {}
+        rule, spec, own = None, "", None
         for place, (decision, record) in enumerate(zip(decisions, records, strict=True)):
-            # As they arrive, decisions have taught before they close.
-            if type(record) is not EncodedDecision or decision.rule.learn != "at_close":
+            if type(record) is not EncodedDecision:
                 continue
-            spec = record.spec
-            if spec not in alone:
-                alone[spec] = self._teaches_alone(spec)
-            if alone[spec]:
-                places.setdefault(decision.rule.window_ms, []).append(place)
+            if decision.rule is not rule or record.spec != spec:
+                rule, spec = decision.rule, record.spec
+                # As they arrive, decisions have taught before they close.
+                alone = rule.learn == "at_close" and self._teaches_alone(spec)
+                own = places.setdefault(rule.window_ms, []) if alone else None
+            if own is not None:
+                own.append(place)
 
         hashes = None
         for window_ms, own in places.items():
@@ -74,6 +75,21 @@ class ReadBehind:
             whole = [each for place in own if isinstance(each := records[place], EncodedDecision)]
             hashes = self._put_by.add(window_ms, positions, whole)
         return hashes if all(len(own) == len(records) for own in places.values()) else None
+
+    def at_hand(
+        self, positions: list[str], window_ms: int, spec: str
+    ) -> Sequence[EncodedDecision] | None:
+        """Return what some decisions teach whose windows close, if that was put by.
+
+        Args:
+            positions: theirs, one or more, that follow each other in the log.
+            window_ms: their windows' length.
+            spec: the digest of theirs.
+
+        Returns:
+            None: each of them is to be asked for.
+        """
+        return self._put_by.take_all(window_ms, positions) if self._teaches_alone(spec) else None
 
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.

@@ -32,6 +32,9 @@ class Behind:
     def put_by(self, _decisions, _records):
         return None
 
+    def at_hand(self, _positions, _window_ms: int, _spec: str):
+        return None
+
     def closing(self, _position: str, _window_ms: int, _spec: str):
         return PAGE
 

@@ -48,6 +48,10 @@ class Behind:
     def put_by(self, _decisions, _records):
         return None
 
+    def at_hand(self, positions: list[str], _window_ms: int, _spec: str):
+        # Some are, some are not.
+        return [self.of[each] for each in positions] if len(positions) % 2 else None
+
     def closing(self, position: str, _window_ms: int, _spec: str):
         return self.of[position]
 
