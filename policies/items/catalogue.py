@@ -34,22 +34,29 @@ class Catalogue:
 
     ``Catalogue()`` is that of a log in which none was ever put; ``put`` makes that of somebody who
     says what there is.
+
+    Attributes:
+        encoded: the items as JSON.
+        sizes: how many bytes of it each item has, int64[N].
     """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self._features = FeatureTable()
-        texts, ids = [], []
+        texts, sizes, ids = [], [], []
 
         iterator = iter(items)
         while part := list(islice(iterator, PART)):
             for item in part:
                 check_item_features(item)
-            texts.append(msgspec.json.encode(part, order="deterministic")[1:-1])
+            text = msgspec.json.encode(part, order="deterministic")
+            texts.append(text[1:-1])
+            sizes.append(sizes_of(msgspec.json.decode(text, type=list[msgspec.Raw])))
             ids += [item.id for item in part]
             self._features.extend([item.features for item in part])
         self._features.trim()
 
         self.encoded = b"[" + b",".join(texts) + b"]"
+        self.sizes = np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
         self.digest = digest(self.encoded)
         self.ids = tuple(ids)
         self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
@@ -179,3 +186,8 @@ def check_item_features(item: Item) -> None:
 
 
 _item = msgspec.json.Decoder(Item).decode
+
+
+def sizes_of(texts: Sequence[bytes | msgspec.Raw]) -> NDArray[np.int64]:
+    """Return how many bytes each text has, int64[n]."""
+    return np.fromiter((len(memoryview(text)) for text in texts), np.int64, len(texts))

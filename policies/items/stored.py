@@ -28,14 +28,13 @@ class StoredItems:
     Args:
         encoded: the base, as a catalogue's blob holds it; its item i has row i as long as it has
             not changed.
+        sizes: how many bytes each item has there, int64[n].
     """
 
-    def __init__(self, encoded: bytes) -> None:
+    def __init__(self, encoded: bytes, sizes: NDArray[np.int64]) -> None:
         self.changed: dict[str, bytes] = {}
         self._encoded = encoded
-        texts = msgspec.json.decode(encoded, type=list[msgspec.Raw])
-        sizes = np.fromiter((len(memoryview(text)) for text in texts), np.int64, len(texts))
-        self._starts: NDArray[np.int64] = np.ones(len(texts) + 1, np.int64)
+        self._starts: NDArray[np.int64] = np.ones(sizes.size + 1, np.int64)
         np.cumsum(sizes + 1, out=self._starts[1:])
         self._starts[1:] += 1
 
@@ -116,9 +115,13 @@ class StoredItems:
 
     def perhaps_absent(self) -> Iterator[Item]:
         """Yield the items of the base that may not always be offered."""
-        found = [match.start() for match in _MAY_BE_ABSENT.finditer(self._encoded)]
-        places = np.unique(np.searchsorted(self._starts, found, side="right")) - 1
-        return (decode_item(self._of_base(place)) for place in places.tolist())
+        for first in range(0, len(self._starts) - 1, PART):
+            starts = self._starts[first : first + PART + 1]
+            begin = int(starts[0])
+            part = self._encoded[begin : int(starts[-1])]
+            found = [begin + match.start() for match in _MAY_BE_ABSENT.finditer(part)]
+            places = np.unique(np.searchsorted(starts, found, side="right")) - 1
+            yield from (decode_item(self._of_base(first + place)) for place in places.tolist())
 
 
 def _values_decoder(names: Mapping[str, str]) -> "msgspec.json.Decoder[list[Any]]":

@@ -26,7 +26,7 @@ from bandits.log.records import (
     ItemsRecord,
     LogEntry,
 )
-from policies.items.catalogue import EMPTIED, NEVER_PUT, Catalogue
+from policies.items.catalogue import EMPTIED, NEVER_PUT, Catalogue, sizes_of
 from policies.items.changes import decode_item, decode_patch, encode_item, patched, refusal_of
 from policies.items.stored import StoredItems
 from policies.items.table import FeatureTable
@@ -119,7 +119,7 @@ class ItemTimeline:
         self.version = catalogue.digest if version is None else version
         self._table = catalogue.features
         self._rows = dict(zip(catalogue.ids, range(len(catalogue.ids)), strict=True))
-        self._stored = StoredItems(catalogue.encoded)
+        self._stored = StoredItems(catalogue.encoded, catalogue.sizes)
         self.offers = {
             item.id: offer
             for item in self._stored.perhaps_absent()
@@ -293,10 +293,15 @@ class ItemTimeline:
     @property
     def encoded(self) -> bytes:
         """The items as they are now, as the blob of a whole catalogue holds them."""
+        return self._as_blob(self._texts())
+
+    def _texts(self) -> list[bytes]:
+        return [self._stored.text(item_id, row) for item_id, row in self._rows.items()]
+
+    def _as_blob(self, texts: Sequence[bytes]) -> bytes:
         # A log in which some were put says so, even if none is left.
-        if not self._rows and self.version != NEVER_PUT:
+        if not texts and self.version != NEVER_PUT:
             return EMPTIED
-        texts = (self._stored.text(item_id, row) for item_id, row in self._rows.items())
         return b"[" + b",".join(texts) + b"]"
 
     @property
@@ -372,7 +377,9 @@ class ItemTimeline:
             for item_id, history in self._changed.items()
         }
         numbered = {item_id: row for row, item_id in enumerate(self._rows)}
-        return TrimmedItems(StoredItems(self.encoded), self._table.taken(rows), numbered, changed)
+        texts = self._texts()
+        stored = StoredItems(self._as_blob(texts), sizes_of(texts))
+        return TrimmedItems(stored, self._table.taken(rows), numbered, changed)
 
     def adopt(self, trimmed: "TrimmedItems") -> None:
         """Keep what was found to be needed; catalogues that were given out keep what they have.
