@@ -201,12 +201,10 @@ class Connection(asyncio.Protocol):
 
     def _begin_known(self, known: KnownHead, body: bytes) -> None:
         """Have a request begin whose head is known, and whose body is whole."""
-        scope = {**known.scope}
-        scope["client"], scope["server"] = self._peers
+        client, server = self._peers
+        scope = {**known.scope, "client": client, "server": server}
         exchange = HttpExchange(self._state.app, self, scope, keeps_alive=True, asks=False)
-        if body:
-            exchange.add(body)
-        exchange.complete(self._state.body_key)
+        exchange.hold(body, self._state.body_key)
         self._begin(exchange)
 
     def on_message_begin(self) -> None:

@@ -130,6 +130,17 @@ class HttpExchange:
             self.scope[body_key] = parts[0] if len(parts) == 1 else b"".join(parts)
         self._wake()
 
+    def hold(self, body: bytes, body_key: str) -> None:
+        """Take a body that has come whole, before the request has begun; see ``complete``.
+
+        Args:
+            body: all of it.
+            body_key: under what name it is put into the scope; "": it is not.
+        """
+        self._parts, self.size, self.is_whole = [body] if body else [], len(body), True
+        if body_key:
+            self.scope[body_key] = body
+
     def leave(self) -> None:
         """Give up: the client has left, and nobody waits for the answer."""
         self._is_left = True

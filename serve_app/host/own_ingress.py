@@ -168,13 +168,12 @@ class CountedApp:
             await self._serves(scope, receive, send)
             return
 
-        replica, semaphore, counted = self._replica, self._semaphore, self._counted
-        if not replica._can_accept_request(counted):  # noqa: SLF001
-            await _turn_away(send, replica.backpressure_config.status_code)
-            return
-
         # Those that wait for their turn are counted: there may be only so many.
+        replica, semaphore, counted = self._replica, self._semaphore, self._counted
         if semaphore.locked():
+            if not replica._can_accept_request(counted):  # noqa: SLF001
+                await _turn_away(send, replica.backpressure_config.status_code)
+                return
             replica._num_queued_requests += 1  # noqa: SLF001
             try:
                 await semaphore.acquire()
