@@ -33,7 +33,8 @@ th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px soli
   vertical-align: top }
 th { color: var(--soft); font-weight: 500 } td.n { text-align: right }
 .reliable { color: #2f9e44 } .weak { color: #d9820f } .unreliable { color: #d6336c }
-code { overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft) }
+td:first-child { overflow-wrap: anywhere; min-width: 7rem }
+h1, p, code { overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft) }
 svg { width: 100%; height: auto; background: var(--card); border-radius: 6px }
 text { fill: var(--ink); font-size: 12px }
 .axis { stroke: var(--line) } .soft text, text.soft { fill: var(--soft) }

@@ -45,7 +45,7 @@ def policy_page(report: PolicyReport) -> str:
         ),
         f"<title>What {name} is worth</title><style>{STYLE}",
         ".wide { overflow-x: auto } th.n { text-align: right } td.n { white-space: nowrap }",
-        "</style></head><body>",
+        "@media (max-width: 40rem) { text { font-size: 17px } }</style></head><body>",
         f"<main><h1>What {name} is worth</h1>",
         _verdict(report.verdict),
         _read(report),
