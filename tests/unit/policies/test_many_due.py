@@ -20,7 +20,7 @@ from policies.spec import FreshSource, PolicySpec
 
 NOON_S = 1_800_000_000.0
 NOON = datetime.fromtimestamp(NOON_S, UTC)
-MANY = 4 * AT_ONCE
+MANY = 10 * AT_ONCE
 
 
 class Sale:
