@@ -101,7 +101,7 @@ def test_ids_of_one_text_are_found_whether_they_are_new_or_were_seen():
             assert one is not None
             assert one.ids == [action.id for action in decode(text)]
             assert [*one.rows] == [*catalogue.rows(one.ids)]
-            assert one.are_known is (min(one.rows) >= 0)
+            assert one.are_known is (min(one.rows.tolist()) >= 0)
 
 
 def test_another_catalogue_has_other_rows():
