@@ -68,6 +68,8 @@ STARTS = (2_000, 10_000)
 SWEEP = [(s, scale) for s in (0.03, 0.1, 0.3, 1.0) for scale in (0.03, 0.1, 0.15, 0.3)]
 SWEEP_SEEDS = 100
 """The first seed of a sweep: none of those that are reported."""
+INSTEAD = "popular"
+"""The source whose best candidate counts where another knows nothing of a visitor."""
 Rewards = np.ndarray[Any, Any]
 
 
@@ -177,14 +179,19 @@ def _histories(data: DataSet) -> Any:
 
 
 def _sources_in_shop(requests: FrozenVisitors, run: Run) -> dict[str, Rewards]:
-    """Return what each source's best candidate would have earned at the visits of a run."""
+    """Return what each source's best candidate would have earned at the visits of a run.
+
+    Where a source knows nothing to propose, a shop that has it alone shows what is popular.
+    """
     earned: dict[str, list[float]] = {}
     for entry in run.log:
         record = getattr(entry.record, "whole", entry.record)
         if not hasattr(record, "action_ids"):
             continue
         requests.request(np.random.default_rng())
-        for name, scores in record.source_scores().items():
+        sources = record.source_scores()
+        for name, known in sources.items():
+            scores = sources[INSTEAD] if np.isnan(known).all() else known
             best = record.action_ids[int(np.nanargmax(scores))]
             got = requests.reward(RankRequest(), best, np.random.default_rng())
             earned.setdefault(name, []).append(got)
