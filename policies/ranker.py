@@ -329,7 +329,7 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit, where)
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long vectors of items are; see ``SourceSet.vector_lengths``."""
         return self.proposers.now().sources.vector_lengths(but)
 

@@ -1,7 +1,8 @@
 """One item changed: put, or patched as a JSON merge patch (RFC 7386); and what no item may be."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -196,6 +197,24 @@ def checked_patch(fields: bytes, item: Item) -> bytes:
     return encode_item(patch)
 
 
+def lengths_with(lengths: Mapping[str, int], items: Iterable[Item]) -> Mapping[str, int]:
+    """Return how long vectors are once items have come: what nothing says yet, most of them say.
+
+    Args:
+        lengths: by name how long those of the others are; 0 where none has one.
+        items: those that are to come together.
+    """
+    asked = [name for name, length in lengths.items() if not length]
+    counts = {name: Counter[int]() for name in asked}
+    for item in items if asked else ():
+        for name in asked:
+            vector = None if item.vectors is UNSET else item.vectors.get(name)
+            if vector is not None:
+                counts[name][len(vector)] += 1
+    said = {name: count.most_common(1)[0][0] for name, count in counts.items() if count}
+    return {**lengths, **said}
+
+
 def check_lengths(
     vectors: "Mapping[str, Sequence[float] | None] | UnsetType | None",
     lengths: Mapping[str, int],
@@ -205,7 +224,8 @@ def check_lengths(
 
     Args:
         vectors: an item's, or those that a patch changes.
-        lengths: by name how long those of the others are, as far as that matters to anybody.
+        lengths: by name how long those of the others are, as far as that matters to anybody; 0
+            where none has one.
         target: their path in the request, which errors begin with, and a dot; or nothing.
 
     Raises:

@@ -214,11 +214,11 @@ class ComparingSource(Protocol):
 class VectorReader(Protocol):
     """A source that compares items by vectors that they bring."""
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long the vectors are of all items but some, by the vectors' names.
 
         Args:
-            but: those that are about to be others. What no other item has says nothing.
+            but: those that are about to be others; None: all. 0 is of what no other item has.
         """
         ...
 

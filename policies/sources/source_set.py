@@ -62,19 +62,22 @@ class SourceSet:
         """Those that can say which items are like another, by name."""
         return {each.name: each for each in self.proposing if isinstance(each, ComparingSource)}
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long vectors of items are, by name, where the sources compare items by them.
 
         Args:
-            but: items that do not count, since they are about to be others.
+            but: items that do not count, since they are about to be others; None: no item does.
+
+        Returns:
+            A length by name, 0 where no item that counts has a vector. Where two sources were made
+            for two lengths, either may come, and the name is left out.
         """
-        lengths: dict[str, int] = {}
+        said: dict[str, set[int]] = {}
         for source in self.proposing:
             if isinstance(source, VectorReader):
                 for name, length in source.vector_lengths(but).items():
-                    # Where two sources were made for two lengths, either may come.
-                    lengths[name] = length if lengths.get(name, length) == length else 0
-        return lengths
+                    said.setdefault(name, set()).add(length)
+        return {name: max(lengths) for name, lengths in said.items() if len(lengths - {0}) < 2}
 
     def over(self, offering: Offering) -> Self:
         """Return the same sources over what may be offered."""

@@ -1,7 +1,8 @@
 """The endpoints: what each one does, and the table that says all the rest about it."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +15,7 @@ from bandits import errors
 from bandits.errors import BanditloopError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
+from policies.items.changes import check_lengths, lengths_with
 from policies.requests import RankRequest, check_event_id
 from serve_app.api.bodies import (
     BatchDecoder,
@@ -255,14 +257,28 @@ def _checked(
 async def replace_catalogue(call: Call[ManyItems]) -> schemas.CatalogueResponse:
     """Replace the item catalogue."""
     items = await call.request.decoded()
-    ids = set[str]()
+    await asyncio.to_thread(_check_together, items, call.service.vector_lengths(None))
+    return schemas.CatalogueResponse(await call.service.replace_catalogue(items), len(items))
+
+
+def _check_together(items: Sequence[schemas.Item], lengths: Mapping[str, int]) -> None:
+    """Refuse items of which two have one id, or whose vectors cannot be compared.
+
+    Args:
+        items: those of a catalogue.
+        lengths: see ``vector_lengths`` of a policy.
+
+    Raises:
+        InvalidInputError: it names the place of the item.
+    """
+    lengths, ids = lengths_with(lengths, items), set[str]()
     for at, item in enumerate(items):
         if item.id in ids:
             raise errors.InvalidItemIdError(
                 f"an item before it has the id {item.id!r}, too: leave one out", f"items[{at}].id"
             )
         ids.add(item.id)
-    return schemas.CatalogueResponse(await call.service.replace_catalogue(items), len(items))
+        check_lengths(item.vectors, lengths, f"items[{at}].")
 
 
 async def policy_info(call: Call[None]) -> schemas.PolicyInfo:

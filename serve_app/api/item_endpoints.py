@@ -9,7 +9,7 @@ import msgspec
 from banditloop_client import schemas
 from bandits.errors import InvalidItemIdError, TooManyItemsError
 from bandits.log.records import ItemChange
-from policies.items.changes import check_lengths, check_new, encode_item
+from policies.items.changes import check_lengths, check_new, encode_item, lengths_with
 from policies.requests import Item
 from serve_app.api.bodies import ItemsDecoder, ManyItems
 from serve_app.api.routes import Call, Route
@@ -36,7 +36,7 @@ async def put_items(call: Call[ManyItems]) -> schemas.ItemsVersion:
     if not 0 < count <= schemas.MAX_ITEMS:
         raise TooManyItemsError(f"1 to {schemas.MAX_ITEMS:,} items at once, not {count:,}", "items")
     items = await call.request.decoded()
-    lengths = call.service.vector_lengths({item.id for item in items})
+    lengths = lengths_with(call.service.vector_lengths({item.id for item in items}), items)
     changes: list[ItemChange] = []
     for at, item in enumerate(items):
         changes.append(_put(item, lengths, f"items[{at}]."))

@@ -107,11 +107,13 @@ class PolicyService(Protocol):
         """Make changes part of the log, at once; return the version that they have made."""
         ...
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long vectors of items are, by name, where sources compare items by them.
 
+        0 is of what no item that counts has.
+
         Args:
-            but: items that do not count, since they are about to be others.
+            but: items that do not count, since they are about to be others; None: no item does.
         """
         ...
 

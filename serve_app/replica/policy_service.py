@@ -422,7 +422,7 @@ class RedisPolicyService:
         """Append changes to the log of items, as one entry; see ``ReplicaItems.change``."""
         return await self.items_log.change(changes)
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long vectors of items are; see ``Ranker.vector_lengths``."""
         return self.ranker.vector_lengths(but)
 

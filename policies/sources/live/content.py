@@ -62,17 +62,19 @@ class LiveContent(LiveVectors):
         """Whether it is known how long all of an item's own vectors are."""
         return self.size > 0 and all((self._of.vectors or {}).values())
 
-    def vector_lengths(self, but: Collection[str]) -> Mapping[str, int]:
+    def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long the vectors are of all items but some; see ``VectorReader``.
 
         Args:
-            but: those that are about to be others.
+            but: those that are about to be others; None: all.
         """
         lengths = self._of.vectors or {}
         if self._trained is not None:
             return lengths
         # Who has a text is held by it alone, whether or not there is a vector.
-        return {} if self._of.encoder is not None or self._none_stays(but) else lengths
+        if self._of.encoder is not None:
+            return {}
+        return dict.fromkeys(lengths, 0) if but is None or self._none_stays(but) else lengths
 
     def vector_of(self, item_id: str, item: Item | None) -> Float32 | None:
         """Return an item's vector; None if nothing is said of it.

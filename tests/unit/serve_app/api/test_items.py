@@ -195,6 +195,23 @@ async def test_a_vector_of_another_length_than_the_others_is_refused_and_nothing
     await service.http.aclose()
 
 
+async def test_of_vectors_that_all_come_together_most_say_how_long_they_are():
+    spec = PolicySpec("home", sources=[ContentSource("looks", vector="look")])
+    [source] = load_sources(None, spec.sources).values()
+    service = Service(fresh_ranker(spec, [source], Catalogue.put([Item("a"), Item("b")])))
+    two = [{"id": name, "vectors": {"look": [1, 2]}} for name in "bcd"]
+    odd = {"id": "a", "vectors": {"look": [1, 2, 3], "sound": [1]}}
+    for method, path in (("POST", ITEMS), ("PUT", ITEMS.replace("items", "catalogue"))):
+        for at, items in ((0, [odd, *two]), (3, [*two, odd])):
+            error = (await service.send(method, path, {"items": items})).json()["error"]
+            expected = ("vector_length", f"items[{at}].vectors.look")
+            assert (error["code"], error["target"]) == expected
+            assert "it has 3 numbers, and those of the other items 2" in error["message"]
+        assert (await service.send(method, path, {"items": [odd]})).status_code == 200
+        assert (await service.send(method, path, {"items": two})).status_code == 200
+    await service.http.aclose()
+
+
 async def test_a_time_that_is_none_is_told_how_it_is_written(service):
     for time in ("2026-01-01", "2026-01-01T00:00:00", 5):
         answer = await service.send("PUT", f"{ITEMS}/a", {"available_from": time})

@@ -219,7 +219,8 @@ def test_the_first_vector_may_come_with_a_change():
 def test_where_no_other_item_has_a_vector_it_may_have_any_length():
     """So whoever put the first one wrong puts it right, and says what a whole shop is to be."""
     shop = Shop(Item("plain"), Item("first", vectors={"look": [1.0, 2.0, 3.0]}))
-    assert shop.source.vector_lengths({"first"}) == {}
+    assert shop.source.vector_lengths({"first"}) == {"look": 0}
+    assert shop.source.vector_lengths(None) == {"look": 0}
     assert shop.source.vector_lengths({"plain", "east"}) == {"look": 3}
     shop.put(looks("first", 1, 1))
     shop.put(EAST)
