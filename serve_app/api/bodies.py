@@ -44,6 +44,14 @@ UNIONS = frozenset({Union, types.UnionType})
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
+_NO_JSON: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
+    (b"\x1f\x8b", "it is compressed by gzip, and bodies are sent as they are"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed by zstd, and bodies are sent as they are"),
+    (b"\xef\xbb\xbf", "it begins with a byte order mark: leave it out"),
+    ((b"\xff\xfe", b"\xfe\xff"), "it is UTF-16: send UTF-8"),
+)
+"""What bodies begin with that are something else, and what is said of them."""
+_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _ACTIONS, _FEATURES = b'"actions"', b'"features"'
 _ACTIONS_AT = RankRequest.__struct_fields__.index("actions")
 DECODED = 50
@@ -306,7 +314,10 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
         except (ValueError, RecursionError):
             target = None
         return NonFiniteNumberError("a number is too large", target or "body")
-    return MalformedBodyError(f"the body is not JSON: {error}", "body")
+    reason = next((why for begins, why in _NO_JSON if body.startswith(begins)), str(error))
+    if "truncated" in reason and _HALF.search(body):
+        reason = "an escape such as \\ud83d needs the other half of its pair behind it"
+    return MalformedBodyError(f"the body is not JSON: {reason}", "body")
 
 
 def infinite_in(value: Any, target: str = "") -> str | None:

@@ -1,5 +1,6 @@
 """What callers really send has one meaning; what has none is refused by the name of its field."""
 
+import gzip
 import json
 import math
 from types import NoneType
@@ -14,6 +15,7 @@ from banditloop_client.schemas import CatalogueRequest, ItemPatch
 from bandits.errors import (
     InvalidFieldError,
     InvalidInputError,
+    MalformedBodyError,
     NonFiniteNumberError,
     TooManyFeaturesError,
 )
@@ -255,3 +257,18 @@ def test_a_number_that_no_float_holds_is_named_as_well(number, body, where):
 def test_a_feature_at_the_bound_can_be_crossed():
     assert math.isfinite(float.fromhex("0x1.fffffep127") / (1e19 * 1e19))
     assert float.fromhex("0x1.fffffep127") > 1e19 * 1e19
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (gzip.compress(b"{}"), "compressed by gzip"),
+        (b"\xef\xbb\xbf{}", "a byte order mark: leave it out"),
+        ("{}".encode("utf-16"), "UTF-16: send UTF-8"),
+        (b'{"event_id": "\\uD83D"}', "needs the other half of its pair"),
+        (b'{"event_id": "\\ud83d\\ude00', "truncated"),
+    ],
+)
+def test_what_is_no_json_is_called_what_it_is(body, says):
+    with pytest.raises(MalformedBodyError, match=says):
+        decode_body(body, rank)
