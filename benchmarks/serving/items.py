@@ -16,7 +16,8 @@ that it can bear, by requests with such a history.
 
 *Upserts*: so many puts a second of items that there are, one a request, for so long, at 1,000 items
 and at many. Bytes are those of the log of items, whole catalogues included; processor time is that
-of all processes of the service, without what it uses while nobody asks.
+of all processes of the service, without what it uses while nobody asks. Before, what filling the
+service made due is over: its whole catalogue is written, and the processes rest.
 
 *Waits*: how long `rank` takes, one request after the other, while 10,000 items are put by one
 request, and when the time of 10,000 is over at one moment; one replica.
@@ -43,13 +44,15 @@ import numpy as np
 import redis
 
 from bandits.log.codec import decode
-from bandits.log.records import ItemsBaseRecord
+from bandits.log.records import ItemsBaseRecord, ItemsRecord
 from benchmarks.serving.load import closed_loop, open_loop
 from benchmarks.serving.services import Service, banditloop
 from benchmarks.soak.service import descendants
 from benchmarks.table import Table
 from serve_app.store.event_log import FIELD
+from serve_app.store.items.bases import read_base
 from serve_app.store.keys import ItemsKeys
+from serve_app.workers.items_leader import LEAST_CHANGES
 
 POLICY = "shop"
 SPEC = """
@@ -69,6 +72,9 @@ SPELL_S = 8.0
 """Seconds for which decisions are asked for that nothing holds up."""
 LOAD_S = 2.0
 """Seconds of load at a time, before it is looked whether there has been enough."""
+REST_S, LONGEST_REST_S, RESTING = 5.0, 300.0, 0.5
+"""Spells of rest, after how many seconds of them the benchmark gives up, and how much of a processor
+is used at rest."""
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 rng = np.random.default_rng(0)
 
@@ -206,6 +212,33 @@ def cpu_s(service: Service) -> float:
     return used
 
 
+def is_base_due(service: Service) -> bool:
+    """Whether a whole catalogue is about to be written: a leader looks every other second."""
+    keys, changes = ItemsKeys(POLICY), 0
+    with redis.Redis.from_url(service.redis_url) as client:
+        base = read_base(client, keys)
+        if base is None or client.exists(keys.lease):
+            return True
+        for _, fields in client.xrange(keys.log, f"({base.begins}"):
+            record = decode(fields[FIELD])
+            changes += len(record.changes) if isinstance(record, ItemsRecord) else 0
+    return changes >= max(LEAST_CHANGES, base.items)
+
+
+def rested(service: Service) -> float:
+    """Wait until what was put is dealt with; return what the service uses a second then."""
+    began, last = time.perf_counter(), float("inf")
+    while True:
+        before = cpu_s(service)
+        time.sleep(REST_S)
+        used = (cpu_s(service) - before) / REST_S
+        if max(used, last) <= RESTING and not is_base_due(service):
+            return (used + last) / 2
+        if time.perf_counter() - began > LONGEST_REST_S:
+            raise SystemExit(f"the service does not rest: {used:.2f} s of processor a second")
+        last = used
+
+
 def logged_bytes(service: Service, after: str) -> tuple[int, str]:
     """Bytes of the log of items past a position, whole catalogues included; and its end."""
     keys, size = ItemsKeys(POLICY), 0
@@ -243,10 +276,7 @@ async def _upsert(service: Service, count: int, per_s: float, seconds: float) ->
 
 def upserted(service: Service, count: int, per_s: float, seconds: float) -> Upserts:
     """What so many upserts a second cost, for so long."""
-    idle_s, spell = cpu_s(service), min(20.0, seconds)
-    time.sleep(spell)
-    idle_per_s = (cpu_s(service) - idle_s) / spell
-
+    idle_per_s = rested(service)
     _, end = logged_bytes(service, "0-0")
     before, began = cpu_s(service), time.perf_counter()
     taken = asyncio.run(_upsert(service, count, per_s, seconds))
@@ -271,7 +301,7 @@ def report_upserts(table: Table, few: Upserts, many: Upserts, counts: tuple[int,
         "p99 of an upsert": (few.p99_s, many.p99_s),
     }
     for what, (small, large) in pairs.items():
-        ratio = large / small
+        ratio = large / small if min(small, large) > 0 else float("inf")
         name = f"{what}, {counts[1]:,} items against {counts[0]:,}"
         table.add(name, f"{ratio:.2f} times", ratio, at_most=2.0)
 
