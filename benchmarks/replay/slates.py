@@ -7,7 +7,7 @@ logging policy shows. Each estimator says what another policy would have earned 
 truth is what its pages earn on average, computed from the world's parameters by filling many pages
 of each visit. A row of the table is one policy and one estimator: how many of the logs' 95%
 intervals hold the truth, and how wide they are. A log takes some 5 s, nearly all of it for pi and snpi.
-Of the logs `pi` calls a third usable: of 200 of these a share has a standard error of 0.016.
+`pi` calls a third of the logs usable: a share of 200 usable ones has a standard error of 0.016.
 """
 
 import argparse

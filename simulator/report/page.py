@@ -203,6 +203,7 @@ def _times(times: Sequence[StretchOfTime]) -> str:
     lines.append([(each.start_ms, each.holdout) for each in times])
     values = [value for line in lines for _, value in line if math.isfinite(value)]
     height = AxisScale(min(values, default=0.0), max(values, default=1.0), 200, 20)
+
     shapes = []
     for number, line in enumerate(lines):
         points = " ".join(
@@ -214,6 +215,7 @@ def _times(times: Sequence[StretchOfTime]) -> str:
             f"<polyline points='{points}' fill='none' stroke='{COLOURS[number]}'"
             " stroke-width='1.5'/>"
         )
+
     labels = "".join(
         f"<text class='soft' x='{across(float(at)):.0f}' y='222' text-anchor='{anchor}'>"
         f"{describe_time(at)}</text>"

@@ -122,6 +122,7 @@ def failures_of(file: LogFile) -> Iterator[None]:
             " latin-1",
             "encoding",
         ) from None
+
     except ReplayError as error:
         raise DataSetError(error.message.replace(str(file), name), "events") from None
     except (OSError, pa.ArrowException) as error:
