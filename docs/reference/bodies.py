@@ -144,6 +144,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "short": "Why there are fewer slots than were asked for, where the page has rules.",
         "placed": "What to show in the other slots: what the policy's `placements` put there.",
         "unplaced": "What they were to put there, and could not.",
+        "ignored": "Fields of the request that the policy does not look at: `baseline`, where it"
+        " decides itself.",
     },
     "Explanation": {
         "learner": "The kind of the policy's learner.",

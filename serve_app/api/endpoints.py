@@ -169,12 +169,27 @@ def _decided(
         explanation,
         None if record.rules is None else record.rules.short,
         *_placed(record),
+        _ignored(request, record),
     )
 
 
 def _asks_more(request: RankRequest) -> bool:
     """Return whether a request asks for more than what was chosen."""
-    return request.return_pmf or request.explain or request.visit_id is not None
+    return (
+        request.return_pmf
+        or request.explain
+        or request.visit_id is not None
+        or request.baseline is not None
+    )
+
+
+def _ignored(request: RankRequest, record: DecisionRecord) -> list[str] | None:
+    """Return the fields of a request that the policy did not look at; None: there are none.
+
+    It is an answer and no error: callers go on as before while a policy is put online or back.
+    """
+    decided_itself = record.apprentice is None and bool(record.chosen)
+    return ["baseline"] if request.baseline is not None and decided_itself else None
 
 
 def _placed(

@@ -57,7 +57,8 @@ class RankRequest(
     """A request for one decision: ``actions``, or a ``user_id`` or ``history`` for the sources.
 
     ``baseline``: what is served beside a policy whose mode is apprentice: an action, one for each
-    slot, or probabilities. A policy that decides itself does not look at it.
+    slot, or probabilities. A policy that decides itself does not look at it, and says so
+    (``ignored``).
     """
 
     event_id: EventId | None = None
@@ -212,6 +213,8 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     known of the user, and whether all that its ``repeat`` says was heeded; null where nobody is
     named, or the policy says no such thing. ``explanation``: why it is so, if that was asked.
     ``short``: why there are fewer slots than were asked for, where the page has rules.
+    ``ignored``: fields of the request that the policy does not look at: ``baseline``, where it
+    decides itself.
     """
 
     event_id: str
@@ -226,6 +229,7 @@ class RankResponse(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     short: str | None = None
     placed: list[PlacedItem] | None = None
     unplaced: list[UnplacedItem] | None = None
+    ignored: list[str] | None = None
 
 
 class RewardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

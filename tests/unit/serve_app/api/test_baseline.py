@@ -14,11 +14,11 @@ SPEC = PolicySpec("home", mode="apprentice")
 ACTIONS = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
 
 
-async def asked(body: dict) -> httpx.Response:
+async def asked(body: dict, spec: PolicySpec = SPEC) -> httpx.Response:
     async def scrape() -> bytes:
         return b""
 
-    api = Api({"home": FakeService(fresh_ranker(SPEC))}, Metrics("test"), scrape)
+    api = Api({"home": FakeService(fresh_ranker(spec))}, Metrics("test"), scrape)
     transport = httpx.ASGITransport(api)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         content = json.dumps({"actions": ACTIONS, **body})
@@ -79,3 +79,22 @@ async def test_what_cannot_be_served_is_refused_by_its_field(baseline, target):
     error = answer.json()["error"]
     assert (error["code"], error["target"]) == ("invalid_field", target)
     assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "body", "ignored"),
+    [
+        (PolicySpec("home"), {"baseline": "c"}, ["baseline"]),
+        (PolicySpec("home"), {"baseline": "nobody"}, ["baseline"]),
+        (PolicySpec("home"), {"baseline": None}, None),
+        (PolicySpec("home"), {}, None),
+        (SPEC, {"baseline": "c"}, None),
+    ],
+)
+async def test_a_policy_that_decides_itself_says_that_it_does_not_look_at_a_baseline(
+    spec, body, ignored
+):
+    """Nor is it an error: the same callers are answered before and after a change of the mode."""
+    answer = await asked(body, spec)
+    assert answer.status_code == 200
+    assert answer.json().get("ignored") == ignored
