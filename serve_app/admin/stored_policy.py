@@ -25,6 +25,7 @@ from policies.items.timeline import ItemTimeline
 from policies.profiles.part import MOST_KEPT, CutRule
 from policies.profiles.signals import REWARD
 from policies.spec import PolicySpec
+from serve_app.store.blobs.parts import read_blob
 from serve_app.store.checkpoints import Checkpoints, StoredCheckpoint
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import RedisLog
@@ -117,7 +118,7 @@ class StoredPolicy:
         return names - {""}
 
     def _published(self, snapshot_id: str) -> Published | None:
-        data: Any = self._client.get(self.keys.blob(snapshot_id))
+        data = read_blob(self._client, self.keys, snapshot_id)
         try:
             return None if data is None else decode_published(data, snapshot_id)
         except SnapshotError:

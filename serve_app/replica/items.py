@@ -26,9 +26,10 @@ from policies.items.changes import check_new, checked_patch
 from policies.items.listing import ItemListing
 from policies.items.timeline import ItemTimeline, RefusedChange
 from policies.requests import Item
+from serve_app.store.blobs.parts import read_blob_async, write_blob_async
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import FIELD, LogWriter
-from serve_app.store.items.bases import FIELDS, UNNAMED_S, ItemsBase, append_base
+from serve_app.store.items.bases import FIELDS, ItemsBase, append_base
 from serve_app.store.keys import ItemsKeys, Keys, LogKeys
 from serve_app.store.replicas.shared_wire import reason_of
 
@@ -228,13 +229,13 @@ class ReplicaItems:
         """
         put = self._put
         own = put if put is not None and put.digest == name else None
-        data: Any = b"" if own is not None else await self._client.get(keys.blob(name))
+        data = b"" if own is not None else await read_blob_async(self._client, keys, name)
         if data is None:
             raise SnapshotError(f"blob {name} is not stored", "blob")
-        if own is None and digest(data) != name:
-            raise SnapshotError("the catalogue's bytes do not match its digest", "catalogue")
 
         def make() -> ItemTimeline:
+            if own is None and digest(data) != name:
+                raise SnapshotError("the catalogue's bytes do not match its digest", "catalogue")
             catalogue = Catalogue.decode(data) if own is None else own
             timeline = ItemTimeline(catalogue, version=version, at=at)
             self._on_items(timeline, None)
@@ -366,8 +367,7 @@ class ReplicaItems:
         command = append_base(self._keys, record, items=len(catalogue))
         self._put = catalogue
         try:
-            blob = self._keys.blob(catalogue.digest)
-            await self._client.set(blob, catalogue.encoded, nx=True, ex=UNNAMED_S)
+            await write_blob_async(self._client, self._keys, catalogue.digest, catalogue.encoded)
             if await self._writer.append_by(self._keys.log, command) is None:
                 raise self._writer.failed("skipped")
             await self.catch_up()

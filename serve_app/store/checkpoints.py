@@ -10,10 +10,10 @@ from bandits.errors import BanditloopError, SnapshotError
 from bandits.log.codec import digest
 from bandits.log.positions import has_reached, is_after, log_order, position_ms
 from policies.fold.checkpoint import FoldState, decode_state
+from serve_app.store.blobs.parts import read_blob, write_blob
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys, LogKeys
 from serve_app.store.lease import Command, Lease
-from serve_app.store.snapshots import UNNAMED_S
 
 RECENT = 10
 HOURS = 24
@@ -115,11 +115,11 @@ class Checkpoints:
         Raises:
             SnapshotError: they are gone, or not those of its digest.
         """
-        data: Any = self._client.get(self._keys.blob(stored.digest))
+        data = read_blob(self._client, self._keys, stored.digest)
         if data is None or digest(data) != stored.digest:
             problem = "gone" if data is None else "corrupt"
             raise SnapshotError(f"the checkpoint at {stored.position} is {problem}", "checkpoint")
-        return bytes(data)
+        return data
 
     def state(self, stored: StoredCheckpoint) -> FoldState:
         """Return a checkpoint, decoded.
@@ -201,7 +201,7 @@ class Checkpoints:
         forgotten = [checkpoint for checkpoint in earlier if checkpoint not in kept]
 
         # The blob comes first, and lasts only once the list names it.
-        self._client.set(self._keys.blob(stored.digest), data, nx=True, ex=UNNAMED_S)
+        write_blob(self._client, self._keys, stored.digest, data)
         encoded = msgspec.msgpack.encode(stored)
         commands: list[Command] = [
             ("PERSIST", self._keys.blob(stored.digest)),

@@ -10,6 +10,7 @@ from bandits.log.codec import decode, digest, encode, read_entry
 from bandits.log.encoded_decisions import read_entries
 from bandits.log.positions import START, log_order
 from bandits.log.records import DecisionRecord, LogEntry, LogRecord
+from serve_app.store.blobs.parts import read_blob, write_blob
 from serve_app.store.clients import LOST_ANSWERS, AsyncRedis, Redis, as_sent, now_ms
 from serve_app.store.keys import REMEMBERED_S, Keys, LogKeys
 from serve_app.store.replicas.known_appends import (
@@ -351,14 +352,14 @@ class RedisLog:
         Raises:
             MissingBlobError: it is gone, although the log refers to it, or damaged.
         """
-        data: Any = self._client.get(self._keys.blob(name))
+        data = read_blob(self._client, self._keys, name)
         if data is None:
             raise MissingBlobError(f"the log names blob {name}, but it is not stored", "digest")
         if digest(data) != name:
             raise MissingBlobError(
                 f"what is stored as blob {name} are other bytes: restore it", "digest"
             )
-        return bytes(data)
+        return data
 
     def put_blob(self, name: str, data: bytes) -> None:
         """Store a blob, before any entry names it.
@@ -367,7 +368,7 @@ class RedisLog:
             name: the digest of its bytes.
             data: those bytes.
         """
-        self._client.set(self._keys.blob(name), data)
+        write_blob(self._client, self._keys, name, data, lasting=True)
 
 
 def _raw_entries(answer: Any) -> list[tuple[str, bytes]]:

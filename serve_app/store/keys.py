@@ -59,6 +59,10 @@ class LogKeys:
         """Name a content-addressed blob."""
         return self._key(f"blob:{digest}")
 
+    def unfinished(self, name: str) -> str:
+        """Name a blob of which not all parts are stored; see blobs/parts.py."""
+        return self._key(f"unfinished:{name}")
+
     @property
     def lease(self) -> str:
         """The leader's fencing token; expires with the leader."""

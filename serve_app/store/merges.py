@@ -11,13 +11,13 @@ from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.all_partitions import AllPartitionsFold, PartitionLog, PartitionsRoot
 from policies.fold.checkpoint import Cut, decode_state
 from policies.items.past import ItemsLog
+from serve_app.store.blobs.parts import read_blob, write_blob
 from serve_app.store.checkpoints import Root
 from serve_app.store.clients import Redis
 from serve_app.store.history import History
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.newer_builds import NO_MERGE
-from serve_app.store.snapshots import UNNAMED_S
 
 KEPT_MERGES = 200
 """Merged models that Vowpal Wabbit's learners may need to resume.
@@ -115,7 +115,7 @@ def put_offer(
 
     # The blob lasts only once the offer names it.
     name = offer.input.digest
-    client.set(keys.blob(name), cut.model, nx=True, ex=UNNAMED_S)
+    write_blob(client, keys, name, cut.model)
     commands: list[Command] = [
         ("PERSIST", keys.blob(name)),
         ("LREM", keys.offers, 0, name),
@@ -147,7 +147,7 @@ def put_merge(client: Redis, lease: Lease, keys: Keys, record: MergeRecord, mode
         LeaseLostError: another learner leads partition 0; there was no merge.
     """
     blob = keys.blob(record.digest)
-    client.set(blob, model, nx=True, ex=UNNAMED_S)
+    write_blob(client, keys, record.digest, model)
     decision = record.number, msgspec.msgpack.encode(record), record.digest, encode(record)
     lease.evaluate(DECIDE, (keys.merge, keys.merged, keys.log, blob), decision)
 
@@ -243,8 +243,8 @@ def stored_model(client: Redis, keys: Keys, name: str) -> bytes | None:
         keys: those of the partition that stored it.
         name: the digest of its bytes.
     """
-    data: Any = client.get(keys.blob(name))
-    return bytes(data) if data is not None and digest(data) == name else None
+    data = read_blob(client, keys, name)
+    return data if data is not None and digest(data) == name else None
 
 
 def model_of_input(

@@ -15,6 +15,7 @@ from bandits.log.codec import MALFORMED, digest
 from bandits.log.versions import fold_version
 from bandits.types import Snapshot
 from policies.rules.quotas.quota import Control
+from serve_app.store.blobs.parts import read_blob_async, write_blob
 from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.keys import Keys
 from serve_app.store.lease import Command, Lease
@@ -23,8 +24,6 @@ from serve_app.store.replicas.shared_wire import SharedWire, reason_of
 
 KEPT_SNAPSHOTS = 20
 LOADS_KEPT = 5_000
-UNNAMED_S = 600
-"""A blob that is stored but never named (its writer died in between) goes away by itself."""
 RETRY_S = 0.5
 QUIET_S, QUIET_AFTER_S = 0.25, 2.0
 """Time between two looks where nothing was written or found for so long."""
@@ -112,7 +111,7 @@ def publish(
     """
     data = published.encoded
     snapshot_id = digest(data)
-    client.set(keys.blob(snapshot_id), data, nx=True, ex=UNNAMED_S)
+    write_blob(client, keys, snapshot_id, data)
     raw: Any = client.lrange(keys.snapshots, 0, -1)
     earlier = [name.decode() for name in raw]
     listed = [snapshot_id, *(name for name in earlier if name != snapshot_id)]
@@ -396,10 +395,10 @@ class Follower:
             self._control = control
 
     async def _blob(self, name: str) -> bytes:
-        data: Any = await self._client.get(self._keys.blob(name))
+        data = await read_blob_async(self._client, self._keys, name)
         if data is None:
             raise SnapshotError(f"blob {name} is not stored", "blob")
-        return bytes(data)
+        return data
 
 
 _REASONS_BY_TARGET = {

@@ -17,6 +17,7 @@ from policies.profiles.part import CutRule
 from policies.profiles.signals import signal_types
 from policies.profiles.spaces import space_of_spec
 from policies.spec import PolicySpec
+from serve_app.store.blobs.parts import read_blob
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys, UsersKeys, partitions
 from serve_app.store.snapshots import Head, Published
@@ -287,8 +288,8 @@ def space_name(client: Redis, policy: str) -> str:
     try:
         # Whoever reads the snapshot says what of it is damaged.
         head = _decoded(client.get(keys.head), Head)
-        published = head and _decoded(client.get(keys.blob(head.snapshot_id)), Published)
-        raw: Any = published and client.get(keys.blob(published.spec))
+        published = head and _decoded(read_blob(client, keys, head.snapshot_id), Published)
+        raw: Any = published and read_blob(client, keys, published.spec)
     except MALFORMED:
         return policy
     return space_of_spec(raw, policy)

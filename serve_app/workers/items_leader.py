@@ -16,9 +16,10 @@ from bandits.log.positions import START
 from bandits.log.records import ItemsBaseRecord, ItemsRecord
 from policies.items.catalogue import NEVER_PUT, Catalogue
 from policies.items.timeline import ItemTimeline
+from serve_app.store.blobs.parts import write_blob
 from serve_app.store.clients import FAILURES, Redis
 from serve_app.store.event_log import RedisLog
-from serve_app.store.items.bases import UNNAMED_S, ItemsBase, append_base, read_base
+from serve_app.store.items.bases import ItemsBase, append_base, read_base
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.items.sweep import ItemsSweep
 from serve_app.store.keys import ItemsKeys
@@ -78,7 +79,8 @@ class ItemsLeader:
         # What Redis has lost comes again from whoever has it.
         for catalogue in (of_log, brought):
             if catalogue is not None and base is not None and catalogue.digest == base.digest:
-                self._client.set(self._keys.blob(base.digest), catalogue.encoded, nx=True)
+                write_blob(self._client, self._keys, base.digest, catalogue.encoded)
+                self._client.persist(self._keys.blob(base.digest))
         return "" if base is None else base.version
 
     def lead(self) -> None:
@@ -149,7 +151,7 @@ class ItemsLeader:
         """Append the items of a timeline as they are now; return the entry's position."""
         data = timeline.encoded
         name = digest(data)
-        self._client.set(self._keys.blob(name), data, nx=True, ex=UNNAMED_S)
+        write_blob(self._client, self._keys, name, data)
         record = ItemsBaseRecord(name, timeline.version)
         command = append_base(self._keys, record, items=len(timeline), begins=timeline.position)
         return self._send(command)

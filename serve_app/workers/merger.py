@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bandits.errors import BanditloopError
 from bandits.log.codec import digest
@@ -17,6 +16,7 @@ from bandits.log.records import MergeInput, MergeRecord
 from policies.fold.checkpoint import Cut, FoldState
 from policies.fold.partition import PartitionFold, merge_models
 from policies.items.past import ItemsPast
+from serve_app.store.blobs.parts import read_blob
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.history import History, LogPast
 from serve_app.store.items.history import ItemsHistory
@@ -315,7 +315,7 @@ class Merger:
         # A pin, or its end: the pointer changes, and nothing else.
         if self.served is not None and self.served[-1] != pinned:
             name = self._snapshots.newest
-            newest: Any = self._log.client.get(self._log.keys.blob(name))
+            newest = read_blob(self._log.client, self._log.keys, name)
             if newest is not None:
                 self._snapshots.write(decode_published(newest, name), pinned)
             self.served = (*self.served[:3], pinned)

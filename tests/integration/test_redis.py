@@ -370,11 +370,11 @@ async def test_a_connection_lost_between_two_reads_only_delays_the_snapshot(clie
         def __getattr__(self, name):
             return getattr(async_client, name)
 
-        async def get(self, key):
-            if key == KEYS.blob(name) and not self.lost:
+        async def execute_command(self, *command):
+            if KEYS.blob(name) in command and not self.lost:
                 self.lost = True
                 raise redis.ConnectionError("gone")
-            return await async_client.get(key)
+            return await async_client.execute_command(*command)
 
     accepted = []
     replica = follower(Flaky(), accepted)

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from bandits.log.positions import START
 from policies.archive.range_file import Range
+from serve_app.store.blobs.parts import read_blob
 from serve_app.store.clients import Redis, as_sent, now_ms
 from serve_app.store.event_log import FIELD, XRANGE
 from serve_app.store.keys import LogKeys
@@ -204,8 +205,7 @@ class ArchivedStream:
 
     def blob(self, digest: str) -> bytes | None:
         """Return a blob that an entry names; None if it is not stored."""
-        data: Any = self._client.get(self._keys.blob(digest))
-        return None if data is None else bytes(data)
+        return read_blob(self._client, self._keys, digest)
 
 
 def _record_bytes(fields: list[bytes]) -> bytes:

@@ -18,12 +18,13 @@ from redis.cluster import RedisCluster
 from bandits.errors import ArchiveError, BanditloopError
 from policies.archive.archive import ArchiveReader
 from policies.fold.fold import Fold
+from serve_app.store.blobs.parts import UNNAMED_S, read_blob
 from serve_app.store.checkpoints import Checkpoints
 from serve_app.store.clients import Redis
 from serve_app.store.keys import Keys, LogKeys
 from serve_app.store.lease import Command, Lease
 from serve_app.store.merges import read_merge, read_offer
-from serve_app.store.snapshots import UNNAMED_S, Head, decode_published
+from serve_app.store.snapshots import Head, decode_published
 
 SWEEP_S = 600.0
 FIRST_S = 30.0
@@ -201,7 +202,7 @@ class Sweep:
     def _refers_to(self, name: str) -> tuple[str, ...]:
         """Return the spec and the catalogue of a snapshot; nothing for one that is gone."""
         if name not in self._refers:
-            data: Any = self._client.get(self._keys.blob(name))
+            data = read_blob(self._client, self._keys, name)
             try:
                 published = decode_published(data or b"", name)
                 self._refers[name] = published.spec, published.catalogue

@@ -14,8 +14,6 @@ from policies.items.catalogue import NEVER_PUT
 from serve_app.store.clients import Redis
 from serve_app.store.keys import ItemsKeys
 
-UNNAMED_S = 600
-"""A blob that is stored but never named goes by itself; naming it lets it last."""
 KEPT_BASES = 10_000
 """Positions of whole catalogues that are remembered."""
 FIELDS = ("begins", "digest", "version", "items")

@@ -5,8 +5,9 @@ import time
 from bandits.errors import ArchiveError
 from policies.archive.archive import ArchiveReader
 from serve_app.store.archiving.sweep import FIRST_S, SWEEP_S, StoredBlobs, log
+from serve_app.store.blobs.parts import UNNAMED_S
 from serve_app.store.clients import Redis
-from serve_app.store.items.bases import UNNAMED_S, ItemsBase, read_base
+from serve_app.store.items.bases import ItemsBase, read_base
 from serve_app.store.keys import ItemsKeys
 
 # Lets a blob expire, unless readers begin with it by now. KEYS: base, blob. ARGV: digest, seconds.

@@ -1,0 +1,1 @@
+"""What entries of logs name by digest, as Redis keeps it."""

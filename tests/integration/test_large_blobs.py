@@ -1,0 +1,171 @@
+"""Large blobs, on a real Redis: no command and no answer of them is long, and a crash leaves none.
+
+What is long holds up everybody else: a server does one command after the other.
+"""
+
+import contextlib
+import random
+
+import pytest
+import redis
+from support.items import put
+
+from bandits.errors import MissingBlobError
+from bandits.log.codec import digest, encode
+from bandits.log.records import ItemsRecord
+from policies.items.catalogue import Catalogue, Item
+from serve_app.store.blobs.parts import (
+    PART,
+    UNNAMED_S,
+    read_blob,
+    read_blob_async,
+    write_blob,
+    write_blob_async,
+)
+from serve_app.store.event_log import RedisLog
+from serve_app.store.items.bases import read_base
+from serve_app.store.items.history import ItemsHistory
+from serve_app.store.keys import ItemsKeys
+from serve_app.workers.items_leader import ItemsLeader
+
+KEYS = ItemsKeys("shop")
+SIZES = 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 17
+
+
+def noise(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def unfinished(client: redis.Redis) -> list[bytes]:
+    return list(client.scan_iter(match=KEYS.unfinished("*")))
+
+
+@contextlib.contextmanager
+def nothing_long(client: redis.Redis):
+    """Have the server hang up on whoever sends it, or is to be sent, 1.5 MB at once."""
+    bounds = {
+        "client-query-buffer-limit": 3 * PART // 2,
+        "client-output-buffer-limit": f"normal {3 * PART // 2} 0 0",
+    }
+    before = {name: client.config_get(name)[name] for name in bounds}
+    for name, bound in bounds.items():
+        client.config_set(name, bound)
+    try:
+        yield
+    finally:
+        for name, bound in before.items():
+            client.config_set(name, bound)
+
+
+@pytest.mark.one_server
+async def test_no_command_and_no_answer_is_long_however_large_a_blob_is(client, async_client):
+    data, other = noise(5 * PART + 17), noise(4 * PART)
+    client.set("whole", data)
+    with nothing_long(client):
+        for asked in (("SET", "another", data), ("GETRANGE", "whole", 0, -1)):
+            with pytest.raises(redis.ConnectionError):
+                client.execute_command(*asked)
+
+        write_blob(client, KEYS, digest(data), data)
+        assert read_blob(client, KEYS, digest(data)) == data
+        RedisLog(client, KEYS).put_blob(digest(data), data)
+        assert RedisLog(client, KEYS).blob(digest(data)) == data
+        await write_blob_async(async_client, KEYS, digest(other), other)
+        assert await read_blob_async(async_client, KEYS, digest(other)) == other
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_blob_of_any_size_is_read_as_it_was_written(client, async_client, size):
+    data = noise(size)
+    write_blob(client, KEYS, "own", data)
+    await write_blob_async(async_client, KEYS, "other", data)
+
+    assert client.get(KEYS.blob("own")) == client.get(KEYS.blob("other")) == data
+    assert (
+        read_blob(client, KEYS, "own") == await read_blob_async(async_client, KEYS, "own") == data
+    )
+    assert (
+        read_blob(client, KEYS, "none") is await read_blob_async(async_client, KEYS, "no") is None
+    )
+    assert 0 < client.ttl(KEYS.blob("own")) <= UNNAMED_S
+    assert unfinished(client) == []
+
+
+@pytest.mark.parametrize("size", [1_000, 2 * PART + 1])
+def test_what_is_stored_stays_unless_it_is_to_be_replaced_by_what_lasts(client, size):
+    """Also a blob that is named by now, which expires no more; damaged bytes are replaced."""
+    data, damaged = noise(size), noise(size)[::-1]
+    client.set(KEYS.blob("a"), damaged)
+    write_blob(client, KEYS, "a", data)
+    assert (client.get(KEYS.blob("a")), client.ttl(KEYS.blob("a"))) == (damaged, -1)
+
+    write_blob(client, KEYS, "a", data, lasting=True)
+    assert (client.get(KEYS.blob("a")), client.ttl(KEYS.blob("a"))) == (data, -1)
+    assert unfinished(client) == []
+
+
+class Dying(redis.Redis):
+    """Dies before one of the parts."""
+
+    parts_left = 2
+
+    def execute_command(self, *words, **options):
+        self.parts_left -= words[0] == "EVAL"
+        if self.parts_left < 0:
+            raise KeyboardInterrupt
+        return super().execute_command(*words, **options)
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_writer_that_dies_half_way_leaves_what_expires_and_the_next_one_stores_it_all(
+    client, server_url, lasting
+):
+    data = noise(4 * PART)
+    client.set(KEYS.blob("b"), b"before")
+    if not lasting:
+        client.delete(KEYS.blob("b"))
+    with contextlib.closing(Dying.from_url(server_url)) as dying, pytest.raises(KeyboardInterrupt):
+        write_blob(dying, KEYS, "b", data, lasting=lasting)
+
+    (left,) = unfinished(client)
+    assert 0 < client.ttl(left) <= UNNAMED_S
+    assert client.get(KEYS.blob("b")) == (b"before" if lasting else None)
+    write_blob(client, KEYS, "b", data, lasting=lasting)
+    assert client.get(KEYS.blob("b")) == data
+    assert unfinished(client) == [left]
+
+
+def test_parts_that_go_meanwhile_are_an_error_and_no_shorter_blob(client):
+    """They expire, or the server that had them is gone."""
+    data = noise(3 * PART)
+
+    class Losing:
+        @staticmethod
+        def execute_command(*words):
+            for key in unfinished(client):
+                client.delete(key)
+            return client.execute_command(*words)
+
+    with pytest.raises(redis.ResponseError, match="the parts before are gone"):
+        write_blob(Losing(), KEYS, digest(data), data)
+    assert list(client.scan_iter()) == []
+    with pytest.raises(MissingBlobError):
+        RedisLog(client, KEYS).blob(digest(data))
+
+
+@pytest.mark.one_server
+def test_neither_are_the_leaders_when_it_writes_all_items_of_a_log_and_reads_them(client):
+    items = [Item(f"i{n}", metadata={"text": "x" * 90_000}) for n in range(40)]
+    history = ItemsHistory(client, KEYS, None)
+    with nothing_long(client):
+        begun = ItemsLeader(client, KEYS, history).begin(Catalogue(), Catalogue.put(items))
+        record = ItemsRecord([put(Item("new"))])
+        through = client.xadd(KEYS.log, {"r": encode(record)}).decode()
+        ItemsLeader(client, KEYS, history).write_base(read_base(client, KEYS), through)
+
+        base = read_base(client, KEYS)
+        assert (base.begins, base.items) == (through, len(items) + 1)
+        assert base.version != begun
+        assert Catalogue.decode(history.blob(base.digest)).ids[-1] == "new"
+    assert [client.ttl(key) for key in client.scan_iter(match=KEYS.blob("*"))] == [-1, -1]
