@@ -3,6 +3,7 @@
 Knows neither Ray nor Redis.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -206,7 +207,7 @@ def _start(answer: Answer, more: Sequence[tuple[bytes, bytes]] = ()) -> dict[str
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _is_logged(logging: Awaitable[object]) -> bool:
+async def _is_logged(logging: "asyncio.Future[object]") -> bool:
     """Return whether what is awaited is known to be in the log."""
     try:
         await logging

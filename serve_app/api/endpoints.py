@@ -32,7 +32,7 @@ from serve_app.api.item_endpoints import ITEM_ROUTES
 from serve_app.api.readiness import readiness
 from serve_app.api.routes import Call, Route
 from serve_app.api.space_endpoints import SPACE_ROUTES
-from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, LoggedAnswer, encode
+from serve_app.api.wire import HTML, JSON, TEXT, Answer, BodyLimit, LoggedAnswer, encode, give_up
 from serve_app.store.progress import LearningHealth
 
 CATALOGUE_LIMIT = BodyLimit(64 << 20, 60.0)
@@ -47,7 +47,11 @@ async def rank(call: Call[RankRequest]) -> schemas.RankResponse | LoggedAnswer:
     begun = call.service.begin(call.request)
     if not isinstance(begun, RankRequest):
         record, logging = begun
-        answer = _answer_of(call, record, logged=True)
+        try:
+            answer = _answer_of(call, record, logged=True)
+        except BaseException:
+            give_up(logging)
+            raise
         otherwise = partial(_answer_of, call, record, logged=False)
         return LoggedAnswer(logging, answer, otherwise, partial(_count_one, call))
     explain = call.service.explaining() if begun.explain else None

@@ -1,5 +1,6 @@
 """The rest of a replica as the HTTP API needs it, as protocols."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +39,9 @@ class PolicyService(Protocol):
         """Whether each slot of a page of Personalizer's protocol may be a decision of its own."""
         ...
 
-    def begin(self, request: RankRequest) -> tuple[DecisionRecord, Awaitable[object]] | RankRequest:
+    def begin(
+        self, request: RankRequest
+    ) -> "tuple[DecisionRecord, asyncio.Future[object]] | RankRequest":
         """Decide where nothing is looked up first, and begin to log the decision.
 
         Args:

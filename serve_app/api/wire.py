@@ -29,10 +29,16 @@ class LoggedAnswer(NamedTuple):
         then: is told, after the answer, whether the log is known to hold it.
     """
 
-    logging: Awaitable[object]
+    logging: "asyncio.Future[object]"
     answer: Answer
     otherwise: Callable[[], Answer]
     then: Callable[[bool], None]
+
+
+def give_up(done: "asyncio.Future[object]") -> None:
+    """Wait no more for a record to be logged; that it was not is no error that nobody has read."""
+    if not done.cancel() and not done.cancelled():
+        done.exception()
 
 
 JSON = b"application/json"

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -80,7 +80,7 @@ class DecisionLog:
                 logged[at] = is_logged
         return logged
 
-    def begin(self, record: DecisionRecord) -> Awaitable[object]:
+    def begin(self, record: DecisionRecord) -> "asyncio.Future[object]":
         """Begin to append a decision about nobody who is known.
 
         Returns:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -212,7 +212,9 @@ class RedisPolicyService:
         """How its learning stands, as of the last look."""
         return LearningHealth() if self._watch is None else self._watch.of(self.spec.name)
 
-    def begin(self, request: RankRequest) -> tuple[DecisionRecord, Awaitable[object]] | RankRequest:
+    def begin(
+        self, request: RankRequest
+    ) -> "tuple[DecisionRecord, asyncio.Future[object]] | RankRequest":
         """Decide where nothing is looked up first, and begin to log the decision.
 
         Whoever asks has the time until it is on disk for the answer.

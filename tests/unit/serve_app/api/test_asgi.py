@@ -1,6 +1,7 @@
 """The HTTP API over a real ranker: bad input has a status, a code and a field, and does no harm."""
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from urllib.parse import quote
@@ -10,7 +11,7 @@ import jsonschema
 import pytest
 from support.fakes import FakeService, FakeSource, FakeSpace, fresh_ranker
 
-from bandits.errors import BanditloopError
+from bandits.errors import BanditloopError, LogUnavailableError
 from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from policies.profiles.known_user import KnownUser
 from policies.profiles.options import ProfileOptions
@@ -668,6 +669,24 @@ async def test_an_error_nobody_thought_of_is_still_an_error_in_json(service, cap
     assert error_of(response) == (500, "error", None)
     assert "secret" not in response.text
     assert (await service.http.get("/livez")).status_code == 200
+
+
+async def test_a_write_that_fails_is_no_error_that_nobody_has_read(service, caplog):
+    """Where the answer cannot be made, nobody is left who would wait for the log."""
+    loop, unread = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, said: unread.append(said["message"]))
+    for is_over in (True, False):
+        logging = loop.create_future()
+        if is_over:
+            logging.set_exception(LogUnavailableError("not known"))
+        service.home.begin = lambda _, logging=logging: (None, logging)
+        assert error_of(await service.post(f"{HOME}/rank", GOOD))[0] == 500
+        assert logging.done()
+
+        del logging, service.home.begin
+        caplog.clear()
+        gc.collect()
+        assert not unread
 
 
 def all_errors(kind: type[BanditloopError] = BanditloopError):
