@@ -22,6 +22,7 @@ from serve_app.admin.wanted.specs import governed
 from serve_app.client import is_ready
 from serve_app.host.embedded import near_url, valkey
 from serve_app.host.environment import join_clusters, prepare_environment
+from serve_app.host.front import standing_in
 from serve_app.host.lean_ray import lean_ray
 from serve_app.host.loopback import (
     check_ray_is_on_loopback,
@@ -197,7 +198,8 @@ def serving(
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             if settings.console == "on":
                 _open_office(settings)
-            yield RunningService(base, settings, specs, generation, given)
+            with standing_in(settings):
+                yield RunningService(base, settings, specs, generation, given)
         finally:
             _stop_ray()
 

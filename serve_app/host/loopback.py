@@ -17,6 +17,7 @@ from pathlib import Path
 from bandits.errors import StartupError
 from serve_app.host import haproxy
 from serve_app.host.environment import CLUSTERS
+from serve_app.host.front import front_folder
 from serve_app.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -64,15 +65,18 @@ def ray_on_loopback(settings: Settings) -> Iterator[str]:
     itself listens on loopback alone because of what ``prepare_environment`` has set.
     """
     configured = os.environ.get(BINARY)
+    folder = front_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / haproxy.RUNNING).unlink(missing_ok=True)
     command = [
         sys.executable,
         "-I",
         str(Path(haproxy.__file__).resolve()),
         configured or haproxy.bundled(),
         settings.host,
+        str(folder),
     ]
     starter = _starter_of(settings)
-    starter.parent.mkdir(parents=True, exist_ok=True)
     starter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     starter.chmod(stat.S_IRWXU)
 

@@ -250,6 +250,7 @@ def test_what_is_turned_away_gets_the_apis_json_error(tmp_path):
             haproxy.__file__,
             bundled(),
             "127.0.0.1",
+            "",
             "-db",
             "-f",
             str(config),
@@ -295,7 +296,7 @@ async def test_a_replica_on_this_machine_is_reached_without_a_network(tmp_path):
     port, replica = free_port(), free_port()
     config = tmp_path / "haproxy.cfg"
     config.write_text(BACKENDS.format(folder=tmp_path, port=port, replica=replica))
-    command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "-db"]
+    command = [sys.executable, "-I", haproxy.__file__, bundled(), "127.0.0.1", "", "-db"]
     server = HttpServer(app, idle_s=60.0)
     serving = asyncio.ensure_future(server.serve(*door("127.0.0.1", replica)))
     while replica not in haproxy.doors():  # noqa: ASYNC110
@@ -341,6 +342,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path):
         haproxy.__file__,
         bundled(),
         "127.0.0.1",
+        "",
         "-db",
         "-f",
         str(config),
