@@ -140,7 +140,7 @@ class RedisPolicyService:
     def start(self) -> None:
         """Begin to follow snapshots, and the artifact that they are served with."""
         self._tasks.append(asyncio.create_task(self.follower.run()))
-        if self.spec.artifact is not None:
+        if self.spec.artifact is not None or self.vector_lengths(frozenset()):
             self._tasks.append(asyncio.create_task(self._follow_artifact()))
 
     def put_around_parts(self, around: Around) -> None:
@@ -524,13 +524,15 @@ class RedisPolicyService:
                 log.warning("%s of %s: %s", field, self.spec.name, trouble)
 
     async def _follow_artifact(self) -> None:
-        """Say which artifact serves, and load what is asked for or could not be loaded before."""
+        """Say what serves, and load an artifact that is asked for or could not be loaded before."""
         artifacts = self.artifacts
         while not self._stopped:
             # Without Redis nobody asks, and what serves goes on.
             asked, told = "", artifacts.report()
+            vectors = {**self.vector_lengths(frozenset())}
             with contextlib.suppress(*FAILURES):
-                asked = await report(self._client, self._keys, self._replica, told)
+                said = msgspec.structs.replace(told, vectors=vectors)
+                asked = await report(self._client, self._keys, self._replica, said)
 
             if artifacts.has_work(asked):
                 await asyncio.to_thread(self._load_what_is_asked, asked)

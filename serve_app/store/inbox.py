@@ -1,6 +1,8 @@
 """The inbox, for producers that cannot speak HTTP: what is valid moves into the log."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,15 +13,26 @@ from bandits.errors import BanditloopError, CodecError
 from bandits.features.hashing import partition_of
 from bandits.log.codec import MALFORMED, decode, encode
 from bandits.log.records import ActivationRecord, ItemChange, ItemsRecord, RewardRecord
-from policies.items.changes import check_change, encode_item
+from policies.items.changes import (
+    check_change,
+    check_lengths,
+    decode_item,
+    decode_patch,
+    encode_item,
+)
 from policies.requests import plain_features, plain_patch
 from serve_app.store.clients import Redis
 from serve_app.store.event_log import APPEND_REMEMBERED, FIELD
 from serve_app.store.keys import REMEMBERED_S, ItemsKeys, Keys
 from serve_app.store.lease import Lease
+from serve_app.store.replicas.artifacts import read_vector_lengths
 
 JSON_FIELD = b"json"
 MAX_MOVED = 500
+LENGTHS_S = 0.5
+"""How long it is remembered what replicas say of the items' vectors: so often they say it."""
+UNTOLD_S = 5.0
+"""Within so long replicas have read what was moved, and told of it."""
 # Once, however often it is asked. KEYS: inbox, memory. ARGV: record, seconds to remember.
 GIVE_ONCE = """
 if redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then
@@ -96,6 +109,49 @@ class InboxItem(
 _json = msgspec.json.Decoder(InboxReward | InboxActivation | InboxItem)
 
 
+class _Vectors:
+    """The vectors of items, as far as the policy's sources compare them: all are of one length.
+
+    Replicas know how long. Until they do, the first one that comes says it.
+    """
+
+    def __init__(self, client: Redis, policy: str) -> None:
+        self._client, self._keys = client, Keys(policy)
+        self._lengths: dict[str, int] = {}
+        self._asked_at = -math.inf
+        # What was moved a moment ago, and no replica has told of yet.
+        self._first: dict[str, int] = {}
+        self._first_at = 0.0
+
+    def check(self, record: ItemsRecord) -> None:
+        """Refuse vectors that cannot be compared with those of the other items.
+
+        Raises:
+            VectorLengthError: it names the vector.
+            RedisError: it is not known how long the others are.
+        """
+        changed = [each for each in record.changes if b'"vectors"' in each.fields]
+        now = time.monotonic()
+        if changed and now - self._asked_at > LENGTHS_S:
+            self._lengths, self._asked_at = read_vector_lengths(self._client, self._keys), now
+        if now - self._first_at > UNTOLD_S:
+            self._first.clear()
+
+        for change in changed:
+            is_put = change.op == "put"
+            made = decode_item(change.fields) if is_put else decode_patch(change.fields)
+            vectors = {} if made.vectors is msgspec.UNSET else made.vectors or {}
+            said = {
+                name: length or self._first.get(name, 0) for name, length in self._lengths.items()
+            }
+            check_lengths(vectors, said, "item." if is_put else "patch.")
+
+            first = {name: len(vectors[name] or ()) for name in said.keys() & vectors.keys()}
+            first = {name: length for name, length in first.items() if length and not said[name]}
+            if first:
+                self._first, self._first_at = {**self._first, **first}, now
+
+
 class Inbox:
     """Moves events from the inbox to the log, and changes of items to the log of items.
 
@@ -113,6 +169,7 @@ class Inbox:
         self._client = client
         self._keys = keys
         self._items = ItemsKeys(space or keys.policy)
+        self._vectors = _Vectors(client, keys.policy)
         self.moved = 0
         self.refused = 0
 
@@ -135,6 +192,8 @@ class Inbox:
             moved = b""
             try:
                 record = event_of(fields)
+                if isinstance(record, ItemsRecord):
+                    self._vectors.check(record)
             except BanditloopError as error:
                 refused += 1
                 log.warning(

@@ -291,11 +291,15 @@ def test_the_office_says_what_the_commands_print(service):
     folder = Path(f"/proc/{process.pid}/cwd").resolve()
     news = f"{url}/v1/policies/news"
     wait_for(lambda: office_of(process), timeout_s=30, what="the office")
-    newest = wait_for(
-        lambda: httpx.get(f"{news}/decisions?limit=1").json().get("decisions"),
+    with Client(url, "news") as client:
+        newest = client.rank(ACTIONS, context={"hour": 3}).event_id
+        client.reward(newest, 1.0)
+    # Between what is asked and what is printed no window closes.
+    wait_for(
+        lambda: httpx.get(f"{news}/events/{newest}").json().get("outcome") == "rewarded",
         timeout_s=30,
-        what="an answer of the office",
-    )[0]["event_id"]
+        what="the window of the newest decision has closed",
+    )
     lines = {"report": ["report"], "doctor": ["doctor"], f"events/{newest}/explain": ["explain"]}
     lines[f"events/{newest}/explain"].append(newest)
     for path, command in lines.items():

@@ -19,7 +19,7 @@ from banditloop_client.schemas import ItemPatch, ItemsQuery, SimilarQuery
 from bandits.errors import InvalidTimesError, NotReadyError, UnknownItemError
 from bandits.log.join import JoinRule
 from bandits.log.positions import START, log_order
-from bandits.log.records import ItemChange, ItemsBaseRecord, RewardRecord
+from bandits.log.records import ItemChange, ItemsBaseRecord, ItemsRecord, RewardRecord
 from policies.archive.archive import ArchiveReader
 from policies.archive.shared import shared_folder
 from policies.artifacts import source_artifact as artifact
@@ -29,7 +29,7 @@ from policies.items.catalogue import Catalogue
 from policies.items.changes import encode_item
 from policies.requests import ActionRequest, Item, RankRequest
 from policies.rules.filters import FilterRule
-from policies.spec import ArtifactSource, FreshSource, PolicySpec
+from policies.spec import ArtifactSource, ContentSource, FreshSource, PolicySpec
 from serve_app.admin.replayed.verification import LogAddress, verify_policy
 from serve_app.admin.stored_policy import StoredPolicy
 from serve_app.replica import items as replica_items
@@ -37,13 +37,17 @@ from serve_app.replica.policy_service import RedisPolicyService
 from serve_app.settings import Settings
 from serve_app.store.archiving.archived import Committed
 from serve_app.store.clients import asyncio_client, blocking_client
-from serve_app.store.event_log import LogWriter
+from serve_app.store.event_log import LogWriter, RedisLog
+from serve_app.store.inbox import Inbox
 from serve_app.store.items.bases import read_base
 from serve_app.store.items.history import ItemsHistory
 from serve_app.store.items.sweep import ItemsSweep
-from serve_app.store.keys import ItemsKeys, Keys
+from serve_app.store.keys import PROCESSES, ItemsKeys, Keys
+from serve_app.store.lease import Lease
+from serve_app.store.replicas.artifacts import read_vector_lengths
 from serve_app.workers import items_leader
 from serve_app.workers.archiver import Archiver
+from serve_app.workers.items_leader import ItemsLeader
 from serve_app.workers.learner_factory import learner_of_service
 
 pytestmark = pytest.mark.timeout(120)
@@ -341,6 +345,60 @@ async def test_items_come_through_the_inbox_once(client, server_url, tmp_path):
         assert client.xlen(KEYS.log) == 1 + 4
     finally:
         await shop.close()
+
+
+async def test_the_inbox_refuses_vectors_that_cannot_be_compared_with_the_others(
+    client, async_client
+):
+    """A replica says how long those are; until it does, the first that comes says it."""
+    spec = PolicySpec("home", sources=[ContentSource("looks", vector="look")])
+    keys = Keys("home")
+    ItemsLeader(client, KEYS, ItemsHistory(client, KEYS, None)).begin(Catalogue(), None)
+    service = RedisPolicyService(
+        spec,
+        async_client,
+        LogWriter(async_client),
+        salt=b"s" * 16,
+        replica="one",
+        follow_interval_s=0.02,
+    )
+    client.zadd(PROCESSES, {"one": time.time() + 1_000})  # as if it pushed its metrics
+    lease = Lease(client, keys, "test", lease_s=60.0)
+    assert lease.acquire()
+
+    def refused(inbox: Inbox, **vectors: list[float]) -> set[str]:
+        before, offered = inbox.refused, set(vectors)
+        for name, vector in vectors.items():
+            item = {"id": name, "vectors": {"look": vector, "sound": [*vector, 1]}}
+            sent = {"type": "item", "op": "put", "item": item}
+            client.xadd(keys.inbox, {"json": msgspec.json.encode(sent)})
+        inbox.move(lease)
+        made = {
+            change.id
+            for entry in RedisLog(client, KEYS).between(START)
+            if isinstance(entry.record, ItemsRecord)
+            for change in entry.record.changes
+        }
+        assert inbox.refused - before == len(offered - made)
+        return offered - made
+
+    service.start()
+    try:
+        await until(lambda: read_vector_lengths(client, keys) == {"look": 0})
+        inbox = Inbox(client, keys)
+        assert refused(inbox, a=[1, 2], b=[1, 2, 3], c=[3, 4]) == {"b"}
+        assert refused(inbox, b=[1, 2, 3], d=[1, 2]) == {"b"}
+        await until(lambda: read_vector_lengths(client, keys) == {"look": 2})
+        assert refused(Inbox(client, keys), b=[1, 2, 3], e=[5, 6]) == {"b"}
+
+        patch_of = {"type": "item", "op": "patch", "id": "a", "patch": {"vectors": {"look": [1]}}}
+        client.xadd(keys.inbox, {"json": msgspec.json.encode(patch_of)})
+        last = Inbox(client, keys)
+        last.move(lease)
+        assert last.refused == 1
+    finally:
+        await service.stop()
+    assert refused(Inbox(client, keys), b=[1, 2, 3]) == set()  # nobody says that it matters
 
 
 async def test_catalogues_that_nobody_begins_with_go_once_they_are_archived(

@@ -1,4 +1,4 @@
-"""Which artifact each replica of a policy serves, and whether it could serve another.
+"""Which artifact each replica of a policy serves, and what it says of it; could it serve another.
 
 Whoever wants another version to serve asks the replicas first: they load it beside what serves, and
 say that they can, or why not.
@@ -29,6 +29,8 @@ class ServedArtifact(msgspec.Struct, frozen=True, array_like=True):
             is none.
         reason: why it cannot.
         at_ms: when that was.
+        vectors: by name how long those of items are, as its sources compare them; 0: no item has
+            one yet.
     """
 
     serves: str | None
@@ -36,6 +38,7 @@ class ServedArtifact(msgspec.Struct, frozen=True, array_like=True):
     wanted: str | None = None
     reason: str = ""
     at_ms: int = 0
+    vectors: dict[str, int] = {}
 
     def can_serve(self, version: str) -> bool:
         """Return whether it serves a version, or has loaded it."""
@@ -87,6 +90,22 @@ def read_reports(client: Redis, keys: Keys) -> dict[str, ServedArtifact]:
     """Return the report of each replica that runs, by its name; None where it has written none."""
     raw: Any = client.hgetall(keys.artifacts)
     return _living(raw, client.zrange(PROCESSES, 0, -1, withscores=True), now_ms(client, keys.log))
+
+
+def read_vector_lengths(client: Redis, keys: Keys) -> dict[str, int]:
+    """Return how long vectors of items are, by name; 0 where no item has one yet.
+
+    Names that matter to nobody are left out, and those of which replicas say different things.
+
+    Args:
+        client: of the Redis with the policy's keys.
+        keys: those of partition 0.
+    """
+    said: dict[str, set[int]] = {}
+    for each in read_reports(client, keys).values():
+        for name, length in each.vectors.items():
+            said.setdefault(name, set()).add(length)
+    return {name: max(lengths) for name, lengths in said.items() if len(lengths - {0}) < 2}
 
 
 async def read_artifact_trouble(client: AsyncRedis, keys: Keys) -> Trouble | None:
