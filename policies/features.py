@@ -38,6 +38,21 @@ _SEEDS: UInt32 = frozen(np.array([hash_namespace(name) for name in _SPACES], np.
 _ONE: Float32 = frozen(np.ones(1, np.float32))
 
 
+MOST_HASHES = 100_000
+"""Items whose hashes are kept; when there are more, all are forgotten."""
+
+
+class _ItemHashes(dict[str, int]):
+    """The hash of each item's own feature, found when it is first asked for."""
+
+    def __missing__(self, item_id: str) -> int:
+        found = self[item_id] = hash_feature(ITEM, item_id)
+        return found
+
+
+_item_hashes = _ItemHashes()
+
+
 class ItemRows(Protocol):
     """The rows of items in a table of features, as a catalogue has them."""
 
@@ -88,7 +103,9 @@ def featurise(
 
 def item_indicators(ids: Sequence[str]) -> Namespace:
     """Return a feature of its own of each action, by its id."""
-    hashes = np.array([hash_feature(ITEM, action_id) for action_id in ids], np.uint32)
+    if len(_item_hashes) > MOST_HASHES:
+        _item_hashes.clear()
+    hashes = np.fromiter(map(_item_hashes.__getitem__, ids), np.uint32, len(ids))
     ones = np.ones((len(ids), 1), np.float32)
     return Namespace(ITEM, hashes, ones, np.arange(len(ids))[:, None])
 

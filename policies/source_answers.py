@@ -10,6 +10,7 @@ import numpy as np
 
 from banditloop_client.schemas import Trouble
 from bandits.errors import SourceError
+from bandits.kernels.actions import all_within
 from bandits.types import Float32
 from bandits.values import MAX_NUMBER
 from policies.candidate_pool import Pool
@@ -160,12 +161,15 @@ class SourceAnswers:
         return ids
 
 
-def check_scores(scores: Float32) -> None:
+def check_scores(scores: Float32, *, some: bool = False) -> None:
     """Refuse scores that are no numbers, or too large.
+
+    Args:
+        scores: float32[n].
+        some: whether there may be NaN among them, of what has none.
 
     Raises:
         SourceError: one is.
     """
-    # NaN is the largest of any numbers, and is not below.
-    if not np.maximum.reduce(np.abs(scores), initial=0.0) <= MAX_NUMBER:
+    if not all_within(np.ascontiguousarray(scores, np.float32), MAX_NUMBER, some):
         raise SourceError(f"a score is a number up to {MAX_NUMBER:g}", "scores")

@@ -10,12 +10,14 @@ from bandits.kernels.compiled import (
     Float64,
     Int64,
     compiled,
+    f4s,
     f4ss,
     f8,
     f8s,
     i8,
     i8s,
     inlined,
+    truth,
 )
 
 SLACK = 1e-12
@@ -47,6 +49,21 @@ def greedy_pmf(scores: Float64, floor: float) -> Float64:
     for k in range(scores.size):
         pmf[k] = _floored((1.0 if scores[k] == best else 0.0) / ties, floor, scores.size)
     return pmf
+
+
+@compiled(f4s, f8, truth, returns=types.boolean)
+def all_within(numbers: Float32, most: float, some: bool) -> bool:
+    """Return whether no number is further from 0 than ``most``.
+
+    Args:
+        numbers: float32[n].
+        most: how far one may be.
+        some: whether NaN will do.
+    """
+    within = True
+    for number in numbers:
+        within &= abs(number) <= most or (some and np.isnan(number))
+    return within
 
 
 @compiled(f8s, f8, returns=types.float64[::1])
@@ -205,14 +222,12 @@ def columns_of_scores(scores: Float32, ordered: Float32, discounts: Float64) -> 
             if np.isnan(score):
                 continue
 
-            # The first place of a higher score.
-            low, high = 0, scored
-            while low < high:
-                middle = (low + high) // 2
-                if ordered[source, middle] <= score:
-                    low = middle + 1
-                else:
-                    high = middle
+            # The first place of a higher score, without a branch that is taken half of the time.
+            low, left = 0, scored
+            while left > 0:
+                half = (left + 1) // 2
+                low += half if ordered[source, low + half - 1] <= score else 0
+                left -= half
             out[k, 3 * source] = score
             out[k, 3 * source + 1] = discounts[scored - low]
             out[k, 3 * source + 2] = 1.0

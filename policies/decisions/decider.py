@@ -236,7 +236,7 @@ class Decider:
                     pool.features,
                     pool.scores,
                 )
-                check_scores(found[~np.isnan(found)])  # NaN: it has none
+                check_scores(found, some=True)
                 scores[scorer.name] = found
             except SourceError as error:
                 failed[scorer.name] = self._failed(scorer.name, error)

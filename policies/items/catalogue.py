@@ -66,6 +66,7 @@ class Catalogue:
         self._lacking: tuple[tuple[str, ...], NDArray[np.intp]] | None = None
         # What several look for, for one decision, is looked up once.
         self._last: tuple[Sequence[str], NDArray[np.intp]] | None = None
+        self._before: tuple[Sequence[str], NDArray[np.intp]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,12 +130,12 @@ class Catalogue:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each id, -1 for one that is not here."""
-        last = self._last
-        if last is not None and last[0] is ids:
-            return last[1]
+        for known in (self._last, self._before):
+            if known is not None and known[0] is ids:
+                return known[1]
         found: NDArray[np.intp] = np.fromiter(map(self._row, ids, repeat(-1)), np.intp, len(ids))
         if isinstance(ids, tuple):  # what may change is looked up again
-            self._last = ids, frozen(found)
+            self._before, self._last = self._last, (ids, frozen(found))
         return found
 
     def namespace(self, ids: Sequence[str]) -> Namespace:

@@ -28,7 +28,7 @@ class CatalogueVersion(Catalogue):
         self._changed = timeline._changed  # noqa: SLF001
         self._count = timeline._counts[step - timeline._first]  # noqa: SLF001
         self._row = self._rows.get
-        self._lacking = self._last = None
+        self._lacking = self._last = self._before = None
 
     def freeze(self) -> None:
         """Look rows up as of this version: later ones are about to come, or have."""

@@ -21,7 +21,7 @@ from policies.sources.cf import NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.highest import highest
 from policies.sources.live.item_encoder import ContentModel
-from policies.sources.loops import best_places
+from policies.sources.loops import best_places, values_at
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 from policies.sources.sequence.gru4rec import load_gru4rec
@@ -167,19 +167,22 @@ class LocalSource(ImmediateSource):
             best, best_scores = near[ranked], calibrated[ranked]
 
             def scores_at(places: NDArray[np.intp]) -> Float32:
-                return self._calibrated(blocks.products(places, vector))
+                products = self._calibrated(blocks.products(places, vector))
+                return np.where(places < 0, np.float32(np.nan), products)
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, key)
             floor = np.float32((self._model.floor - self._mean) / self._std)
             best = _best(scores, barred, limit, floor, self._shade_of(only, admitted))
-            best_scores, scores_at = scores[best], scores.__getitem__
+            best_scores = scores.take(best)
+
+            def scores_at(places: NDArray[np.intp]) -> Float32:
+                return values_at(scores, places)
 
         def score_items(ids: Sequence[str]) -> Float32:
             if not self._items.ids:
                 return np.full(len(ids), np.nan, np.float32)
-            places = self._items.places_of(ids)
-            return np.where(places < 0, np.float32(np.nan), scores_at(places))
+            return scores_at(self._items.places_of(ids))
 
         ids = tuple(map(self._items.ids.__getitem__, best.tolist()))
         return Candidates(ids, best_scores, score_items, admitted=self._closed is not None)
@@ -211,7 +214,8 @@ class LocalSource(ImmediateSource):
         return refused if self._shade is None else self._shade + refused
 
     def _calibrated(self, raw: Float32) -> Float32:
-        calibrated: Float32 = (raw - self._mean) / self._std
+        calibrated: Float32 = raw - self._mean
+        calibrated /= self._std
         return calibrated
 
     def _scores(self, indices: NDArray[Any], weights: Float32, key: str) -> Float32:

@@ -116,6 +116,21 @@ def best_places(
     return places[:size].copy()
 
 
+@compiled(f4s, i8s, returns=types.float32[::1])
+def values_at(values: Float32, places: Int64) -> Float32:
+    """Return the values at some places, float32[K]; NaN at a place of -1.
+
+    Args:
+        values: float32[N].
+        places: int64[K].
+    """
+    found = np.empty(places.size, np.float32)
+    for k in range(places.size):
+        place = places[k]
+        found[k] = values[place] if place >= 0 else np.float32(np.nan)
+    return found
+
+
 @inlined
 def _tanh(x: Any) -> Any:
     """Return the hyperbolic tangent, float64: off by less than float32 can tell.

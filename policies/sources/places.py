@@ -41,6 +41,7 @@ class ItemOrder:
         self._last_asked: tuple[SourceRequest, AskedPlaces] | None = None
         self._last_weights: tuple[SourceRequest, ItemWeights] | None = None
         self._last_context: tuple[SourceRequest, Namespace | None] | None = None
+        self._last_named: tuple[NDArray[Any] | None, tuple[str, ...]] = None, ()
         self._last_ids: tuple[Sequence[str], NDArray[np.intp]] = (), frozen(np.zeros(0, np.intp))
 
     def profile(self, profile: Profile | None, live: LiveHistory | None) -> Profile:
@@ -147,6 +148,14 @@ class ItemOrder:
         made = ItemWeights.of(request, self.ids)
         self._last_weights = request, made
         return made
+
+    def named(self, places: NDArray[Any]) -> tuple[str, ...]:
+        """Return the items at some places, which are not written to."""
+        last = self._last_named
+        if last[0] is not places:
+            names = tuple(map(self.ids.__getitem__, places.tolist()))
+            last = self._last_named = places, names
+        return last[1]
 
     def places_of(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the place of each item, -1 of one that is not of this order."""

@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import InvalidFieldError
-from bandits.types import Float32
+from bandits.types import Float32, frozen
 from policies.artifacts.source_artifact import Calibration
 from policies.items.offering import Offering
 from policies.requests import Item
@@ -21,6 +22,7 @@ from policies.sources.places import ItemOrder, RuledRows
 
 REMEMBERED: Final = 10_000
 """Items without a vector of which the reason is kept."""
+NO_ROWS: Final = frozen(np.zeros(0, np.intp))
 PART: Final = 1_000
 """Items whose vectors are made together."""
 
@@ -128,7 +130,7 @@ class LiveVectors(ImmediateSource):
         self.refused, self._arranged, self._meanwhile = {}, None, set()
         offering = self._offering
         if offering is None:
-            self._index = VectorIndex(self._as_trained(), self.least)
+            self._index = VectorIndex(self._as_trained(), self.least, self._items.places)
             return
 
         every = [*offering.ids, *self._items.ids] if only is None else only
@@ -144,7 +146,7 @@ class LiveVectors(ImmediateSource):
                     kept.append(item_id)
         is_open = np.array([item_id in offering for item_id in kept], np.bool_)
         held = HeldVectors(tuple(kept), vectors[: len(kept)], is_open)
-        self._index = VectorIndex(held, self.least)
+        self._index = VectorIndex(held, self.least, self._items.places)
         self._rows = RuledRows(offering, self._index.ids)
 
     def _as_trained(self) -> HeldVectors:
@@ -187,7 +189,7 @@ class LiveVectors(ImmediateSource):
             arranger.shutdown(wait=False)
 
     def _arrange(self, index: VectorIndex, offering: Offering) -> tuple[VectorIndex, RuledRows]:
-        anew = VectorIndex(index.held(), self.least)
+        anew = VectorIndex(index.held(), self.least, self._items.places)
         return anew, RuledRows(offering, anew.ids)
 
     def _note_row(self, index: VectorIndex, item_id: str) -> None:
@@ -263,7 +265,7 @@ class LiveVectors(ImmediateSource):
         index = self._current()
         history = self._items.item_weights(request)
         ids, weights = history.in_order if self.reads_order else history.sorted
-        rows = index.rows(ids)
+        rows = self._rows_of(index, ids)
         here = rows >= 0
         if not here.all():
             rows, weights = rows[here], weights[here]
@@ -271,24 +273,28 @@ class LiveVectors(ImmediateSource):
         if user is None:
             return EMPTY
 
-        more = (*request.exclude, *request.history) if request.repeats else request.exclude
-        barred = index.rows(tuple(more))
-        barred = barred[barred >= 0]
-        if not request.repeats:
-            barred = np.concatenate([rows, barred])
+        barred = rows if not request.repeats else NO_ROWS
+        more = (*request.exclude, *request.history) if request.repeats else (*request.exclude,)
+        if more:
+            others = index.rows(more)
+            barred = np.concatenate([barred, others[others >= 0]])
         admitted = None if self._rows is None else self._rows.admitted(request.admission)
         ids, products = index.nearest(user, barred, limit, admitted)
 
         def score_items(asked: Sequence[str]) -> Float32:
-            at = index.rows(asked)
-            if not (at < 0).any():
-                return self._calibrated(np.vecdot(index.vectors(at), user))
-            scores = np.full(at.size, np.nan, np.float32)
-            scores[at >= 0] = self._calibrated(np.vecdot(index.vectors(at[at >= 0]), user))
-            return scores
+            return self._calibrated(index.products(self._rows_of(index, asked), user))
 
         scores, trouble = self._calibrated(products), self._trouble()
         return Candidates(ids, scores, score_items, trouble, admitted=self._offering is not None)
+
+    def _rows_of(self, index: VectorIndex, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each item; sources of one artifact look up its place once."""
+        places = self._items.places_of(ids)
+        rows = index.rows_at(places)
+        strangers = np.flatnonzero(places < 0)
+        if strangers.size:
+            rows[strangers] = index.rows([ids[at] for at in strangers.tolist()])
+        return rows
 
     def _calibrated(self, products: Float32) -> Float32:
         calibrated: Float32 = (products - self._mean) / self._std

@@ -5,7 +5,7 @@ Up to EXACT_UP_TO items every product is computed. Of more, most lie in blocks
 one by one, until they are arranged anew.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from policies.sources.blocks import Blocks
 from policies.sources.highest import Admits, highest
+from policies.sources.live.products import best_first, products_of
 from policies.sources.loops import best_places
 from policies.training.blocks import arrange
 
@@ -43,14 +44,24 @@ class VectorIndex:
     Args:
         held: what it begins with.
         least: an item whose product with a user's vector is not above is not found.
+        places: the places of items that are asked for by these, in some order.
     """
 
-    def __init__(self, held: HeldVectors, least: float = 0.0) -> None:
+    def __init__(
+        self, held: HeldVectors, least: float = 0.0, places: Mapping[str, int] | None = None
+    ) -> None:
         count, size = held.vectors.shape
         self.size, self._least = size, least
         self.open_count = int(held.open.sum())
         self._rows = {item_id: row for row, item_id in enumerate(held.ids)}
         self._ids: list[str] = list(held.ids)
+
+        # The row of each place, and behind them that of no place.
+        self._places = {} if places is None else places
+        self._row_at = np.full(len(self._places) + 1, -1, np.intp)
+        at = np.fromiter(map(self._places.get, held.ids, repeat(-1)), np.intp, count)
+        self._row_at[at] = np.arange(count)
+        self._row_at[-1] = -1
 
         # Of loose vectors a shade is added to the products: -inf if they are not open.
         self._free: list[int] = []
@@ -95,7 +106,8 @@ class VectorIndex:
         if row is None or row < self._first_loose:
             if row is not None:
                 self._set_open(row, is_open=False)
-            row = self._rows[item_id] = self._new_row(item_id)
+            row = self._new_row(item_id)
+            self._note(item_id, row)
         self._loose[row - self._first_loose] = vector
         self._set_open(row, is_open=is_open)
 
@@ -109,9 +121,18 @@ class VectorIndex:
         """Forget an item, if it is here."""
         row = self._rows.pop(item_id, None)
         if row is not None:
+            self._note(item_id, None)
             self._set_open(row, is_open=False)
             if row >= self._first_loose:
                 self._free.append(row)
+
+    def _note(self, item_id: str, row: int | None) -> None:
+        """Keep which row an item has."""
+        if row is not None:
+            self._rows[item_id] = row
+        place = self._places.get(item_id)
+        if place is not None:
+            self._row_at[place] = -1 if row is None else row
 
     @property
     def ids(self) -> Sequence[str]:
@@ -121,6 +142,15 @@ class VectorIndex:
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the row of each item, int[n]; -1 for one that is not here."""
         return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
+
+    def rows_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the row of the item at each place, int[n]; -1 of one that is not here.
+
+        Args:
+            places: int[n], -1 for none.
+        """
+        rows: NDArray[np.intp] = self._row_at.take(places)
+        return rows
 
     def row(self, item_id: str) -> int | None:
         """Return the row of an item; None of one that is not here."""
@@ -154,7 +184,7 @@ class VectorIndex:
     ) -> tuple[tuple[str, ...], Float32]:
         """Return up to ``limit`` open items with the highest products, best first.
 
-        Ties stand in the order of their rows. A product is the same bytes as ``vectors`` gives it.
+        Ties stand in the order of their rows. A product is the same bytes as ``products`` gives it.
 
         Args:
             user: float32[size].
@@ -186,10 +216,24 @@ class VectorIndex:
             near, _ = self._blocks.nearest(user, known, limit, part, admits)
             rows = np.concatenate([rows, near])
 
-        exact: Float32 = np.vecdot(self.vectors(rows), user)
-        order = np.lexsort((rows, -exact))
-        order = order[exact[order] > self._least][: max(limit, 0)]
-        return tuple(self._ids[row] for row in rows[order].tolist()), exact[order]
+        exact = self.products(rows, user)
+        order = best_first(exact, rows, np.float32(self._least), limit)
+        ids = self._ids
+        return tuple([ids[row] for row in rows[order].tolist()]), exact[order]
+
+    def products(self, rows: NDArray[np.intp], user: Float32) -> Float32:
+        """Return the product of each row's vector with a user's, float32[n]; NaN for a row of -1.
+
+        Args:
+            rows: int[n].
+            user: float32[size].
+        """
+        if self._blocks is None:
+            return products_of(self._loose, rows, np.ascontiguousarray(user, np.float32))
+        found = np.full(rows.size, np.nan, np.float32)
+        here = rows >= 0
+        found[here] = np.vecdot(self.vectors(rows[here]), user)
+        return found
 
     def held(self) -> HeldVectors:
         """Return all items with their vectors, as they are now.

@@ -17,6 +17,7 @@ from policies.items.table import FeatureTable
 from policies.sources.base import SourceRequest
 from policies.sources.places import ItemOrder
 from policies.sources.scorers.field_model import FieldModel
+from policies.sources.scorers.loops import all_there
 
 SCORERS: Final = frozenset({"fm", "wide_deep", "deepfm"})
 """The kinds of trained sources that score what the others propose."""
@@ -58,16 +59,21 @@ class ArtifactScorer:
         _, places, weights = self._items.history(request)
         known = None
         if self._model.reads_items:
-            history = tuple(map(self._items.ids.__getitem__, places.tolist()))
-            known = self._kept.of(catalogue, history)
+            known = self._kept.of(catalogue, self._items.named(places))
         user = self._model.user(self._items.context(request), places, weights, known)
 
-        kept = self._kept.of(catalogue, ids)
-        if features is not None:
-            rows = [row for row, own in enumerate(features) if own is not None]
-            kept[rows] = self._own(ids, features, rows)
-        calibrated: Float32 = (self._model.logits(user, kept) - self._mean) / self._std
-        return calibrated
+        rows = self._kept.rows(catalogue, ids) if features is None else None
+        if rows is not None:
+            logits = self._model.logits(user, self._kept.table, rows)
+        else:
+            kept = self._kept.of(catalogue, ids)
+            if features is not None:
+                own = [row for row, each in enumerate(features) if each is not None]
+                kept[own] = self._own(ids, features, own)
+            logits = self._model.logits(user, kept)
+        logits -= self._mean
+        logits /= self._std
+        return logits
 
     def _own(
         self, ids: Sequence[str], features: Sequence[FeatureMap | None], rows: list[int]
@@ -101,14 +107,12 @@ class KeptItems:
             catalogue: has their features.
             ids: of the items.
         """
-        # A row of its table is one version of one item, for good.
-        rows, table = catalogue.rows(ids), catalogue.features
-        if table is not self._table:
-            self._table, self._there = table, np.zeros(1, np.bool_)
-        there = self._there.take(np.minimum(rows, self._room))
-        if there.all():
-            return self._rows.take(rows, axis=0)
+        kept_rows = self.rows(catalogue, ids)
+        if kept_rows is not None:
+            return self._rows.take(kept_rows, axis=0)
 
+        rows = catalogue.rows(ids)
+        there = self._there.take(np.minimum(rows, self._room))
         self._make_room(int(rows.max()))
         made = np.empty((len(ids), self._model.width), np.float32)
         known, new = np.flatnonzero(there), np.flatnonzero(~there)
@@ -119,6 +123,24 @@ class KeptItems:
         kept = new[(rows[new] >= 0) & (rows[new] < self._room)]
         self._rows[rows[kept]], self._there[rows[kept]] = made[kept], True
         return made
+
+    def rows(self, catalogue: Catalogue, ids: Sequence[str]) -> NDArray[np.intp] | None:
+        """Return where in ``table`` some items are; None if one of them is not.
+
+        Args:
+            catalogue: has their features.
+            ids: of the items.
+        """
+        # A row of its table is one version of one item, for good.
+        rows, table = catalogue.rows(ids), catalogue.features
+        if table is not self._table:
+            self._table, self._there = table, np.zeros(1, np.bool_)
+        return rows if all_there(self._there, rows) else None
+
+    @property
+    def table(self) -> Float32:
+        """What is kept, float32[rows, width]."""
+        return self._rows
 
     @property
     def _room(self) -> int:

@@ -15,6 +15,7 @@ from bandits.errors import ArtifactError
 from bandits.types import Float32, Namespace, frozen
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.loops import fields_of_user
+from policies.sources.scorers.loops import logits_of_rows
 from policies.sources.scorers.vocabulary import FeatureVocabulary, dense, one_row
 
 HISTORY_FIELDS: Final = 2
@@ -258,26 +259,30 @@ class FieldModel:
             made[:, self._columns] = dense(own, counts, self._crossed, len(table))
         return made
 
-    def logits(self, user: UserPart, items: Float32) -> Float32:
+    def logits(
+        self, user: UserPart, items: Float32, rows: NDArray[np.intp] | None = None
+    ) -> Float32:
         """Return the calibrated logit of each item for a request, float32[K].
 
         Args:
             user: see ``user``.
-            items: see ``items``.
+            items: see ``items``, float32[N, width].
+            rows: int[K], of these items; None: all.
         """
-        logits = items[:, 1 : 1 + self.factors] @ user.vector
-        logits += items[:, 0]
-        logits += user.constant
-        if self._crossed.size:
-            logits += items[:, self._columns] @ user.crossed
+        if rows is None:
+            rows = np.arange(len(items))
+        if len(rows) > ROWS:
+            parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
+            return np.concatenate([self.logits(user, items, part) for part in parts])
+
+        logits, inner = logits_of_rows(
+            items, rows, user.constant, user.vector, user.hidden, user.crossed
+        )
         if self.hidden:
-            for start in range(0, len(items), ROWS):
-                part = slice(start, start + ROWS)
-                inner = user.hidden + items[part, 1 + self.factors : 1 + self.factors + self.hidden]
-                for weight, bias in self._layers:
-                    inner = np.maximum(inner, np.float32(0.0), out=inner) @ weight
-                    inner += bias
-                logits[part] += inner[:, 0]
+            for weight, bias in self._layers:
+                inner = np.maximum(inner, np.float32(0.0), out=inner) @ weight
+                inner += bias
+            logits += inner[:, 0]
         logits *= self._slope
         logits += self._intercept
         return logits

@@ -10,6 +10,7 @@ from policies.sources.live.text_vectors import unit
 from policies.sources.live.vector_index import HeldVectors, VectorIndex
 
 SIZE = 4
+PLACES = {f"i{number}": place for place, number in enumerate(range(0, 60, 2))}
 NO_ROWS = np.zeros(0, np.intp)
 
 STEPS = st.lists(
@@ -27,7 +28,8 @@ def vector_of(seed: int) -> np.ndarray:
 
 
 def empty_index() -> VectorIndex:
-    return VectorIndex(HeldVectors((), np.zeros((0, SIZE), np.float32), np.zeros(0, np.bool_)))
+    none = HeldVectors((), np.zeros((0, SIZE), np.float32), np.zeros(0, np.bool_))
+    return VectorIndex(none, places=PLACES)
 
 
 def play(index: VectorIndex, steps) -> dict[str, tuple[np.ndarray, bool]]:
@@ -56,7 +58,15 @@ def _parts(index: VectorIndex):
 
 def check(index: VectorIndex, held, user, *, limit: int) -> None:
     found, products = index.nearest(user, NO_ROWS, limit)
-    expected = {n: float(np.vecdot(v, user)) for n, (v, is_open) in held.items() if is_open}
+    rows = index.rows(list(held))
+    exact = dict(zip(held, index.products(rows, user).tolist(), strict=True))
+    for item, (vector, _) in held.items():
+        assert exact[item] == pytest.approx(float(vector @ user), abs=1e-6)
+    expected = {n: exact[n] for n, (_, is_open) in held.items() if is_open}
+    assert index.rows_at(np.arange(-1, len(PLACES))).tolist() == [
+        -1,
+        *index.rows(list(PLACES)).tolist(),
+    ]
     best = sorted((value for value in expected.values() if value > 0), reverse=True)[:limit]
     assert products.tolist() == best
     assert [expected[item] for item in found] == best
@@ -79,7 +89,7 @@ def test_blocks_and_what_has_changed_since_are_one_index(before, after, seed):
     play(first, before)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_index, "EXACT_UP_TO", 8)
-        index = VectorIndex(first.held())
+        index = VectorIndex(first.held(), places=PLACES)
         assert (index._blocks is not None) == (len(first) > 8)
 
         # Every block is looked at where there are so few.
@@ -91,7 +101,7 @@ def test_blocks_and_what_has_changed_since_are_one_index(before, after, seed):
 def test_an_index_made_meanwhile_adopts_what_has_changed(before, after, seed):
     index = empty_index()
     play(index, before)
-    anew = VectorIndex(index.held())
+    anew = VectorIndex(index.held(), places=PLACES)
     held = play(index, after)
     anew.adopt(index, [f"i{number}" for _, number, _ in after])
     check(anew, held, vector_of(seed), limit=10)
