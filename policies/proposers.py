@@ -2,56 +2,29 @@
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 import msgspec
 
-from bandits.errors import (
-    EmptyActionsError,
-    IncomparableError,
-    InvalidFieldError,
-    NoCandidatesError,
-    UnknownItemError,
-)
-from bandits.log.trends import PublishedTrend
-from bandits.types import Snapshot
+from bandits.errors import EmptyActionsError, InvalidFieldError, NoCandidatesError
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import NOTHING, Pool
-from policies.items.catalogue import Catalogue
-from policies.items.offering import Offering
-from policies.items.timeline import ItemTimeline
 from policies.none_proposed import why_nothing
-from policies.offered import AT_ONCE, NextTurn, Offered
+from policies.offered import Offered, OfferedNow
 from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
 from policies.rules.sent import SentItems
+from policies.similar import similar_items
 from policies.source_answers import MORE, SourceAnswers
-from policies.sources.base import (
-    Candidates,
-    DemandFollower,
-    ImmediateSource,
-    Passes,
-    SnapshotFollower,
-    SourceRequest,
-)
-from policies.sources.local import EMPTY
+from policies.sources.base import Candidates, ImmediateSource, Passes, SourceRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
 
-class _Ready(NamedTuple):
-    """Sources that are to be swapped in, and what has changed since they were made ready."""
-
-    offered: Offered
-    since: set[str]
-
-
-class Proposers:
+class Proposers(OfferedNow):
     """The candidate sources of one policy.
 
     ``answers``: what is wrong with what they say, too.
@@ -65,106 +38,11 @@ class Proposers:
     def __init__(
         self, spec: PolicySpec, sources: SourceSet, clock: Callable[[], float] = time.time
     ) -> None:
-        self._rules = spec.rules
-        self.offered = Offered(Offering(clock=clock, ruled=self._ruled()), sources)
+        super().__init__(spec.rules, sources, clock)
         self.answers = SourceAnswers(spec)
         self._spec = spec
-        self._clock = clock
-        self._snapshot: Snapshot | None = None
         self._turn = 0
-        self._soon = NextTurn()
-        self._sent = None if self._rules is None else SentItems(self._rules)
-        self._demand: tuple[Mapping[int, PublishedTrend], int] | None = None
-
-        # Threads make ready what the event loop swaps in; the second lock is held for an instant.
-        self._making, self._swapping = threading.Lock(), threading.Lock()
-        self._ready: _Ready | None = None
-
-    def learn(self, snapshot: Snapshot) -> None:
-        """Have the sources that go by snapshots go by this one.
-
-        Raises:
-            SnapshotError: what it brings for them cannot be read.
-        """
-        with self._swapping:
-            self._teach(self.offered, snapshot)
-            self._snapshot = snapshot
-
-    def follow(self, demand: Mapping[int, PublishedTrend], at_ms: int) -> None:
-        """Have the sources that go by demand go by what users did, too; see DemandFollower."""
-        with self._swapping:
-            self._demand = demand, at_ms
-            self._teach(self.offered, None)
-
-    def _teach(self, offered: Offered, snapshot: Snapshot | None) -> None:
-        for source in offered.sources.proposing:
-            if self._demand is not None and isinstance(source, DemandFollower):
-                source.follow(*self._demand)
-            if snapshot is not None and isinstance(source, SnapshotFollower):
-                source.learn(snapshot)
-
-    # What may be offered
-
-    def offer(
-        self,
-        catalogue: Catalogue,
-        timeline: ItemTimeline | None = None,
-        changed: Collection[str] | None = None,
-    ) -> None:
-        """Take over a newer version of the items; see ``Ranker.offer``."""
-        limits = self.offered.offering.limits
-        if changed is not None and timeline is not None and catalogue.limits == limits:
-            self.offered.offering.change(catalogue, timeline, changed)
-            self.offered.tell(changed)
-            return
-
-        with self._making:
-            offering = Offering(catalogue, timeline, clock=self._clock, ruled=self._ruled())
-            newest = self.offered if self._ready is None else self._ready.offered
-            made = Offered(offering, newest.sources.over(offering))
-
-            # Meanwhile those that were ready before are swapped in: no request waits for these.
-            with self._swapping:
-                self._teach(made, self._snapshot)
-                self.offered, self._ready = made, None
-
-    def _ruled(self) -> RuledItems | None:
-        return None if self._rules is None else RuledItems(self._rules)
-
-    def equip(self, sources: SourceSet) -> None:
-        """Swap in other sources, from the next decision on; see ``Ranker.equip``."""
-        with self._making:
-            offering = self.offered.offering
-            if self._ready is not None:
-                offering.stop(self._ready.since)
-            since = offering.record()
-            self._ready = _Ready(Offered(offering, sources.over(offering)), since)
-
-    def now(self) -> Offered:
-        """Return what may be offered now, and the sources over it.
-
-        Where the time of many items has come, or is over, at one moment, the sources are told of
-        some, and of the others between requests.
-        """
-        if self._ready is not None:
-            self._swap()
-        if self.offered.pass_time(AT_ONCE) and not self._soon.ask(self.now):
-            self.offered.pass_time()
-        return self.offered
-
-    def _swap(self) -> None:
-        """Swap in the sources that are ready, with what has changed since."""
-        with self._swapping:
-            ready, self._ready = self._ready, None
-            if ready is None or ready.offered.offering is not self.offered.offering:
-                return  # a whole catalogue has come, and took them along
-            self.offered.offering.stop(ready.since)
-            if ready.since:
-                ready.offered.tell(ready.since)
-            self._teach(ready.offered, self._snapshot)
-            self.offered = ready.offered
-
-    # What is proposed
+        self._sent = None if spec.rules is None else SentItems(spec.rules)
 
     async def pool(self, request: RankRequest, asker: Asker) -> tuple[Pool, Offered, Ruling | None]:
         """Return the union of what the sources propose; what may be offered, and what rules say.
@@ -375,57 +253,20 @@ class Proposers:
                 now.offering.look_at_clock()
                 return kept.within(now.offering), now, ruling
 
-    def is_as_before(self, offered: Offered, changes: int) -> bool:
-        """Return whether the same items are there, for all that the sources know.
-
-        Args:
-            offered: what was.
-            changes: those of its offering by then.
-        """
-        if self._ready is not None:
-            self._swap()
-        now = self.offered.offering
-        return now is offered.offering and now.changes == changes
-
     def similar(
         self, item_id: str, source: str | None, limit: int, where: str | None = None
     ) -> tuple[str, Candidates]:
         """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
         offered = self.now()
-        passes = self._passes(where, offered)
-        offering, can = offered.offering, offered.sources.comparing
-        if source not in {None, *can}:
-            raise IncomparableError(
-                f"source {source!r} cannot say what is similar: {_those(can)}", "source"
-            )
-        if not can:
-            raise IncomparableError(
-                f"no source of policy {self._spec.name} can say what is similar: add one that is"
-                " trained (als, item_knn, ease, rp3beta) or compares contents",
-                "source",
-            )
+        passes = None if where is None else self._passes(where, offered)
+        return similar_items(self._spec.name, offered, item_id, source, limit, passes)
 
-        asked = list(can) if source is None else [source]
-        is_known = item_id in offering.catalogue
-        for name in asked if is_known or not offering.limits else ():
-            found = can[name].similar(item_id, limit, passes)
-            if found is not None and offering.is_late:
-                found = found.at([at for at, each in enumerate(found.ids) if each in offering])
-            if found is not None and found.ids:
-                return name, found
-            is_known |= found is not None
-        if not is_known:
-            raise UnknownItemError(f"there is no item {item_id!r}", "item_id")
-        return asked[0], EMPTY  # nobody has seen it yet, or nothing that is like it passes
-
-    def _passes(self, where: str | None, offered: Offered) -> Passes | None:
+    def _passes(self, where: str, offered: Offered) -> Passes:
         """Return what says which items a filter admits that nobody in particular asks for.
 
         Raises:
             InvalidFieldError: it is none, or looks at who asks.
         """
-        if where is None:
-            return None
         ruled = self._filterable(offered)
         own = ruled.own_filter(where)
         assert own is not None  # noqa: S101 - there is a filter, and a policy's
@@ -488,7 +329,3 @@ class Proposers:
             excluded = asker.held_back.union(request.exclude)
             ruling.place(request, offered.offering, excluded)
         return ruling
-
-
-def _those(can: Collection[str]) -> str:
-    return f"these can: {', '.join(can)}" if can else "none of this policy's can"
