@@ -125,5 +125,20 @@ def test_the_architecture_names_every_room():
     assert sorted(room for room in rooms if room not in text) == []
 
 
+@pytest.mark.parametrize("folder", ["tutorials", "how-to", "reference", "explanation"])
+def test_the_first_page_leads_to_every_other(folder):
+    """Some are listed by a page that it leads to."""
+    seen, ahead = set(), [DOCS / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in seen or not page.exists():
+            continue
+        seen.add(page)
+        if page.parent in {DOCS, DOCS / "reference"}:
+            links = (link.partition("#")[0] for link in LINK.findall(page.read_text()))
+            ahead += [(page.parent / link).resolve() for link in links if link.endswith(".md")]
+    assert sorted(page.name for page in (DOCS / folder).glob("*.md") if page not in seen) == []
+
+
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text().split()) <= 600
