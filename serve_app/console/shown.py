@@ -26,9 +26,10 @@ def exactly(value: Any, text: str) -> Markup:
         text: as a person reads it.
     """
     path = path_to(value)
-    place = Markup(' data-of="{}"').format(path) if path else Markup()
-    exact = msgspec.json.encode(unlocated(value)).decode()
-    return Markup('<data value="{}"{}>{}</data>').format(exact, place, text)
+    place = f' data-of="{escape(path)}"' if path else ""
+    exact = escape(msgspec.json.encode(unlocated(value)).decode())
+    # A page has a thousand of these, and Markup's own format takes three times as long.
+    return Markup(f'<data value="{exact}"{place}>{escape(text)}</data>')  # noqa: S704 - all escaped
 
 
 def shown_number(value: Any, digits: int = 4) -> Markup:
@@ -83,9 +84,9 @@ def shown_time(value: Any) -> Markup:
     else:
         at = datetime.fromtimestamp(moment / 1000, UTC)
     path = path_to(value)
-    place = Markup(' data-of="{}" data-value="{}"').format(path, moment) if path else Markup()
+    place = f' data-of="{escape(path)}" data-value="{escape(moment)}"' if path else ""
     text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return Markup('<time datetime="{}"{}>{}</time>').format(at.isoformat(), place, text)
+    return Markup(f'<time datetime="{at.isoformat()}"{place}>{text}</time>')  # noqa: S704 - escaped
 
 
 def moment_text(time_ms: int) -> str:
