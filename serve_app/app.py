@@ -107,12 +107,14 @@ def build_app(
     return ingress.bind(settings, list(specs), kept)
 
 
-def build_office(settings: Settings, api_url: str) -> Application:
+def build_office(settings: Settings, api_url: str, forks: str | None = None) -> Application:
     """Return the application of the console: one process beside the replicas.
 
     Args:
         settings: of the service.
         api_url: where the service's HTTP API is, as this process reaches it.
+        forks: the name of the fork server's socket, of which commands are forked; None: each begins
+            by itself.
     """
     office = serve.deployment(serve.ingress()(Office), name=OFFICE).options(
         num_replicas=1,
@@ -122,7 +124,7 @@ def build_office(settings: Settings, api_url: str) -> Application:
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=2,
     )
-    return office.bind(settings, api_url)
+    return office.bind(settings, api_url, forks)
 
 
 def api_address(settings: Settings) -> str:

@@ -197,7 +197,7 @@ def serving(
             base = _url(settings.host, settings.port)
             _wait_until_ready(base, lambda: serve.status().applications.get(APP_NAME), len(specs))
             if settings.console == "on":
-                _open_office(settings)
+                _open_office(settings, forks)
             with standing_in(settings):
                 yield RunningService(base, settings, specs, generation, given)
         finally:
@@ -326,14 +326,19 @@ def _serve_started(http_options: dict[str, Any]) -> Iterator[None]:
         started.result()
 
 
-def _open_office(settings: Settings) -> None:
-    """Start the console's process; nobody waits for it: the service is ready without."""
+def _open_office(settings: Settings, forks: str | None = None) -> None:
+    """Start the console's process; nobody waits for it: the service is ready without.
+
+    Args:
+        settings: of the service.
+        forks: the name of the fork server's socket, if there is one on this machine.
+    """
     from ray import serve
 
     from serve_app.app import api_address, build_office
     from serve_app.office.names import CONSOLE_PREFIX, OFFICE_APP
 
-    app = build_office(settings, api_address(settings))
+    app = build_office(settings, api_address(settings), forks)
     target = serve.RunTarget(app, OFFICE_APP, route_prefix=CONSOLE_PREFIX)
     serve.run_many([target], wait_for_applications_running=False)
 

@@ -14,7 +14,8 @@ nothing but loop runs in its place (see arms.py). The goal, whether the browser 
 the rank replica's processor time while somebody looks is at most 1.03 times that while nobody does.
 
 *Work.* The same requests while nobody else asks: the processor time that the rank replica has for a
-page, of which all else is what neighbours do to each other.
+page, of which all else is what neighbours do to each other; and that of each command of the console, a
+report, a doctor's findings and an explanation, looked at as long as it runs.
 
 Needs Chromium, and Playwright of the extra `dev`.
 """
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -55,7 +57,7 @@ QUIET_S = 0.03
 SAFE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 NOBODY, LOOKED_AT, LOOP = "nobody looks", "a browser looks", "an empty loop"
 ASKED = "the same without a browser"
-RESTED_S = 10.0
+RESTED_S, SAMPLED_S = 10.0, 0.02
 CONSOLE, COMMANDS = "console", "console's commands"
 PAINTED = (
     "() => new Promise(done => new PerformanceObserver(list => list.getEntries().forEach(each =>"
@@ -226,15 +228,35 @@ def measure_work(service: Service, table: Table) -> float:
     return own
 
 
+def measure_commands(service: Service, table: Table) -> dict[str, float]:
+    """Ask for what a command does, nothing of it kept; seconds of processor of each, by name."""
+    home, found = f"{service.url}/v1/policies/{POLICY}", dict[str, float]()
+    asked = httpx.get(f"{home}/decisions", timeout=60).raise_for_status().json()
+    newest = asked["decisions"][0]
+    why = f"{home}/events/{newest['event_id']}/explain?entry={newest['entry']}"
+    with ThreadPoolExecutor(1) as pool:
+        for url in (f"{home}/report", f"{home}/doctor", why):
+            answer = pool.submit(httpx.get, url, timeout=60)
+            most = 0.0
+            while not answer.done():
+                most = max(most, used_s(service.pid)[COMMANDS])
+                time.sleep(SAMPLED_S)
+            answer.result().raise_for_status()
+            name = urlsplit(url).path.rpartition("/")[2]
+            found[name] = most
+            table.add(f"the command of the console's {name}, s of processor", f"{most:.2f}", most)
+    return found
+
+
 def settled(service: Service) -> None:
     """Wait until all is learned, and the console has done with what it was asked."""
     settle([service])
     used = -1.0
     while True:
         now = used_s(service.pid)
-        if now[CONSOLE] + now[COMMANDS] - used <= QUIET_S:
+        if COMMANDS not in now and now[CONSOLE] - used <= QUIET_S:
             return
-        used = now[CONSOLE] + now[COMMANDS]
+        used = now[CONSOLE]
         time.sleep(1.0)
 
 
@@ -264,7 +286,7 @@ def measure_load(service: Service, table: Table, rounds: int, seconds: float) ->
         opened = looker.opened
 
     for arm, turns in found.items():
-        for what in (RANK, "Redis", CONSOLE, COMMANDS):
+        for what in (RANK, "Redis", CONSOLE):
             us = float(np.mean(of_process(turns, what)))
             table.add(f"{arm}: {what}, us a rank", f"{us:,.0f}", us)
     nobody, looked = found[NOBODY], found[LOOKED_AT]
@@ -319,6 +341,7 @@ def main() -> int:
             )
             more["first_paint_ms"] = paints
         if given.only in (None, "work"):
+            more["commands_s"] = measure_commands(service, table)
             more["work_us"] = measure_work(service, table)
         if given.only in (None, "load"):
             more["turn_us"] = measure_load(service, table, rounds, seconds)

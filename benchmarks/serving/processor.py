@@ -23,7 +23,7 @@ NAMES = (
     ("console", r"ServeReplica:console"),
     ("Serve's controller", r"ServeController"),
     ("Serve's proxies and keeper", r"ray::(Proxy|HAProxy|ServeReplica)"),
-    ("console's commands", r"end_with_parent"),
+    ("console's commands", r"office/beside\.py"),
     ("HAProxy", r"haproxy"),
     ("Redis", r"(valkey|redis)-server"),
     ("load generator", r"^wrk "),

@@ -5,11 +5,13 @@ So a page shows the very numbers that the command line gives.
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -17,6 +19,7 @@ from banditloop_client.schemas import ErrorBody, ErrorResponse
 from bandits.errors import BanditloopError, OfficeBusyError, StillWorkingError
 from serve_app.api.statuses import STATUS
 from serve_app.api.wire import encode
+from serve_app.host.forking import client
 
 AT_ONCE = 2
 MOST_WAITING = 16
@@ -30,17 +33,7 @@ PATIENCE_S = 25.0
 LONGEST_S = 600.0
 """How long a command may take before it is ended."""
 KINDS: Mapping[str, type[BanditloopError]] = {kind.code: kind for kind in STATUS}
-# The kernel ends a command whose office has died: nobody waits for it. It yields to the
-# office, which yields to requests.
-BANDITLOOP = (
-    sys.executable,
-    "-c",
-    (
-        "from serve_app.host.haproxy import end_with_parent; end_with_parent();"
-        " import os; os.nice(10);"
-        " from serve_app.cli.main import main; main()"
-    ),
-)
+BESIDE = Path(__file__).with_name("beside.py")
 _ERROR = re.compile(r"^error (\w+): (.*)$", re.MULTILINE)
 
 Command = tuple[str, ...]
@@ -57,6 +50,22 @@ class _Run:
     kept_until: float | None = None
 
 
+def program_of(forks: str | None) -> tuple[str, ...]:
+    """Return what runs a command of ``banditloop``.
+
+    A fork of a process that has imported everything begins at once; a Python of its own takes some
+    two seconds of processor time before it does anything.
+
+    Args:
+        forks: the name of the fork server's socket; None: there is none.
+    """
+    own = (sys.executable, "-P", str(BESIDE))
+    if forks is None:
+        return own
+    python, *rest = own
+    return (python, "-I", "-S", client.__file__, forks, *rest)
+
+
 class CommandRunner:
     """Runs commands, some at a time, each once for all who ask meanwhile.
 
@@ -67,7 +76,7 @@ class CommandRunner:
         self,
         environment: Mapping[str, str],
         *,
-        program: Sequence[str] = BANDITLOOP,
+        program: Sequence[str],
         at_once: int = AT_ONCE,
         kept_s: float = KEPT_S,
         patience_s: float = PATIENCE_S,
@@ -78,7 +87,7 @@ class CommandRunner:
 
         Args:
             environment: of the commands.
-            program: what runs them.
+            program: what runs them: see ``program_of``.
             at_once: how many run at a time.
             kept_s: how long an answer is kept at least, in seconds.
             patience_s: how long a caller waits.
@@ -151,14 +160,22 @@ class CommandRunner:
     async def _run(self, command: Command) -> Answered:
         async with self._room:
             self.started += 1
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment,
-            )
+            # The kernel ends a command whose other end of this is closed: see beside.py.
+            theirs, ours = os.pipe()
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._program,
+                    *command,
+                    stdin=theirs,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=self._environment,
+                )
+            except BaseException:
+                os.close(ours)
+                raise
+            finally:
+                os.close(theirs)
 
             try:
                 async with asyncio.timeout(self._longest_s):
@@ -166,6 +183,7 @@ class CommandRunner:
             except TimeoutError:
                 return _failure("overdue", f"it took more than {self._longest_s:g} s")
             finally:
+                os.close(ours)
                 if process.returncode is None:
                     with contextlib.suppress(ProcessLookupError):
                         process.kill()

@@ -15,7 +15,7 @@ from serve_app.api.wire import encode
 from serve_app.console.site import console_site
 from serve_app.host.json_logs import configure_logging
 from serve_app.host.loopback import keep_replica_on_loopback
-from serve_app.office.commands import PATIENCE_S, Answered, CommandRunner
+from serve_app.office.commands import PATIENCE_S, Answered, CommandRunner, program_of
 from serve_app.office.environment import command_environment
 from serve_app.office.errands import command_of, do_now
 from serve_app.settings import Settings
@@ -43,12 +43,12 @@ def _yield_to_others(niceness: int) -> None:
 class Office:
     """Answers what takes long, and serves the console. Wrapped by ``serve.ingress`` in app.py."""
 
-    def __init__(self, settings: Settings, api_url: str) -> None:
+    def __init__(self, settings: Settings, api_url: str, forks: str | None = None) -> None:
         configure_logging(settings.log_level)
         keep_replica_on_loopback()
         _yield_to_others(NICENESS)
         self._settings, self._api_url = settings, api_url
-        self._commands = CommandRunner(command_environment(settings))
+        self._commands = CommandRunner(command_environment(settings), program=program_of(forks))
         self._threads = ThreadPoolExecutor(THREADS, "errand")
 
     async def do(self, errand: str, policy: str, asked: Mapping[str, Any]) -> Answered:

@@ -79,8 +79,12 @@ def report_policy(options: ReportOptions) -> None:
 
     The uplift's interval holds at every look: look as often as you like, and stop when you like.
     """
-    # Arrow's own pool keeps much of what threads have freed; which it has is read at its import.
+    # Arrow's own pool keeps much of what threads have freed. Which it has is read at its import; a
+    # fork has imported it before.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
     from serve_app.cli.report.run import run_report
     from serve_app.cli.report.tables import policy_report_tables
     from simulator.report.page import policy_page
