@@ -17,8 +17,16 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
+_FLOAT, _TEXT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:str"
+_POWER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, as YAML does; PyYAML would drop the first."""
+    """Refuses a key that stands twice, as YAML does; PyYAML would drop the first.
+
+    And takes 1e-3 for a number, as YAML 1.2 and JSON do; to YAML 1.1, and so to PyYAML, it is a
+    text. The name of an entry stays one.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # A key that a merge brings in may be set again.
@@ -26,6 +34,8 @@ class _Loader(yaml.SafeLoader):
         seen: list[tuple[str, str]] = []
         for key in keys:
             if isinstance(key, yaml.ScalarNode):
+                if key.tag == _FLOAT and _POWER.match(key.value):
+                    key.tag = _TEXT
                 if (key.tag, key.value) in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"{key.value} stands twice", key.start_mark
@@ -33,6 +43,9 @@ class _Loader(yaml.SafeLoader):
                 seen.append((key.tag, key.value))
 
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(_FLOAT, _POWER, list("-+.0123456789"))
 
 
 def parse_yaml(text: str | bytes) -> Any:

@@ -240,6 +240,16 @@ def test_what_is_yaml_is_taken() -> None:
     assert parse_yaml("") is None
 
 
+def test_a_power_of_ten_is_a_number_and_the_name_of_an_entry_is_a_text() -> None:
+    """What JSON takes for a number is one, as ``1e-3`` is that people write for small ones."""
+    numbers = "[1e-3, -2E+5, .5e1, 1.e2, 1.5e3, 1.0e-3, '1e3', 1e, e3, 1e3x, 12]"
+    assert parse_yaml(numbers) == [
+        *(0.001, -2e5, 5.0, 100.0, 1500.0, 0.001),
+        *("1e3", "1e", "e3", "1e3x", 12),
+    ]
+    assert parse_yaml("{1e3: 1e3, 2: x}") == {"1e3": 1000.0, 2: "x"}
+
+
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "file.yaml"
     path.write_text(text)
