@@ -29,6 +29,8 @@ MAX_TEXT_BYTES = 100_000
 """Bytes of an item's metadata, all values together; and of the names and texts of its features."""
 MAX_VECTOR = 4_096
 """Numbers of a vector."""
+MAX_FLOAT32 = 3.4028234663852886e38
+"""The largest number of a vector: sources compare items in float32."""
 
 T = TypeVar("T")
 
@@ -149,7 +151,7 @@ def check_item(item: Item, target: str = "") -> Item:
 
 
 def check_new(item: Item, target: str = "") -> Item:
-    """Return the item, if it may come: it can be offered, and none of its features is a long text.
+    """Return the item, if it may come: it can be offered, and no text or number is too large.
 
     Of logs that earlier builds have written, whoever reads them asks ``check_item`` alone.
 
@@ -167,6 +169,11 @@ def check_new(item: Item, target: str = "") -> Item:
             " shown or searched belongs in metadata",
             f"{target}features",
         )
+    for name, vector in ({} if item.vectors is UNSET else item.vectors).items():
+        if max(map(abs, vector), default=0.0) > MAX_FLOAT32:
+            raise InvalidVectorError(
+                "a vector's numbers are float32, so up to 3.4e38", f"{target}vectors.{name}"
+            )
     return check_item(item, target)
 
 
@@ -189,7 +196,11 @@ def checked_patch(fields: bytes, item: Item) -> bytes:
     """
     patch = decode_patch(fields)
     changed = patch.features or {}
-    gone = tuple(f"{name}." for name, value in changed.items() if value is None)
+    # What takes the place of an object does so whole. Where a name has a value already, what begins
+    # like it has names of its own with dots in them.
+    gone = tuple(
+        f"{name}." for name, value in changed.items() if value is None or name not in item.features
+    )
     below = dict.fromkeys(name for name in item.features if name.startswith(gone))
     if below:
         patch = msgspec.structs.replace(patch, features={**below, **changed})

@@ -11,6 +11,8 @@ import json
 import re
 import sys
 import types
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
@@ -43,6 +45,9 @@ FeaturesPatch = dict[str, Value | None]
 UNIONS = frozenset({Union, types.UnionType})
 _ENTRY = "[...]"
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+ALIKE = 0.85
+"""How alike a name has to be to one that is meant: ``vector``, ``userId``."""
 _TIME = "a time is ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
 _NO_JSON: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"\x1f\x8b", "it is compressed by gzip, and bodies are sent as they are"),
@@ -92,7 +97,7 @@ def decode_body(body: bytes | msgspec.Raw, decoder: BodyDecoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        message, target = _readable(error)
+        message, target = _readable(error, decoder.type)
         if _ENTRY not in target:
             raise _refused(message, target) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -106,7 +111,7 @@ def decode_body(body: bytes | msgspec.Raw, decoder: BodyDecoder[T]) -> T:
     try:
         converted: T = msgspec.convert(_plain(raw, decoder.type, ""), decoder.type)
     except msgspec.ValidationError as error:
-        raise _refused(*_readable(error)) from error
+        raise _refused(*_readable(error, decoder.type)) from error
     return converted
 
 
@@ -279,25 +284,64 @@ def decode_query(raw: bytes, kind: type[T]) -> T:
     Raises:
         InvalidFieldError: a field is wrong, or not known; it names it.
     """
-    fields = dict(parse_qsl(raw.decode("ascii", "replace"), keep_blank_values=True))
+    fields = dict(parse_qsl(raw.decode(errors="replace"), keep_blank_values=True))
+    try:
+        parse_qsl(raw.decode(), errors="strict")
+    except UnicodeDecodeError as error:
+        unread = (name for name, value in fields.items() if "\ufffd" in name + value)
+        raise InvalidFieldError(
+            f"it is not UTF-8 ({error.reason}): quote the bytes of UTF-8, as of ä %C3%A4",
+            next(unread, "query"),
+        ) from error
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidFieldError(*_readable(error)) from error
+        raise InvalidFieldError(*_readable(error, kind)) from error
 
 
-def _readable(error: Exception) -> tuple[str, str]:
+def _readable(error: Exception, kind: Any = None) -> tuple[str, str]:
     """Return the message of an error, and its path.
 
     The path of an unknown or missing field ends in its own name.
+
+    Args:
+        error: of msgspec.
+        kind: the type that was expected; where it is given, an unknown field is told of others.
     """
     message, _, where = str(error).partition(" - at `")
     target = where.rstrip("`").removeprefix("$")
     if field := _FIELD.search(message):
+        known = sorted(_fields_at(kind, target)) if "unknown" in message else []
+        meant = get_close_matches(field[1].lower(), known, 1, ALIKE)
+        message += f": did you mean {meant[0]}?" if meant else ""
+        message += f": there are {', '.join(known)}" if known and not meant else ""
         target += f".{field[1]}"
     if "datetime" in message:
         message = _TIME
     return message, target.removeprefix(".") or "body"
+
+
+def _fields_at(kind: Any, path: str) -> set[str]:
+    """Return the names of the fields that are known at a path.
+
+    Args:
+        kind: the type of the whole.
+        path: as errors have it, such as ``.items[0]``.
+    """
+    here: list[Any] = [msgspec.inspect.type_info(kind)] if kind is not None else []
+    for name, _ in [*_STEP.findall(path), ("", "")]:
+        either = [each for info in _bare(here) for each in getattr(info, "types", [info])]
+        every = _bare(either)
+        structs = [each for each in every if isinstance(each, msgspec.inspect.StructType)]
+        fields = {field.encode_name: field.type for each in structs for field in each.fields}
+        items = [each.item_type for each in every if hasattr(each, "item_type")]
+        here = [fields[name]] if name in fields else items
+    return set(fields)
+
+
+def _bare(infos: Iterable[Any]) -> list[Any]:
+    """Return types without what is said of them besides."""
+    return [getattr(each, "type", each) for each in infos]
 
 
 def _refused(message: str, target: str) -> InvalidInputError:
@@ -314,6 +358,8 @@ def _malformed(body: bytes, error: Exception) -> InvalidInputError:
         except (ValueError, RecursionError):
             target = None
         return NonFiniteNumberError("a number is too large", target or "body")
+    if not body.strip():
+        return MalformedBodyError("there is no body: send JSON", "body")
     reason = next((why for begins, why in _NO_JSON if body.startswith(begins)), str(error))
     if "truncated" in reason and _HALF.search(body):
         reason = "an escape such as \\ud83d needs the other half of its pair behind it"

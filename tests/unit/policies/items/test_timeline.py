@@ -127,7 +127,10 @@ def test_changes_of_an_entry_are_made_in_their_order():
 
 
 def test_a_patch_takes_maps_away_and_with_a_feature_what_is_below_it():
-    """As an object that is null takes its members along; what the log holds names each of them."""
+    """As an object that is null takes its members along; what the log holds names each of them.
+
+    So does an object in whose place a value comes.
+    """
     log = MemoryItems()
     sizes = {"size": 1.0, "size.cm": 2.0, "size.in": 3.0, "sizes": 4.0, "t.0": 5.0, "t.1": 6.0}
     item = Item("a", sizes, {"title": "A"}, vectors={"v": [1.0]}, hidden=True)
@@ -135,6 +138,8 @@ def test_a_patch_takes_maps_away_and_with_a_feature_what_is_below_it():
     for sent, left in (
         ({"size": None}, {"sizes": 4.0, "t.0": 5.0, "t.1": 6.0}),
         ({"t": None, "t.0": 9.0}, {**sizes, "t.0": 9.0, "t.1": None}),
+        ({"t": "round"}, {**sizes, "t": "round", "t.0": None, "t.1": None}),
+        ({"size": 8.0}, {**sizes, "size": 8.0}),  # the others are names with dots in them
     ):
         made = checked_patch(encode_item(ItemPatch(features=sent)), item)
         assert patched(item, decode_patch(made)).features == {

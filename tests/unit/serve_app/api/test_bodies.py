@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import FakeService, fresh_ranker
 
-from banditloop_client.schemas import CatalogueRequest, ItemPatch
+from banditloop_client.schemas import (
+    CatalogueRequest,
+    ItemPatch,
+    ItemRequest,
+    ItemsRequest,
+    RewardRequest,
+)
 from bandits.errors import (
     InvalidFieldError,
     InvalidInputError,
@@ -252,6 +258,22 @@ def test_a_number_that_no_float_holds_is_named_as_well(number, body, where):
     with pytest.raises(NonFiniteNumberError) as caught:
         decode_body((body % number).encode(), rank)
     assert caught.value.target == where
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "says"),
+    [
+        (ItemRequest, {"price": 3}, "price`: there are available_from, available_until, features"),
+        (ItemRequest, {"vector": [1]}, "`vector`: did you mean vectors"),
+        (ItemsRequest, {"items": [{"id": "a"}, {"id": "b", "Features": {}}]}, "mean features"),
+        (RankRequest, {"actions": [{"id": "a", "feature": {}}]}, "mean features"),
+        (RankRequest, {"context": {"a": [1, 2]}, "userId": "u"}, "mean user_id"),
+        (RewardRequest, {"reward": 1}, "there are action_id"),
+    ],
+)
+def test_of_a_field_that_is_none_it_is_said_which_there_are_or_which_was_meant(kind, body, says):
+    with pytest.raises(InvalidFieldError, match=says):
+        decode_body(json.dumps(body).encode(), msgspec.json.Decoder(kind))
 
 
 def test_a_feature_at_the_bound_can_be_crossed():

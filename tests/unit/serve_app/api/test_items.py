@@ -132,6 +132,14 @@ BAD = {
         "body_too_large",
         "body",
     ),
+    "a number that no float32 is": (
+        "PUT",
+        "/a",
+        {"vectors": {"v": [1, -1e39]}},
+        422,
+        "invalid_vector",
+        "vectors.v",
+    ),
     "times that contradict": (
         "PUT",
         "/a",
@@ -154,6 +162,16 @@ BAD = {
     "an item that is not there": ("GET", "/a", None, 404, "unknown_item", "item_id"),
     "no page": ("GET", "?limit=0", None, 422, "invalid_field", "limit"),
     "a page without end": ("GET", "?limit=all", None, 422, "invalid_field", "limit"),
+    "a question that is not UTF-8": (
+        "GET",
+        "?contains=%FF",
+        None,
+        422,
+        "invalid_field",
+        "contains",
+    ),
+    "half of a character": ("GET", "?limit=2&after=%C3", None, 422, "invalid_field", "after"),
+    "no body": ("PUT", "/a", b"", 400, "malformed_json", "body"),
     "an unknown question": ("GET", "?before=a", None, 422, "invalid_field", "before"),
     "another method": ("DELETE", "", None, 405, "method_not_allowed", "method"),
 }
