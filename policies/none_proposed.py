@@ -12,6 +12,8 @@ from policies.offered import Offered
 from policies.rules.ruling import Admission
 from policies.sources.base import SourceRequest
 
+NOTHING_PROPOSED = (NoCandidatesError, UnknownUserError)
+"""Nothing is left to choose from for a user: such as who has turned to every item there is."""
 NO_ROW = np.zeros(1, np.intp)
 """The row of an item of which filters know nothing."""
 MOST_REASONS = 3

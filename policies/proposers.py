@@ -11,7 +11,7 @@ import msgspec
 from bandits.errors import EmptyActionsError, InvalidFieldError, NoCandidatesError
 from policies.asker import Asker, asked_of_sources
 from policies.candidate_pool import NOTHING, Pool
-from policies.none_proposed import why_nothing
+from policies.none_proposed import NOTHING_PROPOSED, why_nothing
 from policies.offered import Offered, OfferedNow
 from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
@@ -61,7 +61,7 @@ class Proposers(OfferedNow):
 
         # Sources propose items that are over, too: if too few others are left, they are told of all
         # at once.
-        with contextlib.suppress(NoCandidatesError):
+        with contextlib.suppress(*NOTHING_PROPOSED):
             pool, now, ruling = await self._pool(request, asker, offered)
             if pool is NOTHING or len(pool.ids) >= request.slots:
                 return pool, now, ruling

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import ArtifactError, NoCandidatesError
+from bandits.errors import ArtifactError
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.artifacts.prior import MAX_ROWS, PriorDecision, PriorRows
@@ -23,6 +23,7 @@ from policies.data.coded import UNTIMED, CodedEvents
 from policies.data.data_set import DataSet
 from policies.data.items import catalogue_items
 from policies.items.catalogue import Catalogue
+from policies.none_proposed import NOTHING_PROPOSED
 from policies.ranker import Ranker
 from policies.requests import Item, RankRequest
 from policies.sources import load_sources
@@ -135,7 +136,7 @@ def make_prior(
                 pool = ask(
                     ranker.scored_pool(RankRequest(user_id=user_id, context=context), catalogue)
                 )
-            except NoCandidatesError:
+            except NOTHING_PROPOSED:
                 continue
             if count + len(pool.ids) > max_rows:
                 break

@@ -19,7 +19,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from bandits.errors import BanditloopError, DataSetError, InvalidFieldError, NoCandidatesError
+from bandits.errors import BanditloopError, DataSetError, InvalidFieldError
 from bandits.rl.feature_schema import FeatureSchema
 from bandits.types import Float64
 from bandits.values import FeatureMap
@@ -29,6 +29,7 @@ from policies.artifacts.source_artifact import Artifact
 from policies.data.coded import UNTIMED, CodedEvents
 from policies.data.data_set import DataSet
 from policies.items.catalogue import Catalogue
+from policies.none_proposed import NOTHING_PROPOSED
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources import load_sources
@@ -176,7 +177,7 @@ class DataSetSessions:
         request = RankRequest(user_id=self.users[row], history=list(history), exclude=list(shown))
         try:
             pool = self._ask(self._ranker.pool(request))
-        except NoCandidatesError:
+        except NOTHING_PROPOSED:
             return []
         columns = {name: column.tolist() for name, column in pool.scores.items()}
         return [

@@ -11,13 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from bandits.errors import EmptyActionsError, NoCandidatesError, SourceError, UnknownUserError
+from bandits.errors import EmptyActionsError, SourceError
 from bandits.log.records import DecisionRecord
 from bandits.types import Float32
 from bandits.values import FeatureMap
 from policies.artifacts.profiles import Profiles, halves_of, take_rows_of
 from policies.artifacts.source_artifact import Artifact
 from policies.items.catalogue import Catalogue
+from policies.none_proposed import NOTHING_PROPOSED
 from policies.pseudonyms import pseudonym
 from policies.ranker import Ranker
 from policies.requests import RankRequest
@@ -31,7 +32,7 @@ Without = tuple[str, ...]
 """Names a blend by the sources that are left out of it."""
 SALT: Final = b"blends"
 """The salt of pseudonyms that are never written."""
-SILENT: Final = (NoCandidatesError, UnknownUserError, SourceError, EmptyActionsError)
+SILENT: Final = (*NOTHING_PROPOSED, SourceError, EmptyActionsError)
 """Nothing is proposed to a user by any source of a blend."""
 
 

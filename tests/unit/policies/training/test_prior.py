@@ -128,3 +128,14 @@ def test_contexts_are_the_columns_that_a_caller_can_send(tmp_path):
     assert contexts_of(data)["u001"] == {"group": "b", "age": 30.0}
     assert data.coded().weight.min() < 0.5
     assert (weights_as_rewards(data.coded(), options) == 1.0).all()
+
+
+def test_who_has_turned_to_every_item_keeps_nobody_else_from_being_learned_from():
+    rows = [("staff", f"i{at % ITEMS}", 1.0, "view", at) for at in range(3 * ITEMS)]
+    rows += [
+        (f"u{user}", f"i{(2 * at + user) % ITEMS}", 1.0, "view", 8 * at)
+        for user in range(USERS)
+        for at in range(EACH)
+    ]
+    prior = made(coded_events(rows))
+    assert (prior.users, prior.reason) == (USERS, "")

@@ -55,6 +55,11 @@ def world(folder):
     return data_set_sessions(folder, (), 0)
 
 
+def test_nothing_is_shown_to_who_has_seen_every_item(world):
+    assert world.proposed(0, (), ())
+    assert world.proposed(0, (), world.catalogue.ids) == []
+
+
 def test_it_is_an_environment_whose_columns_are_of_one_size(folder):
     env = gym.make(ENV_ID, world="data", data=folder).unwrapped
     check_env(env)
