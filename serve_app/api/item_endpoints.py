@@ -31,7 +31,7 @@ async def put_item(call: Call[schemas.ItemRequest]) -> schemas.ItemsVersion:
 
 
 async def put_items(call: Call[ManyItems]) -> schemas.ItemsVersion:
-    """Put many items; all are put, or none is."""
+    """Put many items; none is put where one is refused."""
     count = len(call.request)
     if not 0 < count <= schemas.MAX_ITEMS:
         raise TooManyItemsError(f"1 to {schemas.MAX_ITEMS:,} items at once, not {count:,}", "items")

@@ -26,7 +26,7 @@ from policies.items.changes import check_new, checked_patch
 from policies.items.listing import ItemListing
 from policies.items.timeline import ItemTimeline, RefusedChange
 from policies.requests import Item
-from serve_app.store.blobs.parts import read_blob_async, write_blob_async
+from serve_app.store.blobs.parts import PART, read_blob_async, write_blob_async
 from serve_app.store.clients import FAILURES, AsyncRedis
 from serve_app.store.event_log import FIELD, LogWriter
 from serve_app.store.items.bases import FIELDS, ItemsBase, append_base
@@ -39,6 +39,8 @@ READ_BYTES = 1 << 20
 """About as much at a time: an entry may hold 10,000 items."""
 CHANGES_PER_TURN = 50
 """How many items change before requests get their turn: some thousandths of a second."""
+TOGETHER = 4 * PART
+"""So many bytes of changes are one message to Redis, all or none of which it takes."""
 REMEMBERED = 5_000
 """Changes for which a version is remembered at least: decisions that are being made use it."""
 
@@ -310,9 +312,10 @@ class ReplicaItems:
     # Changing
 
     async def change(self, changes: Sequence[ItemChange]) -> ItemsVersion:
-        """Append changes, all or none; return the version that they have made.
+        """Append changes; return the version that they have made.
 
-        Many are several entries: whoever applies them has its turns in between.
+        Where one is refused, none is appended. Many are several entries: whoever applies them has
+        its turns in between.
 
         Args:
             changes: those of several items are puts alone.
@@ -321,7 +324,7 @@ class ReplicaItems:
             UnknownItemError: an item to patch or to delete is not there.
             InvalidInputError: the item would be none.
             NotReadyError: the log has not begun.
-            LogUnavailableError: not known to be logged.
+            LogUnavailableError: not known of all that they are logged.
         """
         if not self.begun or any(change.op != "put" for change in changes):
             await self.catch_up()
@@ -335,12 +338,18 @@ class ReplicaItems:
         return outcomes[-1].version
 
     async def _append(self, made: Sequence[ItemChange]) -> list[str]:
-        """Append changes, all or none; return the positions of the entries."""
-        some = range(0, len(made), CHANGES_PER_TURN)
-        records = [ItemsRecord(list(made[at : at + CHANGES_PER_TURN])) for at in some]
+        """Append changes; return the positions of the entries.
+
+        Of up to TOGETHER bytes Redis takes all or none. More would hold up whoever else writes:
+        they are several messages, and where one fails, those before it stay.
+        """
+        records = [ItemsRecord(each) for each in _parts(made, CHANGES_PER_TURN)]
         if len(records) == 1:
             return [await self._writer.append(self._keys.log, records[0])]
-        return await self._writer.append_together(self._keys.log, records)
+
+        if sum(len(change.fields) for change in made) <= TOGETHER:
+            return await self._writer.append_together(self._keys.log, records)
+        return [await self._writer.append(self._keys.log, record) for record in records]
 
     def _of_item(self, change: ItemChange) -> ItemChange:
         """Return a change of an item that is there, as it is appended.
@@ -433,6 +442,24 @@ def _raise(refused: RefusedChange, timeline: ItemTimeline) -> NoReturn:
     if timeline.item(refused.id) is None:
         raise UnknownItemError(f"there is no item {refused.id!r}", "item_id")
     raise InvalidFieldError(refused.reason, "item")
+
+
+def _parts(changes: Sequence[ItemChange], most: int) -> Iterator[list[ItemChange]]:
+    """Yield changes in their order, in lists of about a megabyte at most.
+
+    Args:
+        changes: there is one at least.
+        most: how many a list has at most.
+    """
+    part: list[ItemChange] = []
+    size = 0
+    for change in changes:
+        if part and (len(part) == most or size + len(change.fields) > PART):
+            yield part
+            part, size = [], 0
+        part.append(change)
+        size += len(change.fields)
+    yield part
 
 
 def _checked(items: Sequence[Item]) -> Catalogue:

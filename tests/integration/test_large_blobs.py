@@ -14,6 +14,7 @@ from bandits.errors import MissingBlobError
 from bandits.log.codec import digest, encode
 from bandits.log.records import ItemsRecord
 from policies.items.catalogue import Catalogue, Item
+from serve_app.replica.items import ReplicaItems
 from serve_app.store.blobs.parts import (
     PART,
     UNNAMED_S,
@@ -22,10 +23,10 @@ from serve_app.store.blobs.parts import (
     write_blob,
     write_blob_async,
 )
-from serve_app.store.event_log import RedisLog
+from serve_app.store.event_log import LogWriter, RedisLog
 from serve_app.store.items.bases import read_base
 from serve_app.store.items.history import ItemsHistory
-from serve_app.store.keys import ItemsKeys
+from serve_app.store.keys import ItemsKeys, Keys
 from serve_app.workers.items_leader import ItemsLeader
 
 KEYS = ItemsKeys("shop")
@@ -41,12 +42,11 @@ def unfinished(client: redis.Redis) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def nothing_long(client: redis.Redis):
+def nothing_long(client: redis.Redis, *, answers: bool = True):
     """Have the server hang up on whoever sends it, or is to be sent, 1.5 MB at once."""
-    bounds = {
-        "client-query-buffer-limit": 3 * PART // 2,
-        "client-output-buffer-limit": f"normal {3 * PART // 2} 0 0",
-    }
+    bounds = {"client-query-buffer-limit": 3 * PART // 2}
+    if answers:
+        bounds["client-output-buffer-limit"] = f"normal {3 * PART // 2} 0 0"
     before = {name: client.config_get(name)[name] for name in bounds}
     for name, bound in bounds.items():
         client.config_set(name, bound)
@@ -72,6 +72,27 @@ async def test_no_command_and_no_answer_is_long_however_large_a_blob_is(client, 
         assert RedisLog(client, KEYS).blob(digest(data)) == data
         await write_blob_async(async_client, KEYS, digest(other), other)
         assert await read_blob_async(async_client, KEYS, digest(other)) == other
+
+
+@pytest.mark.one_server
+async def test_neither_are_those_of_many_large_items_that_are_put_at_once(client, async_client):
+    """They are entries of a megabyte each, in the order in which they were sent."""
+    ItemsLeader(client, KEYS, ItemsHistory(client, KEYS, None)).begin(Catalogue(), None)
+    replica = ReplicaItems(
+        async_client,
+        LogWriter(async_client),
+        KEYS,
+        lambda *_: None,
+        older=Keys("shop"),
+        brought=False,
+    )
+    items = [Item(f"i{n:02}", metadata={"text": "x" * 90_000}) for n in range(60)]
+    with nothing_long(client, answers=False):
+        version = await replica.change([put(item) for item in [*items, Item("i00")]])
+    assert version.items == len(items)
+    assert replica.timeline.item("i00") == Item("i00")
+    assert replica.timeline.item("i59") == items[-1]
+    assert client.xlen(KEYS.log) == 1 + 6
 
 
 @pytest.mark.parametrize("size", SIZES)

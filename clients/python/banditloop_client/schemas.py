@@ -125,7 +125,7 @@ class ItemRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ItemsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Up to 10,000 items, each put in the place of what has its id; all are, or none is."""
+    """Up to 10,000 items, each put in the place of what has its id; none, where one is refused."""
 
     items: Annotated[
         list[Item], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_ITEMS})
