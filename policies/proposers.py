@@ -17,6 +17,7 @@ from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Ruling
 from policies.rules.sent import SentItems
+from policies.rules.turns import own_turn
 from policies.similar import similar_items
 from policies.source_answers import MORE, SourceAnswers
 from policies.sources.base import Candidates, ImmediateSource, Passes, SourceRequest
@@ -159,6 +160,7 @@ class Proposers(OfferedNow):
                 if isinstance(each, ImmediateSource)
             }
             answers.update(await asking)
+            await own_turn()  # many may have been answered at once
         finally:
             asking.cancel()
         return {each.name: answers[each.name] for each in sources.proposing}

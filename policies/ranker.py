@@ -192,6 +192,10 @@ class Ranker:
         made = await self._pool(request, asker)
         return self._decider.decide(self._ready(), request, asker, *made)
 
+    async def read_filter(self, where: str | None) -> None:
+        """Read a request's filter before its decision is made; see ``RuledItems.read_ahead``."""
+        await self.proposers.read_filter(where)
+
     def rank_together(
         self, requests: Sequence[RankRequest], known: Sequence[object]
     ) -> list[DecisionRecord | None]:

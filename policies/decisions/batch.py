@@ -1,6 +1,8 @@
 """The decisions of a batch: most are made together, and the rest one by one."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -8,9 +10,10 @@ from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord
 from policies.profiles.known_user import KnownUser
 from policies.requests import RankRequest
+from policies.rules.turns import TURN_S, next_turn
 
-PER_TURN, AT_ONCE = 16, 64
-"""How many decisions are made one by one, or together, before others get their turn."""
+AT_ONCE = 64
+"""How many decisions are made together before others get their turn."""
 LEAST = 4
 """Fewer are made one by one: to make one with others costs as much as two, and then little more."""
 Known = KnownUser | BanditloopError | None
@@ -24,6 +27,10 @@ class RanksBatches(Protocol):
 
     async def rank(self, request: RankRequest, known: KnownUser | None = None) -> DecisionRecord:
         """Make one decision, or say what is wrong with it."""
+        ...
+
+    async def read_filter(self, where: str | None) -> None:
+        """Read a request's filter before its decision is made."""
         ...
 
     def rank_together(
@@ -66,17 +73,51 @@ async def decide_all(
     for at, one in zip(read, again, strict=True):
         made[at] = one
 
-    # Whoever asks a source waits for it: those wait at the same time.
     left = [at for at in left if made[at] is None]
-    waiting = [at for at in left if asked[at].actions is None]
-    answers = await asyncio.gather(*(_alone(ranker, asked[at], known[at]) for at in waiting))
-    for at, answer in zip(waiting, answers, strict=True):
+    alone = _one_by_one(ranker, [asked[at] for at in left], [known[at] for at in left])
+    for at, answer in zip(left, await alone, strict=True):
         made[at] = answer
-    for number, at in enumerate([at for at in left if asked[at].actions is not None], start=1):
-        if number % PER_TURN == 0:
-            await asyncio.sleep(0)
-        made[at] = await _alone(ranker, asked[at], known[at])
     return [one for one in made if one is not None]
+
+
+async def _one_by_one(
+    ranker: RanksBatches, requests: Sequence[RankRequest], known: Sequence[Known]
+) -> list[DecisionRecord | BanditloopError]:
+    """Decide each request by itself, in turns with others that wait for the event loop.
+
+    Whoever asks a source may wait for it: those wait at the same time. They begin one after the
+    other, as most sources wait for nobody.
+    """
+    made: list[DecisionRecord | BanditloopError | None] = [None] * len(requests)
+    waiting: dict[int, asyncio.Task[DecisionRecord | BanditloopError]] = {}
+    try:
+        for at, request in enumerate(requests):
+            if request.actions is None:
+                await _read_filter(ranker, request)
+                waiting[at] = asyncio.create_task(_alone(ranker, request, known[at]))
+                await next_turn()
+
+        began_s = time.thread_time()
+        for at, request in enumerate(requests):
+            if request.actions is not None:
+                if time.thread_time() - began_s > TURN_S:
+                    await next_turn()
+                    began_s = time.thread_time()
+                made[at] = await _alone(ranker, request, known[at])
+
+        for at, task in waiting.items():
+            made[at] = await task
+    finally:
+        for task in waiting.values():
+            task.cancel()
+    return [one for one in made if one is not None]
+
+
+async def _read_filter(ranker: RanksBatches, request: RankRequest) -> None:
+    """Have a request's filter read, so that a batch has one read at a time, and others theirs."""
+    if request.filter is not None:
+        with contextlib.suppress(BanditloopError):  # the decision says it
+            await ranker.read_filter(request.filter)
 
 
 async def _together(
@@ -87,7 +128,7 @@ async def _together(
     made: list[DecisionRecord | None] = []
     for begin in range(0, len(requests), AT_ONCE):
         if begin:
-            await asyncio.sleep(0)
+            await next_turn()
         part = slice(begin, begin + AT_ONCE)
         made += ranker.rank_together(requests[part], known[part])
     return made

@@ -1,7 +1,7 @@
 """Filters: what may be chosen, decided before anything has a probability."""
 
-from functools import lru_cache
-from typing import Any, Literal
+from collections import OrderedDict
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -11,8 +11,9 @@ from policies.rules.values import Holds
 
 MOST_OF_A_REQUEST = 2_000
 """Characters of a request's filter: one of so many is read in some 50 ms."""
-REMEMBERED = 256
-"""Filters of requests that stay compiled."""
+REMEMBERED: Final = 256
+"""Filters that stay compiled."""
+_COMPILED: Final = OrderedDict[tuple[str, str, bool], "Filter"]()
 
 
 class FilterRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +62,6 @@ class Filter:
         return np.logical_not(found.no) if self.admits_unknown else found.yes
 
 
-@lru_cache(REMEMBERED)
 def compiled_filter(where: str, target: str, *, admits_unknown: bool) -> Filter:
     """Return a filter; one that was compiled of late is not compiled again.
 
@@ -73,4 +73,22 @@ def compiled_filter(where: str, target: str, *, admits_unknown: bool) -> Filter:
     Raises:
         SpecError: it is no condition.
     """
-    return Filter(where, target, admits_unknown=admits_unknown)
+    name = where, target, admits_unknown
+    found = _COMPILED.pop(name, None)  # whoever is asked for is the newest
+    if found is None:
+        found = Filter(where, target, admits_unknown=admits_unknown)
+    _COMPILED[name] = found
+    while len(_COMPILED) > REMEMBERED:
+        _COMPILED.popitem(last=False)
+    return found
+
+
+def is_compiled(where: str, target: str, *, admits_unknown: bool) -> bool:
+    """Return whether a filter was compiled of late.
+
+    Args:
+        where: the condition.
+        target: the field that it is in.
+        admits_unknown: see ``Filter``.
+    """
+    return (where, target, admits_unknown) in _COMPILED

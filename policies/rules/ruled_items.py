@@ -1,6 +1,7 @@
 """The items of a policy as its rules see them."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, islice
@@ -17,7 +18,7 @@ from bandits.values import FeatureMap
 from policies.rules.columns import Bools, ItemColumns
 from policies.rules.conditions import CompiledCondition
 from policies.rules.expressions import abbreviated
-from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter
+from policies.rules.filters import MOST_OF_A_REQUEST, Filter, compiled_filter, is_compiled
 from policies.rules.pages.vectors import PageVectors
 from policies.rules.policy_rules import PolicyRules
 from policies.rules.quotas.prices import GroupPrices
@@ -34,6 +35,8 @@ QUICK: Final = 100
 """Characters of a request's filter that are read in some milliseconds."""
 _READER: Final = ThreadPoolExecutor(1, "read-filter")
 """One thread: several would take all turns from the one that answers requests."""
+SWITCH_S: Final = 0.0002
+"""After how long that thread gives way: Python's 5 ms are waited for after each look at sockets."""
 PART: Final = 10_000
 """Items looked at together: in between, the thread that answers requests gets its turns."""
 
@@ -207,8 +210,20 @@ class RuledItems:
         Raises:
             InvalidFieldError: as ``own_filter`` does.
         """
-        if where is not None and QUICK < len(where) <= MOST_OF_A_REQUEST:
-            await asyncio.get_running_loop().run_in_executor(_READER, self.own_filter, where)
+        rule = self.rules.filter_rule
+        if where is None or rule is None or not QUICK < len(where) <= MOST_OF_A_REQUEST:
+            return
+        if not is_compiled(where, "filter", admits_unknown=rule.unknown == "admit"):
+            await asyncio.get_running_loop().run_in_executor(_READER, self._read, where)
+
+    def _read(self, where: str) -> None:
+        """Read a filter in a thread that gives way soon and often."""
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, usual_s))
+        try:
+            self.own_filter(where)
+        finally:
+            sys.setswitchinterval(usual_s)
 
     def admits(self, rows: NDArray[np.intp], asked: Asked) -> Bools:
         """Return which items may be chosen, bool[n].

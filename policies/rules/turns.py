@@ -6,6 +6,7 @@ one of each.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ TURN_S: Final = 0.001
 """How long the event loop is held, about; longer only where a single thing takes that long."""
 LEAST: Final = 64
 MOST: Final = 65_536
-_LONG: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]()
+_TURNS: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Turns"]()
 FASTER: Final = 4
 """A part is at most so many times as large as the one before."""
 
@@ -38,7 +39,7 @@ async def in_turns(count: int, first: int, look: Callable[[int, int], Any]) -> B
     at, size, held_s, turn_s, least_s = 0, first, 0.0, TURN_S, 0.0
     while at < count:
         if held_s >= turn_s:
-            await _next_turn()
+            await next_turn()
             held_s = 0.0
         until = min(at + size, count)
         found[at:until], took_s = _timed(look, at, until)
@@ -54,13 +55,43 @@ async def in_turns(count: int, first: int, look: Callable[[int, int], Any]) -> B
     return found
 
 
-async def _next_turn() -> None:
+async def next_turn() -> None:
     """Wait until all others that are ready have had a turn, and it is one's own."""
+    await asyncio.sleep(0)
+    await own_turn()
+
+
+async def own_turn() -> None:
+    """Wait for a turn of one's own; not at all if no other long work has the one that goes on."""
     loop = asyncio.get_running_loop()
-    if loop not in _LONG:
-        _LONG[loop] = asyncio.Lock()
-    async with _LONG[loop]:
-        await asyncio.sleep(0)
+    turns = _TURNS.get(loop)
+    if turns is None:
+        turns = _TURNS[loop] = _Turns()
+    if turns.is_taken:
+        waiting = loop.create_future()
+        turns.waiting.append(waiting)
+        await waiting
+    else:
+        turns.is_taken = True
+        loop.call_soon(turns.pass_on, loop)
+
+
+class _Turns:
+    """Passes of an event loop, each of which is the turn of one long work at most."""
+
+    def __init__(self) -> None:
+        self.is_taken = False
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def pass_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the next pass to whoever has waited the longest."""
+        while self.waiting:
+            first = self.waiting.popleft()
+            if not first.done():  # else whoever waited has left
+                first.set_result(None)
+                loop.call_soon(self.pass_on, loop)
+                return
+        self.is_taken = False
 
 
 def _timed(look: Callable[[int, int], Any], at: int, until: int) -> tuple[Any, float]:

@@ -1,6 +1,10 @@
 """A batch: whichever way a decision of it is made, it is the one that it would be by itself."""
 
+import asyncio
+from itertools import pairwise
+
 import msgspec
+import pytest
 from support.fakes import FakeSource, fresh_ranker
 
 from bandits.errors import BanditloopError, DuplicateActionError, InvalidFieldError, SourceError
@@ -70,3 +74,59 @@ async def test_few_decisions_are_made_one_by_one_and_who_is_wrong_is_not_asked_f
     assert [encode(each) for each in made[1:]] == [
         await by_itself(of, request) for request in requests[1:]
     ]
+
+
+class Waiting(FakeSource):
+    """Answers once all are waiting for it; from the start if there is nobody to wait for."""
+
+    def __init__(self, name: str, awaited: int) -> None:
+        super().__init__(name, {"a": 2.0, "b": 1.0})
+        self.awaited, self.there = awaited, asyncio.Event()
+
+    async def candidates(self, request, limit):
+        answer = await super().candidates(request, limit)
+        if len(self.requests) >= self.awaited:
+            self.there.set()
+        await self.there.wait()
+        return answer
+
+
+class Counted:
+    """A part of decisions, of which it is known how often one method was called."""
+
+    def __init__(self, part, method: str) -> None:
+        self.part, self.method, self.calls = part, method, 0
+
+    def __getattr__(self, name: str):
+        self.calls += name == self.method
+        return getattr(self.part, name)
+
+
+@pytest.mark.parametrize("awaited", [0, 40])
+async def test_others_have_their_turns_between_decisions_whose_sources_are_asked(awaited: int):
+    of = fresh_ranker(SPEC, [Waiting("cf", awaited)], Catalogue([Item("a"), Item("b")]))
+    decisions: list[Counted] = []
+
+    def around(part, name, *methods):
+        if name != "decide" or "decide_one" in methods:
+            return part
+        decisions.append(Counted(part, "decide"))
+        return decisions[0]
+
+    of.put_around_parts(around)
+    asked, decided = [0], [0]
+
+    async def others():
+        while True:
+            asked.append(len(of.proposers.offered.sources.proposing[0].requests))
+            decided.append(decisions[0].calls)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    requests = [whole(msgspec.json.decode(b"{}", type=BareRequest)) for _ in range(40)]
+    made = await decide_all(of, requests, [None] * 40, whole_or_error)
+    await asyncio.sleep(0)
+    task.cancel()
+    assert len(made) == decided[-1] == asked[-1] == 40
+    for counts in (asked, decided):
+        assert max(after - before for before, after in pairwise(counts)) <= 2

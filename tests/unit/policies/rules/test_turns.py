@@ -1,11 +1,13 @@
 """A filter holds the event loop for moments, however long it takes."""
 
 import asyncio
+import sys
 import time
 
 import numpy as np
+import pytest
 
-from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.ruled_items import SWITCH_S, Asked, RuledItems
 from policies.rules.turns import LEAST, in_turns
 from policies.spec import spec_of
 
@@ -97,3 +99,21 @@ async def test_a_hundred_questions_about_long_texts_are_answered_a_few_items_at_
     assert admitted.sum() == sum(
         any(f"x{k}" in text for k in range(where[:1_990].count("||"))) for text in texts.values()
     )
+
+
+async def test_a_long_filter_is_read_once_by_a_thread_that_gives_way_often():
+    rules = spec_of({"name": "home", "filter": {"where": "true", "fields": ["text"]}}).rules
+    assert rules is not None
+    items, usual_s = RuledItems(rules), sys.getswitchinterval()
+    intervals: list[float] = []
+
+    def noted(where):
+        intervals.append(sys.getswitchinterval())
+        return RuledItems.own_filter(items, where)
+
+    items.own_filter = noted
+    where = " || ".join(f"item.text.contains('read once {number}')" for number in range(9))
+    await asyncio.gather(items.read_ahead(where), items.read_ahead(f"!({where})"))
+    await items.read_ahead(where)
+    assert intervals == pytest.approx([SWITCH_S, SWITCH_S])
+    assert sys.getswitchinterval() == usual_s
