@@ -15,7 +15,7 @@ from policies.none_proposed import NOTHING_PROPOSED, why_nothing
 from policies.offered import Offered, OfferedNow
 from policies.requests import RankRequest
 from policies.rules.ruled_items import Asked, RuledItems
-from policies.rules.ruling import Ruling
+from policies.rules.ruling import Admission, Ruling
 from policies.rules.sent import SentItems
 from policies.rules.turns import own_turn
 from policies.similar import similar_items
@@ -122,8 +122,8 @@ class Proposers(OfferedNow):
         as_before = offered.all_follow and self.is_as_before(offered, changes)
         if as_before and not offered.offering.look_at_clock():
             return pool, self.offered, ruling
-        removed = {} if admission is None else admission.removed
-        kept, now, ruling = await self._still_offered(pool, request, asker, removed)
+        proposed_of = None if admission is None else (admission, offered, changes)
+        kept, now, ruling = await self._still_offered(pool, request, asker, proposed_of)
         kept = kept.without(() if ruling is None else ruling.placed)
         if not kept.ids:
             raise NoCandidatesError(
@@ -230,7 +230,11 @@ class Proposers(OfferedNow):
         return msgspec.structs.replace(larger, for_quotas=added)
 
     async def _still_offered(
-        self, pool: Pool, request: RankRequest, asker: Asker, removed: Mapping[str, None]
+        self,
+        pool: Pool,
+        request: RankRequest,
+        asker: Asker,
+        proposed_of: tuple[Admission, Offered, int] | None,
     ) -> tuple[Pool, Offered, Ruling | None]:
         """Return what of a pool may be offered now; the rest as ``pool`` does.
 
@@ -238,16 +242,18 @@ class Proposers(OfferedNow):
             pool: what was proposed.
             request: the decision's.
             asker: who asks.
-            removed: what filters have removed before.
+            proposed_of: what admitted the proposals, what was offered then, and as of which change;
+                None: there are no filters.
         """
         while True:
             now = self.now()
             changes, ruling = now.offering.changes, self.ruling(request, asker, now)
-            if ruling is None or ruling.admission is None:
+            if ruling is None or ruling.admission is None or proposed_of is None:
                 return pool.within(now.offering), now, ruling
 
             # Of what is no longer offered, filters have removed what is there all the same.
-            ruling.admission.go_on(removed)
+            before, then, at = proposed_of
+            ruling.admission.go_on(before, same_items=self.is_as_before(then, at))
             there = [at for at, item in enumerate(pool.ids) if item in now.offering.catalogue]
             known = pool.at(there) if now.offering.limits else pool
             kept = known.at((await ruling.admission.sift(known.ids)).tolist())

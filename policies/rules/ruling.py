@@ -53,10 +53,23 @@ class Admission:
         self._few: NDArray[np.intp] | None = None
         self._has_others = False
 
-    def go_on(self, removed: Mapping[str, None]) -> None:
-        """Go on from what was removed when the items may have been others."""
-        self.removed |= removed
-        self._has_others = True
+    def go_on(self, before: "Admission", *, same_items: bool) -> None:
+        """Go on from what was removed before.
+
+        Args:
+            before: what has removed it.
+            same_items: whether the items were then as they are now, so that whatever was removed
+                is refused now.
+        """
+        self.removed |= before.removed
+        moment = self._asked.now_ms
+        if not same_items or (moment != before._asked.now_ms and self._looks_at_time):  # noqa: SLF001 - one of its own
+            self._has_others = True
+
+    @property
+    def _looks_at_time(self) -> bool:
+        own = self._asked.filter
+        return self.items.rules.looks.time or (own is not None and own.condition.looks.time)
 
     async def look_at_all(self) -> None:
         """Find out once of every item whether it may be chosen, as sources will ask of many."""
@@ -86,7 +99,8 @@ class Admission:
     def removed_by_rule(self) -> dict[str, Removed]:
         """Return what is removed, each item under the first rule that refuses it.
 
-        The items may have changed since it was proposed: what is admitted now is not listed.
+        Where the items have changed since it was proposed, what is admitted now is not listed.
+        Where they have not, all that was removed is, so that the doctor sees what no rule refuses.
         """
         if not self.removed:
             return {}
@@ -94,7 +108,7 @@ class Admission:
         if self._asked.filter is None and not self._has_others:
             return {POLICY_FILTER: Removed(ids[:MAX_REMOVED], len(ids))}
         rows = self.items.rows(ids)
-        by_both = ~self.at(rows)
+        by_both = ~self.at(rows) if self._has_others else np.ones(len(ids), np.bool_)
         by_policy = by_both
         if self._asked.filter is not None:
             asked = msgspec.structs.replace(self._asked, filter=None)

@@ -266,11 +266,6 @@ def nothing_placed(self, *asked):
     return OnPage([], [])
 
 
-def removed_unasked(self):
-    """What was removed is listed as it was removed, whoever removed it."""
-    return {"filter.where": Removed(list(self.removed), len(self.removed))} if self.removed else {}
-
-
 RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
 
 
@@ -280,10 +275,7 @@ RECORD, SIFT, BOOSTS = Ruling.record, Admission.sift, Ruling.boosts
         ([(Admission, "sift", admits_all)], "not_admitted"),
         ([(Ruling, "record", boosts_unsaid)], "boosts"),
         ([(RuledItems, "change", sold_out_unheard)], "not_admitted"),
-        (
-            [(Admission, "sift", filtered_twice), (Admission, "removed_by_rule", removed_unasked)],
-            "not_refused",
-        ),
+        ([(Admission, "sift", filtered_twice)], "not_refused"),
         ([(Ruling, "boosts", other_state)], "boosts"),
         ([(RuledPage, "_likeness", all_alike)], "page"),
         ([(Placements, "on_page", nothing_placed)], "placed"),
