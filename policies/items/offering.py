@@ -12,6 +12,8 @@ from math import inf
 from banditloop_client.schemas import Item
 from policies.items.catalogue import Catalogue
 from policies.items.timeline import ItemTimeline, Offer
+from policies.rules.columns import ItemColumns
+from policies.rules.policy_rules import PolicyRules
 from policies.rules.ruled_items import RuledItems
 
 NAMED_BY = 100
@@ -117,8 +119,7 @@ class Offering:
 
     def feature_names(self) -> list[str]:
         """Return the names of features that some of the items have."""
-        some = (self.item(item_id) for item_id in islice(self.timeline, NAMED_BY))
-        return sorted({name for item in some if item is not None for name in item.features})
+        return feature_names(self.timeline)
 
     def rule_troubles(self) -> dict[str, str]:
         """Return by field of the spec what its rule asks of items and none of them can answer."""
@@ -217,3 +218,25 @@ def _next_ms(offer: Offer, now_ms: float) -> float:
     if offer.hidden or now_ms >= offer.until_ms:
         return inf
     return offer.until_ms if now_ms >= offer.from_ms else offer.from_ms
+
+
+def feature_names(timeline: ItemTimeline) -> list[str]:
+    """Return the names of features that some of the items have."""
+    some = (timeline.item(item_id) for item_id in islice(timeline, NAMED_BY))
+    return sorted({name for item in some if item is not None for name in item.features})
+
+
+def rule_troubles(rules: PolicyRules, timeline: ItemTimeline) -> dict[str, str]:
+    """Return by field of a spec what its rule asks of items and none of them can answer.
+
+    Args:
+        rules: the spec's.
+        timeline: the items; they are looked at until all is answered, mostly the first ones alone.
+    """
+    columns, troubles = ItemColumns(rules.item_fields), dict[str, str]()
+    for ids, values in timeline.values(rules.item_fields):
+        columns.load(ids, values)
+        troubles = rules.troubles(columns, lambda: feature_names(timeline))
+        if not troubles:
+            break
+    return troubles

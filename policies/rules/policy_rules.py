@@ -91,6 +91,11 @@ class PolicyRules:
                 found.setdefault(field, []).append(said)
         return {field: "; ".join(each) for field, each in found.items()}
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether any rule needs a feature of items."""
+        return any(next(iter(needs), None) is not None for _, needs in self._needs())
+
     def _needs(self) -> Iterator[tuple[str, Iterable[tuple[str, Kind | None]]]]:
         """Yield the features of items that rules need, by the rule's field in the spec."""
         for field, looks in self.looks_by_field.items():

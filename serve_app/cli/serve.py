@@ -154,6 +154,7 @@ def _run_until_signal(
     """Serve policies: see ``run_serve``."""
     from serve_app.admin.changes import notes_on_artifacts
     from serve_app.admin.preflight import demand_all
+    from serve_app.admin.ruled_features import notes_on_rules
     from serve_app.admin.wanted.specs import settled_at
     from serve_app.host.door import open_door
     from serve_app.runtime import serving, serving_on_cluster
@@ -186,7 +187,9 @@ def _run_until_signal(
             )
 
             notes = settled_at(started.settings, specs)[1]
-            for note in (*notes, *notes_on_artifacts(started.settings, started.specs)):
+            notes += notes_on_artifacts(started.settings, started.specs)
+            notes += notes_on_rules(started.settings, started.specs, started.specs)
+            for note in notes:
                 say(note)
             if address is None:
                 _answer_calls(started, running.enter_context(open_door(settings.data_dir)), signals)
@@ -276,6 +279,7 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
     from policies.spec import decode_spec
     from serve_app.admin.changes import ApplyAnswer, ApplyRequest, plan_changes, serve_artifact
     from serve_app.admin.preflight import notes_on_shadows
+    from serve_app.admin.ruled_features import notes_on_rules
     from serve_app.admin.wanted.specs import settled_at
     from serve_app.host.environment import run_yielding
 
@@ -285,8 +289,9 @@ def changed(service: "RunningService", asked: bytes) -> "Iterator[ApplyAnswer]":
         given = [decode_spec(bytes(spec)) for spec in request.specs]
         specs, notes = settled_at(service.settings, given)
         changes = run_yielding(lambda: plan_changes(service.settings, service.specs, specs))
+        ruled = run_yielding(lambda: notes_on_rules(service.settings, service.specs, specs))
         yield ApplyAnswer(changes)
-        for note in notes_on_shadows(specs):
+        for note in (*notes_on_shadows(specs), *ruled):
             yield ApplyAnswer(note=note)
         if request.dry_run:
             return
