@@ -148,11 +148,11 @@ class Decider:
             if self._baseline is None:
                 decision = draw(policy)
             else:
-                served = (
-                    Served("holdout", draw(policy))
-                    if held_out
-                    else self._baseline.serve(request, pool, event_id, slots)
-                )
+                # What cannot be served is refused of whoever is held out, too: else a caller's
+                # fault shows in some requests and not in others.
+                served = self._baseline.serve(request, pool, event_id, slots)
+                if held_out:
+                    served = Served("holdout", draw(policy))
                 decision, apprentice = served.decision, beside(served, draw, serving.policy)
         said = b"" if page is None else page.encoded(len(decision.chosen))
         short = short or _short(slots, decision, rule)

@@ -29,6 +29,8 @@ TOO_FEW_ROWS, ENOUGH_ROWS = 30.0, 100.0
 
 Below the first a standard error is itself a guess; from the second the normal limit is near.
 """
+NEARLY_ALL = 0.9
+"""Share of the rows that count from which on more exploration would add hardly any."""
 POSITIVES = 25.0
 """Fewer are too skewed for the normal limit: n > 25 G^2, G the skewness (Cochran 1977, 2.15)."""
 LARGEST_SHARE = 0.05
@@ -88,7 +90,9 @@ def _unreliable(rows: Diagnostics) -> str:
     elif missing <= UNSUPPORTED and rows.balance_p_value < FALSE_ALARM:
         reason = f"{_unbalanced(rows)}: {_suspect(rows)}; {CHECK_LOG}"
     elif rows.ess < TOO_FEW_ROWS:
-        reason = f"of {rows.n:,} rows only {rows.ess:.1f} count (effective sample size); {EXPLORE}"
+        reason = _few(rows) or (
+            f"of {rows.n:,} rows only {rows.ess:.1f} count (effective sample size); {EXPLORE}"
+        )
     elif rows.expected_ess < TOO_FEW_ROWS:
         reason = f"{_promised(rows)}; {EXPLORE}"
     return reason
@@ -105,7 +109,7 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
 
     # Rows that count are too few, or one of them counts too much.
     if rows.ess < ENOUGH_ROWS:
-        reason = (
+        reason = _few(rows) or (
             f"of {rows.n:,} rows only {rows.ess:.0f} count (effective sample size); use more of"
             f" the log, or {EXPLORE}"
         )
@@ -135,6 +139,12 @@ def _weak(rows: Diagnostics, stderr: float, *, weighted: bool) -> str:
             " interval may miss what has not come yet; use more of the log"
         )
     return reason
+
+
+def _few(rows: Diagnostics) -> str:
+    """Return that there are few rows, where nearly all of them count; else nothing."""
+    is_short = rows.n < ENOUGH_ROWS and rows.ess >= NEARLY_ALL * rows.n
+    return f"{rows.n:,} rows are few: use more of the log, or wait until it has more" * is_short
 
 
 def _suspicious(rows: Diagnostics) -> str:

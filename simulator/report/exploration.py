@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bandits.errors import BanditloopError
 from simulator.logs.rows import Piece
+from simulator.ope.diagnostics import ROUNDING
 from simulator.ope.targets import GreedyTarget, LoggingTarget
 from simulator.replay.evaluate import OpeQuestion, evaluate
 from simulator.report.report import ExplorationPrice
@@ -27,6 +28,10 @@ def exploration_price(pieces: Sequence[Piece]) -> ExplorationPrice:
     (comparison,) = found.comparisons
     result = comparison.result
     low, high = result.interval
-    return ExplorationPrice(
-        found.log.rows, result.difference, low, high, result.verdict, result.reason
+
+    # Where nothing is explored, as beside an apprentice, both are the same but for rounding.
+    earned = abs(found.log.mean_reward)
+    price, low, high = (
+        0.0 if abs(each) <= ROUNDING * earned else each for each in (result.difference, low, high)
     )
+    return ExplorationPrice(found.log.rows, price, low, high, result.verdict, result.reason)

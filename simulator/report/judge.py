@@ -57,7 +57,10 @@ def judge_policy(
     code = "log_untrusted"
     if not len(rows):
         code = "no_decisions"
-        message = f"no decision has a closed window; {rows.waiting.decisions:,} are open"
+        waiting = rows.waiting.decisions
+        message = "no decision was logged in this range"
+        if waiting:
+            message = f"no decision has a closed window; {waiting:,} are open"
     elif not any(signal.events for signal in rows.signals.values()):
         code, message = "no_rewards", f"{len(rows):,} decisions, and no reward event"
     elif float(rows.reward.min()) == float(rows.reward.max()):

@@ -18,7 +18,8 @@ class VerdictKind(NamedTuple):
 VERDICTS = {
     "no_decisions": VerdictKind(
         "no decision in the range has a closed window",
-        "wait until a window has closed (join.window_s), or choose an earlier --since",
+        "wait until a window has closed (join.window_s), choose an earlier --since, or see that"
+        " rank answers: what it refuses is not logged",
     ),
     "no_rewards": VerdictKind(
         "no reward event came in the range",
@@ -56,7 +57,8 @@ VERDICTS = {
     ),
     "holdout_empty": VerdictKind(
         "one of the two groups has no decision yet, or a single unit",
-        "wait for more users, or raise holdout.fraction",
+        "wait for more users, or bring holdout.fraction nearer to a half: of 0 nobody is held out,"
+        " of 1 everybody",
     ),
     "assignment_broken": VerdictKind(
         "users are not divided as the spec says, more than chance would",

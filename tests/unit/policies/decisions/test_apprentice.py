@@ -181,6 +181,12 @@ async def test_the_holdout_is_served_beside_an_apprentice_too():
     assert redraws(record, SALT)
 
 
+async def test_a_wrong_baseline_is_refused_of_whoever_is_held_out_too():
+    """Else a caller's fault would show in some requests, and in others not."""
+    with pytest.raises(InvalidFieldError, match="nobody"):
+        await decided(msgspec.structs.replace(SPEC, holdout=Holdout(1.0)), baseline="nobody")
+
+
 @pytest.mark.parametrize(
     ("raw", "target", "says"),
     [

@@ -171,6 +171,8 @@ def test_every_log_has_an_answer(tmp_path, code, changes):
     found = reported(tmp_path, log_of(**changes))
     assert found.verdict.code == code
     assert found.verdict.action == VERDICTS[code].action
+    if code == "no_decisions":
+        assert "no decision was logged" in found.verdict.message
     if code == "too_early":
         assert found.uplift.answer_s is found.uplift.worth_finding_s is None
     msgspec.json.encode(found)

@@ -108,6 +108,8 @@ def test_where_the_baseline_never_explores_nothing_is_claimed(tmp_path):
     assert math.isnan(worth.difference)
     assert (worth.low, worth.high) == (-math.inf, math.inf)
     assert worth.earned == pytest.approx(0.2, abs=0.06)
+    price = found.exploration
+    assert (price.price, price.low, price.high) == (0.0, 0.0, 0.0)  # and no rounding of it
     said = msgspec.json.decode(msgspec.json.encode(found))["apprentice"]
     assert said["value"] is None
     assert "is not known" in policy_page(found)
