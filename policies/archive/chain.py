@@ -18,15 +18,22 @@ import pyarrow as pa
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, has_reached, is_after, log_order
 from policies.archive.footers import said_header
-from policies.archive.layouts import METADATA, layout_fault, open_parquet, record_bytes
+from policies.archive.layouts import (
+    METADATA,
+    RowGroups,
+    layout_fault,
+    open_parquet,
+    record_bytes,
+    said_groups,
+)
 from policies.archive.listing import ListedFile, Listing
 from policies.archive.range_file import Range, RangeHeader
 from policies.storage import Storage
 
 ASKED_AT_ONCE = 16
 """Files of an object store that are asked at a time what they are."""
-FOOTERS, ENDS = 4, 1 << 14
-"""Files whose footers are kept decoded, and row groups whose last positions are."""
+FOOTERS = 4
+"""Files whose footers are kept decoded."""
 
 Item = TypeVar("Item")
 
@@ -44,11 +51,15 @@ class LookAgainError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A range file that was opened: what its name says, what it says of itself, its Parquet."""
+    """A range file that was opened: what its name says, what it says of itself, its Parquet.
+
+    ``groups``: what it says of its row groups, None in a file that says nothing of them.
+    """
 
     listed: ListedFile
     header: RangeHeader
     parquet: Any
+    groups: RowGroups | None
 
     @property
     def range(self) -> Range:
@@ -75,17 +86,14 @@ class RangeChain:
     Methods raise ArchiveError for a file that is damaged or missing, and OSError for an unreachable
     file system.
 
-    Attributes:
-        listing: which files there are.
-        ends: the last position of row groups that were read, by file and number.
+    ``listing``: which files there are.
     """
 
     def __init__(self, files: Storage, policy: str) -> None:
         self.listing = Listing(files)
-        self.ends: dict[tuple[ListedFile, int], str] = {}
         self._files = files
         self._policy = policy
-        self._footers: dict[ListedFile, tuple[Any, RangeHeader]] = {}
+        self._footers: dict[ListedFile, tuple[Any, RangeHeader, RowGroups | None]] = {}
 
     def past(self, after: str | None, through: str | None = None) -> Iterator[OpenFile]:
         """Yield each file that goes past a position, in order, without a gap (within ``resumed``).
@@ -189,7 +197,7 @@ class RangeChain:
             if known is not None:
                 with self.reading(listed):
                     parquet = open_parquet(source, known[0])
-                yield OpenFile(listed, known[1], parquet)
+                yield OpenFile(listed, known[1], parquet, known[2])
                 return
 
             with self.reading(listed):
@@ -200,22 +208,12 @@ class RangeChain:
             fault = fault or self._fault(listed, header)
             if fault is not None:
                 raise self.damaged(listed, fault)
+            with self.reading(listed):
+                groups = said_groups(parquet, header.range.last)
             # Other threads may do the same: a dictionary that is in place is not changed.
             kept = list(self._footers.items())[1 - FOOTERS :]
-            self._footers = {**dict(kept), listed: (parquet.metadata, header)}
-            yield OpenFile(listed, header, parquet)
-
-    def ended(self, listed: ListedFile, group: int, last: str) -> None:
-        """Note where a row group ends, so that whoever reads others of its columns need not look.
-
-        Args:
-            listed: the file.
-            group: which of its row groups, from 0.
-            last: the position of its last entry.
-        """
-        if len(self.ends) >= ENDS:
-            self.ends.clear()
-        self.ends[listed, group] = last
+            self._footers = {**dict(kept), listed: (parquet.metadata, header, groups)}
+            yield OpenFile(listed, header, parquet, groups)
 
     @contextlib.contextmanager
     def reading(self, listed: ListedFile, group: int | None = None) -> Iterator[None]:

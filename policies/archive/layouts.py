@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +17,8 @@ METADATA = b"banditloop"
 """The key of a file's header."""
 RECORD_BYTES = b"banditloop.record_bytes"
 """The key under which a file says how many bytes its records have in the stream; from layout 2."""
+GROUPS = b"banditloop.groups"
+"""The key under which a file says what its row groups hold, see RowGroups; from layout 5."""
 
 RECORD = pa.field("record", pa.binary(), nullable=False)
 CHECKSUM = pa.field("checksum", pa.uint32(), nullable=False)
@@ -82,7 +85,67 @@ def _coded(schema: pa.Schema) -> frozenset[str]:
 CODED_LEAVES = _coded(SCHEMA)
 """The columns of repeating texts in a file of the newest layout, by path."""
 _CODED_EVER = CODED_LEAVES.union(*map(_coded, SCHEMAS.values()))
+NUMBERED = frozenset({"slot", "slots", "actions", "chosen"})
+"""The columns of numbers that repeat; they are written as codes, as texts that repeat are."""
+ALREADY_SMALL = frozenset({"ms", "kind", "spec", "catalogue", "signal", "deferred"}) | NUMBERED
+"""The columns that their encoding makes small: compression would cost more than it saves."""
+IN_STEPS = "DELTA_BINARY_PACKED"
+"""The encoding of times, which grow."""
 STATISTICS = ["id", "ms", "seq", "kind", "reward", "spec", "snapshot_id", "catalogue", "user"]
+
+
+class RowGroups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file says of its row groups, so that nobody has to read it in them.
+
+    Attributes:
+        ends: the position of the last entry of each.
+        absent: the columns that are null in all rows of all of them.
+    """
+
+    ends: list[str]
+    absent: frozenset[str]
+
+
+def write_options(noise: frozenset[str]) -> dict[str, Any]:
+    """Return how the newest layout is written. The options decide about bytes.
+
+    Args:
+        noise: columns of numbers that do not get smaller by compression.
+    """
+    paths = {path: field.name for field in SCHEMA for path, _ in _leaves(field.name, field.type)}
+    numbered = {path for path, name in paths.items() if name in NUMBERED}
+    return {
+        "compression": {
+            path: "none" if name in ALREADY_SMALL | noise else "zstd"
+            for path, name in paths.items()
+        },
+        "use_dictionary": sorted(CODED_LEAVES | numbered),
+        "column_encoding": {"ms": IN_STEPS},
+        "write_statistics": STATISTICS,
+        "write_page_checksum": True,
+        "store_schema": False,
+    }
+
+
+def said_groups(parquet: Any, last: str) -> RowGroups | None:
+    """Return what an open file says of its row groups, None where it says nothing.
+
+    Args:
+        parquet: the open file.
+        last: the position of its last entry.
+
+    Raises:
+        ValueError: that is not true of any such file.
+    """
+    said = parquet.metadata.metadata.get(GROUPS)
+    if said is None:
+        return None
+    groups = msgspec.json.decode(said, type=RowGroups)
+    if len(groups.ends) != parquet.num_row_groups or groups.ends[-1:] != [last]:
+        raise ValueError("what it says of its row groups is of another file")
+    if not groups.absent <= set(COLUMNS.names):
+        raise ValueError("what it says of its row groups names no column")
+    return groups
 
 
 def open_parquet(source: Any, metadata: Any = None) -> Any:

@@ -16,7 +16,13 @@ from policies.archive.arrays import INT64_MAX
 from policies.archive.chain import OpenFile, RangeChain
 from policies.archive.columns import COLUMNS, UNDECODABLE, decoded
 from policies.archive.layouts import FORMAT, NEVER_SAID, SCHEMAS
-from policies.archive.parts.rebuild import FEW, ROWS, StoredEntries, stored_entries
+from policies.archive.parts.rebuild import (
+    FEW,
+    IN_PARTS,
+    ROWS,
+    StoredEntries,
+    stored_entries,
+)
 from policies.archive.parts.shapes import PLACED, misshapen, shape_of
 from policies.archive.parts.shredded import rows_of
 
@@ -135,7 +141,7 @@ class RangeRows:
             ArchiveError: a column contradicts the record that it is of.
         """
         for wanted in self._wanted(kinds):
-            yield from self._entries(wanted)
+            yield from self._entries(wanted, kinds)
 
     def stored(self, number: int, names: Sequence[str]) -> pa.RecordBatch:
         """Return columns of a whole row group as they are stored.
@@ -151,10 +157,12 @@ class RangeRows:
         """Return the entries of a whole row group, contradictory or not."""
         return list(self._made(number, lambda batch: batch))
 
-    def _entries(self, wanted: _Wanted) -> Iterator[StoredEntries]:
+    def _entries(
+        self, wanted: _Wanted, kinds: Collection[str] | None = None
+    ) -> Iterator[StoredEntries]:
         # Whoever begins within a row group mostly looks for what is near.
         at_first = FEW if wanted.first else ROWS
-        for entries in self._made(wanted.number, wanted.of, at_first):
+        for entries in self._made(wanted.number, wanted.of, at_first, kinds):
             if (changed := entries.changed()) is not None:
                 raise self._damaged(
                     f"the columns of entry {changed} are not those of its record", wanted.number
@@ -166,10 +174,14 @@ class RangeRows:
         number: int,
         part: Callable[[pa.RecordBatch], pa.RecordBatch],
         at_first: int = ROWS,
+        kinds: Collection[str] | None = None,
     ) -> Iterator[StoredEntries]:
         """Yield entries of a part of a row group, some at a time."""
         if self.layout == 1:
             yield StoredEntries.whole(part(self._read(number, ["id", "record"])))
+            return
+        if kinds is not None and IN_PARTS.isdisjoint(kinds):
+            yield StoredEntries.whole(part(self._read(number, ["id", "record", "checksum"])))
             return
 
         fields = [field for field in SCHEMAS[FORMAT] if field.name not in _ASIDE]
@@ -200,7 +212,8 @@ class RangeRows:
             # The kinds matter where some are asked for, and where some entries may be of none.
             by_kind = kinds is not None or self._may_hold(number, [UNDECODABLE])
             # Where all of it is asked for, and its end is known, nobody looks at the positions.
-            last = self._chain.ends.get((self._file.listed, number)) if is_within else None
+            said = self._file.groups
+            last = said.ends[number] if said is not None and is_within else None
             first_names = ["id", "kind"] if by_kind else ["id"] if last is None or not names else []
             known = self._read(number, list(dict.fromkeys([*first_names, *names])))
             first, end = 0, len(known)
@@ -223,8 +236,6 @@ class RangeRows:
                     if not mask.true_count:
                         continue
             last = last or known["id"][end - 1].as_py()
-            if is_within:
-                self._chain.ended(self._file.listed, number, last)
             yield _Wanted(number, first, end - first, mask, last, outgrown, known)
 
     def _may_hold(self, number: int, kinds: Collection[str] | None) -> bool:
@@ -258,12 +269,29 @@ class RangeRows:
         beside = shape_of(names) and PLACED in SCHEMAS[self.layout].names and PLACED not in names
         read = [*names, PLACED] if beside else list(names)
         with self._chain.reading(self._file.listed, number):
-            table = self._file.parquet.read_row_group(number, columns=read, use_threads=False)
-            (batch,) = table.select(read).combine_chunks().to_batches()
+            batch = self._held(number, read)
             wrong = misshapen(batch)
         if wrong is not None:
             raise self._damaged(wrong, number)
         return batch.select(list(names)) if beside else batch
+
+    def _held(self, number: int, names: Sequence[str]) -> pa.RecordBatch:
+        """Return columns of a row group; those that hold nothing in any row are not read."""
+        said = self._file.groups
+        absent = frozenset[str]() if said is None else said.absent
+        held = [name for name in names if name not in absent]
+        parquet = self._file.parquet
+        table = parquet.read_row_group(number, columns=held, use_threads=False)
+        if len(held) < len(names):
+            count = parquet.metadata.row_group(number).num_rows
+            table = pa.table(
+                {
+                    name: table[name] if name in held else pa.nulls(count, COLUMNS.field(name).type)
+                    for name in names
+                }
+            )
+        (batch,) = table.select(names).combine_chunks().to_batches()
+        return batch
 
     def _damaged(self, detail: str, number: int) -> ArchiveError:
         return self._chain.damaged(self._file.listed, detail, number)

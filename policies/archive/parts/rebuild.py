@@ -32,10 +32,12 @@ from policies.archive.parts.objects import (
 from policies.archive.parts.rest import elements_and_policy, encode_first, is_emptied
 from policies.archive.parts.ruled import rules_of
 
+IN_PARTS = frozenset({"decision", "reward"})
+"""The kinds of entries that are put together; of all others the record is whole."""
 RARE = ("credit", "failed")
 """The parts that few logs have: compiled code has none of them."""
 ROWS = 8192
-"""Rows that are objects at the same time: as many as those of a row group that is written today."""
+"""Rows that are objects at the same time: half of a row group that is written today."""
 FEW = 512
 """Rows that are made at first where somebody looks for one of them."""
 
@@ -59,9 +61,14 @@ class StoredEntries(NamedTuple):
 
     @classmethod
     def whole(cls, batch: pa.RecordBatch) -> "StoredEntries":
-        """Return entries of layout 1, which holds whole records."""
+        """Return entries of which the file holds whole records.
+
+        Args:
+            batch: their positions and records, and, where the file says them, checksums.
+        """
         ids, data = plain_values(batch["id"]), plain_values(batch["record"])
-        return cls(ids, data, [], [False] * len(ids))
+        said = "checksum" in batch.schema.names
+        return cls(ids, data, plain_values(batch["checksum"]) if said else [], [False] * len(ids))
 
     def changed(self) -> str | None:
         """Return the first entry whose bytes are not those that were archived."""
@@ -104,8 +111,8 @@ def stored_entries(batch: pa.RecordBatch, at_first: int = ROWS) -> Iterator[Stor
 
 def _entries(batch: pa.RecordBatch) -> StoredEntries:
     kinds = batch["kind"]
-    if not {"decision", "reward"} & set(kinds.dictionary.to_pylist()):
-        return _whole(batch)
+    if IN_PARTS.isdisjoint(kinds.dictionary.to_pylist()):
+        return StoredEntries.whole(batch)
 
     # What the columns leave of records is the same of most.
     stored = batch["record"].dictionary_encode()
@@ -136,12 +143,6 @@ def _entries(batch: pa.RecordBatch) -> StoredEntries:
 
     ids, checksums = (plain_values(batch[name]) for name in ("id", "checksum"))
     return StoredEntries(ids, data, checksums, is_record.tolist(), batch)
-
-
-def _whole(batch: pa.RecordBatch) -> StoredEntries:
-    """Return entries of which the columns leave everything: nothing is put together."""
-    ids, data, checksums = (plain_values(batch[name]) for name in ("id", "record", "checksum"))
-    return StoredEntries(ids, data, checksums, [False] * len(ids))
 
 
 def _rewards(batch: pa.RecordBatch, rows: Int64, heads: Sequence[tuple[int, str]]) -> list[bytes]:

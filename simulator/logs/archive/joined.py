@@ -7,6 +7,7 @@ however long the windows are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from simulator.logs.archive.entries import (
     offsets_of,
 )
 from simulator.logs.archive.features import coded
-from simulator.logs.archive.light import LIGHT, EntryReader, PieceBounds
+from simulator.logs.archive.light import EntryReader, Ids, PieceBounds
 from simulator.logs.archive.settled import (
     EVERYTHING,
     NOTHING_SETTLED,
@@ -89,12 +90,12 @@ class ArchiveJoin:
         enough = min(READ_ENTRIES, SPAN_ENTRIES)
         fresh: list[JoinEntries] = []
 
-        groups = self._reader.columns(LIGHT, at)
+        groups, before = self._reader.columns(log.light, at), at
         for batch, last in _together(groups, self._through):
             if not fresh:
                 self._spans.append(_Span(log.next, at))
-            fresh.append(log.read(batch))
-            size += len(fresh[-1])
+            fresh.append(log.read(batch, self._ids_of(batch, before, last)))
+            size, before = size + len(fresh[-1]), last
 
             # Past the piece's end, entries are read only to close the windows of its decisions.
             ended = log.end < EVERYTHING and log.now >= log.last_close
@@ -107,6 +108,18 @@ class ArchiveJoin:
                 return
 
         yield self._join(fresh, None)
+
+    def _ids_of(self, batch: pa.RecordBatch, after: str, last: str) -> Ids:
+        """Return what gives the positions of a batch, which lie past one position up to another."""
+
+        @cache
+        def ids() -> pa.StringArray:
+            if "id" in batch.schema.names:
+                return batch["id"]
+            groups = self._reader.columns(["id"], after, last)
+            return pa.concat_arrays([group.batch["id"] for group in groups])
+
+        return ids
 
     def _join(self, fresh: list[JoinEntries], through: str | None) -> Settled:
         """Join the entries up to ``through``, or to the log's end, and keep what may still matter.
@@ -230,7 +243,7 @@ class ArchiveJoin:
         wanted = entries.sequence[rows]
         for group in self._reader.columns(CHOSEN, span.after, last):
             batch = group.batch
-            sequence = self._log.sequence(first, batch["id"])
+            sequence = self._log.sequence(first, len(batch), partial(batch.column, "id"))
             first = int(sequence[-1]) + 1
             here = rows[(wanted >= sequence[0]) & (wanted <= sequence[-1])]
             places = np.searchsorted(sequence, entries.sequence[here])

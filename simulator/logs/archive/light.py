@@ -15,7 +15,7 @@ from bandits.errors import BanditloopError, SpecError
 from bandits.kernels import joins
 from bandits.log.join import JoinRule
 from bandits.log.join_rule import UNNAMED
-from bandits.log.positions import log_order, position_before
+from bandits.log.positions import START, log_order, position_before
 from bandits.log.records import BuildRecord, slots_between
 from bandits.log.versions import SIGNALS_SINCE, fold_version
 from bandits.types import Float64
@@ -36,10 +36,12 @@ from simulator.logs.archive.rules import evaluation_rule, relearned_in, spec_in_
 from simulator.logs.archive.settled import EVERYTHING, keys_of
 
 LIGHT = [
-    *("id", "ms", "kind", "event_id", "spec", "slots", "deferred"),
+    *("ms", "kind", "event_id", "spec", "slots", "deferred"),
     *("reward", "reward_id", "slot", "action_id", "signal", "placed"),
 ]
-"""The columns that a join reads."""
+"""The columns that a join reads; positions beside them only where a piece begins or ends."""
+Ids = Callable[[], pa.StringArray]
+"""Gives the positions of the entries of a batch."""
 BEFORE_PIECE = -(1 << 62)
 """Where numbers begin of entries before a piece."""
 INT32_MAX = 2**31 - 1
@@ -148,21 +150,40 @@ class EntryReader:
     def _shortened(self, rule: JoinRule) -> JoinRule:
         return evaluation_rule(rule, self.piece.window_s)
 
-    def sequence(self, first: int, ids: pa.StringArray) -> Int64:
-        """Number entries from ``first`` on; the piece's first is 0."""
-        out = first + np.arange(len(ids))
+    @property
+    def light(self) -> list[str]:
+        """The columns to read: positions tell what is of the piece, unless it is all of the log."""
+        is_all = self.piece.after == START and self.piece.through is None
+        return LIGHT if is_all else ["id", *LIGHT]
+
+    def sequence(self, first: int, count: int, ids: Ids) -> Int64:
+        """Number entries from ``first`` on; the piece's first is 0.
+
+        Args:
+            first: the number of the first, if it is not before the piece.
+            count: how many there are.
+            ids: gives their positions.
+        """
+        out = first + np.arange(count)
         if first < 0:
-            before = _places_through(ids, self.piece.after)
-            out[before:] = np.arange(len(ids) - before)
+            before = 0
+            if self.piece.after != START:
+                before = _places_through(ids(), self.piece.after)
+            out[before:] = np.arange(count - before)
         return out
 
-    def read(self, batch: pa.RecordBatch) -> JoinEntries:
-        """Return the entries of a batch that matter to the join."""
-        ids, names = batch["id"], coded(batch["kind"])
-        sequence = self.sequence(self.next, ids)
+    def read(self, batch: pa.RecordBatch, ids: Ids) -> JoinEntries:
+        """Return the entries of a batch that matter to the join.
+
+        Args:
+            batch: the columns of ``light``.
+            ids: gives the positions of its entries.
+        """
+        count, names = len(batch), coded(batch["kind"])
+        sequence = self.sequence(self.next, count, ids)
         if self.end == EVERYTHING and self.piece.through is not None:
-            owned = _places_through(ids, self.piece.through)
-            if owned < len(ids):
+            owned = _places_through(ids(), self.piece.through)
+            if owned < count:
                 self.end = int(sequence[owned]) if sequence[owned] > 0 else 0
         self.next = int(sequence[-1]) + 1
 
@@ -173,17 +194,17 @@ class EntryReader:
 
         # A decision has its spec's rule; what waits for a decision does so by the rule in force.
         own, refused = self._rules_of(batch["spec"], kind == joins.DECISION)
-        rule, era, fold = (np.zeros(len(ids), np.int32) for _ in range(3))
+        rule, era, fold = (np.zeros(count, np.int32) for _ in range(3))
         at = 0
         for row in np.flatnonzero((kind < 0) | (own < 0)).tolist():
             rule[at : row + 1], era[at : row + 1], fold[at : row + 1] = self._in_state()
             at = row + 1
             if own[row] < 0:
                 # It says only that time has passed.
-                self.refuse(ids[row].as_py(), refused[int(own[row])])
+                self.refuse(ids()[row].as_py(), refused[int(own[row])])
                 kind[row] = 0
             else:
-                self._change(int(kind[row]), ids[row].as_py(), batch["spec"][row].as_py())
+                self._change(int(kind[row]), ids()[row].as_py(), batch["spec"][row].as_py())
         rule[at:], era[at:], fold[at:] = self._in_state()
 
         # By fold 1 no activation waits.
@@ -241,8 +262,9 @@ class EntryReader:
             return
 
         # Only these are decoded: the build that the log says, and why an entry cannot be read.
+        kinds = ["build"] if kind == KINDS["build"] else None
         for entry in self.reader.entries(
-            position_before(position), position, on_undecodable=self.refuse
+            position_before(position), position, kinds=kinds, on_undecodable=self.refuse
         ):
             if isinstance(entry.record, BuildRecord):
                 version = fold_version(entry.record.build)

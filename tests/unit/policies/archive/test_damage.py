@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,11 +16,13 @@ from bandits.log.records import Placed, Removed, RewardRecord, Ruled
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.audit import audit_columns
+from policies.archive.layouts import FORMAT, GROUPS, RowGroups
 from policies.archive.range_file import Range
 from simulator.doctor.checks.archived_columns import archived_columns
 
 LAYOUTS = [1, 5]
 GROUP = 4
+ENDS = [f"1700000000000-{n}" for n in (4, 8, 10)]
 RULES = Ruled(removed={"filter": Removed(["x"], 1)}, boosts=b"\0" * 12, placed=[Placed(1, "p")])
 
 
@@ -42,7 +45,9 @@ def written(root: Path, layout: int, count: int = 10) -> Path:
     return root / "home" / committed.path
 
 
-def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], *, keep_groups=range(99)) -> None:
+def rewrite(
+    path: Path, change: Callable[[pa.Table], pa.Table], *, keep_groups=range(99), said=None
+) -> None:
     """Change what a file holds, and leave what it says of itself."""
     file = pq.ParquetFile(path)
     held = {key: each for key, each in file.metadata.metadata.items() if b"banditloop" in key}
@@ -52,7 +57,7 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], *, keep_groups=r
     with pq.ParquetWriter(path, groups[0].schema.remove_metadata(), store_schema=False) as writer:
         for group in groups:
             writer.write_table(group.replace_schema_metadata(None))
-        writer.add_key_value_metadata(held)
+        writer.add_key_value_metadata(held | (said or {}))
 
 
 def changed(name: str, values: Callable[[list], list]) -> Callable[[pa.Table], pa.Table]:
@@ -106,10 +111,11 @@ def test_a_file_cut_short_is_refused(tmp_path, layout, share):
     assert all(f"{path}: damaged" in each for each in said.values())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_page_that_was_changed_names_its_row_group(tmp_path, layout):
+@pytest.mark.parametrize(("layout", "read_by_all"), [(1, "id"), (5, "kind")])
+def test_a_page_that_was_changed_names_its_row_group(tmp_path, layout, read_by_all):
     path = written(tmp_path, layout)
-    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    metadata = pq.ParquetFile(path).metadata
+    column = metadata.row_group(1).column(metadata.schema.names.index(read_by_all))
     data = bytearray(path.read_bytes())
     at = column.dictionary_page_offset or column.data_page_offset
     data[at + column.total_compressed_size - 3] ^= 0x55
@@ -117,6 +123,24 @@ def test_a_page_that_was_changed_names_its_row_group(tmp_path, layout):
     said = refusals(tmp_path)
     assert said.keys() == readers(tmp_path).keys()
     assert all(f"{path}, row group 1: damaged" in each for each in said.values())
+
+
+@pytest.mark.parametrize(
+    ("said", "noticed"),
+    [
+        (RowGroups([], frozenset()), "what it says of its row groups is of another file"),
+        (RowGroups(["1-1", "1-2", "1-3"], frozenset()), "is of another file"),
+        (RowGroups(ENDS, frozenset({"pmf"})), "has 0 elements"),
+        (RowGroups(ENDS, frozenset({"context"})), "are not those of its record"),
+        (RowGroups(ENDS, frozenset({"colour"})), "names no column"),
+    ],
+)
+def test_what_a_file_says_of_its_row_groups_has_to_be_true(tmp_path, said, noticed):
+    path = written(tmp_path, FORMAT)
+    rewrite(path, lambda table: table, said={GROUPS: msgspec.json.encode(said)})
+    refused = refusals(tmp_path)
+    assert {"raw", "entries"} <= refused.keys()
+    assert all(f"{path}" in each and noticed in each for each in refused.values())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
