@@ -34,10 +34,10 @@ class Asker(NamedTuple):
 
     def done(self) -> dict[str, list[str]]:
         """Return by what was done the items that it was done with."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, None]] = {}
         for event in self.did:
-            found.setdefault(event.type, []).append(event.item)
-        return found
+            found.setdefault(event.type, {})[event.item] = None
+        return {kind: list(items) for kind, items in found.items()}
 
 
 def asked_of_sources(

@@ -55,8 +55,27 @@ def why_nothing(
             "exclude",
         )
 
-    beside = " that may be offered" if limits else ""
-    if asked.user_id is not None and not asked.history and asker.live is None:
+    return _none_for_user(asked, asker, " that may be offered" if limits else "", back)
+
+
+def _none_for_user(asked: SourceRequest, asker: Asker, beside: str, back: str) -> BanditloopError:
+    """Return the error that says why there is nothing for this user.
+
+    Args:
+        asked: what the sources were told.
+        asker: who asks.
+        beside: of which items it is said.
+        back: what else is taken away than what is excluded.
+    """
+    known = 0 if asked.profile is None else asked.profile.indices.size
+    if known and not asked.repeats:
+        return NoCandidatesError(
+            f"no source proposed anything{beside} that this user does not know already"
+            f" ({known + len(asked.history):,} items) and that is not excluded: put new items, or"
+            " say in the spec what may come again (profile, and repeat)",
+            "user_id",
+        )
+    if asked.user_id is not None and not known and not asked.history and asker.live is None:
         return UnknownUserError(
             f"no source proposed anything{beside} for this user: send a history, or configure"
             " a source for everyone (popular)",

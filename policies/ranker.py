@@ -253,13 +253,17 @@ class Ranker:
         keyed = pseudonym(self._salt, request.user_id) if request.user_id else None
         if known is None or self._live_history is None:
             return Asker(keyed, keyed)
+        keyed = keyed if known.filed else None
+        profiles = self.proposers.offered.sources.profiles
+        if keyed is not None and profiles is not None:
+            known = msgspec.structs.replace(known, before=profiles.before(keyed))
         held_back = known.visit
         if self._repeat is not None:
             held_back = self._repeat.held_back(known, 1000 * self._clock())
-        did = () if known.profile is None else known.profile.events
-        live = self._live_history(did)
-        keyed = keyed if known.filed else None
-        return Asker(known.pseudonym, keyed, live, held_back, known.version, repeats=True, did=did)
+        live = self._live_history(() if known.profile is None else known.profile.events)
+        return Asker(
+            known.pseudonym, keyed, live, held_back, known.version, repeats=True, did=known.did
+        )
 
     def _ready(self) -> Serving:
         if self.serving is None:

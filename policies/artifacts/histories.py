@@ -30,6 +30,20 @@ class Profile(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class OtherEvents:
+    """What users did with their items besides the latest: the latest event of each other type.
+
+    CSR rows per user: ``starts``, int64[users + 1]; ``indices``, int32[m], and ``types``,
+    int16[m], as of ``Histories``; ``times``, int64[m] ms since 1970 (-1: none).
+    """
+
+    starts: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    types: NDArray[np.int16]
+    times: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Histories:
     """Who interacted with what: CSR rows per user, over the items of the sources.
 
@@ -37,6 +51,7 @@ class Histories:
     ``weights``: float32[n], how strongly each interaction speaks for the item (1 = as much as one
     sent with a request). Of the latest event of each interaction, where it is known:
     ``times``, int64[n] ms since 1970 (-1: none), and ``types``, int16[n], into ``type_names``.
+    ``others``: the events of other types with the same items; None: there are none.
     """
 
     items: tuple[str, ...]
@@ -47,6 +62,7 @@ class Histories:
     times: NDArray[np.int64] | None = None
     types: NDArray[np.int16] | None = None
     type_names: tuple[str, ...] = ()
+    others: OtherEvents | None = None
 
     def __post_init__(self) -> None:
         shapes = self.starts.shape, self.indices.shape, self.weights.shape

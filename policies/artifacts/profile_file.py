@@ -8,6 +8,9 @@ Parquet, a row per user, in the order of the pseudonyms:
     times     list<timestamp[ms, UTC]>   the same
     weights   list<float>    how strongly each interaction speaks for its item
 
+and where users did several things with one item, the latest event of each other type, oldest first,
+the last KEPT of them: ``other_items``, ``other_types``, ``other_times``.
+
 Its metadata says, under ``banditloop``, the format, which salt it was, and what data set and
 artifact it belongs to. Ids of items, not places: an artifact of other items finds those it has.
 """
@@ -15,15 +18,16 @@ artifact it belongs to. Ids of items, not places: an artifact of other items fin
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import ArchiveError, ArtifactError
+from policies.artifacts.events_before import EventsBefore, events_of
 from policies.artifacts.histories import Histories
 from policies.artifacts.profiles import Profiles, halves_of, take_rows_of
 from policies.artifacts.source_artifact import Artifact
@@ -39,6 +43,10 @@ KEPT = 1000
 USERS_A_GROUP = 50_000
 """Users in each row group: what a reader holds beside what it makes."""
 ABOUT = b"banditloop"
+LATEST: Final = ("items", "types", "times")
+"""Columns of the latest event of each item."""
+OTHERS: Final = ("other_items", "other_types", "other_times")
+"""Columns that a file lacks in which nobody did two things with one item."""
 TARGET = "profiles"
 LAYOUT: Mapping[str, Any] = {
     "compression": "zstd",
@@ -93,15 +101,8 @@ def write_profiles(
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     about = AboutProfiles(format=FORMAT, salt=salt_id(salt), data=data, artifact=artifact)
-    schema = pa.schema(
-        {
-            "user": pa.string(),
-            "items": pa.list_(pa.string()),
-            "types": pa.list_(pa.string()),
-            "times": pa.list_(pa.timestamp("ms", "UTC")),
-            "weights": pa.list_(pa.float32()),
-        }
-    )
+    named = ["items", "types", "times", "weights", *(OTHERS if histories.others else ())]
+    schema = pa.schema({"user": pa.string(), **{name: _kinds(pa)[name] for name in named}})
 
     pseudonyms = np.array([known_by(salt, user) for user in histories.users], dtype="U32")
     order = np.argsort(pseudonyms)
@@ -129,32 +130,53 @@ def write_profiles(
 
 def _columns(pa: Any, histories: Histories, rows: NDArray[Any], kept: int) -> "Iterator[pa.Array]":
     """Yield the lists of some users, each user's oldest first."""
-    starts, places = take_rows_of(histories.starts, rows)
-    times = np.full(places.size, -1) if histories.times is None else histories.times[places]
+    of_all = np.full(histories.indices.size, -1) if histories.times is None else histories.times
+    places, offsets = _last_places(histories.starts, of_all, rows, kept)
+    items, names = pa.array(histories.items), pa.array(histories.type_names, pa.string())
 
-    # Within a user by time; the last of them are kept.
-    owner = np.repeat(np.arange(rows.size), np.diff(starts))
-    order = np.lexsort((times, owner))
-    last = np.repeat(starts[1:], np.diff(starts)) - np.arange(places.size) <= kept
-    order = order[last]
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(starts), kept))])
-    places, times = places[order], times[order]
-
-    def lists(values: Any) -> Any:
+    def lists(offsets: NDArray[Any], values: Any) -> Any:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
-    yield lists(pa.array(histories.items).take(pa.array(histories.indices[places])))
+    def timed(times: NDArray[Any]) -> Any:
+        return pa.array(times, pa.timestamp("ms", "UTC"), mask=times < 0)
+
+    yield lists(offsets, items.take(pa.array(histories.indices[places])))
     if histories.types is None:
-        yield lists(pa.nulls(places.size, pa.string()))
+        yield lists(offsets, pa.nulls(places.size, pa.string()))
     else:
-        names = pa.array(histories.type_names, pa.string())
-        yield lists(names.take(pa.array(histories.types[places])))
-    yield lists(pa.array(times, pa.timestamp("ms", "UTC"), mask=times < 0))
-    yield lists(pa.array(histories.weights[places]))
+        yield lists(offsets, names.take(pa.array(histories.types[places])))
+    yield lists(offsets, timed(of_all[places]))
+    yield lists(offsets, pa.array(histories.weights[places]))
+
+    others = histories.others
+    if others is not None:
+        places, offsets = _last_places(others.starts, others.times, rows, kept)
+        yield lists(offsets, items.take(pa.array(others.indices[places])))
+        yield lists(offsets, names.take(pa.array(others.types[places])))
+        yield lists(offsets, timed(others.times[places]))
+
+
+def _last_places(
+    starts: NDArray[np.int64], times: NDArray[Any], rows: NDArray[Any], kept: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the places of the last values of some rows, each row's by time, and their offsets."""
+    starts, places = take_rows_of(starts, rows)
+    owner = np.repeat(np.arange(rows.size), np.diff(starts))
+    order = np.lexsort((times[places], owner))
+    last = np.repeat(starts[1:], np.diff(starts)) - np.arange(places.size) <= kept
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(starts), kept))])
+    return places[order[last]], offsets
+
+
+def _kinds(pa: Any) -> dict[str, Any]:
+    """Return the kind of each column of lists."""
+    texts, times = pa.list_(pa.string()), pa.list_(pa.timestamp("ms", "UTC"))
+    first = {"items": texts, "types": texts, "times": times, "weights": pa.list_(pa.float32())}
+    return {**first, **dict(zip(OTHERS, (texts, texts, times), strict=True))}
 
 
 def open_profiles(
-    where: str | None, artifact: Artifact | None, salt: bytes
+    where: str | None, artifact: Artifact | None, salt: bytes, types: Collection[str] = ()
 ) -> tuple[Profiles | None, str]:
     """Return the profiles that a spec names, and what is to be said of them: "" if nothing is.
 
@@ -164,6 +186,7 @@ def open_profiles(
         where: a path or URI; None where the spec names none.
         artifact: whose items they are of.
         salt: the service's.
+        types: what users did that is read beside, since rules ask about it.
 
     Raises:
         ArtifactError: the file is damaged, or cannot be reached.
@@ -193,7 +216,7 @@ def open_profiles(
                     f"profiles: {shown(where)} was written under another salt, so every user is a"
                     " stranger: train again with the --data-dir or BANDITLOOP_SALT that serves"
                 )
-            return _read(file, artifact.items), ""
+            return _read(file, artifact.items, types), ""
         except MALFORMED as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(
@@ -219,7 +242,8 @@ def opened_profiles(where: str, *, coded: bool = False) -> "Iterator[pq.ParquetF
 
     def parquet(file: Any) -> "pq.ParquetFile":
         try:
-            read = ["items.list.element"] if coded else None
+            texts = LATEST[:2] if coded else ()
+            read = [f"{name}.list.element" for name in texts]
             return pq.ParquetFile(file, read_dictionary=read, page_checksum_verification=True)
         except MALFORMED as error:
             raise ArtifactError(
@@ -247,15 +271,17 @@ def about_profiles(file: "pq.ParquetFile") -> AboutProfiles:
     return msgspec.json.decode((file.metadata.metadata or {})[ABOUT], type=AboutProfiles)
 
 
-def _read(file: "pq.ParquetFile", items: tuple[str, ...]) -> Profiles:
+def _read(file: "pq.ParquetFile", items: tuple[str, ...], types: Collection[str]) -> Profiles:
     """Return the profiles of a file, over these items; what else they name is left out."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.compute as pc  # noqa: PLC0415
 
     known = pa.array(items, pa.string())
-    parts = []
+    others = OTHERS if OTHERS[0] in file.schema_arrow.names else ()
+    columns = ["user", "items", "weights", *(("types", "times", *others) if types else ())]
+    parts, events = [], []
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=["user", "items", "weights"]).combine_chunks()
+        table = file.read_row_group(group, columns=columns).combine_chunks()
         listed, weights = (table[name].chunk(0) for name in ("items", "weights"))
         lengths = listed.value_lengths().to_numpy()
         if not listed.value_lengths().equals(weights.value_lengths()):
@@ -279,10 +305,13 @@ def _read(file: "pq.ParquetFile", items: tuple[str, ...]) -> Profiles:
                 values[kept],
             )
         )
-    return _joined(parts)
+        if types:
+            every = [LATEST, OTHERS] if others else [LATEST]
+            events.append(events_of([table.select(each) for each in every], sorted(types)))
+    return _joined(parts, EventsBefore(events, sorted(types)) if events else None)
 
 
-def _joined(parts: "Sequence[tuple[NDArray[Any], ...]]") -> Profiles:
+def _joined(parts: "Sequence[tuple[NDArray[Any], ...]]", events: EventsBefore | None) -> Profiles:
     """Return the profiles of keys, counts, indices and weights, group after group."""
     if not parts:
         return Profiles(
@@ -297,4 +326,4 @@ def _joined(parts: "Sequence[tuple[NDArray[Any], ...]]") -> Profiles:
     if not ascends.all():
         raise ValueError("the users are not in the order of their pseudonyms")
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    return Profiles(keys, starts, indices, weights)
+    return Profiles(keys, starts, indices, weights, events)

@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bandits.errors import ArtifactError, plain
-from policies.artifacts.profile_file import MALFORMED, TARGET, about_profiles, opened_profiles
+from policies.artifacts.profile_file import (
+    LATEST,
+    MALFORMED,
+    OTHERS,
+    TARGET,
+    about_profiles,
+    opened_profiles,
+)
 from policies.pseudonyms import salt_id
 
 if TYPE_CHECKING:
@@ -13,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class FiledInterest(NamedTuple):
-    """Something that a file of profiles says of a user; oldest first."""
+    """Something that a file of profiles says of a user; oldest first.
+
+    ``weight``: how strongly the item speaks; 0 of what was done with it besides.
+    """
 
     item: str
     type: str | None
@@ -50,6 +60,8 @@ def _found(file: "pq.ParquetFile", user: str) -> list[FiledInterest] | None:
         at: int = pc.index(file.read_row_group(group, columns=["user"])["user"], user).as_py()
         if at >= 0:
             row: dict[str, Any] = file.read_row_group(group).slice(at, 1).to_pylist()[0]
-            columns = (row[name] for name in ("items", "types", "times", "weights"))
-            return [FiledInterest(*each) for each in zip(*columns, strict=True)]
+            columns = (row[name] for name in (*LATEST, "weights"))
+            found = [FiledInterest(*each) for each in zip(*columns, strict=True)]
+            others = zip(*(row.get(name, ()) for name in OTHERS), strict=True)
+            return found + [FiledInterest(item, kind, time, 0.0) for item, kind, time in others]
     return None

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float32, frozen
+from policies.artifacts.events_before import EventsBefore
 from policies.artifacts.histories import Histories, Profile
+from policies.profiles.known_user import Before
 from policies.pseudonyms import pseudonym
 
 HALF = 16
@@ -25,6 +27,7 @@ class Profiles:
         starts: int64[U + 1], where each user's items begin.
         indices: int32[n], places of items, each user's oldest first.
         weights: float32[n], how strongly each speaks for its item.
+        events: what they did, as far as rules look at it; None: they look at none of it.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class Profiles:
         starts: NDArray[np.int64],
         indices: NDArray[np.int32],
         weights: Float32,
+        events: EventsBefore | None = None,
     ) -> None:
         # Views of numpy's memory, of which single numbers are taken faster than from an array.
         self._first, self._second = (np.ascontiguousarray(keys[:, half]).data for half in (0, 1))
         self._starts = np.ascontiguousarray(starts).data
         self._indices, self._weights = frozen(indices), frozen(weights)
+        self._events = events
         # Whoever looks twice for one decision finds the same object.
         self._last: Profile | None = None
 
@@ -63,13 +68,26 @@ class Profiles:
         last = self._last
         if last is not None and last.key == user:
             return last
+        row = self._row(user)
+        if row is None:
+            return None
+        part = slice(self._starts[row], self._starts[row + 1])
+        self._last = Profile(user, self._indices[part], self._weights[part])
+        return self._last
+
+    def before(self, user: str) -> Before | None:
+        """Return what a pseudonym did, as far as rules look at it; None: nothing is known."""
+        if self._events is None:
+            return None
+        row = self._row(user)
+        return None if row is None else self._events.of(row)
+
+    def _row(self, user: str) -> int | None:
         first, second = int(user[:HALF], 16), int(user[HALF:], 16)
         row = bisect_left(self._first, first)
         while row < len(self._first) and self._first[row] == first:
             if self._second[row] == second:
-                part = slice(self._starts[row], self._starts[row + 1])
-                self._last = Profile(user, self._indices[part], self._weights[part])
-                return self._last
+                return row
             row += 1
         return None
 

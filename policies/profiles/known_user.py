@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from bandits.log.codec import digest
 from policies.profiles.options import MAX_ITEMS, SHOWN, ProfileOptions, Repeat, type_of
 from policies.profiles.part import ProfileEvent
 from policies.profiles.user_profile import UserProfile
@@ -38,6 +39,18 @@ class LiveHistory(NamedTuple):
     earlier: float = math.inf
 
 
+class Before(NamedTuple):
+    """What a user did before the log began, as a file of profiles has it.
+
+    Attributes:
+        version: its digest.
+        events: newest first; the entry's time is that of the event.
+    """
+
+    version: str
+    events: Events
+
+
 class KnownUser(msgspec.Struct, frozen=True):
     """What is known of who asks for a decision.
 
@@ -47,6 +60,7 @@ class KnownUser(msgspec.Struct, frozen=True):
         visit: what this visit was shown.
         whole: whether all of that could be read, and says all that the logs say.
         filed: whether a file of profiles may be asked about them, too.
+        before: what such a file says that they did, as far as rules look at it; None: nothing.
     """
 
     pseudonym: str | None = None
@@ -54,13 +68,23 @@ class KnownUser(msgspec.Struct, frozen=True):
     visit: frozenset[str] = frozenset()
     whole: bool = True
     filed: bool = True
+    before: Before | None = None
 
     @property
     def version(self) -> str | None:
         """What the decision's record says of the profile; see ``DecisionRecord.profile``."""
         if not self.whole:
             return ""
-        return None if self.profile is None else self.profile.version or NOTHING
+        if self.profile is None:
+            return None
+        version = self.profile.version or NOTHING
+        return version if self.before is None else _joined(version, self.before.version)
+
+    @property
+    def did(self) -> Events:
+        """What they did, newest first: what the log says, and behind it what a file does."""
+        did = () if self.profile is None else self.profile.events
+        return did if self.before is None else did + self.before.events
 
 
 def live_history(events: Events, options: ProfileOptions) -> LiveHistory | None:
@@ -96,6 +120,10 @@ def live_history(events: Events, options: ProfileOptions) -> LiveHistory | None:
     # Not the profile's version: that is another with every showing, and scores can be kept longer.
     told = dict(reversed(weights.items()))
     return LiveHistory(f"{hash((*told.items(), earlier)):x}", told, earlier)
+
+
+def _joined(version: str, before: str) -> str:
+    return digest(f"{version} {before}".encode())[:16]
 
 
 @lru_cache
@@ -162,19 +190,26 @@ class RepeatRules:
             known: what is known of them.
             now_ms: the time of the log's clock.
         """
-        profile = known.profile
+        profile, before, out = known.profile, known.before, known.visit
+        if before is not None:
+            out = out.union(self._done(before.events, now_ms))
         if profile is None:
-            return known.visit
-        spans, out = self._spans, self._never(profile.events)
-        out = out.union(known.visit) if known.visit else out
-        if spans:
-            out = out.union(
-                item
-                for _, entry_ms, _, item, kind in profile.events
-                if kind in spans and now_ms - entry_ms < spans[kind]
-            )
+            return out
+        done = self._done(profile.events, now_ms)
+        out = out.union(done) if out else done
         if self._shown is not None:
             times, span_ms = self._shown
             often = profile.shown_often(times, int(max(now_ms - span_ms, 0)))
             out = out.union(often) if often else out
+        return out
+
+    def _done(self, events: Events, now_ms: float) -> frozenset[str]:
+        """Return the items of events that may not come again."""
+        spans, out = self._spans, self._never(events)
+        if spans:
+            out = out.union(
+                item
+                for _, entry_ms, _, item, kind in events
+                if kind in spans and now_ms - entry_ms < spans[kind]
+            )
         return out

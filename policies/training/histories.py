@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import ArtifactError
 from bandits.types import frozen
-from policies.artifacts.histories import Histories
+from policies.artifacts.histories import Histories, OtherEvents
 from policies.data.coded import CodedEvents
 
 
@@ -16,7 +16,8 @@ def histories_of(events: CodedEvents) -> Histories:
 
     Of a user's events of one type with one item the latest counts, so that who rates an item again
     means it; and of several types the strongest. Items and users stand in an order of their ids
-    alone, shorter ones first, so that it does not matter how a data set was put together.
+    alone, shorter ones first, so that it does not matter how a data set was put together. What was
+    done with an item besides is kept beside it: it says what a user bought, whatever came later.
 
     Raises:
         ArtifactError: there is no event, or a weight is negative or not finite.
@@ -40,17 +41,27 @@ def histories_of(events: CodedEvents) -> Histories:
     cells, first = np.unique(cell[latest], return_index=True)
     last = np.maximum.reduceat(latest, first)
     weights = np.maximum.reduceat(events.weight[latest], first)
+    counts = np.diff(np.append(first, latest.size))
+    others = latest[latest != np.repeat(last, counts)]
+
+    bounds = np.arange(len(user_ids) + 1, dtype=np.int64) * len(item_ids)
     return Histories(
         items=item_ids,
         users=user_ids,
-        starts=frozen(
-            np.searchsorted(cells, np.arange(len(user_ids) + 1, dtype=np.int64) * len(item_ids))
-        ),
+        starts=frozen(np.searchsorted(cells, bounds)),
         indices=frozen((cells % len(item_ids)).astype(np.int32)),
         weights=frozen(weights),
         times=frozen(events.time[last]),
         types=frozen(events.type[last]),
         type_names=events.types,
+        others=OtherEvents(
+            frozen(np.searchsorted(cell[others], bounds)),
+            frozen(item[others].astype(np.int32)),
+            frozen(events.type[others]),
+            frozen(events.time[others]),
+        )
+        if others.size
+        else None,
     )
 
 

@@ -14,6 +14,7 @@ from policies.items.catalogue import Catalogue
 from policies.shadows.opening import shadows_of
 from policies.sources import load_sources
 from policies.spec import PolicySpec, decode_spec
+from policies.spec.activities import types_looked_at
 from policies.spec.checks import admit
 from serve_app.api.api_keys import read_keys
 from serve_app.host.embedded import alone
@@ -106,7 +107,8 @@ def _note_on_profiles(settings: Settings, spec: PolicySpec) -> str:
     """
     if spec.profiles is None or spec.artifact is None:
         return ""
-    note = open_profiles(spec.profiles, load_artifact(spec.artifact), settings.secret())[1]
+    artifact, types = load_artifact(spec.artifact), types_looked_at(spec)
+    _, note = open_profiles(spec.profiles, artifact, settings.secret(), types)
     return f"policy {spec.name}: {note}" if note else ""
 
 

@@ -13,6 +13,7 @@ from policies.artifacts.source_artifact import Artifact
 from policies.sources import Source, load_sources
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
+from policies.spec.activities import types_looked_at
 from serve_app.store.replicas.artifacts import ServedArtifact
 
 RETRY_S = 5.0
@@ -127,7 +128,9 @@ class ArtifactSwap:
     def _profiles(self, trained: Artifact | None) -> Profiles | None:
         """Return what is known of users; a file that is of no use costs no more than that."""
         try:
-            profiles, note = open_profiles(self._spec.profiles, trained, self._salt)
+            profiles, note = open_profiles(
+                self._spec.profiles, trained, self._salt, types_looked_at(self._spec)
+            )
         except ArtifactError as error:
             profiles, note = None, error.message
         if note:

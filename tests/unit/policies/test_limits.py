@@ -114,6 +114,16 @@ async def test_an_emptied_catalogue_leaves_no_candidate_and_says_so(way):
         assert caught.value.target == "actions"
 
 
+async def test_a_known_user_who_knows_every_item_is_no_unknown_one():
+    """Nor is a source for everybody missing: there is nothing new for them."""
+    known = [HISTORIES.items[place] for place in HISTORIES.profile("known").indices]
+    ranker = serving(BLEND, holding(*known))
+    with pytest.raises(NoCandidatesError, match=f"does not know already .{len(known)} items") as no:
+        await ranker.rank(RankRequest(user_id="known"))
+    assert no.value.target == "user_id"
+    assert (await ranker.rank(RankRequest(user_id="nobody"))).action_ids
+
+
 async def test_explicit_actions_are_the_callers_affair():
     for catalogue in (Catalogue.put([]), holding("other")):
         record = await serving(BLEND, catalogue).rank(

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.events import coded_events
 
 from bandits.errors import ArtifactError
 from policies.artifacts.histories import Histories
 from policies.artifacts.profile_file import ABOUT, open_profiles, write_profiles
+from policies.artifacts.profile_lookup import filed_profile
 from policies.artifacts.profiles import Profiles
 from policies.artifacts.source_artifact import Artifact, load, write
 from policies.pseudonyms import pseudonym
@@ -19,6 +21,7 @@ from policies.ranker import Ranker
 from policies.requests import RankRequest
 from policies.sources import load_sources
 from policies.spec import ArtifactSource, PolicySpec
+from policies.training.histories import histories_of
 
 SALT, OTHER = b"a salt of sixteen", b"another of sixteen"
 ITEMS = ("a", "b", "ç", "d")
@@ -119,6 +122,53 @@ def test_the_last_items_are_kept(tmp_path: Path) -> None:
     assert found(profiles, "ann") == [(3, 0.0), (0, 1.0)]
 
 
+BOUGHT = [
+    ("ann", "a", 3.0, "purchase", 20),
+    ("ann", "a", 1.0, "view", 90),
+    ("ann", "b", 3.0, "purchase", 50),
+    ("ann", "gone", 3.0, "purchase", -1),
+    ("bob", "b", 1.0, "view", 10),
+]
+
+
+def test_a_look_at_what_was_bought_does_not_undo_the_purchase(tmp_path: Path) -> None:
+    """The file has each type of what was done with an item, whatever came later."""
+    write_profiles(tmp_path / "p", histories_of(coded_events(BOUGHT)), salt=SALT)
+    profiles, _ = open_profiles(str(tmp_path / "p"), ARTIFACT, SALT, {"purchase", "hide"})
+    assert profiles is not None
+    before = profiles.before(pseudonym(SALT, "ann"))
+    assert before is not None
+    assert [(each.item, each.time_ms) for each in before.events] == [
+        ("b", 50),
+        ("a", 20),
+        ("gone", -1),
+    ]
+    assert profiles.before(pseudonym(SALT, "bob")) is None
+    assert profiles.before(pseudonym(SALT, "a stranger")) is None
+
+    # Nobody asks about it, so nothing is kept in memory; the export says all.
+    assert (
+        open_profiles(str(tmp_path / "p"), ARTIFACT, SALT)[0].before(pseudonym(SALT, "ann")) is None
+    )
+    told = filed_profile(str(tmp_path / "p"), pseudonym(SALT, "ann"), salt=SALT)
+    assert sorted((each.item, each.type, each.weight) for each in told or []) == [
+        ("a", "purchase", 0.0),
+        ("a", "view", 3.0),
+        ("b", "purchase", 3.0),
+        ("gone", "purchase", 3.0),
+    ]
+
+
+def test_a_file_of_a_build_before_says_the_latest_of_each_item(path: Path) -> None:
+    """It has no columns of other types; nor has one in which there is nothing to say there."""
+    assert "other_items" not in pq.read_schema(path).names
+    profiles, _ = open_profiles(str(path), ARTIFACT, SALT, ["cart"])
+    assert profiles is not None
+    cy = profiles.before(pseudonym(SALT, "cy"))
+    assert cy is not None
+    assert [event.item for event in cy.events] == ["ç", "a"]
+
+
 def test_the_same_histories_give_the_same_bytes(path: Path, tmp_path: Path) -> None:
     write_profiles(tmp_path / "again", HISTORIES, salt=SALT, data="d", artifact="v")
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
@@ -156,6 +206,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "is no file of profiles"),
     "another": (lambda path: pq.write_table(pa.table({"x": [1]}), path), "no file of profiles"),
     "no weights": (lambda path: _table(path, lambda t: t.drop_columns("weights")), "is damaged"),
+    "fewer types": (
+        lambda path: _table(path, lambda t: t.set_column(2, "types", [[["view"]] * 3])),
+        "is damaged",
+    ),
     "order": (lambda path: _table(path, lambda t: t.take([1, 0, 2])), "order of their pseudonyms"),
     "format": (_format, "has format 9; this version of banditloop reads 1"),
 }
@@ -167,7 +221,7 @@ def test_damage_is_one_readable_error(
 ) -> None:
     damage(path)
     with pytest.raises(ArtifactError, match=message) as caught:
-        open_profiles(str(path), ARTIFACT, SALT)
+        open_profiles(str(path), ARTIFACT, SALT, {"view"})
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
 

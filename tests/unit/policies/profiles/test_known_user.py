@@ -6,14 +6,17 @@ import dataclasses
 import msgspec
 import numpy as np
 import pytest
-from support.fakes import SALT, fresh_ranker
+from support.events import coded_events
+from support.fakes import SALT, FakeLog, fresh_ranker
 
 from bandits.errors import NoCandidatesError, SpecError
 from bandits.types import Float32
 from policies.artifacts.histories import Profile
-from policies.artifacts.source_artifact import Calibration
+from policies.artifacts.profile_file import open_profiles, write_profiles
+from policies.artifacts.source_artifact import Artifact, Calibration
 from policies.profiles.known_user import (
     NOTHING,
+    Before,
     KnownUser,
     LiveHistory,
     RepeatRules,
@@ -24,11 +27,14 @@ from policies.profiles.part import ProfileEvent
 from policies.profiles.showings import Showing
 from policies.profiles.user_profile import UNKNOWN_USER, UserProfile
 from policies.pseudonyms import pseudonym
+from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.sources.base import SourceRequest
 from policies.sources.local import LocalSource
 from policies.sources.places import ItemOrder
 from policies.spec import PolicySpec
+from policies.spec.activities import types_looked_at
+from policies.training.histories import histories_of
 
 DAY = 86_400_000
 NOW = 100 * DAY
@@ -199,6 +205,49 @@ def test_what_is_held_back_has_no_probability():
     all_bought = KnownUser("p", profile(*((each, "purchase") for each in "abc")))
     with pytest.raises(NoCandidatesError, match="repeat"):
         asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE), all_bought))
+
+
+def test_what_was_bought_before_the_log_began_does_not_come_again(tmp_path):
+    """Nor passes a filter about it; what a record names depends on what a file said."""
+    spec = msgspec.structs.replace(SPEC, filter="!(item.id in profile.purchase)")
+    done = [
+        ("u", "a", 3.0, "purchase", NOW - 9 * DAY),
+        ("u", "a", 1.0, "view", NOW),
+        ("u", "b", 1.0, "view", NOW),
+    ]
+    histories = histories_of(coded_events(done))
+    write_profiles(tmp_path / "p", histories, salt=SALT)
+    trained = Artifact((), ("b",), {})
+    profiles, _ = open_profiles(str(tmp_path / "p"), trained, SALT, types_looked_at(spec))
+    ranker = Ranker(spec, [], salt=SALT, profiles=profiles)
+    ranker.serve("s0", FakeLog(spec).fold().snapshot())
+    live = KnownUser("p", profile(("c", "purchase")))
+
+    record = asyncio.run(ranker.rank(RankRequest("e", "u", actions=THREE), live))
+    assert record.action_ids == ["b"]
+    assert record.rules is not None
+    assert record.rules.did == {"purchase": ["c", "a"]}
+    assert record.profile not in {"", "v1"}
+
+    # Of who was erased the file is not asked; nor of somebody whom it does not have.
+    for user, known in (("u", msgspec.structs.replace(live, filed=False)), ("w", live)):
+        record = asyncio.run(ranker.rank(RankRequest("e", user, actions=THREE), known))
+        assert (record.action_ids, record.profile) == (["a", "b"], "v1")
+
+
+def test_in_a_span_counts_what_was_done_in_it_before_the_log_began_too():
+    def before(*times: int) -> Before:
+        return Before(
+            "d", tuple(ProfileEvent(ms, ms, 0, f"i{n}", "purchase") for n, ms in enumerate(times))
+        )
+
+    rules = RepeatRules({"purchase": Times(1, "2d")})
+    known = KnownUser("p", profile(("a", "purchase")), before=before(NOW - DAY, NOW - 3 * DAY, -1))
+    assert rules.held_back(known, NOW) == {"a", "i0"}
+    assert RepeatRules({"purchase": "never"}).held_back(known, NOW) == {"a", "i0", "i1", "i2"}
+    unread = KnownUser("p", None, frozenset("v"), whole=False, before=known.before)
+    assert rules.held_back(unread, NOW) == {"v", "i0"}
+    assert unread.version == ""
 
 
 def test_a_policy_without_profiles_is_as_ever():

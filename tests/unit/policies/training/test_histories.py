@@ -31,6 +31,14 @@ def test_the_latest_of_one_type_counts_and_the_strongest_of_several() -> None:
     assert found.times.tolist() == [50, 20, 40]
     assert [found.type_names[kind] for kind in found.types] == ["view", "rating", "view"]
 
+    # What was done with an item besides is kept beside it.
+    others = found.others
+    assert others is not None
+    assert others.starts.tolist() == [0, 1]
+    assert [found.items[place] for place in others.indices] == ["bought"]
+    assert [found.type_names[kind] for kind in others.types] == ["purchase"]
+    assert others.times.tolist() == [30]
+
 
 def test_ids_stand_by_length_and_then_as_text() -> None:
     """So numbers stand as numbers do, however the data set was put together."""
