@@ -16,7 +16,7 @@ class Asker(NamedTuple):
 
     Attributes:
         user: the pseudonym that the decision is logged under.
-        keyed: the keyed pseudonym, by which a file of users knows them.
+        keyed: the keyed pseudonyms, by which a file of users knows them.
         live: what the log says that they did.
         held_back: what they are not to be offered again.
         profile: what the decision's record says of the profile.
@@ -25,7 +25,7 @@ class Asker(NamedTuple):
     """
 
     user: str | None = None
-    keyed: str | None = None
+    keyed: tuple[str, ...] = ()
     live: LiveHistory | None = None
     held_back: frozenset[str] = frozenset()
     profile: str | None = None
@@ -57,8 +57,8 @@ def asked_of_sources(
         placed: what stands on the page already.
     """
     known = None
-    if asker.keyed is not None and sources.profiles is not None:
-        known = sources.profiles.find(asker.keyed)
+    if asker.keyed and sources.profiles is not None:
+        known = sources.profiles.find_all(asker.keyed)
     return SourceRequest(
         request.user_id,
         tuple(request.history),

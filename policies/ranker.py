@@ -33,6 +33,7 @@ from policies.profiles.known_user import (
     OfEvents,
     RepeatRules,
     live_history,
+    named_in_files,
 )
 from policies.proposers import Proposers
 from policies.pseudonyms import pseudonym
@@ -252,17 +253,17 @@ class Ranker:
         """Return who asks."""
         keyed = pseudonym(self._salt, request.user_id) if request.user_id else None
         if known is None or self._live_history is None:
-            return Asker(keyed, keyed)
-        keyed = keyed if known.filed else None
+            return Asker(keyed, () if keyed is None else (keyed,))
+        filed = named_in_files(keyed, known)
         profiles = self.proposers.offered.sources.profiles
-        if keyed is not None and profiles is not None:
-            known = msgspec.structs.replace(known, before=profiles.before(keyed))
+        if filed and profiles is not None:
+            known = msgspec.structs.replace(known, before=profiles.before(filed))
         held_back = known.visit
         if self._repeat is not None:
             held_back = self._repeat.held_back(known, 1000 * self._clock())
         live = self._live_history(() if known.profile is None else known.profile.events)
         return Asker(
-            known.pseudonym, keyed, live, held_back, known.version, repeats=True, did=known.did
+            known.pseudonym, filed, live, held_back, known.version, repeats=True, did=known.did
         )
 
     def _ready(self) -> Serving:

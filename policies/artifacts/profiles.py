@@ -4,11 +4,15 @@ The file is written and read by ``policies.artifacts.profile_file``.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.log.codec import digest
 from bandits.types import Float32, frozen
 from policies.artifacts.events_before import EventsBefore
 from policies.artifacts.histories import Histories, Profile
@@ -75,12 +79,40 @@ class Profiles:
         self._last = Profile(user, self._indices[part], self._weights[part])
         return self._last
 
-    def before(self, user: str) -> Before | None:
-        """Return what a pseudonym did, as far as rules look at it; None: nothing is known."""
-        if self._events is None:
+    def find_all(self, users: Sequence[str]) -> Profile | None:
+        """Return the profile of one person's pseudonyms; None if there is none.
+
+        The items of the first are the oldest. Of an item that several have the strongest counts,
+        where the last has it.
+        """
+        if len(users) == 1:  # nearly everybody has one
+            return self.find(users[0])
+        found = [each for each in map(self.find, users) if each is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        weights: dict[int, float] = {}
+        for profile in found:
+            for item, weight in zip(
+                profile.indices.tolist(), profile.weights.tolist(), strict=True
+            ):
+                weights[item] = max(weights.pop(item, 0.0), weight)
+        return Profile(
+            "+".join(each.key for each in found),
+            np.fromiter(weights, np.int32, len(weights)),
+            np.fromiter(weights.values(), np.float32, len(weights)),
+        )
+
+    def before(self, users: Sequence[str]) -> Before | None:
+        """Return what one person's pseudonyms did, as far as rules look at it; None: nothing."""
+        events = self._events
+        if events is None:
             return None
-        row = self._row(user)
-        return None if row is None else self._events.of(row)
+        rows = [row for row in map(self._row, users) if row is not None]
+        found = [each for each in map(events.of, rows) if each is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        joined = sorted(chain.from_iterable(each.events for each in found), reverse=True)
+        return Before(digest(msgspec.msgpack.encode(joined)), tuple(joined))
 
     def _row(self, user: str) -> int | None:
         first, second = int(user[:HALF], 16), int(user[HALF:], 16)

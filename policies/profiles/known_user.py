@@ -59,7 +59,8 @@ class KnownUser(msgspec.Struct, frozen=True):
         profile: what is known of them; None: nobody is named, or it could not be read.
         visit: what this visit was shown.
         whole: whether all of that could be read, and says all that the logs say.
-        filed: whether a file of profiles may be asked about them, too.
+        filed: whether a file of profiles may be asked about the id that they gave, too.
+        filed_as: the keyed pseudonyms of other ids of theirs, which it may be asked about.
         before: what such a file says that they did, as far as rules look at it; None: nothing.
     """
 
@@ -68,6 +69,7 @@ class KnownUser(msgspec.Struct, frozen=True):
     visit: frozenset[str] = frozenset()
     whole: bool = True
     filed: bool = True
+    filed_as: tuple[str, ...] = ()
     before: Before | None = None
 
     @property
@@ -85,6 +87,21 @@ class KnownUser(msgspec.Struct, frozen=True):
         """What they did, newest first: what the log says, and behind it what a file does."""
         did = () if self.profile is None else self.profile.events
         return did if self.before is None else did + self.before.events
+
+
+def named_in_files(keyed: str | None, known: KnownUser) -> tuple[str, ...]:
+    """Return the keyed pseudonyms that files of profiles are asked about.
+
+    Args:
+        keyed: that of the id that was given; None: none was.
+        known: whose it is.
+    """
+    if keyed is None:
+        return ()
+    if not known.filed_as:
+        return (keyed,) if known.filed else ()
+    own = (keyed,) if known.filed and keyed not in known.filed_as else ()
+    return (*known.filed_as, *own)
 
 
 def live_history(events: Events, options: ProfileOptions) -> LiveHistory | None:

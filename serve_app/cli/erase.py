@@ -63,6 +63,9 @@ def erase(
             for user in remove_profiles(where, filed, salt=salt)
         }
         begun, unknown = _begin(client, found, persons, in_files)
+        others = {name for each in begun for name in each.filed}
+        for where in profiles or () if others else ():
+            remove_profiles(where, others, salt=salt)
         running = _wait(client, found, begun, wait_s)
         _say(found, begun, running)
         if found.filed and not profiles:

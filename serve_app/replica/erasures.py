@@ -57,19 +57,26 @@ class ReplicaErasures:
 
         # A user whom a file alone knows is known.
         try:
-            filed = await self._remove_from_files(user_id)
+            others = [] if erasure is None else erasure.filed
+            filed = await self._remove_from_files(user_id, others)
         except ArtifactError as error:
             raise ProfilesLeftError(
-                f"{error.message}; its entry of the user is not used any more, but still there",
+                f"{error.message}; its entry of the user is not used any more, but still there:"
+                " erase again once it can be written, by each of their ids",
                 error.target,
             ) from error
         if erasure is None:
             erasure = await run_async(self._send, erase_person(self._space, key, filed=filed))
         return state_of(erasure)
 
-    async def _remove_from_files(self, user_id: str) -> bool:
-        """Remove a user from files of profiles; return whether any had an entry of theirs."""
-        keyed, found = [pseudonym(self._salt, user_id)], set[str]()
+    async def _remove_from_files(self, user_id: str, others: Sequence[str]) -> bool:
+        """Remove a user from files of profiles; return whether any had an entry of theirs.
+
+        Args:
+            user_id: as the caller sent it.
+            others: what files know them by besides.
+        """
+        keyed, found = {pseudonym(self._salt, user_id), *others}, set[str]()
         async with self._writing:
             for where in self._files:
                 found |= await asyncio.to_thread(remove_profiles, where, keyed, salt=self._salt)

@@ -122,7 +122,9 @@ class KnownUsers:
                 return known
             # They were merged, or erased, since this replica looked them up.
             self._users.forget(request.user_id)
-        return KnownUser(person.pseudonym, whole=False, filed=person.filed)
+        return KnownUser(
+            person.pseudonym, whole=False, filed=person.filed, filed_as=person.filed_as
+        )
 
     async def look_up(self, request: RankRequest) -> KnownUser | None:
         """Return what ``know`` does, and make nobody known who is not.
@@ -154,7 +156,9 @@ class KnownUsers:
 
         answers = await self._reader.read(commands)
         if answers is None:
-            return KnownUser(person.pseudonym, whole=False, filed=person.filed)
+            return KnownUser(
+                person.pseudonym, whole=False, filed=person.filed, filed_as=person.filed_as
+            )
         if answers[0] != person.raw:
             return None
         if asks:
@@ -168,7 +172,14 @@ class KnownUsers:
         profile = self._profile(answers[2 : 2 + len(names)])
         shown = _shown(answers[2 + len(names) :])
         is_whole = whole and profile is not None
-        return KnownUser(person.pseudonym, profile, shown, whole=is_whole, filed=person.filed)
+        return KnownUser(
+            person.pseudonym,
+            profile,
+            shown,
+            whole=is_whole,
+            filed=person.filed,
+            filed_as=person.filed_as,
+        )
 
     def _profile(self, hashes: Sequence[Any]) -> UserProfile | None:
         """Return the profile in some hashes; None if one is damaged, for its writer to mend."""

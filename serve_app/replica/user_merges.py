@@ -62,23 +62,43 @@ class UserMerges:
             LogUnavailableError: not known to be made.
         """
         try:
-            plan = await self._swap(self._users.key_of(user_id), self._users.key_of(into))
+            plan = await self._swap(user_id, into)
         finally:
             self._users.forget(user_id)
             self._users.forget(into)
         await self._append(plan)
         return plan
 
-    async def _swap(self, user: str, into: str) -> MergePlan:
+    async def _swap(self, user_id: str, into_id: str) -> MergePlan:
         keys, fresh = self._users.keys, new_person()
+        user, into = self._users.key_of(user_id), self._users.key_of(into_id)
         for _ in range(ATTEMPTS):
-            plan = plan_merge(user, into, await self._held(user, into), fresh)
+            filed = await self._filed((into_id, into), (user_id, user))
+            plan = plan_merge(user, into, await self._held(user, into), fresh, filed)
             if not plan.swap:
                 return plan
             command = swap_command(keys, plan.swap)
             if await self._writer.append_by(keys.person(user), command):
                 return plan
         raise LogUnavailableError("others change these users just now: retry in a moment")
+
+    async def _filed(self, *named: tuple[str, str]) -> list[bytes]:
+        """Return the keyed pseudonyms of users that files of profiles may be asked about.
+
+        Args:
+            named: each user's id, and their key.
+        """
+        try:
+            erased: Any = await self._client.smismember(
+                self._users.keys.unfiled, [key for _, key in named]
+            )
+        except FAILURES as error:
+            raise self._writer.failed(reason_of(error)) from error
+        return [
+            bytes.fromhex(self._users.filed_as(user_id))
+            for (user_id, _), gone in zip(named, erased, strict=True)
+            if not gone
+        ]
 
     async def _held(self, user: str, into: str) -> dict[str, bytes | None]:
         """Return what is stored under two keys, and all that a merge of them may have to change."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection
 from itertools import islice
 
-from policies.pseudonyms import person_key
+from policies.pseudonyms import person_key, pseudonym
 from serve_app.store.event_log import LogWriter
 from serve_app.store.keys import UsersKeys
 from serve_app.store.users.persons import Person, resolve_command, resolved
@@ -45,6 +45,10 @@ class ReplicaUsers:
     def key_of(self, user_id: str) -> str:
         """Return what finds the record of a user."""
         return person_key(self._salt, user_id)
+
+    def filed_as(self, user_id: str) -> str:
+        """Return what files of profiles know a user by."""
+        return pseudonym(self._salt, user_id)
 
     def remembered(self, user_id: str) -> Person | None:
         """Return a person as read some minutes ago at most; another replica may know better."""

@@ -24,6 +24,7 @@ from policies.spec import PolicySpec
 from serve_app.admin.spaces import known_secret, opened_space
 from serve_app.cli import main as cli
 from serve_app.replica.erasures import ReplicaErasures
+from serve_app.replica.user_merges import UserMerges
 from serve_app.replica.users import ReplicaUsers
 from serve_app.store.erasures.job import (
     Erasure,
@@ -302,7 +303,7 @@ async def test_the_command_makes_no_salt(client, users, monkeypatch, tmp_path, c
 async def test_an_entry_in_a_file_is_not_used_from_then_on_and_is_removed(
     client, users, async_client, tmp_path
 ):
-    """Also of a user whom a file alone knows."""
+    """Also of a user whom a file alone knows, and of one who is asked for by a merged id."""
     path = tmp_path / "profiles.parquet"
     write_profiles(path, histories_of("ann", "bob", "carl"), salt=SALT)
     spec = PolicySpec("home", space="shop", artifact="a", profiles=str(path))
@@ -310,8 +311,12 @@ async def test_an_entry_in_a_file_is_not_used_from_then_on_and_is_removed(
     erasures = ReplicaErasures("shop", [spec], writer, users, salt=SALT)
 
     assert (await users.resolve("ann")).filed
-    assert (await erasures.erase("ann")).erasure
+    await users.resolve("cookie")
+    await UserMerges(async_client, writer, ActivityKeys("shop"), users).merge("cookie", "ann")
+    assert pseudonym(SALT, "ann") in (await users.resolve("cookie")).filed_as
+    assert (await erasures.erase("cookie")).erasure
     assert not (await users.resolve("ann")).filed
+    assert (await users.resolve("cookie")).filed_as == ()
     assert users_in(path) == {"bob", "carl"}
     client.hset(USERS.policies, "home", msgspec.msgpack.encode(Member.of(spec)))
 

@@ -65,7 +65,9 @@ def export_user(
     # Policies without profiles, and those that had none before, know a user by another name.
     keyed = pseudonym(salt, user_id)
     found = _entries(client, space, [*names, keyed], archive, progress)
-    entries, filed = list(islice(found, most)), list(_filed(files, keyed, salt))
+    in_files = dict.fromkeys([keyed, *(() if record is None else map(bytes.hex, record.filed))])
+    entries = list(islice(found, most))
+    filed = [each for name in in_files for each in _filed(files, name, salt)]
     if record is None and not entries and not filed:
         raise UnknownUserError("nothing is known of this user", "user_id")
     return UserExport(

@@ -117,11 +117,14 @@ class Erasure(msgspec.Struct, frozen=True):
         name: the job's.
         job: as it is stored.
         waits_for: the parts of the profile that have not passed it.
+        filed: what files of profiles know the person by, of ids that were merged; said once, to
+            whoever has destroyed the record.
     """
 
     name: str
     job: Job
     waits_for: list[str]
+    filed: list[str] = []
 
     @property
     def is_complete(self) -> bool:
@@ -203,7 +206,9 @@ def erase_person(
             job = msgspec.structs.replace(job, pseudonyms=record.pseudonyms, ids=ids)
         unfiled = filed or space.filed
         if (yield _destroy(keys, found or b"", name, job, unfiled=unfiled)):
-            return (yield from go_on(space, name, now_ms=now_ms))
+            erasure = yield from go_on(space, name, now_ms=now_ms)
+            filed_as = [] if record is None else [each.hex() for each in record.filed]
+            return msgspec.structs.replace(erasure, filed=filed_as)
 
 
 def _destroy(keys: UsersKeys, found: bytes, name: str, job: Job, *, unfiled: bool) -> Command:

@@ -181,9 +181,12 @@ def _row(key: str, raw: bytes) -> PersonRow:
     alias, name = alias_of(raw), bytes.fromhex(key)
     if alias is not None:
         of, pseudonym = (bytes.fromhex(each) for each in alias)
-        return PersonRow(name, pseudonym, None, None, None, of)
+        return PersonRow(name, pseudonym, None, None, None, of, None)
     record = decode_person(raw)
-    return PersonRow(name, record.pseudonym, record.since_ms, record.earlier, record.ids, None)
+    filed = record.filed or None
+    return PersonRow(
+        name, record.pseudonym, record.since_ms, record.earlier, record.ids, None, filed
+    )
 
 
 def _stamp(ms: int) -> str:

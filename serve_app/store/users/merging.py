@@ -1,7 +1,10 @@
 """What a merge of two users makes of their records: decided here, carried out all or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
+
+import msgspec
 
 from bandits.errors import (
     AlreadyMergedError,
@@ -58,7 +61,9 @@ def still_to_read(user: str, into: str, held: Held) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name not in held]
 
 
-def plan_merge(user: str, into: str, held: Held, fresh: PersonRecord) -> MergePlan:
+def plan_merge(
+    user: str, into: str, held: Held, fresh: PersonRecord, filed: Sequence[bytes] = ()
+) -> MergePlan:
     """Return what it takes to make two users one person.
 
     Args:
@@ -66,6 +71,7 @@ def plan_merge(user: str, into: str, held: Held, fresh: PersonRecord) -> MergePl
         into: the key of the user who they are.
         held: what is stored.
         fresh: the record of ``into`` if nothing is known of them: whoever has just registered.
+        filed: the keyed pseudonyms of the two under which files of profiles may be asked.
 
     Raises:
         MergeWithItselfError: the two are the same id.
@@ -93,7 +99,10 @@ def plan_merge(user: str, into: str, held: Held, fresh: PersonRecord) -> MergePl
                 " somebody else now needs an id of their own",
                 "user_id",
             )
-        return MergePlan(alias[1], one.pseudonym.hex(), len(one.pseudonyms), {})
+        # A build before did not note what files know of them by.
+        noted = _filed(one.filed, filed)
+        again = {} if noted == one.filed else {from_key: (from_raw, _noting(one, noted).encoded)}
+        return MergePlan(alias[1], one.pseudonym.hex(), len(one.pseudonyms), again)
     if from_key == into_key:
         raise MergeRingError(
             "the other was merged into this user before: they are one person already", "into"
@@ -110,8 +119,16 @@ def plan_merge(user: str, into: str, held: Held, fresh: PersonRecord) -> MergePl
         one.pseudonym.hex(),
         other.pseudonym.hex(),
         count,
-        _swap(user, one, into_key, other, held),
+        _swap(user, _noting(one, _filed(one.filed, filed)), into_key, other, held),
     )
+
+
+def _filed(*named: Iterable[bytes]) -> list[bytes]:
+    return list(dict.fromkeys(chain.from_iterable(named)))
+
+
+def _noting(record: PersonRecord, filed: list[bytes]) -> PersonRecord:
+    return msgspec.structs.replace(record, filed=filed)
 
 
 def _swap(user: str, one: PersonRecord, into_key: str, other: PersonRecord, held: Held) -> Swap:
@@ -121,6 +138,7 @@ def _swap(user: str, one: PersonRecord, into_key: str, other: PersonRecord, held
         other.since_ms,
         [*other.earlier, *one.earlier, one.pseudonym],
         [*other.ids, *one.ids, bytes.fromhex(user)],
+        _filed(other.filed, one.filed),
     )
     swap: dict[str, tuple[bytes | None, bytes | None]] = {
         user: (held[user], alias_to(into_key, one.pseudonym.hex())),

@@ -70,17 +70,22 @@ class PersonRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         since_ms: when the person was first known, in milliseconds since 1970.
         earlier: the pseudonyms that were merged into it, the newest last.
         ids: the keys of the aliases that lead here, 16 bytes each.
+        filed: the keyed pseudonyms under which files of profiles may have the person, 16 bytes
+            each, of all ids that were merged; none: of their own id alone.
     """
 
     pseudonym: bytes
     since_ms: int
     earlier: list[bytes] = []
     ids: list[bytes] = []
+    filed: list[bytes] = []
 
     @property
     def encoded(self) -> bytes:
-        """The bytes that are stored."""
-        return _encode(self)
+        """The bytes that are stored; of who was never merged as they were before there were any."""
+        if self.filed:
+            return _encode(self)
+        return _encode((self.pseudonym, self.since_ms, self.earlier, self.ids))
 
     @property
     def pseudonyms(self) -> list[str]:
@@ -102,7 +107,8 @@ class Person:
         pseudonym: what is logged of them is logged under it, 32 hex digits.
         pseudonyms: all of theirs, this one first, then the newest first.
         since_ms: since when they are known.
-        filed: whether files of profiles may be asked about them: not if they were erased before.
+        filed: whether files of profiles may be asked about this id: not if it was erased before.
+        filed_as: the keyed pseudonyms of ids that were merged, which they may be asked about, too.
     """
 
     key: str
@@ -111,6 +117,7 @@ class Person:
     pseudonyms: tuple[str, ...]
     since_ms: int
     filed: bool = True
+    filed_as: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, key: str, raw: bytes, *, filed: bool = True) -> "Person":
@@ -123,7 +130,8 @@ class Person:
         """
         record = decode_person(raw)
         pseudonyms = tuple(record.pseudonyms)
-        return cls(key, raw, pseudonyms[0], pseudonyms, record.since_ms, filed)
+        filed_as = tuple(each.hex() for each in record.filed)
+        return cls(key, raw, pseudonyms[0], pseudonyms, record.since_ms, filed, filed_as)
 
 
 def new_person(now_ms: int | None = None) -> PersonRecord:

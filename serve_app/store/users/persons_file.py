@@ -6,6 +6,8 @@
     earlier     list of fixed[16], the pseudonyms that were merged into it
     ids         list of fixed[16], the keys of its aliases
     of          fixed[16], the key that an alias leads to; null of a person
+    filed       list of fixed[16], the keyed pseudonyms of ids that were merged; null: none; copies
+                of earlier builds lack it
 
 It says nothing of anybody who is not known by their id to whoever reads it, and has the salt.
 """
@@ -21,6 +23,8 @@ from bandits.errors import UsersBackupError
 
 FORMAT = 1
 ABOUT = "banditloop"
+NEWEST = "filed"
+"""The column that copies of earlier builds lack."""
 
 _ID = pa.binary(16)
 SCHEMA = pa.schema(
@@ -31,6 +35,7 @@ SCHEMA = pa.schema(
         ("earlier", pa.list_(_ID)),
         ("ids", pa.list_(_ID)),
         ("of", _ID),
+        ("filed", pa.list_(_ID)),
     ]
 )
 
@@ -54,6 +59,7 @@ class PersonRow(NamedTuple):
     earlier: list[bytes] | None
     ids: list[bytes] | None
     of: bytes | None
+    filed: list[bytes] | None
 
 
 def write_persons(
@@ -127,6 +133,8 @@ def read_persons(file: Any, name: str) -> tuple[AboutPersons, list[PersonRow]]:
             )
 
         table = parquet.read(SCHEMA.names)
+        if NEWEST not in table.column_names:
+            table = table.append_column(NEWEST, pa.nulls(len(table), pa.list_(_ID)))
         columns = [table[field].to_pylist() for field in SCHEMA.names]
     except (pa.ArrowException, msgspec.MsgspecError, ValueError, OSError) as error:
         raise UsersBackupError(f"{name} cannot be read ({error}): take another", "file") from error

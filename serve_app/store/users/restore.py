@@ -125,7 +125,11 @@ def _persons(
         aliases.pop(name, None)
         if row.of is None:
             records[name] = PersonRecord(
-                row.pseudonym, row.since_ms or 0, row.earlier or [], row.ids or []
+                row.pseudonym,
+                row.since_ms or 0,
+                row.earlier or [],
+                row.ids or [],
+                row.filed or [],
             )
         else:
             aliases[name] = row.of.hex(), row.pseudonym.hex()
@@ -165,11 +169,12 @@ def _join(client: Redis, keys: UsersKeys, name: str, record: PersonRecord) -> st
             if each != now.pseudonym and each not in now.earlier
         ]
         ids = [each for each in record.ids if each not in now.ids and each.hex() != to]
-        if not missing and not ids:
+        filed = [each for each in record.filed if each not in now.filed]
+        if not missing and not ids and not filed:
             return None
         since_ms = min(now.since_ms, record.since_ms)
         earlier, own = [*missing, *now.earlier], [*now.ids, *ids]
-        joined = PersonRecord(now.pseudonym, since_ms, earlier, own)
+        joined = PersonRecord(now.pseudonym, since_ms, earlier, own, [*now.filed, *filed])
         return {to: (held, joined.encoded)}
 
     return "joined" if _swapped(client, keys, plan) else "same"

@@ -136,19 +136,20 @@ def test_a_look_at_what_was_bought_does_not_undo_the_purchase(tmp_path: Path) ->
     write_profiles(tmp_path / "p", histories_of(coded_events(BOUGHT)), salt=SALT)
     profiles, _ = open_profiles(str(tmp_path / "p"), ARTIFACT, SALT, {"purchase", "hide"})
     assert profiles is not None
-    before = profiles.before(pseudonym(SALT, "ann"))
+    before = profiles.before([pseudonym(SALT, "ann")])
     assert before is not None
     assert [(each.item, each.time_ms) for each in before.events] == [
         ("b", 50),
         ("a", 20),
         ("gone", -1),
     ]
-    assert profiles.before(pseudonym(SALT, "bob")) is None
-    assert profiles.before(pseudonym(SALT, "a stranger")) is None
+    assert profiles.before([pseudonym(SALT, "bob")]) is None
+    assert profiles.before([pseudonym(SALT, "a stranger")]) is None
 
     # Nobody asks about it, so nothing is kept in memory; the export says all.
     assert (
-        open_profiles(str(tmp_path / "p"), ARTIFACT, SALT)[0].before(pseudonym(SALT, "ann")) is None
+        open_profiles(str(tmp_path / "p"), ARTIFACT, SALT)[0].before([pseudonym(SALT, "ann")])
+        is None
     )
     told = filed_profile(str(tmp_path / "p"), pseudonym(SALT, "ann"), salt=SALT)
     assert sorted((each.item, each.type, each.weight) for each in told or []) == [
@@ -159,12 +160,37 @@ def test_a_look_at_what_was_bought_does_not_undo_the_purchase(tmp_path: Path) ->
     ]
 
 
+def test_ids_that_were_merged_are_one_user(tmp_path: Path) -> None:
+    """What the file says of each is joined; of an item that both have the stronger counts."""
+    write_profiles(tmp_path / "p", histories_of(coded_events(BOUGHT)), salt=SALT)
+    profiles, _ = open_profiles(str(tmp_path / "p"), ARTIFACT, SALT, {"purchase", "view"})
+    assert profiles is not None
+    ann, bob, stranger = (pseudonym(SALT, each) for each in ("ann", "bob", "x"))
+    for users in ((bob, ann), (bob, stranger, ann)):
+        both = profiles.find_all(users)
+        assert both is not None
+        weights = dict(zip(both.indices.tolist(), both.weights.tolist(), strict=True))
+        assert weights == {1: 3.0, 0: 3.0}
+        before = profiles.before(users)
+        assert before is not None
+        assert [(each.time_ms, each.item) for each in before.events] == [
+            (90, "a"),
+            (50, "b"),
+            (20, "a"),
+            (10, "b"),
+            (-1, "gone"),
+        ]
+        assert before.version != (profiles.before([ann]) or before).version
+    assert profiles.find_all([stranger, ann]) == profiles.find(ann)
+    assert profiles.find_all([stranger, "0" * 32]) is None
+
+
 def test_a_file_of_a_build_before_says_the_latest_of_each_item(path: Path) -> None:
     """It has no columns of other types; nor has one in which there is nothing to say there."""
     assert "other_items" not in pq.read_schema(path).names
     profiles, _ = open_profiles(str(path), ARTIFACT, SALT, ["cart"])
     assert profiles is not None
-    cy = profiles.before(pseudonym(SALT, "cy"))
+    cy = profiles.before([pseudonym(SALT, "cy")])
     assert cy is not None
     assert [event.item for event in cy.events] == ["ç", "a"]
 

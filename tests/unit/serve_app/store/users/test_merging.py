@@ -30,8 +30,8 @@ class Store(dict):
         self[key(name)] = PersonRecord(name.encode().ljust(16, b"."), since_ms).encoded
         return name
 
-    def merge(self, user: str, into: str) -> MergePlan:
-        plan = plan_merge(key(user), key(into), self, FRESH)
+    def merge(self, user: str, into: str, filed: tuple[bytes, ...] = ()) -> MergePlan:
+        plan = plan_merge(key(user), key(into), self, FRESH, filed)
         for changed, (before, after) in plan.swap.items():
             assert self[changed] == before
             self[changed] = after
@@ -86,6 +86,19 @@ def test_all_that_led_to_one_leads_to_the_other(store):
     assert {each.hex() for each in decode_person(store[key("c")]).ids} == {
         key(name) for name in "abd"
     }
+
+
+def test_what_files_say_of_one_is_asked_of_the_other(store):
+    """Of all ids that were ever merged; a record of a build before is told when it is asked again."""
+    store.merge("a", "b")
+    assert store.person("a").filed_as == ()
+    store.merge("a", "b", (b"B" * 16, b"A" * 16))
+    assert store.person("a").filed_as == ((b"B" * 16).hex(), (b"A" * 16).hex())
+    assert store.merge("a", "b", (b"B" * 16, b"A" * 16)).swap == {}
+
+    store.merge("b", "c", (b"C" * 16, b"B" * 16))
+    assert store.person("a") == store.person("c")
+    assert set(store.person("a").filed_as) == {(each * 16).hex() for each in (b"A", b"B", b"C")}
 
 
 def test_an_alias_remembers_the_pseudonym_it_had(store):

@@ -1,5 +1,7 @@
 """Persons: a record says whose a pseudonym is, and little enough of it to keep a million."""
 
+import msgspec
+
 from policies.pseudonyms import person_key, pseudonym
 from serve_app.store.users.persons import (
     Person,
@@ -16,6 +18,11 @@ SALT = b"a secret of at least sixteen bytes"
 def test_a_record_comes_back_as_it_was_stored():
     record = PersonRecord(b"p" * 16, 1_700_000_000_000, [b"a" * 16, b"b" * 16], [b"k" * 16])
     assert decode_person(record.encoded) == record
+
+    # Who was never merged is stored as before; a record that builds before have made is read.
+    assert record.encoded == msgspec.msgpack.encode((*msgspec.structs.astuple(record),)[:4])
+    filed = msgspec.structs.replace(record, filed=[b"f" * 16])
+    assert decode_person(filed.encoded) == filed
 
     person = Person.of("k", record.encoded)
     assert person.pseudonyms == tuple((name * 16).hex() for name in (b"p", b"b", b"a"))
