@@ -31,6 +31,8 @@ LONGEST_SOCKET = 100
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 """Paths that mean the same in Valkey's configuration and in a URL."""
 NODE_BYTES = 131_072
+LONGEST_VALUE = "8gb"
+"""All items of a shop are one value, and with their vectors a million are more than 512 MB."""
 MALLOC = {
     "MALLOC_ARENA_MAX": 1,
     "MALLOC_MMAP_THRESHOLD_": 4096,
@@ -140,7 +142,11 @@ def _start(folder: Path, port: int, durability: Durability) -> ValkeyServer:
         appendonly="no" if durability == "none" else "yes",
         appendfsync="no" if durability == "none" else durability,
         save="",
-        **{"auto-aof-rewrite-min-size": "256mb", "stream-node-max-bytes": NODE_BYTES},
+        **{
+            "auto-aof-rewrite-min-size": "256mb",
+            "stream-node-max-bytes": NODE_BYTES,
+            "proto-max-bulk-len": LONGEST_VALUE,
+        },
     )
     _launched(server, folder)
     server.start(timeout=START_S)

@@ -27,6 +27,8 @@ from serve_app.store.keys import ItemsKeys
 LEAST_CHANGES = 1_000
 """Changes after which a whole catalogue is due, where there are not so many items."""
 LOOK_S = 2.0
+RETRY_S = 60.0
+"""Time between two attempts to write a whole catalogue, where one has failed."""
 WRITING_S = 60
 """How long other leaders leave a whole catalogue to one that has died while it wrote."""
 READ, READ_CHANGES = 500, 10_000
@@ -56,6 +58,7 @@ class ItemsLeader:
         self._count = 1
         self._looked_at = 0.0
         self._writer: threading.Thread | None = None
+        self._not_before = 0.0
 
     def begin(self, of_log: Catalogue, brought: Catalogue | None) -> str:
         """Let the log begin, if it has not; return a version of it.
@@ -111,7 +114,8 @@ class ItemsLeader:
             each = 1 + (self._changes - before) // len(entries)
             self._count = min(READ, max(1, READ_CHANGES // each))
 
-        if self._changes >= max(LEAST_CHANGES, base.items):
+        is_due = self._changes >= max(LEAST_CHANGES, base.items)
+        if is_due and monotonic() >= self._not_before:
             self._write(base)
 
     def _write(self, base: ItemsBase) -> None:
@@ -126,13 +130,14 @@ class ItemsLeader:
         """Write it unless another policy's leader does just now; two would do no harm."""
         try:
             if self._client.set(self._keys.lease, through, nx=True, ex=WRITING_S):
-                self.write_base(base, through)
+                if not self.write_base(base, through):
+                    self._not_before = monotonic() + RETRY_S
                 self._client.delete(self._keys.lease)
         except FAILURES as error:
             log.warning("space %s: no base of items: %s", self._keys.policy, error)
 
-    def write_base(self, base: ItemsBase, through: str) -> None:
-        """Write the catalogue as of an entry.
+    def write_base(self, base: ItemsBase, through: str) -> bool:
+        """Write the catalogue as of an entry; return whether nothing went wrong.
 
         Args:
             base: an earlier one.
@@ -146,6 +151,8 @@ class ItemsLeader:
             self.append(timeline)
         except (*FAILURES, MissingBlobError) as error:
             log.warning("space %s: no base of items: %s", self._keys.policy, error)
+            return False
+        return True
 
     def append(self, timeline: ItemTimeline) -> Any:
         """Append the items of a timeline as they are now; return the entry's position."""

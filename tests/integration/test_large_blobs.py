@@ -157,6 +157,40 @@ def test_a_writer_that_dies_half_way_leaves_what_expires_and_the_next_one_stores
     assert unfinished(client) == [left]
 
 
+@pytest.mark.one_server
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_of_a_blob_that_is_more_than_the_server_takes_nothing_is_left(
+    client, async_client, lasting
+):
+    """A writer tries again, and would fill the server."""
+    data = noise(2 * PART)
+    before = client.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
+    client.config_set("proto-max-bulk-len", 3 * PART // 2)
+    try:
+        with pytest.raises(redis.ResponseError, match="exceeds maximum allowed size"):
+            write_blob(client, KEYS, "large", data, lasting=lasting)
+        with pytest.raises(redis.ResponseError, match="exceeds maximum allowed size"):
+            await write_blob_async(async_client, KEYS, "large", data)
+        assert list(client.scan_iter()) == []
+    finally:
+        client.config_set("proto-max-bulk-len", before)
+
+
+@pytest.mark.one_server
+def test_of_a_blob_for_which_there_is_no_memory_nothing_is_left(client):
+    """Some parts are stored; for the next there is no room."""
+    data, config = noise(6 * PART), client.config_get("maxmemory*")
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 4 * PART)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            write_blob(client, KEYS, "large", data)
+        assert list(client.scan_iter()) == []
+    finally:
+        client.config_set("maxmemory", config["maxmemory"])
+        client.config_set("maxmemory-policy", config["maxmemory-policy"])
+
+
 def test_parts_that_go_meanwhile_are_an_error_and_no_shorter_blob(client):
     """They expire, or the server that had them is gone."""
     data = noise(3 * PART)

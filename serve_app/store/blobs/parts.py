@@ -7,13 +7,16 @@ expires.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
-from serve_app.store.clients import AsyncRedis, Redis
+from redis.exceptions import ResponseError
+
+from serve_app.store.clients import FAILURES, AsyncRedis, Redis
 from serve_app.store.keys import LogKeys
 
 PART = 1 << 20
@@ -35,7 +38,11 @@ if redis.call('STRLEN', KEYS[2]) ~= tonumber(ARGV[2]) then
   redis.call('UNLINK', KEYS[2])
   return redis.error_reply('LOST the parts before are gone: the blob is to be stored again')
 end
-local size = redis.call('APPEND', KEYS[2], ARGV[1])
+local size = redis.pcall('APPEND', KEYS[2], ARGV[1])
+if type(size) == 'table' then
+  redis.call('UNLINK', KEYS[2])
+  return size
+end
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 if size < tonumber(ARGV[3]) then return 0 end
 if ARGV[5] ~= '' then
@@ -64,12 +71,19 @@ def write_blob(
         RedisError: not known to be stored.
     """
     ask: Any = client.execute_command
-    for command in _commands(keys, name, data, lasting=lasting):
-        began = time.monotonic()
-        if ask(*command) == 1:
-            return
-        if len(data) >= MUCH:
-            time.sleep(time.monotonic() - began)
+    unfinished = keys.unfinished(uuid4().hex)
+    try:
+        for command in _commands(keys.blob(name), unfinished, data, lasting=lasting):
+            began = time.monotonic()
+            if ask(*command) == 1:
+                return
+            if len(data) >= MUCH:
+                time.sleep(time.monotonic() - began)
+    except ResponseError:
+        # It may have no room for more, and somebody will try again.
+        with contextlib.suppress(*FAILURES):
+            ask("UNLINK", unfinished)
+        raise
 
 
 async def write_blob_async(client: AsyncRedis, keys: LogKeys, name: str, data: bytes) -> None:
@@ -85,25 +99,36 @@ async def write_blob_async(client: AsyncRedis, keys: LogKeys, name: str, data: b
         RedisError: not known to be stored.
     """
     ask: Any = client.execute_command
-    for command in _commands(keys, name, data, lasting=False):
-        began = time.monotonic()
-        if await ask(*command) == 1:
-            return
-        if len(data) >= MUCH:
-            await asyncio.sleep(time.monotonic() - began)
+    unfinished = keys.unfinished(uuid4().hex)
+    try:
+        for command in _commands(keys.blob(name), unfinished, data, lasting=False):
+            began = time.monotonic()
+            if await ask(*command) == 1:
+                return
+            if len(data) >= MUCH:
+                await asyncio.sleep(time.monotonic() - began)
+    except ResponseError:
+        with contextlib.suppress(*FAILURES):
+            await ask("UNLINK", unfinished)
+        raise
 
 
 def _commands(
-    keys: LogKeys, name: str, data: bytes, *, lasting: bool
+    blob: str, unfinished: str, data: bytes, *, lasting: bool
 ) -> Iterator[tuple[str | bytes | int, ...]]:
-    """Yield the commands that store a blob."""
-    blob = keys.blob(name)
+    """Yield the commands that store a blob.
+
+    Args:
+        blob: its key.
+        unfinished: that of its parts, which is this writer's own: two may store the same at once.
+        data: its bytes.
+        lasting: see ``write_blob``.
+    """
     if len(data) <= PART:
         yield ("SET", blob, data) if lasting else ("SET", blob, data, "NX", "EX", UNNAMED_S)
         return
 
-    # Under a name of this writer's own: two may store the same at once.
-    named = blob, keys.unfinished(uuid4().hex)
+    named = blob, unfinished
     whole = len(data), UNNAMED_S, "lasting" if lasting else ""
     for at in range(0, len(data), PART):
         yield ("EVAL", APPEND_PART, len(named), *named, data[at : at + PART], at, *whole)
