@@ -1,6 +1,7 @@
 """Tables of items and users: what kind each column is of, and items as the catalogue takes them."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,14 +15,33 @@ from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR
 FROM, UNTIL = "available_from", "available_until"
 TEXT_LENGTH = 60
 """Characters, on average, from which a column of strings is text and not a category."""
+HALF = 0.5
 NAMES = 50
 """So many strings are names, and not categories, if more than half of them differ."""
+TEXT_NAMES = frozenset(
+    (
+        *("title", "name", "headline", "caption", "subtitle", "description", "desc", "summary"),
+        *("text", "abstract", "overview", "plot", "synopsis", "body", "blurb"),
+    )
+)
+"""Columns of such names are text however few the rows are, where most differ and have a blank."""
+_BEFORE = frozenset(
+    (
+        *("item", "product", "article", "news", "movie", "film", "book", "song", "track", "game"),
+        *("course", "recipe", "offer", "listing", "short", "long", "full", "display", "original"),
+    )
+)
+"""What may stand before such a name."""
 
 
-def column_kind(column: "pa.ChunkedArray") -> str | None:
+def column_kind(column: "pa.ChunkedArray", name: str = "") -> str | None:
     """Return the kind of a column, or None if it is none that a data set keeps.
 
     The kinds are number, flag, category, list (of strings), text, vector (of numbers) and time.
+
+    Args:
+        column: its values.
+        name: what it is called: a title is text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -34,7 +54,7 @@ def column_kind(column: "pa.ChunkedArray") -> str | None:
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         found = "time"
     elif _is_string(kind):
-        found = "text" if _is_text(column.cast(pa.string())) else "category"
+        found = "text" if _is_text(column.cast(pa.string()), name) else "category"
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed_list(kind):
         inner = kind.value_type
         if _is_string(inner):
@@ -44,14 +64,26 @@ def column_kind(column: "pa.ChunkedArray") -> str | None:
     return found
 
 
-def _is_text(column: "pa.ChunkedArray") -> bool:
+def _is_text(column: "pa.ChunkedArray", name: str) -> bool:
     """Return whether strings are texts: long, or names, most of which stand for one row each."""
     lengths = pc.mean(pc.utf8_length(column)).as_py()
     filled = len(column) - column.null_count
-    return lengths is not None and (
-        lengths >= TEXT_LENGTH
-        or (filled >= NAMES and pc.count_distinct(column).as_py() > filled / 2)
-    )
+    if lengths is None or lengths >= TEXT_LENGTH:
+        return lengths is not None
+    if filled < NAMES and not (_names_texts(name) and _words_share(column) > HALF):
+        return False
+    return bool(pc.count_distinct(column).as_py() > HALF * filled)
+
+
+def _names_texts(name: str) -> bool:
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    return bool(words & TEXT_NAMES) and words <= TEXT_NAMES | _BEFORE
+
+
+def _words_share(column: "pa.ChunkedArray") -> float:
+    """Return the share of strings that are several words."""
+    several = pc.match_substring_regex(column, r"\S\s+\S")
+    return float(pc.mean(several.cast(pa.float64())).as_py())
 
 
 def catalogue_items(table: "pa.Table", kinds: dict[str, str]) -> list[dict[str, Any]]:
@@ -152,17 +184,6 @@ def _array(values: list[Any]) -> "pa.Array":
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
-
-
-def only_finite(column: "pa.ChunkedArray") -> "tuple[pa.ChunkedArray, int]":
-    """Return a column of numbers whose NaN and infinite values are missing, and how many were."""
-    if not pa.types.is_floating(column.type):
-        return column, 0
-    bad = pc.fill_null(pc.invert(pc.is_finite(column)), False)
-    count = int(np.sum(bad.to_numpy()))
-    if count:
-        column = pc.if_else(bad, pa.scalar(None, column.type), column)
-    return column, count
 
 
 def _is_string(kind: "pa.DataType") -> bool:

@@ -240,7 +240,7 @@ def kinds_of(table: "pa.Table", what: str) -> dict[str, str]:
     kinds = {}
     for column in table.column_names:
         if column != "id":
-            kind = column_kind(table[column])
+            kind = column_kind(table[column], column)
             if kind is None:
                 raise DataSetError(
                     f"{what}: column {column!r} is {table[column].type}: give numbers, texts,"

@@ -178,7 +178,7 @@ ItemColumns = Annotated[
     typer.Option(
         "--item-columns",
         help="Columns of the items, where their names do not tell, e.g. '{item: ref,"
-        " available_from: since, time_unit: ms}'",
+        " text: [title, notes], available_from: since, time_unit: ms}'",
     ),
 ]
 UserColumns = Annotated[

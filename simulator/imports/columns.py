@@ -15,6 +15,8 @@ from bandits.errors import DataSetError
 
 GivenColumn = str | int | None
 """A column by its name or its place from 1; None: there is none."""
+GivenColumns = Mapping[str, GivenColumn | Sequence[GivenColumn]]
+"""Columns of items or users by what they are; several may be texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ from simulator.imports.cleaning import (
     UNLISTED,
     Cleaning,
 )
-from simulator.imports.columns import GivenColumn, listed
+from simulator.imports.columns import GivenColumn, GivenColumns, listed
 from simulator.imports.events import DAY_MS, EventColumns
 from simulator.imports.files.chunks import failures_of, name_of, table_files
-from simulator.imports.item_tables import OPTIONS, ReadItems, read_items
+from simulator.imports.item_columns import ReadItems
+from simulator.imports.item_tables import OPTIONS, read_items
 from simulator.imports.raw import RawTables, TableFormat
 from simulator.imports.reading import (
     EventReading,
@@ -53,7 +54,7 @@ MOST_PART_BITS = 8
 MANY_ODD = 0.02
 """Share of rows with times that cannot be from which the report asks for their unit."""
 FEW_LISTED = 0.5
-"""Share of the items in events that a table of items lists, below which the report says so."""
+"""Share of the items in events that a table of items lists, below which ids may differ."""
 PLAIN = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 ImportProgress = Callable[[str, int], None]
@@ -67,8 +68,8 @@ def import_data(
     items: Sequence[str] | str = (),
     users: Sequence[str] | str = (),
     columns: Mapping[str, GivenColumn] | None = None,
-    item_columns: Mapping[str, GivenColumn] | None = None,
-    user_columns: Mapping[str, GivenColumn] | None = None,
+    item_columns: GivenColumns | None = None,
+    user_columns: GivenColumns | None = None,
     preset: str | None = None,
     form: TableFormat | None = None,
     cleaning: Cleaning | None = None,
@@ -86,7 +87,7 @@ def import_data(
         columns: which column of events is the ``user``, ``item``, ``time``, ``type`` and ``value``,
             where the names do not tell; and the ``time_unit``.
         item_columns: which column of items is the ``item``, ``available_from`` and
-            ``available_until``; and the ``time_unit``.
+            ``available_until``; the ``text``, or a list of them; and the ``time_unit``.
         user_columns: which column of users is the ``user``.
         preset: the name of a published layout; see ``simulator.imports.presets``.
         form: how the files are read, where they do not tell.
@@ -170,11 +171,20 @@ def import_data(
                 *_notes(readings, state, tables, weights),
                 *_unlisted(item_table, in_events),
             ],
-            item_columns=kinds_of(listed, "items"),
+            item_columns=_kinds(listed, item_table),
             user_columns={} if user_table is None else kinds_of(user_table.table, "users"),
         )
         write_manifest(scratch, manifest, stored)
     return DataSet.open(folder)
+
+
+def _kinds(listed_items: "pa.Table", given: ReadItems | None) -> dict[str, str]:
+    """Return the kind of each column of items; those are text of which somebody said so."""
+    texts = set[str]() if given is None else given.texts
+    return {
+        name: "text" if name in texts else kind
+        for name, kind in kinds_of(listed_items, "items").items()
+    }
 
 
 def _of_preset(
@@ -215,19 +225,20 @@ def _listed(
     form: TableFormat,
     what: str,
     of_preset: "pa.Table | None",
-    columns: Mapping[str, GivenColumn] | None,
+    columns: GivenColumns | None,
 ) -> ReadItems | None:
     if not patterns:
         if columns:
             raise DataSetError(f"{OPTIONS[what]} goes with --{what}", what)
         return None if of_preset is None else ReadItems(_kept_columns(of_preset))
     files = [file for pattern in patterns for file in table_files(pattern, f"--{what}")]
-    return read_items(files, TableFormat(quote=form.quote, encoding=form.encoding), what, columns)
+    own = TableFormat(separator=form.separator, quote=form.quote, encoding=form.encoding)
+    return read_items(files, own, what, columns)
 
 
 def _kept_columns(table: "pa.Table") -> "pa.Table":
     return table.select(
-        [name for name in table.column_names if name == "id" or column_kind(table[name])]
+        [name for name in table.column_names if name == "id" or column_kind(table[name], name)]
     )
 
 
@@ -308,7 +319,7 @@ def _spoken(reading: EventReading) -> dict[str, str]:
 
 
 def _unlisted(table: ReadItems | None, in_events: "pa.Array") -> list[str]:
-    """Return what is to be said where events name items of which the table of items has few.
+    """Return what is to be said where events name items that the table of items lacks.
 
     Args:
         table: the items, None for none.
@@ -318,15 +329,16 @@ def _unlisted(table: ReadItems | None, in_events: "pa.Array") -> list[str]:
         return []
     ids = table.table["id"]
     known = pc.is_in(in_events, value_set=ids)
-    share = pc.mean(known).as_py()
-    if share is None or share >= FEW_LISTED:
-        return []
     unknown = in_events.filter(pc.invert(known))
+    if not len(unknown):
+        return []
     said = (
-        f"the table of items lists {share:.0%} of the {len(in_events):,} items that events name;"
-        f" events say {unknown[0].as_py()!r}, the table {ids[0].as_py()!r}: are they written alike?"
+        f"the table of items lacks {len(unknown):,} of the {len(in_events):,} items that events"
+        f" name, such as {unknown[0].as_py()!r}: nothing is known of them"
     )
-    return [said]
+    if len(unknown) <= (1 - FEW_LISTED) * len(in_events):
+        return [said]
+    return [f"{said}; the table says {ids[0].as_py()!r}: are they written alike?"]
 
 
 def _notes(

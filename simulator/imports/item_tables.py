@@ -2,8 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -13,11 +12,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from bandits.errors import DataSetError
-from policies.data.items import FROM, UNTIL, column_kind, only_finite
+from policies.data.items import FROM, UNTIL
 from simulator.imports.columns import (
     ITEM_COLUMNS,
     USER_COLUMNS,
     GivenColumn,
+    GivenColumns,
+    column_named,
     recognise_columns,
 )
 from simulator.imports.files.chunks import failures_of, name_of, open_text, row_chunks
@@ -28,41 +29,27 @@ from simulator.imports.files.parsing import OpenTable
 from simulator.imports.files.quotes import unclosed_at, unclosed_error
 from simulator.imports.files.tables import open_table
 from simulator.imports.id_columns import as_ids
+from simulator.imports.item_columns import (
+    Places,
+    ReadItems,
+    clean_column,
+    note_texts,
+)
+from simulator.imports.item_times import times_read
 from simulator.imports.raw import TableFormat
-from simulator.imports.times import read_times, recognise_times, time_reading
 from simulator.logs.files import LogFile, open_bytes
 
 OPTIONS = {"items": "--item-columns", "users": "--user-columns"}
 """The options that say which column is what."""
-BLANK = ["", "nan", "null", "none"]
 MOST_COLUMNS = 1000
 """Columns of JSON Lines beyond which those that are fields of objects are left out."""
-BAR = "|"
-BARRED = 0.1
-"""A column of text is lists where so large a share of its values has a bar in it."""
-ROW_NUMBERS = re.compile(r"\s*|Unnamed: \d+")
-"""Names of columns that programs write in front of a table, to number its rows."""
-_DECIMAL_COMMA = r"^\s*-?\d+(\.\d{3})*,\d+\s*$"
-_JSON_LIST = re.compile(r"^\s*\[.*\]\s*$", re.DOTALL)
-
-
-@dataclass(slots=True)
-class ReadItems:
-    """A table of items or users.
-
-    ``left_out``: how many rows or values were left out, by reason. ``notes``: what was found out.
-    """
-
-    table: "pa.Table"
-    left_out: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def read_items(
     files: Sequence[LogFile],
     form: TableFormat,
     what: str = "items",
-    columns: Mapping[str, GivenColumn] | None = None,
+    columns: GivenColumns | None = None,
 ) -> ReadItems:
     """Return the items, or users, of some files: a column ``id`` and all others.
 
@@ -70,34 +57,84 @@ def read_items(
         files: tables of the same columns.
         form: how they are read, as far as that is known.
         what: ``items`` or ``users``.
-        columns: those that are known, and the ``time_unit`` of times.
+        columns: those that are known; of items the ``text``, one or several, and the ``time_unit``.
 
     Raises:
         DataSetError: a file cannot be read, or has no column that is the id.
     """
     is_items = what == "items"
     wanted, key = (ITEM_COLUMNS, "item") if is_items else (USER_COLUMNS, "user")
-    given, option = dict(columns or {}), OPTIONS[what]
+    told, option = dict(columns or {}), OPTIONS[what]
+    said = told.pop("text", None) if is_items else None
+    given = {kind: _one(kind, column, option) for kind, column in told.items()}
     unit = given.pop("time_unit", None)
-    tables, notes = [], []
+    tables, notes, texts = [], [], set[str]()
     for file in files:
-        opened_table = open_table(file, form)
+        opened_table = _opened(file, form)
         names = list(opened_table.names)
-        found = recognise_columns(names, name_of(file), wanted=wanted, given=given, option=option)
+        try:
+            found = recognise_columns(
+                names, name_of(file), wanted=wanted, given=given, option=option
+            )
+        except DataSetError as error:
+            raise _with_header(error, opened_table, f"{key}_id") from None
         notes.append(f"{name_of(file)}: the id is {found[key]!r}")
+        for column in said if isinstance(said, list) else [said]:
+            if (one := _one("text", column, option)) is not None:
+                texts.add(column_named(names, one, name_of(file), f"{option} text"))
         table = _whole(opened_table, found[key])
         for role in (FROM, UNTIL):
             if role in found:
-                table = _with_times(table, found[role], role, file, unit)
+                table = times_read(table, found[role], role, name_of(file), unit, option)
         tables.append(table.rename_columns(_renamed(table.column_names, found[key])))
 
-    read = ReadItems(_without_parts(_concatenated(tables, what)), notes=notes)
+    places = Places.of([name_of(file) for file in files], [table.num_rows for table in tables])
+    whole = _concatenated(tables, what)
+    read = ReadItems(_without_parts(whole), notes=notes, places=places)
+    named = zip(whole.column_names, read.table.column_names, strict=True)
+    read.texts = {new for old, new in named if old in texts}
     _clean_ids(read, what)
     _note_times(read, what)
     for name in read.table.column_names:
         if name != "id":
-            _clean_column(read, name, what)
+            clean_column(read, name, what)
+    note_texts(read, what)
     return read
+
+
+def _one(kind: str, column: GivenColumn | Sequence[GivenColumn], option: str) -> GivenColumn:
+    """Return the one column that is given as of a kind; of texts there may be several."""
+    if column is None or isinstance(column, str | int):
+        return column
+    raise DataSetError(f"{option}: {kind} is one column, not {column!r}", f"columns.{kind}")
+
+
+def _opened(file: LogFile, form: TableFormat) -> OpenTable:
+    """Find out how a file is read: one without a separator has the ids alone.
+
+    The separator that was given is that of events: it comes after the file's own.
+    """
+    table = open_table(file, msgspec.structs.replace(form, separator=None), lone=True)
+    if form.separator and len(table.names) == 1 and form.separator in table.names[0]:
+        return open_table(file, form)
+    return table
+
+
+def _with_header(error: DataSetError, table: OpenTable, name: str) -> DataSetError:
+    """Return the error; where a file has one column, with what names it.
+
+    Args:
+        error: what is wrong with the columns.
+        table: the file.
+        name: a usual name of ids.
+    """
+    if len(table.names) > 1:
+        return error
+    return DataSetError(
+        f"{error.message}; if the file is ids alone, write {name} above them, and if it has several"
+        " columns, say what separates them with --separator",
+        error.target,
+    )
 
 
 def _note_times(read: ReadItems, what: str) -> None:
@@ -202,30 +239,6 @@ def _values(values: list[object]) -> "pa.Array":
         )
 
 
-def _with_times(
-    table: "pa.Table", column: str, role: str, file: LogFile, unit: GivenColumn
-) -> "pa.Table":
-    values = table[column].combine_chunks()
-    texts = values.cast(pa.string()).drop_null()
-    blank = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(BLANK))
-    said = texts.filter(pc.invert(blank))
-
-    # Most items may be offered at all times, and maybe all of them.
-    if not len(said):
-        return table.drop_columns([column])
-    if unit is not None:
-        reading = time_reading(str(unit))
-    else:
-        try:
-            reading = recognise_times(said.slice(0, 1000), column, name_of(file))
-        except DataSetError as error:
-            # What it says to write is of events.
-            own = error.message.replace("{time: null}", f"{{{role}: null}}")
-            raise DataSetError(own.replace("--columns", OPTIONS["items"]), error.target) from None
-    at = table.column_names.index(column)
-    return table.set_column(at, role, read_times(values, reading.unit))
-
-
 def _concatenated(tables: "Sequence[pa.Table]", what: str) -> "pa.Table":
     try:
         return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
@@ -260,88 +273,7 @@ def _clean_ids(read: ReadItems, what: str) -> None:
         if not kept.all():
             read.left_out[f"{what}: rows {reason}"] = int((~kept).sum())
     read.table = table.filter(pa.array(has_id & first))
+    if read.places is not None:
+        read.places = read.places.kept(has_id & first)
     if not read.table.num_rows:
         raise DataSetError(f"the table of {what} has no row with an id", what)
-
-
-def _clean_column(read: ReadItems, name: str, what: str) -> None:
-    """Turn one column into what a data set keeps, or leave it out, and say so."""
-    at, column = read.table.column_names.index(name), read.table[name]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        # An empty cell is no category of its own.
-        column = column.cast(pa.string())
-        is_blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-        column = pc.if_else(is_blank, pa.scalar(None, pa.string()), column)
-    if column.null_count == len(column) or ROW_NUMBERS.fullmatch(name):
-        why = "is empty" if column.null_count == len(column) else "has no name of its own"
-        read.table = read.table.remove_column(at)
-        read.notes.append(f"{what}: column {name!r} {why}, and left out")
-        return
-
-    if pa.types.is_string(column.type):
-        if pc.all(pc.match_substring_regex(column, _DECIMAL_COMMA)).as_py():
-            read.notes.append(
-                f"{what}: column {name!r} is text: numbers have a point, as in 4.50, not a comma"
-            )
-        column, note = _lists(column)
-        if note:
-            read.notes.append(f"{what}: column {name!r}: {note}")
-    if column_kind(column) is None:
-        read.table = read.table.remove_column(at)
-        read.notes.append(f"{what}: column {name!r} is {column.type}, and left out")
-        return
-
-    column, lost = only_finite(column)
-    if lost:
-        read.left_out[f"{what}: values of {name} that are NaN or infinite"] = lost
-    read.table = read.table.set_column(at, name, column)
-    if column_kind(column) == "vector":
-        _note_lengths(read, name, what)
-
-
-def _note_lengths(read: ReadItems, name: str, what: str) -> None:
-    """Say which vectors cannot be compared with most, since they have another length."""
-    lengths = pc.list_value_length(read.table[name])
-    counts = {
-        each["values"].as_py(): each["counts"].as_py()
-        for each in pc.value_counts(lengths)
-        if each["values"].as_py()
-    }
-    if len(counts) < 2:
-        return
-    usual = min(counts, key=lambda length: (-counts[length], length))
-    others = pc.and_(pc.not_equal(lengths, usual), pc.greater(lengths, 0))
-    such = read.table["id"].filter(others)
-    read.notes.append(
-        f"{what}: column {name!r}: {counts[usual]:,} vectors have {usual} numbers;"
-        f" {len(such):,} have another length, such as that of {such[0].as_py()!r}, and are compared"
-        " with nothing"
-    )
-
-
-def _lists(column: "pa.ChunkedArray") -> "tuple[pa.ChunkedArray, str | None]":
-    """Return a column of texts as lists, if that is what they are, and what says so."""
-    filled = column.drop_null()
-    if not len(filled):
-        return column, None
-
-    # Where others have a list, an empty cell is none.
-    said = filled.filter(pc.not_equal(pc.utf8_trim_whitespace(filled), ""))
-    looks = pc.match_substring_regex(said, r"^\s*\[[\s\S]*\]\s*$")
-    if len(said) and pc.all(looks).as_py():
-        lists = []
-        for text in column.to_pylist():
-            try:
-                lists.append(msgspec.json.decode(text) if text and text.strip() else None)
-            except msgspec.DecodeError:
-                return column, None
-        try:
-            return pa.chunked_array([pa.array(lists)]), "lists, as JSON"
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return column, None
-
-    barred = pc.mean(pc.match_substring(filled, BAR).cast(pa.float64())).as_py()
-    if barred >= BARRED:
-        parts = pc.split_pattern(column, BAR)
-        return parts, f"lists, split at {BAR}"
-    return column, None

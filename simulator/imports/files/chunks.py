@@ -28,7 +28,8 @@ CHUNK = 2 << 20
 """Bytes that are parsed at a time."""
 LONGEST_ROW = 64 << 20
 SAMPLE = 1 << 18
-"""Bytes by which it is found out how a file is read."""
+"""Bytes by which it is found out how a file is read; more where its first rows are longer."""
+SAMPLES = (SAMPLE, 1 << 22, LONGEST_ROW)
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 MOST_LOOKED_AT = 1000
@@ -251,12 +252,16 @@ def _end_of_rows(data: bytearray, quote: bytes, delimiter: bytes) -> int:
     return at if at or len(data) < LONGEST_ROW else end
 
 
-def sample_of(file: LogFile, encoding: str = "utf-8") -> bytes:
-    """Return the first bytes of a file, decompressed, as UTF-8, without a byte order mark.
+def sample_of(file: LogFile, encoding: str = "utf-8", size: int = SAMPLE) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, and whether these are all of it.
+
+    They are decompressed, as UTF-8, without a byte order mark.
 
     Args:
         file: the file.
         encoding: that of its text.
+        size: the most bytes.
     """
     with open_text(file, encoding) as text:
-        return text.read(SAMPLE).removeprefix(_BOM)
+        read = text.read(size)
+    return read.removeprefix(_BOM), len(read) < size

@@ -36,13 +36,16 @@ MOST_OF_ROWS = 0.9
 SEPARATORS = (",", "\t", ";", "|", DOUBLE)
 
 
-def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
+def open_delimited(
+    file: LogFile, form: TableFormat, text: bytes, *, lone: bool = False
+) -> OpenTable:
     """Find out how delimited text is read.
 
     Args:
         file: the file.
         form: what is known of it.
         text: its first bytes.
+        lone: whether it may have one column alone.
 
     Raises:
         DataSetError: there is no separator, or no row, or another number of columns than named.
@@ -57,7 +60,7 @@ def open_delimited(file: LogFile, form: TableFormat, text: bytes) -> OpenTable:
         raise DataSetError(
             f"{name} begins with {_first_line(decoded)!r}: remove that line", "events"
         )
-    separator = form.separator or _separator_of(decoded, form, file)
+    separator = form.separator or _separator_of(decoded, form, file, lone=lone)
     rows = _parsed(decoded, separator, form.quote)[:SAMPLE_ROWS]
     header = looks_like_header(rows) if form.header is None else form.header
     width = _width_of(rows, header=header)
@@ -150,6 +153,7 @@ def _parsed(text: str, separator: str, quote: str | None) -> list[list[str]]:
         quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
     )
     rows = []
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         for row in reader:
             if row:
@@ -161,8 +165,11 @@ def _parsed(text: str, separator: str, quote: str | None) -> list[list[str]]:
     return rows or [[""]]
 
 
-def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
-    """Return the separator by which most rows have as many cells as the first: two or more."""
+def _separator_of(text: str, form: TableFormat, file: LogFile, *, lone: bool) -> str:
+    """Return the separator by which most rows have as many cells as the first: two or more.
+
+    ``lone``: where there is none, one that stands in no text, so that the file has one column.
+    """
     best, found = 0.0, None
     for separator in SEPARATORS:
         widths = [len(row) for row in _parsed(text, separator, form.quote)]
@@ -179,6 +186,8 @@ def _separator_of(text: str, form: TableFormat, file: LogFile) -> str:
             if most > 1 and counts[most] >= MOST_OF_ROWS * counts.total():
                 raise _no_rows(rows, name_of(file))
 
+        if lone:
+            return _STAND_IN
         raise DataSetError(
             f"{name_of(file)}: no separator is found, the first line is {_first_line(text)!r}: say"
             " it with --separator",

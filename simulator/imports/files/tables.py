@@ -1,5 +1,6 @@
 """Tables as files hold them: delimited text, JSON Lines or Parquet, read in batches."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -7,7 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandits.errors import DataSetError
-from simulator.imports.files.chunks import PARQUET, failures_of, name_of, sample_of, stored_as
+from simulator.imports.files.chunks import (
+    PARQUET,
+    SAMPLES,
+    failures_of,
+    name_of,
+    sample_of,
+    stored_as,
+)
 from simulator.imports.files.delimited import open_delimited, read_delimited
 from simulator.imports.files.foreign import HEAD, refuse_foreign
 from simulator.imports.files.json_lines import open_json, read_json
@@ -21,12 +29,13 @@ NULLS = 0.01
 """Share of bytes that are 0 beyond which a file is no text; a stray one is part of a cell."""
 
 
-def open_table(file: LogFile, form: TableFormat) -> OpenTable:
+def open_table(file: LogFile, form: TableFormat, *, lone: bool = False) -> OpenTable:
     """Find out how a file is read.
 
     Args:
         file: the file.
         form: what is known of it.
+        lone: whether delimited text may have one column alone, and so no separator.
 
     Raises:
         DataSetError: it is empty, cannot be read, or is no table.
@@ -35,7 +44,8 @@ def open_table(file: LogFile, form: TableFormat) -> OpenTable:
     if kind == "parquet":
         return _open_parquet(file, form)
 
-    name, text = name_of(file), sample_of(file, form.encoding)
+    name = name_of(file)
+    text, is_whole = sample_of(file, form.encoding)
     if not text.strip():
         raise DataSetError(f"{name} is empty", "events")
     if text[:2] in {b"\xff\xfe", b"\xfe\xff"}:
@@ -50,13 +60,26 @@ def open_table(file: LogFile, form: TableFormat) -> OpenTable:
 
     if kind is None:
         kind = "json" if text.lstrip()[:1] == b"{" else "delimited"
-    if kind == "json":
-        return open_json(file, form, text)
     if text.lstrip()[:1] == b"[" and stored_as(file).endswith((".json", ".jsonl")):
         raise DataSetError(
             f"{name} is one JSON list: write one object a line (jq -c '.[]' FILE)", "events"
         )
-    return open_delimited(file, form, text)
+
+    # The first rows may be longer than the sample: what it does not tell, a longer one may.
+    for size in SAMPLES[1:]:
+        if is_whole:
+            break
+        with contextlib.suppress(DataSetError):
+            if b"\n" in text:
+                return _opened(file, form, kind, text, lone=lone)
+        text, is_whole = sample_of(file, form.encoding, size)
+    return _opened(file, form, kind, text, lone=lone)
+
+
+def _opened(file: LogFile, form: TableFormat, kind: str, text: bytes, *, lone: bool) -> OpenTable:
+    if kind == "json":
+        return open_json(file, form, text)
+    return open_delimited(file, form, text, lone=lone)
 
 
 def rows_of_table(

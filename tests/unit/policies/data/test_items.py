@@ -69,3 +69,17 @@ def test_what_no_item_may_have_is_left_out():
     item = check_item(msgspec.convert(second, Item))
     assert item.available_from == dt.datetime.fromtimestamp(1, dt.UTC)
     check_item(msgspec.convert(first, Item))
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "kind"),
+    [
+        ("title", ["Green tea", "A blue mug", "Kettle"], "text"),
+        ("product_name", ["Green tea", "A blue mug", None], "text"),
+        ("title", ["Tea", "Mug"], "category"),  # single words
+        ("title", ["Green tea"] * 3 + ["A blue mug"], "category"),
+        ("brand_name", ["Acme Corp", "Hill & Sons"], "category"),
+    ],
+)
+def test_titles_are_texts_however_few_they_are(name, texts, kind):
+    assert column_kind(pa.chunked_array([pa.array(texts, pa.string())]), name) == kind
