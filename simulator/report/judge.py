@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bandits.log.join_rule import UNNAMED, SignalledRule
 from simulator.doctor.checks.findings import Finding
 from simulator.report.comparing import compacted
 from simulator.report.gather import EARLIER, POLICY, PolicyRows
@@ -32,6 +33,8 @@ LUCK = 2.0
 """Times the distance by chance that a reader is not told of, as in a log of few decisions."""
 LEAST_TIMED = 100
 """Decisions from which on a leap of the clock can be told from a quiet night."""
+LEAST_SIGNALLED = 100
+"""Decisions from which on one expects to have seen each signal, but for rare ones."""
 LEAST_LEAP_MS = 600_000
 """A shorter time without a decision is none: so a log of some minutes has pauses."""
 
@@ -160,6 +163,10 @@ def cautions_on(
         )
     if read.refused:
         yield verdict_of("bad_entries", f"{read.refused:,} entries; first {read.first_refused}")
+    if missing := _missing_signals(rows):
+        yield verdict_of(
+            "signal_missing", f"{len(rows):,} decisions, and no reward of {', '.join(missing)}"
+        )
     if leap := _leap_ms(rows):
         yield verdict_of("clock_jumped", f"no decision for {describe_span(leap / 1000.0)}")
     if drift := _drift(rows):
@@ -195,6 +202,14 @@ def _of_comparison(uplift: Uplift, assignment: Assignment) -> Iterator[Verdict]:
             "in_both_groups",
             f"{assignment.in_both:,} of {assignment.units:,} units are in both groups",
         )
+
+
+def _missing_signals(rows: PolicyRows) -> list[str]:
+    """Return the signals of the spec of which no reward came, where others did."""
+    rule = None if rows.spec is None else rows.spec.rule
+    if not isinstance(rule, SignalledRule) or len(rows) < LEAST_SIGNALLED or not rows.signals:
+        return []
+    return [name for name in rule.signals if name not in {UNNAMED, *rows.signals}]
 
 
 def _leap_ms(rows: PolicyRows) -> int:

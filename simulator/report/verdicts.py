@@ -113,6 +113,10 @@ CAUTIONS = {
         "some entries of the log are no valid rows, and are left out",
         "run the doctor on the log",
     ),
+    "signal_missing": VerdictKind(
+        "of a signal of the spec no reward came in the range, though others did",
+        "see that the caller sends it, and by this name; of a rare one wait for more decisions",
+    ),
     "clock_jumped": VerdictKind(
         "the log's clock leapt: no decision for ten minutes or more, and for more than half of the"
         " range",

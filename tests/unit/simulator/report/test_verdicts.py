@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.spec import Holdout, PolicySpec
+from policies.spec import Holdout, PolicySpec, spec_of
 from simulator.doctor.checks.findings import Finding
 from simulator.logs.rows import Waiting
 from simulator.report.closer import CloserLook
@@ -16,6 +16,7 @@ from simulator.report.report import ApprenticeWorth, Coverage, Drift, Exploratio
 from simulator.report.verdicts import CAUTIONS, VERDICTS
 
 SPEC = PolicySpec("p", holdout=Holdout(0.5))
+SIGNALLED = spec_of({"name": "p", "holdout": {"fraction": 0.5}, "signals": {"click": 1, "buy": 9}})
 
 
 def rows_of(count=2000, *, held=0.5, uplift=0.3, mean=0.4, **changes) -> PolicyRows:
@@ -87,6 +88,7 @@ CAUTIONS_OF = [
     ("in_both_groups", {"unit": but("unit", np.s_[-200:], np.arange(200))}, {}),
     ("early_rewards", {"waiting": Waiting(900, 1, 2)}, {}),
     ("bad_entries", {"refused": 1, "first_refused": "entry 1-0: it is none"}, {}),
+    ("signal_missing", {"spec": SIGNALLED}, {}),
     ("clock_jumped", {"ms": but("ms", np.s_[1000:], 10**10 + np.arange(1000))}, {}),
     ("reward_drifts", {"reward": lambda r: (r.unit % 10 < 8 * (r.unit / 2000)).astype(float)}, {}),
     ("context_drift", {}, {"closer": closer(Drift("context", "age", 0.5, 0.01))}),
