@@ -42,6 +42,16 @@ def inlined(function: F) -> F:
     return made
 
 
+def spliced(function: F) -> F:
+    """Do the same before anything is compiled: for what is called in the innermost loops.
+
+    Else each array that is handed over is counted as held once more, and let go, unless the
+    compiler sees that nobody needs to know.
+    """
+    made: F = numba.njit(error_model="numpy", inline="always")(function)
+    return made
+
+
 def read_only(kind: Any, dimensions: int = 1) -> Any:
     """Return the type of a C-contiguous array that is not written to, and need not be writeable.
 

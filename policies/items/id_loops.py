@@ -6,7 +6,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from bandits.kernels.compiled import Int32, Int64, compiled, i4s, i8, i8s, inlined, read_only
+from bandits.kernels.compiled import Int32, Int64, compiled, i4s, i8, i8s, read_only, spliced
+from bandits.kernels.packed import WORD, are_same, word_at, word_before
 
 UInt8 = NDArray[np.uint8]
 u1s = read_only(types.uint8)
@@ -14,13 +15,17 @@ u1s = read_only(types.uint8)
 OTHER = -1
 """The count of a text that says more, or is written in another way."""
 _SPACE, _NEWLINE, _RETURN, _TAB = 0x20, 0x0A, 0x0D, 0x09
-_QUOTE, _ESCAPE, _COLON, _COMMA, _OPEN, _CLOSE, _BEGIN, _END = 34, 92, 58, 44, 123, 125, 91, 93
-_I, _D, _ASCII = 105, 100, 128
-_BASIS, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
-_HIGH = np.uint64(32)
+_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _BEGIN, _END = 34, 58, 44, 123, 125, 91, 93
+_I, _D = 105, 100
+_BASIS, _PRIME = np.uint64(14695981039346656037), np.uint64(11400714819323198485)
+_HIGH, _SEVEN, _ONE, _NONE = np.uint64(32), np.uint64(7), np.uint64(1), np.uint64(0)
+_ONES, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+"""The lowest bit of each byte of a word, and the highest."""
+_QUOTES, _ESCAPES, _SPACES = (np.uint64(each * 0x0101010101010101) for each in (34, 92, 32))
+_PLACES, _TOP = np.uint64(0x0001020304050607), np.uint64(56)
 
 
-@inlined
+@spliced
 def _skip(data: Any, at: Any, end: Any) -> Any:
     """Return where the next character is that is no white space."""
     while at < end and (
@@ -30,47 +35,67 @@ def _skip(data: Any, at: Any, end: Any) -> Any:
     return at
 
 
-@inlined
+@spliced
 def _passed(data: Any, at: Any, end: Any, character: Any) -> Any:
     """Return what is behind a character, and white space before it; OTHER if it is not there."""
     at = _skip(data, at, end)
     return at + 1 if at < end and data[at] == character else OTHER
 
 
-@inlined
+@spliced
+def _zeros(word: Any) -> Any:
+    """Return a word that has the highest bit of each byte that is 0, and perhaps of some above one.
+
+    (Lamport 1975; Warren, Hacker's Delight, 6-1)
+    """
+    return (word - _ONES) & ~word & _HIGHEST
+
+
+@spliced
+def _lowest(word: Any) -> Any:
+    """Return the lowest bit that a word has; 0: it has none."""
+    return word & (~word + _ONE)
+
+
+@spliced
+def _bytes_below(highest: Any) -> Any:
+    """Return how many bytes of a word are below the one that has this highest bit."""
+    return np.int64(((highest >> _SEVEN) * _PLACES) >> _TOP)
+
+
+@spliced
+def _mixed(hashed: Any, word: Any) -> Any:
+    """Return the hash of a text that goes on with eight more bytes, or those that are left."""
+    hashed = (hashed ^ word) * _PRIME
+    return hashed ^ (hashed >> _HIGH)
+
+
+@spliced
 def _hash(data: Any, begin: Any, end: Any) -> Any:
-    """Return 64 bits of a text (FNV-1a)."""
-    hashed = _BASIS
-    for at in range(begin, end):
-        hashed = (hashed ^ np.uint64(data[at])) * _PRIME
-    return hashed
+    """Return 64 bits of a text: of its words, and what is left of them, which may be nothing."""
+    hashed, at = _BASIS, begin
+    while at + WORD <= end:
+        hashed = _mixed(hashed, word_at(data, at))
+        at += WORD
+    return _mixed(hashed, word_before(data, at, end))
 
 
-@inlined
+@spliced
 def _place(
     texts: Any, bounds: Any, table: Any, data: Any, begin: Any, end: Any, hashed: Any
 ) -> Any:
     """Return where the table has a text of this hash, or the free place where it would be."""
     mask = table.size - 1
-    at = np.int64((hashed ^ (hashed >> _HIGH)) & np.uint64(mask))
+    at = np.int64((hashed * _PRIME) >> _HIGH) & mask
     while table[at] >= 0:
         first, last = bounds[table[at]], bounds[table[at] + 1]
-        if last - first == end - begin and _are_same(texts, first, data, begin, end - begin):
+        if last - first == end - begin and are_same(texts, first, data, begin, end - begin):
             return at
         at = (at + 1) & mask
     return at
 
 
-@inlined
-def _are_same(one: Any, first: Any, other: Any, second: Any, size: Any) -> Any:
-    """Return whether two texts of one size have the same bytes."""
-    k = size - size
-    while k < size and one[first + k] == other[second + k]:
-        k += 1
-    return k == size
-
-
-@inlined
+@spliced
 def _opened(data: Any, at: Any, end: Any) -> Any:
     """Return where the id of an object begins that has nothing else, or OTHER."""
     at = _passed(data, at, end, _OPEN)
@@ -82,7 +107,7 @@ def _opened(data: Any, at: Any, end: Any) -> Any:
     return _passed(data, at, end, _QUOTE) if at >= 0 else at
 
 
-@inlined
+@spliced
 def _find(
     data: Any,
     begin: Any,
@@ -99,12 +124,19 @@ def _find(
     at = _passed(data, begin, end, _BEGIN)
     name = _opened(data, at, end) if at >= 0 else at
     while name >= 0 and filled < found.size:
-        at, hashed = name, _BASIS
-        while at < end and data[at] != _QUOTE:
-            if data[at] == _ESCAPE or data[at] < _SPACE or data[at] >= _ASCII:
+        at, hashed, quote = name, _BASIS, _NONE
+        while quote == _NONE:
+            if at >= end:
                 return OTHER
-            hashed = (hashed ^ np.uint64(data[at])) * _PRIME
-            at += 1
+            word = word_before(data, at, data.size)
+            quote = _lowest(_zeros(word ^ _QUOTES))
+            # Up to the quote: an escape, a control character, and what is beyond ASCII.
+            before = quote - _ONE
+            strange = _zeros(word ^ _ESCAPES) | ((word - _SPACES) & ~word) | word
+            if strange & before & _HIGHEST != _NONE:
+                return OTHER
+            hashed = _mixed(hashed, word & (before >> _SEVEN) if quote != _NONE else word)
+            at += WORD if quote == _NONE else _bytes_below(quote)
         if at >= end:
             return OTHER
         spans[filled, 0], spans[filled, 1] = name, at
@@ -112,7 +144,7 @@ def _find(
         filled += 1
 
         # Whoever writes such a text has the same between any two ids, as a rule.
-        if gap > 0 and at + gap <= end and _are_same(data, gap_at, data, at, gap):
+        if gap > 0 and at + gap <= end and are_same(data, gap_at, data, at, gap):
             name = at + gap
             continue
         gap_at, at = at, _passed(data, at + 1, end, _CLOSE)

@@ -93,6 +93,28 @@ def test_whatever_is_found_is_what_a_decoder_reads(lists):
         assert ids is None or ids == [action.id for action in decode(text)]
 
 
+def test_ids_of_every_length_are_told_apart_and_what_is_strange_is_seen_at_every_place():
+    """Eight bytes are read at a time: the end of an id may stand anywhere among them."""
+    ids = BareIds()
+    alike = [*("item-0123456789abcdefghi"[:size] for size in range(1, 24)), *"abc"]
+    sent = msgspec.json.encode([ActionRequest(each) for each in alike])
+    for _ in range(2):
+        for gap in (b"},{", b"} , {", b"}\n,\t{"):
+            text = sent.replace(b"},{", gap)
+            assert found(ids, text) == [alike]
+            assert found(ids, b'[{"id":"x"}]', text, b'[{"id":"y"}]') == [["x"], alike, ["y"]]
+
+    strange = b"\\", b"\x00", b"\x1f", b"\x7f\x80", "ä".encode()
+    for size in range(1, 20):
+        for at in range(size):
+            for each in strange:
+                one = b"x" * at + each + b"x" * (size - at - 1)
+                assert found(ids, b'[{"id":"a"},{"id":"%b"},{"id":"b"}]' % one) == [None]
+        # A quote ends an id wherever it stands: what follows it is no id.
+        broken = b'[{"id":"a"},{"id":"%b"x"}]' % (b"y" * size)
+        assert found(ids, broken, b'[{"id":"b"}]') == [None, ["b"]]
+
+
 def test_ids_of_one_text_are_found_whether_they_are_new_or_were_seen():
     ids, longer = BareIds(), Catalogue([Item("new"), Item("b")])
     for text in (b'[{"id":"a"},{"id":"new"}]', b'[{"id":"b"}]', b'[{"id":"a"},{"id":"b"}]'):
