@@ -70,6 +70,7 @@ cluster-redis: $(READY)
 	    tests/integration/test_redis.py tests/integration/test_learner.py tests/integration/test_archiver.py \
 	    tests/integration/test_doctor.py tests/integration/test_partitions.py tests/integration/test_redis_cluster.py \
 	    tests/integration/test_users.py tests/integration/test_user_copies.py tests/integration/test_user_export.py \
+	    tests/integration/test_large_blobs.py \
 	    -k "not share and not whichever_call_fails"
 
 partitions: $(READY)
