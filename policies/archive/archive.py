@@ -219,6 +219,7 @@ class ArchiveReader:
         through: str | None = None,
         *,
         kinds: Collection[str] | None = None,
+        check: Callable[[RangeRows, RowGroup], None] | None = None,
     ) -> Iterator[RowGroup]:
         """Yield columns of archived entries, row group by row group, in order.
 
@@ -229,6 +230,7 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
             kinds: only entries of these kinds; None for all.
+            check: looks at each row group, such as ``policies.archive.audit.Sample.check``.
 
         Raises:
             ArchiveError: a file is damaged or missing, or the lists of a decision do not fit its
@@ -241,7 +243,7 @@ class ArchiveReader:
                 "names",
             )
 
-        return self._columns(names, after, through, kinds)
+        return self._columns(names, after, through, kinds, check)
 
     def _columns(
         self,
@@ -249,10 +251,14 @@ class ArchiveReader:
         after: str | None,
         through: str | None,
         kinds: Collection[str] | None,
+        check: Callable[[RangeRows, RowGroup], None] | None = None,
     ) -> Iterator[RowGroup]:
         def read(position: str | None) -> Iterator[tuple[str, RowGroup]]:
             for file in self.chain.past(position, through):
-                for group in RangeRows(self.chain, file, position, through).columns(names, kinds):
+                rows = RangeRows(self.chain, file, position, through)
+                for group in rows.columns(names, kinds):
+                    if check is not None:
+                        check(rows, group)
                     yield group.last, group
 
         return self.chain.resumed(read, after)

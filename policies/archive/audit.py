@@ -11,8 +11,42 @@ from policies.archive.archive import ArchiveReader
 from policies.archive.columns import COLUMNS, UNDECODABLE, columns_of, decoded
 from policies.archive.layouts import NEVER_SAID, SCHEMAS
 from policies.archive.parts.objects import texts_of
+from policies.archive.parts.rebuild import StoredEntries
 from policies.archive.parts.shapes import bounds_of, elements_of
-from policies.archive.row_groups import RangeRows
+from policies.archive.row_groups import RangeRows, RowGroup
+
+ALWAYS = 4
+"""Row groups of which rows are looked at; of those after them it is the 8th, the 16th and so on."""
+ROWS = 16
+"""Rows of each that are looked at."""
+
+
+class Sample:
+    """A sample of what is read, compared with the records that it stands beside."""
+
+    def __init__(self) -> None:
+        self._read = 0
+
+    def check(self, rows: RangeRows, group: RowGroup) -> None:
+        """Look at some rows of a row group, if it is of the sample.
+
+        Args:
+            rows: those of its file.
+            group: what was read of it.
+
+        Raises:
+            ArchiveError: a column contradicts a record.
+        """
+        self._read += 1
+        if self._read > ALWAYS and self._read & (self._read - 1):
+            return
+        names = _names(rows)
+        count = rows.count(group.number)
+        places = np.unique(np.linspace(0, count - 1, min(count, ROWS)).astype(np.intp))
+        stored, parts = rows.picked(group.number, names, places)
+        for fault in _faults(names, stored, parts):
+            what = "columns are" if fault.column == "record" else f"column {fault.column!r} is"
+            raise group.damaged(f"the {what} not what the record of entry {fault.entry} says")
 
 
 class ColumnFault(NamedTuple):
@@ -67,15 +101,32 @@ def audit_columns(
 
 def _audit(rows: RangeRows, number: int, path: str) -> GroupAudit:
     try:
-        names = [
-            field.name
-            for field in SCHEMAS[rows.layout]
-            if field.name in COLUMNS.names and field.name not in NEVER_SAID[rows.layout]
-        ]
+        names = _names(rows)
         stored, parts = rows.stored(number, names), rows.all_entries(number)
     except ArchiveError as error:
         return GroupAudit(path, number, 0, error=error.message)
+    return GroupAudit(path, number, len(stored), _faults(names, stored, parts))
 
+
+def _names(rows: RangeRows) -> list[str]:
+    """Return the columns of a file that follow from its records."""
+    return [
+        field.name
+        for field in SCHEMAS[rows.layout]
+        if field.name in COLUMNS.names and field.name not in NEVER_SAID[rows.layout]
+    ]
+
+
+def _faults(
+    names: Sequence[str], stored: pa.RecordBatch, parts: Sequence[StoredEntries]
+) -> list[ColumnFault]:
+    """Return by column the first entry that it contradicts.
+
+    Args:
+        names: the columns.
+        stored: as they are stored.
+        parts: the entries.
+    """
     changed = [entry_id for part in parts if (entry_id := part.changed()) is not None]
     faults = [ColumnFault(entry_id, "record") for entry_id in changed[:1]]
     ids = [entry_id for part in parts for entry_id in part.ids]
@@ -92,7 +143,7 @@ def _audit(rows: RangeRows, number: int, path: str) -> GroupAudit:
         if not _same(*pair):
             rows_of = (row for row in range(len(ids)) if not _same(*_row(row, *pair)))
             faults.append(ColumnFault(ids[next(rows_of)], name))
-    return GroupAudit(path, number, len(ids), faults)
+    return faults
 
 
 def _row(row: int, *columns: pa.Array) -> Iterator[pa.Array]:

@@ -202,7 +202,13 @@ class RangeChain:
 
             with self.reading(listed):
                 parquet = open_parquet(source)
-                header = msgspec.json.decode(parquet.metadata.metadata[METADATA], type=RangeHeader)
+                said = (parquet.metadata.metadata or {}).get(METADATA)
+                if said is None:
+                    raise ValueError(
+                        "it is a table of something else: of an archive's files each says in its"
+                        f" metadata, under {METADATA.decode()}, which it is"
+                    )
+                header = msgspec.json.decode(said, type=RangeHeader)
                 fault = layout_fault(parquet, header.format, header.range.count)
 
             fault = fault or self._fault(listed, header)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
+from bandits.errors import ArchiveError
 from bandits.log.positions import START, is_after, log_order
 from policies.archive.range_file import folder_of, hour_of
 from policies.storage import Storage
@@ -107,6 +108,13 @@ class Listing:
                 match = NAME.fullmatch(info.base_name)
                 if match:
                     found = f"{path}/{info.base_name}"
+                    if info.type != fs.FileType.File:
+                        raise ArchiveError(
+                            f"{self._files.full(found)} is a folder, where a file of the archive"
+                            " is to be: put the file back, or take the folder away if the file"
+                            " beside it holds the same entries",
+                            "archive",
+                        )
                     files.append(
                         ListedFile(found, match[1], match[2], int(info.size), info.mtime_ns or 0)
                     )

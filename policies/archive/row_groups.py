@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from bandits.errors import ArchiveError
 from bandits.log.positions import START, log_order
@@ -28,6 +30,7 @@ from policies.archive.parts.shredded import rows_of
 
 _ASIDE = frozenset({"ms", "seq", "propensity", "action", "challenger"})
 """Columns that say nothing that a record's bytes are made of."""
+_MADE_OF = [field for field in SCHEMAS[FORMAT] if field.name not in _ASIDE]
 
 
 class RowGroup(NamedTuple):
@@ -157,6 +160,24 @@ class RangeRows:
         """Return the entries of a whole row group, contradictory or not."""
         return list(self._made(number, lambda batch: batch))
 
+    def count(self, number: int) -> int:
+        """Return how many rows a row group has, from 0."""
+        return int(self._file.parquet.metadata.row_group(number).num_rows)
+
+    def picked(
+        self, number: int, names: Sequence[str], places: NDArray[np.intp]
+    ) -> tuple[pa.RecordBatch, list[StoredEntries]]:
+        """Return columns of some rows as they are stored, and their entries, contradictory or not.
+
+        Args:
+            number: which row group, from 0.
+            names: of the file's layout.
+            places: int[m], which of its rows.
+        """
+        batch = self._read(number, SCHEMAS[self.layout].names)
+        batch = batch.take(pa.array(places))
+        return batch.select(list(names)), list(self._made_of(number, batch, ROWS))
+
     def _entries(
         self, wanted: _Wanted, kinds: Collection[str] | None = None
     ) -> Iterator[StoredEntries]:
@@ -177,17 +198,25 @@ class RangeRows:
         kinds: Collection[str] | None = None,
     ) -> Iterator[StoredEntries]:
         """Yield entries of a part of a row group, some at a time."""
+        never = NEVER_SAID[self.layout]
         if self.layout == 1:
-            yield StoredEntries.whole(part(self._read(number, ["id", "record"])))
-            return
-        if kinds is not None and IN_PARTS.isdisjoint(kinds):
+            yield from self._made_of(number, part(self._read(number, ["id", "record"])), at_first)
+        elif kinds is not None and IN_PARTS.isdisjoint(kinds):
             yield StoredEntries.whole(part(self._read(number, ["id", "record", "checksum"])))
+        else:
+            names = [each.name for each in _MADE_OF if each.name not in never]
+            yield from self._made_of(number, part(self._read(number, names)), at_first)
+
+    def _made_of(
+        self, number: int, batch: pa.RecordBatch, at_first: int
+    ) -> Iterator[StoredEntries]:
+        """Yield the entries of rows that were read, some at a time."""
+        if self.layout == 1:
+            yield StoredEntries.whole(batch)
             return
 
-        fields = [field for field in SCHEMAS[FORMAT] if field.name not in _ASIDE]
         never = NEVER_SAID[self.layout]
-        batch = part(self._read(number, [each.name for each in fields if each.name not in never]))
-        for field in fields:
+        for field in _MADE_OF:
             # No record of an older layout has what only newer columns hold.
             if field.name in never:
                 batch = batch.append_column(field, pa.nulls(len(batch), field.type))

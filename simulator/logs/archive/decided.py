@@ -20,6 +20,7 @@ from bandits.log.records import DecisionRecord
 from bandits.page import STORED
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
+from policies.archive.audit import Sample
 from policies.archive.row_groups import RowGroup
 from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import (
@@ -74,6 +75,7 @@ class DecisionReader:
     through: str | None
     at_once: Sequence[str] = EVALUATED
     _names: list[str] = field(default_factory=list)
+    _sample: Sample = field(default_factory=Sample)
 
     def __post_init__(self) -> None:
         """Begin with the columns that are read at once."""
@@ -84,7 +86,8 @@ class DecisionReader:
         at, ended = self.after, False
         while not ended:
             names, ended = tuple(self._names), True
-            for group in self.reader.columns(names, at, self.through):
+            groups = self.reader.columns(names, at, self.through, check=self._sample.check)
+            for group in groups:
                 before, at = at, group.last
                 yield before, group
                 if len(self._names) > len(names):

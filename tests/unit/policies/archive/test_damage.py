@@ -12,13 +12,15 @@ from support.logs import decision
 
 from bandits.errors import ArchiveError
 from bandits.log.codec import encode
+from bandits.log.positions import START
 from bandits.log.records import Placed, Removed, RewardRecord, Ruled
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
-from policies.archive.audit import audit_columns
+from policies.archive.audit import Sample, audit_columns
 from policies.archive.layouts import FORMAT, GROUPS, RowGroups
 from policies.archive.range_file import Range
 from simulator.doctor.checks.archived_columns import archived_columns
+from simulator.logs.archive.decided import DecisionReader
 
 LAYOUTS = [1, 5]
 GROUP = 4
@@ -98,6 +100,74 @@ def test_rewriting_a_file_without_a_change_is_no_damage(tmp_path, layout):
     path = written(tmp_path, layout)
     rewrite(path, lambda table: table)
     assert refusals(tmp_path) == {}
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    path = written(tmp_path, 5)
+    path.unlink()
+    path.mkdir()
+    said = refusals(tmp_path)
+    assert said.keys() == readers(tmp_path).keys()
+    assert all(f"{path} is a folder" in each for each in said.values())
+    with pytest.raises(ArchiveError, match="is a folder"):
+        ArchiveReader(tmp_path, "home").ranges()
+
+
+@pytest.mark.parametrize("metadata", [None, {"made": "elsewhere"}])
+def test_a_table_of_something_else_is_called_that(tmp_path, metadata):
+    path = written(tmp_path, 5)
+    pq.write_table(pa.table({"x": [1, 2]}).replace_schema_metadata(metadata), path)
+    said = refusals(tmp_path)
+    assert said.keys() == readers(tmp_path).keys()
+    assert all(
+        f"{path}: damaged (it is a table of something else" in each for each in said.values()
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["pmf", "reward", "propensity"])
+def test_an_evaluation_compares_a_sample_with_the_records(tmp_path, layout, name):
+    """It decodes no record of the others: what contradicts them is in the first row groups here."""
+    path = written(tmp_path, layout)
+    reader = ArchiveReader(tmp_path, "home")
+    evaluation = DecisionReader(reader, START, None, ["id"])
+    assert [len(group.batch) for _, group in evaluation.groups()] == [4, 4, 2]
+    if name not in pq.read_schema(path).names:
+        return
+
+    def other(values: list) -> list:
+        return [
+            each if each is None else [1 - part for part in each] if name == "pmf" else each / 2
+            for each in values
+        ]
+
+    rewrite(path, changed(name, other))
+    with pytest.raises(ArchiveError, match=f"{path}, row group 0: damaged .*entry 1700000000000-"):
+        list(DecisionReader(ArchiveReader(tmp_path, "home"), START, None, ["id"]).groups())
+
+
+def test_of_many_row_groups_a_few_are_compared(tmp_path):
+    written(tmp_path, 5, 80)
+    sample, looked = Sample(), []
+    for group in ArchiveReader(tmp_path, "home").columns(
+        ["id"], check=lambda rows, group: sample.check(Watched(rows, looked), group)
+    ):
+        assert len(group.batch) == GROUP
+    assert looked == [0, 1, 2, 3, 7, 15]
+
+
+class Watched:
+    """The rows of a file, and which row groups were picked from."""
+
+    def __init__(self, rows, looked: list[int]) -> None:
+        self.rows, self.looked = rows, looked
+
+    def __getattr__(self, name: str):
+        return getattr(self.rows, name)
+
+    def picked(self, number: int, *rest):
+        self.looked.append(number)
+        return self.rows.picked(number, *rest)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
