@@ -1,5 +1,9 @@
-"""From what a person wrote in YAML or JSON to a typed object; errors list the choices."""
+"""From what a person wrote in YAML or JSON to a typed object, and back; errors list the choices.
 
+What is written reads as the same again.
+"""
+
+import datetime as dt
 import difflib
 import re
 from collections.abc import Iterable, Sequence
@@ -45,7 +49,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(_FLOAT, _POWER, list("-+.0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Writes a text that reads like a number in quotation marks."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(_FLOAT, _POWER, list("-+.0123456789"))
 
 
 def parse_yaml(text: str | bytes) -> Any:
@@ -59,6 +68,13 @@ def parse_yaml(text: str | bytes) -> Any:
     # A date that does not exist is a ValueError.
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise InvalidFieldError(f"not YAML: {' '.join(str(error).split())}") from error
+
+
+def encode_yaml(value: Any) -> bytes:
+    """Return YAML that ``parse_yaml`` reads as the same."""
+    plain = msgspec.to_builtins(value, builtin_types=(dt.datetime, dt.date))
+    text = yaml.dump(plain, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+    return str(text).encode()
 
 
 def as_type(raw: Any, kind: type[T]) -> T:

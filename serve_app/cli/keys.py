@@ -12,9 +12,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-import yaml
 
 from bandits.errors import InvalidFieldError
+from policies.typed_yaml import encode_yaml
 from serve_app.api.api_keys import PREFIX, SCOPES, Key, KeyId, read_keys, secret_hash
 from serve_app.cli.options import KeysFile, command_group
 
@@ -141,4 +141,4 @@ def _editing(file: Path) -> Iterator[dict[str, Key]]:
 def _encode(file: Path, keys: Mapping[str, Key]) -> bytes:
     if file.suffix == ".json":
         return msgspec.json.format(msgspec.json.encode(keys)) + b"\n"
-    return yaml.safe_dump(msgspec.to_builtins(keys), sort_keys=False).encode()
+    return encode_yaml(keys)

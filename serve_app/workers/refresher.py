@@ -15,11 +15,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from banditloop_client.schemas import RefreshInfo
 from policies.spec import PolicySpec
 from policies.spec.refresh import Refresh
+from policies.typed_yaml import encode_yaml
 from serve_app.admin.refreshes import first_look_ms, is_running, read_refresh, write_refresh
 from serve_app.host.lean_ray import environment_of_commands
 from serve_app.settings import Settings
@@ -92,7 +91,7 @@ class ScheduledRefresh:
         began_ms = self._clock.now_ms()
         with tempfile.TemporaryDirectory(prefix="banditloop-refresh-") as name:
             file = Path(name) / "policy.yaml"
-            file.write_bytes(msgspec.yaml.encode(self._spec))
+            file.write_bytes(encode_yaml(self._spec))
             status, said = self._run([*self._command, str(file), *self._options()], stop)
         if stop.is_set():
             return

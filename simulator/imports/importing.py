@@ -336,9 +336,10 @@ def _unlisted(table: ReadItems | None, in_events: "pa.Array") -> list[str]:
         f"the table of items lacks {len(unknown):,} of the {len(in_events):,} items that events"
         f" name, such as {unknown[0].as_py()!r}: nothing is known of them"
     )
-    if len(unknown) <= (1 - FEW_LISTED) * len(in_events):
+    unused = ids.filter(pc.invert(pc.is_in(ids, value_set=in_events)))
+    if len(unknown) <= (1 - FEW_LISTED) * len(in_events) or not len(unused):
         return [said]
-    return [f"{said}; the table says {ids[0].as_py()!r}: are they written alike?"]
+    return [f"{said}; the table says {unused[0].as_py()!r}: are they written alike?"]
 
 
 def _notes(

@@ -203,10 +203,10 @@ def note_texts(read: ReadItems, what: str) -> None:
             total += np.asarray(pc.fill_null(sizes, 0))
     long = total > MAX_TEXT_BYTES
     if what == "items" and long.any():
+        have = "has" if long.sum() == 1 else "have"
         read.notes.append(
-            f"items: {long.sum():,} have more than the {MAX_TEXT_BYTES:,} bytes of text that an"
-            f" item may have, such as {read.first_of(long)}: what is beyond is cut when they are"
-            " served"
+            f"items: {long.sum():,} {have} more than the {MAX_TEXT_BYTES:,} bytes of text that an"
+            f" item may have, such as {read.first_of(long)}: what is beyond is cut when served"
         )
 
 
@@ -283,7 +283,7 @@ def _lists(texts: "Sequence[str | None]") -> tuple["pa.Array", Mask]:
     """
     found = [None if text is None else _list(text) for text in texts]
     vectors = [_is_vector(each) for each in found]
-    words = [_is_words(each) for each in found]
+    words = [_is_words(each) and not fits for each, fits in zip(found, vectors, strict=True)]
     if sum(vectors) >= sum(words):
         read: list[Any] = [
             each if fits else None for each, fits in zip(found, vectors, strict=True)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from bandits.errors import DataSetError
 from policies.spec import PolicySpec, spec_of
+from policies.typed_yaml import encode_yaml
 from simulator.ranking.report import Metric, PoolRow, RankingReport
 
 NEARLY: Final = 0.99
@@ -41,7 +40,7 @@ class ChosenSpec:
         lines = [f"# {line}" for line in self.reasons.get("", ())]
         for name, value in self.fields.items():
             lines += [f"# {line}" for line in self.reasons.get(name, ())]
-            lines.append(msgspec.yaml.encode({name: value}).decode().rstrip())
+            lines.append(encode_yaml({name: value}).decode().rstrip())
         return "\n".join(lines) + "\n"
 
 

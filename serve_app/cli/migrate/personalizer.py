@@ -49,8 +49,7 @@ def migrate_personalizer(
     OUT/policy.yaml), then have it go on from the model (banditloop snapshots warm-start OUT/model):
     its clients need another endpoint, and nothing else.
     """
-    import msgspec
-
+    from policies.typed_yaml import encode_yaml
     from serve_app.cli.migrate.exports import migrated, read_exports
     from simulator.logs.exported.spaces import letters_here
     from simulator.logs.files import files_of
@@ -66,7 +65,7 @@ def migrate_personalizer(
 
     # Nothing is written before all of it is there.
     out.mkdir(parents=True, exist_ok=True)
-    (out / "policy.yaml").write_bytes(msgspec.yaml.encode(made.written))
+    (out / "policy.yaml").write_bytes(encode_yaml(made.written))
     if trained is not None:
         (out / "model").write_bytes(trained.encoded)
 

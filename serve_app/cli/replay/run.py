@@ -5,14 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from bandits.errors import InvalidFieldError, ReplayError
 from bandits.log.positions import START, log_order
 from policies.archive.archive import ArchiveReader, archive_folders
 from policies.spec import PolicySpec, decode_spec
-from policies.typed_yaml import as_type, parse_yaml
+from policies.typed_yaml import as_type, encode_yaml, parse_yaml
 from serve_app.admin.open import opened
 from serve_app.admin.readable_logs import position_since, span_s
 from serve_app.cli.replay.command import ReplayOptions
@@ -394,7 +393,7 @@ def _search(options: ReplayOptions, path: Path, pieces: Sequence[Piece]) -> Eval
         )
 
     if options.best is not None:
-        options.best.write_bytes(msgspec.yaml.encode(result.best))
+        options.best.write_bytes(encode_yaml(result.best))
     if options.model is not None:
         options.model.write_bytes(result.model.encoded)
     return result.report

@@ -162,6 +162,7 @@ def train_sessions(
     import msgspec
 
     from bandits.log.codec import digest
+    from policies.typed_yaml import encode_yaml
     from simulator.rl.train import Training, TrainingPoint, train_rl
 
     if data is not None and world is not None:
@@ -197,7 +198,7 @@ def train_sessions(
     spec = trained.spec(policy_name, temperature=temperature, floor=floor)
     model = trained.model(spec)
     (out / "model").write_bytes(model.encoded)
-    (out / "policy.yaml").write_bytes(msgspec.yaml.encode(spec))
+    (out / "policy.yaml").write_bytes(encode_yaml(spec))
     (out / "curve.json").write_bytes(msgspec.json.format(msgspec.json.encode(trained.curve)))
     model_id = digest(model.encoded)
     say(("trained", "green"), f"  {model.learned:,} decisions  {out}/model  {model_id}")
@@ -223,6 +224,7 @@ def _say_of_data(
     import msgspec
 
     from bandits.log.codec import digest
+    from policies.typed_yaml import encode_yaml
     from simulator.rl.judging import judge_on_tested
     from simulator.sessions.data_set import DataSetSessions
 
@@ -257,7 +259,7 @@ def _say_of_data(
         "model": str((out / "model").absolute()),
         "digest": digest(model.encoded),
     }
-    (out / "source.yaml").write_bytes(msgspec.yaml.encode([source]))
+    (out / "source.yaml").write_bytes(encode_yaml([source]))
     say(
         f"{out}/source.yaml is a line of the sources of a policy that also has"
         f" {' and '.join(world.sources)} of an artifact; let requests say place and liked"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bandits.errors import ArtifactError, BanditloopError, InvalidFieldError
-from policies.typed_yaml import as_type, parse_yaml
+from policies.typed_yaml import as_type, encode_yaml, parse_yaml
 from serve_app.cli.terminal import empty_table, output, progress_bar, ray_kept_quiet, say
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def write_search(report: "TuningReport", folder: Path, artifact: "Artifact", ver
     whole = msgspec.structs.replace(report, artifact=version)
     (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(whole)))
     (folder / PAGE).write_text(search_page(whole), encoding="utf-8")
-    (folder / FIT).write_bytes(msgspec.yaml.encode(changes_told(artifact)))
+    (folder / FIT).write_bytes(encode_yaml(changes_told(artifact)))
     say(f"what was found in {folder / FIT}, which --fit takes")
     say(f"every trial of the search in {folder / REPORT} and {folder / PAGE}")
 

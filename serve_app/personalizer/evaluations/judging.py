@@ -13,6 +13,7 @@ import msgspec
 from bandits.errors import RowsWaitError
 from policies.personalizer.arguments import read_policy_arguments, with_arguments
 from policies.spec import PolicySpec
+from policies.typed_yaml import encode_yaml
 from serve_app.store.evaluations.kept import ONLINE, JudgedPolicy
 from serve_app.store.evaluations.series import Series, SeriesPoint
 
@@ -113,7 +114,7 @@ def judge_learning(
         paths = [Path(folder) / f"{number}.yaml" for number in range(len(asked))]
         for number, (path, arguments) in enumerate(zip(paths, asked.values(), strict=True)):
             spec = with_arguments(PolicySpec(f"custom-{number}"), arguments)
-            path.write_bytes(msgspec.yaml.encode(spec))
+            path.write_bytes(encode_yaml(spec))
         report, said = _answer(learning_command(part, *map(str, paths)), within_s)
     if report is None:
         return Judgement([], {}, said)

@@ -10,7 +10,7 @@ from msgspec import inspect
 from bandits.errors import ArtifactError, BanditloopError, InvalidFieldError
 from policies.artifacts.fetch import load_artifact
 from policies.spec import PolicySpec, load_spec
-from policies.typed_yaml import as_type, choices, parse_yaml
+from policies.typed_yaml import as_type, choices, encode_yaml, parse_yaml
 from serve_app.api.api_keys import Key, KeyId, read_keys
 from serve_app.cli.replay.run import csv_columns
 from simulator.domains import ChoiceDomain, LogUniformDomain, UniformDomain
@@ -248,6 +248,11 @@ def test_a_power_of_ten_is_a_number_and_the_name_of_an_entry_is_a_text() -> None
         *("1e3", "1e", "e3", "1e3x", 12),
     ]
     assert parse_yaml("{1e3: 1e3, 2: x}") == {"1e3": 1000.0, 2: "x"}
+
+
+def test_a_text_that_reads_like_a_number_is_written_in_quotation_marks() -> None:
+    said = {"1e5": ["12e4", "7", "-1e-3", "drück"], "rate": 1e-5, "big": 1e30}
+    assert parse_yaml(encode_yaml(said)) == said
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -97,6 +97,13 @@ def test_vectors_that_no_item_may_have_are_counted_and_the_others_are_vectors(tm
     assert [item["id"] for item in data_set.items() if "vectors" in item] == ["a"]
 
 
+def test_a_text_among_vectors_is_counted(tmp_path):
+    text = 'item_id,look\na,"[1, 2]"\nb,"[3, 4]"\nc,"[""x"", 2]"\n'
+    manifest = imported(tmp_path, text).manifest
+    assert manifest.item_columns == {"look": "vector"}
+    assert manifest.left_out == {"items: values of look that are not lists as the others are": 1}
+
+
 def test_one_word_in_a_column_of_numbers_is_told_of(tmp_path):
     """The price is a category then; numbers that no feature may be are counted."""
     cells = "".join(f"i{n},{n}\n" for n in range(30))
@@ -150,6 +157,8 @@ def test_items_that_only_events_name_are_counted(tmp_path):
     """However few they are: nothing is known of them."""
     note = "the table of items lacks 1 of the 2 items that events name, such as 'b'"
     notes = imported(tmp_path, "item_id,price\na,3\nc,4\n").manifest.notes
+    assert any(note in each and "written alike" not in each for each in notes)
+    notes = imported(tmp_path, "item_id\na\n").manifest.notes
     assert any(note in each and "written alike" not in each for each in notes)
     assert not any("lacks" in each for each in imported(tmp_path, "item_id\na\nb\n").manifest.notes)
 
