@@ -8,6 +8,7 @@ from policies.rules.quotas.quota import Exposure, Quota
 from policies.spec import PolicySpec
 from policies.spec.checks import admit
 
+OLD = "item.title.startsWith('Old')"
 A, B, BOTH = "item.f == 'a'", "item.f == 'b'", "item.f in ['a', 'b']"
 
 
@@ -34,6 +35,25 @@ def most(when: str, share: float) -> Quota:
         ([least(A, 0.5), most("item.g || true", 0.4)], None, [1]),
         ([least("item.n > 5 && item.f == 'a'", 0.6), most(A, 0.5)], None, [0, 1]),
         ([most(A, 0.05), least("item.n > 1", 0.2)], Exposure("f", 0.1), [0]),
+        ([least(OLD, 0.6), least("!has(item.f)", 0.2), most(OLD, 0.3)], None, [0, 2]),
+        ([least(OLD, 0.6), least(f"!({OLD})", 0.6)], None, [0, 1]),
+        ([least("item.n + 1 > 2", 0.6), least("item.n + 1 <= 2", 0.6)], None, [0, 1]),
+        ([least("item.n > item.m", 0.6), most("item.m < item.n", 0.3)], None, [0, 1]),
+        ([least("item.m == item.f", 0.6), least("item.f != item.m", 0.6)], None, [0, 1]),
+        ([least("item.id == 'a'", 0.6), least("item.id == 'b'", 0.6)], None, [0, 1]),
+        (
+            [least("item.id in ['a', 'b']", 0.6), most("item.id in ['b', 'a', 'c']", 0.3)],
+            None,
+            [0, 1],
+        ),
+        ([least("'x' in item.tags", 0.6), most("('x' in item.tags) || false", 0.3)], None, [0, 1]),
+        ([least(f"{OLD} && item.n > 1", 0.6), most(f"{OLD} || {B}", 0.5)], None, [0, 1]),
+        (
+            [least(f"item.t{n}.contains('x')", 0.6) for n in range(12)]
+            + [most(A, 0.6), least(A, 0.7)],
+            None,
+            [12, 13],
+        ),
     ],
 )
 def test_what_contradicts_is_refused_and_nothing_else_is_named(quotas, exposure, named):
@@ -53,6 +73,10 @@ def test_what_contradicts_is_refused_and_nothing_else_is_named(quotas, exposure,
         ([least(B, 0.1), most("item.n > 5", 0.4)], "item.n > 9 && item.n < 20", "refuse", [1]),
         ([least("!has(item.f)", 0.1)], "item.f in ['a', 'b']", "refuse", [0]),
         ([least(A, 0.2)], B, "admit", [0]),
+        ([least(OLD, 0.2)], f"!({OLD})", "refuse", [0]),
+        ([least(OLD, 0.2)], f"!({OLD}) && item.n > 1", "admit", [0]),
+        ([least("item.id == 'a'", 0.2)], "item.id != 'a'", "refuse", [0]),
+        ([least("'x' in item.tags", 0.2)], "!('x' in item.tags) && context.vip", "refuse", [0]),
     ],
 )
 def test_a_quota_of_what_the_filter_refuses_is_refused(quotas, where, unknown, named):
@@ -103,6 +127,12 @@ def test_a_quota_that_some_item_past_the_filter_can_hold_is_taken(quotas, exposu
         ([most(A, 0.3), most("item.f != 'a'", 0.3)], None),
         ([most(A, 0.2)], Exposure("f", 0.1)),
         ([least("item.id in ['i1', 'i2']", 0.2)], None),
+        ([least("item.id == 'a'", 0.5), least("item.id == 'b'", 0.5)], None),
+        ([least(OLD, 0.5), least(f"!({OLD})", 0.5)], None),
+        ([most(OLD, 0.3), most(f"!({OLD})", 0.3)], None),
+        ([least(OLD, 0.6), least("item.title.startsWith('Older')", 0.6)], None),
+        ([least("item.f == 'a'", 0.5), least("item.f > 3", 0.5)], None),
+        ([least("'x' in item.tags", 0.6), least("has(item.tags)", 0.6)], None),
         ([least("item.id == 'i1'", 0.2), most("item.id != 'i1' && item.f == 'a'", 0.7)], None),
     ],
 )
