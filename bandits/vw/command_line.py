@@ -135,6 +135,11 @@ def read_command(args: str, model: str | Path | None = None) -> Command:
     return Command(" ".join(kept), left_out, Path(models[0]) if models else None, learns)
 
 
+def names_a_file(word: str) -> bool:
+    """Return whether a word that is left out is an option whose value says where, or how much."""
+    return _LEFT_OUT.get(_option(word)[0], False)
+
+
 def _option(word: str) -> tuple[str, str]:
     """Return an option's long name and the value written onto it; "" of another word."""
     if word.startswith("--"):

@@ -9,7 +9,7 @@ from bandits.errors import SpecError
 from bandits.exploration import EpsilonGreedy, VwExploration
 from bandits.vw.accepted_arguments import EXPLORERS, KNOWN, SPECIAL
 from bandits.vw.arguments import read_arguments
-from bandits.vw.command_line import read_command
+from bandits.vw.command_line import names_a_file, read_command
 from bandits.vw.config import VwConfig
 from bandits.vw.weights import parse_arguments
 from policies.personalizer.nearest import nearest_taken, read_options
@@ -21,6 +21,7 @@ FIELD = "arguments"
 LONGEST = 1024
 DEFAULT_ARGUMENTS = "--cb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 --cb_type mtr -q ::"
 """The policy of a new loop of theirs."""
+NO_FILES = "Vowpal Wabbit reads and writes no files here"
 _ONE_SLOT = "--cb_explore_adf"
 _EPSILON = 0.05
 """Vowpal Wabbit's own."""
@@ -33,13 +34,13 @@ class PolicyArguments(NamedTuple):
         learner: those of the learner: the nearest that were found to learn here.
         epsilon: what is explored, where a best action is chosen otherwise; None: Vowpal Wabbit
             explores in a way of its own, which is among ``learner``.
-        left_out: what concerns neither learning nor exploring here, in words.
+        files: options of files that Vowpal Wabbit would read or write, which are left out.
         changes: what is another value than was asked for, in words.
     """
 
     learner: str
     epsilon: float | None
-    left_out: list[str]
+    files: list[str]
     changes: list[str]
 
 
@@ -70,16 +71,19 @@ def read_policy_arguments(text: str) -> PolicyArguments:
         raise SpecError(error.message, FIELD) from error
     if command.model is not None:
         raise SpecError("a model is imported by itself: leave -i out", FIELD)
-    left_out = [f"{word}: what it says is said elsewhere here" for word in command.left_out]
+    if not command.learns:
+        raise SpecError("it would learn nothing: leave -t out", FIELD)
+    files = list(filter(names_a_file, command.left_out))
 
     words, changes = nearest_taken(command.args.split())
+    changes += [f"{option}: {NO_FILES}" for option in files]
 
     # A best action, else any: that follows from the scores, if they can be read from the weights.
     epsilon = _number(options.get("epsilon", [str(_EPSILON)])[-1])
     kept = _without_epsilon(words)
     if not {*EXPLORERS, *SPECIAL} & options.keys() and parse_arguments(kept) is not None:
-        return PolicyArguments(kept, epsilon, left_out, changes)
-    return PolicyArguments(" ".join(words), None, left_out, changes)
+        return PolicyArguments(kept, epsilon, files, changes)
+    return PolicyArguments(" ".join(words), None, files, changes)
 
 
 def with_arguments(spec: PolicySpec, text: str, *, epsilon: float | None = None) -> PolicySpec:

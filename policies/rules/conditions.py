@@ -1,10 +1,12 @@
 """A condition of a rule, compiled, and what it looks at."""
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, NamedTuple
+from functools import lru_cache
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
+from bandits.errors import SpecError
 from policies.rules.compiled import compile_condition
 from policies.rules.expressions import (
     Node,
@@ -20,6 +22,10 @@ from policies.rules.texts import TESTED
 from policies.rules.values import Frame, Holds
 
 OF_ITEMS = "item"
+LONG: Final = 200
+"""Characters beyond which a condition is compiled each time: what is made of it is large."""
+KEPT: Final = 1_024
+"""Conditions that stay compiled."""
 Condition = Annotated[str, msgspec.Meta(min_length=1)]
 """A condition (CEL), as a spec has it."""
 
@@ -50,6 +56,15 @@ class Looks(NamedTuple):
         )
 
 
+class _Compiled(NamedTuple):
+    """What is made of a condition, whoever has it; see ``CompiledCondition``."""
+
+    tests: int
+    looks: Looks
+    of_items: Callable[[Frame], Holds] | None
+    of_asking: Callable[[Frame], Holds] | None
+
+
 class CompiledCondition:
     """A condition, in the part that looks at items alone and the part that looks at who asks.
 
@@ -68,28 +83,10 @@ class CompiledCondition:
         Raises:
             SpecError: it is none.
         """
-        node = parse(where, target)
-        kinds, guarded = field_kinds(node, target), guarded_fields(node)
-        self.tests = sum(each.name in TESTED for each in operations(node))
-
-        self.looks = Looks(
-            frozenset(each.name for each in kinds if each.root == OF_ITEMS),
-            frozenset(each.name for each in kinds if each.root == "profile"),
-            any(each.root == "time" for each in kinds),
-            frozenset(each.name for each in kinds if each.root == "context"),
-            frozenset(
-                (each.name, kind)
-                for each, kind in kinds.items()
-                if each.root == OF_ITEMS and each not in guarded
-            ),
-        )
-
-        of_items = [each for each in conjuncts(node) if _is_of_items(each)]
-        others = [each for each in conjuncts(node) if not _is_of_items(each)]
-        self.of_items, self.of_asking = (
-            compile_condition(_joined(terms), kinds) if terms else None
-            for terms in (of_items, others)
-        )
+        found = _compiled(where, target) if len(where) > LONG else _compiled_once(where)
+        if isinstance(found, str):
+            raise SpecError(found, target)
+        self.tests, self.looks, self.of_items, self.of_asking = found
 
     @property
     def parts(self) -> list[Callable[[Frame], Holds]]:
@@ -102,6 +99,45 @@ class CompiledCondition:
         for part in self.parts:
             holds = holds & part(frame).yes
         return holds
+
+
+def _compiled(where: str, target: str) -> _Compiled:
+    node = parse(where, target)
+    kinds, guarded = field_kinds(node, target), guarded_fields(node)
+    looks = Looks(
+        frozenset(each.name for each in kinds if each.root == OF_ITEMS),
+        frozenset(each.name for each in kinds if each.root == "profile"),
+        any(each.root == "time" for each in kinds),
+        frozenset(each.name for each in kinds if each.root == "context"),
+        frozenset(
+            (each.name, kind)
+            for each, kind in kinds.items()
+            if each.root == OF_ITEMS and each not in guarded
+        ),
+    )
+
+    of_items = [each for each in conjuncts(node) if _is_of_items(each)]
+    others = [each for each in conjuncts(node) if not _is_of_items(each)]
+    return _Compiled(
+        sum(each.name in TESTED for each in operations(node)),
+        looks,
+        *(
+            compile_condition(_joined(terms), kinds) if terms else None
+            for terms in (of_items, others)
+        ),
+    )
+
+
+@lru_cache(KEPT)
+def _compiled_once(where: str) -> _Compiled | str:
+    """Return what a short condition is compiled to, or what is wrong with it.
+
+    A spec is read several times before it serves, and hundreds of boosts are compiled each time.
+    """
+    try:
+        return _compiled(where, "")
+    except SpecError as error:
+        return error.message
 
 
 def _is_of_items(node: Node) -> bool:

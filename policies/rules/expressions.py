@@ -30,6 +30,13 @@ SET_ASIDE: Final = re.compile(
 )
 """Comments and texts of CEL, in which a bracket is none."""
 
+NO_ESCAPE: Final = re.compile(
+    r"""\\(?![abfnrtv\\?"'`]|[xX][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2})"""
+    r".?",
+    re.DOTALL,
+)
+"""What begins as an escape in a text of CEL, where the pairs of \\\\ are left out, and is none."""
+
 ROOTS: Final = {
     "item": "a feature of the item, or its id",
     "context": "a feature of the request's context",
@@ -283,6 +290,7 @@ class _Reader:
         from celpy.evaluation import celstr  # noqa: PLC0415 - whoever has no rules
 
         if token.type in {"STRING_LIT", "MLSTRING_LIT"}:
+            self._check_escapes(str(token))
             return Literal(str(celstr(token)))
         if token.type == "BOOL_LIT":
             return Literal(token.value == "true")
@@ -292,6 +300,15 @@ class _Reader:
             return Literal(float(int(token.value, 0) if "x" in token.value else int(token.value)))
         hint = ": has(item.stock) says whether it is there" if token.value == "null" else ""
         raise self._error(f"{abbreviated(token.value)} is no number, text or flag{hint}")
+
+    def _check_escapes(self, text: str) -> None:
+        """Refuse a backslash that begins nothing; cel-python keeps it as it is."""
+        prefix = text[:2].rstrip("'\"").lower()
+        found = None if "r" in prefix else NO_ESCAPE.search(text.replace("\\\\", "  "))
+        if found:
+            raise self._error(
+                f"{found.group()} is no escape of a text: write \\\\ for a backslash, or r'…'"
+            )
 
     def _ident(self, tree: Any, _depth: int) -> Node:
         name = abbreviated(tree.children[0].value)

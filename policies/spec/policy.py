@@ -47,6 +47,8 @@ from policies.spec.sources import ArtifactSource, Name, RlSource, Source, Trendi
 from policies.typed_yaml import choices
 
 UNIFORM = "uniform"
+MOST_RULES = 500
+"""Boosts, and quotas, of a policy: each is asked of every candidate of a request."""
 PRIOR_STRENGTH = 0.1
 """How many interactions a row of a prior is worth where the spec does not say."""
 
@@ -121,11 +123,11 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ``time``, or more about one. What it refuses has no probability.
         boost: what is added to the scores of some items, in units of the reward, before anything
             has a probability: ``[{when: item.season == "new", by: 0.2}]``; not of what the holdout
-            is served.
+            is served. At most 500.
         boost_cap: how much all boosts of an item together add at most, or take away.
         quota: which share of what is shown groups of items have at least, or at most:
             ``[{when: item.season == "new", at_least: 0.2, within: 1h}]``; not of what the holdout
-            is served.
+            is served. At most 500.
         exposure: which share each value of a feature of items has at least: ``{group: provider,
             floor: 0.05}``.
         page: what may stand beside what on a page of several slots, which may be shorter for it:
@@ -169,11 +171,15 @@ class PolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_private: list[str] | msgspec.UnsetType = msgspec.UNSET
     protected: dict[str, Literal["report", "feature"]] | msgspec.UnsetType = msgspec.UNSET
     filter: FilterRule | Condition | msgspec.UnsetType = msgspec.UNSET
-    boost: list[Boost] | msgspec.UnsetType = msgspec.UNSET
+    boost: Annotated[list[Boost], msgspec.Meta(max_length=MOST_RULES)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     boost_cap: Annotated[float, msgspec.Meta(gt=0, le=MAX_BOOST)] | msgspec.UnsetType = (
         msgspec.UNSET
     )
-    quota: list[Quota] | msgspec.UnsetType = msgspec.UNSET
+    quota: Annotated[list[Quota], msgspec.Meta(max_length=MOST_RULES)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     exposure: Exposure | msgspec.UnsetType = msgspec.UNSET
     page: Page | msgspec.UnsetType = msgspec.UNSET
     placements: list[Placement] | msgspec.UnsetType = msgspec.UNSET

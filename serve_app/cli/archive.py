@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from serve_app.cli.options import (
+    AND_POLICY,
     POLICY_AS_ARGUMENT,
     Archive,
     AsJson,
@@ -27,6 +28,7 @@ app = command_group("Inspect the log's Parquet files, and make few large ones of
 @app.command(
     "show",
     context_settings=POLICY_AS_ARGUMENT,
+    options_metavar=AND_POLICY,
     short_help="Show how much of a policy's log is archived.",
 )
 def show_archive(
@@ -55,6 +57,7 @@ def show_archive(
 @app.command(
     "compact",
     context_settings=POLICY_AS_ARGUMENT,
+    options_metavar=AND_POLICY,
     short_help="Write the small files of an archive as larger ones.",
 )
 def compact_archive_files(

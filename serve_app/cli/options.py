@@ -277,7 +277,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 
 POLICY_AS_ARGUMENT = {"allow_extra_args": True}
-"""Context settings of a command that also takes its policy without ``--policy``, as before."""
+"""Context settings of a command that also takes its policy without ``--policy``."""
+AND_POLICY = "[OPTIONS] [POLICY]"
+"""How the help of such a command shows what it takes."""
 
 
 def policy_name_of(option: str | None, context: typer.Context) -> str | None:

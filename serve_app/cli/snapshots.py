@@ -15,6 +15,7 @@ from rich.text import Text
 from bandits.errors import SnapshotError
 from bandits.log.positions import START, is_after, position_ms
 from serve_app.cli.options import (
+    AND_POLICY,
     POLICY_AS_ARGUMENT,
     AsJson,
     DataDir,
@@ -54,6 +55,7 @@ SnapshotId = Annotated[str, typer.Argument(help="Id of the snapshot, or its begi
 @app.command(
     "list",
     context_settings=POLICY_AS_ARGUMENT,
+    options_metavar=AND_POLICY,
     short_help="List the stored snapshots, oldest first.",
 )
 def list_snapshots(
@@ -144,7 +146,7 @@ def pin_snapshot(
         say_outcome(pin(stored, snapshot_id, within_s=PATIENCE_S))
 
 
-@app.command("unpin", context_settings=POLICY_AS_ARGUMENT)
+@app.command("unpin", context_settings=POLICY_AS_ARGUMENT, options_metavar=AND_POLICY)
 def unpin_snapshot(
     context: typer.Context,
     policy: PolicyName = None,
@@ -203,6 +205,7 @@ def start_warm(
 @app.command(
     "verify",
     context_settings=POLICY_AS_ARGUMENT,
+    options_metavar=AND_POLICY,
     short_help="Compare stored snapshots with a replay of the log.",
 )
 def verify_snapshots(

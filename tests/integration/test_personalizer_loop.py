@@ -166,7 +166,14 @@ def test_a_policy_is_set_and_reset_and_has_the_services_own_name(service, admin)
 
 @pytest.mark.parametrize(
     "arguments",
-    ["", "--cats 4", "--cb_explore_adf --nonsense", "--cb_explore_adf " + "-b 18 " * 200],
+    [
+        "",
+        "--cats 4",
+        "--cb_explore_adf --nonsense",
+        "--cb_explore_adf " + "-b 18 " * 200,
+        "--cb_explore_adf -f /tmp/x.vw",
+        "--cb_explore_adf --predictions=/tmp/p",
+    ],
 )
 def test_a_policy_that_cannot_be_changes_nothing(service, admin, arguments):
     given = {"name": "mine", "arguments": arguments}
@@ -231,6 +238,8 @@ def test_an_export_is_a_file_and_a_signed_one_is_of_a_key_that_is_kept(service):
             with pytest.raises(InvalidSignature):
                 key.verify(signature, model + b"x", padding.PKCS1v15(), hashes.SHA512())
     assert len(certificates) == 1
+    odd = httpx.get(f"{url}?signed=maybe", headers={"Ocp-Apim-Subscription-Key": KEY})
+    assert (odd.status_code, odd.json()["error"]["code"]) == (400, "BadRequest")
 
 
 async def test_a_model_is_of_the_policy_that_is_learned_though_another_is_served_yet(

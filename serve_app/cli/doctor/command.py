@@ -10,6 +10,7 @@ from rich.text import Text
 
 from serve_app.cli.errors import say_error
 from serve_app.cli.options import (
+    AND_POLICY,
     POLICY_AS_ARGUMENT,
     AsJson,
     DataDir,
@@ -30,7 +31,7 @@ STYLES = {"ok": "green", "nothing": "cyan", "warning": "yellow", "failure": "bol
 app = one_command()
 
 
-@app.command(context_settings=POLICY_AS_ARGUMENT)
+@app.command(context_settings=POLICY_AS_ARGUMENT, options_metavar=AND_POLICY)
 def doctor(
     context: typer.Context,
     policy: PolicyName = None,

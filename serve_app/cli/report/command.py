@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from serve_app.cli.options import (
+    AND_POLICY,
     POLICY_AS_ARGUMENT,
     AsJson,
     DataDir,
@@ -72,7 +73,7 @@ class ReportOptions:
     ] = None
 
 
-@app.command("report", context_settings=POLICY_AS_ARGUMENT)
+@app.command("report", context_settings=POLICY_AS_ARGUMENT, options_metavar=AND_POLICY)
 @options_from(ReportOptions)
 def report_policy(options: ReportOptions) -> None:
     """Say what a policy is worth: its rewards, its uplift over the holdout, and what to do.

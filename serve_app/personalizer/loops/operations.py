@@ -8,9 +8,15 @@ from types import NoneType
 from typing import Any
 
 from banditloop_client.schemas import Endpoint
-from bandits.errors import BanditloopError
+from bandits.errors import BanditloopError, SpecError
 from bandits.log.codec import digest
-from policies.personalizer.arguments import DEFAULT_ARGUMENTS, read_policy_arguments, with_arguments
+from policies.personalizer.arguments import (
+    DEFAULT_ARGUMENTS,
+    FIELD,
+    NO_FILES,
+    read_policy_arguments,
+    with_arguments,
+)
 from policies.personalizer.configuration import (
     ServiceConfiguration,
     WantedConfiguration,
@@ -99,6 +105,8 @@ class LoopOperations:
     async def _with_arguments(self, call: Call[Any], arguments: str) -> PolicyContract:
         def changed(spec: PolicySpec) -> PolicySpec:
             try:
+                if files := read_policy_arguments(arguments).files:
+                    raise SpecError(f"{NO_FILES}: leave {' and '.join(files)} out", FIELD)
                 return with_arguments(spec, arguments)
             except BanditloopError as error:
                 raise RefusedCall(
@@ -146,6 +154,9 @@ class LoopOperations:
     async def export_model(self, call: Call[None]) -> HeadedAnswer:
         """Return the model's bytes, or a zip that has them with a signature."""
         asked: ModelExport = call.query
+        if asked.signed.lower() not in {"true", "false"}:
+            said = f"signed is true or false, not {asked.signed[:40]!r}"
+            raise RefusedCall(400, "BadRequest", said, "signed")
         is_signed, loop = asked.signed.lower() == "true", self._loop(call)
         model = await (loop.signed_model() if is_signed else loop.model())
         _, made_ms = await loop.model_times()

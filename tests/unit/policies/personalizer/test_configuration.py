@@ -211,6 +211,7 @@ def test_arguments_are_a_learner_and_an_exploration(
         ("--cb_explore_adf --l1 nan", "l1"),
         ("--cb_explore_adf --nonsense", "nonsense"),
         ("--cb_explore_adf -i model.vw", "imported by itself"),
+        ("--cb_explore_adf -t", "learn nothing"),
         *(
             (f"--cb_explore_adf --epsilon {odd}", "a number from 0 to 1")
             for odd in ("much", "2", "-1", "nan", "inf", "-0.01")

@@ -16,6 +16,8 @@ N, T = Field("item", "n"), Field("context", "t")
         ("item['n'] == 0x10", Operation("==", (N, Literal(16.0)))),
         ("item.n in [1, 2.5]", Operation("in", (N, ListOf((1.0, 2.5))))),
         (r"context.t == 'a\'b\n'", Operation("==", (T, Literal("a'b\n")))),
+        (r"context.t == '\x41\u00e9\101\\q'", Operation("==", (T, Literal("A\u00e9A\\q")))),
+        (r"context.t == r'\q'", Operation("==", (T, Literal(r"\q")))),
         ("!has(item.n)", Operation("!", (Has(N),))),
         ("(item.n)", N),
         (
@@ -53,6 +55,9 @@ def test_long_chains_are_read_side_by_side():
     ("text", "message"),
     [
         ("  ", "is empty"),
+        (r"context.t == 'a\q'", r"\\q is no escape of a text: write \\\\ for a backslash"),
+        (r'context.t == "\x4"', r"\\x is no escape"),
+        (r"context.t in ['\\\d']", r"\\d is no escape"),
         ("item.n >", r"line 1, column 8: this is no expression, near 'item.n >'"),
         ("item.n > 1\n  && item.m >> 2", r"line 2, column 14.*item.m >> 2"),
         ("item.n > 1 &" * 9000, "108,000 characters, and 10,000 are the most"),
