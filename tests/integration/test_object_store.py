@@ -22,10 +22,10 @@ from bandits.errors import ArchiveError, BadRowError, DataUnavailableError, Repl
 from bandits.log.codec import encode
 from bandits.log.join import JoinRule
 from policies import storage
-from policies.archive import compaction
+from policies.archive import compaction, range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
 from policies.archive.compaction import Compactor
-from policies.archive.range_file import GROUP_ENTRIES, Range
+from policies.archive.range_file import Range
 from policies.artifacts import fetch
 from policies.artifacts.source_artifact import load, write
 from serve_app.admin.readable_logs import ArchivedLog
@@ -139,8 +139,9 @@ def decisions(count: int) -> list[tuple[str, bytes]]:
     ]
 
 
-def test_two_light_columns_fetch_a_small_part_of_the_file(store):
-    count = 3 * GROUP_ENTRIES
+def test_two_light_columns_fetch_a_small_part_of_the_file(store, monkeypatch):
+    monkeypatch.setattr(range_file, "GROUP_ENTRIES", 4096)
+    count = 3 * 4096
     uri, log = store_uri(store.port, "columns"), decisions(count)
     archive(uri, log, count)
     (stored,) = ArchiveReader(uri, "home").ranges()
@@ -186,8 +187,9 @@ def test_a_store_that_fails_now_and_then_loses_nothing(store, kind):
 def test_a_store_that_goes_on_failing_is_an_error_that_names_the_file(store, monkeypatch):
     """It is not called damaged, and says what to do."""
     monkeypatch.setattr(storage, "ASKED_AGAIN_S", ())
-    uri, log = store_uri(store.port, "down"), decisions(2 * GROUP_ENTRIES)
-    (committed,) = archive(uri, log, 2 * GROUP_ENTRIES)
+    monkeypatch.setattr(range_file, "GROUP_ENTRIES", 2048)
+    uri, log = store_uri(store.port, "down"), decisions(4096)
+    (committed,) = archive(uri, log, 4096)
     rows = ArchiveReader(uri, "home").raw()
     next(rows)
     store.faults = [Fault("drop", lambda asked: asked.range is not None, times=float("inf"))]
