@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bandits.values import MAX_FEATURE
-from policies.items.changes import MAX_TEXT_BYTES, MAX_VECTOR
+from policies.items.changes import MAX_FLOAT32, MAX_TEXT_BYTES, MAX_VECTOR
 
 FROM, UNTIL = "available_from", "available_until"
 TEXT_LENGTH = 60
@@ -130,7 +130,7 @@ def _texts(values: list[str | None]) -> list[str]:
 def _vector(values: list[float | None]) -> list[float] | None:
     """Return a vector, None where it is none that an item may have."""
     vector = [math.nan if number is None else float(number) for number in values]
-    fits = 0 < len(vector) <= MAX_VECTOR and all(map(math.isfinite, vector))
+    fits = 0 < len(vector) <= MAX_VECTOR and all(abs(each) <= MAX_FLOAT32 for each in vector)
     return vector if fits else None
 
 

@@ -15,6 +15,8 @@ EXACT = 2**53
 """Up to here floats are told apart by their whole part."""
 BRIEF = 160
 """Characters of a text where many are shown below each other."""
+OUTSIDE = (OverflowError, OSError, ValueError)
+"""Errors of a moment that no calendar has in UTC: the last hours of the year 9999 west of it."""
 SECONDS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -79,19 +81,25 @@ def shown_time(value: Any) -> Markup:
     moment = unlocated(value)
     if not moment:
         return UNKNOWN
-    if isinstance(moment, str):
-        at = datetime.fromisoformat(moment)
-    else:
-        at = datetime.fromtimestamp(moment / 1000, UTC)
     path = path_to(value)
     place = f' data-of="{escape(path)}" data-value="{escape(moment)}"' if path else ""
-    text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        if isinstance(moment, str):
+            at = datetime.fromisoformat(moment)
+        else:
+            at = datetime.fromtimestamp(moment / 1000, UTC)
+        text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except OUTSIDE:  # as it was sent
+        return Markup(f"<span{place}>{escape(moment)}</span>")  # noqa: S704 - all escaped
     return Markup(f'<time datetime="{at.isoformat()}"{place}>{text}</time>')  # noqa: S704 - escaped
 
 
 def moment_text(time_ms: int) -> str:
     """Return a time in UTC, without its seconds."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    except OUTSIDE:
+        return f"{time_ms:,} ms"
 
 
 def shown_span(value: Any) -> Markup:

@@ -82,6 +82,11 @@ def test_shares_changes_spans_and_times():
     assert ">2026-11-29 20:00:00<" in shown.shown_time("2026-11-29T22:00:00+02:00")
     assert ">1970-01-01 00:00:01<" in shown.shown_time(1000)
 
+    # A moment that no calendar has in UTC stands as it was sent: the page is answered all the same.
+    for sent in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", 10**18, "9<b>"):
+        assert f">{html.escape(str(sent))}<" in shown.shown_time(sent)
+    assert shown.moment_text(10**18) == "1,000,000,000,000,000,000 ms"
+
 
 def test_a_part_of_an_answer_knows_where_it_stands():
     answer = Located({"rows": [{"x": 1}, {"x": 2}], "map": {"items": 3}, "none": None})
