@@ -21,7 +21,7 @@ UNTIMED = -1
 """The time of an event that has none: it was long ago."""
 
 
-class EventColumns(NamedTuple):
+class EventsOfUsers(NamedTuple):
     """The events of some users, user after user, each user's newest first.
 
     Attributes:
@@ -40,7 +40,7 @@ class EventColumns(NamedTuple):
 class EventsBefore:
     """The events of U users: 8 bytes a user, and 14 an event."""
 
-    def __init__(self, parts: Sequence[EventColumns], types: Sequence[str]) -> None:
+    def __init__(self, parts: Sequence[EventsOfUsers], types: Sequence[str]) -> None:
         """Take the events of several groups of users, one behind the other.
 
         Args:
@@ -76,7 +76,7 @@ class EventsBefore:
         return Before(digest(msgspec.msgpack.encode(events)), events)
 
 
-def events_of(tables: "Sequence[pa.Table]", types: Sequence[str]) -> EventColumns:
+def events_of(tables: "Sequence[pa.Table]", types: Sequence[str]) -> EventsOfUsers:
     """Return what some users did, as far as it is of some types.
 
     Args:
@@ -110,7 +110,7 @@ def events_of(tables: "Sequence[pa.Table]", types: Sequence[str]) -> EventColumn
     owner, kind, time = (np.concatenate(each) for each in (owners, kinds, times))
     order = np.lexsort((-time, owner))
     counts = np.bincount(owner, minlength=tables[0].num_rows).astype(np.int64)
-    return EventColumns(counts, pa.concat_arrays(items).take(order), kind[order], time[order])
+    return EventsOfUsers(counts, pa.concat_arrays(items).take(order), kind[order], time[order])
 
 
 def _coded(lists: Any) -> Any:
