@@ -98,6 +98,8 @@ def test_help_says_all_that_it_was_given(words, monkeypatch, capsys):
             assert is_within(words_of(param.help), said), param.name
     for paragraph in inspect.cleandoc(COMMANDS[words].help or "").split("\n\n"):
         assert is_within(words_of(paragraph), said)
+    takes_policy = COMMANDS[words].context_settings.get("allow_extra_args", False)
+    assert ("[OPTIONS] [POLICY]" in " ".join(said.split())) == takes_policy
     listed = said.partition("Commands:")[2]
     assert "..." not in listed  # a sentence that was cut off
     assert max(map(len, said.splitlines())) <= 80
