@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -10,7 +9,7 @@ from bandits.errors import BanditloopError
 from bandits.log.records import DecisionRecord
 from policies.profiles.known_user import KnownUser
 from policies.requests import RankRequest
-from policies.rules.turns import TURN_S, next_turn
+from policies.rules.turns import Turn, next_turn
 
 AT_ONCE = 64
 """How many decisions are made together before others get their turn."""
@@ -97,12 +96,11 @@ async def _one_by_one(
                 waiting[at] = asyncio.create_task(_alone(ranker, request, known[at]))
                 await next_turn()
 
-        began_s = time.thread_time()
+        turn = Turn()
         for at, request in enumerate(requests):
             if request.actions is not None:
-                if time.thread_time() - began_s > TURN_S:
-                    await next_turn()
-                    began_s = time.thread_time()
+                if turn.is_over:
+                    await turn.give_way()
                 made[at] = await _alone(ranker, request, known[at])
 
         for at, task in waiting.items():

@@ -7,8 +7,8 @@ one of each.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,9 +17,15 @@ from policies.rules.columns import Bools
 
 TURN_S: Final = 0.001
 """How long the event loop is held, about; longer only where a single thing takes that long."""
+LONG_S: Final = 0.002
+"""The same for work that is made of many small things."""
+AT_ONCE: Final = 64
+"""Things that are asked about together before others have a turn."""
 LEAST: Final = 64
 MOST: Final = 65_536
 _TURNS: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Turns"]()
+T = TypeVar("T")
+R = TypeVar("R")
 FASTER: Final = 4
 """A part is at most so many times as large as the one before."""
 
@@ -53,6 +59,47 @@ async def in_turns(count: int, first: int, look: Callable[[int, int], Any]) -> B
         fitting = int((turn_s - least_s) / each_s)
         at, size = until, min(max(fitting, LEAST), FASTER * size, MOST)
     return found
+
+
+class Turn:
+    """A turn of work that is done for one thing after the other.
+
+    While it is not over, whoever works asks for no more than the time.
+    """
+
+    def __init__(self) -> None:
+        """Begin it."""
+        self._until_s = time.perf_counter() + LONG_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has taken so long that others are to have theirs."""
+        return time.perf_counter() > self._until_s
+
+    async def give_way(self) -> None:
+        """Wait until others have had their turns, and begin another."""
+        await next_turn()
+        self._until_s = time.perf_counter() + LONG_S
+
+
+async def gather_in_turns(ask: Callable[[T], Awaitable[R]], things: Sequence[T]) -> list[R]:
+    """Return what is answered to each of many things, as ``asyncio.gather`` does.
+
+    Args:
+        ask: answers one; some are asked at once, and others have their turns before the next are.
+        things: what is asked of.
+    """
+    asked: list[asyncio.Future[R]] = []
+    try:
+        for at, thing in enumerate(things):
+            if at and at % AT_ONCE == 0:
+                await next_turn()
+            asked.append(asyncio.ensure_future(ask(thing)))
+    except asyncio.CancelledError:
+        for each in asked:
+            each.cancel()
+        raise
+    return list(await asyncio.gather(*asked))
 
 
 async def next_turn() -> None:

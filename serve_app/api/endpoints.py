@@ -17,6 +17,7 @@ from bandits.log.records import ActivationRecord, DecisionRecord, RewardRecord
 from bandits.values import MAX_NUMBER, MAX_SIGNAL_BYTES
 from policies.items.changes import check_lengths, lengths_with
 from policies.requests import RankRequest, check_event_id
+from policies.rules.turns import Turn
 from serve_app.api.bodies import (
     BatchDecoder,
     ItemsDecoder,
@@ -76,14 +77,21 @@ async def rank_batch(call: Call[WholeBatch | RawBatch]) -> schemas.RankBatchResp
             f"at most {schemas.MAX_BATCH} requests, not {len(sent)}", "requests"
         )
 
-    asked = [item if isinstance(item, RankRequest) else _decoded(item) for item in sent]
+    turn, asked = Turn(), list[RankRequest | BanditloopError]()
+    for item in sent:
+        if turn.is_over:
+            await turn.give_way()
+        asked.append(item if isinstance(item, RankRequest) else _decoded(item))
     good = [item for item in asked if isinstance(item, RankRequest)]
     explain = call.service.explaining() if any(item.explain for item in good) else None
     decisions = iter(await call.service.rank_all(good))
 
     counted: list[bool] = []
     results: list[schemas.RankResponse | schemas.ErrorResponse] = []
+    turn = Turn()
     for index, request in enumerate(asked):
+        if turn.is_over:
+            await turn.give_way()
         # An item that could not be decoded was not asked for: its error is its result.
         decision = next(decisions) if isinstance(request, RankRequest) else request
         if isinstance(decision, BanditloopError):

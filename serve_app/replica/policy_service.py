@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ from policies.personalizer.pages import parts_pages
 from policies.profiles.known_user import KnownUser
 from policies.ranker import Around, Ranker
 from policies.requests import BareRequest, Item, RankRequest
+from policies.rules.turns import Turn, gather_in_turns
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec, decode_spec
 from serve_app.admin.refreshes import follow_refresh
@@ -313,10 +315,12 @@ class RedisPolicyService:
         """Return the same for several; each has its own answer or error, in order."""
         # What is looked up by a user, or remembered, is looked up and remembered whole.
         looks = self._known is not None
-        asked = [
-            whole_or_error(each) if looks or each.event_id is not None else each
-            for each in requests
-        ]
+        asked: list[RankRequest | BanditloopError] = []
+        turn = Turn()
+        for each in requests:
+            if turn.is_over:
+                await turn.give_way()
+            asked.append(whole_or_error(each) if looks or each.event_id is not None else each)
         good = [each for each in asked if not isinstance(each, BanditloopError)]
         made = iter(await self._rank_in_rounds(good))
         return [each if isinstance(each, BanditloopError) else next(made) for each in asked]
@@ -345,7 +349,7 @@ class RedisPolicyService:
         retried = [at for at in made if requests[at].event_id is not None]
         logged, once = await asyncio.gather(
             self._log.append_each([answers[at] for at in fresh], [requests[at] for at in fresh]),
-            asyncio.gather(*(self._log.append_once(requests[at], answers[at]) for at in retried)),
+            gather_in_turns(lambda at: self._log.append_once(requests[at], answers[at]), retried),
         )
 
         for at, is_logged in zip(fresh, logged, strict=True):
@@ -383,7 +387,7 @@ class RedisPolicyService:
         """Decide each request; other requests of the replica take turns in between."""
         known: Sequence[Known] = [None] * len(requests)
         if self._known is not None:
-            known = await asyncio.gather(*(self._know(self._known, each) for each in requests))
+            known = await gather_in_turns(partial(self._know, self._known), requests)
         return await decide_all(self.ranker, requests, known, whole_or_error)
 
     async def _know(

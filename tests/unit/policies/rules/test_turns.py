@@ -3,12 +3,13 @@
 import asyncio
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from policies.rules.ruled_items import SWITCH_S, Asked, RuledItems
-from policies.rules.turns import LEAST, in_turns
+from policies.rules.turns import AT_ONCE, LEAST, LONG_S, Turn, gather_in_turns, in_turns
 from policies.spec import spec_of
 
 
@@ -117,3 +118,41 @@ async def test_a_long_filter_is_read_once_by_a_thread_that_gives_way_often():
     await items.read_ahead(where)
     assert intervals == pytest.approx([SWITCH_S, SWITCH_S])
     assert sys.getswitchinterval() == usual_s
+
+
+async def test_many_are_asked_some_at_a_time_and_answer_in_their_order():
+    asked: list[int] = []
+    seen: list[int] = []
+
+    async def answer(number: int) -> int:
+        asked.append(number)
+        await asyncio.sleep(0)
+        return -number
+
+    async def others():
+        while True:
+            seen.append(len(asked))
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    count = 3 * AT_ONCE + 1
+    assert await gather_in_turns(answer, range(count)) == [-number for number in range(count)]
+    task.cancel()
+    steps = [after - before for before, after in pairwise([0, *seen, len(asked)])]
+    assert max(steps) <= AT_ONCE
+
+    waiting = asyncio.Event()
+    never = asyncio.create_task(gather_in_turns(lambda _: waiting.wait(), range(count)))
+    await asyncio.sleep(0)
+    never.cancel()
+    await asyncio.wait([never])
+    assert never.cancelled()
+
+
+async def test_a_turn_is_over_after_a_while():
+    turn = Turn()
+    while not turn.is_over:
+        pass
+    began = time.perf_counter()
+    await turn.give_way()
+    assert not turn.is_over or time.perf_counter() - began > LONG_S
