@@ -40,7 +40,7 @@ from policies.pseudonyms import pseudonym
 from policies.requests import BareRequest, RankRequest
 from policies.rules.quotas.quota import Control
 from policies.rules.ruling import Ruling
-from policies.sources.base import Candidates, Source
+from policies.sources.base import Candidates, ImmediateSource, Source
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
@@ -192,6 +192,12 @@ class Ranker:
         asker = self._asker(request, known)
         made = await self._pool(request, asker)
         return self._decider.decide(self._ready(), request, asker, *made)
+
+    @property
+    def waits(self) -> bool:
+        """Whether any source of candidates has to be waited for."""
+        proposing = self.proposers.now().sources.proposing
+        return not all(isinstance(each, ImmediateSource) for each in proposing)
 
     async def read_filter(self, where: str | None) -> None:
         """Read a request's filter before its decision is made; see ``RuledItems.read_ahead``."""

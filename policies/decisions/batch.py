@@ -24,6 +24,11 @@ Decoded = Callable[[RankRequest], RankRequest | BanditloopError]
 class RanksBatches(Protocol):
     """What decides; see ``Ranker``."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for sources of candidates, which is no work of its own."""
+        ...
+
     async def rank(self, request: RankRequest, known: KnownUser | None = None) -> DecisionRecord:
         """Make one decision, or say what is wrong with it."""
         ...
@@ -84,21 +89,21 @@ async def _one_by_one(
 ) -> list[DecisionRecord | BanditloopError]:
     """Decide each request by itself, in turns with others that wait for the event loop.
 
-    Whoever asks a source may wait for it: those wait at the same time. They begin one after the
-    other, as most sources wait for nobody.
+    Where sources have to be waited for, they are asked for many requests at the same time.
     """
     made: list[DecisionRecord | BanditloopError | None] = [None] * len(requests)
     waiting: dict[int, asyncio.Task[DecisionRecord | BanditloopError]] = {}
+    waits = ranker.waits
     try:
         for at, request in enumerate(requests):
-            if request.actions is None:
+            if waits and request.actions is None:
                 await _read_filter(ranker, request)
                 waiting[at] = asyncio.create_task(_alone(ranker, request, known[at]))
                 await next_turn()
 
         turn = Turn()
         for at, request in enumerate(requests):
-            if request.actions is not None:
+            if at not in waiting:
                 if turn.is_over:
                     await turn.give_way()
                 made[at] = await _alone(ranker, request, known[at])

@@ -17,7 +17,7 @@ from policies.rules.columns import Bools
 
 TURN_S: Final = 0.001
 """How long the event loop is held, about; longer only where a single thing takes that long."""
-LONG_S: Final = 0.002
+LONG_S: Final = 0.004
 """The same for work that is made of many small things."""
 AT_ONCE: Final = 64
 """Things that are asked about together before others have a turn."""

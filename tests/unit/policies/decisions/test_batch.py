@@ -1,9 +1,11 @@
 """A batch: whichever way a decision of it is made, it is the one that it would be by itself."""
 
 import asyncio
+import time
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 import pytest
 from support.fakes import FakeSource, fresh_ranker
 
@@ -15,6 +17,8 @@ from policies.decisions.batch import LEAST, decide_all
 from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import BareRequest, Item
+from policies.rules.turns import LONG_S
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.spec import PolicySpec, RemoteSource
 from serve_app.api.bodies import whole, whole_or_error
 
@@ -102,9 +106,27 @@ class Counted:
         return getattr(self.part, name)
 
 
-@pytest.mark.parametrize("awaited", [0, 40])
-async def test_others_have_their_turns_between_decisions_whose_sources_are_asked(awaited: int):
-    of = fresh_ranker(SPEC, [Waiting("cf", awaited)], Catalogue([Item("a"), Item("b")]))
+class AtOnce(ImmediateSource):
+    """Proposes what it has, after some milliseconds of work."""
+
+    name = "cf"
+
+    def __init__(self) -> None:
+        self.requests: list[SourceRequest] = []
+
+    def propose(self, request: SourceRequest, limit: int) -> Candidates:
+        self.requests.append(request)
+        until = time.perf_counter() + 2 * LONG_S
+        while time.perf_counter() < until:
+            pass
+        return Candidates(("a", "b"), np.array([2.0, 1.0], np.float32))
+
+
+@pytest.mark.parametrize("awaited", [0, 40, None])
+async def test_others_have_their_turns_between_decisions_whose_sources_are_asked(awaited):
+    """Whether all that is to be waited for comes at once, or is computed."""
+    source = AtOnce() if awaited is None else Waiting("cf", awaited)
+    of = fresh_ranker(SPEC, [source], Catalogue([Item("a"), Item("b")]))
     decisions: list[Counted] = []
 
     def around(part, name, *methods):
