@@ -230,7 +230,7 @@ class ArchiveReader:
             after: entries past this one.
             through: up to this one; None for all.
             kinds: only entries of these kinds; None for all.
-            check: looks at each row group, such as ``policies.archive.audit.Sample.check``.
+            check: looks at each row group, such as ``policies.archive.audit.RowSample.check``.
 
         Raises:
             ArchiveError: a file is damaged or missing, or the lists of a decision do not fit its

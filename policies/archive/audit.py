@@ -21,7 +21,7 @@ ROWS = 16
 """Rows of each that are looked at."""
 
 
-class Sample:
+class RowSample:
     """A sample of what is read, compared with the records that it stands beside."""
 
     def __init__(self) -> None:

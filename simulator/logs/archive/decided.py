@@ -20,7 +20,7 @@ from bandits.log.records import DecisionRecord
 from bandits.page import STORED
 from bandits.types import Float64
 from policies.archive.archive import ArchiveReader
-from policies.archive.audit import Sample
+from policies.archive.audit import RowSample
 from policies.archive.row_groups import RowGroup
 from policies.items.catalogue import Catalogue
 from simulator.logs.actions.columns import (
@@ -75,7 +75,7 @@ class DecisionReader:
     through: str | None
     at_once: Sequence[str] = EVALUATED
     _names: list[str] = field(default_factory=list)
-    _sample: Sample = field(default_factory=Sample)
+    _sample: RowSample = field(default_factory=RowSample)
 
     def __post_init__(self) -> None:
         """Begin with the columns that are read at once."""

@@ -16,7 +16,7 @@ from bandits.log.positions import START
 from bandits.log.records import Placed, Removed, RewardRecord, Ruled
 from policies.archive import range_file
 from policies.archive.archive import ArchiveReader, ArchiveWriter
-from policies.archive.audit import Sample, audit_columns
+from policies.archive.audit import RowSample, audit_columns
 from policies.archive.layouts import FORMAT, GROUPS, RowGroups
 from policies.archive.range_file import Range
 from simulator.doctor.checks.archived_columns import archived_columns
@@ -148,7 +148,7 @@ def test_an_evaluation_compares_a_sample_with_the_records(tmp_path, layout, name
 
 def test_of_many_row_groups_a_few_are_compared(tmp_path):
     written(tmp_path, 5, 80)
-    sample, looked = Sample(), []
+    sample, looked = RowSample(), []
     for group in ArchiveReader(tmp_path, "home").columns(
         ["id"], check=lambda rows, group: sample.check(Watched(rows, looked), group)
     ):
