@@ -16,8 +16,6 @@ from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
-import numba
-
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bandits", "policies", "simulator", "serve_app")
 MARK = "@compiled("
@@ -30,14 +28,6 @@ def modules_with_loops() -> Mapping[str, set[str]]:
     texts = {name: path.read_text() for name, path in files.items()}
     loops = {name: text for name, text in texts.items() if f"\n{MARK}" in text}
     return {name: _imported(text) & loops.keys() for name, text in loops.items()}
-
-
-def are_compiled() -> bool:
-    """Say whether the loops that every process needs are compiled, as far as files tell."""
-    folders = [Path(__file__).parent / "__pycache__", Path.home() / ".cache" / "numba"]
-    if numba.config.CACHE_DIR:
-        folders = [Path(numba.config.CACHE_DIR)]
-    return any(True for folder in folders for _ in folder.rglob("actions.*.nbi"))
 
 
 def compile_all(processes: int) -> Iterator[str]:

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from numba import types
+from numba.core import event
 from numpy.typing import NDArray
+
+from bandits import compiling
 
 F = TypeVar("F", bound=Callable[..., Any])
 Float64 = NDArray[np.float64]
@@ -19,6 +22,19 @@ UInt32 = NDArray[np.uint32]
 Bools = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+
+class _Told(event.Listener):  # type: ignore[misc] # numba has no types
+    """Who is told that a loop is compiled: it was not found on disk."""
+
+    def on_start(self, event: event.Event) -> None:  # noqa: ARG002 - numba's signature
+        compiling.begins()
+
+    def on_end(self, event: event.Event) -> None:
+        """Do nothing."""
+
+
+event.register("numba:compile", _Told())
 
 
 def compiled(*arguments: Any, returns: Any = types.void) -> Callable[[F], F]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bandits.compiling import tell_once
 from serve_app.cli.errors import say_error
 from serve_app.cli.options import command_group
 from serve_app.host.environment import prepare_environment
@@ -109,10 +110,17 @@ def root(
     """Declare the options that stand before a command."""
 
 
+def _say_it_compiles() -> None:
+    from serve_app.cli.terminal import say
+
+    say("compiling for this machine, once (a minute or two)")
+
+
 def main() -> None:
     """Run a command; print an expected error in one line and exit with status 1."""
     # Ray and numpy read the environment when a command's module imports them.
     prepare_environment()
+    tell_once(_say_it_compiles)
 
     try:
         app()

@@ -130,12 +130,6 @@ def run_serve(
         BanditloopError: The service does not start; the error gives the reason.
         SystemExit: A signal came before it was ready.
     """
-    from bandits.kernels.ahead import are_compiled
-
-    # The next imports compile, where nobody has done so.
-    if not are_compiled():
-        say("compiling for this machine, once (a minute or two)")
-
     from policies.spec import load_spec
     from serve_app.host.lean_ray import forks_for_ray
 

@@ -1,8 +1,10 @@
 """Loops are compiled ahead of their first use: all of them, each after what it needs."""
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 
-import numba
 from numba.core.dispatcher import Dispatcher
 
 from bandits.kernels import ahead
@@ -17,13 +19,30 @@ def test_every_module_with_loops_is_found_with_those_it_needs():
         assert any(isinstance(each, Dispatcher) and each.signatures for each in inside), name
 
 
-def test_whether_they_are_compiled_is_seen_where_numba_keeps_them(monkeypatch, tmp_path):
-    import_module("bandits.kernels.actions")
-    assert ahead.are_compiled()
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    assert not ahead.are_compiled()
-
-
 def test_a_module_is_compiled_after_what_it_imports(monkeypatch):
     monkeypatch.setattr(ahead, "modules_with_loops", lambda: {"json": {"string"}, "string": set()})
     assert list(ahead.compile_all(2)) == ["string", "json"]
+
+
+TELLS = """
+from bandits.compiling import tell_once
+tell_once(lambda: print("compiles"))
+from bandits.kernels.compiled import compiled, i8
+@compiled(i8, returns=i8)
+def one(n):
+    return n + 1
+@compiled(i8, returns=i8)
+def two(n):
+    return n + 2
+"""
+
+
+def test_who_waits_for_a_loop_to_be_compiled_is_told_once_and_not_where_it_was_before(tmp_path):
+    script = tmp_path / "loops.py"
+    script.write_text(TELLS)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    said = [
+        subprocess.check_output([sys.executable, script], env=environment, text=True)
+        for _ in range(2)
+    ]
+    assert said == ["compiles\n", ""]
