@@ -28,7 +28,7 @@ LOOK_S = 0.05
 """How often it is looked whether one that was started has come to answer, in seconds."""
 START_S = 10.0
 """How long it may take for that."""
-AGAIN_S = 5.0
+AGAIN_S = 1.0
 """At least between the starts of two, in seconds: one that ends at once would do so again."""
 NOT_YET_S = 0.2
 """How often it is looked whether anybody answers, before one does."""
