@@ -133,6 +133,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _start(folder: Path, port: int, durability: Durability) -> ValkeyServer:
     near = _socket_in(folder)
+
     server = ValkeyServer(
         port=port,
         unix_socket_path=near,
@@ -150,6 +151,8 @@ def _start(folder: Path, port: int, durability: Durability) -> ValkeyServer:
     )
     _launched(server, folder)
     server.start(timeout=START_S)
+
+    # Others find it by this file.
     pid = _process(server).pid
     running = _Running(_url(server.port), pid, None if near is None else f"unix://{near}?db=0")
     (folder / "running.json").write_bytes(msgspec.json.encode(running))

@@ -99,7 +99,11 @@ async def accounted(caller: Caller) -> None:
 
 
 async def test_down_and_up_again(caller, server):
-    assert any(answer.logged for answer in await caller.traffic(0.3))
+    async def healthy() -> bool:
+        answers = await caller.traffic(0.3)
+        return all(each.logged or each.response.status_code == 202 for each in answers)
+
+    await eventually(healthy, "every decision and reward is logged")
     server.end()
     refused(await caller.traffic(0.5))
     assert await failures(caller, reason="connection") > 0

@@ -162,6 +162,7 @@ def _join(client: Redis, keys: UsersKeys, name: str, record: PersonRecord) -> st
         held = raw if alias is None else _value(client, keys, to)
         if held is None:
             return {to: (None, record.encoded)}
+
         now = decode_person(held)
         missing = [
             each
@@ -172,6 +173,7 @@ def _join(client: Redis, keys: UsersKeys, name: str, record: PersonRecord) -> st
         filed = [each for each in record.filed if each not in now.filed]
         if not missing and not ids and not filed:
             return None
+
         since_ms = min(now.since_ms, record.since_ms)
         earlier, own = [*missing, *now.earlier], [*now.ids, *ids]
         joined = PersonRecord(now.pseudonym, since_ms, earlier, own, [*now.filed, *filed])
