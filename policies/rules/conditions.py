@@ -7,15 +7,16 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 
 from bandits.errors import SpecError
+from policies.rules.cel.reader import parse
 from policies.rules.compiled import compile_condition
 from policies.rules.expressions import (
+    ListOf,
     Node,
     Operation,
     conjuncts,
     guarded_fields,
     named_fields,
     operations,
-    parse,
 )
 from policies.rules.kinds import Kind, field_kinds
 from policies.rules.texts import TESTED
@@ -24,6 +25,9 @@ from policies.rules.values import Frame, Holds
 OF_ITEMS = "item"
 LONG: Final = 200
 """Characters beyond which a condition is compiled each time: what is made of it is large."""
+A_TEXT: Final = 100
+A_LIST: Final = 20
+"""How long it takes to look into a text, or for a number in a list, in comparisons of numbers."""
 KEPT: Final = 1_024
 """Conditions that stay compiled."""
 Condition = Annotated[str, msgspec.Meta(min_length=1)]
@@ -60,6 +64,7 @@ class _Compiled(NamedTuple):
     """What is made of a condition, whoever has it; see ``CompiledCondition``."""
 
     tests: int
+    work: int
     looks: Looks
     of_items: Callable[[Frame], Holds] | None
     of_asking: Callable[[Frame], Holds] | None
@@ -70,7 +75,7 @@ class CompiledCondition:
 
     ``of_items``, ``of_asking``: say of many items at once whether the part holds; None if there is
     no such part. ``looks``: at what. ``tests``: how often it looks into texts, which takes longer
-    than all else.
+    than all else. ``work``: about how long it takes of an item, in comparisons of numbers.
     """
 
     def __init__(self, where: str, target: str) -> None:
@@ -86,7 +91,7 @@ class CompiledCondition:
         found = _compiled(where, target) if len(where) > LONG else _compiled_once(where)
         if isinstance(found, str):
             raise SpecError(found, target)
-        self.tests, self.looks, self.of_items, self.of_asking = found
+        self.tests, self.work, self.looks, self.of_items, self.of_asking = found
 
     @property
     def parts(self) -> list[Callable[[Frame], Holds]]:
@@ -118,8 +123,10 @@ def _compiled(where: str, target: str) -> _Compiled:
 
     of_items = [each for each in conjuncts(node) if _is_of_items(each)]
     others = [each for each in conjuncts(node) if not _is_of_items(each)]
+    tests = sum(each.name in TESTED for each in operations(node))
     return _Compiled(
-        sum(each.name in TESTED for each in operations(node)),
+        tests,
+        1 + sum(map(_work, operations(node))) + A_TEXT * tests,
         looks,
         *(
             compile_condition(_joined(terms), kinds) if terms else None
@@ -138,6 +145,10 @@ def _compiled_once(where: str) -> _Compiled | str:
         return _compiled(where, "")
     except SpecError as error:
         return error.message
+
+
+def _work(node: Operation) -> int:
+    return 1 + A_LIST * any(isinstance(each, ListOf) for each in node.args)
 
 
 def _is_of_items(node: Node) -> bool:

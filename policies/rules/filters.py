@@ -10,7 +10,7 @@ from policies.rules.conditions import CompiledCondition, Condition
 from policies.rules.values import Holds
 
 MOST_OF_A_REQUEST = 2_000
-"""Characters of a request's filter: one of so many is read in some 50 ms."""
+"""Characters of a request's filter: one of so many is read and compiled in 1 to 8 ms."""
 REMEMBERED: Final = 256
 """Filters that stay compiled."""
 _COMPILED: Final = OrderedDict[tuple[str, str, bool], "Filter"]()

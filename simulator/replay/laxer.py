@@ -7,7 +7,8 @@ from typing import Any
 from bandits.errors import ArchiveError, SpecError
 from bandits.log.records import MAX_REMOVED
 from policies.archive.archive import ArchiveReader
-from policies.rules.expressions import Node, conjuncts, parse
+from policies.rules.cel.reader import parse
+from policies.rules.expressions import Node, conjuncts
 from policies.rules.filters import FilterRule
 from policies.spec import PolicySpec, decode_spec
 from simulator.logs.archive.pieces import pieces_of_archives

@@ -16,6 +16,7 @@ import numpy as np
 from banditloop_client.schemas import Item
 from bandits.types import Float64
 from policies.rules import expressions as ex
+from policies.rules.cel.reader import parse
 from policies.rules.columns import ID, Bools, ItemColumns
 from policies.rules.compiled import compile_condition
 from policies.rules.conditions import OF_ITEMS
@@ -49,7 +50,7 @@ def contradiction(
     """
     compiled = Quotas(quotas)
     goals = list(compiled.goals.items())
-    nodes = [_simplified(ex.parse(quota.when, "quota")) for quota in quotas]
+    nodes = [_simplified(parse(quota.when, "quota")) for quota in quotas]
     terms = _terms_of_items(rule)
     for some in _connected([*nodes, *terms]):
         at = [each for each in some if each < len(nodes)]
@@ -144,7 +145,7 @@ def _terms_of_items(rule: FilterRule | None) -> list[ex.Node]:
     """Return the terms of a filter that hold for whoever asks."""
     if rule is None:
         return []
-    terms = ex.conjuncts(ex.parse(rule.where, "filter.where"))
+    terms = ex.conjuncts(parse(rule.where, "filter.where"))
     of_items = (
         term for term in terms if all(field.root == OF_ITEMS for field in ex.named_fields(term))
     )

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banditloop_client.schemas import Item
+from policies.rules.cel.reader import parse
 from policies.rules.columns import CODES_BY_TYPE, LACKING, ItemColumns
 from policies.rules.compiled import compile_condition
-from policies.rules.expressions import Field, named_fields, parse
+from policies.rules.expressions import Field, named_fields
 from policies.rules.kinds import field_kinds
 from policies.rules.values import Frame
 

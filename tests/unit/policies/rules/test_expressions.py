@@ -1,9 +1,16 @@
 """What may stand in an expression of a rule, and what an error says of what may not."""
 
+import time
+from collections.abc import Callable
+
 import pytest
+from celpy.celparser import CELParseError, CELParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bandits.errors import SpecError
-from policies.rules.expressions import Field, Has, ListOf, Literal, Operation, conjuncts, parse
+from policies.rules.cel.reader import parse
+from policies.rules.expressions import Field, Has, ListOf, Literal, Operation, conjuncts
 from policies.rules.kinds import field_kinds
 
 N, T = Field("item", "n"), Field("context", "t")
@@ -43,6 +50,91 @@ N, T = Field("item", "n"), Field("context", "t")
 )
 def test_it_is_read_as_cel_is(text, expected):
     assert parse(text, "filter") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('item.t == """a\nb"""', Operation("==", (Field("item", "t"), Literal("a\nb")))),
+        (r"context.t == r'\'", Operation("==", (T, Literal("\\")))),
+        (".item.n > - 1", Operation(">", (N, Operation("neg", (Literal(1.0),))))),
+        ("(item).n > --1", Operation(">", (N, Operation("neg", (Literal(-1.0),))))),
+        (
+            "item.n - -1 * 2. > .5e1 || !item.n",
+            Operation(
+                "||",
+                (
+                    Operation(
+                        ">",
+                        (
+                            Operation("-", (N, Operation("*", (Literal(-1.0), Literal(2.0))))),
+                            Literal(5.0),
+                        ),
+                    ),
+                    Operation("!", (N,)),
+                ),
+            ),
+        ),
+    ],
+)
+def test_so_are_texts_and_signs(text, expected):
+    assert parse(text, "filter") == expected
+
+
+SIGNS = ["item", "context", ".", "n", "[", "]", "(", ")", "'t'", '"', "'", "\\", "r'x'", "1", "2.5"]
+SIGNS += ["0x1", "-", "+", "*", "!", "&&", "||", "==", "<", " in ", "?", ":", ",", "true", "null"]
+SIGNS += ["has(item.n)", "size(", "item.n", "context.t", ".startsWith('x')", " ", "//", "\n", "{"]
+
+
+@given(st.lists(st.sampled_from([*SIGNS, "}"]), max_size=9).map("".join))
+@settings(max_examples=500, deadline=None)
+def test_what_is_no_cel_is_not_read(text):
+    try:
+        parse(text, "filter")
+    except SpecError:
+        return
+    try:
+        CELParser().parse(text)
+    except CELParseError:
+        pytest.fail(f"it was read, and cel-python refuses it: {text!r}")
+
+
+def used_s(work: Callable[[], object]) -> float:
+    """Seconds of processor that some work takes at least."""
+
+    def once() -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    return min(once() for _ in range(3))
+
+
+def refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse(text, "filter")
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        ("item.t == '", "a"),
+        ("item.t == r'''", "a"),
+        ("item.n > ", "9 "),
+        ("", "item.n>"),
+        ("", "!"),
+        ("", "'"),
+        ("//", "//"),
+        ("item", ".item"),
+        ("1 ", "? 1 "),
+        ("true && ", "(true ? "),
+    ],
+)
+def test_what_does_not_end_is_refused_in_time_that_grows_with_its_length_alone(begin, more):
+    few, many = (f"{begin}{more * count}" for count in (24, 9_900 // len(more)))
+    within_s = 0.02 + 50 * used_s(lambda: parse("item.n > 1 && context.t in item.l", "filter"))
+    assert used_s(lambda: refused(few)) < within_s
+    assert used_s(lambda: refused(many)) < 40 * within_s
 
 
 def test_long_chains_are_read_side_by_side():
