@@ -5,8 +5,10 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import msgspec
+import numpy as np
 
 from bandits.errors import EmptyActionsError, InvalidFieldError, NoCandidatesError
 from policies.asker import Asker, asked_of_sources
@@ -14,13 +16,14 @@ from policies.candidate_pool import NOTHING, Pool
 from policies.none_proposed import NOTHING_PROPOSED, why_nothing
 from policies.offered import Offered, OfferedNow
 from policies.requests import RankRequest
+from policies.rules.filters import Filter
 from policies.rules.ruled_items import Asked, RuledItems
 from policies.rules.ruling import Admission, Ruling
 from policies.rules.sent import SentItems
 from policies.rules.turns import own_turn
-from policies.similar import similar_items
+from policies.similar import is_short, passing_in_turns, similar_items
 from policies.source_answers import MORE, SourceAnswers
-from policies.sources.base import Candidates, ImmediateSource, Passes, SourceRequest
+from policies.sources.base import Candidates, ImmediateSource, SourceRequest
 from policies.sources.source_set import SourceSet
 from policies.spec import PolicySpec
 
@@ -265,12 +268,37 @@ class Proposers(OfferedNow):
         self, item_id: str, source: str | None, limit: int, where: str | None = None
     ) -> tuple[str, Candidates]:
         """Return what is like an item, and the source that says it; see ``Ranker.similar``."""
-        offered = self.now()
-        passes = None if where is None else self._passes(where, offered)
+        offered, passes = self.now(), None
+        if where is not None:
+            ruled, own, asked = self._asked_by_nobody(where, offered)
+            passes = partial(ruled.passing, own, asked=asked)
         return similar_items(self._spec.name, offered, item_id, source, limit, passes)
 
-    def _passes(self, where: str, offered: Offered) -> Passes:
-        """Return what says which items a filter admits that nobody in particular asks for.
+    async def similar_in_turns(
+        self, item_id: str, source: str | None, limit: int, where: str | None = None
+    ) -> tuple[str, Candidates]:
+        """Return the same as ``similar``; others have their turns while a long filter is asked."""
+        await self.read_filter(where)
+        while where is not None:
+            offered = self.now()
+            changes = offered.offering.changes
+            ruled, own, asked = self._asked_by_nobody(where, offered)
+            if is_short(ruled, own):
+                break
+            passes = await passing_in_turns(ruled, own, asked)
+            now = self.now()
+            if now.offering.ruled is not ruled:
+                continue  # there are other items in all
+
+            name, found = similar_items(self._spec.name, now, item_id, source, limit, passes)
+            if not self.is_as_before(offered, changes):
+                passing = ruled.passing(own, ruled.rows(found.ids), asked)
+                found = found.at(np.flatnonzero(passing).tolist())
+            return name, found
+        return self.similar(item_id, source, limit, where)
+
+    def _asked_by_nobody(self, where: str, offered: Offered) -> tuple[RuledItems, Filter, Asked]:
+        """Return the items as rules see them, a filter, and what it looks at beside them.
 
         Raises:
             InvalidFieldError: it is none, or looks at who asks.
@@ -283,8 +311,7 @@ class Proposers(OfferedNow):
             raise InvalidFieldError(
                 "nobody asks what is similar: a filter of it looks at item and time alone", "filter"
             )
-        asked = Asked({}, dict, int(self._clock() * 1000), own)
-        return lambda rows: ruled.passing(own, rows, asked)
+        return ruled, own, Asked({}, dict, int(self._clock() * 1000), own)
 
     async def read_filter(self, where: str | None) -> None:
         """Read a request's filter before it is asked for; see ``RuledItems.read_ahead``."""

@@ -344,6 +344,12 @@ class Ranker:
         """
         return self.proposers.similar(item_id, source, limit, where)
 
+    async def similar_in_turns(
+        self, item_id: str, source: str | None, limit: int, where: str | None = None
+    ) -> tuple[str, Candidates]:
+        """Return the same as ``similar``; others have their turns while a long filter is asked."""
+        return await self.proposers.similar_in_turns(item_id, source, limit, where)
+
     def vector_lengths(self, but: Collection[str] | None) -> Mapping[str, int]:
         """Return how long vectors of items are; see ``SourceSet.vector_lengths``."""
         return self.proposers.now().sources.vector_lengths(but)

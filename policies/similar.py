@@ -1,11 +1,53 @@
 """Which items are like one, of those that may be offered: what the sources say that can compare."""
 
 from collections.abc import Collection
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bandits.errors import IncomparableError, UnknownItemError
 from policies.offered import Offered
+from policies.rules.columns import Bools
+from policies.rules.filters import Filter
+from policies.rules.ruled_items import Asked, RuledItems
+from policies.rules.turns import in_turns
 from policies.sources.base import Candidates, Passes
 from policies.sources.local import EMPTY
+
+AT_ONCE: Final = 2_000_000
+"""Comparisons of numbers that are made without others having a turn: some milliseconds."""
+PART: Final = 1_024
+"""Items that are looked at together at first; fewer, if a filter looks into texts."""
+
+
+def is_short(items: RuledItems, own: Filter) -> bool:
+    """Return whether a filter may be asked of all items at once, if it comes to that."""
+    return len(items) * own.condition.work <= AT_ONCE
+
+
+async def passing_in_turns(items: RuledItems, own: Filter, asked: Asked) -> Passes:
+    """Return which items a filter admits; others have their turns while it is asked of all.
+
+    Args:
+        items: as the rules see them.
+        own: the filter.
+        asked: what is looked at beside them.
+    """
+
+    def look(begin: int, end: int) -> Bools:
+        return items.passing(own, np.arange(begin, end), asked)
+
+    known = await in_turns(len(items), max(PART // (1 + own.condition.tests), 1), look)
+
+    def passes(rows: NDArray[np.intp]) -> Bools:
+        newer = rows >= known.size
+        admitted: Bools = known[np.where(newer, 0, rows)]
+        if newer.any():
+            admitted[newer] = items.passing(own, rows[newer], asked)
+        return admitted
+
+    return passes
 
 
 def similar_items(

@@ -45,7 +45,7 @@ async def in_turns(count: int, first: int, look: Callable[[int, int], Any]) -> B
     at, size, held_s, turn_s, least_s = 0, first, 0.0, TURN_S, 0.0
     while at < count:
         if held_s >= turn_s:
-            await next_turn()
+            await _next_of_filters(held_s)
             held_s = 0.0
         until = min(at + size, count)
         found[at:until], took_s = _timed(look, at, until)
@@ -110,35 +110,89 @@ async def next_turn() -> None:
 
 async def own_turn() -> None:
     """Wait for a turn of one's own; not at all if no other long work has the one that goes on."""
-    loop = asyncio.get_running_loop()
+    turns = _turns_of(asyncio.get_running_loop())
+    if turns.is_taken:
+        await turns.waits_in(turns.waiting)
+    else:
+        turns.take()
+
+
+async def _next_of_filters(held_s: float) -> None:
+    """Wait for the next turn of a filter, as long at least as it has held the event loop."""
+    turns = _turns_of(asyncio.get_running_loop())
+    turns.rest(held_s)
+    await turns.waits_in(turns.filters)
+
+
+def _turns_of(loop: asyncio.AbstractEventLoop) -> "_Turns":
     turns = _TURNS.get(loop)
     if turns is None:
         turns = _TURNS[loop] = _Turns()
-    if turns.is_taken:
-        waiting = loop.create_future()
-        turns.waiting.append(waiting)
-        await waiting
-    else:
-        turns.is_taken = True
-        loop.call_soon(turns.pass_on, loop)
+    return turns
+
+
+Line = deque[asyncio.Future[None]]
 
 
 class _Turns:
-    """Passes of an event loop, each of which is the turn of one long work at most."""
+    """Passes of an event loop, each of which is the turn of one long work at most.
+
+    Filters stand in a line of their own, and after a turn of one they rest as long as it took:
+    whoever is quick needs several passes, and meets a filter in half of them at most.
+    """
 
     def __init__(self) -> None:
         self.is_taken = False
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting, self.filters = Line(), Line()
+        self._rested_s = 0.0
+        self._is_due = False
+        self._was_filter = False
 
-    def pass_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the next pass to whoever has waited the longest."""
-        while self.waiting:
-            first = self.waiting.popleft()
-            if not first.done():  # else whoever waited has left
-                first.set_result(None)
-                loop.call_soon(self.pass_on, loop)
-                return
+    async def waits_in(self, line: Line) -> None:
+        """Wait in a line until a turn is given."""
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_future()
+        line.append(waiting)
+        self._see_to_filters(loop)
+        await waiting
+
+    def rest(self, held_s: float) -> None:
+        """Let filters rest as long as one has held the event loop."""
+        loop = asyncio.get_running_loop()
+        self._rested_s = max(self._rested_s, loop.time() + held_s)
+
+    def take(self) -> None:
+        """Take the turn, which ends with the pass that goes on."""
+        self.is_taken = True
+        asyncio.get_running_loop().call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        """Give the next pass to whoever has waited the longest, of both lines in turn."""
+        loop = asyncio.get_running_loop()
         self.is_taken = False
+        lines = [self.waiting, self.filters]
+        for line in lines if self._was_filter else reversed(lines):
+            if line is self.filters and loop.time() < self._rested_s:
+                continue
+            while line:
+                first = line.popleft()
+                if not first.done():  # else whoever waited has left
+                    self._was_filter = line is self.filters
+                    first.set_result(None)
+                    self.take()
+                    return
+        self._see_to_filters(loop)
+
+    def _see_to_filters(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See that they have a turn once they have rested."""
+        if self.filters and not self.is_taken and not self._is_due:
+            self._is_due = True
+            loop.call_at(self._rested_s, self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._is_due = False
+        if not self.is_taken:
+            self._pass_on()
 
 
 def _timed(look: Callable[[int, int], Any], at: int, until: int) -> tuple[Any, float]:

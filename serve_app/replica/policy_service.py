@@ -456,14 +456,13 @@ class RedisPolicyService:
             IncomparableError: the source cannot say.
             InvalidFieldError: the filter is none that the policy takes.
         """
-        await self.ranker.proposers.read_filter(query.filter)
         asked = item_id, query.source, query.limit, query.filter
         try:
-            source, found = self.ranker.similar(*asked)
+            source, found = await self.ranker.similar_in_turns(*asked)
         except UnknownItemError:
             # It may have been put through another replica a moment ago.
             await self.items_log.catch_up()
-            source, found = self.ranker.similar(*asked)
+            source, found = await self.ranker.similar_in_turns(*asked)
         scored = zip(found.ids, found.scores.tolist(), strict=True)
         return SimilarResponse(item_id, source, [SimilarItem(*each) for each in scored])
 

@@ -22,6 +22,7 @@ from bandits.errors import (
 )
 from bandits.exploration import EpsilonGreedy
 from bandits.log.records import ItemChange, ItemsRecord, LogEntry
+from policies import similar as alike
 from policies.artifacts.profiles import Profiles
 from policies.decisions.holdout import FixedPolicy
 from policies.features import featurise_record
@@ -31,6 +32,7 @@ from policies.items.timeline import ItemTimeline
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.rules.filters import FilterRule
+from policies.rules.turns import in_turns
 from policies.sources import Candidates, load_sources
 from policies.sources.live.fresh import FreshItems
 from policies.sources.local import EMPTY
@@ -503,6 +505,54 @@ def test_a_filter_says_which_similar_items_are_wanted_however_far_down_they_are(
     plain = Shop(sources, *items, spec=BLEND).ranker
     with pytest.raises(InvalidFieldError, match="takes no filters"):
         plain.similar("i05", "als", 3, "item.price > 1.0")
+
+
+async def test_a_long_filter_of_similar_items_is_asked_of_all_of_them_in_turns(monkeypatch):
+    price = {each: float(number % 10) for number, each in enumerate(ITEMS)}
+    items = [Item(each, {"price": price[each], "stock": 1.0}) for each in ITEMS]
+    filter_ = {"where": "item.stock > 0.0", "fields": ["price"]}
+    spec = msgspec.structs.replace(BLEND, filter=FilterRule(**filter_))
+    shop = Shop(list(load_sources(ARTIFACT, spec.sources).values()), *items, spec=spec)
+    ranker = shop.ranker
+
+    async def is_found(expected: tuple[str, Candidates], where: str | None) -> None:
+        name, found = await ranker.similar_in_turns("i05", "als", 5, where)
+        assert (name, found.ids) == (expected[0], expected[1].ids)
+        assert np.array_equal(found.scores, expected[1].scores)
+
+    for where in ("item.price == 9.0 && time.now > 0.0", "item.price < 0.0", None):
+        expected = ranker.similar("i05", "als", 5, where)
+        monkeypatch.setattr(alike, "AT_ONCE", 0)
+        await is_found(expected, where)
+        monkeypatch.setattr(alike, "AT_ONCE", 10**9)
+        await is_found(expected, where)
+    with pytest.raises(InvalidFieldError, match="no expression"):
+        await ranker.similar_in_turns("i05", "als", 5, "item.price <")
+
+
+async def test_similar_items_that_change_while_a_long_filter_is_asked_are_judged_anew(monkeypatch):
+    price = {each: float(number % 10) for number, each in enumerate(ITEMS)}
+    items = [Item(each, {"price": price[each]}) for each in ITEMS]
+    spec = msgspec.structs.replace(BLEND, filter=FilterRule("true", fields=["price"]))
+    shop = Shop(list(load_sources(ARTIFACT, spec.sources).values()), *items, spec=spec)
+    asked = "i05", "als", 5, "item.price == 9.0"
+    name, expected = shop.ranker.similar(*asked)
+    first, *others = expected.ids
+    monkeypatch.setattr(alike, "AT_ONCE", 0)
+    happens = [
+        lambda: shop.ranker.offer(Catalogue.put(items)),
+        lambda: shop.change(put(first, features={"price": 1.0})),
+    ]
+
+    async def meanwhile(*given) -> np.ndarray:
+        found = await in_turns(*given)
+        happens.pop(0)()
+        return found
+
+    monkeypatch.setattr(alike, "in_turns", meanwhile)
+    found = await shop.ranker.similar_in_turns(*asked)
+    assert not happens, "of other items it is asked again"
+    assert (found[0], found[1].ids) == (name, tuple(others))
 
 
 def test_a_source_that_cannot_say_what_is_similar_names_those_that_can():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policies.rules.ruled_items import SWITCH_S, Asked, RuledItems
-from policies.rules.turns import AT_ONCE, LEAST, LONG_S, Turn, gather_in_turns, in_turns
+from policies.rules.turns import AT_ONCE, LEAST, LONG_S, Turn, gather_in_turns, in_turns, own_turn
 from policies.spec import spec_of
 
 
@@ -60,6 +60,39 @@ async def test_of_much_long_work_one_part_is_done_between_the_turns_of_others():
     task.cancel()
     begun = 1 + parts.index(next(part for part in parts if part))
     assert max(parts[begun:]) <= 3  # of one work, what fits in a turn
+
+
+async def test_between_turns_of_many_filters_others_have_theirs_and_time_to_rest():
+    """Other long work waits for one filter, not for all; whoever waits for more meets half."""
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+    done = False
+
+    def slow(begin: int, end: int):
+        until = time.thread_time() + 3e-3
+        while time.thread_time() < until:
+            pass
+        took.append(loop.time())
+        return True
+
+    async def others() -> list[int]:
+        """How many parts of filters there are between two turns of other long work."""
+        between: list[int] = []
+        while not done:
+            before = len(took)
+            await own_turn()
+            between.append(len(took) - before)
+            await asyncio.sleep(0)
+        return between
+
+    task = asyncio.create_task(others())
+    await asyncio.gather(*(in_turns(4 * LEAST, LEAST, slow) for _ in range(20)))
+    done = True
+    assert max(await task) <= 1 + 20  # at once, all of them begin
+    assert sum(between > 1 for between in await task) <= 2
+    begun = took[40:]
+    rests = [after - before for before, after in pairwise(begun)]
+    assert np.median(rests) > 5e-3  # of which 3 ms are the part itself
 
 
 async def test_what_is_quick_is_done_in_one_turn():
