@@ -10,12 +10,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.errors import SpecError
 from bandits.kernels import actions as kernels
 from bandits.kernels import alike as each
 from bandits.types import Float32, Float64, Pmf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Scales = Annotated[
+    list[tuple[Annotated[int, msgspec.Meta(ge=0)], Positive]], msgspec.Meta(min_length=1)
+]
+"""Numbers of interactions, rising, and the scale of each."""
 
 
 class EpsilonGreedy(
@@ -133,12 +138,34 @@ class LinTs(msgspec.Struct, tag="lints", tag_field="kind", frozen=True, forbid_u
     is the sampling probability.
 
     Attributes:
-        scale: factor of the posterior's standard deviation; the higher, the more is explored.
+        scale: factor of the posterior's standard deviation; the higher, the more is explored. As
+            ``[[7000, 0.12], [15000, 0.3], [40000, 0.1]]`` it is another one as the model learns:
+            that of each number of interactions, the prior's included, on straight lines between
+            them, and level before and after. With a half-life each interaction counts as what it
+            is still worth.
         draws: how many posterior draws a snapshot holds.
     """
 
-    scale: Positive = 0.5
+    scale: Positive | Scales = 0.5
     draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+    def __post_init__(self) -> None:
+        """Refuse scales that are not in order."""
+        if not isinstance(self.scale, list):
+            return
+        learned = [at for at, _ in self.scale]
+        if any(after <= at for at, after in pairwise(learned)):
+            raise SpecError(
+                f"the numbers of interactions must rise from scale to scale, not {learned}",
+                "exploration.scale",
+            )
+
+    def scale_at(self, learned: float) -> float:
+        """Return the scale of a model that has learned from so many interactions."""
+        if not isinstance(self.scale, list):
+            return self.scale
+        points = np.array(self.scale, np.float64)
+        return float(np.interp(learned, points[:, 0], points[:, 1]))
 
 
 class VwExploration(

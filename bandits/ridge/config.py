@@ -142,13 +142,9 @@ class RidgeConfig(
         """
         from bandits.ridge.learner import RidgeLearner
 
-        draws, scale = 0, 1.0
-        if isinstance(exploration, LinTs):
-            draws, scale = exploration.draws, exploration.scale
         return RidgeLearner(
             self,
-            draws=draws,
-            scale=scale,
+            sampling=exploration if isinstance(exploration, LinTs) else None,
             uncertainty=isinstance(exploration, LinUcb),
             salt=salt,
             checkpoint=checkpoint,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
+from bandits.exploration import LinTs
 from bandits.kernels.compiled import Bools, Int64
 from bandits.kernels.sums import add_learned_rows
 from bandits.log.positions import position_ms
@@ -45,9 +46,9 @@ ELEMENTS = 1 << 21
 class RidgeLearner(Learner):
     """Learns shared weights and action biases from interactions, in order, one at a time.
 
-    ``draws``: how many posterior draws a snapshot holds (LinTS; 0 for none), scaled by ``scale``
-    and seeded by ``salt`` and the snapshot's log position. With a half-life it is ``timed``: see
-    ``Epoch``.
+    ``sampling``: how many posterior draws a snapshot holds, and their scale; None for no draws.
+    They are seeded by ``salt`` and the snapshot's log position. With a half-life it is ``timed``:
+    see ``Epoch``.
     """
 
     by_row, weighs = True, False
@@ -56,15 +57,13 @@ class RidgeLearner(Learner):
         self,
         config: RidgeConfig,
         *,
-        draws: int = 0,
-        scale: float = 1.0,
+        sampling: LinTs | None = None,
         uncertainty: bool = False,
         salt: bytes = b"",
         checkpoint: bytes | None = None,
     ) -> None:
         self._config = config
-        self._draws = draws
-        self._scale = scale
+        self._sampling = sampling
         self._uncertainty = uncertainty
         self._salt = salt
 
@@ -256,7 +255,7 @@ class RidgeLearner(Learner):
         # What is forgotten by now is the same share of all sums.
         a, b = self._a[:d, :d], self._b[:d]
         cross, count, total = self._cross[:n, :d], self._count[:n], self._sum[:n]
-        weight = 1.0
+        weight, worth = 1.0, float(self.learned)
         if self._epoch is not None:
             weight = self._epoch.weight_at(position_ms(position))
             a, b, cross, count, total = (weight * sums for sums in (a, b, cross, count, total))
@@ -278,8 +277,8 @@ class RidgeLearner(Learner):
             bias=as_bytes(bias),
         )
         if self._epoch is not None:
-            worth = weight * self._count[: len(self._action_ids)].sum(keepdims=True)
-            payload = msgspec.structs.replace(payload, worth=as_bytes(worth))
+            left = weight * self._count[: len(self._action_ids)].sum(keepdims=True)
+            payload, worth = msgspec.structs.replace(payload, worth=as_bytes(left)), float(left[0])
 
         # For upper confidence bounds: the covariance, and what an action's own bias adds to it.
         if self._uncertainty:
@@ -291,18 +290,17 @@ class RidgeLearner(Learner):
             )
 
         # For Thompson sampling: draws that anybody who knows the salt makes again.
-        if self._draws:
+        if self._sampling is not None:
+            draws, scale = self._sampling.draws, self._sampling.scale_at(worth)
             seed = self._seed(position)
             generator = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
-            deviation = self._scale * root @ generator.standard_normal((d, self._draws))
-            own = (
-                self._scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, self._draws))
-            )
+            deviation = scale * root @ generator.standard_normal((d, draws))
+            own = scale * np.sqrt(shrink)[:, None] * generator.standard_normal((n, draws))
             payload = msgspec.structs.replace(
                 payload,
-                draws=self._draws,
+                draws=draws,
                 prior_seed=self._seed("prior"),
-                scale=self._scale,
+                scale=scale,
                 weight_draws=as_bytes32(weights[:, None] + deviation),
                 bias_draws=as_bytes32(bias[:, None] + own - shift @ deviation),
             )

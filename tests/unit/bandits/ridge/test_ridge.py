@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.strategies import decision_features, interactions
 
 from bandits.errors import SnapshotError
+from bandits.exploration import LinTs
 from bandits.features.hashing import hash_feature
 from bandits.ridge.config import RidgeConfig
 from bandits.ridge.learner import RidgeLearner
@@ -76,7 +77,7 @@ def test_posterior_draws_have_the_posterior_mean_and_covariance():
     1,000 draws, K = 5: every mean and covariance entry within 5 standard errors (false alarm below
     1e-4).
     """
-    learner, seen = learned(draws=1000, scale=0.7)
+    learner, seen = learned(sampling=LinTs(0.7, draws=1000))
     weights, covariance, rows = dense(learner, seen)
     context, actions = decision_features(123)
     draws = RidgeModel(learner.snapshot("1-0")).draws(context, actions)
@@ -94,8 +95,8 @@ def test_posterior_draws_have_the_posterior_mean_and_covariance():
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=5))
 def test_any_split_of_the_interactions_gives_the_same_bytes(cuts):
-    whole, seen = learned(draws=10)
-    parts = RidgeLearner(CONFIG, salt=b"salt", draws=10)
+    whole, seen = learned(sampling=LinTs(1.0, draws=10))
+    parts = RidgeLearner(CONFIG, salt=b"salt", sampling=LinTs(1.0, draws=10))
     edges = [0, *sorted(cuts), len(seen)]
     for low, high in pairwise(edges):
         parts.learn(seen[low:high])
@@ -105,22 +106,40 @@ def test_any_split_of_the_interactions_gives_the_same_bytes(cuts):
 
 
 def test_a_learner_resumes_from_its_checkpoint_byte_for_byte():
-    whole, seen = learned(draws=10)
-    first = RidgeLearner(CONFIG, salt=b"salt", draws=10)
+    whole, seen = learned(sampling=LinTs(1.0, draws=10))
+    first = RidgeLearner(CONFIG, salt=b"salt", sampling=LinTs(1.0, draws=10))
     first.learn(seen[:33])
-    resumed = RidgeLearner(CONFIG, salt=b"salt", draws=10, checkpoint=first.checkpoint())
+    resumed = RidgeLearner(
+        CONFIG, salt=b"salt", sampling=LinTs(1.0, draws=10), checkpoint=first.checkpoint()
+    )
     resumed.learn(seen[33:])
     assert resumed.checkpoint() == whole.checkpoint()
     assert resumed.snapshot("1-0") == whole.snapshot("1-0")
 
 
 def test_draws_are_seeded_by_salt_and_position():
-    learner, _ = learned(draws=10)
-    other, _ = learned(draws=10)
+    learner, _ = learned(sampling=LinTs(1.0, draws=10))
+    other, _ = learned(sampling=LinTs(1.0, draws=10))
     other._salt = b"another"
     assert learner.snapshot("1-0").payload == learner.snapshot("1-0").payload
     assert learner.snapshot("1-0").payload != learner.snapshot("2-0").payload
     assert learner.snapshot("1-0").payload != other.snapshot("1-0").payload
+
+
+def test_the_scale_of_draws_follows_what_is_learned_on_straight_lines():
+    rising = LinTs([(20, 0.2), (60, 0.8), (100, 0.4)], draws=10)
+    scales = [rising.scale_at(learned) for learned in (0, 20, 30, 60, 80, 10**9)]
+    assert scales == pytest.approx([0.2, 0.2, 0.35, 0.8, 0.6, 0.4])
+    assert LinTs(0.3).scale_at(12345) == 0.3
+
+    # A snapshot on the way holds the draws of that scale, of what was met and of what was not.
+    learner, seen = learned(sampling=rising, count=30)
+    (context, actions) = decision_features(1)
+    found = RidgeModel(learner.snapshot("1-0")).draws(context, with_news(actions, [1.0] * 5))
+    level, _ = learned(sampling=LinTs(rising.scale_at(len(seen)), draws=10), count=30)
+    expected = RidgeModel(level.snapshot("1-0")).draws(context, with_news(actions, [1.0] * 5))
+    assert len(seen) == 30
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_features_beyond_the_limit_are_ignored():
@@ -151,7 +170,7 @@ def test_a_timestamp_as_a_feature_does_no_harm():
 
     The posterior must still exist.
     """
-    learner = RidgeLearner(RidgeConfig(), draws=20, salt=b"salt")
+    learner = RidgeLearner(RidgeConfig(), sampling=LinTs(1.0, draws=20), salt=b"salt")
     column = np.array([hash_feature("context", "time")], np.uint32)
     rewards = np.random.default_rng(0).random(200) < 0.3
     for i, reward in enumerate(rewards):
@@ -184,7 +203,7 @@ def test_a_feature_never_met_has_its_prior_variance_in_upper_bounds():
 
 def test_a_feature_never_met_is_drawn_from_its_prior():
     """1,000 draws: each variance within 5 standard errors (false alarm below 1e-5)."""
-    learner, _ = learned(draws=1000, scale=0.7)
+    learner, _ = learned(sampling=LinTs(0.7, draws=1000))
     model = RidgeModel(learner.snapshot("1-0"))
     context, actions = decision_features(123)
     extra = model.draws(context, with_news(actions, [0.0, 0.5, -2.0, 1.0, 0.0])) - model.draws(

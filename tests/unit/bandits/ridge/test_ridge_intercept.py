@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support.strategies import decision_features, interactions
 
-from bandits.exploration import LinUcb
+from bandits.exploration import LinTs, LinUcb
 from bandits.ridge.config import RidgeConfig
 from bandits.ridge.learner import RidgeLearner
 from bandits.ridge.merge import merge_ridge
@@ -64,7 +64,7 @@ def test_posterior_draws_have_no_intercept_either():
     """
     seen, (context, actions) = interactions(7, 80), decision_features(123)
     given = config(action_bias=False)
-    learner = RidgeLearner(given, draws=1000, scale=1.0, salt=b"salt")
+    learner = RidgeLearner(given, sampling=LinTs(scale=1.0, draws=1000), salt=b"salt")
     reference = RidgeLearner(msgspec.structs.replace(given, intercept=True))
     for each in (learner, reference):
         each.learn(seen)

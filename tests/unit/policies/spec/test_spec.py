@@ -74,6 +74,18 @@ def test_there_are_examples():
         ("name: home\nuse: [items]", "use[0]", "items"),
         ("name: home\nlearner: {kind: forest}", "learner.kind", "forest"),
         ("name: home\nexploration: {kind: lints, draws: 0}", "exploration.draws", "1"),
+        (
+            "name: home\nexploration: {kind: lints, scale: [[9, 0.3], [9, 0.1]]}",
+            "exploration.scale",
+            "must rise",
+        ),
+        (
+            "name: home\nexploration: {kind: lints, scale: [[0, 0.3], [9, 0]]}",
+            "exploration.scale[1][1]",
+            "0",
+        ),
+        ("name: home\nexploration: {kind: lints, scale: []}", "exploration.scale", "1"),
+        ("name: home\nexploration: {kind: lints, scale: 0}", "exploration.scale", "0"),
         ("name: home\njoin: {window_s: 0}", "join.window_s", "0"),
         ("name: home\njoin: {window_s: .nan}", "join.window_s", "finite"),
         ("name: home\njoin: {default_reward: .inf}", "join.default_reward", "finite"),

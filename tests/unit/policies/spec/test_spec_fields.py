@@ -38,7 +38,7 @@ BASES: dict[str, dict[str, Any]] = {
     "ridge": {
         **COMMON,
         "learner": {"kind": "ridge", "interactions": [["context", "item"]], "max_features": 12},
-        "exploration": {"kind": "lints", "draws": 20},
+        "exploration": {"kind": "lints", "scale": [[3, 0.5], [20, 0.9]], "draws": 20},
         "holdout": {"fraction": 0.2, "policy": "cf"},
     },
     "as it arrives": {
@@ -114,7 +114,9 @@ SIMPLE: dict[type[inspect.Type], Callable[[Any], list[Any]]] = {
 def changes(kind: inspect.Type, value: Any, field: str) -> Iterator[Any]:
     """Other values for a field."""
     for each in kind.types if isinstance(kind, inspect.UnionType) else (kind,):
-        if type(each) in SIMPLE:
+        if isinstance(each, inspect.FloatType) and isinstance(value, list):
+            yield 0.7  # a number in place of the list
+        elif type(each) in SIMPLE:
             yield from SIMPLE[type(each)](value)
         elif isinstance(each, inspect.LiteralType):
             yield from (other for other in each.values if other != value)
@@ -172,8 +174,12 @@ def fields(kind: inspect.Type, value: Any, path: str) -> Iterator[tuple[str, ins
                 ):  # else its fields stand for it
                     yield at, field.type
                 yield from fields(field.type, value.get(field.encode_name), at)
-        elif isinstance(each, inspect.ListType) and value and isinstance(value[0], dict):
+        elif isinstance(each, inspect.ListType) and first_is_struct(value):
             yield from fields(each.item_type, value[0], f"{path}[0]")
+
+
+def first_is_struct(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def put(raw: Any, path: list[str], value: Any) -> Any:
