@@ -21,6 +21,7 @@ from bandits.kernels.compiled import (
     i8s,
     inlined,
     read_only,
+    spliced,
     truths,
 )
 
@@ -257,18 +258,73 @@ def number_texts(
     return count
 
 
+ROW_BITS = 36
+"""So many bits of a place of ``enter_rows`` are a row's, plus one; the others are of its hash."""
+
+_ROW_BITS, _HIGHEST = np.uint64(ROW_BITS), np.uint64(64 - ROW_BITS)
+
+
+@spliced
+def _first_place(entry: Any, bits: Any) -> Any:
+    """Return where a row looks first, in a table of two to the power of ``bits`` places."""
+    if bits <= _HIGHEST:
+        return np.int64(entry >> (np.uint64(64) - bits))
+    return np.int64((entry >> _ROW_BITS) << (bits - _HIGHEST))
+
+
+@spliced
+def _entry(hashed: Any, row: Any) -> Any:
+    return ((hashed >> _ROW_BITS) << _ROW_BITS) | np.uint64(row + 1)
+
+
+@spliced
+def _bits_of(table: Any) -> Any:
+    bits = np.uint64(0)
+    while (np.int64(1) << bits) < table.size:
+        bits += np.uint64(1)
+    return bits
+
+
 @compiled(types.uint64[::1], u8s, types.int64)
 def enter_rows(table: UInt64, hashes: UInt64, first: int) -> None:
-    """Enter rows of a hash table, each at the first free place from its hash on.
+    """Enter rows of a hash table, each at the first free place from that on that its hash says.
 
     Args:
-        table: uint64[T], a row plus one, 0: free; T is a power of two, and n places are free.
+        table: uint64[T], in the lowest ROW_BITS a row plus one, above these the highest bits of its
+            hash; 0: free. T is a power of two, and more than n places are free.
         hashes: uint64[n], the rows'.
         first: the number of the first row; the others follow it.
     """
-    last = table.size - 1
+    last, bits = table.size - 1, _bits_of(table)
     for i in range(hashes.size):
-        place = np.int64(hashes[i] & np.uint64(last))
+        entry = _entry(hashes[i], first + i)
+        place = _first_place(entry, bits)
         while table[place]:
             place = (place + 1) & last
-        table[place] = np.uint64(first + i + 1)
+        table[place] = entry
+
+
+@compiled(types.uint64[::1], u8s, types.int64)
+def remove_rows(table: UInt64, hashes: UInt64, first: int) -> None:
+    """Remove rows of a hash table, and move up those behind each that may stand in its place.
+
+    Args:
+        table: uint64[T], see ``enter_rows``.
+        hashes: uint64[n], those of rows that are there.
+        first: the number of the first row; the others follow it.
+    """
+    last, bits = table.size - 1, _bits_of(table)
+    for i in range(hashes.size):
+        entry = _entry(hashes[i], first + i)
+        free = _first_place(entry, bits)
+        while table[free] != entry:
+            free = (free + 1) & last
+
+        at = (free + 1) & last
+        while table[at]:
+            own = _first_place(table[at], bits)
+            if (at - own) & last >= (at - free) & last:
+                table[free] = table[at]
+                free = at
+            at = (at + 1) & last
+        table[free] = np.uint64(0)

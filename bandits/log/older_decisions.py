@@ -6,6 +6,7 @@ kept of those that have any. Where records are needed they are read from the log
 """
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.kernels.joins import enter_rows
+from bandits.kernels.joins import ROW_BITS, enter_rows, remove_rows
 from bandits.log.deadlines import NEVER
 from bandits.log.encoded_decisions import (
     DECISIONS,
@@ -31,7 +32,7 @@ from bandits.log.remembered_decisions import RememberedDecision
 SHIFT = 12
 ROWS = 1 << SHIFT
 """Rows of a block, which is freed as a whole."""
-BITS = (1 << 64) - 1
+BITS, _ROW = (1 << 64) - 1, (1 << ROW_BITS) - 1
 
 ACTIVATED, CLOSED, BARE, GONE, DEFAULT, MORE = 1, 2, 4, 8, 16, 32
 """The flags of a row.
@@ -63,16 +64,18 @@ class Opening(NamedTuple):
 class Closing(NamedTuple):
     """Decisions whose windows close one after the other, and what they have in common.
 
-    ``at_ms``: when each closes. ``slots``: how many each has; 0: it is one, and an unusual one, for
-    whoever closes it to end and to ``keep``.
+    ``at_ms``: when each closes, int64[n]. ``slots``: how many each has; 0: it is one, and an
+    unusual one, for whoever closes it to end and to ``keep``. ``values``: by place among them, the
+    aggregates of those that have rewards.
     """
 
-    at_ms: list[int]
+    at_ms: NDArray[np.int64]
     positions: list[str]
     spec: str
     rule: JoinRule
     rows: range
     slots: int
+    values: dict[int, dict[int, float]]
 
 
 Opened = tuple[str, Opening | LogRecord | UnknownRecord | EncodedDecision]
@@ -154,14 +157,13 @@ class _Rows:
         """
         first, rows, begin = self.first, self._rows, self._begin
         times, offset = blocks[first >> SHIFT].ms, first & (ROWS - 1)
-        last_ms, most = now_ms - self.after_ms, min(len(self), ROWS - offset)
-        count = 1
-        while (
-            count < most
-            and times[offset + count] <= last_ms
-            and rows[begin + count] == first + count
-        ):
-            count += 1
+        most = min(len(self), len(times) - offset)
+        count = bisect_right(times, now_ms - self.after_ms, offset, offset + most) - offset
+        # Rows go upwards: none is left out where the last one is as far as there are rows.
+        if rows[begin + count - 1] != first + count - 1:
+            count = 1
+            while rows[begin + count] == first + count:
+                count += 1
         return range(first, first + count)
 
     def take(self, rows: range, blocks: dict[int, _Block]) -> None:
@@ -209,8 +211,10 @@ class OlderDecisions:
         self._taught_of: dict[int, int] = {}
         self._numbered = 0
 
-        # Open addressing: a row, plus one, at the first free place from its low hash on.
+        # Open addressing: see ``enter_rows``. A hash looks first at the place that is left of it
+        # when it is moved down, then up.
         self._table, self._mask = array("Q", bytes(8 * 1024)), 1023
+        self._down, self._up = _moves(1024)
         # By whether they close or are forgotten, and by window.
         self._queues: dict[tuple[bool, int], _Rows] = {}
         self._all: list[_Rows] = []
@@ -255,7 +259,7 @@ class OlderDecisions:
         if 5 * self._count > 3 * self._mask:
             self._grow()
         else:
-            self._insert(low, row)
+            self._enter(row, row + 1)
         decision.row = row
         if decision.seen or decision.taught or decision.forgotten_ms:
             self.keep(decision)
@@ -328,11 +332,10 @@ class OlderDecisions:
         if block is None:
             block = self._blocks[begin >> SHIFT] = _Block()
 
-        lows = [hash(event_id) & BITS for event_id in event_ids]
         parts = [each.position.split("-") for each in decisions]
         number = self._number(named.spec, named.catalogue, count)
-        block.low.extend(lows)
-        block.high.extend(map(_high, event_ids))
+        block.low.extend([hash(event_id) & BITS for event_id in event_ids])
+        block.high.extend([hash(f"{event_id}\0") & BITS for event_id in event_ids])
         block.ms.extend([int(ms) for ms, _ in parts])
         block.seq.extend([int(sequence) for _, sequence in parts])
         block.named.extend([number] * count)
@@ -347,7 +350,7 @@ class OlderDecisions:
         if 5 * self._count > 3 * self._mask:
             self._grow()
         else:
-            enter_rows(np.frombuffer(self._table, np.uint64), np.array(lows, np.uint64), begin)
+            self._enter(begin, begin + count)
         for row, decision in zip(rows, decisions, strict=True):
             decision.row = row
             if decision.seen or decision.taught:
@@ -366,14 +369,15 @@ class OlderDecisions:
 
     def _row_of(self, event_id: str) -> int:
         """Return the row of a name, -1 if it has none."""
-        table, mask, blocks = self._table, self._mask, self._blocks
+        table, mask = self._table, self._mask
         low = hash(event_id) & BITS
-        at = low & mask
+        highest, at = low >> ROW_BITS, low >> self._down << self._up
         while found := table[at]:
-            row = found - 1
-            block, offset = blocks[row >> SHIFT], row & (ROWS - 1)
-            if block.low[offset] == low and block.high[offset] == _high(event_id):
-                return row
+            if found >> ROW_BITS == highest:
+                row = (found & _ROW) - 1
+                block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
+                if block.low[offset] == low and block.high[offset] == _high(event_id):
+                    return row
             at = (at + 1) & mask
         return -1
 
@@ -467,8 +471,8 @@ class OlderDecisions:
     def close_due(self, queue: _Rows, now_ms: int) -> Iterator[Closing]:
         """Yield the decisions of a queue that are due to close, in order.
 
-        Of those that were activated, have no rewards and are corrected by none, nothing can be
-        taught any more once they were yielded.
+        Of those that were activated, have taught nothing and are corrected by no reward, nothing
+        can be taught any more once they were yielded.
 
         Args:
             queue: that of ``closing_alone``.
@@ -480,52 +484,76 @@ class OlderDecisions:
             due = queue.due(blocks, now_ms)
             block = blocks[due.start >> SHIFT]
             while due:
-                rows = due[: max(1, self._usual(block, due))]
+                count, values = self._usual(block, due)
+                rows = due[: max(1, count)]
                 due = due[len(rows) :]
                 queue.take(rows, blocks)
                 forgets.extend(rows, blocks)
-                yield self._closing(block, rows, window_ms)
+                slots = self._end_usual(block, rows, values) if count else 0
+                yield self._closing(block, rows, window_ms, slots, values)
         self._set_next()
 
-    def _closing(self, block: _Block, rows: range, window_ms: int) -> Closing:
-        """Return rows that are closed, and end those that are usual; see ``close_due``."""
-        begin, count = rows.start & (ROWS - 1), len(rows)
-        number, end = block.named[begin], begin + count
-        slots = self._slots(block, begin) if self._usual(block, rows[:1]) else 0
-        if slots:
-            block.flags[begin:end] = bytes([_ENDED]) * count
-            self._taught_of[number] -= count
-            block.taught -= count
-            if not block.taught and len(block.flags) == ROWS:
-                block.actions = array("q")
+    def _usual(self, block: _Block, rows: range) -> tuple[int, dict[int, dict[int, float]]]:
+        """Return how many rows from the first on end without another look, and are alike.
 
-        times = block.ms[begin:end]
+        Also, by place among them, the aggregates of those that have rewards.
+        """
+        begin, end = rows.start & (ROWS - 1), (rows.start & (ROWS - 1)) + len(rows)
+        number, slots = block.named[begin], self._slots(block, begin)
+        if not slots or self._rules[number].late != "ignore":
+            return 0, {}
+
+        flags = np.frombuffer(block.flags[begin:end], np.uint8)
+        ends = np.frombuffer(block.ends[begin:end], np.uint32)
+        differs = flags & ~np.uint8(MORE) != ACTIVATED
+        differs |= np.frombuffer(block.named[begin:end], np.uint32) != number
+        differs[1:] |= np.diff(ends) != slots
+        if self._placed:
+            differs |= [row in self._placed for row in rows]
+        count = int(differs.argmax()) if differs.any() else len(rows)
+
+        values = {}
+        for place in np.flatnonzero(flags[:count] & MORE).tolist():
+            more = _decode(self._more[rows[place]])
+            if more.taught or more.waiting:
+                return place, values
+            values[place] = more.values
+        return count, values
+
+    def _end_usual(self, block: _Block, rows: range, values: dict[int, dict[int, float]]) -> int:
+        """Note that of rows of ``_usual`` nothing can be taught any more; return their slots."""
+        begin, count = rows.start & (ROWS - 1), len(rows)
+        number, slots = block.named[begin], self._slots(block, begin)
+        block.flags[begin : begin + count] = bytes([_ENDED]) * count
+        for place in values:
+            del self._more[rows[place]]
+
+        self._taught_of[number] -= count
+        block.taught -= count
+        if not block.taught and len(block.flags) == ROWS:
+            block.actions = array("q")
+        return slots
+
+    def _closing(
+        self,
+        block: _Block,
+        rows: range,
+        window_ms: int,
+        slots: int,
+        values: dict[int, dict[int, float]],
+    ) -> Closing:
+        """Return rows that are closed; see ``close_due``."""
+        begin, end = rows.start & (ROWS - 1), (rows.start & (ROWS - 1)) + len(rows)
+        times, number = block.ms[begin:end], block.named[begin]
         positions = [f"{ms}-{seq}" for ms, seq in zip(times, block.seq[begin:end], strict=True)]
-        spec, rule = self._named[number][0], self._rules[number]
-        return Closing([ms + window_ms for ms in times], positions, spec, rule, rows, slots)
+        at_ms = np.frombuffer(times, np.int64) + window_ms
+        return Closing(
+            at_ms, positions, self._named[number][0], self._rules[number], rows, slots, values
+        )
 
     def _slots(self, block: _Block, offset: int) -> int:
         """Return how many slots a row has."""
         return block.ends[offset] - (block.ends[offset - 1] if offset else 0)
-
-    def _usual(self, block: _Block, rows: range) -> int:
-        """Return how many rows from the first on end without another look, and are alike."""
-        begin = rows.start & (ROWS - 1)
-        number, slots = block.named[begin], self._slots(block, begin)
-        if not slots or self._rules[number].late != "ignore":
-            return 0
-        flags, named, ends, placed = block.flags, block.named, block.ends, self._placed
-        end = ends[begin] - slots
-        for count, row in enumerate(rows):
-            at, end = begin + count, end + slots
-            if (
-                flags[at] != ACTIVATED
-                or named[at] != number
-                or ends[at] != end
-                or (placed and row in placed)
-            ):
-                return count
-        return len(rows)
 
     def forget_due(self, now_ms: int) -> None:
         """Forget what is due to be forgotten by now."""
@@ -546,8 +574,7 @@ class OlderDecisions:
                 self._forget(row)
             return
 
-        for row, low in zip(rows, block.low[begin:end], strict=True):
-            self._remove(low, row)
+        self._remove(block, rows)
         block.flags[begin:end] = bytes([GONE | BARE]) * count
         self._gone(block, rows, number)
 
@@ -618,7 +645,7 @@ class OlderDecisions:
 
     def _forget(self, row: int) -> None:
         block, offset = self._blocks[row >> SHIFT], row & (ROWS - 1)
-        self._remove(block.low[offset], row)
+        self._remove(block, range(row, row + 1))
         if block.flags[offset] & MORE:
             del self._more[row]
         self._placed.pop(row, None)
@@ -659,27 +686,17 @@ class OlderDecisions:
 
     # Hashes
 
-    def _insert(self, low: int, row: int) -> None:
-        table, mask = self._table, self._mask
-        at = low & mask
-        while table[at]:
-            at = (at + 1) & mask
-        table[at] = row + 1
+    def _enter(self, first: int, end: int) -> None:
+        """Enter rows of a block in the table."""
+        block, begin = self._blocks[first >> SHIFT], first & (ROWS - 1)
+        lows = np.frombuffer(block.low[begin : begin + end - first], np.uint64)
+        enter_rows(np.frombuffer(self._table, np.uint64), lows, first)
 
-    def _remove(self, low: int, row: int) -> None:
-        """Free a row's place, and move up those behind it that may stand there."""
-        table, mask = self._table, self._mask
-        free = low & mask
-        while table[free] != row + 1:
-            free = (free + 1) & mask
-
-        at = free
-        while found := table[at := (at + 1) & mask]:
-            own = self._blocks[(found - 1) >> SHIFT].low[(found - 1) & (ROWS - 1)] & mask
-            if (at - own) & mask >= (at - free) & mask:
-                table[free] = found
-                free = at
-        table[free] = 0
+    def _remove(self, block: _Block, rows: range) -> None:
+        """Remove rows of a block from the table."""
+        begin = rows.start & (ROWS - 1)
+        lows = np.frombuffer(block.low[begin : begin + len(rows)], np.uint64)
+        remove_rows(np.frombuffer(self._table, np.uint64), lows, rows.start)
 
     def _grow(self) -> None:
         """Make room for twice as many, or more, all at once."""
@@ -687,6 +704,7 @@ class OlderDecisions:
         while 5 * self._count > 3 * (size - 1):
             size *= 2
         self._mask = size - 1
+        self._down, self._up = _moves(size)
 
         # In the order of where they look first, each takes the first place behind the one before.
         rows = np.fromiter(self.rows(), np.uint64, self._count)
@@ -698,17 +716,23 @@ class OlderDecisions:
                 for block in self._blocks.values()
             ]
         )
-        own = (lows & np.uint64(self._mask)).astype(np.int64)
+        own = (lows >> np.uint64(self._down) << np.uint64(self._up)).astype(np.int64)
         order = np.argsort(own, kind="stable")
         steps = np.arange(len(order))
         places = np.maximum.accumulate(own[order] - steps) + steps
 
         table = np.zeros(size, np.uint64)
-        fits = places < size
-        table[places[fits]] = rows[order[fits]] + np.uint64(1)
+        fits, entries = places < size, lows & np.uint64(BITS ^ _ROW) | rows + np.uint64(1)
+        table[places[fits]] = entries[order[fits]]
         self._table = array("Q", table.tobytes())
-        for at in order[~fits]:
-            self._insert(int(lows[at]), int(rows[at]))
+        for row in rows[order[~fits]].tolist():
+            self._enter(row, row + 1)
+
+
+def _moves(size: int) -> tuple[int, int]:
+    """Return by how many bits a hash is moved down, then up, to the first of ``size`` places."""
+    bits = size.bit_length() - 1
+    return 64 - min(bits, 64 - ROW_BITS), max(0, bits - (64 - ROW_BITS))
 
 
 def _hashes(event_id: str) -> tuple[int, int]:

@@ -8,11 +8,15 @@ of each makes; the loop saves the calls, which take longer than the work.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
+import numpy as np
 from msgspec import UNSET
 
 from bandits.log.deadlines import NEVER, Deadline
+from bandits.log.encoded_decisions import Decision
 from bandits.log.join_rule import JoinRule
+from bandits.log.older_decisions import Closing
 from bandits.log.records import EncodedDecision, LogEntry, RewardRecord, TickRecord
 from bandits.log.remembered_decisions import NOTHING, JoinedDecision, RememberedDecision
 from bandits.log.windows import ENCODED_BYTES, Windows, weight_of
@@ -55,7 +59,6 @@ class _OlderClosing:
         self.times: list[int] = []
         self._windows, self._first, self._out, self._causes = windows, first, out, causes
         self._at = 0
-        self._usual: dict[tuple[str, int], tuple[tuple[int, ...], tuple[float, ...]]] = {}
 
     def until(self, now_ms: int) -> None:
         """Close and forget what is due by now, in the order in which it is.
@@ -78,31 +81,16 @@ class _OlderClosing:
                 causes.extend([self._first + self._at] * (len(out) - len(causes)))
             return
 
-        ended = 0
+        ended, reached = 0, np.array(times)
         for closing in older.close_due(queue, now_ms):
-            spec, rule, slots = closing.spec, closing.rule, closing.slots
-            if not slots:
-                self._reach(closing.at_ms[0])
-                windows.end_older(older.decision(closing.rows.start), closing.at_ms[0], out)
-                causes.extend([self._first + self._at] * (len(out) - len(causes)))
+            if closing.slots:
+                self._teach(closing, np.searchsorted(reached, closing.at_ms).tolist())
+                ended += len(closing.positions)
                 continue
-            taught = self._usual.get((spec, slots))
-            if taught is None:
-                taught = self._usual[spec, slots] = _unrewarded(spec, rule, slots)
-            at_hand = windows.records_at_hand(closing.positions, rule, spec)
-            for place, (at_ms, position) in enumerate(
-                zip(closing.at_ms, closing.positions, strict=True)
-            ):
-                while times[self._at] < at_ms:
-                    self._at += 1
-                record = (
-                    windows.closing_record(position, rule, spec)
-                    if at_hand is None
-                    else at_hand[place]
-                )
-                out.append(JoinedDecision(position, record, *taught))
-                causes.append(self._first + self._at)
-            ended += len(closing.positions)
+            at_ms = int(closing.at_ms[0])
+            self._reach(at_ms)
+            windows.end_older(older.decision(closing.rows.start), at_ms, out)
+            causes.extend([self._first + self._at] * (len(out) - len(causes)))
         if ended:
             windows.counts["closed"] += ended
         older.forget_due(now_ms)
@@ -111,12 +99,42 @@ class _OlderClosing:
         while self.times[self._at] < at_ms:
             self._at += 1
 
+    def _teach(self, closing: Closing, places: list[int]) -> None:
+        """Teach decisions that close.
 
-def _unrewarded(spec: str, rule: JoinRule, slots: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return what a decision without rewards teaches: its slots, and the reward of each."""
-    numbers = tuple(range(slots))
-    decision = RememberedDecision("", spec, rule, None, activated=True, slots=slots)
-    return numbers, decision.rewards_of(numbers)
+        Args:
+            closing: usual ones.
+            places: of the run's entries that close each.
+        """
+        windows, positions = self._windows, closing.positions
+        spec, rule = closing.spec, closing.rule
+        found: Sequence[Decision] | None = ()
+        records: list[Decision] = []
+        while len(records) < len(positions):
+            if found is not None:
+                found = windows.records_at_hand(positions[len(records) :], rule, spec)
+            if found:
+                records.extend(found)
+            else:
+                self._at = places[len(records)]
+                records.append(windows.closing_record(positions[len(records)], rule, spec))
+        self._at = places[-1]
+
+        slots = tuple(range(closing.slots))
+        rewards = [_rewards_of(closing, slots, NOTHING)] * len(positions)
+        for place, values in closing.values.items():
+            rewards[place] = _rewards_of(closing, slots, values)
+        self._out.extend(map(JoinedDecision, positions, records, repeat(slots), rewards))
+        self._causes.extend([self._first + place for place in places])
+
+
+def _rewards_of(
+    closing: Closing, slots: tuple[int, ...], values: dict[int, float]
+) -> tuple[float, ...]:
+    """Return what a decision that closes is to be taught, of the aggregates of its rewards."""
+    spec, rule, count = closing.spec, closing.rule, closing.slots
+    decision = RememberedDecision("", spec, rule, None, activated=True, slots=count, values=values)
+    return decision.rewards_of(slots)
 
 
 @dataclass(slots=True, eq=False)

@@ -61,7 +61,7 @@ class RecordsBehind(Protocol):
         ...
 
     def at_hand(self, positions: list[str], window_ms: int, spec: str) -> Sequence[Decision] | None:
-        """Return what some decisions teach whose windows close, if all of it is at hand.
+        """Return what decisions teach whose windows close, of the first ones, as it is at hand.
 
         Args:
             positions: theirs, that follow each other in the log.
@@ -69,7 +69,7 @@ class RecordsBehind(Protocol):
             spec: the digest of theirs.
 
         Returns:
-            None: it is not, and each is to be asked for by ``closing``.
+            Nothing: the first is to be asked for by ``closing``. None: so is each of them.
         """
         ...
 
@@ -299,7 +299,7 @@ class Windows:
     def records_at_hand(
         self, positions: list[str], rule: JoinRule, spec: str
     ) -> Sequence[Decision] | None:
-        """Return what some older decisions teach, as ``closing_record`` of each, or None.
+        """Return what the first of some older decisions teach; see ``RecordsBehind.at_hand``.
 
         Args:
             positions: theirs, that follow each other.

@@ -113,15 +113,21 @@ class _Queue:
             self._at, self._begin = at + 1, block.ends[at]
         return None
 
-    def take_all(self, positions: list[str]) -> list[EncodedDecision] | None:
-        """Return decisions that follow each other, if the next ones are these."""
+    def take_next(self, positions: list[str]) -> list[EncodedDecision]:
+        """Return the first of some decisions, as far as they are the next ones of a block."""
         if self._at >= len(self._block.positions) and not self._read():
-            return None
-        block, at, stop = self._block, self._at, self._at + len(positions)
-        if block.positions[at:stop] != positions:
-            return None
+            return []
+        block, at = self._block, self._at
+        found = block.positions[at : at + len(positions)]
+        count = len(found)
+        if found != positions[:count]:
+            pairs = zip(found, positions, strict=False)
+            count = next(place for place, (own, other) in enumerate(pairs) if own != other)
+        if not count:
+            return []
 
-        ends, kinds, data = block.ends[at:stop], block.kinds, block.data
+        stop, kinds, data = at + count, block.kinds, block.data
+        ends = block.ends[at:stop]
         begins = [self._begin, *ends]
         self._at, self._begin = stop, ends[-1]
         return [
@@ -210,24 +216,24 @@ class PutBy:
             self.drop(window_ms)
             return None
 
-    def take_all(self, window_ms: int, positions: list[str]) -> list[EncodedDecision] | None:
-        """Return what some decisions teach, as ``take`` of each, if all of it is at hand.
+    def take_next(self, window_ms: int, positions: list[str]) -> list[EncodedDecision]:
+        """Return what the first of some decisions teach, as ``take`` of each.
 
         Args:
             window_ms: the length of their windows.
             positions: theirs, one or more, in the order of the log.
 
         Returns:
-            None: it is not, and none of them was taken.
+            Those that were put by together and are next; none: ``take`` says of the first.
         """
         queue = self._queues.get(window_ms)
         if queue is None:
-            return None
+            return []
         try:
-            return queue.take_all(positions)
+            return queue.take_next(positions)
         except OSError:
             self.drop(window_ms)
-            return None
+            return []
 
     def drop(self, window_ms: int) -> None:
         """Forget all decisions of windows of a length."""

@@ -79,7 +79,7 @@ class ReadBehind:
     def at_hand(
         self, positions: list[str], window_ms: int, spec: str
     ) -> Sequence[EncodedDecision] | None:
-        """Return what some decisions teach whose windows close, if that was put by.
+        """Return what decisions teach whose windows close, of the first ones that were put by.
 
         Args:
             positions: theirs, one or more, that follow each other in the log.
@@ -87,9 +87,9 @@ class ReadBehind:
             spec: the digest of theirs.
 
         Returns:
-            None: each of them is to be asked for.
+            Nothing: the first is to be asked for. None: so is each of them.
         """
-        return self._put_by.take_all(window_ms, positions) if self._teaches_alone(spec) else None
+        return self._put_by.take_next(window_ms, positions) if self._teaches_alone(spec) else None
 
     def closing(self, position: str, window_ms: int, spec: str) -> Decision:
         """Return the record of a decision whose window closes, or what of it teaches.

@@ -49,8 +49,12 @@ class Behind:
         return None
 
     def at_hand(self, positions: list[str], _window_ms: int, _spec: str):
-        # Some are, some are not.
-        return [self.of[each] for each in positions] if len(positions) % 2 else None
+        # All are, or none, or the first ones, or all but the first.
+        way = int(positions[0].partition("-")[2]) % 4
+        if way == 1:
+            return None
+        found = {0: positions, 2: positions[: 1 + len(positions) // 2], 3: []}[way]
+        return [self.of[each] for each in found]
 
     def closing(self, position: str, _window_ms: int, _spec: str):
         return self.of[position]

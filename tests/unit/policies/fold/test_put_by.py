@@ -77,25 +77,28 @@ def test_what_was_not_put_by_is_not_there_and_what_comes_after_it_still_is(store
     assert store.take(700, POSITIONS[4]) is None
 
 
-def test_several_are_taken_at_once_as_one_after_the_other_or_none_is(store):
-    """Those that are not next, or were put by at another time, are asked for one by one."""
+def test_several_are_taken_at_once_as_one_after_the_other(store):
+    """As far as they are next, and were put by together."""
     other = PutBy()
     for each in (store, other):
         added(each, 5000, 0, 6)
         added(each, 5000, 6, 12)
-    found = [*store.take_all(5000, POSITIONS[:4]), store.take(5000, POSITIONS[4])]
+    found = [*store.take_next(5000, POSITIONS[:4]), store.take(5000, POSITIONS[4])]
     expected = [other.take(5000, at) for at in POSITIONS[:5]]
     assert [(names(each), each.data) for each in found] == [
         (names(each), each.data) for each in expected
     ]
 
-    for wrong in (POSITIONS[6:8], POSITIONS[4:6], POSITIONS[5:7]):
-        assert store.take_all(5000, wrong) is None
-    assert store.take_all(700, POSITIONS[5:6]) is None
-    assert [names(each) for each in store.take_all(5000, POSITIONS[5:6])] == [names(RECORDS[5])]
-    rest = [names(each) for each in store.take_all(5000, POSITIONS[6:12])]
-    assert rest == [names(each) for each in RECORDS[6:12]]
-    assert store.take_all(5000, POSITIONS[12:13]) is None
+    for wrong in (POSITIONS[6:8], POSITIONS[4:6]):
+        assert store.take_next(5000, wrong) == []
+    assert store.take_next(700, POSITIONS[5:6]) == []
+    assert [names(each) for each in store.take_next(5000, POSITIONS[5:7])] == [names(RECORDS[5])]
+    asked = [*POSITIONS[6:9], *POSITIONS[10:12]]
+    assert [names(each) for each in store.take_next(5000, asked)] == list(map(names, RECORDS[6:9]))
+    assert store.take_next(5000, asked[3:]) == []
+    assert names(store.take(5000, POSITIONS[10])) == names(RECORDS[10])
+    assert [names(each) for each in store.take_next(5000, asked[4:])] == [names(RECORDS[11])]
+    assert store.take_next(5000, POSITIONS[12:13]) == []
 
 
 def test_the_files_have_no_name(store, tmp_path):
