@@ -512,7 +512,7 @@ class OlderDecisions:
             differs |= [row in self._placed for row in rows]
         count = int(differs.argmax()) if differs.any() else len(rows)
 
-        values = {}
+        values: dict[int, dict[int, float]] = {}
         for place in np.flatnonzero(flags[:count] & MORE).tolist():
             more = _decode(self._more[rows[place]])
             if more.taught or more.waiting:
