@@ -6,6 +6,7 @@ Started by archive_size.py, as a script: it prints one line of JSON.
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("policy")
     given = parser.parse_args()
+
+    # A served archiver finds no pandas, which pyarrow would import (serve_app/host/lean_ray.py).
+    sys.modules["pandas"] = None  # type: ignore[assignment]
 
     client, keys = redis.Redis(port=given.port), Keys(given.policy)
     for key in client.scan_iter():

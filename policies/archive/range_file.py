@@ -49,8 +49,9 @@ DIGEST_FIELD = re.compile(rb"\xd9\x20([0-9a-f]{32})")
 GROUP_ENTRIES = 16384
 GROUP_BYTES = 16 << 20
 """A row group, what reader and writer hold in memory, ends with the entry that reaches either."""
-SAMPLE_BYTES, NOISE = 1 << 16, 0.8
-"""Of a column's numbers so many bytes are compressed to see whether that takes a fifth of them."""
+SAMPLE_BYTES, NOISE = 1 << 20, 0.8
+"""Of a column's numbers so many bytes are compressed to see whether that takes a fifth of them: as
+many as a page has, since scores that look like noise may come again with their user."""
 HOUR_MS = 3_600_000
 LAST_HOUR = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) * 1000 // HOUR_MS
 
