@@ -316,6 +316,7 @@ async def test_a_retry_after_logged_false_is_one_decision_and_one_reply(caller, 
 
     Another request under the event_id is a conflict.
     """
+    await caller.recovered()  # a line is open: what is sent on it is on its way
     with outage(server):
         first = await caller.rank("mine", slots=3)
         assert not first.logged

@@ -31,7 +31,7 @@ KEYS = Keys("home")
 SPEC = PolicySpec("home")
 TIMEOUT_S = 1.0
 """How long a test that is about waiting has a write wait; others have patience."""
-SLACK_S = 4.0
+SLACK_S = 2.0
 """What a crowded machine may add to a deadline."""
 
 
