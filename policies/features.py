@@ -231,8 +231,7 @@ def score_features(scores: Mapping[str, Float32]) -> Namespace:
     """
     names = tuple(sorted(scores))
     matrix = np.stack([scores[name] for name in names])
-    ordered = np.sort(matrix, axis=1)  # NaN last
-    columns = columns_of_scores(matrix, ordered, discounts_of_ranks(matrix.shape[1]))
+    columns = columns_of_scores(matrix, discounts_of_ranks(matrix.shape[1]))
     return Namespace(SCORES, score_hashes(names), columns)
 
 

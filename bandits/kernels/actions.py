@@ -200,35 +200,31 @@ def take_rows(values: Float32, rows: Int64) -> Float32:
     return out
 
 
-@compiled(f4ss, f4ss, f8s, returns=types.float32[:, ::1])
-def columns_of_scores(scores: Float32, ordered: Float32, discounts: Float64) -> Float32:
+@compiled(f4ss, f8s, returns=types.float32[:, ::1])
+def columns_of_scores(scores: Float32, discounts: Float64) -> Float32:
     """Return three columns of each source, float32[K, 3 S]: its score, its rank, 1 if it has one.
 
     All three are 0 for an action that a source has not scored.
 
     Args:
         scores: float32[S, K], NaN where there is none.
-        ordered: the same, each row ascending, NaN last.
         discounts: float64[K + 1], what a rank counts, by how many actions have a higher score.
     """
     sources, count = scores.shape
     out = np.zeros((count, 3 * sources), np.float32)
+    higher = np.empty(count, np.int32)
     for source in range(sources):
-        scored = count
-        while scored and np.isnan(ordered[source, scored - 1]):
-            scored -= 1
+        row = scores[source]
+        # To compare each with each takes less than to sort and to look up: there is no branch.
         for k in range(count):
-            score = scores[source, k]
-            if np.isnan(score):
-                continue
+            score, above = row[k], np.int32(0)
+            for other in range(count):
+                above = np.int32(above + np.int32(row[other] > score))
+            higher[k] = above
 
-            # The first place of a higher score, without a branch that is taken half of the time.
-            low, left = 0, scored
-            while left > 0:
-                half = (left + 1) // 2
-                low += half if ordered[source, low + half - 1] <= score else 0
-                left -= half
-            out[k, 3 * source] = score
-            out[k, 3 * source + 1] = discounts[scored - low]
-            out[k, 3 * source + 2] = 1.0
+        for k in range(count):
+            if not np.isnan(row[k]):
+                out[k, 3 * source] = row[k]
+                out[k, 3 * source + 1] = discounts[higher[k]]
+                out[k, 3 * source + 2] = 1.0
     return out
