@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from numba import types
-from numba.core import event
+from numba.core import cgutils, event
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 from bandits import compiling
@@ -66,6 +68,24 @@ def spliced(function: F) -> F:
     """
     made: F = numba.njit(error_model="numpy", inline="always")(function)
     return made
+
+
+@intrinsic  # type: ignore[untyped-decorator] # numba has no types
+def borrowed(_typing: Any, array: Any) -> Any:
+    """Return an argument of a compiled function, an array, as one that nobody counts as held.
+
+    Else it is counted as held once more, and let go, by each function that is called with it,
+    unless the compiler sees that nobody needs to know. Whoever calls the compiled one holds it; so
+    neither it nor a part of it may be returned.
+    """
+
+    def made(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = make_array(signature.args[0])(context, builder, arguments[0])
+        found.meminfo = cgutils.get_null_value(found.meminfo.type)
+        found.parent = cgutils.get_null_value(found.parent.type)
+        return found._getvalue()  # noqa: SLF001 - as numba's own do
+
+    return array(array), made
 
 
 def read_only(kind: Any, dimensions: int = 1) -> Any:

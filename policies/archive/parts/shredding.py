@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.actions import SLACK
 from bandits.kernels.apprentices import past_apprentice
-from bandits.kernels.compiled import compiled, i8, i8s, inlined, read_only
+from bandits.kernels.compiled import borrowed, compiled, i8, i8s, inlined, read_only
 from bandits.kernels.ruled import past_rules
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
 from policies.archive.parts.assembling import (
@@ -378,6 +378,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     Returns:
         TAKEN, REFUSED or FULL.
     """
+    data, bounds, table, words = borrowed(data), borrowed(bounds), borrowed(table), borrowed(words)
+    known, sizes, entries = borrowed(known), borrowed(sizes), borrowed(entries)
+    listed, sources, scores = borrowed(listed), borrowed(sources), borrowed(scores)
     fills = table.size > 0
     bits = np.zeros(1, np.uint64)
     cell = (bits, bits.view(np.float64), bits.view(np.float32))
