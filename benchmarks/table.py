@@ -26,11 +26,11 @@ class Table:
         """``value`` is held against a goal, if there is one."""
         reached, goal = None, ""
         if at_least is not None:
-            reached, goal = value >= at_least, f"≥ {at_least:,g}"
+            reached, goal = bool(value >= at_least), f"≥ {at_least:,g}"
         elif at_most is not None:
-            reached, goal = value <= at_most, f"≤ {at_most:,g}"
+            reached, goal = bool(value <= at_most), f"≤ {at_most:,g}"
         self.rows.append(
-            {"what": what, "measured": measured, "value": value, "goal": goal, "reached": reached}
+            {"what": what, "measured": measured, "value": float(value), "goal": goal, "reached": reached}
         )
         print(line(self.rows[-1]), flush=True)
 
