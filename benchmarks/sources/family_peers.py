@@ -134,7 +134,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
             "train_batch_size": 2048,
             "train_neg_sample_args": None,
         },
-        {"factors": 64, "length": 50, "dropout": 0.2},
+        # 41 histories of 50 events are a batch of 2,048.
+        {"factors": 64, "length": 50, "dropout": 0.2, "batch": 41},
         ("epochs", 10),
     ),
     "towers": Family(
