@@ -30,7 +30,13 @@ class Table:
         elif at_most is not None:
             reached, goal = bool(value <= at_most), f"≤ {at_most:,g}"
         self.rows.append(
-            {"what": what, "measured": measured, "value": float(value), "goal": goal, "reached": reached}
+            {
+                "what": what,
+                "measured": measured,
+                "value": float(value),
+                "goal": goal,
+                "reached": reached,
+            }
         )
         print(line(self.rows[-1]), flush=True)
 

@@ -25,6 +25,7 @@ from policies.rules.quotas.prices import GroupPrices
 from policies.rules.quotas.quota import Control
 from policies.rules.turns import in_turns
 from policies.rules.values import Frame
+from policies.typed_yaml import nearest
 
 NO_ROW: Final = 0
 """The row of an item of which nothing is known."""
@@ -195,9 +196,10 @@ class RuledItems:
 
         for name in sorted(found.condition.looks.items):
             if name not in self._columns.columns:
+                meant = nearest(abbreviated(name), list(self._columns.columns))
                 raise InvalidFieldError(
-                    f"item.{abbreviated(name)} is not at hand: name it in the policy's"
-                    " filter.fields",
+                    f"item.{abbreviated(name)} is not at hand: {meant}{'if not, ' if meant else ''}"
+                    "name it in the policy's filter.fields",
                     "filter",
                 )
         return found

@@ -204,7 +204,12 @@ def test_an_item_that_changes_is_judged_anew():
         (
             {"filter": "item.colour == 'red'"},
             InvalidFieldError,
-            "name it in the policy's filter.fields",
+            "hand: name it in the policy's filter.fields",
+        ),
+        (
+            {"filter": "item.stok > 1.0"},
+            InvalidFieldError,
+            "hand: did you mean stock[?] if not, name it in the policy's filter.fields",
         ),
         (
             {"filter": "true || " * 300 + "true"},
