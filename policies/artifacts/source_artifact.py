@@ -34,7 +34,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from bandits.errors import ArtifactError
-from bandits.types import frozen
+from bandits.types import Float32, frozen
 from policies.artifacts.histories import HISTORIES, Histories, histories_from
 from policies.requests import Item
 
@@ -100,6 +100,14 @@ class TrainedSource:
                 f"{self.kind}.{name} has shape {list(array.shape)}, expected {list(shape)}", name
             )
         return array
+
+    def floats(self, name: str, *shape: int | None) -> Float32:
+        """Return the array ``name`` as compiled loops take it: contiguous, float32.
+
+        Raises:
+            ArtifactError: there is no such array, or its shape is another.
+        """
+        return np.ascontiguousarray(self.array(name, *shape), np.float32)
 
     def places(self, name: str, length: int | None = None) -> NDArray[Any]:
         """Return an array of whole numbers, int[n].

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.towers.loops import add_last_layer, halves_of_user, rectified
 
 CHUNK = 4096
 """Items that go through the layers at a time, which bounds the memory of a request."""
@@ -24,16 +25,22 @@ class NcfModel:
     floor = -np.inf
 
     def __init__(self, source: TrainedSource, n_items: int) -> None:
-        self._products = source.array("products", n_items, None)
-        self._bias = source.array("bias", n_items)
-        self._first = source.array("first", n_items, None)
-        width = self._products.shape[1]
+        self._products = source.floats("products", n_items, None)
+        self._bias = source.floats("bias", n_items)
+        first = source.floats("first", n_items, None)
+        self._width = width = int(self._products.shape[1])
 
-        self._known = source.array("known", n_items, None)
-        self._user = source.array("user", self._known.shape[1] - width, self._first.shape[1])
-        self._second = source.array("second", self._first.shape[1], None)
-        self._second_bias = source.array("second_bias", self._second.shape[1])
-        self._last = source.array("last", self._second.shape[1])
+        self._known = source.floats("known", n_items, None)
+        self._user = source.floats("user", self._known.shape[1] - width, first.shape[1])
+        second = source.floats("second", first.shape[1], None)
+        self._second_bias = source.floats("second_bias", second.shape[1])
+        self._last = source.floats("last", second.shape[1])
+
+        # Items stand side by side, so that loops over them need no sums.
+        self._second = np.ascontiguousarray(second.T)
+        self._first = [
+            np.ascontiguousarray(first[at : at + CHUNK].T) for at in range(0, n_items, CHUNK)
+        ]
         self._most = source.whole("most")
 
     @classmethod
@@ -59,18 +66,17 @@ class NcfModel:
         speaks = np.flatnonzero(weights > 0)[-self._most :]
         if not speaks.size:
             return self._bias.copy()
-        shares = weights[speaks] / weights[speaks].sum()
-        user = shares @ self._known[indices[speaks]]
+        places = indices[speaks].astype(np.int64, copy=False)
+        user, told = halves_of_user(
+            self._known, places, weights[speaks], self._width, self._user
+        )
 
-        width = self._products.shape[1]
-        scores: Float32 = self._products @ user[:width] + self._bias
+        scores: Float32 = self._products @ user
+        scores += self._bias
         if not self._last.size:
             return scores
-        told = user[width:] @ self._user
-        for start in range(0, len(scores), CHUNK):
-            part = slice(start, start + CHUNK)
-            first = self._first[part] + told
-            second = np.maximum(first, 0, out=first) @ self._second
-            second += self._second_bias
-            scores[part] += np.maximum(second, 0, out=second) @ self._last
+        for number, first in enumerate(self._first):
+            second = self._second @ rectified(first, told)
+            part = scores[number * CHUNK : (number + 1) * CHUNK]
+            add_last_layer(part, second, self._second_bias, self._last)
         return scores

@@ -12,6 +12,7 @@ from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import TrainedSource
 from policies.encoding import namespace_of
 from policies.sources.towers.hashed import FeatureRows
+from policies.sources.towers.loops import tower_of_user
 from policies.sources.vectors import VectorModel
 
 
@@ -37,12 +38,12 @@ class HiddenLayer:
         Raises:
             ArtifactError: one is missing, or has another shape.
         """
-        bias = source.array(f"{prefix}_bias_1", None)
+        bias = source.floats(f"{prefix}_bias_1", None)
         return cls(
-            source.array(f"{prefix}_weight_1", size_in, len(bias)),
+            source.floats(f"{prefix}_weight_1", size_in, len(bias)),
             bias,
-            source.array(f"{prefix}_weight_2", len(bias), size_out),
-            source.array(f"{prefix}_bias_2", size_out),
+            source.floats(f"{prefix}_weight_2", len(bias), size_out),
+            source.floats(f"{prefix}_bias_2", size_out),
         )
 
     def of(self, x: Float32) -> Float32:
@@ -126,8 +127,8 @@ class UserTower:
         return cls(
             FeatureRows.load(source, "user", size, CONTEXT),
             HiddenLayer.load(source, "user", 3 * size, size),
-            source.array("user_whole", size, size),
-            source.array("user_latest", size, size),
+            source.floats("user_whole", size, size),
+            source.floats("user_latest", size, size),
             source.whole("most"),
             source.whole("recent"),
         )
@@ -147,17 +148,20 @@ class UserTower:
         if told is None and not weights.size:
             return None
 
-        size = self.whole.shape[0]
-        x = np.zeros(3 * size, np.float32)
-        if weights.size:
-            x[:size] = _mean(rows[-self.most :, :size], weights[-self.most :])
-            x[size : 2 * size] = _mean(rows[-self.recent :, :size], weights[-self.recent :])
-        if told is not None:
-            x[2 * size :] = told
-
-        user = np.ones(size + 1, np.float32)
-        user[:size] = self.hidden.of(x) + x[2 * size :]
-        user[:size] += x[:size] @ self.whole + x[size : 2 * size] @ self.latest
+        hidden = self.hidden
+        user: Float32 = tower_of_user(
+            rows,
+            weights,
+            np.zeros(self.whole.shape[0], np.float32) if told is None else told,
+            self.whole,
+            self.latest,
+            hidden.weight_1,
+            hidden.bias_1,
+            hidden.weight_2,
+            hidden.bias_2,
+            self.most,
+            self.recent,
+        )
         return user
 
     def encode(self, indices: NDArray[Any], rows: Float32, weights: Float32) -> Float32:
@@ -171,12 +175,6 @@ class UserTower:
         del indices
         user = self.of(rows, weights, None)
         return np.zeros(self.whole.shape[0] + 1, np.float32) if user is None else user
-
-
-def _mean(rows: Float32, weights: Float32) -> Float32:
-    """Return the mean of rows, float32[h, d], each counted by its weight."""
-    mean: Float32 = (weights / np.add.reduce(weights)) @ rows
-    return mean
 
 
 class TowersModel(VectorModel):
