@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from bandits.errors import ArtifactError
 from bandits.types import Float32, Namespace, frozen
 from policies.artifacts.source_artifact import TrainedSource
-from policies.sources.loops import fields_of_user
-from policies.sources.scorers.loops import logits_of_rows
+from policies.sources.scorers.loops import (
+    finish,
+    logits_of_rows,
+    rectify,
+    user_of_fields,
+    weights_of_crosses,
+)
 from policies.sources.scorers.vocabulary import FeatureVocabulary, dense, one_row
 
 HISTORY_FIELDS: Final = 2
@@ -88,8 +93,8 @@ class FieldModel:
         self._item_vectors = source.array("item_vectors", n_items + 1, None)
         self.factors = factors = self._item_vectors.shape[1]
         self._item_linear = source.array("item_linear", n_items + 1)
-        self._history_vectors = source.array("history_vectors", n_items, factors)
-        self._last_vectors = source.array("last_vectors", n_items, factors)
+        self._history_vectors = source.floats("history_vectors", n_items, factors)
+        self._last_vectors = source.floats("last_vectors", n_items, factors)
         self._feature_linear = source.array("feature_linear", len(self._features))
         self._feature_vectors = source.array("feature_vectors", len(self._features), factors)
         self._context_linear = source.array("context_linear", len(self._context))
@@ -103,7 +108,9 @@ class FieldModel:
             np.float32(0.0),
             np.zeros(len(self._said), np.float32),
         )
+        self._no_vector: Float32 = frozen(np.zeros(factors, np.float32))
         self._load_layers(source)
+        self._no_rows: Float32 = frozen(np.zeros((0, self.width), np.float32))
 
     @classmethod
     def load(cls, source: TrainedSource, n_items: int) -> Self:
@@ -117,7 +124,7 @@ class FieldModel:
             self._crossed = source.places("crossed_features")
             self._said = source.places("crossed_contexts")
             rows = len(self._said) + len(self._crossed)
-            self._crosses = source.array("cross_weights", rows, len(self._crossed))
+            self._crosses = source.floats("cross_weights", rows, len(self._crossed))
             for name, codes, size in (
                 ("features", self._crossed, len(self._features)),
                 ("contexts", self._said, len(self._context)),
@@ -130,20 +137,27 @@ class FieldModel:
         width = asks + (1 + self._features.fields) * self.factors
         weights, biases = [], []
         for number in range(sum(name.startswith("weight_") for name in source.arrays)):
-            weights.append(source.array(f"weight_{number}", width, None))
+            weights.append(source.floats(f"weight_{number}", width, None))
             width = weights[-1].shape[1]
-            biases.append(source.array(f"bias_{number}", width))
+            biases.append(source.floats(f"bias_{number}", width))
         if weights and width != 1:
             raise ArtifactError(f"{source.kind}: the last layer has {width} outputs", "weight")
+        if len(weights) == 1:
+            raise ArtifactError(f"{source.kind}: one layer is none that is hidden", "weight")
 
         # What the first layer adds up of who asks, and of an action, is computed apart.
-        self.hidden = weights[0].shape[1] if weights else 0
-        self._layers = list(zip(weights[1:], biases[1:], strict=True))
+        first = weights[0] if weights else np.zeros((width, 0), np.float32)
+        self._of_user, self._of_item = (
+            np.ascontiguousarray(part) for part in (first[:asks], first[asks:])
+        )
+        self._first_bias: Float32 = biases[0] if weights else NOTHING
+        self.hidden = first.shape[1]
+
+        # Of the last, which has one output, a vector and a number are left.
+        self._between = list(zip(weights[1:-1], biases[1:-1], strict=True))
+        self._last, self._last_bias = NOTHING, np.float32(0.0)
         if weights:
-            self._of_user, self._of_item = (
-                np.ascontiguousarray(part) for part in (weights[0][:asks], weights[0][asks:])
-            )
-            self._first_bias = biases[0]
+            self._last, self._last_bias = weights[-1].ravel(), np.float32(biases[-1][0])
 
     @property
     def width(self) -> int:
@@ -172,33 +186,25 @@ class FieldModel:
         """
         places, weights = places[-self.history :], weights[-self.history :]
         said = self._nothing_said if context is None else self._of_context(context)
-        fields, vector, pairs = fields_of_user(
+        vector, hidden, pairs = user_of_fields(
             self._history_vectors,
             self._last_vectors,
             places.astype(np.int64, copy=False),
             weights,
             said.fields,
+            self._of_user,
+            self._first_bias,
         )
 
-        constant, hidden = self._bias + said.linear, NOTHING
-        if self.hidden:
-            hidden = fields.ravel() @ self._of_user + self._first_bias
-        if not self._pairs:
-            return UserPart(
-                constant, np.zeros_like(vector), hidden, self._asked(said, weights, rows)
+        constant, crossed = self._bias + said.linear, NOTHING
+        if self._crossed.size:
+            known = self._no_rows if rows is None else rows[-self.history :]
+            crossed = weights_of_crosses(
+                said.crossed, weights, known, self._columns.start, self._crosses
             )
-        return UserPart(constant + pairs, vector, hidden, self._asked(said, weights, rows))
-
-    def _asked(self, said: "SaidPart", weights: Float32, rows: Float32 | None) -> Float32:
-        """Return the weight of each feature of an item that is crossed, for one request."""
-        if not self._crossed.size:
-            return NOTHING
-        asks = np.zeros(len(self._crosses), np.float32)
-        asks[: len(self._said)] = said.crossed
-        if rows is not None and (total := weights.sum()) > 0:
-            asks[len(self._said) :] = (weights / total) @ rows[-self.history :, self._columns]
-        crossed: Float32 = asks @ self._crosses
-        return crossed
+        if not self._pairs:
+            return UserPart(constant, self._no_vector, hidden, crossed)
+        return UserPart(constant + pairs, vector, hidden, crossed)
 
     def _of_context(self, context: Namespace) -> "SaidPart":
         """Return what a context adds; many requests have the same one: they are kept."""
@@ -278,13 +284,10 @@ class FieldModel:
         logits, inner = logits_of_rows(
             items, rows, user.constant, user.vector, user.hidden, user.crossed
         )
-        if self.hidden:
-            for weight, bias in self._layers:
-                inner = np.maximum(inner, np.float32(0.0), out=inner) @ weight
-                inner += bias
-            logits += inner[:, 0]
-        logits *= self._slope
-        logits += self._intercept
+        for weight, bias in self._between:
+            inner = inner @ weight
+            rectify(inner, bias)
+        finish(logits, inner, self._last, self._last_bias, self._slope, self._intercept)
         return logits
 
 

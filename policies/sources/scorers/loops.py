@@ -1,9 +1,19 @@
-"""Compiled loops of scorers: what is kept of some items, multiplied with what a request adds."""
+"""Compiled loops of scorers: what a request adds, and what is kept of items multiplied with it."""
 
 import numpy as np
 from numba import types
 
-from bandits.kernels.compiled import Bools, Float32, Int64, compiled, f4s, f4ss, i8s, truths
+from bandits.kernels.compiled import (
+    Bools,
+    Float32,
+    Int64,
+    compiled,
+    f4s,
+    f4ss,
+    i8,
+    i8s,
+    truths,
+)
 from policies.sources.live.products import dot
 
 
@@ -19,6 +29,92 @@ def all_there(there: Bools, rows: Int64) -> bool:
     for row in rows:
         found &= 0 <= row < last and there[row]
     return found
+
+
+@compiled(
+    *(f4ss, f4ss, i8s, f4s, f4ss, f4ss, f4s),
+    returns=types.Tuple((types.float32[::1], types.float32[::1], types.float32)),
+)
+def user_of_fields(
+    history: Float32,
+    last: Float32,
+    places: Int64,
+    weights: Float32,
+    context: Float32,
+    layer: Float32,
+    bias: Float32,
+) -> tuple[Float32, Float32, np.float32]:
+    """Return the sum of a user's fields, float32[d], what they add to a layer, and their products.
+
+    The products are those of every two fields, summed.
+
+    Args:
+        history: float32[items, d], vectors of items by which somebody is known.
+        last: float32[items, d], vectors of the newest of these.
+        places: int64[h], those that somebody has, oldest first.
+        weights: float32[h], how strongly each speaks for its item.
+        context: float32[C, d], vectors of what is said of them.
+        layer: float32[(2 + C) d, H], what the fields are multiplied with; H is 0 without a layer.
+        bias: float32[H].
+    """
+    d = history.shape[1]
+    fields = np.zeros((2 + len(context), d), np.float32)
+    fields[2:] = context
+    total = np.float32(0.0)
+    for weight in weights:
+        total += weight
+    if total > 0:
+        for h in range(places.size):
+            share, place = weights[h] / total, places[h]
+            for at in range(d):
+                fields[0, at] += share * history[place, at]
+        fields[1] = last[places[-1]]
+
+    vector, pairs, hidden = np.zeros(d, np.float32), 0.0, bias.copy()
+    for at in range(d):
+        for field in range(len(fields)):
+            pairs += vector[at] * fields[field, at]
+            vector[at] += fields[field, at]
+    if bias.size:
+        for k in range(fields.size):
+            value = fields[k // d, k % d]
+            for at in range(bias.size):
+                hidden[at] += value * layer[k, at]
+    return vector, hidden, np.float32(pairs)
+
+
+@compiled(f4s, f4s, f4ss, i8, f4ss, returns=types.float32[::1])
+def weights_of_crosses(
+    said: Float32, weights: Float32, rows: Float32, first: int, crosses: Float32
+) -> Float32:
+    """Return the weight of each feature of an item that is crossed, float32[C].
+
+    Args:
+        said: float32[S], how much each feature of the context counts.
+        weights: float32[h], how strongly each item of the history speaks.
+        rows: float32[h or 0, width], what is kept of these items.
+        first: the column of these from which on their C features are.
+        crosses: float32[S + C, C], the weight of each feature of the user crossed with the item's.
+    """
+    count = crosses.shape[1]
+    asks = np.zeros(len(crosses), np.float32)
+    asks[: said.size] = said
+    total = np.float32(0.0)
+    for weight in weights:
+        total += weight
+    if total > 0:
+        for h in range(len(rows)):
+            share = weights[h] / total
+            for at in range(count):
+                asks[said.size + at] += share * rows[h, first + at]
+
+    crossed = np.zeros(count, np.float32)
+    for k in range(asks.size):
+        value = asks[k]
+        if value != 0:
+            for at in range(count):
+                crossed[at] += value * crosses[k, at]
+    return crossed
 
 
 @compiled(
@@ -40,7 +136,7 @@ def logits_of_rows(
 ) -> tuple[Float32, Float32]:
     """Return what rows of a table add up to for a request, float32[K], before any layers.
 
-    And float32[K, H], what the first of these adds up.
+    And float32[K, H], the first of these, none below 0.
 
     Args:
         kept: float32[N, 1 + d + H + C], by item: its linear part, its vector, what it adds to the
@@ -61,5 +157,44 @@ def logits_of_rows(
         if crossed.size:
             logits[k] += dot(row[last:], crossed)
         for at in range(hidden.size):
-            inner[k, at] = hidden[at] + row[first + at]
+            inner[k, at] = max(hidden[at] + row[first + at], np.float32(0.0))
     return logits, inner
+
+
+@compiled(types.float32[:, ::1], f4s)
+def rectify(inner: Float32, bias: Float32) -> None:
+    """Add a bias to each row, in place; none is below 0 then.
+
+    Args:
+        inner: float32[K, H].
+        bias: float32[H].
+    """
+    for k in range(len(inner)):
+        for at in range(bias.size):
+            inner[k, at] = max(inner[k, at] + bias[at], np.float32(0.0))
+
+
+@compiled(types.float32[::1], f4ss, f4s, types.float32, types.float32, types.float32)
+def finish(
+    logits: Float32,
+    inner: Float32,
+    last: Float32,
+    bias: np.float32,
+    slope: np.float32,
+    intercept: np.float32,
+) -> None:
+    """Add to logits what layers end in, and calibrate them, in place.
+
+    Args:
+        logits: float32[K].
+        inner: float32[K, H], what the layer before the last has made; H is 0 without layers.
+        last: float32[H], the last layer.
+        bias: is added, with it.
+        slope: what logits are multiplied with then.
+        intercept: what is added then.
+    """
+    for k in range(logits.size):
+        logit = logits[k]
+        if last.size:
+            logit += dot(inner[k], last) + bias
+        logits[k] = logit * slope + intercept
