@@ -21,7 +21,7 @@ from policies.sources.cf import NeighboursModel, load_als
 from policies.sources.deep import AutoencoderModel
 from policies.sources.highest import highest
 from policies.sources.live.item_encoder import ContentModel
-from policies.sources.loops import best_places, values_at
+from policies.sources.loops import best_places, standardised, values_at
 from policies.sources.places import ClosedPlaces, ItemOrder
 from policies.sources.popular import PopularModel
 from policies.sources.sequence.gru4rec import load_gru4rec
@@ -101,6 +101,7 @@ class LocalSource(ImmediateSource):
         self._model = model
         self._items = items
         self._mean, self._std = scale.numbers(name)
+        self._floor = np.float32((model.floor - self._mean) / self._std)
         # Most requests are from known users, whose profiles change rarely. The cache is bounded by
         # bytes, not by users.
         self._cache: OrderedDict[str, Float32] = OrderedDict()
@@ -172,8 +173,7 @@ class LocalSource(ImmediateSource):
         else:
             # A user's scores can be kept as long as the request adds nothing to what is known.
             scores = self._scores(stored, weights, key)
-            floor = np.float32((self._model.floor - self._mean) / self._std)
-            best = _best(scores, barred, limit, floor, self._shade_of(only, admitted))
+            best = _best(scores, barred, limit, self._floor, self._shade_of(only, admitted))
             best_scores = scores.take(best)
 
             def scores_at(places: NDArray[np.intp]) -> Float32:
@@ -214,9 +214,7 @@ class LocalSource(ImmediateSource):
         return refused if self._shade is None else self._shade + refused
 
     def _calibrated(self, raw: Float32) -> Float32:
-        calibrated: Float32 = raw - self._mean
-        calibrated /= self._std
-        return calibrated
+        return standardised(np.ascontiguousarray(raw, np.float32), self._mean, self._std)
 
     def _scores(self, indices: NDArray[Any], weights: Float32, key: str) -> Float32:
         if key and key in self._cache:

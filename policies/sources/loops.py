@@ -116,6 +116,37 @@ def best_places(
     return places[:size].copy()
 
 
+@compiled(f4s, types.float32, types.float32, returns=types.float32[::1])
+def standardised(raw: Float32, mean: np.float32, std: np.float32) -> Float32:
+    """Return (raw - mean) / std, float32[N].
+
+    Args:
+        raw: float32[N].
+        mean: what is 0 then.
+        std: what is 1 above it then.
+    """
+    made = np.empty(raw.size, np.float32)
+    for at in range(raw.size):
+        made[at] = (raw[at] - mean) / std
+    return made
+
+
+@compiled(f4s, i8, returns=types.int64[::1])
+def newest_that_speak(weights: Float32, most: int) -> Int64:
+    """Return which events of a history have a weight, int64[n]: the newest, oldest first.
+
+    Args:
+        weights: float32[h], oldest first.
+        most: how many at most.
+    """
+    found, size = np.empty(weights.size, np.int64), 0
+    for h in range(weights.size):
+        if weights[h] > 0:
+            found[size] = h
+            size += 1
+    return found[max(0, size - most) : size].copy()
+
+
 @compiled(f4s, i8s, returns=types.float32[::1])
 def values_at(values: Float32, places: Int64) -> Float32:
     """Return the values at some places, float32[K]; NaN at a place of -1.

@@ -46,7 +46,7 @@ class VectorModel:
             indices: places of the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
-        user = self._encoder.encode(indices, self._vectors[indices], weights)
+        user = self._encoder.encode(indices, self._vectors.take(indices, axis=0), weights)
         scores: Float32 = self._vectors @ user
         return scores
 

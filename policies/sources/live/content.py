@@ -1,16 +1,21 @@
 """Items like those of a user's history, also such as nobody has seen yet."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
 
 from bandits.errors import InvalidFieldError
-from bandits.types import Float32
+from bandits.types import Float32, frozen
 from policies.artifacts.source_artifact import Calibration
 from policies.requests import Item
 from policies.sources.base import Candidates, Passes, SourceRequest
 from policies.sources.live.item_encoder import ItemEncoder, taken_next
 from policies.sources.live.live_vectors import LiveVectors
-from policies.sources.live.text_vectors import unit
 from policies.sources.places import ItemOrder
+
+NO_STEPS: Final[Float32] = frozen(np.zeros((0, 0, 0), np.float32))
+"""Of a source that was not fine-tuned: the last items add nothing."""
 
 
 class LiveContent(LiveVectors):
@@ -112,10 +117,7 @@ class LiveContent(LiveVectors):
             weights: float32[h], how strongly each speaks for its item.
         """
         del request
-        if self._steps is None:
-            user = unit(weights @ rows)
-        else:
-            user = taken_next(rows, weights, self._steps)
+        user = taken_next(rows, weights, NO_STEPS if self._steps is None else self._steps)
         return user if user.any() else None
 
     def similar(self, item_id: str, limit: int, passes: Passes | None = None) -> Candidates | None:

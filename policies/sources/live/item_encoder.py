@@ -14,6 +14,7 @@ from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
 from policies.requests import Item
 from policies.sources.live.encoders import load_encoder
+from policies.sources.live.products import direction_of
 from policies.sources.live.text_vectors import TextVectors, WordVectors, text_of, unit
 
 WORDS = "words"
@@ -233,10 +234,7 @@ def taken_next(rows: Float32, weights: Float32, steps: Float32) -> Float32:
         weights: float32[h], how strongly each speaks for its item.
         steps: float32[steps, size, size], by which the last item is multiplied, the one before, …
     """
-    user = unit(weights @ rows)
-    for row, step in zip(rows[::-1], steps, strict=False):
-        user = user + row @ step
-    return user
+    return direction_of(rows, weights, steps)
 
 
 class ContentModel:

@@ -18,6 +18,7 @@ from policies.sources.base import Candidates, ImmediateSource, Passes, SourceReq
 from policies.sources.highest import Admits
 from policies.sources.live.vector_index import HeldVectors, VectorIndex
 from policies.sources.local import EMPTY
+from policies.sources.loops import standardised
 from policies.sources.places import ItemOrder, RuledRows
 
 REMEMBERED: Final = 10_000
@@ -265,9 +266,9 @@ class LiveVectors(ImmediateSource):
         index = self._current()
         history = self._items.item_weights(request)
         ids, weights = history.in_order if self.reads_order else history.sorted
-        rows = self._rows_of(index, ids)
-        here = rows >= 0
-        if not here.all():
+        rows, lacking = self._rows_of(index, ids)
+        if lacking:
+            here = rows >= 0
             rows, weights = rows[here], weights[here]
         user = self.user_of(request, index.vectors(rows), weights)
         if user is None:
@@ -282,23 +283,26 @@ class LiveVectors(ImmediateSource):
         ids, products = index.nearest(user, barred, limit, admitted)
 
         def score_items(asked: Sequence[str]) -> Float32:
-            return self._calibrated(index.products(self._rows_of(index, asked), user))
+            return self._calibrated(index.products(self._rows_of(index, asked)[0], user))
 
         scores, trouble = self._calibrated(products), self._trouble()
         return Candidates(ids, scores, score_items, trouble, admitted=self._offering is not None)
 
-    def _rows_of(self, index: VectorIndex, ids: Sequence[str]) -> NDArray[np.intp]:
-        """Return the row of each item; sources of one artifact look up its place once."""
+    def _rows_of(self, index: VectorIndex, ids: Sequence[str]) -> tuple[NDArray[np.intp], int]:
+        """Return the row of each item, -1 of one that is not there, and how many of them are not.
+
+        Sources of one artifact look up an item's place once.
+        """
         places = self._items.places_of(ids)
-        rows = index.rows_at(places)
-        strangers = np.flatnonzero(places < 0)
-        if strangers.size:
-            rows[strangers] = index.rows([ids[at] for at in strangers.tolist()])
-        return rows
+        rows, lacking, strangers = index.rows_at(places)
+        if strangers:
+            at = np.flatnonzero(places < 0)
+            rows[at] = index.rows([ids[each] for each in at.tolist()])
+            lacking = int(np.count_nonzero(rows < 0))
+        return rows, lacking
 
     def _calibrated(self, products: Float32) -> Float32:
-        calibrated: Float32 = (products - self._mean) / self._std
-        return calibrated
+        return standardised(products, self._mean, self._std)
 
     def _trouble(self) -> str:
         if not self.refused:

@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from bandits.kernels.compiled import Float32, Int64, compiled, f4s, f4ss, i8, i8s, inlined
+from bandits.kernels.compiled import (
+    Float32,
+    Int64,
+    compiled,
+    f4s,
+    f4ss,
+    f4sss,
+    i8,
+    i8s,
+    inlined,
+)
+from policies.sources.loops import best_places
 
 
 @inlined
@@ -75,3 +86,79 @@ def best_first(products: Float32, rows: Int64, least: np.float32, limit: int) ->
         order[at] = k
         count += 1
     return order[: max(0, min(limit, count))].copy()
+
+
+@compiled(
+    *(f4s, f4ss, f4s, i8s, f4s, i8, types.float32),
+    returns=types.Tuple((types.int64[::1], types.float32[::1])),
+)
+def nearest_rows(
+    products: Float32,
+    vectors: Float32,
+    shade: Float32,
+    barred: Int64,
+    user: Float32,
+    limit: int,
+    least: np.float32,
+) -> tuple[Int64, Float32]:
+    """Return the rows with the highest products, best first, int64[n], and their products.
+
+    The products are those of ``products_of``.
+
+    Args:
+        products: float32[n], of all rows with a user's vector, in about these bits.
+        vectors: float32[N, d], the first n of which they are of.
+        shade: float32[n], what is added to each.
+        barred: int64[b], rows that are left out.
+        user: float32[d].
+        limit: how many at most.
+        least: what a product has to be above.
+    """
+    rows = best_places(products, shade, barred, limit, least)
+    exact = products_of(vectors, rows, user)
+    order = best_first(exact, rows, least, limit)
+    return rows[order], exact[order]
+
+
+@compiled(i8s, i8s, returns=types.Tuple((types.int64[::1], types.int64, types.int64)))
+def rows_of_places(row_at: Int64, places: Int64) -> tuple[Int64, int, int]:
+    """Return the row at each place, int64[K], -1 of none; how many have none; how many no place.
+
+    Args:
+        row_at: int64[N + 1], the row at each place; -1 of none, as the last is.
+        places: int64[K], -1 of what has no place.
+    """
+    rows, lacking, strangers = np.empty(places.size, np.int64), 0, 0
+    for k in range(places.size):
+        row = row_at[places[k]]
+        rows[k] = row
+        lacking += row < 0
+        strangers += places[k] < 0
+    return rows, lacking, strangers
+
+
+@compiled(f4ss, f4s, f4sss, returns=types.float32[::1])
+def direction_of(rows: Float32, weights: Float32, steps: Float32) -> Float32:
+    """Return the mean of a history's vectors, brought to length 1, and what its last items add.
+
+    Args:
+        rows: float32[h, d], oldest first.
+        weights: float32[h], how strongly each speaks for its item.
+        steps: float32[S, d, d], by which the last is multiplied, the one before it, …
+    """
+    d = rows.shape[1]
+    user, length = np.zeros(d, np.float32), np.float32(0.0)
+    for h in range(weights.size):
+        for at in range(d):
+            user[at] += weights[h] * rows[h, at]
+    for value in user:
+        length += value * value
+    if length > 0:
+        user /= np.sqrt(length)
+
+    for back in range(min(len(steps), len(rows))):
+        row = rows[len(rows) - 1 - back]
+        for k in range(d):
+            for at in range(d):
+                user[at] += row[k] * steps[back, k, at]
+    return user

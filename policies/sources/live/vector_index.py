@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from policies.sources.blocks import Blocks
 from policies.sources.highest import Admits, highest
-from policies.sources.live.products import best_first, products_of
+from policies.sources.live.products import (
+    best_first,
+    nearest_rows,
+    products_of,
+    rows_of_places,
+)
 from policies.sources.loops import best_places
 from policies.training.blocks import arrange
 
@@ -143,14 +148,15 @@ class VectorIndex:
         """Return the row of each item, int[n]; -1 for one that is not here."""
         return np.fromiter(map(self._rows.get, ids, repeat(-1)), np.intp, len(ids))
 
-    def rows_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the row of the item at each place, int[n]; -1 of one that is not here.
+    def rows_at(self, places: NDArray[np.intp]) -> tuple[NDArray[np.intp], int, int]:
+        """Return the row of the item at each place, int[n], -1 of one that is not here.
+
+        And how many have none, and how many of these no place.
 
         Args:
             places: int[n], -1 for none.
         """
-        rows: NDArray[np.intp] = self._row_at.take(places)
-        return rows
+        return rows_of_places(self._row_at, places)
 
     def row(self, item_id: str) -> int | None:
         """Return the row of an item; None of one that is not here."""
@@ -193,6 +199,7 @@ class VectorIndex:
             admitted: bool[rows], those that may be found; None: all.
             admits: says which rows of these may be found, the nearest first; None: all.
         """
+        user = np.ascontiguousarray(user, np.float32)
         products = self._loose[: self._loose_count] @ user
         first, shade = self._first_loose, self._shade[: self._loose_count]
         part = self._part if self._blocks is not None else None
@@ -202,8 +209,11 @@ class VectorIndex:
             if self._blocks is not None:
                 part = self._blocks.narrowed(part, admitted[: self._first_loose])
         left_out = barred if not first else barred[barred >= first] - first
+        least, ids = np.float32(self._least), self._ids
+        if admits is None and self._blocks is None:
+            rows, exact = nearest_rows(products, self._loose, shade, left_out, user, limit, least)
+            return tuple(map(ids.__getitem__, rows.tolist())), exact
         if admits is None:
-            least = np.float32(self._least)
             rows = best_places(products, shade, left_out, limit, least) + first
         else:
             products += shade
@@ -217,8 +227,7 @@ class VectorIndex:
             rows = np.concatenate([rows, near])
 
         exact = self.products(rows, user)
-        order = best_first(exact, rows, np.float32(self._least), limit)
-        ids = self._ids
+        order = best_first(exact, rows, least, limit)
         return tuple([ids[row] for row in rows[order].tolist()]), exact[order]
 
     def products(self, rows: NDArray[np.intp], user: Float32) -> Float32:

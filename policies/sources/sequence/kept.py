@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.types import Float32, frozen
+from policies.sources.loops import newest_that_speak
 from policies.sources.vectors import UserEncoder
 
 MOST_USERS: Final = 10_000
@@ -35,15 +36,18 @@ class KeptUsers:
             rows: the items' vectors, float32[h, d].
             weights: float32[h], how strongly each speaks for its item.
         """
-        newest = np.flatnonzero(weights > 0)[-self._length :]
+        weights = np.ascontiguousarray(weights, np.float32)
+        newest = newest_that_speak(weights, self._length)
         if not newest.size:
             return np.zeros(rows.shape[1], np.float32)
 
-        key = indices[newest].astype(np.int32).tobytes()
+        if newest.size < weights.size:
+            indices, rows, weights = indices[newest], rows[newest], weights[newest]
+        key = indices.astype(np.int32, copy=False).tobytes()
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        user = frozen(self._encoder.encode(indices[newest], rows[newest], weights[newest]))
+        user = frozen(self._encoder.encode(indices, rows, weights))
         self._kept[key] = user
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)

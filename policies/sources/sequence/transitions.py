@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
 from policies.sources.cf import NeighboursModel, positive
+from policies.sources.loops import newest_that_speak
 
 
 class TransitionsModel:
@@ -46,9 +47,12 @@ class TransitionsModel:
             indices: places of the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
-        newest = np.flatnonzero(weights > 0)[-self._fading.size :]
+        weights = np.ascontiguousarray(weights, np.float32)
+        newest = newest_that_speak(weights, self._fading.size)
+        if newest.size < weights.size:
+            indices, weights = indices[newest], weights[newest]
         fading = self._fading[self._fading.size - newest.size :]
-        return self._neighbours.raw(indices[newest], weights[newest] * fading)
+        return self._neighbours.raw(indices, weights * fading)
 
     def alike(self, item: int) -> tuple[NDArray[Any], Float32]:
         """Return the places of the items that follow one, and how strongly, above 0.

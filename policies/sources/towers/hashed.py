@@ -5,13 +5,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.types import Float32, Namespace, UInt32
+from bandits.types import Float32, Namespace, UInt32, frozen
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import TrainedSource
 from policies.encoding import namespace_of
 
 FARTHEST = 5.0
 """Standard deviations from its mean beyond which a number says nothing more."""
+MOST_KEPT = 1_000
+"""Features whose sum is kept, such as those of contexts; beyond so many all are forgotten."""
 
 
 class FeatureRows:
@@ -30,6 +32,7 @@ class FeatureRows:
         self._places = {each: place for place, each in enumerate(hashes.tolist())}
         self._scales, self._rows = scales, rows
         self._namespace = namespace
+        self._sums: dict[tuple[bytes, bytes], Float32 | None] = {}
 
     @property
     def size(self) -> int:
@@ -56,6 +59,16 @@ class FeatureRows:
     def sum(self, features: FeatureMap) -> Float32 | None:
         """Return the vector of some features, float32[d]; None if none of them is known."""
         return self.sum_of(namespace_of(features, self._namespace))
+
+    def kept_sum_of(self, features: Namespace) -> Float32 | None:
+        """Return what ``sum_of`` does of features that are likely to come again."""
+        key = features.hashes.tobytes(), features.values.tobytes()
+        if key not in self._sums:
+            if len(self._sums) >= MOST_KEPT:
+                self._sums.clear()
+            total = self.sum_of(features)
+            self._sums[key] = None if total is None else frozen(total)
+        return self._sums[key]
 
     def sum_of(self, features: Namespace) -> Float32 | None:
         """Return the vector of some features that are hashed, [n]; None if none is known."""

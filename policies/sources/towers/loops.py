@@ -30,7 +30,7 @@ def _add_product(row: Any, weight: Any, into: Any) -> None:
 
 
 @compiled(
-    *(f4ss, f4s, f4s, f4ss, f4ss, f4ss, f4s, f4ss, f4s, i8, i8),
+    *(f4ss, f4s, f4s, f4ss, f4ss, f4ss, f4s, f4ss, f4s, i8),
     returns=types.float32[::1],
 )
 def tower_of_user(
@@ -43,7 +43,6 @@ def tower_of_user(
     bias_1: Float32,
     weight_2: Float32,
     bias_2: Float32,
-    most: int,
     recent: int,
 ) -> Float32:
     """Return a user's vector, float32[d + 1], of which the last number is 1.
@@ -52,19 +51,18 @@ def tower_of_user(
         rows: float32[h, d + 1], the vectors of the history's items, oldest first.
         weights: float32[h], above 0.
         told: float32[d], what the context says.
-        whole: float32[d, d], what the mean of the last ``most`` items is multiplied with.
+        whole: float32[d, d], what the mean of all is multiplied with.
         latest: float32[d, d], what that of the last ``recent`` is.
         weight_1: float32[3 d, hidden], of both means and the context.
         bias_1: float32[hidden].
         weight_2: float32[hidden, d].
         bias_2: float32[d].
-        most: items that count.
         recent: items that are the latest.
     """
     d = told.size
     x = np.zeros(3 * d, np.float32)
     if weights.size:
-        _add_mean(rows, weights, max(0, weights.size - most), x[:d])
+        _add_mean(rows, weights, 0, x[:d])
         _add_mean(rows, weights, max(0, weights.size - recent), x[d : 2 * d])
     x[2 * d :] = told
 

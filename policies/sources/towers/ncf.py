@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bandits.types import Float32
 from policies.artifacts.source_artifact import TrainedSource
+from policies.sources.loops import newest_that_speak
 from policies.sources.towers.loops import add_last_layer, halves_of_user, rectified
 
 CHUNK = 4096
@@ -63,13 +64,14 @@ class NcfModel:
             indices: places of the history's items, int[h], oldest first as far as it is known.
             weights: float32[h], how strongly each speaks for its item.
         """
-        speaks = np.flatnonzero(weights > 0)[-self._most :]
-        if not speaks.size:
+        weights = np.ascontiguousarray(weights, np.float32)
+        newest = newest_that_speak(weights, self._most)
+        if not newest.size:
             return self._bias.copy()
-        places = indices[speaks].astype(np.int64, copy=False)
-        user, told = halves_of_user(
-            self._known, places, weights[speaks], self._width, self._user
-        )
+        if newest.size < weights.size:
+            indices, weights = indices[newest], weights[newest]
+        places = indices.astype(np.int64, copy=False)
+        user, told = halves_of_user(self._known, places, weights, self._width, self._user)
 
         scores: Float32 = self._products @ user
         scores += self._bias

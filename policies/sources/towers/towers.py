@@ -11,6 +11,7 @@ from bandits.types import Float32, Namespace
 from bandits.values import FeatureMap
 from policies.artifacts.source_artifact import TrainedSource
 from policies.encoding import namespace_of
+from policies.sources.loops import newest_that_speak
 from policies.sources.towers.hashed import FeatureRows
 from policies.sources.towers.loops import tower_of_user
 from policies.sources.vectors import VectorModel
@@ -141,9 +142,10 @@ class UserTower:
             weights: float32[h], how strongly each speaks for its item.
             context: what the caller says of the user, hashed; None: nothing.
         """
-        told = None if context is None else self.context.sum_of(context)
-        speaks = weights > 0
-        if not speaks.all():
+        told = None if context is None else self.context.kept_sum_of(context)
+        weights = np.ascontiguousarray(weights, np.float32)
+        speaks = newest_that_speak(weights, self.most)
+        if speaks.size < weights.size:
             rows, weights = rows[speaks], weights[speaks]
         if told is None and not weights.size:
             return None
@@ -159,7 +161,6 @@ class UserTower:
             hidden.bias_1,
             hidden.weight_2,
             hidden.bias_2,
-            self.most,
             self.recent,
         )
         return user

@@ -63,10 +63,9 @@ def check(index: VectorIndex, held, user, *, limit: int) -> None:
     for item, (vector, _) in held.items():
         assert exact[item] == pytest.approx(float(vector @ user), abs=1e-6)
     expected = {n: exact[n] for n, (_, is_open) in held.items() if is_open}
-    assert index.rows_at(np.arange(-1, len(PLACES))).tolist() == [
-        -1,
-        *index.rows(list(PLACES)).tolist(),
-    ]
+    at_places, lacking, strangers = index.rows_at(np.arange(-1, len(PLACES)))
+    assert at_places.tolist() == [-1, *index.rows(list(PLACES)).tolist()]
+    assert (lacking, strangers) == (np.count_nonzero(at_places < 0), 1)
     best = sorted((value for value in expected.values() if value > 0), reverse=True)[:limit]
     assert products.tolist() == best
     assert [expected[item] for item in found] == best
