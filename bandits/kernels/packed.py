@@ -227,7 +227,7 @@ def says(data: Any, at: Any, end: Any, word: Any) -> Any:
     return same
 
 
-@inlined
+@spliced
 def sized(data: Any, at: Any) -> Any:
     """Return the size of what stands at a place of valid bytes, and where its content begins."""
     first = np.int64(data[at])
@@ -246,7 +246,7 @@ def sized(data: Any, at: Any) -> Any:
     return size, at + 1 + wide
 
 
-@inlined
+@spliced
 def index_at(data: Any, at: Any) -> Any:
     """Return the number at a place of valid bytes, whole and not below 0, and where it ends."""
     index = np.int64(data[at])
@@ -260,7 +260,7 @@ def index_at(data: Any, at: Any) -> Any:
     return index, at
 
 
-@inlined
+@spliced
 def past(data: Any, at: Any) -> Any:
     """Return where the text or the bytes at a place end."""
     size, at = sized(data, at)
