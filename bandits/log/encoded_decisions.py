@@ -192,8 +192,6 @@ def read_entries(
         return [read_entry(entry_id, data, on_undecodable) for entry_id, data in entries]
 
     kinds, said = scan_records(np.frombuffer(joined, np.uint8), starts_of(parts), VERSION)
-    # One text of which the others are cut; what is not ASCII is cut of the bytes.
-    text, is_ascii = joined.decode("latin-1"), joined.isascii()
     names: dict[str, str] = {}
     spec = catalogue = ""
 
@@ -204,14 +202,12 @@ def read_entries(
     ):
         record: LogRecord | UnknownRecord | EncodedDecision
         if kind == DECISION:
-            event_id = text[begins:ends]
-            if not is_ascii and not event_id.isascii():
-                event_id = joined[begins:ends].decode()
+            event_id = joined[begins:ends].decode()
             # Few specs and catalogues are in force at a time: each name is kept once.
             if not flags & NAMED_BEFORE:
-                spec_begins, spec_ends, begins_3, ends_3 = said[row, 2:6].tolist()
-                spec = _kept(names, text[spec_begins:spec_ends])
-                catalogue = _kept(names, text[begins_3:ends_3])
+                bounds = said[row, 2:6].tolist()
+                spec = _cut(joined, bounds[0], bounds[1], names)
+                catalogue = _cut(joined, bounds[2], bounds[3], names)
             record = EncodedDecision(
                 data,
                 event_id,
@@ -231,9 +227,7 @@ def read_entries(
     return made
 
 
-def _kept(names: dict[str, str], latin: str) -> str:
-    """Return a text that was cut of bytes taken for Latin-1; equal ones are one object."""
-    name = names.get(latin)
-    if name is None:
-        name = names[latin] = latin if latin.isascii() else latin.encode("latin-1").decode()
-    return name
+def _cut(data: bytes, begins: int, ends: int, names: dict[str, str]) -> str:
+    """Return the text between two places; equal ones are one object."""
+    name = data[begins:ends].decode()
+    return names.setdefault(name, name)
