@@ -60,7 +60,7 @@ from policies.items.catalogue import Catalogue
 from policies.ranker import Ranker
 from policies.requests import ActionRequest, RankRequest
 from policies.spec import PolicySpec
-from serve_app.host.environment import free_port
+from serve_app.host.environment import collect_rarely, free_port
 from serve_app.store.archiving.archived import ArchivedStream
 from serve_app.store.event_log import FIELD
 from serve_app.store.keys import Keys
@@ -316,6 +316,8 @@ def add_rows(table: Table, count: int, decisions: int) -> None:
 
     ``count`` windows are open for the memory; the service logs so many ``decisions``.
     """
+    # As the learner's process does: a look at all objects of this one takes a tenth of a second.
+    collect_rarely()
     with contextlib.ExitStack() as running:
         ran: list[tuple[Cost, Rank]] = []
         for window_s in (10.0, decisions * 3 // 8 * STEP_MS / 1000):
