@@ -151,7 +151,7 @@ class FieldModel:
             np.ascontiguousarray(part) for part in (first[:asks], first[asks:])
         )
         self._first_bias: Float32 = biases[0] if weights else NOTHING
-        self.hidden = first.shape[1]
+        self.hidden = int(first.shape[1])
 
         # Of the last, which has one output, a vector and a number are left.
         self._between = list(zip(weights[1:-1], biases[1:-1], strict=True))
