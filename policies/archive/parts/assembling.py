@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from bandits.kernels.compiled import Int64, compiled, i8s, inlined, read_only, truths
+from bandits.kernels.compiled import Int64, borrowed, compiled, i8s, inlined, read_only, truths
 from bandits.kernels.packed import put_array, put_bytes, put_index, put_map, put_text
 
 EVENT_ID, POLICY, SPEC, SNAPSHOT, CATALOGUE, USER, ARTIFACT, PROFILE = range(8)
@@ -111,6 +111,7 @@ def assemble(  # noqa: C901, PLR0912 - one part after the other
         rules: the bytes of what the rules of each depended on, and of its apprentice.
         rules_begin: [n + 1]: where those of each begin, and the last end.
     """
+    out, words, starts = borrowed(out), borrowed(words), borrowed(starts)
     ends = np.empty(len(texts), np.int64)
     at = action = source = score = slot = mass = number = 0
     for row in range(len(texts)):
