@@ -259,6 +259,8 @@ class EntryRows:
     def apprentice(self) -> pa.Array:
         """The column of this name."""
         made = self.of_decisions("apprentice")
+        if not any(made):
+            return pa.nulls(len(made), APPRENTICE)
         chosen = [each and each.chosen for each in made]
         return pa.StructArray.from_arrays(
             [

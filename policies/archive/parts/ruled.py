@@ -58,6 +58,8 @@ def ruled_column(name: str, rules: Sequence[Ruled | None]) -> pa.Array:
         rules: what the rules of each entry depended on, [n].
     """
     kind = RULED.field(name).type
+    if not any(rules):
+        return pa.nulls(len(rules), kind)
     values = [None if row is None else getattr(row, name) for row in rules]
     if name not in _EMPTY_AS_WELL:
         values = [each or None for each in values]

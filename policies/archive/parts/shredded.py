@@ -231,7 +231,12 @@ class _Parts:
         self.source_words = np.empty(sizes[N_SOURCES], np.int32)
         self.scores = np.empty(sizes[N_SCORES], np.float32)
         self.maps = np.empty(sizes[N_MAPS], np.int32)
-        self._entries = np.empty((2, max(sizes[N_ENTRIES : N_ENTRIES + 2]), 3), np.int64)
+        shape = (2, max(sizes[N_ENTRIES : N_ENTRIES + 2]))
+        self._entries = (
+            np.empty(shape, np.int32),
+            np.empty(shape, np.uint8),
+            np.empty(shape, np.int64),
+        )
         self._listed = np.empty((2, max(sizes[N_LISTED : N_LISTED + 2])), np.int32)
         self._sizes = sizes
         self._data = data
@@ -240,7 +245,8 @@ class _Parts:
     @classmethod
     def of(cls, records: Sequence[bytes]) -> "_Parts | None":
         """Return the parts of decisions, None if any is not as this build writes it."""
-        data = np.frombuffer(b"".join([*records, bytes(16)]), np.uint8)
+        whole = b"".join([*records, bytes(16)])
+        data = np.frombuffer(whole, np.uint8)
         bounds = np.zeros(len(records) + 1, np.int64)
         np.cumsum([len(each) for each in records], out=bounds[1:])
 
@@ -258,7 +264,6 @@ class _Parts:
         if outcome != TAKEN:
             return None
 
-        whole = data.tobytes()
         try:
             parts._name(whole, words[:, : known[VOCABULARIES]])
         except UnicodeDecodeError:
@@ -269,7 +274,7 @@ class _Parts:
         words = np.empty((6, table.size // 2), np.int64)
         known = np.zeros(VOCABULARIES + 1, np.int64)
         arguments: list[Any] = [
-            *(self._data, bounds, table, words, known, sizes, self._entries, self._listed),
+            *(self._data, bounds, table, words, known, sizes, *self._entries, self._listed),
             *(self.rows, self._heads, self.action_ids, self.chosen),
             *(self.pmf.view(np.uint8), self.pmf),
             *(self.source_words, self.scores.view(np.uint8), self.maps),
@@ -291,7 +296,13 @@ class _Parts:
 
     def _read_rare(self, data: bytes) -> bool:
         """Read rules and apprentices; return whether their bytes are as this build's."""
-        for begins, between, ends in self._heads[:, 12:15].tolist():
+        bounds = self._heads[:, 12:15]
+        self._rules, self._apprentices = [None] * len(bounds), [None] * len(bounds)
+
+        # Most have neither: no byte of it, or nil.
+        said = self._data[np.minimum(bounds[:, :2], len(data) - 1)] != NIL[0]
+        for row in np.flatnonzero((said & (np.diff(bounds) > 0)).any(axis=1)).tolist():
+            begins, between, ends = bounds[row].tolist()
             part, own = data[begins:between], data[between:ends]
             rules = None if part in (NIL, b"") else _rules.decode(part)
             apprentice = None if own in (NIL, b"") else _apprentice.decode(own)
@@ -299,8 +310,7 @@ class _Parts:
                 return False
             if apprentice is not None and encode_part(apprentice) != own:
                 return False
-            self._rules.append(rules)
-            self._apprentices.append(apprentice)
+            self._rules[row], self._apprentices[row] = rules, apprentice
         return True
 
     def values(self, name: str) -> list[Any]:
@@ -343,13 +353,13 @@ class _Parts:
 
     def coded(self, vocabulary: int, words: Any, absent: Any = None) -> pa.Array:
         """Return words as a column."""
-        codes = pa.array(words.astype(np.int32), mask=absent)
+        codes = pa.array(words.astype(np.int32, copy=False), mask=absent)
         return pa.DictionaryArray.from_arrays(codes, self._vocabularies[vocabulary])
 
     def features(self, kind: int) -> tuple[pa.Array, pa.Array]:
         """Return names and values of features: of contexts (0) or of actions (1)."""
-        entries = self._entries[kind, : self._sizes[N_ENTRIES + kind]]
-        names, kinds, values = (np.ascontiguousarray(column) for column in entries.T)
+        count = self._sizes[N_ENTRIES + kind]
+        names, kinds, values = (column[kind, :count] for column in self._entries)
 
         parts = []
         for field, number in zip(FEATURE, (NUMBER, FLAG, TEXT, LIST), strict=True):

@@ -196,7 +196,8 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
 ) -> Any:
     """Take a map of features. Returns what follows it and how many it has, or -1 and the outcome.
 
-    ``kind``: 0 the context's, 1 an action's. ``serial``: the number of this map.
+    ``kind``: 0 the context's, 1 an action's. ``entries``: names, kinds and values. ``serial``: the
+    number of this map.
     """
     at, count = _count(data, at, 0x80, 0xDE)
     if at < 0:
@@ -225,7 +226,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
                 return np.int64(-1), np.int64(REFUSED)
             words[4, word] = serial
             last = word
-            entries[kind, entry, 0] = words[3, word]
+            entries[0][kind, entry] = words[3, word]
 
         head = data[at]
         if head == 0xCB:
@@ -233,18 +234,18 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
             if bits & _MAGNITUDE > _LARGEST:
                 return np.int64(-1), np.int64(REFUSED)
             if fills:
-                entries[kind, entry, 1], entries[kind, entry, 2] = NUMBER, bits
+                entries[1][kind, entry], entries[2][kind, entry] = NUMBER, bits
             at += 9
         elif _truth(data, at):
             if fills:
-                entries[kind, entry, 1], entries[kind, entry, 2] = FLAG, head - 0xC2
+                entries[1][kind, entry], entries[2][kind, entry] = FLAG, head - 0xC2
             at += 1
         elif 0x90 <= head <= 0x9F or head == 0xDC:
             at, texts = _count(data, at, 0x90, 0xDC)
             if at < 0:
                 return np.int64(-1), np.int64(REFUSED)
             if fills:
-                entries[kind, entry, 1], entries[kind, entry, 2] = LIST, texts
+                entries[1][kind, entry], entries[2][kind, entry] = LIST, texts
             for _ in range(texts):
                 start, size = _text(data, at, end)
                 if start < 0:
@@ -264,7 +265,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
                 word = _word(data, start, size, TEXTS + kind, table, words, known)
                 if word < 0:
                     return np.int64(-1), np.int64(FULL)
-                entries[kind, entry, 1], entries[kind, entry, 2] = TEXT, words[3, word]
+                entries[1][kind, entry], entries[2][kind, entry] = TEXT, words[3, word]
             at = start + size
     return at, count
 
@@ -323,12 +324,13 @@ def _scores(  # noqa: C901, PLR0911 - likewise
 
 
 u1s = read_only(types.uint8)
-_i8, _i8s, _i8ss = types.int64[::1], types.int64[:, ::1], types.int64[:, :, ::1]
+_i8, _i8s, _u1s = types.int64[::1], types.int64[:, ::1], types.uint8[:, ::1]
 _i4, _i4s, _u1, _f8 = types.int32[::1], types.int32[:, ::1], types.uint8[::1], types.float64[::1]
 
 
 @compiled(
-    *(u1s, i8s, _i4, _i8s, _i8, _i8, _i8ss, _i4s, _i8s, _i8s, _i4, _i4, _u1, _f8, _i4, _u1, _i4),
+    *(u1s, i8s, _i4, _i8s, _i8, _i8, _i4s, _u1s, _i8s, _i4s, _i8s, _i8s),
+    *(_i4, _i4, _u1, _f8, _i4, _u1, _i4),
     returns=i8,
 )
 def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record after the other
@@ -338,7 +340,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     words: NDArray[np.int64],
     known: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    entries: NDArray[np.int64],
+    names: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    values: NDArray[np.int64],
     listed: NDArray[np.int32],
     rows: NDArray[np.int64],
     heads: NDArray[np.int64],
@@ -360,7 +364,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             and as a name the one that followed it.
         known: words by vocabulary, and of all.
         sizes: [SIZES], see there; from 0.
-        entries: [2, entries, 3]: name, kind and value of those of the context and of the actions.
+        names: [2, entries]: the words of names, of entries of the context and of the actions.
+        kinds: [2, entries]: NUMBER, FLAG, TEXT or LIST.
+        values: [2, entries]: a number's bits, a truth, a word, how many texts.
         listed: [2, texts]: the words of lists.
         rows: [n, 5]: actions, slots, sources, entries of the context, and whether it has features.
         heads: [n, 15]: where the event_id begins and its bytes; words of policy, spec, snapshot,
@@ -379,9 +385,9 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         TAKEN, REFUSED or FULL.
     """
     data, bounds, table, words = borrowed(data), borrowed(bounds), borrowed(table), borrowed(words)
-    known, sizes, entries = borrowed(known), borrowed(sizes), borrowed(entries)
-    listed, sources, scores = borrowed(listed), borrowed(sources), borrowed(scores)
-    fills = table.size > 0
+    known, sizes, listed = borrowed(known), borrowed(sizes), borrowed(listed)
+    sources, scores = borrowed(sources), borrowed(scores)
+    fills, entries = table.size > 0, (borrowed(names), borrowed(kinds), borrowed(values))
     bits = np.zeros(1, np.uint64)
     cell = (bits, bits.view(np.float64), bits.view(np.float32))
     for row in range(bounds.size - 1):
