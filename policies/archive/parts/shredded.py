@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bandits.kernels.compiled import Int32, Int64
+from bandits.kernels.compiled import Int64
 from bandits.log.codec import VERSION
 from bandits.log.records import Apprentice, DecisionRecord, Ruled
 from policies.archive.arrays import offsets_column
@@ -30,14 +30,8 @@ from policies.archive.parts.shredding import (
     KEYS,
     LIST,
     LISTED,
-    N_ACTIONS,
     N_ENTRIES,
     N_LISTED,
-    N_MAPS,
-    N_PMF,
-    N_SCORES,
-    N_SLOTS,
-    N_SOURCES,
     NUMBER,
     POLICY,
     PROFILE,
@@ -218,27 +212,28 @@ class ShreddedRows(EntryRows):
 class _Parts:
     """The parts of n decisions, one after the other."""
 
-    def __init__(self, data: NDArray[np.uint8], sizes: Int64, count: int) -> None:
+    def __init__(self, data: NDArray[np.uint8], count: int) -> None:
+        """Make room for as many parts as their bytes can hold: memory is taken as it is filled."""
+        most = len(data)
         self.rows = np.zeros((count, 5), np.int64)
         self._heads = np.zeros((count, 15), np.int64)
         self._event_ids: list[str] = []
         self._rules: list[Ruled | None] = []
         self._apprentices: list[Apprentice | None] = []
         self._texts: list[list[str]] = [[] for _ in range(VOCABULARIES)]
-        self.action_ids = np.empty(sizes[N_ACTIONS], np.int32)
-        self.chosen = np.empty(sizes[N_SLOTS], np.int32)
-        self.pmf = np.empty(sizes[N_PMF])
-        self.source_words = np.empty(sizes[N_SOURCES], np.int32)
-        self.scores = np.empty(sizes[N_SCORES], np.float32)
-        self.maps = np.empty(sizes[N_MAPS], np.int32)
-        shape = (2, max(sizes[N_ENTRIES : N_ENTRIES + 2]))
+        self.action_ids = np.empty(most, np.int32)
+        self.chosen = np.empty(most // 8, np.int32)
+        self.pmf = np.empty(most // 8)
+        self.source_words = np.empty(most // 4, np.int32)
+        self.scores = np.empty(most // 4, np.float32)
+        self.maps = np.empty(most, np.int32)
         self._entries = (
-            np.empty(shape, np.int32),
-            np.empty(shape, np.uint8),
-            np.empty(shape, np.int64),
+            np.empty((2, most // 2), np.int32),
+            np.empty((2, most // 2), np.uint8),
+            np.empty((2, most // 2), np.int64),
         )
-        self._listed = np.empty((2, max(sizes[N_LISTED : N_LISTED + 2])), np.int32)
-        self._sizes = sizes
+        self._listed = np.empty((2, most), np.int32)
+        self._sizes = np.zeros(SIZES, np.int64)
         self._data = data
         self._vocabularies: list[pa.Array] = []
 
@@ -246,40 +241,43 @@ class _Parts:
     def of(cls, records: Sequence[bytes]) -> "_Parts | None":
         """Return the parts of decisions, None if any is not as this build writes it."""
         whole = b"".join([*records, bytes(16)])
-        data = np.frombuffer(whole, np.uint8)
+        parts = cls(np.frombuffer(whole, np.uint8), len(records))
         bounds = np.zeros(len(records) + 1, np.int64)
         np.cumsum([len(each) for each in records], out=bounds[1:])
 
-        counted = cls(data, np.zeros(SIZES, np.int64), 0)
-        sizes = np.zeros(SIZES, np.int64)
-        if counted._shred(bounds, np.empty(0, np.int32), sizes)[0] != TAKEN:
-            return None
-
-        parts, most = cls(data, sizes, len(records)), WORDS
-        outcome = FULL
+        outcome, most = FULL, WORDS
         while outcome == FULL:
             most *= 2
-            table = np.full(2 * most, -1, np.int32)
-            outcome, words, known = parts._shred(bounds, table, np.zeros(SIZES, np.int64))
+            outcome, words, known = parts._shred(bounds, most)
         if outcome != TAKEN:
             return None
 
+        parts._cut()
         try:
             parts._name(whole, words[:, : known[VOCABULARIES]])
         except UnicodeDecodeError:
             return None
         return parts if parts._read_rare(whole) else None
 
-    def _shred(self, bounds: Int64, table: Int32, sizes: Int64) -> tuple[int, Int64, Int64]:
-        words = np.empty((6, table.size // 2), np.int64)
+    def _shred(self, bounds: Int64, most: int) -> tuple[int, Int64, Int64]:
+        """Take the parts, with room for so many words; see shredding.py."""
+        table, words = np.full(2 * most, -1, np.int32), np.empty((6, most), np.int64)
         known = np.zeros(VOCABULARIES + 1, np.int64)
+        self._sizes[:] = 0
         arguments: list[Any] = [
-            *(self._data, bounds, table, words, known, sizes, *self._entries, self._listed),
+            *(self._data, bounds, table, words, known, self._sizes, *self._entries, self._listed),
             *(self.rows, self._heads, self.action_ids, self.chosen),
             *(self.pmf.view(np.uint8), self.pmf),
             *(self.source_words, self.scores.view(np.uint8), self.maps),
         ]
         return shred(*arguments), words, known
+
+    def _cut(self) -> None:
+        """Keep what was taken of each."""
+        actions, slots, pmf, sources, scores, maps = self._sizes[:N_ENTRIES]
+        self.action_ids, self.chosen = self.action_ids[:actions], self.chosen[:slots]
+        self.pmf, self.scores = self.pmf[:pmf], self.scores[:scores]
+        self.source_words, self.maps = self.source_words[:sources], self.maps[:maps]
 
     def _name(self, data: bytes, words: Int64) -> None:
         """Read the distinct texts of each vocabulary, in the order of their codes; and event_ids.
@@ -300,7 +298,7 @@ class _Parts:
         self._rules, self._apprentices = [None] * len(bounds), [None] * len(bounds)
 
         # Most have neither: no byte of it, or nil.
-        said = self._data[np.minimum(bounds[:, :2], len(data) - 1)] != NIL[0]
+        said = self._data[bounds[:, :2]] != NIL[0]
         for row in np.flatnonzero((said & (np.diff(bounds) > 0)).any(axis=1)).tolist():
             begins, between, ends = bounds[row].tolist()
             part, own = data[begins:between], data[between:ends]

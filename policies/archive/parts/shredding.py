@@ -172,8 +172,6 @@ def _word_or_nil(
     start, size = _text(data, at, end)
     if start < 0:
         return np.int64(-1), np.int64(REFUSED)
-    if table.size == 0:
-        return start + size, np.int64(-1)
     word = _word(data, start, size, vocabulary, table, words, known)
     if word < 0:
         return np.int64(-1), np.int64(FULL)
@@ -181,7 +179,7 @@ def _word_or_nil(
 
 
 @inlined
-def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
+def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
     data: Any,
     at: Any,
     end: Any,
@@ -203,7 +201,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
     if at < 0:
         return np.int64(-1), np.int64(REFUSED)
 
-    fills, last = table.size > 0, np.int64(-1)
+    last = np.int64(-1)
     for _ in range(count):
         start, size = _text(data, at, end)
         if start < 0:
@@ -213,65 +211,59 @@ def _map(  # noqa: C901, PLR0911, PLR0912, PLR0915 - each of them says why
         sizes[N_ENTRIES + kind] += 1
 
         # No name twice: a dict would keep one.
-        if fills:
-            # Names mostly come in the order of the map before.
-            word = words[5, last] if last >= 0 else np.int64(-1)
-            if word < 0 or not _is_word(data, start, size, word, words):
-                word = _word(data, start, size, KEYS + kind, table, words, known)
-                if word < 0:
-                    return np.int64(-1), np.int64(FULL)
-                if last >= 0:
-                    words[5, last] = word
-            if words[4, word] == serial:
-                return np.int64(-1), np.int64(REFUSED)
-            words[4, word] = serial
-            last = word
-            entries[0][kind, entry] = words[3, word]
+        # Names mostly come in the order of the map before.
+        word = words[5, last] if last >= 0 else np.int64(-1)
+        if word < 0 or not _is_word(data, start, size, word, words):
+            word = _word(data, start, size, KEYS + kind, table, words, known)
+            if word < 0:
+                return np.int64(-1), np.int64(FULL)
+            if last >= 0:
+                words[5, last] = word
+        if words[4, word] == serial:
+            return np.int64(-1), np.int64(REFUSED)
+        words[4, word] = serial
+        last = word
+        entries[0][kind, entry] = words[3, word]
 
         head = data[at]
         if head == 0xCB:
             bits = _bits(data, at + 1)
             if bits & _MAGNITUDE > _LARGEST:
                 return np.int64(-1), np.int64(REFUSED)
-            if fills:
-                entries[1][kind, entry], entries[2][kind, entry] = NUMBER, bits
+            entries[1][kind, entry], entries[2][kind, entry] = NUMBER, bits
             at += 9
         elif _truth(data, at):
-            if fills:
-                entries[1][kind, entry], entries[2][kind, entry] = FLAG, head - 0xC2
+            entries[1][kind, entry], entries[2][kind, entry] = FLAG, head - 0xC2
             at += 1
         elif 0x90 <= head <= 0x9F or head == 0xDC:
             at, texts = _count(data, at, 0x90, 0xDC)
             if at < 0:
                 return np.int64(-1), np.int64(REFUSED)
-            if fills:
-                entries[1][kind, entry], entries[2][kind, entry] = LIST, texts
+            entries[1][kind, entry], entries[2][kind, entry] = LIST, texts
             for _ in range(texts):
                 start, size = _text(data, at, end)
                 if start < 0:
                     return np.int64(-1), np.int64(REFUSED)
-                if fills:
-                    word = _word(data, start, size, LISTED + kind, table, words, known)
-                    if word < 0:
-                        return np.int64(-1), np.int64(FULL)
-                    listed[kind, sizes[N_LISTED + kind]] = words[3, word]
+                word = _word(data, start, size, LISTED + kind, table, words, known)
+                if word < 0:
+                    return np.int64(-1), np.int64(FULL)
+                listed[kind, sizes[N_LISTED + kind]] = words[3, word]
                 sizes[N_LISTED + kind] += 1
                 at = start + size
         else:
             start, size = _text(data, at, end)
             if start < 0:
                 return np.int64(-1), np.int64(REFUSED)
-            if fills:
-                word = _word(data, start, size, TEXTS + kind, table, words, known)
-                if word < 0:
-                    return np.int64(-1), np.int64(FULL)
-                entries[1][kind, entry], entries[2][kind, entry] = TEXT, words[3, word]
+            word = _word(data, start, size, TEXTS + kind, table, words, known)
+            if word < 0:
+                return np.int64(-1), np.int64(FULL)
+            entries[1][kind, entry], entries[2][kind, entry] = TEXT, words[3, word]
             at = start + size
     return at, count
 
 
 @inlined
-def _scores(  # noqa: C901, PLR0911 - likewise
+def _scores(  # noqa: PLR0911 - likewise
     data: Any,
     at: Any,
     end: Any,
@@ -289,35 +281,32 @@ def _scores(  # noqa: C901, PLR0911 - likewise
     if at < 0:
         return np.int64(-1), np.int64(REFUSED)
 
-    fills = table.size > 0
     for _ in range(count):
         start, size = _text(data, at, end)
         if start < 0:
             return np.int64(-1), np.int64(REFUSED)
         at = start + size
-        if fills:
-            word = _word(data, start, size, SOURCES, table, words, known)
-            if word < 0:
-                return np.int64(-1), np.int64(FULL)
-            if words[4, word] == serial:
-                return np.int64(-1), np.int64(REFUSED)
-            words[4, word] = serial
-            sources[sizes[N_SOURCES]] = words[3, word]
+        word = _word(data, start, size, SOURCES, table, words, known)
+        if word < 0:
+            return np.int64(-1), np.int64(FULL)
+        if words[4, word] == serial:
+            return np.int64(-1), np.int64(REFUSED)
+        words[4, word] = serial
+        sources[sizes[N_SOURCES]] = words[3, word]
         sizes[N_SOURCES] += 1
 
         start, size = _bytes(data, at, end)
         if start < 0 or size != 4 * actions:
             return np.int64(-1), np.int64(REFUSED)
-        if fills:
-            out = 4 * sizes[N_SCORES]
-            for k in range(size):
-                scores[out + k] = data[start + k]
-            for k in range(actions):
-                high = (np.int64(data[start + 4 * k + 3]) & 0x7F) << 24
-                bits = high | (np.int64(data[start + 4 * k + 2]) << 16)
-                bits |= (np.int64(data[start + 4 * k + 1]) << 8) | data[start + 4 * k]
-                if bits == _INFINITE:
-                    return np.int64(-1), np.int64(REFUSED)
+        out = 4 * sizes[N_SCORES]
+        for k in range(size):
+            scores[out + k] = data[start + k]
+        for k in range(actions):
+            high = (np.int64(data[start + 4 * k + 3]) & 0x7F) << 24
+            bits = high | (np.int64(data[start + 4 * k + 2]) << 16)
+            bits |= (np.int64(data[start + 4 * k + 1]) << 8) | data[start + 4 * k]
+            if bits == _INFINITE:
+                return np.int64(-1), np.int64(REFUSED)
         sizes[N_SCORES] += actions
         at = start + size
     return at, count
@@ -354,12 +343,12 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     scores: NDArray[np.uint8],
     maps: NDArray[np.int32],
 ) -> int:
-    """Count the parts of n decisions, or take them if there is a table of words.
+    """Take the parts of n decisions.
 
     Args:
         data: the records one after the other, and 16 bytes more.
         bounds: where each begins, and the last ends, [n + 1].
-        table: of hashes, -1 where it is empty; its size is a power of two, or 0.
+        table: of hashes, -1 where it is empty; its size is a power of two.
         words: [6, most]: where a word begins, its bytes, vocabulary, code in it, who had it last,
             and as a name the one that followed it.
         known: words by vocabulary, and of all.
@@ -387,7 +376,7 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     data, bounds, table, words = borrowed(data), borrowed(bounds), borrowed(table), borrowed(words)
     known, sizes, listed = borrowed(known), borrowed(sizes), borrowed(listed)
     sources, scores = borrowed(sources), borrowed(scores)
-    fills, entries = table.size > 0, (borrowed(names), borrowed(kinds), borrowed(values))
+    entries = (borrowed(names), borrowed(kinds), borrowed(values))
     bits = np.zeros(1, np.uint64)
     cell = (bits, bits.view(np.float64), bits.view(np.float32))
     for row in range(bounds.size - 1):
@@ -396,17 +385,15 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         start, size = _text(data, at, end)
         if start < 0 or not 0 < size <= MAX_EVENT_ID_BYTES:
             return REFUSED
-        if fills:
-            heads[row, 0], heads[row, 1] = start, size
+        heads[row, 0], heads[row, 1] = start, size
         for k in range(4):
             start, size = _text(data, start + size, end)
             if start < 0:
                 return REFUSED
-            if fills:
-                word = _word(data, start, size, POLICY + k, table, words, known)
-                if word < 0:
-                    return FULL
-                heads[row, 2 + k] = words[3, word]
+            word = _word(data, start, size, POLICY + k, table, words, known)
+            if word < 0:
+                return FULL
+            heads[row, 2 + k] = words[3, word]
 
         at, context = _map(
             data, start + size, end, 0, table, words, known, sizes, entries, listed, row
@@ -422,14 +409,13 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             if start < 0:
                 return REFUSED
             at = start + size
-            if fills:
-                word = _word(data, start, size, ACTIONS, table, words, known)
-                if word < 0:
-                    return FULL
-                if words[4, word] == row:
-                    return REFUSED
-                words[4, word] = row
-                action_ids[sizes[N_ACTIONS]] = words[3, word]
+            word = _word(data, start, size, ACTIONS, table, words, known)
+            if word < 0:
+                return FULL
+            if words[4, word] == row:
+                return REFUSED
+            words[4, word] = row
+            action_ids[sizes[N_ACTIONS]] = words[3, word]
             sizes[N_ACTIONS] += 1
 
         has_features = data[at] != 0xC0
@@ -449,8 +435,7 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
                     )
                     if at < 0:
                         return int(taken)
-                if fills:
-                    maps[number] = taken
+                maps[number] = taken
         else:
             at += 1
 
@@ -467,27 +452,25 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
         if at < 0 or not 0 < slots <= 64 or mass != 8 * slots * actions:
             return REFUSED
         begins = sizes[N_SLOTS]
-        if fills:
-            for k in range(mass):
-                pmf_bytes[8 * sizes[N_PMF] + k] = data[first + k]
+        for k in range(mass):
+            pmf_bytes[8 * sizes[N_PMF] + k] = data[first + k]
         for slot in range(slots):
             at, index = _index(data, at)
             if at < 0 or index >= actions:
                 return REFUSED
-            if fills:
-                chosen[begins + slot] = index
-                for before in range(slot):
-                    if chosen[begins + before] == index:
-                        return REFUSED
-                total, least = 0.0, np.inf
-                for k in range(actions):
-                    mass_of = pmf[sizes[N_PMF] + slot * actions + k]
-                    total += mass_of
-                    least = min(least, mass_of)
-                if not abs(total - 1.0) <= SLACK or least < 0.0:
+            chosen[begins + slot] = index
+            for before in range(slot):
+                if chosen[begins + before] == index:
                     return REFUSED
-                if not pmf[sizes[N_PMF] + slot * actions + index] > 0.0:
-                    return REFUSED
+            total, least = 0.0, np.inf
+            for k in range(actions):
+                mass_of = pmf[sizes[N_PMF] + slot * actions + k]
+                total += mass_of
+                least = min(least, mass_of)
+            if not abs(total - 1.0) <= SLACK or least < 0.0:
+                return REFUSED
+            if not pmf[sizes[N_PMF] + slot * actions + index] > 0.0:
+                return REFUSED
         sizes[N_SLOTS] += slots
         sizes[N_PMF] += slots * actions
 
@@ -517,11 +500,10 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             at = past_apprentice(data, at, end, slots, actions, cell)
         if at != end:
             return REFUSED
-        if fills:
-            rows[row, 0], rows[row, 1], rows[row, 2] = actions, slots, count
-            rows[row, 3], rows[row, 4] = context, has_features
-            heads[row, 6], heads[row, 7], heads[row, 8] = user, artifact, profile
-            heads[row, 9], heads[row, 10] = data[truths] - 0xC2, data[truths + 1] - 0xC2
-            heads[row, 11] = data[truths + 3] - 0xC2
-            heads[row, 12], heads[row, 13], heads[row, 14] = rules, own, end
+        rows[row, 0], rows[row, 1], rows[row, 2] = actions, slots, count
+        rows[row, 3], rows[row, 4] = context, has_features
+        heads[row, 6], heads[row, 7], heads[row, 8] = user, artifact, profile
+        heads[row, 9], heads[row, 10] = data[truths] - 0xC2, data[truths + 1] - 0xC2
+        heads[row, 11] = data[truths + 3] - 0xC2
+        heads[row, 12], heads[row, 13], heads[row, 14] = rules, own, end
     return TAKEN
