@@ -17,29 +17,32 @@ from bandits.kernels.compiled import (
     f4sss,
     i8,
     i8s,
-    inlined,
+    spliced,
 )
 from policies.sources.loops import best_places
 
 
-@inlined
-def dot(one: Any, other: Any) -> Any:
-    """Return the product of two vectors, float32: eight sums side by side, then their own sum."""
-    size, at = one.size, 0
+@spliced
+def dot(table: Any, row: Any, first: Any, other: Any) -> Any:
+    """Return the product of a part of a table's row with a vector, float32.
+
+    Eight sums side by side, then their own sum.
+    """
+    size, at = other.size, 0
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
     while at + 8 <= size:
-        s0 += one[at] * other[at]
-        s1 += one[at + 1] * other[at + 1]
-        s2 += one[at + 2] * other[at + 2]
-        s3 += one[at + 3] * other[at + 3]
-        s4 += one[at + 4] * other[at + 4]
-        s5 += one[at + 5] * other[at + 5]
-        s6 += one[at + 6] * other[at + 6]
-        s7 += one[at + 7] * other[at + 7]
+        s0 += table[row, first + at] * other[at]
+        s1 += table[row, first + at + 1] * other[at + 1]
+        s2 += table[row, first + at + 2] * other[at + 2]
+        s3 += table[row, first + at + 3] * other[at + 3]
+        s4 += table[row, first + at + 4] * other[at + 4]
+        s5 += table[row, first + at + 5] * other[at + 5]
+        s6 += table[row, first + at + 6] * other[at + 6]
+        s7 += table[row, first + at + 7] * other[at + 7]
         at += 8
     total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
     while at < size:
-        total += one[at] * other[at]
+        total += table[row, first + at] * other[at]
         at += 1
     return total
 
@@ -56,7 +59,7 @@ def products_of(vectors: Float32, rows: Int64, user: Float32) -> Float32:
     products = np.empty(rows.size, np.float32)
     for k in range(rows.size):
         row = rows[k]
-        products[k] = dot(vectors[row], user) if row >= 0 else np.float32(np.nan)
+        products[k] = dot(vectors, row, 0, user) if row >= 0 else np.float32(np.nan)
     return products
 
 
@@ -149,8 +152,9 @@ def direction_of(rows: Float32, weights: Float32, steps: Float32) -> Float32:
     d = rows.shape[1]
     user, length = np.zeros(d, np.float32), np.float32(0.0)
     for h in range(weights.size):
+        weight, row = weights[h], rows[h]
         for at in range(d):
-            user[at] += weights[h] * rows[h, at]
+            user[at] += weight * row[at]
     for value in user:
         length += value * value
     if length > 0:
@@ -159,6 +163,7 @@ def direction_of(rows: Float32, weights: Float32, steps: Float32) -> Float32:
     for back in range(min(len(steps), len(rows))):
         row = rows[len(rows) - 1 - back]
         for k in range(d):
+            value, step = row[k], steps[back, k]
             for at in range(d):
-                user[at] += row[k] * steps[back, k, at]
+                user[at] += value * step[at]
     return user

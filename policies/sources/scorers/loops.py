@@ -77,9 +77,9 @@ def user_of_fields(
             vector[at] += fields[field, at]
     if bias.size:
         for k in range(fields.size):
-            value = fields[k // d, k % d]
+            value, own = fields[k // d, k % d], layer[k]
             for at in range(bias.size):
-                hidden[at] += value * layer[k, at]
+                hidden[at] += value * own[at]
     return vector, hidden, np.float32(pairs)
 
 
@@ -99,14 +99,15 @@ def weights_of_crosses(
     count = crosses.shape[1]
     asks = np.zeros(len(crosses), np.float32)
     asks[: said.size] = said
+    of_items = asks[said.size :]
     total = np.float32(0.0)
     for weight in weights:
         total += weight
     if total > 0:
         for h in range(len(rows)):
-            share = weights[h] / total
+            share, own = weights[h] / total, rows[h, first : first + count]
             for at in range(count):
-                asks[said.size + at] += share * rows[h, first + at]
+                of_items[at] += share * own[at]
 
     crossed = np.zeros(count, np.float32)
     for k in range(asks.size):
@@ -152,12 +153,13 @@ def logits_of_rows(
     first = 1 + vector.size
     last = first + hidden.size
     for k in range(rows.size):
-        row = kept[rows[k]]
-        logits[k] = constant + row[0] + dot(row[1:first], vector)
+        row = rows[k]
+        logits[k] = constant + kept[row, 0] + dot(kept, row, 1, vector)
         if crossed.size:
-            logits[k] += dot(row[last:], crossed)
+            logits[k] += dot(kept, row, last, crossed)
+        into, own = inner[k], kept[row, first:last]
         for at in range(hidden.size):
-            inner[k, at] = max(hidden[at] + row[first + at], np.float32(0.0))
+            into[at] = max(hidden[at] + own[at], np.float32(0.0))
     return logits, inner
 
 
@@ -196,5 +198,5 @@ def finish(
     for k in range(logits.size):
         logit = logits[k]
         if last.size:
-            logit += dot(inner[k], last) + bias
+            logit += dot(inner, k, 0, last) + bias
         logits[k] = logit * slope + intercept

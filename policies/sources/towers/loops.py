@@ -117,8 +117,10 @@ def rectified(first: Float32, told: Float32) -> Float32:
     """
     made = np.empty_like(first)
     for k in range(len(first)):
-        for item in range(first.shape[1]):
-            made[k, item] = max(first[k, item] + told[k], np.float32(0.0))
+        # What does not change in the inner loop stands outside of it, or it is not vectorised.
+        own, into, added = first[k], made[k], told[k]
+        for item in range(own.size):
+            into[item] = max(own[item] + added, np.float32(0.0))
     return made
 
 
@@ -133,5 +135,6 @@ def add_last_layer(scores: Float32, second: Float32, bias: Float32, last: Float3
         last: float32[H], what its numbers, none below 0, are multiplied with.
     """
     for k in range(last.size):
+        own, added, counts = second[k], bias[k], last[k]
         for item in range(scores.size):
-            scores[item] += max(second[k, item] + bias[k], np.float32(0.0)) * last[k]
+            scores[item] += max(own[item] + added, np.float32(0.0)) * counts
