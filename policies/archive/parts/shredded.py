@@ -254,14 +254,14 @@ class _Parts:
 
         parts._cut()
         try:
-            parts._name(whole, words[:, : known[VOCABULARIES]])
+            parts._name(whole, words[: known[VOCABULARIES]])
         except UnicodeDecodeError:
             return None
         return parts if parts._read_rare(whole) else None
 
     def _shred(self, bounds: Int64, most: int) -> tuple[int, Int64, Int64]:
         """Take the parts, with room for so many words; see shredding.py."""
-        table, words = np.full(2 * most, -1, np.int32), np.empty((6, most), np.int64)
+        table, words = np.full(2 * most, -1, np.int32), np.empty((most, 6), np.int64)
         known = np.zeros(VOCABULARIES + 1, np.int64)
         self._sizes[:] = 0
         arguments: list[Any] = [
@@ -285,7 +285,7 @@ class _Parts:
         Raises:
             UnicodeDecodeError: one is none.
         """
-        for start, size, vocabulary in words[:3].T.tolist():
+        for start, size, vocabulary in words[:, :3].tolist():
             self._texts[vocabulary].append(data[start : start + size].decode())
         self._vocabularies = [pa.array(each, pa.string()) for each in self._texts]
         self._event_ids = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.kernels.actions import SLACK
 from bandits.kernels.apprentices import past_apprentice
-from bandits.kernels.compiled import borrowed, compiled, i8, i8s, inlined, read_only
+from bandits.kernels.compiled import borrowed, compiled, i8, i8s, inlined, read_only, spliced
 from bandits.kernels.ruled import past_rules
 from bandits.values import MAX_EVENT_ID_BYTES, MAX_FEATURE
 from policies.archive.parts.assembling import (
@@ -41,7 +41,7 @@ _MAGNITUDE = 2**63 - 1
 _INFINITE = 0x7F800000
 
 
-@inlined
+@spliced
 def _text(data: Any, at: Any, end: Any) -> Any:
     """Return where a text begins and its bytes; -1 where none is, or not as msgspec writes it."""
     head, start, size = data[at], -1, np.int64(0)
@@ -76,7 +76,7 @@ def _bytes(data: Any, at: Any, end: Any) -> Any:
     return (start, size) if start >= 0 and start + size <= end else (-1, np.int64(0))
 
 
-@inlined
+@spliced
 def _count(data: Any, at: Any, fixed: Any, wide: Any) -> Any:
     """Return where the elements of an array or map begin and how many they are; -1 as above."""
     head = data[at]
@@ -102,7 +102,7 @@ def _index(data: Any, at: Any) -> Any:
     return -1, np.int64(0)
 
 
-@inlined
+@spliced
 def _bits(data: Any, at: Any) -> Any:
     """Return the eight bytes of a msgpack float, as an integer."""
     value = np.int64(0)
@@ -116,18 +116,18 @@ def _truth(data: Any, at: Any) -> Any:
     return data[at] in (0xC2, 0xC3)
 
 
-@inlined
+@spliced
 def _is_word(data: Any, start: Any, size: Any, word: Any, words: Any) -> Any:
-    if words[1, word] != size:
+    if words[word, 1] != size:
         return False
-    first = words[0, word]
+    first = words[word, 0]
     for k in range(size):  # noqa: SIM110 - a loop, to be compiled
         if data[first + k] != data[start + k]:
             return False
     return True
 
 
-@inlined
+@spliced
 def _word(
     data: Any, start: Any, size: Any, vocabulary: Any, table: Any, words: Any, known: Any
 ) -> Any:
@@ -147,16 +147,16 @@ def _word(
 
     while table[slot] >= 0:
         word = table[slot]
-        if words[2, word] == vocabulary and _is_word(data, start, size, word, words):
+        if words[word, 2] == vocabulary and _is_word(data, start, size, word, words):
             return np.int64(word)
         slot = (slot + np.uint64(1)) & mask
 
     word = known[VOCABULARIES]
-    if word >= words.shape[1]:
+    if word >= words.shape[0]:
         return np.int64(-1)
     table[slot] = word
-    words[0, word], words[1, word], words[2, word] = start, size, vocabulary
-    words[3, word], words[4, word], words[5, word] = known[vocabulary], -1, -1
+    words[word, 0], words[word, 1], words[word, 2] = start, size, vocabulary
+    words[word, 3], words[word, 4], words[word, 5] = known[vocabulary], -1, -1
     known[vocabulary] += 1
     known[VOCABULARIES] += 1
     return np.int64(word)
@@ -175,7 +175,7 @@ def _word_or_nil(
     word = _word(data, start, size, vocabulary, table, words, known)
     if word < 0:
         return np.int64(-1), np.int64(FULL)
-    return start + size, words[3, word]
+    return start + size, words[word, 3]
 
 
 @inlined
@@ -197,6 +197,11 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
     ``kind``: 0 the context's, 1 an action's. ``entries``: names, kinds and values. ``serial``: the
     number of this map.
     """
+    # Too large to become a part of its caller, so it does not know that they are borrowed.
+    data, table, words = borrowed(data), borrowed(table), borrowed(words)
+    known, sizes, listed = borrowed(known), borrowed(sizes), borrowed(listed)
+    names, kinds, values = entries
+    entries = borrowed(names), borrowed(kinds), borrowed(values)
     at, count = _count(data, at, 0x80, 0xDE)
     if at < 0:
         return np.int64(-1), np.int64(REFUSED)
@@ -212,18 +217,18 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
 
         # No name twice: a dict would keep one.
         # Names mostly come in the order of the map before.
-        word = words[5, last] if last >= 0 else np.int64(-1)
+        word = words[last, 5] if last >= 0 else np.int64(-1)
         if word < 0 or not _is_word(data, start, size, word, words):
             word = _word(data, start, size, KEYS + kind, table, words, known)
             if word < 0:
                 return np.int64(-1), np.int64(FULL)
             if last >= 0:
-                words[5, last] = word
-        if words[4, word] == serial:
+                words[last, 5] = word
+        if words[word, 4] == serial:
             return np.int64(-1), np.int64(REFUSED)
-        words[4, word] = serial
+        words[word, 4] = serial
         last = word
-        entries[0][kind, entry] = words[3, word]
+        entries[0][kind, entry] = words[word, 3]
 
         head = data[at]
         if head == 0xCB:
@@ -247,7 +252,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
                 word = _word(data, start, size, LISTED + kind, table, words, known)
                 if word < 0:
                     return np.int64(-1), np.int64(FULL)
-                listed[kind, sizes[N_LISTED + kind]] = words[3, word]
+                listed[kind, sizes[N_LISTED + kind]] = words[word, 3]
                 sizes[N_LISTED + kind] += 1
                 at = start + size
         else:
@@ -257,7 +262,7 @@ def _map(  # noqa: C901, PLR0911, PLR0912 - each of them says why
             word = _word(data, start, size, TEXTS + kind, table, words, known)
             if word < 0:
                 return np.int64(-1), np.int64(FULL)
-            entries[1][kind, entry], entries[2][kind, entry] = TEXT, words[3, word]
+            entries[1][kind, entry], entries[2][kind, entry] = TEXT, words[word, 3]
             at = start + size
     return at, count
 
@@ -289,10 +294,10 @@ def _scores(  # noqa: PLR0911 - likewise
         word = _word(data, start, size, SOURCES, table, words, known)
         if word < 0:
             return np.int64(-1), np.int64(FULL)
-        if words[4, word] == serial:
+        if words[word, 4] == serial:
             return np.int64(-1), np.int64(REFUSED)
-        words[4, word] = serial
-        sources[sizes[N_SOURCES]] = words[3, word]
+        words[word, 4] = serial
+        sources[sizes[N_SOURCES]] = words[word, 3]
         sizes[N_SOURCES] += 1
 
         start, size = _bytes(data, at, end)
@@ -343,13 +348,13 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
     scores: NDArray[np.uint8],
     maps: NDArray[np.int32],
 ) -> int:
-    """Take the parts of n decisions.
+    """Take the parts of n decisions; each part has bytes of its own, so what holds these suffices.
 
     Args:
         data: the records one after the other, and 16 bytes more.
         bounds: where each begins, and the last ends, [n + 1].
         table: of hashes, -1 where it is empty; its size is a power of two.
-        words: [6, most]: where a word begins, its bytes, vocabulary, code in it, who had it last,
+        words: [most, 6]: where a word begins, its bytes, vocabulary, code in it, who had it last,
             and as a name the one that followed it.
         known: words by vocabulary, and of all.
         sizes: [SIZES], see there; from 0.
@@ -393,7 +398,7 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             word = _word(data, start, size, POLICY + k, table, words, known)
             if word < 0:
                 return FULL
-            heads[row, 2 + k] = words[3, word]
+            heads[row, 2 + k] = words[word, 3]
 
         at, context = _map(
             data, start + size, end, 0, table, words, known, sizes, entries, listed, row
@@ -412,10 +417,10 @@ def shred(  # noqa: C901, PLR0911, PLR0912, PLR0915 - one pass over one record a
             word = _word(data, start, size, ACTIONS, table, words, known)
             if word < 0:
                 return FULL
-            if words[4, word] == row:
+            if words[word, 4] == row:
                 return REFUSED
-            words[4, word] = row
-            action_ids[sizes[N_ACTIONS]] = words[3, word]
+            words[word, 4] = row
+            action_ids[sizes[N_ACTIONS]] = words[word, 3]
             sizes[N_ACTIONS] += 1
 
         has_features = data[at] != 0xC0
