@@ -69,6 +69,7 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         for k in range(actions):
             places[k] = at
             at = past(data, at)
+        places[actions] = at
         features = own = at
         has_features = data[at] != NIL
         if has_features:
@@ -98,15 +99,12 @@ def shorten(  # noqa: C901, PLR0912, PLR0915 - one pass over the fields
         # What was not chosen has no name and no features.
         to = _copied(_HEAD, 0, _HEAD.size, out, to)
         to = _copied(data, context, ids, out, to)
-        at = ids
         for k in range(actions):
-            end = past(data, at)
             if is_chosen[k]:
-                to = _copied(data, at, end, out, to)
+                to = _copied(data, places[k], places[k + 1], out, to)
             else:
                 out[to] = _NO_TEXT
                 to += 1
-            at = end
 
         if has_features:
             to = _copied(data, features, own, out, to)

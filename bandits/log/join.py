@@ -96,9 +96,10 @@ class Join(PlainRuns):
         return None if due == NEVER else due
 
     @property
-    def has_older(self) -> bool:
-        """Whether there are decisions whose records are not in memory."""
-        return len(self._older) > 0
+    def reads_again(self) -> bool:
+        """Whether there are decisions whose records a reward may have to be read again."""
+        older = self._older
+        return len(older) > 0 and (self.on_reward is not None or older.are_corrected())
 
     def remembered(self, event_id: str) -> RememberedDecision | None:
         """Return what is remembered of a decision; None: nothing, for it was long ago."""

@@ -304,8 +304,8 @@ class OlderDecisions:
         spec, catalogue = records[first].spec, records[first].catalogue
         rule = decisions[first].rule
         most = min(len(records), first + ROWS - (self._end & (ROWS - 1)))
-        for end in range(first, most):
-            record, decision = records[end], decisions[end]
+        pairs = zip(records[first:most], decisions[first:most], strict=True)
+        for end, (record, decision) in enumerate(pairs, first):
             if (
                 type(record) is not EncodedDecision
                 or record.spec != spec
@@ -332,12 +332,14 @@ class OlderDecisions:
         if block is None:
             block = self._blocks[begin >> SHIFT] = _Block()
 
-        parts = [each.position.split("-") for each in decisions]
+        # The milliseconds of each, and its number among those of that millisecond.
+        parts = array("Q", map(int, "-".join([each.position for each in decisions]).split("-")))
         number = self._number(named.spec, named.catalogue, count)
-        block.low.extend([hash(event_id) & BITS for event_id in event_ids])
-        block.high.extend([hash(f"{event_id}\0") & BITS for event_id in event_ids])
-        block.ms.extend([int(ms) for ms, _ in parts])
-        block.seq.extend([int(sequence) for _, sequence in parts])
+        block.low.frombytes(array("q", map(hash, event_ids)).tobytes())
+        high = map(hash, [f"{event_id}\0" for event_id in event_ids])
+        block.high.frombytes(array("q", high).tobytes())
+        block.ms.extend(parts[::2])
+        block.seq.extend(parts[1::2])
         block.named.extend([number] * count)
         block.flags.extend([ACTIVATED if each.activated else 0 for each in decisions])
         ends = len(block.actions) + np.cumsum([each.slots for each in decisions])
@@ -611,6 +613,11 @@ class OlderDecisions:
     def is_here(self, row: int) -> bool:
         """Return whether a row is not forgotten."""
         return not self._is_gone(row)
+
+    def are_corrected(self) -> bool:
+        """Return whether a reward may correct what one of them has taught."""
+        rules = self._rules.values()
+        return any(each.learn == "as_it_arrives" or each.late == "correct" for each in rules)
 
     def names(self) -> set[tuple[str, str]]:
         """Return the spec and catalogue of every decision."""

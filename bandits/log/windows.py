@@ -359,7 +359,10 @@ class Windows:
                 decision = self._open.pop(queue.popleft()[3])
                 record = decision.record
                 assert record is not None  # noqa: S101 - it is open, and no older one
-                self._taken_bytes -= weight_of(record)
+                if type(record) is EncodedDecision:
+                    self._taken_bytes -= ENCODED_BYTES + len(record.data)
+                else:
+                    self._taken_bytes -= weight_of(record)
                 made.append(decision)
                 records.append(record)
                 if first is not None:

@@ -82,7 +82,10 @@ class Fold(FoldedModel):
     def _read_ahead(self, entries: list[LogEntry]) -> None:
         """Read the records that rewards in these entries will ask for."""
         behind = self.join.behind
-        if isinstance(behind, ReadBehind) and self.join.has_older:
+        if isinstance(behind, ReadBehind):
+            if not self.join.reads_again:
+                behind.fetch(())
+                return
             records = [entry.record for entry in entries]
             rewarded = {each.event_id for each in records if isinstance(each, REWARDING)}
             behind.fetch(self.join.read_again(rewarded))
