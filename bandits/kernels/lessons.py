@@ -24,6 +24,7 @@ from bandits.kernels.compiled import (
     i8s,
     inlined,
     read_only,
+    spliced,
     truths,
     u4s,
 )
@@ -52,7 +53,7 @@ _SUFFIXES = np.frombuffer(b"".join(KINDS_OF_SCORE), np.uint8)
 _SUFFIX_STARTS = np.cumsum([0, *map(len, KINDS_OF_SCORE)])
 
 
-@inlined
+@spliced
 def _little(data: Any, at: Any, size: Any) -> Any:
     bits = np.uint64(0)
     for i in range(size):
@@ -224,7 +225,7 @@ def find_chosen(  # noqa: C901 - one pass over the fields
     return found, propensities
 
 
-@inlined
+@spliced
 def _copy(data: Any, at: Any, size: Any, text: Any, to: Any) -> None:
     for i in range(size):
         text[to + i] = data[at + i]
