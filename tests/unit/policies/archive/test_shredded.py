@@ -109,6 +109,13 @@ def test_sizes_and_values_at_their_limits_are_taken_apart(record):
     assert check([encode(record)])
 
 
+def test_parts_of_hardly_any_bytes_find_room():
+    ids = tuple(map(chr, range(128)))
+    features = [{"": [""] * 15}, {"": ""}] * 64
+    record = decision(ids=ids, context=dict.fromkeys(ids, True), features=features, scores={})
+    assert check([encode(record)] * 3)
+
+
 @pytest.mark.parametrize(
     "record",
     [
