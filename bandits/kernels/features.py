@@ -341,11 +341,16 @@ def design_matrix(  # noqa: C901, PLR0912 - one pass over the features of a deci
         if dense or occurs[column]:
             chosen[place[column]] = column
 
-    x, unmet = np.empty((len(values), kept)), np.zeros(len(values))
+    for u in range(names.size):
+        for t in range(terms):
+            if columns[u, t] >= 0:
+                columns[u, t] = place[columns[u, t]]
+
+    x, unmet, first = np.empty((len(values), kept)), np.zeros(len(values)), base[chosen]
     for k in range(len(values)):
-        row = k if len(codes) > 1 else 0
+        row, into = k if len(codes) > 1 else 0, x[k]
         for n in range(kept):
-            x[k, n] = base[chosen[n]]
+            into[n] = first[n]
 
         for j in range(values.shape[1]):
             value, u = np.float64(values[k, j]), codes[row, j]
@@ -353,7 +358,7 @@ def design_matrix(  # noqa: C901, PLR0912 - one pass over the features of a deci
                 continue
             for t in range(terms):
                 if columns[u, t] >= 0:
-                    x[k, place[columns[u, t]]] += value * factor[t]
+                    into[columns[u, t]] += value * factor[t]
             unmet[k] += value * value * left_out[u]
 
         for p in range(len(own_pairs)):

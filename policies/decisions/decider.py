@@ -35,6 +35,8 @@ MAX_PAIRS = 8_000_000
 """Pairs of features of one decision that a learner may have to cross."""
 
 
+_F4 = np.dtype("<f4")
+
 PageBars = RuledPage | BarredSlots
 """What says which actions may follow on a page, and why others may not."""
 NOTHING_DRAWN = Decision("", (), np.zeros((0, 0)))
@@ -177,7 +179,8 @@ class Decider:
             action_ids=list(pool.ids),
             features=pool.features,
             scores={
-                source: values.astype("<f4").tobytes() for source, values in pool.scores.items()
+                source: values.astype(_F4, copy=False).tobytes()
+                for source, values in pool.scores.items()
             },
             pmf=decision.pmfs.tobytes(),
             chosen=list(decision.chosen),
