@@ -5,6 +5,7 @@
     python -m benchmarks.learning.families --chosen als,ease,popular,sasrec
     python -m benchmarks.learning.families --strength 0.1 --crossed             as training wrote specs before
     python -m benchmarks.learning.families --sources als,item_knn,popular,trending,content --components 4
+    python -m benchmarks.learning.families --limit 17           so many candidates of each of all sources
 
 The shop (``banditloop worlds tables shop``) exports its tables; sources are trained on them, and blends of these
 sources meet the visits that come after the export, in one process (simulator/worlds/loop.py), the same users with the
@@ -65,6 +66,7 @@ from simulator.worlds.loop import Timing, run_loop
 TIMED = 400
 """Requests by which processor time is measured."""
 LIMIT = 30
+"""Candidates of each source."""
 
 
 class Fitted:
@@ -98,6 +100,7 @@ def one_seed(
     chosen: Sequence[str],
     fields: Mapping[str, Any],
     components: int = 0,
+    limit: int = LIMIT,
 ) -> dict[str, Any]:
     """What each blend earned in one shop, and what its decisions took."""
     world = frozen_world("shop", seed=seed, **changes_from(changes))
@@ -110,7 +113,9 @@ def one_seed(
             items=[str(folder / "tables" / "items.csv")],
             users=[str(folder / "tables" / "users.csv")],
         )
-        return _play(world, data, tables.visits, seed, rounds, every, chosen, fields, components)
+        return _play(
+            world, data, tables.visits, seed, rounds, every, chosen, fields, components, limit
+        )
 
 
 def _play(
@@ -123,6 +128,7 @@ def _play(
     chosen: Sequence[str],
     fields: Mapping[str, Any],
     components: int,
+    limit: int,
 ) -> dict[str, Any]:
     rounds = min(rounds, world.visits - first)
     events, items, contexts = data.coded(), data.items(), contexts_of(data)
@@ -153,16 +159,17 @@ def _play(
     rankers: dict[str, Ranker] = {}
     for name, sources in blends.items():
         catalogue = described if name == "described" else plain
+        candidates = limit if name == "all" else LIMIT
         prior = make_prior(
             events,
             items,
             sources=sources,
-            limit=LIMIT,
+            limit=candidates,
             contexts=contexts,
             seed=seed,
             map_tasks=earlier,
         )
-        spec, began = _spec(sources, fields), time.process_time()
+        spec, began = _spec(sources, candidates, fields), time.process_time()
         played = run_loop(
             FrozenVisitors(world, first),
             spec,
@@ -199,13 +206,13 @@ def _play(
     return found
 
 
-def _spec(sources: Sequence[str], fields: Mapping[str, Any]) -> PolicySpec:
+def _spec(sources: Sequence[str], limit: int, fields: Mapping[str, Any]) -> PolicySpec:
     return spec_of(
         {
             "name": "shop",
             "sources": [{"kind": "artifact", "name": source} for source in sources],
             "artifact": "measured",
-            "limit": LIMIT,
+            "limit": limit,
             "learner": LEARNER,
             **USUAL,
             **fields,
@@ -311,6 +318,9 @@ def main() -> int:
     parser.add_argument("--sources", default="", help="fitted at all [default: every source]")
     parser.add_argument("--chosen", default="", help="sources of a third blend")
     parser.add_argument("--components", type=int, default=0, help="of texts, in a further blend")
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT, help="candidates of each of all sources [%(default)s]"
+    )
     parser.add_argument("--strength", type=float, help="what a row of the prior is worth")
     parser.add_argument("--scale", type=float, help="of LinTS")
     parser.add_argument(
@@ -337,6 +347,7 @@ def main() -> int:
         chosen=[name for name in given.chosen.split(",") if name],
         fields=fields,
         components=given.components,
+        limit=given.limit,
     )
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:

@@ -34,6 +34,10 @@ LEARNER: Mapping[str, Any] = {
 }
 """Nothing is crossed with the context: what the prior does not know of a context, such as an hour
 that only requests have, is explored for a long time."""
+POOL = 240
+"""Candidates that all sources are asked for together where nothing can be measured: what they
+propose all of them have to score, and in the small shop 17 sources earned no less by 16 or 20
+candidates each than by 30 (docs/benchmarks/sources.md)."""
 USERS = 2_000
 """Users that a spec is chosen by at most: as many as intervals of a hundredth need."""
 
@@ -89,7 +93,7 @@ def choose_text(
         say(f"the spec names every source, for nothing can be measured: {error.message}")
         listed = [{"kind": "artifact", "name": source} for source in sources]
         chosen = ChosenSpec(
-            {"name": name, "sources": listed, "artifact": artifact, "limit": 30},
+            {"name": name, "sources": listed, "artifact": artifact, "limit": usual_limit(sources)},
             {"": (f"Every source that could be trained: {error.message}",)},
         )
 
@@ -98,6 +102,19 @@ def choose_text(
         fields["learner"] = LEARNER
     missing = {name: value for name, value in fields.items() if name not in chosen.fields}
     return chosen.with_fields(**missing).yaml
+
+
+def usual_limit(sources: Sequence[str]) -> int:
+    """Return how many candidates each of some sources is asked for where nothing is measured.
+
+    Args:
+        sources: their names; scorers propose nothing.
+    """
+    from policies.sources.scorers.artifact_scorer import SCORERS
+    from policies.training.prior import LIMIT
+
+    proposing = [name for name in sources if name not in SCORERS]
+    return min(LIMIT, POOL // max(1, len(proposing)))
 
 
 def _measure(
