@@ -87,7 +87,8 @@ class NextItem(nn.Module):  # type: ignore[misc]
     def __init__(self, n_items: int, body: Body, config: SequenceConfig) -> None:
         super().__init__()
         self.vectors = nn.Embedding(n_items, config.factors)
-        nn.init.normal_(self.vectors.weight, std=1 / math.sqrt(config.factors))
+        # Larger ones take a fit longer to forget: measured in docs/benchmarks/sources.md.
+        nn.init.normal_(self.vectors.weight, std=0.03)
         self.body = body
 
     def forward(self, items: Tensor, there: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bandits.errors import InvalidFieldError
-from policies.artifacts.fitted_with import Share, Size
+from policies.artifacts.fitted_with import Positive, Share, Size
 from policies.artifacts.histories import Histories
 from policies.artifacts.source_artifact import TrainedSource
 from policies.training.blocks import blocks_of
@@ -36,10 +36,13 @@ class SasRecConfig(SequenceConfig):
     """Self-attention and its fit; see SequenceConfig.
 
     ``blocks`` of attention, one upon the other, each of so many ``heads``, which divide
-    ``factors``. More is dropped out than by default, which on little data measured much better.
+    ``factors``. More is dropped out than by default, which on little data measured much better, and
+    steps are smaller and more.
     """
 
     dropout: Share = 0.5
+    learning_rate: Positive = 1e-3
+    batch: Size = 64
     blocks: Size = 1
     heads: Size = 1
 
@@ -86,7 +89,8 @@ class SasRec(Body):
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()
         self.scale = math.sqrt(config.factors)
-        self.places = nn.Parameter(torch.randn(config.length, config.factors) * 0.02)
+        # As large as an item's vector times the scale, so that order counts from the beginning.
+        self.places = nn.Parameter(torch.randn(config.length, config.factors) * 0.2)
         self.blocks = nn.ModuleList(SasRecBlock(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.factors)
         self.dropout = FastDropout(config.dropout)
