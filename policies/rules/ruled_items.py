@@ -4,8 +4,10 @@ import asyncio
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import compress, islice
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -36,6 +38,9 @@ QUICK: Final = 100
 """Characters of a request's filter that are read in some milliseconds."""
 _READER: Final = ThreadPoolExecutor(1, "read-filter")
 """One thread: several would take all turns from the one that answers requests."""
+_READING: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]()
+"""By event loop: who has a filter read. The thread gets the next when the loop has come round: with
+a line of its own it went on at once, and whoever was quick waited until all were read."""
 SWITCH_S: Final = 0.0002
 """After how long that thread gives way: Python's 5 ms are waited for after each look at sockets."""
 PART: Final = 10_000
@@ -215,8 +220,13 @@ class RuledItems:
         rule = self.rules.filter_rule
         if where is None or rule is None or not QUICK < len(where) <= MOST_OF_A_REQUEST:
             return
-        if not is_compiled(where, "filter", admits_unknown=rule.unknown == "admit"):
-            await asyncio.get_running_loop().run_in_executor(_READER, self._read, where)
+        is_known = partial(is_compiled, where, "filter", admits_unknown=rule.unknown == "admit")
+        if is_known():
+            return
+        loop = asyncio.get_running_loop()
+        async with _READING.setdefault(loop, asyncio.Lock()):
+            if not is_known():
+                await loop.run_in_executor(_READER, self._read, where)
 
     def _read(self, where: str) -> None:
         """Read a filter in a thread that gives way soon and often."""

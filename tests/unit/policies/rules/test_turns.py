@@ -98,6 +98,24 @@ async def test_between_turns_of_many_filters_others_have_theirs_and_time_to_rest
     assert np.median(rests) > 5e-3  # of which 3 ms are the part itself
 
 
+async def test_between_two_filters_that_are_read_others_have_their_turns(monkeypatch):
+    rules = spec_of({"name": "home", "filter": {"where": "true", "fields": ["price"]}}).rules
+    assert rules is not None
+    items, passes, read_at = RuledItems(rules), 0, []
+    monkeypatch.setattr(items, "_read", lambda _: read_at.append(passes))
+
+    async def others():
+        nonlocal passes
+        while len(read_at) < 60:
+            passes += 1
+            await asyncio.sleep(0)
+
+    asked = [f"item.price > {number}.0 {'&& true ' * 20}" for number in range(60)]
+    await asyncio.gather(others(), *(items.read_ahead(where) for where in asked))
+    assert all(before < after for before, after in pairwise(read_at))
+    assert len(read_at) == 60
+
+
 async def test_what_is_quick_is_done_in_one_turn():
     looked: list[int] = []
 
